@@ -1,0 +1,136 @@
+/**
+ * The unit of work: a step, whose heart is a list of spans, and what comes back from it. Plain data that
+ * crosses the wire as it is. Knows tokens, positions and pages; knows nothing of tensors or HTTP.
+ *
+ * Length is not state: row i of a span sees positions 0 … from + i, so rollback is just the next span's `from`.
+ */
+
+/** Names a sequence within one group; chosen by the router, never reused while the group lives. */
+export type SequenceId = number;
+
+/** Consecutive positions in one page, all layers. */
+export const PAGE_TOKENS = 64;
+
+/** Which heads share a selection: one set per KV head, per query head (as in the paper), or one for all. */
+export type SetShape = "kv_head" | "query_head" | "all_heads";
+
+/** How the sparse rows of a sequence attend. */
+export interface SparseSettings {
+  /** Positions a sparse layer reads per row, forced ones included; at least 16. */
+  readonly budget: number;
+  /** @default "kv_head" */
+  readonly heads: SetShape;
+}
+
+/** How tokens are drawn (ALGORITHM: Gumbel-max over the full vocabulary). */
+export interface SamplingSettings {
+  /** 0 is plain argmax. */
+  readonly temperature: number;
+  /** Smallest set of tokens with at least this probability; 1 is off. */
+  readonly topP: number;
+  /** 0 is off. */
+  readonly topK: number;
+  /** Drops tokens below this share of the best token's probability; 0 is off. */
+  readonly minP: number;
+  /** Over prompt and output; 1 is off. */
+  readonly repetitionPenalty: number;
+  /** Over the output; 0 is off. */
+  readonly presencePenalty: number;
+  /** Over the output, per occurrence; 0 is off. */
+  readonly frequencyPenalty: number;
+  /** Added to the logits, before temperature. */
+  readonly logitBias: readonly (readonly [token: number, bias: number])[];
+  /** u32; the same seed gives the same answer, alone or in a batch. */
+  readonly seed: number;
+  /** Before this many output tokens, `suppressed` tokens cannot be drawn. */
+  readonly minTokens: number;
+  /** Tokens that may not be drawn before `minTokens` (the end-of-turn tokens). */
+  readonly suppressed: readonly number[];
+  /** Alternatives to report beside the drawn token, 0–20; undefined: no log-probabilities at all. */
+  readonly topLogprobs: number | undefined;
+}
+
+/** Makes a sequence known to a worker; carried by the step of its first span. */
+export interface Open {
+  readonly sequence: SequenceId;
+  readonly sampling: SamplingSettings;
+  readonly sparse: SparseSettings;
+  /** Length of the prompt: the token drawn at position p has output index p + 1 − promptTokens. */
+  readonly promptTokens: number;
+  /** Turns the page map, so that many short sequences spread over a group. */
+  readonly pageOffset: number;
+  /** Physical pages of a shared prefix, in order of position; spans start behind them. */
+  readonly prefixPages: Uint32Array;
+  /** Tokens of that prefix; sent only if a penalty needs them, else empty. */
+  readonly prefixTokens: Uint32Array;
+}
+
+interface SpanBase {
+  readonly sequence: SequenceId;
+  /** Position of the first row. */
+  readonly from: number;
+  readonly tokens: Uint32Array;
+  /**
+   * `none`: only the KV cache changes; `last`: a token is drawn after the last row;
+   * `all`: the same, and every row is scored against the token of the next row.
+   */
+  readonly logits: "none" | "last" | "all";
+  /** Physical pages that the sequence takes with this span, in order of position. */
+  readonly newPages: Uint32Array;
+}
+
+/**
+ * A run of consecutive positions of one sequence. `prefill` computes with tiled products, `decode` (one row, or the
+ * many rows of a correction) with the matrix–vector family, whose bits do not depend on the number of rows.
+ */
+export type Span =
+  & SpanBase
+  & ({ readonly kind: "prefill" } | { readonly kind: "decode"; readonly attention: "dense" | "sparse" });
+
+/** Everything a group does at once; all its workers run the same step. */
+export interface Step {
+  readonly index: number;
+  readonly open: readonly Open[];
+  readonly release: readonly SequenceId[];
+  readonly spans: readonly Span[];
+  /** A worker that has not answered by then is taken for lost. */
+  readonly deadlineMs: number;
+}
+
+/** Log-probabilities of one drawn token under the model's own distribution: before penalties, bias and temperature. */
+export interface TokenLogprobs {
+  readonly logprob: number;
+  /** Best tokens first; ties by lower id. */
+  readonly top: readonly { readonly token: number; readonly logprob: number }[];
+}
+
+/** What a span gives back. */
+export interface SpanResult {
+  readonly sequence: SequenceId;
+  /** Set when `logits` is not `none`. */
+  readonly token?: number;
+  /** Set when the sequence asked for log-probabilities. */
+  readonly logprobs?: TokenLogprobs;
+  /** Set when `logits` is `all`: one entry a row, but the last. */
+  readonly scores?: { readonly logprob: Float32Array; readonly argmax: Uint32Array };
+}
+
+/** Where the time of a step went, in milliseconds. */
+export interface StepTiming {
+  readonly encodeMs: number;
+  /** From the last submit to the data: GPU time that encoding did not hide, and the read-back itself. */
+  readonly waitMs: number;
+  readonly totalMs: number;
+}
+
+/** The answer to a step: one result for each span, in the order of the spans. */
+export interface StepResult {
+  readonly index: number;
+  readonly spans: readonly SpanResult[];
+  readonly timing: StepTiming;
+}
+
+/** Pages needed to hold that many positions. */
+export function pagesFor(tokens: number): number {
+  return Math.ceil(tokens / PAGE_TOKENS);
+}

@@ -1,0 +1,65 @@
+/**
+ * Lint plugin: kernels ← engine ← workers ← router ← mod.ts. A room imports only rooms below it; tests import any.
+ * Third-party packages enter at the files named in `DOORS` only.
+ */
+
+const ROOMS = ["kernels", "engine", "workers", "router"] as const;
+
+/** Package → the files (or folders, ending in /) that may import it outside tests. */
+const DOORS: Record<string, readonly string[]> = {
+  "@msgpack/msgpack": ["workers/codec.ts"],
+  "@opentelemetry/api": ["router/telemetry.ts"],
+  "@huggingface/tokenizers": ["engine/text/tokenizer.ts"],
+  "@huggingface/jinja": ["engine/text/chat_template.ts"],
+};
+
+function pathInProject(filename: string): string {
+  const root = new URL("../../", import.meta.url).pathname;
+  return filename.startsWith(root) ? filename.slice(root.length) : filename;
+}
+
+function checkImport(context: Deno.lint.RuleContext, node: Deno.lint.Node, source: string): void {
+  const file = pathInProject(context.filename);
+  const room = ROOMS.findIndex((name) => file.startsWith(`${name}/`));
+  if (room < 0) return;
+  if (!source.startsWith(".")) {
+    const doors = DOORS[source];
+    if (doors !== undefined && !doors.includes(file)) {
+      context.report({ node, message: `${source} enters at ${doors.join(", ")} only, not at ${file}` });
+    }
+    return;
+  }
+  const target = new URL(source, `file:///${file}`).pathname.slice(1);
+  const targetRoom = ROOMS.findIndex((name) => target.startsWith(`${name}/`));
+  if (targetRoom > room || target === "mod.ts" || target.startsWith("tests/")) {
+    context.report({ node, message: `${ROOMS[room]} must not import ${target}` });
+  }
+}
+
+const plugin: Deno.lint.Plugin = {
+  name: "tidepool",
+  rules: {
+    layers: {
+      create(context) {
+        return {
+          ImportDeclaration(node) {
+            checkImport(context, node, node.source.value);
+          },
+          ExportAllDeclaration(node) {
+            checkImport(context, node, node.source.value);
+          },
+          ExportNamedDeclaration(node) {
+            if (node.source) checkImport(context, node, node.source.value);
+          },
+          ImportExpression(node) {
+            if (node.source.type === "Literal" && typeof node.source.value === "string") {
+              checkImport(context, node, node.source.value);
+            }
+          },
+        };
+      },
+    },
+  },
+};
+
+export default plugin;
