@@ -1,0 +1,70 @@
+/**
+ * Which layers attend to everything, which choose positions, and which read only the chosen ones (TidalDecode).
+ * Knows layer indices and budgets; knows nothing of tensors. Layers are counted from 0.
+ */
+
+import { EngineError } from "./errors.ts";
+import type { SparseSettings } from "./span.ts";
+
+/**
+ * `dense`: full attention. `select`: full attention, and then the choice of positions.
+ * `sparse`: attention only to the positions that the last select layer chose.
+ */
+export type LayerRole = "dense" | "select" | "sparse";
+
+/** The positions every selection contains: the first few, and the newest share of the budget. */
+export const SINKS = 4;
+
+/** Share of the budget that goes to the newest positions, the current one included. */
+export const RECENT_SHARE = 0.25;
+
+/** Below this a selection would hold little but its forced positions. */
+export const MIN_BUDGET = 16;
+
+/** What `calibrate` found for a model; kept beside it as `tidepool.json`. */
+export interface Calibration {
+  /** At least one, ascending, none of them 0 and none the last layer. */
+  readonly selectLayers: readonly number[];
+  /** Default budget in positions. */
+  readonly budget: number;
+  /** In mode `auto`, contexts longer than this many positions are decoded sparsely. */
+  readonly sparseFrom: number;
+}
+
+/** The role of each layer under a calibration: dense before the first select layer, sparse after it but for the rest. */
+export function layerRoles(layers: number, selectLayers: readonly number[]): readonly LayerRole[] {
+  const first = selectLayers[0];
+  if (first === undefined) throw new EngineError("unsupported_model", "Cannot plan layers: no select layer is given");
+  selectLayers.forEach((layer, i) => {
+    const after = selectLayers[i - 1] ?? 0;
+    if (!Number.isInteger(layer) || layer <= after || layer >= layers - 1) {
+      throw new EngineError(
+        "unsupported_model",
+        `Cannot plan layers: select layer ${layer} must be an integer above ${after} and below ${layers - 1}`,
+      );
+    }
+  });
+  return Array.from({ length: layers }, (_, layer) => {
+    if (layer < first) return "dense";
+    return selectLayers.includes(layer) ? "select" : "sparse";
+  });
+}
+
+/** Newest positions that are always selected, the current one included. */
+export function recentOf(budget: number): number {
+  return Math.max(1, Math.floor(budget * RECENT_SHARE));
+}
+
+/**
+ * Whether the row at `position` attends densely although its request is sparse: a context within the budget is computed
+ * on the dense path, bit for bit.
+ */
+export function rowAttention(sparse: SparseSettings, position: number): "dense" | "sparse" {
+  return position + 1 <= sparse.budget ? "dense" : "sparse";
+}
+
+/** KV rows that one KV head reads over all layers for the row at `position`. */
+export function rowsRead(roles: readonly LayerRole[], budget: number, position: number): number {
+  const context = position + 1;
+  return roles.reduce((sum, role) => sum + (role === "sparse" ? Math.min(budget, context) : context), 0);
+}

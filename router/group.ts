@@ -1,0 +1,48 @@
+/**
+ * The workers of a group, as one: what the scheduler runs steps on.
+ * Knows workers and their capacity; knows nothing of requests.
+ */
+
+import type { LayerRole } from "../engine/layer_plan.ts";
+import type { Step, StepResult } from "../engine/span.ts";
+
+/** What the service tells about the model it serves; reported by the worker once it has loaded it. */
+export interface ModelFacts {
+  /** Name under which clients ask for it. */
+  readonly id: string;
+  /** SHA-256 over the weight files' contents that all workers of a group must share. */
+  readonly digest: string;
+  /** The longest context the model was made for, in tokens. */
+  readonly maxPositions: number;
+  readonly vocabSize: number;
+  readonly parameters: number;
+  /** Role of each layer for sparse rows; undefined when the model has no calibration. */
+  readonly roles: readonly LayerRole[] | undefined;
+  readonly selectLayers: readonly number[];
+  /** Default budget and the context from which `auto` is sparse; undefined when the model has no calibration. */
+  readonly sparse: { readonly budget: number; readonly sparseFrom: number } | undefined;
+  readonly adapter: string;
+  /** Pages of the KV slice. */
+  readonly kvPages: number;
+}
+
+/** Where a group is in its life. */
+export type GroupState =
+  | { readonly kind: "loading"; readonly progress: number }
+  | { readonly kind: "ready"; readonly epoch: number; readonly model: ModelFacts }
+  | { readonly kind: "broken"; readonly reason: string }
+  | { readonly kind: "closed" };
+
+/** What the scheduler needs from whoever connects the workers. */
+export interface Group {
+  readonly state: GroupState;
+  /** Calls back on every change of state, until `close`. */
+  onState(listener: (state: GroupState) => void): void;
+  /**
+   * Runs one step on all workers; one at a time.
+   * @throws {CodedError} `worker_lost` or `deadline_exceeded`: the group is broken, its epoch over, every sequence gone;
+   * any other code: the step was refused and changed nothing.
+   */
+  run(step: Step, traceparents: readonly string[]): Promise<StepResult>;
+  close(): Promise<void>;
+}
