@@ -3,27 +3,13 @@
  * Knows workers and their capacity; knows nothing of requests.
  */
 
-import type { LayerRole } from "../engine/layer_plan.ts";
+import type { EngineFacts } from "../engine/facts.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 
 /** What the service tells about the model it serves; reported by the worker once it has loaded it. */
-export interface ModelFacts {
+export interface ModelFacts extends EngineFacts {
   /** Name under which clients ask for it. */
   readonly id: string;
-  /** SHA-256 over the weight files' contents that all workers of a group must share. */
-  readonly digest: string;
-  /** The longest context the model was made for, in tokens. */
-  readonly maxPositions: number;
-  readonly vocabSize: number;
-  readonly parameters: number;
-  /** Role of each layer for sparse rows; undefined when the model has no calibration. */
-  readonly roles: readonly LayerRole[] | undefined;
-  readonly selectLayers: readonly number[];
-  /** Default budget and the context from which `auto` is sparse; undefined when the model has no calibration. */
-  readonly sparse: { readonly budget: number; readonly sparseFrom: number } | undefined;
-  readonly adapter: string;
-  /** Pages of the KV slice. */
-  readonly kvPages: number;
 }
 
 /** Where a group is in its life. */

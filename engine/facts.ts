@@ -1,0 +1,24 @@
+/** What a loaded engine tells about itself; plain data that crosses the wire as it is. */
+
+import type { LayerRole } from "./layer_plan.ts";
+
+/** What is known once the weights are loaded and the KV slice is allocated. */
+export interface EngineFacts {
+  /** SHA-256 (hex) over configuration and weights: all workers of a group must agree on it. */
+  readonly digest: string;
+  /** The longest context the model was made for, in tokens. */
+  readonly maxPositions: number;
+  readonly vocabSize: number;
+  readonly parameters: number;
+  /** Role of each layer for sparse rows; undefined when the model has no calibration. */
+  readonly roles: readonly LayerRole[] | undefined;
+  readonly selectLayers: readonly number[];
+  /** Default budget and the context from which `auto` is sparse; undefined when the model has no calibration. */
+  readonly sparse: { readonly budget: number; readonly sparseFrom: number } | undefined;
+  /** The GPU's own name, e.g. `llvmpipe (LLVM 15.0.6, 256 bits)`. */
+  readonly adapter: string;
+  /** Whether the adapter computes on the CPU. */
+  readonly software: boolean;
+  /** Pages of the KV slice. */
+  readonly kvPages: number;
+}
