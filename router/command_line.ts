@@ -1,0 +1,236 @@
+/**
+ * From the words after `mod.ts` to a command that runs: flags, their help and their checks, and exit codes.
+ * Knows how a command describes itself; knows no command by name.
+ */
+
+import { parseArgs } from "node:util";
+import { CodedError } from "../kernels/errors.ts";
+import { RequestError } from "./errors.ts";
+import type { Terminal } from "./terminal.ts";
+
+/** The oldest Deno whose WebGPU and telemetry were tried. */
+export const OLDEST_DENO = "2.9.4";
+
+/** One flag of a command; its name is its key, `kvTokens` for `--kv-tokens`. */
+export type Flag =
+  & { readonly help: string }
+  & (
+    | { readonly kind: "switch" }
+    | { readonly kind: "text"; readonly value: string; readonly default?: string }
+    | { readonly kind: "choice"; readonly choices: readonly string[]; readonly default?: string }
+    | {
+      readonly kind: "integer";
+      readonly min: number;
+      readonly max: number;
+      /** A word that stands for a number found later. */
+      readonly or?: "auto";
+      readonly default?: number | "auto";
+    }
+  );
+
+/** All flags of a command. */
+export type Flags = Readonly<Record<string, Flag>>;
+
+type ValueOf<F extends Flag> = F extends { kind: "switch" } ? boolean
+  : F extends { kind: "integer" } ? number | (F extends { or: infer Word } ? Word : never)
+  : F extends { kind: "choice"; choices: readonly (infer Choice)[] } ? Choice
+  : string;
+
+type MissingOf<F extends Flag> = F extends { kind: "switch" } | { default: string | number } ? never : undefined;
+
+/** What a command gets for its flags: `undefined` only for those without a default. */
+export type FlagValues<F extends Flags> = { readonly [Name in keyof F]: ValueOf<F[Name]> | MissingOf<F[Name]> };
+
+/** A command: `router/commands/x.ts` exports one as `command`. */
+export interface Command<F extends Flags = Flags> {
+  /** One line for `--help`. */
+  readonly summary: string;
+  readonly flags: F;
+  /** @returns the exit code of the process */
+  run(values: FlagValues<F>, terminal: Terminal): Promise<number>;
+}
+
+/** Name → how to load the command; a command's modules are read only when it runs. */
+export type CommandTable = Readonly<Record<string, () => Promise<{ readonly command: Command }>>>;
+
+/** A mistake on the command line: one line on stderr, exit code 2. */
+export class UsageError extends RequestError {
+  constructor(message: string) {
+    super("invalid_request", message);
+  }
+}
+
+/** Everything `runCommandLine` takes from its process. */
+export interface CommandLine {
+  readonly commands: CommandTable;
+  readonly args: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly version: string;
+  readonly denoVersion: string;
+}
+
+/**
+ * Runs the command that the arguments name.
+ * @returns the exit code: 0, 1 when the command failed, 2 when the command line is wrong
+ */
+export async function runCommandLine(line: CommandLine, terminal: Terminal): Promise<number> {
+  try {
+    requireDeno(line.denoVersion);
+    const [name, ...rest] = line.args;
+    if (name === undefined || name === "--help" || name === "help") {
+      terminal.line(await overview(line.commands));
+      return name === undefined ? 2 : 0;
+    }
+    if (name === "--version") {
+      terminal.line(`tidepool ${line.version} (deno ${line.denoVersion})`);
+      return 0;
+    }
+    const load = Object.hasOwn(line.commands, name) ? line.commands[name] : undefined;
+    if (load === undefined) {
+      throw new UsageError(`Cannot run ${name}: must be one of ${Object.keys(line.commands).join(", ")}, or --help`);
+    }
+    const { command } = await load();
+    if (rest.includes("--help")) {
+      terminal.line(helpText(name, command));
+      return 0;
+    }
+    return await command.run(parseFlags(name, command.flags, { args: rest, env: line.env }), terminal);
+  } catch (error) {
+    terminal.error(describe(error));
+    return error instanceof UsageError ? 2 : 1;
+  }
+}
+
+/** A coded error is for people; anything else is our own mistake and shows where it happened. */
+function describe(error: unknown): string {
+  if (error instanceof CodedError) return error.message;
+  return error instanceof Error ? error.stack ?? error.message : String(error);
+}
+
+function requireDeno(version: string): void {
+  const [given, oldest] = [version, OLDEST_DENO].map((text) => text.split(/[.+-]/).map(Number));
+  const at = [0, 1, 2].find((i) => given?.[i] !== oldest?.[i]);
+  if (at !== undefined && (given?.[at] ?? 0) < (oldest?.[at] ?? 0)) {
+    throw new UsageError(`Cannot run on Deno ${version}: needs ${OLDEST_DENO} or newer, e.g. npx -y deno@2.9.6`);
+  }
+}
+
+/**
+ * The only place where arguments and environment become values: the flag, else `TIDEPOOL_<COMMAND>_<FLAG>`, else the default.
+ * The command is part of the variable's name because Kubernetes sets `TIDEPOOL_PORT` for a service called `tidepool`.
+ * @throws {UsageError} for an unknown flag, a stray argument or a value out of range
+ */
+export function parseFlags<F extends Flags>(
+  command: string,
+  flags: F,
+  source: { readonly args: readonly string[]; readonly env: Readonly<Record<string, string>> },
+): FlagValues<F> {
+  const given = givenFlags(command, flags, source.args);
+  const values: Record<string, string | number | boolean | undefined> = {};
+  for (const [key, flag] of Object.entries(flags)) {
+    const variable = variableName(command, key);
+    const argument = given.get(key);
+    const text = argument ?? source.env[variable];
+    const name = argument === undefined ? variable : `--${kebab(key)}`;
+    if (flag.kind === "switch") values[key] = text !== undefined && switchValue(name, text);
+    else values[key] = text === undefined ? flag.default : parseValue(name, flag, text);
+  }
+  return values as FlagValues<F>;
+}
+
+function givenFlags(command: string, flags: Flags, args: readonly string[]): Map<string, string> {
+  const keys = new Map(Object.keys(flags).map((key) => [kebab(key), key]));
+  const options = Object.fromEntries(
+    [...keys].map(([name, key]) => [name, { type: flags[key]?.kind === "switch" ? "boolean" : "string" } as const]),
+  );
+  const { tokens } = parseArgs({ args: [...args], options, strict: false, tokens: true });
+  const given = new Map<string, string>();
+  for (const token of tokens) {
+    if (token.kind === "option-terminator") continue;
+    if (token.kind === "positional") {
+      throw new UsageError(`Cannot run ${command}: takes no argument, given "${token.value}"`);
+    }
+    const key = keys.get(token.name);
+    if (key === undefined) {
+      throw new UsageError(`Cannot run ${command}: unknown flag ${token.rawName} (see ${command} --help)`);
+    }
+    if (token.value === undefined && flags[key]?.kind !== "switch") {
+      throw new UsageError(`Cannot parse ${token.rawName}: needs a value`);
+    }
+    given.set(key, token.value ?? "true");
+  }
+  return given;
+}
+
+function switchValue(name: string, text: string): boolean {
+  if (text === "true" || text === "false") return text === "true";
+  throw new UsageError(`Cannot parse ${name}: must be true or false, given "${text}"`);
+}
+
+function parseValue(name: string, flag: Exclude<Flag, { kind: "switch" }>, text: string): string | number {
+  if (flag.kind === "text") {
+    if (text !== "") return text;
+    throw new UsageError(`Cannot parse ${name}: must not be empty`);
+  }
+  if (flag.kind === "choice") {
+    if (flag.choices.includes(text)) return text;
+    throw new UsageError(`Cannot parse ${name}: must be one of ${flag.choices.join(", ")}, given "${text}"`);
+  }
+  if (flag.or !== undefined && text === flag.or) return text;
+  const value = /^-?\d+$/.test(text) ? Number(text) : NaN;
+  if (value >= flag.min && value <= flag.max) return value;
+  const bounds = `an integer from ${flag.min} to ${flag.max}${flag.or === undefined ? "" : ` or ${flag.or}`}`;
+  throw new UsageError(`Cannot parse ${name}: must be ${bounds}, given "${text}"`);
+}
+
+function kebab(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+function variableName(command: string, key: string): string {
+  return `TIDEPOOL_${command}_${kebab(key)}`.replaceAll("-", "_").toUpperCase();
+}
+
+async function overview(commands: CommandTable): Promise<string> {
+  const rows = await Promise.all(
+    Object.entries(commands).map(async ([name, load]) => [name, (await load()).command.summary] as const),
+  );
+  return [
+    "Usage: deno run -A mod.ts <command> [flags]",
+    "",
+    ...table(rows),
+    "",
+    "Each command explains its flags: <command> --help. The version: --version.",
+  ].join("\n");
+}
+
+/** What `<command> --help` prints: every flag with its default. */
+export function helpText(name: string, command: Command): string {
+  const rows = Object.entries(command.flags).map(([key, flag]) =>
+    [`--${kebab(key)}${placeholder(flag)}`, `${flag.help}${defaultNote(flag)}`] as const
+  );
+  const example = Object.keys(command.flags)[0];
+  const variables = example === undefined
+    ? []
+    : ["", `Flags can be set in the environment too: --${kebab(example)} as ${variableName(name, example)}.`];
+  return [`Usage: deno run -A mod.ts ${name} [flags]`, "", command.summary, "", ...table(rows), ...variables].join(
+    "\n",
+  );
+}
+
+function placeholder(flag: Flag): string {
+  if (flag.kind === "switch") return "";
+  if (flag.kind === "text") return ` ${flag.value}`;
+  if (flag.kind === "choice") return ` ${flag.choices.join("|")}`;
+  return flag.or === undefined ? " N" : ` N|${flag.or}`;
+}
+
+function defaultNote(flag: Flag): string {
+  if (flag.kind === "switch" || flag.default === undefined) return "";
+  return ` (default: ${flag.default})`;
+}
+
+function table(rows: readonly (readonly [string, string])[]): readonly string[] {
+  const width = Math.max(...rows.map(([left]) => left.length));
+  return rows.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`);
+}

@@ -1,0 +1,138 @@
+/**
+ * `doctor`: what this machine's GPU is, what it can do, and whether it computes.
+ * Knows the device; knows no model.
+ */
+
+import { Gpu, type GpuInfo } from "../../kernels/gpu.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import type { Command, FlagValues } from "../command_line.ts";
+import type { Terminal } from "../terminal.ts";
+import { ensureVulkanDriver } from "../vulkan_driver.ts";
+
+const flags = {
+  json: { kind: "switch", help: "print one JSON object" },
+} as const;
+
+/** What `doctor` found; its `--json` output. */
+interface Diagnosis {
+  readonly deno: string;
+  readonly platform: string;
+  readonly gpu: GpuInfo;
+  readonly timestampQuery: boolean;
+  /** Median of a synchronous read-back of 16 bytes, submit included. */
+  readonly readBackMs: number;
+  /** From the first line of the test kernel to its result: compilation included. */
+  readonly kernelMs: number;
+  /** Whether the test kernel computed what it should. */
+  readonly kernelCorrect: boolean;
+}
+
+export const command: Command<typeof flags> = {
+  summary: "What this machine's GPU is and can do, with a tiny kernel run and checked",
+  flags,
+  async run(values: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
+    await ensureVulkanDriver((line) => terminal.error(line));
+    const diagnosis = await diagnose();
+    if (values.json) terminal.line(JSON.stringify(diagnosis, undefined, 2));
+    else for (const line of report(diagnosis)) terminal.line(line);
+    return diagnosis.kernelCorrect ? 0 : 1;
+  },
+};
+
+async function diagnose(): Promise<Diagnosis> {
+  const gpu = await Gpu.open();
+  try {
+    const adapter = await navigator.gpu.requestAdapter();
+    const started = performance.now();
+    const kernelCorrect = await squaresAreRight(gpu);
+    return {
+      deno: Deno.version.deno,
+      platform: `${Deno.build.os} ${Deno.build.arch}`,
+      gpu: gpu.info,
+      timestampQuery: adapter?.features.has("timestamp-query") ?? false,
+      kernelMs: performance.now() - started,
+      readBackMs: await medianReadBackMs(gpu),
+      kernelCorrect,
+    };
+  } finally {
+    await gpu.close();
+  }
+}
+
+const READ_BACKS = 51;
+
+async function medianReadBackMs(gpu: Gpu): Promise<number> {
+  const tensor = gpu.tensor("doctor", "u32", [4]);
+  const times: number[] = [];
+  for (let i = 0; i < READ_BACKS; i++) {
+    const started = performance.now();
+    await gpu.read([{ tensor }]);
+    times.push(performance.now() - started);
+  }
+  gpu.free(tensor);
+  return times.sort((a, b) => a - b)[READ_BACKS >> 1] ?? NaN;
+}
+
+const ELEMENTS = 1000;
+const WORKGROUP = 64;
+
+// Not a multiple of the workgroup: the bounds check is part of the test.
+const SQUARES = `
+@group(0) @binding(0) var<storage, read_write> squares: array<u32>;
+@compute @workgroup_size(${WORKGROUP})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  if (id.x < ${ELEMENTS}u) { squares[id.x] = id.x * id.x; }
+}`;
+
+async function squaresAreRight(gpu: Gpu): Promise<boolean> {
+  const squares = gpu.tensor("doctor squares", "u32", [ELEMENTS]);
+  dispatchSquares(gpu, squares);
+  const [bytes] = await gpu.read([{ tensor: squares }]);
+  gpu.free(squares);
+  const computed = new Uint32Array(bytes?.buffer ?? new ArrayBuffer(0), 0, bytes === undefined ? 0 : ELEMENTS);
+  return computed.length === ELEMENTS && computed.every((value, i) => value === i * i);
+}
+
+function dispatchSquares({ device }: Gpu, squares: Tensor): void {
+  const pipeline = device.createComputePipeline({
+    layout: "auto",
+    compute: { module: device.createShaderModule({ label: "doctor", code: SQUARES }) },
+  });
+  const bindGroup = device.createBindGroup({
+    layout: pipeline.getBindGroupLayout(0),
+    entries: [{ binding: 0, resource: { buffer: squares.buffer } }],
+  });
+  const encoder = device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, bindGroup);
+  pass.dispatchWorkgroups(Math.ceil(ELEMENTS / WORKGROUP));
+  pass.end();
+  device.queue.submit([encoder.finish()]);
+}
+
+function report(diagnosis: Diagnosis): readonly string[] {
+  const { gpu } = diagnosis;
+  const rows: readonly (readonly [string, string])[] = [
+    ["Deno", `${diagnosis.deno} on ${diagnosis.platform}`],
+    ["Adapter", `${gpu.adapter}${gpu.vendor === "" ? "" : ` (vendor ${gpu.vendor})`}`],
+    ["Kind", gpu.software ? "software: computes on the CPU, fine for trying out, slow for work" : "hardware"],
+    ["Subgroups", yesNo(gpu.subgroups)],
+    ["shader-f16", yesNo(gpu.shaderF16)],
+    ["timestamp-query", yesNo(diagnosis.timestampQuery)],
+    ["Largest binding", mebibytes(gpu.maxBindingBytes)],
+    ["Largest buffer", mebibytes(gpu.maxBufferBytes)],
+    ["Workgroup", `${gpu.maxWorkgroupBytes} bytes of memory, ${gpu.maxInvocations} invocations`],
+    ["Read-back", `${diagnosis.readBackMs.toFixed(3)} ms, median (${gpu.fastReadBack ? "fast path" : "awaited map"})`],
+    ["Test kernel", `${diagnosis.kernelCorrect ? "correct" : "WRONG RESULT"}, ${diagnosis.kernelMs.toFixed(1)} ms`],
+  ];
+  return rows.map(([name, value]) => `${name.padEnd(16)} ${value}`);
+}
+
+function yesNo(supported: boolean): string {
+  return supported ? "yes" : "no";
+}
+
+function mebibytes(bytes: number): string {
+  return `${Math.floor(bytes / 2 ** 20).toLocaleString("en")} MiB`;
+}

@@ -1,0 +1,208 @@
+/**
+ * What an operator decides about a service, as plain data: parsed once, checked once, read everywhere.
+ * Knows names, defaults and bounds; knows nothing of what they do.
+ */
+
+import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
+import { MIN_BUDGET } from "../engine/layer_plan.ts";
+import { PAGE_TOKENS } from "../engine/span.ts";
+import type { Flags, FlagValues } from "./command_line.ts";
+import { RequestError } from "./errors.ts";
+import type { AttentionRequest } from "./generation.ts";
+
+/** What a caller may say about a service; everything left out has a default. */
+export interface ServiceConfig {
+  /** Address to listen on. @default "127.0.0.1" */
+  readonly host?: string;
+  /** 0 takes any free port. @default 8000 */
+  readonly port?: number;
+  /** Directory of the model. @default the embedded tide-10m */
+  readonly model?: string;
+  /** Serve a named shape with random weights instead of a model: for measuring speed without files. */
+  readonly random?: string;
+  /** Name under which clients ask for the model. @default the directory's (or the shape's) name */
+  readonly modelName?: string;
+  /** KV capacity in tokens; `auto` takes what the machine has. @default "auto" */
+  readonly kvTokens?: number | "auto";
+  /** How requests that do not say attend; no budget is the model's calibrated one. @default { mode: "auto" } */
+  readonly attention?: { readonly mode: AttentionRequest["mode"]; readonly budget?: number };
+  /** Sequences that decode together. @default 16 */
+  readonly maxBatch?: number;
+  /** Requests that may wait for their turn. @default 64 */
+  readonly maxQueued?: number;
+  /** Largest request body in bytes. @default 33554432 (32 MiB) */
+  readonly bodyBytes?: number;
+  /** How long running answers may take to finish when the service stops, in milliseconds. @default 30000 */
+  readonly drainMs?: number;
+  /** How log lines look. @default "text" */
+  readonly log?: LogFormat;
+}
+
+/** `text` for people, `json` for collectors: one object a line. */
+export type LogFormat = "text" | "json";
+
+/** Where the weights come from. */
+export type ModelSource =
+  | { readonly kind: "directory"; readonly path: string }
+  | { readonly kind: "random"; readonly preset: string };
+
+/** A `ServiceConfig` with nothing left open; all else takes this one. */
+export interface ResolvedConfig {
+  readonly host: string;
+  readonly port: number;
+  readonly model: ModelSource;
+  readonly modelName: string;
+  readonly kvTokens: number | "auto";
+  readonly attention: AttentionRequest;
+  readonly maxBatch: number;
+  readonly maxQueued: number;
+  readonly bodyBytes: number;
+  readonly drainMs: number;
+  readonly log: LogFormat;
+}
+
+/** The model that comes with Tidepool. */
+export const EMBEDDED_MODEL = fileURLToPath(new URL("../deploy/models/tide-10m", import.meta.url));
+
+/** Smallest and largest value of every number, both included. */
+const BOUNDS = {
+  port: { min: 0, max: 65535 },
+  kvTokens: { min: PAGE_TOKENS, max: 2 ** 31 - 1 },
+  budget: { min: MIN_BUDGET, max: 2 ** 20 },
+  maxBatch: { min: 1, max: 256 },
+  maxQueued: { min: 0, max: 65536 },
+  bodyBytes: { min: 1024, max: 2 ** 30 },
+  drainMs: { min: 0, max: 3_600_000 },
+} as const;
+
+const DEFAULTS = {
+  host: "127.0.0.1",
+  port: 8000,
+  kvTokens: "auto",
+  attention: "auto",
+  maxBatch: 16,
+  maxQueued: 64,
+  bodyBytes: 32 * 2 ** 20,
+  drainMs: 30_000,
+  log: "text",
+} as const;
+
+/** Flags that choose a model and its KV capacity, for every command that loads one. */
+export const MODEL_FLAGS = {
+  model: { kind: "text", value: "DIR", help: "directory of the model (default: the embedded tide-10m)" },
+  random: { kind: "text", value: "SHAPE", help: "a named shape with random weights instead, e.g. llama-3-8b" },
+  kvTokens: {
+    kind: "integer",
+    ...BOUNDS.kvTokens,
+    or: "auto",
+    default: DEFAULTS.kvTokens,
+    help: "KV capacity in tokens; auto takes what the machine has",
+  },
+} as const satisfies Flags;
+
+/** Flags of `serve`. */
+export const SERVICE_FLAGS = {
+  ...MODEL_FLAGS,
+  modelName: { kind: "text", value: "NAME", help: "name under which clients ask for it (default: the directory's)" },
+  host: { kind: "text", value: "ADDRESS", default: DEFAULTS.host, help: "address to listen on" },
+  port: { kind: "integer", ...BOUNDS.port, default: DEFAULTS.port, help: "port to listen on; 0 takes a free one" },
+  attention: {
+    kind: "choice",
+    choices: ["auto", "dense", "sparse"],
+    default: DEFAULTS.attention,
+    help: "how requests that do not say attend; auto is sparse for long contexts of calibrated models",
+  },
+  budget: {
+    kind: "integer",
+    ...BOUNDS.budget,
+    help: "positions a sparse layer reads (default: the model's calibrated budget)",
+  },
+  maxBatch: { kind: "integer", ...BOUNDS.maxBatch, default: DEFAULTS.maxBatch, help: "sequences that decode together" },
+  maxQueued: { kind: "integer", ...BOUNDS.maxQueued, default: DEFAULTS.maxQueued, help: "requests that may wait" },
+  bodyBytes: {
+    kind: "integer",
+    ...BOUNDS.bodyBytes,
+    default: DEFAULTS.bodyBytes,
+    help: "largest request body in bytes",
+  },
+  drainMs: {
+    kind: "integer",
+    ...BOUNDS.drainMs,
+    default: DEFAULTS.drainMs,
+    help: "time for running answers to finish when the service stops",
+  },
+  log: { kind: "choice", choices: ["text", "json"], default: DEFAULTS.log, help: "how log lines look" },
+} as const satisfies Flags;
+
+/** The configuration that the flags of `serve` describe. */
+export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ResolvedConfig {
+  const { attention, budget, model, random, modelName, ...rest } = values;
+  return resolveConfig({
+    ...rest,
+    ...(model === undefined ? {} : { model }),
+    ...(random === undefined ? {} : { random }),
+    ...(modelName === undefined ? {} : { modelName }),
+    attention: { mode: attention, ...(budget === undefined ? {} : { budget }) },
+  });
+}
+
+/**
+ * Fills in what is left out and checks the rest.
+ * @throws {RequestError} `invalid_request`, naming the field, its bounds and the value given
+ */
+export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
+  const model = modelSource(config);
+  const resolved: ResolvedConfig = {
+    host: config.host ?? DEFAULTS.host,
+    port: config.port ?? DEFAULTS.port,
+    model,
+    modelName: config.modelName ?? (model.kind === "directory" ? basename(model.path) : model.preset),
+    kvTokens: config.kvTokens ?? DEFAULTS.kvTokens,
+    attention: {
+      mode: config.attention?.mode ?? DEFAULTS.attention,
+      budget: config.attention?.budget,
+      heads: "kv_head",
+    },
+    maxBatch: config.maxBatch ?? DEFAULTS.maxBatch,
+    maxQueued: config.maxQueued ?? DEFAULTS.maxQueued,
+    bodyBytes: config.bodyBytes ?? DEFAULTS.bodyBytes,
+    drainMs: config.drainMs ?? DEFAULTS.drainMs,
+    log: config.log ?? DEFAULTS.log,
+  };
+  const { kvTokens, attention: { budget } } = resolved;
+  checkBounds({
+    ...resolved,
+    kvTokens: kvTokens === "auto" ? undefined : kvTokens,
+    budget,
+  });
+  return resolved;
+}
+
+/**
+ * What `--model` and `--random` mean together.
+ * @throws {RequestError} `invalid_request` when both are given
+ */
+export function modelSource(choice: {
+  readonly model?: string | undefined;
+  readonly random?: string | undefined;
+}): ModelSource {
+  const { model, random } = choice;
+  if (random === undefined) return { kind: "directory", path: model ?? EMBEDDED_MODEL };
+  if (model === undefined) return { kind: "random", preset: random };
+  throw new RequestError(
+    "invalid_request",
+    `Cannot choose a model: either a directory or a random shape, given "${model}" and "${random}"`,
+  );
+}
+
+function checkBounds(numbers: { readonly [Name in keyof typeof BOUNDS]: number | undefined }): void {
+  for (const [name, { min, max }] of Object.entries(BOUNDS)) {
+    const value = numbers[name as keyof typeof BOUNDS];
+    if (value === undefined || (Number.isInteger(value) && value >= min && value <= max)) continue;
+    throw new RequestError(
+      "invalid_request",
+      `Cannot configure ${name}: must be an integer from ${min} to ${max}, given ${value}`,
+    );
+  }
+}

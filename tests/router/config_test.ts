@@ -1,0 +1,58 @@
+/** What a service configuration becomes. */
+
+import assert from "node:assert/strict";
+import { parseFlags } from "../../router/command_line.ts";
+import { configFromFlags, EMBEDDED_MODEL, modelSource, resolveConfig, SERVICE_FLAGS } from "../../router/config.ts";
+
+function fromArgs(args: string[]): unknown {
+  return configFromFlags(parseFlags("serve", SERVICE_FLAGS, { args, env: {} }));
+}
+
+Deno.test("resolveConfig() defaults to the embedded model on loopback", () => {
+  const config = resolveConfig();
+  assert.equal(config.host, "127.0.0.1");
+  assert.deepEqual(config.model, { kind: "directory", path: EMBEDDED_MODEL });
+  assert.equal(config.modelName, "tide-10m");
+  assert.ok(Deno.statSync(EMBEDDED_MODEL).isDirectory);
+});
+
+Deno.test("configFromFlags() without flags equals resolveConfig() without options", () => {
+  assert.deepEqual(fromArgs([]), resolveConfig());
+});
+
+Deno.test("configFromFlags() carries every flag over", () => {
+  const args = "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096 --attention sparse " +
+    "--budget 64 --max-batch 2 --max-queued 0 --body-bytes 1024 --drain-ms 5 --log json";
+  assert.deepEqual(fromArgs(args.split(" ")), {
+    host: "0.0.0.0",
+    port: 0,
+    model: { kind: "directory", path: "/m/big" },
+    modelName: "other",
+    kvTokens: 4096,
+    attention: { mode: "sparse", budget: 64, heads: "kv_head" },
+    maxBatch: 2,
+    maxQueued: 0,
+    bodyBytes: 1024,
+    drainMs: 5,
+    log: "json",
+  });
+});
+
+Deno.test("resolveConfig() names a model after its directory or its shape", () => {
+  assert.equal(resolveConfig({ model: "/models/llama/" }).modelName, "llama");
+  assert.equal(resolveConfig({ random: "llama-3-8b" }).modelName, "llama-3-8b");
+});
+
+Deno.test("modelSource() refuses a directory and a shape at once", () => {
+  assert.throws(() => modelSource({ model: "/m", random: "tiny" }), /Cannot choose a model: .*"\/m" and "tiny"/);
+});
+
+Deno.test("resolveConfig() refuses numbers out of bounds, naming bound and value", () => {
+  assert.throws(() => resolveConfig({ port: 70000 }), {
+    message: "Cannot configure port: must be an integer from 0 to 65535, given 70000",
+  });
+  assert.throws(() => resolveConfig({ kvTokens: 1 }), /kvTokens: must be an integer from 64/);
+  assert.throws(() => resolveConfig({ attention: { mode: "sparse", budget: 15 } }), /budget: .* from 16 .* given 15/);
+  assert.throws(() => resolveConfig({ maxBatch: 1.5 }), /maxBatch/);
+  assert.throws(() => resolveConfig({ drainMs: NaN }), /drainMs/);
+});
