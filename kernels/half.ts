@@ -1,0 +1,23 @@
+/**
+ * The 16-bit floats of weights and caches, converted exactly on the host. Knows bit patterns; knows no tensors.
+ */
+
+/** The largest finite f16. */
+export const LARGEST_HALF = 65504;
+
+/** The f16 bit patterns nearest to the values; ties go to the even one, what exceeds the range becomes an infinity. */
+export function toHalf(values: ArrayLike<number>): Uint16Array<ArrayBuffer> {
+  return new Uint16Array(Float16Array.from(values).buffer);
+}
+
+/** The values of f16 bit patterns, exactly. */
+export function fromHalf(halves: Uint16Array): Float32Array<ArrayBuffer> {
+  return Float32Array.from(new Float16Array(halves.buffer, halves.byteOffset, halves.length));
+}
+
+/** The values of bf16 bit patterns, exactly: a bf16 is the upper half of an f32. */
+export function bf16ToF32(patterns: Uint16Array): Float32Array<ArrayBuffer> {
+  const words = new Uint32Array(patterns.length);
+  for (let i = 0; i < patterns.length; i++) words[i] = (patterns[i] ?? 0) << 16;
+  return new Float32Array(words.buffer);
+}
