@@ -10,6 +10,8 @@ export interface EngineFacts {
   readonly maxPositions: number;
   readonly vocabSize: number;
   readonly parameters: number;
+  /** Transformer layers, calibrated or not. */
+  readonly layers: number;
   /** Role of each layer for sparse rows; undefined when the model has no calibration. */
   readonly roles: readonly LayerRole[] | undefined;
   readonly selectLayers: readonly number[];
