@@ -1,0 +1,79 @@
+/**
+ * Rotary position embedding on the CPU: the frequencies of a model, and the cosine and sine of each position. All in
+ * f64, so that far positions keep their phase; kernels get the finished table. Knows positions; knows nothing of GPUs.
+ */
+
+import type { ModelConfig } from "./model_config.ts";
+import type { RopeScaling } from "./rope_config.ts";
+
+/** Angles per position, and the factor on cosine and sine. */
+export interface RopeFrequencies {
+  /** Radians per position, [headDim / 2]. */
+  readonly inverseFrequencies: Float64Array;
+  /** Multiplied into cosine and sine; 1 but for yarn. */
+  readonly scale: number;
+}
+
+type Yarn = Extract<RopeScaling, { kind: "yarn" }>;
+type Llama3 = Extract<RopeScaling, { kind: "llama3" }>;
+
+function llama3Frequency(frequency: number, scaling: Llama3): number {
+  const { factor, lowFreqFactor, highFreqFactor, originalPositions } = scaling;
+  const wavelength = 2 * Math.PI / frequency;
+  if (wavelength < originalPositions / highFreqFactor) return frequency;
+  if (wavelength > originalPositions / lowFreqFactor) return frequency / factor;
+  const smooth = (originalPositions / wavelength - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
+  return (1 - smooth) * frequency / factor + smooth * frequency;
+}
+
+/** How much of each frequency is interpolated: 0 for the fast ones, 1 for the slow ones, a ramp between. */
+function yarnRamp(config: Pick<ModelConfig, "headDim" | "ropeTheta">, scaling: Yarn): (index: number) => number {
+  const { headDim, ropeTheta } = config;
+  const dimensionOf = (turns: number) =>
+    headDim * Math.log(scaling.originalPositions / (turns * 2 * Math.PI)) / (2 * Math.log(ropeTheta));
+  const low = Math.max(0, Math.floor(dimensionOf(scaling.betaFast)));
+  const high = Math.min(headDim - 1, Math.ceil(dimensionOf(scaling.betaSlow)));
+  // Equal ends would divide by zero; the width is the one of the published code.
+  const width = high === low ? 0.001 : high - low;
+  return (index) => Math.min(1, Math.max(0, (index - low) / width));
+}
+
+/** The frequencies of a model, its scaling applied. */
+export function ropeFrequencies(
+  config: Pick<ModelConfig, "headDim" | "ropeTheta" | "ropeScaling">,
+): RopeFrequencies {
+  const { headDim, ropeTheta, ropeScaling: scaling } = config;
+  const plain = Float64Array.from({ length: headDim / 2 }, (_, i) => ropeTheta ** (-2 * i / headDim));
+  switch (scaling.kind) {
+    case "none":
+      return { inverseFrequencies: plain, scale: 1 };
+    case "linear":
+      return { inverseFrequencies: plain.map((frequency) => frequency / scaling.factor), scale: 1 };
+    case "llama3":
+      return { inverseFrequencies: plain.map((frequency) => llama3Frequency(frequency, scaling)), scale: 1 };
+    case "yarn": {
+      const ramp = yarnRamp(config, scaling);
+      const mixed = plain.map((frequency, i) => ramp(i) * frequency / scaling.factor + (1 - ramp(i)) * frequency);
+      return { inverseFrequencies: mixed, scale: scaling.attentionFactor };
+    }
+  }
+}
+
+/**
+ * Cosine and sine for rows at the given positions.
+ *
+ * @returns f32 [rows, headDim / 2, 2]: cosine, then sine; computed in f64, rounded once
+ */
+export function rotations(frequencies: RopeFrequencies, positions: Uint32Array): Float32Array<ArrayBuffer> {
+  const { inverseFrequencies, scale } = frequencies;
+  const table = new Float32Array(positions.length * inverseFrequencies.length * 2);
+  let at = 0;
+  for (const position of positions) {
+    for (const frequency of inverseFrequencies) {
+      const angle = position * frequency;
+      table[at++] = Math.cos(angle) * scale;
+      table[at++] = Math.sin(angle) * scale;
+    }
+  }
+  return table;
+}

@@ -1,0 +1,217 @@
+/**
+ * The whole forward pass in plain f64 loops: clear rather than fast, the oracle that GPU results are compared with.
+ * Computes every fixture family (biases, head norms, sliding window, all rope scalings) with a KV cache. Knows the
+ * Hugging Face tensor names; knows nothing of GPUs, spans or steps.
+ */
+
+import { type ModelConfig, readModelConfig } from "../../engine/model_config.ts";
+import { type RopeFrequencies, ropeFrequencies } from "../../engine/rope.ts";
+import { openSafetensors, type TensorFiles } from "../../engine/safetensors.ts";
+import { toFloat64 } from "./floats.ts";
+
+/** Row-major matrix times column vector. @param matrix [rows, x.length] @returns [rows] */
+export function product(matrix: Float64Array, x: Float64Array): Float64Array {
+  const y = new Float64Array(matrix.length / x.length);
+  for (let row = 0; row < y.length; row++) {
+    let sum = 0;
+    for (let k = 0; k < x.length; k++) sum += at(matrix, row * x.length + k) * at(x, k);
+    y[row] = sum;
+  }
+  return y;
+}
+
+/** @param x [n] @param weight [n] */
+export function rmsNorm(x: Float64Array, weight: Float64Array, eps: number): Float64Array {
+  const meanSquare = x.reduce((sum, value) => sum + value * value, 0) / x.length;
+  const inverse = 1 / Math.sqrt(meanSquare + eps);
+  return x.map((value, i) => value * inverse * at(weight, i));
+}
+
+/** Turns the first half of a head against the second half. @param head [headDim] */
+export function rotate(
+  head: Float64Array,
+  position: number,
+  { inverseFrequencies, scale }: RopeFrequencies,
+): Float64Array {
+  const half = head.length / 2;
+  return head.map((value, i) => {
+    const angle = position * at(inverseFrequencies, i % half);
+    const partner = i < half ? -at(head, i + half) : at(head, i - half);
+    return (value * Math.cos(angle) + partner * Math.sin(angle)) * scale;
+  });
+}
+
+function at(values: Float64Array, index: number): number {
+  const value = values[index];
+  if (value === undefined) throw new RangeError(`Cannot read index ${index}: the array has ${values.length}`);
+  return value;
+}
+
+function added(a: Float64Array, b: Float64Array): Float64Array {
+  return a.map((value, i) => value + at(b, i));
+}
+
+/** [layer][position][kvHead]: [headDim] */
+export type CacheRows = Float64Array[][][];
+
+/** Rotated keys and values seen so far. */
+export class ReferenceCache {
+  readonly keys: CacheRows;
+  readonly values: CacheRows;
+
+  constructor(layers: number) {
+    this.keys = Array.from({ length: layers }, () => []);
+    this.values = Array.from({ length: layers }, () => []);
+  }
+
+  /** Positions held. */
+  get length(): number {
+    return this.keys[0]?.length ?? 0;
+  }
+
+  /** Forgets the positions from `length` on. */
+  truncate(length: number): void {
+    for (const rows of [...this.keys, ...this.values]) rows.length = Math.min(rows.length, length);
+  }
+}
+
+/**
+ * Which cached positions a row attends to; asked once for every row, layer and query head, in that order.
+ * `queries` are the rotated queries of the row, [head][headDim].
+ */
+export type Visible = (
+  row: { readonly layer: number; readonly head: number; readonly position: number; readonly queries: Float64Array[] },
+  cache: ReferenceCache,
+) => readonly number[];
+
+/** A model with all its weights in f64. */
+export class ReferenceModel {
+  readonly config: ModelConfig;
+  readonly #weights: ReadonlyMap<string, Float64Array>;
+  readonly #rope: RopeFrequencies;
+
+  /** @param weights by Hugging Face name, row-major */
+  constructor(config: ModelConfig, weights: ReadonlyMap<string, Float64Array>) {
+    this.config = config;
+    this.#weights = weights;
+    this.#rope = ropeFrequencies(config);
+  }
+
+  /** Reads a model directory. */
+  static async load(directory: string): Promise<ReferenceModel> {
+    using files = await openSafetensors(directory);
+    return new ReferenceModel(await readModelConfig(directory), await readAll(files));
+  }
+
+  newCache(): ReferenceCache {
+    return new ReferenceCache(this.config.layers);
+  }
+
+  /**
+   * Appends tokens to the cache and computes the logits of each.
+   *
+   * @param visible which positions a row sees; default: all up to its own, as far as the sliding window reaches
+   * @returns one row of [vocabSize] per token
+   */
+  forward(tokens: Iterable<number>, cache: ReferenceCache, visible: Visible = this.#dense): Float64Array[] {
+    return Array.from(tokens, (token) => this.#row(token, cache, visible));
+  }
+
+  /** Prefills a prompt and continues it with the best tokens. @returns the new tokens */
+  greedy(prompt: Iterable<number>, count: number): number[] {
+    const cache = this.newCache();
+    let logits = this.forward(prompt, cache).at(-1);
+    const tokens: number[] = [];
+    while (tokens.length < count && logits !== undefined) {
+      const best = logits.indexOf(Math.max(...logits));
+      tokens.push(best);
+      logits = this.forward([best], cache).at(-1);
+    }
+    return tokens;
+  }
+
+  #row(token: number, cache: ReferenceCache, visible: Visible): Float64Array {
+    const { config } = this;
+    const embedding = this.#weight("model.embed_tokens.weight");
+    const position = cache.length;
+    let x: Float64Array = embedding.slice(token * config.hidden, (token + 1) * config.hidden);
+    for (let layer = 0; layer < config.layers; layer++) {
+      const prefix = `model.layers.${layer}`;
+      const normed = rmsNorm(x, this.#weight(`${prefix}.input_layernorm.weight`), config.rmsNormEps);
+      x = added(x, this.#attention(normed, { layer, position, cache, visible }));
+      x = added(
+        x,
+        this.#mlp(rmsNorm(x, this.#weight(`${prefix}.post_attention_layernorm.weight`), config.rmsNormEps), prefix),
+      );
+    }
+    const last = rmsNorm(x, this.#weight("model.norm.weight"), config.rmsNormEps);
+    return product(config.tiedEmbeddings ? embedding : this.#weight("lm_head.weight"), last);
+  }
+
+  #attention(
+    x: Float64Array,
+    { layer, position, cache, visible }: { layer: number; position: number; cache: ReferenceCache; visible: Visible },
+  ): Float64Array {
+    const { heads, kvHeads } = this.config;
+    const prefix = `model.layers.${layer}.self_attn`;
+    const turn = (head: Float64Array) => rotate(head, position, this.#rope);
+    const queries = this.#heads(x, `${prefix}.q`).map(turn);
+    cache.keys[layer]?.push(this.#heads(x, `${prefix}.k`).map(turn));
+    cache.values[layer]?.push(this.#heads(x, `${prefix}.v`));
+    const mixed = queries.flatMap((query, head) => {
+      const kvHead = Math.floor(head * kvHeads / heads);
+      const positions = visible({ layer, head, position, queries }, cache);
+      const rows = (held: CacheRows) => positions.map((p) => held[layer]?.[p]?.[kvHead] ?? new Float64Array());
+      return [...attend(query, rows(cache.keys), rows(cache.values))];
+    });
+    return product(this.#weight(`${prefix}.o_proj.weight`), Float64Array.from(mixed));
+  }
+
+  /** Projects, adds the bias and norms each head, as far as the model has either. @returns [heads]: [headDim] */
+  #heads(x: Float64Array, name: string): Float64Array[] {
+    const { headDim, qkNorm, rmsNormEps, attentionBias } = this.config;
+    let y = product(this.#weight(`${name}_proj.weight`), x);
+    if (attentionBias) y = added(y, this.#weight(`${name}_proj.bias`));
+    const heads = Array.from({ length: y.length / headDim }, (_, h) => y.slice(h * headDim, (h + 1) * headDim));
+    if (!qkNorm || name.endsWith(".v")) return heads;
+    return heads.map((head) => rmsNorm(head, this.#weight(`${name}_norm.weight`), rmsNormEps));
+  }
+
+  #mlp(x: Float64Array, prefix: string): Float64Array {
+    const gate = product(this.#weight(`${prefix}.mlp.gate_proj.weight`), x);
+    const up = product(this.#weight(`${prefix}.mlp.up_proj.weight`), x);
+    const inner = gate.map((value, i) => value / (1 + Math.exp(-value)) * at(up, i));
+    return product(this.#weight(`${prefix}.mlp.down_proj.weight`), inner);
+  }
+
+  readonly #dense: Visible = ({ position }) => {
+    const first = Math.max(0, position + 1 - (this.config.slidingWindow ?? Infinity));
+    return Array.from({ length: position + 1 - first }, (_, i) => first + i);
+  };
+
+  #weight(name: string): Float64Array {
+    const weight = this.#weights.get(name);
+    if (weight === undefined) throw new RangeError(`Cannot compute the reference: there is no tensor ${name}`);
+    return weight;
+  }
+}
+
+/** Query times key over √headDim. */
+export function score(query: Float64Array, key: Float64Array): number {
+  return query.reduce((sum, value, d) => sum + value * at(key, d), 0) / Math.sqrt(query.length);
+}
+
+/** Softmax attention of one query. @param keys [rows][headDim] @param values [rows][headDim] @returns [headDim] */
+export function attend(query: Float64Array, keys: Float64Array[], values: Float64Array[]): Float64Array {
+  const scores = keys.map((key) => score(query, key));
+  const top = Math.max(...scores);
+  const weights = scores.map((s) => Math.exp(s - top));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  return query.map((_, d) => values.reduce((sum, value, i) => sum + (weights[i] ?? 0) / total * at(value, d), 0));
+}
+
+async function readAll(files: TensorFiles): Promise<Map<string, Float64Array>> {
+  const weights = new Map<string, Float64Array>();
+  for (const [name, { dtype }] of files.tensors) weights.set(name, toFloat64(await files.read(name), dtype));
+  return weights;
+}
