@@ -1,0 +1,154 @@
+/**
+ * Counters, gauges and histograms, kept once and told twice: as Prometheus text, and to a mirror as they happen.
+ * Knows numbers and labels; knows nothing of requests, and of OpenTelemetry only that something may listen.
+ */
+
+/** Label name → value; a label left out is not written. */
+export type Labels = Readonly<Record<string, string>>;
+
+/** What an instrument is. */
+export interface InstrumentDefinition {
+  /** As Prometheus has it: a counter ends in `_total`, a time in `_seconds`. */
+  readonly name: string;
+  readonly help: string;
+  readonly kind: "counter" | "gauge" | "histogram";
+  /** Upper bounds, ascending; empty unless it is a histogram. */
+  readonly buckets: readonly number[];
+}
+
+/** Gets every value at the moment it is recorded: an increment, a gauge's new value, or one observation. */
+export type Mirror = (instrument: InstrumentDefinition) => (value: number, labels: Labels) => void;
+
+/** Only ever grows. */
+export interface Counter {
+  add(amount: number, labels?: Labels): void;
+}
+
+/** What something is right now. */
+export interface Gauge {
+  set(value: number, labels?: Labels): void;
+}
+
+/** How values are spread. */
+export interface Histogram {
+  observe(value: number, labels?: Labels): void;
+}
+
+/** All instruments of a service. */
+export class MetricsRegistry {
+  readonly #constant: Labels;
+  readonly #mirror: Mirror;
+  readonly #instruments = new Map<string, Instrument>();
+
+  /** @param constant labels that every value carries */
+  constructor(constant: Labels = {}, mirror: Mirror = () => () => {}) {
+    this.#constant = constant;
+    this.#mirror = mirror;
+  }
+
+  /** A counter that nothing was added to is 0, not absent. */
+  counter(name: string, help: string): Counter {
+    const instrument = this.#add({ name, help, kind: "counter", buckets: [] });
+    return {
+      add: (amount, labels = {}) => {
+        if (amount > 0) instrument.record(amount, labels);
+      },
+    };
+  }
+
+  /** A gauge that nobody has set is absent. */
+  gauge(name: string, help: string): Gauge {
+    const instrument = this.#add({ name, help, kind: "gauge", buckets: [] });
+    return { set: (value, labels = {}) => instrument.record(value, labels) };
+  }
+
+  /** @param buckets upper bounds, ascending; +Inf is added */
+  histogram(name: string, help: string, buckets: readonly number[]): Histogram {
+    const instrument = this.#add({ name, help, kind: "histogram", buckets });
+    return { observe: (value, labels = {}) => instrument.record(value, labels) };
+  }
+
+  /** The Prometheus text format, version 0.0.4. */
+  text(): string {
+    return [...this.#instruments.values()].flatMap((instrument) => instrument.lines(this.#constant)).join("\n") + "\n";
+  }
+
+  #add(definition: InstrumentDefinition): Instrument {
+    if (this.#instruments.has(definition.name)) throw new Error(`Cannot add ${definition.name}: it exists already`);
+    const mirrored = this.#mirror(definition);
+    const instrument = new Instrument(definition, (value, labels) => mirrored(value, { ...this.#constant, ...labels }));
+    this.#instruments.set(definition.name, instrument);
+    return instrument;
+  }
+}
+
+/** Values with the same labels. */
+interface Series {
+  readonly labels: Labels;
+  /** The sum of a histogram. */
+  value: number;
+  /** Observations per bucket, not cumulated; the last one is +Inf. Empty unless it is a histogram. */
+  readonly counts: number[];
+}
+
+class Instrument {
+  readonly #definition: InstrumentDefinition;
+  readonly #told: (value: number, labels: Labels) => void;
+  readonly #series = new Map<string, Series>();
+
+  constructor(definition: InstrumentDefinition, told: (value: number, labels: Labels) => void) {
+    this.#definition = definition;
+    this.#told = told;
+  }
+
+  record(value: number, labels: Labels): void {
+    const { kind, buckets } = this.#definition;
+    const series = this.#seriesOf(labels);
+    series.value = kind === "gauge" ? value : series.value + value;
+    if (kind === "histogram") {
+      const bucket = buckets.findIndex((bound) => value <= bound);
+      const index = bucket < 0 ? buckets.length : bucket;
+      series.counts[index] = (series.counts[index] ?? 0) + 1;
+    }
+    this.#told(value, labels);
+  }
+
+  lines(constant: Labels): readonly string[] {
+    const { name, help, kind } = this.#definition;
+    const untouched: readonly Series[] = kind === "counter" ? [{ labels: {}, value: 0, counts: [] }] : [];
+    const all = this.#series.size === 0 ? untouched : [...this.#series.values()];
+    const values = all.flatMap((series) => this.#seriesLines(series, constant));
+    return [`# HELP ${name} ${escape(help)}`, `# TYPE ${name} ${kind}`, ...values];
+  }
+
+  #seriesLines(series: Series, constant: Labels): readonly string[] {
+    const { name, kind, buckets } = this.#definition;
+    const labels = { ...constant, ...series.labels };
+    if (kind !== "histogram") return [`${name}${braces(labels)} ${series.value}`];
+    let count = 0;
+    const lines = [...buckets, Infinity].map((bound, i) => {
+      count += series.counts[i] ?? 0;
+      return `${name}_bucket${braces({ ...labels, le: bound === Infinity ? "+Inf" : String(bound) })} ${count}`;
+    });
+    return [...lines, `${name}_sum${braces(labels)} ${series.value}`, `${name}_count${braces(labels)} ${count}`];
+  }
+
+  #seriesOf(labels: Labels): Series {
+    const key = JSON.stringify(Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)));
+    const present = this.#series.get(key);
+    if (present !== undefined) return present;
+    const counts = this.#definition.kind === "histogram" ? [...this.#definition.buckets.map(() => 0), 0] : [];
+    const series: Series = { labels, value: 0, counts };
+    this.#series.set(key, series);
+    return series;
+  }
+}
+
+function escape(text: string): string {
+  return text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n");
+}
+
+function braces(labels: Labels): string {
+  const pairs = Object.entries(labels).map(([name, value]) => `${name}="${escape(value).replaceAll('"', '\\"')}"`);
+  return pairs.length === 0 ? "" : `{${pairs.join(",")}}`;
+}
