@@ -7,6 +7,7 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { MIN_BUDGET } from "../engine/layer_plan.ts";
 import { PAGE_TOKENS } from "../engine/span.ts";
+import type { ModelSource } from "../workers/engine_host.ts";
 import type { Flags, FlagValues } from "./command_line.ts";
 import { RequestError } from "./errors.ts";
 import type { AttentionRequest } from "./generation.ts";
@@ -41,11 +42,6 @@ export interface ServiceConfig {
 
 /** `text` for people, `json` for collectors: one object a line. */
 export type LogFormat = "text" | "json";
-
-/** Where the weights come from. */
-export type ModelSource =
-  | { readonly kind: "directory"; readonly path: string }
-  | { readonly kind: "random"; readonly preset: string };
 
 /** A `ServiceConfig` with nothing left open; all else takes this one. */
 export interface ResolvedConfig {
@@ -157,7 +153,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     host: config.host ?? DEFAULTS.host,
     port: config.port ?? DEFAULTS.port,
     model,
-    modelName: config.modelName ?? (model.kind === "directory" ? basename(model.path) : model.preset),
+    modelName: config.modelName ?? ("directory" in model ? basename(model.directory) : model.random),
     kvTokens: config.kvTokens ?? DEFAULTS.kvTokens,
     attention: {
       mode: config.attention?.mode ?? DEFAULTS.attention,
@@ -188,8 +184,8 @@ export function modelSource(choice: {
   readonly random?: string | undefined;
 }): ModelSource {
   const { model, random } = choice;
-  if (random === undefined) return { kind: "directory", path: model ?? EMBEDDED_MODEL };
-  if (model === undefined) return { kind: "random", preset: random };
+  if (random === undefined) return { directory: model ?? EMBEDDED_MODEL };
+  if (model === undefined) return { random };
   throw new RequestError(
     "invalid_request",
     `Cannot choose a model: either a directory or a random shape, given "${model}" and "${random}"`,

@@ -11,7 +11,7 @@ function fromArgs(args: string[]): unknown {
 Deno.test("resolveConfig() defaults to the embedded model on loopback", () => {
   const config = resolveConfig();
   assert.equal(config.host, "127.0.0.1");
-  assert.deepEqual(config.model, { kind: "directory", path: EMBEDDED_MODEL });
+  assert.deepEqual(config.model, { directory: EMBEDDED_MODEL });
   assert.equal(config.modelName, "tide-10m");
   assert.ok(Deno.statSync(EMBEDDED_MODEL).isDirectory);
 });
@@ -26,7 +26,7 @@ Deno.test("configFromFlags() carries every flag over", () => {
   assert.deepEqual(fromArgs(args.split(" ")), {
     host: "0.0.0.0",
     port: 0,
-    model: { kind: "directory", path: "/m/big" },
+    model: { directory: "/m/big" },
     modelName: "other",
     kvTokens: 4096,
     attention: { mode: "sparse", budget: 64, heads: "kv_head" },

@@ -1,0 +1,41 @@
+/** Circles of value imports, from what `deno info --json` tells about a module graph. */
+
+/** The part of `deno info --json` that is read here. */
+export interface ModuleGraph {
+  readonly modules: readonly {
+    readonly specifier: string;
+    readonly dependencies?: readonly {
+      readonly isDynamic?: boolean;
+      /** Absent for `import type`. */
+      readonly code?: { readonly specifier?: string };
+    }[];
+  }[];
+}
+
+/** The modules of one circle, its first one again at the end; undefined when there is none. Dynamic imports do not count. */
+export function findImportCycle(graph: ModuleGraph): readonly string[] | undefined {
+  const imports = new Map(graph.modules.map(({ specifier, dependencies = [] }) => [
+    specifier,
+    dependencies.flatMap(({ isDynamic, code }) => isDynamic || code?.specifier === undefined ? [] : [code.specifier]),
+  ]));
+  const acyclic = new Set<string>();
+  const path: string[] = [];
+  const visit = (module: string): readonly string[] | undefined => {
+    if (acyclic.has(module)) return undefined;
+    const start = path.indexOf(module);
+    if (start >= 0) return [...path.slice(start), module];
+    path.push(module);
+    for (const imported of imports.get(module) ?? []) {
+      const cycle = visit(imported);
+      if (cycle !== undefined) return cycle;
+    }
+    path.pop();
+    acyclic.add(module);
+    return undefined;
+  };
+  for (const module of imports.keys()) {
+    const cycle = visit(module);
+    if (cycle !== undefined) return cycle;
+  }
+  return undefined;
+}
