@@ -140,6 +140,11 @@ export class JsonObject {
   /** @returns undefined when the field is absent */
   object(field: string): JsonObject | undefined {
     const value = this.value(field);
-    return value === undefined ? undefined : new JsonObject(value, `${this.source}, ${field}`);
+    return value === undefined ? undefined : this.nested(value, field);
+  }
+
+  /** An object found inside `field`, e.g. an element of a list. */
+  nested(value: unknown, field: string): JsonObject {
+    return new JsonObject(value, `${this.source}, ${field}`);
   }
 }
