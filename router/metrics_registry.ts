@@ -16,17 +16,23 @@ export interface InstrumentDefinition {
   readonly buckets: readonly number[];
 }
 
-/** Gets every value at the moment it is recorded: an increment, a gauge's new value, or one observation. */
-export type Mirror = (instrument: InstrumentDefinition) => (value: number, labels: Labels) => void;
+/** One value of an observed instrument. */
+export interface Reading {
+  readonly value: number;
+  readonly labels?: Labels;
+}
+
+/** Somebody else who wants to know. */
+export interface Mirror {
+  /** @returns what gets every amount added and every value observed, at that moment */
+  record(instrument: InstrumentDefinition): (value: number, labels: Labels) => void;
+  /** @param read gives the values of this moment; for the mirror to call when it collects */
+  observe(instrument: InstrumentDefinition, read: () => readonly Reading[]): void;
+}
 
 /** Only ever grows. */
 export interface Counter {
   add(amount: number, labels?: Labels): void;
-}
-
-/** What something is right now. */
-export interface Gauge {
-  set(value: number, labels?: Labels): void;
 }
 
 /** How values are spread. */
@@ -37,11 +43,11 @@ export interface Histogram {
 /** All instruments of a service. */
 export class MetricsRegistry {
   readonly #constant: Labels;
-  readonly #mirror: Mirror;
+  readonly #mirror: Mirror | undefined;
   readonly #instruments = new Map<string, Instrument>();
 
   /** @param constant labels that every value carries */
-  constructor(constant: Labels = {}, mirror: Mirror = () => () => {}) {
+  constructor(constant: Labels, mirror?: Mirror) {
     this.#constant = constant;
     this.#mirror = mirror;
   }
@@ -56,10 +62,21 @@ export class MetricsRegistry {
     };
   }
 
-  /** A gauge that nobody has set is absent. */
-  gauge(name: string, help: string): Gauge {
-    const instrument = this.#add({ name, help, kind: "gauge", buckets: [] });
-    return { set: (value, labels = {}) => instrument.record(value, labels) };
+  /**
+   * Something that is known elsewhere: read whenever somebody looks.
+   * @param read no reading at all means that it is not known now
+   */
+  observed(
+    kind: "counter" | "gauge",
+    name: string,
+    about: { readonly help: string; read(): readonly Reading[] },
+  ): void {
+    const definition = { name, help: about.help, kind, buckets: [] };
+    this.#place(definition, new ObservedInstrument(definition, about.read));
+    this.#mirror?.observe(
+      definition,
+      () => about.read().map(({ value, labels }) => ({ value, labels: { ...this.#constant, ...labels } })),
+    );
   }
 
   /** @param buckets upper bounds, ascending; +Inf is added */
@@ -73,12 +90,38 @@ export class MetricsRegistry {
     return [...this.#instruments.values()].flatMap((instrument) => instrument.lines(this.#constant)).join("\n") + "\n";
   }
 
-  #add(definition: InstrumentDefinition): Instrument {
-    if (this.#instruments.has(definition.name)) throw new Error(`Cannot add ${definition.name}: it exists already`);
-    const mirrored = this.#mirror(definition);
-    const instrument = new Instrument(definition, (value, labels) => mirrored(value, { ...this.#constant, ...labels }));
-    this.#instruments.set(definition.name, instrument);
+  #add(definition: InstrumentDefinition): RecordedInstrument {
+    const mirrored = this.#mirror?.record(definition);
+    const told = (value: number, labels: Labels) => mirrored?.(value, { ...this.#constant, ...labels });
+    const instrument = new RecordedInstrument(definition, told);
+    this.#place(definition, instrument);
     return instrument;
+  }
+
+  #place({ name }: InstrumentDefinition, instrument: Instrument): void {
+    if (this.#instruments.has(name)) throw new Error(`Cannot add ${name}: it exists already`);
+    this.#instruments.set(name, instrument);
+  }
+}
+
+interface Instrument {
+  /** Lines of the text format. */
+  lines(constant: Labels): readonly string[];
+}
+
+class ObservedInstrument implements Instrument {
+  readonly #definition: InstrumentDefinition;
+  readonly #read: () => readonly Reading[];
+
+  constructor(definition: InstrumentDefinition, read: () => readonly Reading[]) {
+    this.#definition = definition;
+    this.#read = read;
+  }
+
+  lines(constant: Labels): readonly string[] {
+    const { name } = this.#definition;
+    const values = this.#read().map(({ value, labels }) => `${name}${braces({ ...constant, ...labels })} ${value}`);
+    return [...head(this.#definition), ...values];
   }
 }
 
@@ -91,7 +134,7 @@ interface Series {
   readonly counts: number[];
 }
 
-class Instrument {
+class RecordedInstrument implements Instrument {
   readonly #definition: InstrumentDefinition;
   readonly #told: (value: number, labels: Labels) => void;
   readonly #series = new Map<string, Series>();
@@ -104,7 +147,7 @@ class Instrument {
   record(value: number, labels: Labels): void {
     const { kind, buckets } = this.#definition;
     const series = this.#seriesOf(labels);
-    series.value = kind === "gauge" ? value : series.value + value;
+    series.value += value;
     if (kind === "histogram") {
       const bucket = buckets.findIndex((bound) => value <= bound);
       const index = bucket < 0 ? buckets.length : bucket;
@@ -114,11 +157,11 @@ class Instrument {
   }
 
   lines(constant: Labels): readonly string[] {
-    const { name, help, kind } = this.#definition;
+    const { kind } = this.#definition;
     const untouched: readonly Series[] = kind === "counter" ? [{ labels: {}, value: 0, counts: [] }] : [];
     const all = this.#series.size === 0 ? untouched : [...this.#series.values()];
     const values = all.flatMap((series) => this.#seriesLines(series, constant));
-    return [`# HELP ${name} ${escape(help)}`, `# TYPE ${name} ${kind}`, ...values];
+    return [...head(this.#definition), ...values];
   }
 
   #seriesLines(series: Series, constant: Labels): readonly string[] {
@@ -142,6 +185,10 @@ class Instrument {
     this.#series.set(key, series);
     return series;
   }
+}
+
+function head({ name, help, kind }: InstrumentDefinition): readonly string[] {
+  return [`# HELP ${name} ${escape(help)}`, `# TYPE ${name} ${kind}`];
 }
 
 function escape(text: string): string {
