@@ -5,6 +5,7 @@
 
 import type { EngineErrorCode } from "../engine/errors.ts";
 import { CodedError, type GpuErrorCode } from "../kernels/errors.ts";
+import type { LinkErrorCode, ProtocolError } from "../workers/errors.ts";
 
 /** What the router itself refuses or fails with. */
 export type RequestErrorCode =
@@ -70,12 +71,19 @@ export const ERROR_TABLE = {
   device_lost: { status: 503, type: "server_error", retryAfter: 10 },
   no_adapter: { status: 503, type: "server_error", permanent: true },
   deadline_exceeded: { status: 504, type: "server_error", permanent: true },
+  link_closed: { status: 503, type: "server_error", retryAfter: 5, internal: true },
+  link_timeout: { status: 503, type: "server_error", retryAfter: 5, internal: true },
+  link_overflow: { status: 503, type: "server_error", retryAfter: 5, internal: true },
+  protocol: { status: 500, type: "server_error", internal: true },
   invalid_model: { status: 500, type: "server_error", permanent: true, internal: true },
   unsupported_model: { status: 500, type: "server_error", permanent: true, internal: true },
   invalid_step: { status: 500, type: "server_error", internal: true },
   invalid_shape: { status: 500, type: "server_error", internal: true },
   shader_error: { status: 500, type: "server_error", internal: true },
-} as const satisfies Record<RequestErrorCode | EngineErrorCode | GpuErrorCode, ErrorRow>;
+} as const satisfies Record<
+  RequestErrorCode | EngineErrorCode | GpuErrorCode | LinkErrorCode | ProtocolError["code"],
+  ErrorRow
+>;
 
 const UNKNOWN: ErrorRow = { status: 500, type: "server_error", internal: true };
 
