@@ -33,16 +33,17 @@ export class ChatTemplate {
   readonly #specialTokens: Readonly<Record<string, string>>;
 
   /**
-   * @param source Jinja text
+   * @param template Jinja text
    * @param specialTokens `bos_token` and the like, as the template names them
+   * @param source where the template comes from, for messages
    * @throws {EngineError} `invalid_model` when it does not parse
    */
-  constructor(source: string, specialTokens: Readonly<Record<string, string>>) {
+  constructor(template: string, specialTokens: Readonly<Record<string, string>>, source = "chat template") {
     this.#specialTokens = specialTokens;
     try {
-      this.#template = new Template(source);
+      this.#template = new Template(template);
     } catch (cause) {
-      throw new EngineError("invalid_model", `Cannot read chat template: ${reasonOf(cause)}`, { cause });
+      throw new EngineError("invalid_model", `Cannot read ${source}: ${reasonOf(cause)}`, { cause });
     }
   }
 
@@ -56,8 +57,12 @@ export class ChatTemplate {
   static async load(directory: string): Promise<ChatTemplate | undefined> {
     const config = await JsonObject.read(`${directory}/tokenizer_config.json`);
     const path = `${directory}/chat_template.jinja`;
-    const source = await fileExists(path) ? new TextDecoder().decode(await readModelFile(path)) : templateIn(config);
-    return source === undefined ? undefined : new ChatTemplate(source, specialTokensIn(config));
+    if (await fileExists(path)) {
+      return new ChatTemplate(new TextDecoder().decode(await readModelFile(path)), specialTokensIn(config), path);
+    }
+    const template = templateIn(config);
+    if (template === undefined) return undefined;
+    return new ChatTemplate(template, specialTokensIn(config), `${config.source}, chat_template`);
   }
 
   /**
