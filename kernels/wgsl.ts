@@ -1,0 +1,122 @@
+/**
+ * Text for shaders: unrolling, reading weights eight at a time, reductions over a workgroup, grids beyond one dimension.
+ * Knows WGSL; knows no op.
+ */
+
+import type { BindingSpec } from "./pipeline.ts";
+
+/** How weights are kept on the GPU. */
+export type WeightDType = "f16" | "f32";
+
+const COMPONENTS = ["x", "y", "z", "w"] as const;
+const MAX_GROUPS_X = 65535;
+
+/** The component of a vec4 with this index. */
+export function component(index: number): string {
+  return COMPONENTS[index % 4] ?? "x";
+}
+
+/** Repeats a piece of text for 0 … count − 1: the loops that a compiler must not see. */
+export function unroll(count: number, piece: (index: number) => string): string {
+  return Array.from({ length: count }, (_, index) => piece(index)).join("\n");
+}
+
+/** A storage binding that is only read. */
+export function reads(name: string, type: string): BindingSpec {
+  return { name, type, access: "read" };
+}
+
+/** A storage binding that is written, and may be read. */
+export function writes(name: string, type: string): BindingSpec {
+  return { name, type, access: "read_write" };
+}
+
+/** The store type of a weight's binding; f16 comes eight in a vec4<u32>, which needs no device feature. */
+export function weightType(dtype: WeightDType): string {
+  return dtype === "f16" ? "array<vec4<u32>>" : "array<vec4<f32>>";
+}
+
+/**
+ * Statements that read eight consecutive weights as two vec4<f32>, `<into>_lo` and `<into>_hi`.
+ * @param index WGSL expression: which group of eight
+ */
+export function readEight(dtype: WeightDType, from: string, { into, index }: { into: string; index: string }): string {
+  if (dtype === "f32") {
+    return `let ${into}_lo = ${from}[2u * (${index})]; let ${into}_hi = ${from}[2u * (${index}) + 1u];`;
+  }
+  return `let ${into}_q = ${from}[${index}];
+    let ${into}_lo = vec4<f32>(unpack2x16float(${into}_q.x), unpack2x16float(${into}_q.y));
+    let ${into}_hi = vec4<f32>(unpack2x16float(${into}_q.z), unpack2x16float(${into}_q.w));`;
+}
+
+/**
+ * Eight fused multiply-adds in ascending k. Every product uses this one expression: a row's bits depend on its order.
+ * @param sum the running f32 sum
+ * @param a prefix of the names `<a>_lo`, `<a>_hi`; likewise `b`
+ */
+export function addEight(sum: string, a: string, b: string): string {
+  return [..."xyzw"].map((c) => ["lo", c]).concat([..."xyzw"].map((c) => ["hi", c]))
+    .map(([half, c]) => `${sum} = fma(${a}_${half}.${c}, ${b}_${half}.${c}, ${sum});`).join(" ");
+}
+
+/**
+ * Declares `workgroup_sum(t, value) -> f32`: the sum over the workgroup in a fixed order, returned to every thread.
+ * @param threads a power of two
+ */
+export function sumOverWorkgroup(threads: number): string {
+  return `
+    var<workgroup> sum_parts: array<f32, ${threads}>;
+    fn workgroup_sum(t: u32, value: f32) -> f32 {
+      sum_parts[t] = value;
+      ${halvings(threads, (half) => `sum_parts[t] += sum_parts[t + ${half}u];`)}
+      workgroupBarrier();
+      let sum = sum_parts[0];
+      workgroupBarrier();
+      return sum;
+    }`;
+}
+
+/**
+ * Declares `workgroup_best(t, candidate) -> Best`: the highest value of the workgroup; ties go to the lower index.
+ * @param threads a power of two
+ */
+export function bestOverWorkgroup(threads: number): string {
+  return `
+    struct Best { value: f32, index: u32 }
+    var<workgroup> best_parts: array<Best, ${threads}>;
+    fn better(a: Best, b: Best) -> Best {
+      if (b.value > a.value || (b.value == a.value && b.index < a.index)) { return b; }
+      return a;
+    }
+    fn workgroup_best(t: u32, candidate: Best) -> Best {
+      best_parts[t] = candidate;
+      ${halvings(threads, (half) => `best_parts[t] = better(best_parts[t], best_parts[t + ${half}u]);`)}
+      workgroupBarrier();
+      let best = best_parts[0];
+      workgroupBarrier();
+      return best;
+    }`;
+}
+
+/** Statements of a tree over a workgroup: the lower half of the threads takes in the upper, again and again. */
+export function halvings(threads: number, takeIn: (half: number) => string): string {
+  const steps: string[] = [];
+  for (let half = threads / 2; half >= 1; half /= 2) {
+    steps.push(`workgroupBarrier();\nif (t < ${half}u) { ${takeIn(half)} }`);
+  }
+  return steps.join("\n");
+}
+
+/** WGSL for the index of a workgroup in a grid made by `spread`; needs the builtins `group` and `grid`. */
+export const GROUP_INDEX = "group.x + group.y * grid.x";
+
+/** The parameters of `main` that most kernels take. */
+export const BUILTINS =
+  "@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>, @builtin(local_invocation_index) t: u32";
+
+/** A grid of at least this many workgroups, in two dimensions when one cannot hold them; the kernel guards the excess. */
+export function spread(count: number): [number, number, number] {
+  if (count <= MAX_GROUPS_X) return [count, count === 0 ? 0 : 1, 1];
+  const rows = Math.ceil(count / MAX_GROUPS_X);
+  return [Math.ceil(count / rows), rows, 1];
+}
