@@ -1,0 +1,107 @@
+/**
+ * How long a step will take: a line through the steps seen so far, over rows and rows × context. Chunks are sized and
+ * deadlines set by it. Knows counts and milliseconds; knows nothing of sequences or GPUs.
+ */
+
+/** The kinds of rows that run different kernels. */
+export type RowKind = "prefill" | "dense" | "sparse" | "rebuild";
+
+/** What a step has to compute. */
+export interface StepLoad {
+  /** Kinds of rows that are in the step. */
+  readonly kinds: readonly RowKind[];
+  readonly prefillRows: number;
+  /** Positions seen, summed over the prefill rows. */
+  readonly prefillContext: number;
+  /** Rows of the matrix–vector family: decoded ones and rebuilt ones. */
+  readonly decodeRows: number;
+  /** KV rows read per layer, summed over the decode rows: sparse rows count what they read on average. */
+  readonly decodeContext: number;
+}
+
+/** A step without rows. */
+export const NO_LOAD: StepLoad = { kinds: [], prefillRows: 0, prefillContext: 0, decodeRows: 0, decodeContext: 0 };
+
+/** Positions seen by consecutive rows from a position on, summed: what prefill adds to `prefillContext`. */
+export function contextOf(from: number, rows: number): number {
+  return rows * from + rows * (rows + 1) / 2;
+}
+
+/** Milliseconds per step, prefill row, prefill row × position, decode row, decode row × position. */
+const GUESS = [5, 7.5, 1e-4, 20, 1e-3] as const;
+
+/** What the guess weighs, in steps: little, so that a few real ones outvote it. */
+const GUESS_WEIGHT = 0.01;
+
+/** Weight that a step keeps when the next one is learnt: the last 100 or so count. */
+const MEMORY = 0.99;
+
+/** A step this much slower than expected is believed only so far: it may have been a hiccup. */
+const SURPRISE = 4;
+
+/** Steps of a kind before its deadline is trusted: the first ones compile shaders. */
+const WARM_STEPS = 3;
+
+const COLD_DEADLINE_MS = 120_000;
+const DEADLINE_FACTOR = 5;
+const DEADLINE_MARGIN_MS = 5_000;
+
+/** Weighted non-negative least squares over relative errors, updated step by step; starts from a slow machine. */
+export class CostModel {
+  readonly #weights: number[] = [...GUESS];
+  /** Normal equations: Σ x xᵀ / y² and Σ x / y. */
+  readonly #gram: number[][];
+  readonly #moment: number[];
+  readonly #seen = new Map<RowKind, number>();
+
+  constructor() {
+    this.#gram = GUESS.map((guess, i) => GUESS.map((_, j) => i === j ? GUESS_WEIGHT / (guess * guess) : 0));
+    this.#moment = GUESS.map((guess) => GUESS_WEIGHT / guess);
+  }
+
+  /** @returns milliseconds, more than 0 */
+  predictMs(load: StepLoad): number {
+    const features = featuresOf(load);
+    return Math.max(0.01, this.#weights.reduce((sum, weight, i) => sum + weight * (features[i] ?? 0), 0));
+  }
+
+  /** When to take a worker for lost, in milliseconds after the step was sent. */
+  deadlineMs(load: StepLoad): number {
+    if (load.kinds.some((kind) => (this.#seen.get(kind) ?? 0) < WARM_STEPS)) return COLD_DEADLINE_MS;
+    return this.predictMs(load) * DEADLINE_FACTOR + DEADLINE_MARGIN_MS;
+  }
+
+  /** Takes in what a step really took. The first step of each kind is only counted: it compiled shaders. */
+  learn(load: StepLoad, tookMs: number): void {
+    if (load.kinds.length === 0 || !Number.isFinite(tookMs)) return;
+    const first = load.kinds.some((kind) => !this.#seen.has(kind));
+    for (const kind of load.kinds) this.#seen.set(kind, (this.#seen.get(kind) ?? 0) + 1);
+    if (first) return;
+    const y = Math.min(Math.max(tookMs, 0.01), SURPRISE * this.predictMs(load));
+    const x = featuresOf(load).map((feature) => feature / y);
+    this.#gram.forEach((row, i) => row.forEach((sum, j) => row[j] = MEMORY * sum + (x[i] ?? 0) * (x[j] ?? 0)));
+    this.#moment.forEach((sum, i) => this.#moment[i] = MEMORY * sum + (x[i] ?? 0));
+    this.#solve();
+  }
+
+  /** After the workers were started anew: what is known of speed stays, their shaders are cold again. */
+  coolDown(): void {
+    this.#seen.clear();
+  }
+
+  /** Coordinate descent from the last solution: a direction nobody measured lately keeps its value. */
+  #solve(): void {
+    for (let sweep = 0; sweep < 30; sweep++) {
+      this.#gram.forEach((row, i) => {
+        const curvature = row[i] ?? 0;
+        if (curvature < 1e-300) return;
+        const gradient = row.reduce((sum, value, j) => sum + value * (this.#weights[j] ?? 0), -(this.#moment[i] ?? 0));
+        this.#weights[i] = Math.max(0, (this.#weights[i] ?? 0) - gradient / curvature);
+      });
+    }
+  }
+}
+
+function featuresOf(load: StepLoad): readonly number[] {
+  return [1, load.prefillRows, load.prefillContext, load.decodeRows, load.decodeContext];
+}

@@ -1,0 +1,103 @@
+/**
+ * One life (epoch) of the group and the page accounts that are good for just as long. Notices when a life ends, sends
+ * everyone back to waiting, and gives the group a bounded time to come back. Knows the group's state and who lived on
+ * it; knows nothing of steps.
+ */
+
+import { pagesFor } from "../engine/span.ts";
+import type { CodedError } from "../kernels/errors.ts";
+import { RequestError } from "./errors.ts";
+import type { Group, ModelFacts } from "./group.ts";
+import { PageLedger } from "./page_ledger.ts";
+import type { Roster } from "./roster.ts";
+import type { Sequence } from "./sequence.ts";
+
+/** What the owner does when a life begins or ends. */
+export interface ResidenceHooks {
+  /** A new life began. */
+  readonly onSettled: () => void;
+  /** It ran and lost all its K/V; it waits now. */
+  readonly onLost: (sequence: Sequence, error: CodedError) => void;
+  /** It waits for a group that does not come back, or not as it was. */
+  readonly onStranded: (sequence: Sequence, error: CodedError) => void;
+}
+
+interface Home {
+  readonly epoch: number;
+  readonly ledger: PageLedger;
+}
+
+/** Where the sequences of a roster live. */
+export class Residence {
+  readonly #group: Group;
+  readonly #roster: Roster;
+  readonly #recoverMs: number;
+  readonly #hooks: ResidenceHooks;
+  #home: Home | undefined;
+  /** The group may call itself ready for a moment after a step told that it is not. */
+  #lostEpoch: number | undefined;
+  #recovery: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(group: Group, roster: Roster, options: ResidenceHooks & { readonly recoverMs: number }) {
+    this.#group = group;
+    this.#roster = roster;
+    this.#recoverMs = options.recoverMs;
+    this.#hooks = options;
+  }
+
+  /** The accounts of the current life; undefined while there is none. */
+  get ledger(): PageLedger | undefined {
+    return this.#home?.ledger;
+  }
+
+  /** Catches up with the group. @returns the accounts to plan with, undefined while the group is not ready */
+  follow(): PageLedger | undefined {
+    const state = this.#group.state;
+    if (state.kind === "ready" && state.epoch === this.#home?.epoch) return this.#home.ledger;
+    const reason = state.kind === "broken" ? state.reason : `the group is ${state.kind}`;
+    if (this.#home !== undefined) this.lose(new RequestError("worker_lost", `Cannot finish request: ${reason}`));
+    if (state.kind === "closed") this.#strand(reason);
+    if (state.kind !== "ready" || state.epoch === this.#lostEpoch) return undefined;
+    return this.#settle(state.epoch, state.model);
+  }
+
+  /** The life is over: whoever ran waits for the next one. */
+  lose(error: CodedError): void {
+    this.#lostEpoch = this.#home?.epoch;
+    this.#home = undefined;
+    for (const sequence of this.#roster.reset()) this.#hooks.onLost(sequence, error);
+    clearTimeout(this.#recovery);
+    this.#recovery = undefined;
+    if (this.#roster.waiting.length === 0) return;
+    const late = `the group did not come back within ${this.#recoverMs} ms after: ${error.message}`;
+    this.#recovery = setTimeout(() => this.#strand(late), this.#recoverMs);
+  }
+
+  /** Stops waiting for the group. */
+  close(): void {
+    clearTimeout(this.#recovery);
+  }
+
+  #settle(epoch: number, model: ModelFacts): PageLedger {
+    clearTimeout(this.#recovery);
+    this.#home = { epoch, ledger: new PageLedger(model.kvPages) };
+    this.#hooks.onSettled();
+    const changed = "the group came back with another model or less capacity";
+    for (const sequence of [...this.#roster.waiting]) {
+      if (!suits(sequence, model)) this.#hooks.onStranded(sequence, unavailable(changed));
+    }
+    return this.#home.ledger;
+  }
+
+  #strand(reason: string): void {
+    for (const sequence of [...this.#roster.waiting]) this.#hooks.onStranded(sequence, unavailable(reason));
+  }
+}
+
+function suits({ model: before, request }: Sequence, now: ModelFacts): boolean {
+  return before.digest === now.digest && pagesFor(request.promptTokens.length + request.maxTokens) <= now.kvPages;
+}
+
+function unavailable(reason: string): RequestError {
+  return new RequestError("group_unavailable", `Cannot finish request: ${reason}`);
+}

@@ -1,0 +1,94 @@
+/**
+ * Who runs and who waits, in order of arrival, and whom the workers must forget. Every way into and out of running
+ * goes through here, so that pages and releases cannot be left behind. Knows sequences; knows nothing of steps.
+ */
+
+import { pagesFor } from "../engine/span.ts";
+import type { SequenceId } from "../engine/span.ts";
+import type { PageLedger } from "./page_ledger.ts";
+import type { Sequence } from "./sequence.ts";
+
+/** Both lists are sorted by arrival. */
+export class Roster {
+  readonly #waiting: Sequence[] = [];
+  readonly #running: Sequence[] = [];
+  #releases: SequenceId[] = [];
+  #nextId: SequenceId = 1;
+
+  get waiting(): readonly Sequence[] {
+    return this.#waiting;
+  }
+
+  get running(): readonly Sequence[] {
+    return this.#running;
+  }
+
+  /** Sequences that are gone here, but not yet on the workers. */
+  get releases(): readonly SequenceId[] {
+    return this.#releases;
+  }
+
+  /** Whether it waits or runs. */
+  has(sequence: Sequence): boolean {
+    return this.#running.includes(sequence) || this.#waiting.includes(sequence);
+  }
+
+  /** Lets a sequence wait behind those that came earlier. */
+  enqueue(sequence: Sequence): void {
+    insert(this.#waiting, sequence);
+  }
+
+  /** From waiting to running, on what the prefix cache has. */
+  admit(sequence: Sequence, ledger: PageLedger): void {
+    remove(this.#waiting, sequence);
+    insert(this.#running, sequence);
+    ledger.admit(sequence, this.#nextId++);
+  }
+
+  /** Out of running or waiting; its exact pages stay cached. */
+  leave(sequence: Sequence, ledger: PageLedger | undefined): void {
+    remove(this.#waiting, sequence);
+    if (!remove(this.#running, sequence)) return;
+    if (sequence.opened && sequence.id !== undefined) this.#releases.push(sequence.id);
+    if (ledger === undefined) sequence.stop();
+    else ledger.leave(sequence);
+  }
+
+  /** From running back to waiting, without its pages. */
+  preempt(sequence: Sequence, ledger: PageLedger): void {
+    this.leave(sequence, ledger);
+    this.enqueue(sequence);
+  }
+
+  /** The group is gone and all it knew: everything that ran waits again. @returns what ran */
+  reset(): readonly Sequence[] {
+    const ran = this.#running.splice(0);
+    for (const sequence of ran) {
+      sequence.stop();
+      this.enqueue(sequence);
+    }
+    this.#releases = [];
+    return ran;
+  }
+
+  /** A step told the workers to forget the first `count` of `releases`. */
+  released(count: number): void {
+    this.#releases.splice(0, count);
+  }
+
+  /** Pages that running sequences were promised at admission and have not taken yet. */
+  promised(): number {
+    return this.#running.reduce((sum, { length, pages }) => sum + Math.max(0, pagesFor(length) - pages.length), 0);
+  }
+}
+
+function insert(list: Sequence[], sequence: Sequence): void {
+  const behind = list.findIndex((other) => other.arrival > sequence.arrival);
+  list.splice(behind < 0 ? list.length : behind, 0, sequence);
+}
+
+function remove(list: Sequence[], sequence: Sequence): boolean {
+  const at = list.indexOf(sequence);
+  if (at >= 0) list.splice(at, 1);
+  return at >= 0;
+}

@@ -1,0 +1,29 @@
+/** What an operator may decide about the scheduler, with its defaults. Plain data; knows nothing of how it is used. */
+
+import type { SchedulerObserver } from "./scheduler_observer.ts";
+import type { PlanLimits } from "./step_planner.ts";
+
+/** Everything left out has a default. */
+export interface SchedulerOptions extends Partial<PlanLimits> {
+  /** Requests that may wait beside those that run. @default 256 */
+  readonly maxQueued?: number;
+  /** How long a request may wait for its first pages, in milliseconds. @default 120000 */
+  readonly queueTimeoutMs?: number;
+  /** Events that may wait for a slow reader before its sequence is paused. @default 256 */
+  readonly maxUnread?: number;
+  /** How long a broken group may take to come back, in milliseconds. @default 60000 */
+  readonly recoverMs?: number;
+  /** @default nobody */
+  readonly observer?: SchedulerObserver;
+}
+
+/** 32 decode rows in a step; prefill adds 50 ms to it, or takes 500 ms when nobody decodes. */
+export const DEFAULTS = {
+  maxBatch: 32,
+  sharedPrefillMs: 50,
+  alonePrefillMs: 500,
+  maxQueued: 256,
+  queueTimeoutMs: 120_000,
+  maxUnread: 256,
+  recoverMs: 60_000,
+} as const;

@@ -1,0 +1,283 @@
+/**
+ * A group in memory that is as strict as a real worker should be: it knows the content of every physical page, refuses
+ * any step that contradicts it, and draws tokens that depend on every token a sequence really sees through its pages.
+ * Knows steps and pages; computes no attention.
+ */
+
+import { EngineError } from "../../engine/errors.ts";
+import { type Open, PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SpanResult } from "../../engine/span.ts";
+import type { Step, StepResult } from "../../engine/span.ts";
+import { RequestError } from "../../router/errors.ts";
+import type { GenerationRequest } from "../../router/generation.ts";
+import type { Group, GroupState, ModelFacts } from "../../router/group.ts";
+
+/** What a page holds, row by row. */
+interface PageContent {
+  readonly tokens: Uint32Array;
+  /** Hash of all tokens up to this row, the row included. */
+  readonly chain: Uint32Array;
+  readonly exact: boolean[];
+}
+
+interface FakeSequence {
+  readonly open: Open;
+  readonly pages: number[];
+  length: number;
+}
+
+const MODEL: ModelFacts = {
+  id: "fake",
+  digest: "f".repeat(64),
+  maxPositions: 100_000,
+  vocabSize: 1000,
+  parameters: 0,
+  layers: 4,
+  roles: ["dense", "dense", "select", "sparse"],
+  selectLayers: [2],
+  sparse: { budget: 16, sparseFrom: 64 },
+  adapter: "none",
+  software: true,
+  kvPages: 64,
+};
+
+const CHAIN_START = 0x811c9dc5;
+
+/** The token drawn after `chain`; depends on the seed and on where the output begins, as in the real sampler. */
+function draw(chain: number, { sampling, promptTokens }: Pick<Open, "sampling" | "promptTokens">): number {
+  return extend(extend(chain, sampling.seed), promptTokens) % MODEL.vocabSize;
+}
+
+function extend(chain: number, token: number): number {
+  let hash = Math.imul(chain ^ (token + 0x9e3779b9), 0x01000193);
+  hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
+  return (hash ^ (hash >>> 13)) >>> 0;
+}
+
+/** What a request gives when it runs alone: its tokens, and why it ends. */
+export function runAlone(request: GenerationRequest): { tokens: number[]; reason: "stop" | "length" } {
+  const open = { sampling: request.sampling, promptTokens: request.promptTokens.length };
+  let chain = request.promptTokens.reduce(extend, CHAIN_START);
+  const tokens: number[] = [];
+  while (tokens.length < request.maxTokens) {
+    const token = draw(chain, open);
+    tokens.push(token);
+    if (request.stopTokens.includes(token)) return { tokens, reason: "stop" };
+    chain = extend(chain, token);
+  }
+  return { tokens, reason: "length" };
+}
+
+/** How the fake differs from its defaults. */
+export interface FakeGroupOptions {
+  readonly model?: Partial<ModelFacts>;
+  /** What a step claims to have taken; it really takes one turn of the event loop. @default 1 ms */
+  readonly stepMs?: (step: Step) => number;
+  /** Starts out loading; `recover` makes it ready. @default false */
+  readonly loading?: boolean;
+}
+
+/** @see the file's paragraph */
+export class FakeGroup implements Group {
+  /** Every step that ran, in order. */
+  readonly steps: Step[] = [];
+  readonly traceparents: (readonly string[])[] = [];
+  /** Invariants that steps broke, in words; a good scheduler leaves it empty. */
+  readonly complaints: string[] = [];
+  state: GroupState;
+  readonly #model: ModelFacts;
+  readonly #stepMs: (step: Step) => number;
+  readonly #listeners: ((state: GroupState) => void)[] = [];
+  readonly #sequences = new Map<SequenceId, FakeSequence>();
+  readonly #contents = new Map<number, PageContent>();
+  readonly #everOpened = new Set<SequenceId>();
+  #epoch = 1;
+  #lastIndex = 0;
+  #busy = false;
+  #refusal: Error | undefined;
+  /** While set, steps wait for it. */
+  #gate: Promise<void> | undefined;
+  #ungate: (() => void) | undefined;
+
+  constructor(options: FakeGroupOptions = {}) {
+    this.#model = { ...MODEL, ...options.model };
+    this.#stepMs = options.stepMs ?? (() => 1);
+    this.state = options.loading === true
+      ? { kind: "loading", progress: 0.5 }
+      : { kind: "ready", epoch: this.#epoch, model: this.#model };
+  }
+
+  /** Sequences that it holds. */
+  get open(): number {
+    return this.#sequences.size;
+  }
+
+  onState(listener: (state: GroupState) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  async run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
+    this.#expect(!this.#busy, "another step is running");
+    const epoch = this.#epoch;
+    this.#busy = true;
+    try {
+      // A macrotask: timers and readers get their turn, as with a real group.
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      await this.#gate;
+      if (this.state.kind !== "ready" || this.#epoch !== epoch) {
+        throw new RequestError("worker_lost", "Cannot finish step: the worker died");
+      }
+      return this.#apply(step, traceparents);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /** Steps wait from now on until `resume`. */
+  hold(): void {
+    this.#gate ??= new Promise((resolve) => this.#ungate = resolve);
+  }
+
+  resume(): void {
+    this.#ungate?.();
+    this.#gate = undefined;
+  }
+
+  /** The next step is refused. */
+  refuseNext(error: Error): void {
+    this.#refusal = error;
+  }
+
+  /** The worker dies: everything it held is gone. */
+  break(): void {
+    this.#epoch++;
+    this.#sequences.clear();
+    this.#contents.clear();
+    this.#change({ kind: "broken", reason: "the worker died" });
+    this.resume();
+  }
+
+  /** A new worker is there. */
+  recover(model: Partial<ModelFacts> = {}): void {
+    this.#change({ kind: "ready", epoch: this.#epoch, model: { ...this.#model, ...model } });
+  }
+
+  close(): Promise<void> {
+    this.#change({ kind: "closed" });
+    this.resume();
+    return Promise.resolve();
+  }
+
+  #change(state: GroupState): void {
+    this.state = state;
+    for (const listener of this.#listeners) listener(state);
+  }
+
+  #apply(step: Step, traceparents: readonly string[]): StepResult {
+    const refusal = this.#refusal;
+    this.#refusal = undefined;
+    if (refusal !== undefined) throw refusal;
+    this.#expect(step.index > this.#lastIndex, `step ${step.index} follows step ${this.#lastIndex}`);
+    this.#expect(step.deadlineMs > 0, "the deadline is over");
+    this.#expect(step.spans.length + step.release.length > 0, "the step does nothing");
+    this.#lastIndex = step.index;
+    for (const id of step.release) this.#expect(this.#sequences.delete(id), `sequence ${id} is released, but not open`);
+    for (const open of step.open) this.#open(open, step);
+    const named = new Set(step.spans.map((span) => span.sequence));
+    this.#expect(named.size === step.spans.length, "a sequence has two spans in one step");
+    const spans = step.spans.map((span) => this.#run(span));
+    this.steps.push(step);
+    this.traceparents.push(traceparents);
+    const totalMs = this.#stepMs(step);
+    return { index: step.index, spans, timing: { encodeMs: 0, waitMs: totalMs, totalMs } };
+  }
+
+  #open(open: Open, step: Step): void {
+    const id = open.sequence;
+    this.#expect(!this.#everOpened.has(id), `sequence ${id} is opened twice`);
+    this.#expect(step.spans.some((span) => span.sequence === id), `sequence ${id} is opened without a span`);
+    this.#everOpened.add(id);
+    const sequence: FakeSequence = { open, pages: [...open.prefixPages], length: 0 };
+    const prefix: number[] = [];
+    let chain = CHAIN_START;
+    for (const page of open.prefixPages) {
+      const content = this.#contents.get(page);
+      for (let row = 0; row < PAGE_TOKENS; row++) {
+        const token = content?.tokens[row] ?? 0;
+        chain = extend(chain, token);
+        this.#expect(content?.exact[row] === true, `row ${row} of prefix page ${page} is not exact`);
+        this.#expect(content?.chain[row] === chain, `row ${row} of prefix page ${page} belongs to another prefix`);
+        prefix.push(token);
+      }
+    }
+    sequence.length = prefix.length;
+    this.#checkPrefixTokens(open, prefix);
+    this.#sequences.set(id, sequence);
+  }
+
+  #checkPrefixTokens({ sequence, sampling, prefixTokens, promptTokens }: Open, prefix: readonly number[]): void {
+    const output = prefix.length > promptTokens && (sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0);
+    const needed = sampling.repetitionPenalty !== 1 || output;
+    this.#expect(prefixTokens.length === (needed ? prefix.length : 0), `sequence ${sequence} lacks its prefix tokens`);
+    this.#expect(prefixTokens.every((token, i) => token === prefix[i]), `sequence ${sequence} has another's prefix`);
+  }
+
+  #run(span: Span): SpanResult {
+    const sequence = this.#sequences.get(span.sequence);
+    if (sequence === undefined) throw refused(`sequence ${span.sequence} is not open`);
+    const rows = span.tokens.length;
+    this.#expect(rows > 0, "a span has no rows");
+    this.#expect(span.from <= sequence.length, `a span starts at ${span.from} of ${sequence.length} positions`);
+    if (span.kind === "decode") {
+      this.#expect(rows <= (span.attention === "sparse" ? 1 : 16), `${rows} rows are decoded`);
+    }
+    this.#give(span, sequence);
+    span.tokens.forEach((token, i) => this.#write(sequence, span, { token, position: span.from + i }));
+    sequence.length = span.from + rows;
+    if (span.logits === "none") return { sequence: span.sequence };
+    const chain = this.#row(sequence, sequence.length - 1)?.chain ?? CHAIN_START;
+    return { sequence: span.sequence, token: draw(chain, sequence.open) };
+  }
+
+  #give({ newPages, from, tokens }: Span, { pages }: FakeSequence): void {
+    for (const page of newPages) {
+      this.#expect(page < this.#model.kvPages, `page ${page} is outside the pool`);
+      const owned = this.#sequences.values().some((other) => other.pages.includes(page));
+      this.#expect(!owned, `page ${page} is given although a sequence owns it`);
+      const [tokens, chain] = [new Uint32Array(PAGE_TOKENS), new Uint32Array(PAGE_TOKENS)];
+      this.#contents.set(page, { tokens, chain, exact: [] });
+      pages.push(page);
+    }
+    const needed = pagesFor(from + tokens.length);
+    this.#expect(pages.length === needed, `${pages.length} pages are given where ${needed} are needed`);
+  }
+
+  #write(sequence: FakeSequence, span: Span, { token, position }: { token: number; position: number }): void {
+    const page = sequence.pages[Math.floor(position / PAGE_TOKENS)] ?? 0;
+    const owners = this.#sequences.values().filter((other) => other.pages.includes(page)).toArray().length;
+    this.#expect(owners === 1, `page ${page} is written although ${owners} sequences own it`);
+    this.#expect(token < this.#model.vocabSize, `token ${token} is outside the vocabulary`);
+    const before = position === 0 ? { chain: CHAIN_START, exact: true } : this.#row(sequence, position - 1);
+    const content = this.#contents.get(page);
+    if (before === undefined || content === undefined) throw refused(`position ${position} follows none`);
+    const row = position % PAGE_TOKENS;
+    content.tokens[row] = token;
+    content.chain[row] = extend(before.chain, token);
+    content.exact[row] = before.exact && !(span.kind === "decode" && span.attention === "sparse");
+  }
+
+  #row({ pages }: FakeSequence, position: number): { chain: number; exact: boolean } | undefined {
+    const content = this.#contents.get(pages[Math.floor(position / PAGE_TOKENS)] ?? 0);
+    const [chain, exact] = [content?.chain[position % PAGE_TOKENS], content?.exact[position % PAGE_TOKENS]];
+    return chain === undefined || exact === undefined ? undefined : { chain, exact };
+  }
+
+  #expect(holds: boolean, otherwise: string): void {
+    if (holds) return;
+    this.complaints.push(otherwise);
+    throw refused(otherwise);
+  }
+}
+
+function refused(reason: string): EngineError {
+  return new EngineError("invalid_step", `Cannot run step: ${reason}`);
+}
