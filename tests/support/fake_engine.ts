@@ -1,0 +1,93 @@
+/**
+ * An engine without a GPU, and a worker process around it: `deno run -A tests/support/fake_engine.ts worker --spawned`.
+ * The name of the random model says how loading goes, the first token of a step says how the step goes.
+ */
+
+import { EngineError } from "../../engine/errors.ts";
+import type { EngineFacts } from "../../engine/facts.ts";
+import type { Span, SpanResult, Step, StepResult } from "../../engine/span.ts";
+import { GpuError } from "../../kernels/errors.ts";
+import type { EngineHandle, LoadRequest, OpenEngine } from "../../workers/engine_host.ts";
+import { runWorker } from "../../workers/worker.ts";
+
+/** What a fake engine tells about itself. */
+export const FAKE_FACTS: EngineFacts = {
+  digest: "fake",
+  maxPositions: 4096,
+  vocabSize: 512,
+  parameters: 1000,
+  layers: 4,
+  roles: ["dense", "select", "sparse", "dense"],
+  selectLayers: [1],
+  sparse: undefined,
+  adapter: "fake",
+  software: true,
+  kvPages: 64,
+};
+
+/** First tokens that make a step go wrong. */
+export const TRICKS = { refuse: 501, crash: 502, loseDevice: 503, hang: 504, slow: 505, exit: 506 } as const;
+
+/** Names of models that make loading go wrong. */
+export const MODELS = { fine: "fine", corrupt: "corrupt", crashing: "crashing", silent: "silent" } as const;
+
+/** Answers each span with the sum of its tokens, after playing the trick that its first token names. */
+async function play(step: Step): Promise<StepResult> {
+  const trick = step.spans[0]?.tokens[0];
+  if (trick === TRICKS.refuse) throw new EngineError("kv_exhausted", "Cannot append rows: no page is free");
+  if (trick === TRICKS.crash) throw new TypeError("the fake engine fell over");
+  if (trick === TRICKS.loseDevice) throw new GpuError("device_lost", "Cannot run step: the fake device is lost");
+  if (trick === TRICKS.exit) Deno.exit(7);
+  if (trick === TRICKS.hang) await new Promise<never>(() => setTimeout(() => {}, 60_000));
+  if (trick === TRICKS.slow) await new Promise((resolve) => setTimeout(resolve, 300));
+  return { index: step.index, spans: step.spans.map(answer), timing: { encodeMs: 0.5, waitMs: 1, totalMs: 1.5 } };
+}
+
+function answer({ sequence, tokens, logits }: Span): SpanResult {
+  const token = tokens.reduce((sum, t) => sum + t, 0);
+  if (logits === "none") return { sequence };
+  if (logits === "last") return { sequence, token, logprobs: { logprob: -1.5, top: [{ token, logprob: -Infinity }] } };
+  const scores = { logprob: Float32Array.from(tokens, (t) => -t / 4), argmax: Uint32Array.from(tokens) };
+  return { sequence, token, scores };
+}
+
+/** Opens a fake engine. */
+export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEngine>[1]): Promise<EngineHandle> {
+  const name = "random" in load.model ? load.model.random : load.model.directory;
+  onProgress(1, 4);
+  await Promise.resolve();
+  if (name === MODELS.corrupt) throw new EngineError("invalid_model", "Cannot read model.safetensors: it is truncated");
+  if (name === MODELS.crashing) Deno.exit(9);
+  if (name === MODELS.silent) await new Promise<never>(() => setTimeout(() => {}, 60_000));
+  onProgress(4, 4);
+  return { facts: FAKE_FACTS, run: play, close: () => {} };
+}
+
+/** A step of one span. */
+export function fakeStep(index: number, tokens: readonly number[], deadlineMs = 5000): Step {
+  return {
+    index,
+    open: [],
+    release: [],
+    spans: [{
+      kind: "prefill",
+      sequence: 1,
+      from: 0,
+      tokens: Uint32Array.from(tokens),
+      logits: "last",
+      newPages: Uint32Array.of(0),
+    }],
+    deadlineMs,
+  };
+}
+
+if (import.meta.main) {
+  const silence = Deno.args.find((arg) => arg.startsWith("--silence-ms="));
+  const code = await runWorker({
+    open: openFake,
+    spawned: Deno.args.includes("--spawned"),
+    log: (line) => Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`)),
+    ...(silence === undefined ? {} : { silenceMs: Number(silence.split("=")[1]) }),
+  });
+  Deno.exit(code);
+}

@@ -1,0 +1,13 @@
+/** Waiting for something that a test cannot await. */
+
+/**
+ * Resolves once the condition holds.
+ * @throws when it does not within `deadlineMs`
+ */
+export async function until(condition: () => boolean, deadlineMs = 10_000): Promise<void> {
+  const end = performance.now() + deadlineMs;
+  while (!condition()) {
+    if (performance.now() > end) throw new Error(`Cannot wait any longer: ${deadlineMs} ms for ${condition}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}

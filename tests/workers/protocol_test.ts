@@ -1,0 +1,131 @@
+/** Messages survive the wire, and those of the wrong shape are refused with the field named. */
+
+import assert from "node:assert/strict";
+import type { Step, StepResult } from "../../engine/span.ts";
+import { decodeMessage, encodeFrame, PREFIX_BYTES } from "../../workers/codec.ts";
+import { parseRouterMessage, parseWorkerMessage } from "../../workers/protocol.ts";
+import { FAKE_FACTS } from "../support/fake_engine.ts";
+
+const LITTLE_ENDIAN = true;
+
+function overTheWire(message: unknown): unknown {
+  const frame = encodeFrame(message);
+  const headerBytes = new DataView(frame.buffer).getUint32(0, LITTLE_ENDIAN);
+  const payloadAt = PREFIX_BYTES + headerBytes;
+  return decodeMessage(frame.subarray(PREFIX_BYTES, payloadAt), frame.buffer.slice(payloadAt));
+}
+
+const step: Step = {
+  index: 7,
+  open: [{
+    sequence: 3,
+    sampling: {
+      temperature: 0.7,
+      topP: 0.9,
+      topK: 0,
+      minP: 0,
+      repetitionPenalty: 1.1,
+      presencePenalty: -0.5,
+      frequencyPenalty: 0,
+      logitBias: [[5, -100], [6, 2.5]],
+      seed: 4294967295,
+      minTokens: 0,
+      suppressed: [2],
+      topLogprobs: undefined,
+    },
+    sparse: { budget: 64, heads: "kv_head" },
+    promptTokens: 130,
+    pageOffset: 0,
+    prefixPages: Uint32Array.of(4, 9),
+    prefixTokens: new Uint32Array(0),
+  }],
+  release: [1, 2],
+  spans: [
+    {
+      kind: "prefill",
+      sequence: 3,
+      from: 128,
+      tokens: Uint32Array.of(1, 2),
+      logits: "last",
+      newPages: Uint32Array.of(8),
+    },
+    {
+      kind: "decode",
+      attention: "sparse",
+      sequence: 4,
+      from: 9,
+      tokens: Uint32Array.of(5),
+      logits: "all",
+      newPages: new Uint32Array(0),
+    },
+  ],
+  deadlineMs: 5000.5,
+};
+
+const result: StepResult = {
+  index: 7,
+  spans: [
+    {
+      sequence: 3,
+      token: 11,
+      logprobs: { logprob: -0.25, top: [{ token: 11, logprob: -0.25 }, { token: 1, logprob: -Infinity }] },
+    },
+    { sequence: 4, token: 12, scores: { logprob: Float32Array.of(-1, -2), argmax: Uint32Array.of(1, 2) } },
+    { sequence: 5 },
+  ],
+  timing: { encodeMs: 0.1, waitMs: 2, totalMs: 2.2 },
+};
+
+Deno.test("parseRouterMessage() gives back every message of a router", () => {
+  const messages = [
+    { kind: "load", load: { model: { directory: "/models/a" }, kvTokens: "auto" } },
+    { kind: "load", load: { model: { random: "tiny" }, kvTokens: 4096 } },
+    { kind: "step", step, traceparents: ["00-a-b-01"] },
+    { kind: "ping", id: 3 },
+    { kind: "drain" },
+  ];
+  for (const message of messages) assert.deepEqual(parseRouterMessage(overTheWire(message)), message);
+});
+
+Deno.test("parseWorkerMessage() gives back every message of a worker", () => {
+  const messages = [
+    { kind: "hello", pid: 12 },
+    { kind: "loading", doneBytes: 5, totalBytes: 2 ** 40 },
+    { kind: "loaded", facts: FAKE_FACTS },
+    { kind: "loaded", facts: { ...FAKE_FACTS, roles: undefined, sparse: { budget: 64, sparseFrom: 1024 } } },
+    { kind: "result", result },
+    { kind: "refused", index: 7, code: "kv_exhausted", message: "Cannot append" },
+    { kind: "failed", code: "unknown", message: "" },
+    { kind: "pong", id: 0 },
+  ];
+  for (const message of messages) assert.deepEqual(parseWorkerMessage(overTheWire(message)), message);
+});
+
+Deno.test("parseRouterMessage() refuses wrong shapes and names the field", () => {
+  const [span] = step.spans;
+  const withStep = (change: object) => ({ kind: "step", step: { ...step, ...change }, traceparents: [] });
+  const cases: readonly (readonly [unknown, RegExp])[] = [
+    [null, /message must be a map, not null/],
+    [[], /message must be a map, not Array/],
+    [{ kind: "format" }, /message\.kind must be one of load, step, ping, drain, not format/],
+    [{ kind: "constructor" }, /message\.kind must be one of/],
+    [{ kind: "ping", id: -1 }, /message\.id must be a non-negative integer, not -1/],
+    [{ kind: "ping", id: "1" }, /message\.id/],
+    [{ kind: "load", load: { model: {}, kvTokens: 1 } }, /message\.load\.model\.directory must be a string/],
+    [{ kind: "load", load: { model: { random: "a" }, kvTokens: "all" } }, /message\.load\.kvTokens/],
+    [withStep({ release: 5 }), /message\.step\.release must be an array, not 5/],
+    [
+      withStep({ spans: [{ ...span, tokens: [1] }] }),
+      /message\.step\.spans\[0\]\.tokens must be a Uint32Array, not Array/,
+    ],
+    [withStep({ spans: [{ ...span, tokens: Float32Array.of(1) }] }), /tokens must be a Uint32Array, not Float32Array/],
+    [
+      withStep({ spans: [{ ...span, kind: "decode" }] }),
+      /message\.step\.spans\[0\]\.attention must be one of dense, sparse/,
+    ],
+    [withStep({ open: [{ ...step.open[0], sparse: undefined }] }), /message\.step\.open\[0\]\.sparse must be a map/],
+  ];
+  for (const [value, message] of cases) {
+    assert.throws(() => parseRouterMessage(value), { code: "protocol", message });
+  }
+});

@@ -1,0 +1,208 @@
+/**
+ * Two processes prove to each other that they hold the same secret, before a single byte is parsed as a message.
+ * Fixed-size binary, mutual: each side signs both hellos (role, epoch, worker index, nonce) under its own role, so that
+ * neither a reflected nor a replayed proof passes. The side that dials proves itself first: a stranger who knocks gets
+ * nothing that a weak secret could be guessed from. Knows bytes and deadlines; knows nothing of messages.
+ */
+
+import { createHmac, timingSafeEqual } from "node:crypto";
+import { HandshakeError } from "./errors.ts";
+import { PROTOCOL_VERSION } from "./protocol.ts";
+
+/** Who speaks. */
+export type Role = "router" | "worker";
+
+/** What a dialing side says it is, and what both sides sign. */
+export interface Introduction {
+  readonly role: Role;
+  readonly epoch: number;
+  readonly workerIndex: number;
+}
+
+/** What both sides of a handshake must agree on. */
+export interface HandshakeOptions {
+  /** Undefined: an open door, fit for loopback only. */
+  readonly secret: string | undefined;
+  /** @default 3000 */
+  readonly deadlineMs?: number;
+  /** Told apart from a wrong secret; only tests speak another one. @default PROTOCOL_VERSION */
+  readonly version?: number;
+  /** Breaks the handshake off. */
+  readonly signal?: AbortSignal;
+}
+
+const DEADLINE_MS = 3000;
+const LITTLE_ENDIAN = true;
+
+/** The first 12 bytes keep their place in every version: magic, version, role, a zero. */
+const MAGIC = new TextEncoder().encode("TIDEPOOL");
+const LEAD_BYTES = 12;
+const NONCE_BYTES = 32;
+const HELLO_BYTES = LEAD_BYTES + 8 + NONCE_BYTES;
+const PROOF_BYTES = 32;
+
+/** What a peer of another version may still send before it is cut off. */
+const LINGER_BYTES = 1024;
+
+const ROLES: readonly Role[] = ["router", "worker"];
+const ADMITTED = 1;
+const WRONG_SECRET = 2;
+
+interface Hello extends Introduction {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+}
+
+function writeHello(introduction: Introduction, version: number): Hello {
+  const bytes = new Uint8Array(HELLO_BYTES);
+  const view = new DataView(bytes.buffer);
+  bytes.set(MAGIC);
+  view.setUint16(8, version, LITTLE_ENDIAN);
+  view.setUint8(10, ROLES.indexOf(introduction.role));
+  view.setUint32(LEAD_BYTES, introduction.epoch, LITTLE_ENDIAN);
+  view.setUint32(LEAD_BYTES + 4, introduction.workerIndex, LITTLE_ENDIAN);
+  crypto.getRandomValues(bytes.subarray(LEAD_BYTES + 8));
+  return { ...introduction, bytes };
+}
+
+/** Reads a hello in two parts, because only its lead has the same size in every version. */
+async function readHello(conn: Deno.Conn, version: number): Promise<Hello> {
+  const bytes = new Uint8Array(HELLO_BYTES);
+  await readFully(conn, bytes.subarray(0, LEAD_BYTES));
+  if (MAGIC.some((byte, i) => bytes[i] !== byte)) {
+    throw new HandshakeError("handshake_failed", "Cannot shake hands: the peer does not speak this protocol");
+  }
+  const view = new DataView(bytes.buffer);
+  const peerVersion = view.getUint16(8, LITTLE_ENDIAN);
+  if (peerVersion !== version) {
+    throw new HandshakeError(
+      "wrong_version",
+      `Cannot shake hands: the peer speaks protocol version ${peerVersion}, this side ${version}`,
+    );
+  }
+  const role = ROLES[view.getUint8(10)];
+  if (role === undefined) {
+    throw new HandshakeError("handshake_failed", "Cannot shake hands: the peer's role is unknown");
+  }
+  await readFully(conn, bytes.subarray(LEAD_BYTES));
+  const epoch = view.getUint32(LEAD_BYTES, LITTLE_ENDIAN);
+  return { role, epoch, workerIndex: view.getUint32(LEAD_BYTES + 4, LITTLE_ENDIAN), bytes };
+}
+
+/** What `prover` sends to show that it holds the secret; the prover's role comes first, so it cannot be reflected. */
+function proofOf(prover: Role, secret: string | undefined, hellos: { dialer: Hello; listener: Hello }): Uint8Array {
+  const mac = createHmac("sha256", secret ?? "");
+  mac.update(`tidepool ${prover}\n`).update(hellos.dialer.bytes).update(hellos.listener.bytes);
+  return new Uint8Array(mac.digest());
+}
+
+/**
+ * Introduces this side to a listener and checks that the listener holds the secret. On failure the connection is closed.
+ * @throws {HandshakeError} `wrong_secret`, `wrong_version`, `handshake_timeout`, or `handshake_failed` for all else
+ */
+export function introduce(conn: Deno.Conn, self: Introduction, options: HandshakeOptions): Promise<void> {
+  const { secret, version = PROTOCOL_VERSION } = options;
+  return within(conn, options, async () => {
+    const dialer = writeHello(self, version);
+    await writeFully(conn, dialer.bytes);
+    const listener = await readHello(conn, version);
+    if (listener.role === self.role || listener.epoch !== self.epoch || listener.workerIndex !== self.workerIndex) {
+      throw new HandshakeError("handshake_failed", "Cannot shake hands: the listener answered as somebody else");
+    }
+    await writeFully(conn, proofOf(self.role, secret, { dialer, listener }));
+    const verdict = new Uint8Array(1);
+    await readFully(conn, verdict);
+    if (verdict[0] === WRONG_SECRET) {
+      throw new HandshakeError("wrong_secret", "Cannot shake hands: the listener holds another secret");
+    }
+    const proof = new Uint8Array(PROOF_BYTES);
+    await readFully(conn, proof);
+    if (verdict[0] !== ADMITTED || !timingSafeEqual(proof, proofOf(listener.role, secret, { dialer, listener }))) {
+      throw new HandshakeError("wrong_secret", "Cannot shake hands: the listener does not hold the secret");
+    }
+  });
+}
+
+/**
+ * Checks who dialed, as the side that listens. On failure the connection is closed.
+ * @param role this side's role; the dialer must have another one
+ * @throws {HandshakeError} `wrong_secret`, `wrong_version`, `handshake_timeout`, or `handshake_failed` for all else
+ */
+export function admit(conn: Deno.TcpConn, role: Role, options: HandshakeOptions): Promise<Introduction> {
+  const { secret, version = PROTOCOL_VERSION } = options;
+  return within(conn, options, async () => {
+    const dialer = await readHello(conn, version).catch(async (error) => {
+      if (error instanceof HandshakeError && error.code === "wrong_version") await tellVersion(conn, role, version);
+      throw error;
+    });
+    if (dialer.role === role) {
+      throw new HandshakeError("handshake_failed", `Cannot shake hands: the dialer is a ${role} too`);
+    }
+    const listener = writeHello({ ...dialer, role }, version);
+    await writeFully(conn, listener.bytes);
+    const proof = new Uint8Array(PROOF_BYTES);
+    await readFully(conn, proof);
+    if (!timingSafeEqual(proof, proofOf(dialer.role, secret, { dialer, listener }))) {
+      await writeFully(conn, Uint8Array.of(WRONG_SECRET));
+      throw new HandshakeError("wrong_secret", "Cannot shake hands: the dialer does not hold the secret");
+    }
+    await writeFully(conn, Uint8Array.of(ADMITTED, ...proofOf(role, secret, { dialer, listener })));
+    return { role: dialer.role, epoch: dialer.epoch, workerIndex: dialer.workerIndex };
+  });
+}
+
+/**
+ * Tells a dialer of another version which one this side speaks. What the dialer has sent is read to its end first,
+ * because closing a connection with unread bytes would reset it and destroy the answer on its way.
+ */
+async function tellVersion(conn: Deno.TcpConn, role: Role, version: number): Promise<void> {
+  await writeFully(conn, writeHello({ role, epoch: 0, workerIndex: 0 }, version).bytes);
+  await conn.closeWrite();
+  const rest = new Uint8Array(LINGER_BYTES);
+  for (let total = 0; total < LINGER_BYTES;) {
+    const got = await conn.read(rest);
+    if (got === null) return;
+    total += got;
+  }
+}
+
+/** Runs an exchange under one deadline for all of it, so that a peer gains nothing by sending a byte at a time. */
+async function within<T>(conn: Deno.Conn, options: HandshakeOptions, exchange: () => Promise<T>): Promise<T> {
+  const { deadlineMs = DEADLINE_MS, signal } = options;
+  let end: HandshakeError | undefined;
+  const breakOff = (error: HandshakeError) => {
+    if (end === undefined) conn.close();
+    end ??= error;
+  };
+  const abort = () => breakOff(new HandshakeError("handshake_failed", "Cannot shake hands: it was broken off"));
+  const late = () =>
+    breakOff(new HandshakeError("handshake_timeout", `Cannot shake hands: not done within ${deadlineMs} ms`));
+  const timer = setTimeout(late, deadlineMs);
+  signal?.addEventListener("abort", abort, { once: true });
+  if (signal?.aborted) abort();
+  try {
+    return await exchange();
+  } catch (cause) {
+    const isOurs = cause instanceof HandshakeError;
+    breakOff(
+      isOurs ? cause : new HandshakeError("handshake_failed", "Cannot shake hands: the connection broke", { cause }),
+    );
+    throw end;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", abort);
+  }
+}
+
+async function readFully(conn: Deno.Conn, into: Uint8Array): Promise<void> {
+  for (let filled = 0; filled < into.length;) {
+    const got = await conn.read(into.subarray(filled));
+    if (got === null) {
+      throw new HandshakeError("handshake_failed", "Cannot shake hands: the peer closed the connection");
+    }
+    filled += got;
+  }
+}
+
+async function writeFully(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
+  for (let written = 0; written < bytes.length;) written += await conn.write(bytes.subarray(written));
+}

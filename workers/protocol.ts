@@ -1,0 +1,193 @@
+/**
+ * Every message between router and worker, and the reading of each: what a peer sends is trusted to be nothing but a
+ * decoded MessagePack value until it has passed here. Knows messages; knows nothing of connections or of their order.
+ */
+
+import type { EngineFacts } from "../engine/facts.ts";
+import type {
+  Open,
+  SamplingSettings,
+  Span,
+  SpanResult,
+  SparseSettings,
+  Step,
+  StepResult,
+  StepTiming,
+  TokenLogprobs,
+} from "../engine/span.ts";
+import type { LoadRequest, ModelSource } from "./engine_host.ts";
+import {
+  count,
+  f32s,
+  fieldsOf,
+  flag,
+  list,
+  maybe,
+  oneOf,
+  pair,
+  real,
+  record,
+  type Shape,
+  text,
+  u32s,
+  union,
+} from "./shape.ts";
+
+/** Compared in the handshake; goes up with every change to a message or a frame. */
+export const PROTOCOL_VERSION = 1;
+
+/** What a router tells a worker. */
+export type RouterMessage =
+  | { readonly kind: "load"; readonly load: LoadRequest }
+  | { readonly kind: "step"; readonly step: Step; readonly traceparents: readonly string[] }
+  | { readonly kind: "ping"; readonly id: number }
+  /** Finish what was sent before, then exit. */
+  | { readonly kind: "drain" };
+
+/** What a worker tells its router. */
+export type WorkerMessage =
+  /** The first message after the handshake. */
+  | { readonly kind: "hello"; readonly pid: number }
+  | { readonly kind: "loading"; readonly doneBytes: number; readonly totalBytes: number }
+  | { readonly kind: "loaded"; readonly facts: EngineFacts }
+  | { readonly kind: "result"; readonly result: StepResult }
+  /** The step changed nothing; the worker goes on. */
+  | { readonly kind: "refused"; readonly index: number; readonly code: string; readonly message: string }
+  /** The last message of a worker that gives up. */
+  | { readonly kind: "failed"; readonly code: string; readonly message: string }
+  | { readonly kind: "pong"; readonly id: number };
+
+/** The code of a failure that carries none of its own. */
+export const UNKNOWN_FAILURE = "unknown";
+
+const sparse = record<SparseSettings>({ budget: count, heads: oneOf("kv_head", "query_head", "all_heads") });
+
+const sampling = record<SamplingSettings>({
+  temperature: real,
+  topP: real,
+  topK: count,
+  minP: real,
+  repetitionPenalty: real,
+  presencePenalty: real,
+  frequencyPenalty: real,
+  logitBias: list(pair(count, real)),
+  seed: count,
+  minTokens: count,
+  suppressed: list(count),
+  topLogprobs: maybe(count),
+});
+
+const open = record<Open>({
+  sequence: count,
+  sampling,
+  sparse,
+  promptTokens: count,
+  pageOffset: count,
+  prefixPages: u32s,
+  prefixTokens: u32s,
+});
+
+const spanFields = {
+  sequence: count,
+  from: count,
+  tokens: u32s,
+  logits: oneOf("none", "last", "all"),
+  newPages: u32s,
+} as const;
+
+const span = union<Span>({
+  prefill: record<Extract<Span, { kind: "prefill" }>>({ kind: oneOf("prefill"), ...spanFields }),
+  decode: record<Extract<Span, { kind: "decode" }>>({
+    kind: oneOf("decode"),
+    attention: oneOf("dense", "sparse"),
+    ...spanFields,
+  }),
+});
+
+const step = record<Step>({
+  index: count,
+  open: list(open),
+  release: list(count),
+  spans: list(span),
+  deadlineMs: real,
+});
+
+const logprobs = record<TokenLogprobs>({
+  logprob: real,
+  top: list(record<TokenLogprobs["top"][number]>({ token: count, logprob: real })),
+});
+
+const spanResult = record<SpanResult>({ sequence: count }, {
+  token: count,
+  logprobs,
+  scores: record<NonNullable<SpanResult["scores"]>>({ logprob: f32s, argmax: u32s }),
+});
+
+const result = record<StepResult>({
+  index: count,
+  spans: list(spanResult),
+  timing: record<StepTiming>({ encodeMs: real, waitMs: real, totalMs: real }),
+});
+
+const facts = record<EngineFacts>({
+  digest: text,
+  layers: count,
+  maxPositions: count,
+  vocabSize: count,
+  parameters: count,
+  roles: maybe(list(oneOf("dense", "select", "sparse"))),
+  selectLayers: list(count),
+  sparse: maybe(record<NonNullable<EngineFacts["sparse"]>>({ budget: count, sparseFrom: count })),
+  adapter: text,
+  software: flag,
+  kvPages: count,
+});
+
+const model: Shape<ModelSource> = (value, path) => {
+  const { directory, random } = fieldsOf(value, path);
+  return random === undefined
+    ? { directory: text(directory, `${path}.directory`) }
+    : { random: text(random, `${path}.random`) };
+};
+
+const kvTokens: Shape<number | "auto"> = (value, path) => value === "auto" ? value : count(value, path);
+
+type OfKind<Message, Kind> = Extract<Message, { readonly kind: Kind }>;
+
+const routerMessage = union<RouterMessage>({
+  load: record<OfKind<RouterMessage, "load">>({ kind: oneOf("load"), load: record<LoadRequest>({ model, kvTokens }) }),
+  step: record<OfKind<RouterMessage, "step">>({ kind: oneOf("step"), step, traceparents: list(text) }),
+  ping: record<OfKind<RouterMessage, "ping">>({ kind: oneOf("ping"), id: count }),
+  drain: record<OfKind<RouterMessage, "drain">>({ kind: oneOf("drain") }),
+});
+
+const workerMessage = union<WorkerMessage>({
+  hello: record<OfKind<WorkerMessage, "hello">>({ kind: oneOf("hello"), pid: count }),
+  loading: record<OfKind<WorkerMessage, "loading">>({ kind: oneOf("loading"), doneBytes: count, totalBytes: count }),
+  loaded: record<OfKind<WorkerMessage, "loaded">>({ kind: oneOf("loaded"), facts }),
+  result: record<OfKind<WorkerMessage, "result">>({ kind: oneOf("result"), result }),
+  refused: record<OfKind<WorkerMessage, "refused">>({
+    kind: oneOf("refused"),
+    index: count,
+    code: text,
+    message: text,
+  }),
+  failed: record<OfKind<WorkerMessage, "failed">>({ kind: oneOf("failed"), code: text, message: text }),
+  pong: record<OfKind<WorkerMessage, "pong">>({ kind: oneOf("pong"), id: count }),
+});
+
+/**
+ * Reads what a router sent.
+ * @throws {ProtocolError} naming the field that is wrong
+ */
+export function parseRouterMessage(value: unknown): RouterMessage {
+  return routerMessage(value, "message");
+}
+
+/**
+ * Reads what a worker sent.
+ * @throws {ProtocolError} naming the field that is wrong
+ */
+export function parseWorkerMessage(value: unknown): WorkerMessage {
+  return workerMessage(value, "message");
+}

@@ -1,0 +1,134 @@
+/**
+ * What a worker does for the one router it serves: load a model, run its steps one at a time and in order, answer pings
+ * between them, and end. Knows messages and the engine's interface; knows nothing of sockets, secrets or processes.
+ */
+
+import { CodedError } from "../kernels/errors.ts";
+import type { Step, StepResult } from "../engine/span.ts";
+import type { EngineHandle, LoadRequest, OpenEngine } from "./engine_host.ts";
+import { LinkError } from "./errors.ts";
+import type { Link } from "./link.ts";
+import { type RouterMessage, UNKNOWN_FAILURE, type WorkerMessage } from "./protocol.ts";
+
+/** What a session needs besides its link. */
+export interface SessionOptions {
+  readonly open: OpenEngine;
+  /** A router that says nothing for this long is gone, unless a step is running. */
+  readonly silenceMs: number;
+  /** Called after each step that was run, for telemetry. */
+  readonly onStep: (traceparents: readonly string[], step: Step, result: StepResult) => void;
+  /** Lines for the operator; they never hold tokens or text. */
+  readonly log: (line: string) => void;
+}
+
+/** How a session ended: the router left, or the worker is of no further use. */
+export type SessionEnd = "over" | "failed";
+
+/** Progress is reported at most this often; the last report is always made. */
+const PROGRESS_EVERY_MS = 100;
+const FLUSH_MS = 1000;
+
+/** Serves one router over a link that it closes at the end. */
+export class WorkerSession {
+  readonly #link: Link<WorkerMessage, RouterMessage>;
+  readonly #options: SessionOptions;
+  #engine: EngineHandle | undefined;
+
+  constructor(link: Link<WorkerMessage, RouterMessage>, options: SessionOptions) {
+    this.#link = link;
+    this.#options = options;
+  }
+
+  /**
+   * Serves until the router drains the worker, leaves, or falls silent, or until something fails for good. Then frees
+   * the engine. A load or step that is still running then is left alone: it ends with the process.
+   */
+  async serve(): Promise<SessionEnd> {
+    try {
+      this.#link.send({ kind: "hello", pid: Deno.pid });
+      // One race for the whole session: one a message would pile up reactions on a promise that lives as long.
+      const end = await Promise.race([this.#answerUntilDrained(), this.#link.ended]);
+      if (end !== "drained") return await this.#giveUp(end);
+      await this.#link.flush(FLUSH_MS);
+      return "over";
+    } catch (error) {
+      return await this.#giveUp(error);
+    } finally {
+      this.#engine?.close();
+      await this.#link.close();
+    }
+  }
+
+  async #answerUntilDrained(): Promise<"drained"> {
+    for (;;) {
+      const message = await this.#link.receive(this.#options.silenceMs);
+      if (message.kind === "drain") return "drained";
+      await this.#answer(message);
+    }
+  }
+
+  async #answer(message: Exclude<RouterMessage, { kind: "drain" }>): Promise<void> {
+    switch (message.kind) {
+      case "ping":
+        return this.#link.send({ kind: "pong", id: message.id });
+      case "load":
+        return await this.#load(message.load);
+      case "step":
+        return await this.#step(message.step, message.traceparents);
+    }
+  }
+
+  async #load(load: LoadRequest): Promise<void> {
+    if (this.#engine !== undefined) throw new CodedError("invalid_load", "Cannot load model: one is loaded already");
+    let reportedAt = -Infinity;
+    this.#engine = await this.#options.open(load, (doneBytes, totalBytes) => {
+      const now = performance.now();
+      if (doneBytes < totalBytes && now - reportedAt < PROGRESS_EVERY_MS) return;
+      reportedAt = now;
+      this.#link.send({ kind: "loading", doneBytes, totalBytes });
+    });
+    this.#link.send({ kind: "loaded", facts: this.#engine.facts });
+  }
+
+  async #step(step: Step, traceparents: readonly string[]): Promise<void> {
+    try {
+      if (this.#engine === undefined) {
+        throw new CodedError("invalid_step", `Cannot run step ${step.index}: no model is loaded`);
+      }
+      const result = await this.#engine.run(step);
+      this.#link.send({ kind: "result", result });
+      this.#options.onStep(traceparents, step, result);
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      this.#link.send({ kind: "refused", index: step.index, code: error.code, message: error.message });
+    }
+  }
+
+  /** Tells the router why, if it can still hear it. */
+  async #giveUp(error: unknown): Promise<SessionEnd> {
+    const message = error instanceof Error ? error.message : String(error);
+    const routerLeft = error instanceof LinkError && error.code === "link_closed";
+    this.#options.log(`The session is over: ${describe(error)}`);
+    if (routerLeft) return "over";
+    try {
+      const code = error instanceof CodedError ? error.code : UNKNOWN_FAILURE;
+      this.#link.send({ kind: "failed", code, message });
+      await this.#link.flush(FLUSH_MS);
+    } catch (cause) {
+      this.#options.log(`Cannot report the failure: ${describe(cause)}`);
+    }
+    return "failed";
+  }
+}
+
+/** Whether the engine is as it was before the step; a lost device and an error without a code leave it in an unknown state. */
+function isRefusal(error: unknown): error is CodedError {
+  return error instanceof CodedError && error.code !== "device_lost" && !(error instanceof LinkError);
+}
+
+/** An error with the errors that caused it, on one line; those of our own families need no stack. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const text = error instanceof CodedError ? `${error.message} (${error.code})` : error.stack ?? error.message;
+  return error.cause === undefined ? text : `${text}; because: ${describe(error.cause)}`;
+}

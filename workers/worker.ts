@@ -1,0 +1,161 @@
+/**
+ * The entry of a worker process: where it listens, how it gets its secret, which signals it heeds, when it exits.
+ * Knows processes and sockets; knows nothing of what a step is. Called by the command, which gives it the engine.
+ */
+
+import type { Step, StepResult } from "../engine/span.ts";
+import type { OpenEngine } from "./engine_host.ts";
+import { WorkerError } from "./errors.ts";
+import { Link } from "./link.ts";
+import { parseRouterMessage, type RouterMessage, type WorkerMessage } from "./protocol.ts";
+import { admitFirst, type Admitted } from "./reception.ts";
+import { WorkerSession } from "./session.ts";
+
+/** How a worker process runs. */
+export interface WorkerOptions {
+  readonly open: OpenEngine;
+  /**
+   * A spawned worker reads its secret from the first line of stdin, prints the line of `announcement` on stdout, ignores
+   * SIGINT (Ctrl-C reaches the whole terminal, and the router drains it), and exits when no router comes.
+   */
+  readonly spawned: boolean;
+  /** @default { hostname: "127.0.0.1", port: 0 } */
+  readonly listen?: { readonly hostname: string; readonly port: number };
+  /** Of a worker that is not spawned; must be there to listen beyond loopback, at least 16 characters. */
+  readonly secret?: string;
+  /** @default 10000 */
+  readonly silenceMs?: number;
+  /** Called after each step that was run, for telemetry. */
+  readonly onStep?: (traceparents: readonly string[], step: Step, result: StepResult) => void;
+  /** Lines for the operator. */
+  readonly log: (line: string) => void;
+  /** Called once the worker listens. */
+  readonly onListen?: (address: Deno.NetAddr) => void;
+}
+
+const DEFAULT_SILENCE_MS = 10_000;
+const STDIN_DEADLINE_MS = 5000;
+const MIN_SECRET_CHARACTERS = 16;
+const MAX_SECRET_BYTES = 1024;
+
+/** The one line a spawned worker prints on stdout. */
+export interface Announcement {
+  readonly kind: "listening";
+  readonly port: number;
+}
+
+/**
+ * Serves one router, then returns the exit code: 0 when the router left or drained the worker, 1 when the worker failed.
+ * The caller exits the process with it at once: work on the GPU may still be under way.
+ * @throws {WorkerError} `insecure_listen`, `no_secret`, or `no_router` when none came to a spawned worker in time
+ */
+export async function runWorker(options: WorkerOptions): Promise<number> {
+  const silenceMs = options.silenceMs ?? DEFAULT_SILENCE_MS;
+  const secret = options.spawned ? await readSecret(Deno.stdin.readable) : options.secret;
+  const listener = openDoor(options.listen ?? { hostname: "127.0.0.1", port: 0 }, secret);
+  const signals = new StopSignals(options.spawned);
+  try {
+    if (options.spawned) await announce(listener.addr.port);
+    options.onListen?.(listener.addr);
+    const noRouter = new AbortController();
+    const timer = options.spawned ? setTimeout(() => noRouter.abort(noRouterError(silenceMs)), silenceMs) : undefined;
+    const admitted = await admitFirst(listener, {
+      secret,
+      role: "worker",
+      onRefused: (error) => options.log(`A peer was turned away: ${error.message}`),
+      signal: AbortSignal.any([signals.stopped, noRouter.signal]),
+    }).finally(() => clearTimeout(timer));
+    return await serve(admitted, { ...options, silenceMs }, signals.stopped);
+  } catch (error) {
+    if (signals.stopped.aborted && error === signals.stopped.reason) return 0;
+    throw error;
+  } finally {
+    signals.close();
+  }
+}
+
+async function serve(
+  { conn }: Admitted,
+  options: WorkerOptions & { readonly silenceMs: number },
+  stopped: AbortSignal,
+): Promise<number> {
+  const link = new Link<WorkerMessage, RouterMessage>(conn, { parse: parseRouterMessage });
+  const stop = () => link.close();
+  stopped.addEventListener("abort", stop, { once: true });
+  if (stopped.aborted) stop();
+  const { open, silenceMs, log, onStep = () => {} } = options;
+  const end = await new WorkerSession(link, { open, silenceMs, log, onStep }).serve();
+  stopped.removeEventListener("abort", stop);
+  return end === "over" ? 0 : 1;
+}
+
+function openDoor(listen: { hostname: string; port: number }, secret: string | undefined): Deno.TcpListener {
+  const { hostname, port } = listen;
+  if (secret === undefined && !isLoopback(hostname)) {
+    throw new WorkerError(
+      "insecure_listen",
+      `Cannot listen on ${hostname}:${port}: beyond loopback a secret is needed`,
+    );
+  }
+  if (secret !== undefined && secret.length < MIN_SECRET_CHARACTERS) {
+    throw new WorkerError(
+      "no_secret",
+      `Cannot listen on ${hostname}:${port}: the secret has ${secret.length} characters, at least ${MIN_SECRET_CHARACTERS} are needed`,
+    );
+  }
+  return Deno.listen({ transport: "tcp", hostname, port });
+}
+
+function isLoopback(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "::1" || /^127\.\d+\.\d+\.\d+$/.test(hostname);
+}
+
+function noRouterError(silenceMs: number): WorkerError {
+  return new WorkerError("no_router", `Cannot serve: no router came within ${silenceMs} ms`);
+}
+
+async function announce(port: number): Promise<void> {
+  const announcement: Announcement = { kind: "listening", port };
+  const line = new TextEncoder().encode(`${JSON.stringify(announcement)}\n`);
+  for (let written = 0; written < line.length;) written += await Deno.stdout.write(line.subarray(written));
+}
+
+/** Reads the first line; never from argv or the environment, where other processes could see it. */
+async function readSecret(stdin: ReadableStream<Uint8Array>): Promise<string> {
+  const reader = stdin.pipeThrough(new TextDecoderStream()).getReader();
+  const timer = setTimeout(() => reader.cancel(), STDIN_DEADLINE_MS);
+  let line = "";
+  try {
+    for (let chunk = await reader.read(); !chunk.done && line.length < MAX_SECRET_BYTES; chunk = await reader.read()) {
+      line += chunk.value;
+      const end = line.indexOf("\n");
+      if (end >= 0) return line.slice(0, end);
+    }
+  } finally {
+    clearTimeout(timer);
+    await reader.cancel();
+  }
+  throw new WorkerError("no_secret", "Cannot start: the launcher sent no secret on stdin");
+}
+
+/** The signals that end a worker early; `close` must be called, or the process cannot end by itself. */
+class StopSignals {
+  readonly #controller = new AbortController();
+  readonly #stop = () => this.#controller.abort(new WorkerError("no_router", "Cannot serve: a signal came"));
+  readonly #onInterrupt: () => void;
+
+  constructor(spawned: boolean) {
+    this.#onInterrupt = spawned ? () => {} : this.#stop;
+    Deno.addSignalListener("SIGINT", this.#onInterrupt);
+    if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", this.#stop);
+  }
+
+  get stopped(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  close(): void {
+    Deno.removeSignalListener("SIGINT", this.#onInterrupt);
+    if (Deno.build.os !== "windows") Deno.removeSignalListener("SIGTERM", this.#stop);
+  }
+}
