@@ -63,9 +63,10 @@ class Shard {
     for (let filled = 0; filled < into.length;) {
       const count = await this.#file.read(into.subarray(filled));
       if (count === null) {
+        const { size } = await this.#file.stat();
         throw new EngineError(
           "invalid_model",
-          `Cannot read ${this.path}: expected ${position + into.length} bytes, found ${position + filled}`,
+          `Cannot read ${this.path}: expected ${position + into.length} bytes, found ${size}`,
         );
       }
       filled += count;
