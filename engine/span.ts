@@ -75,6 +75,8 @@ interface SpanBase {
    * `all`: the same, and every row is scored against the token of the next row.
    */
   readonly logits: "none" | "last" | "all";
+  /** Teacher forcing, with `all`: the token that follows the last row, which is scored too; none is drawn then. */
+  readonly next?: number;
   /** Physical pages that the sequence takes with this span, in order of position. */
   readonly newPages: Uint32Array;
 }
@@ -111,7 +113,7 @@ export interface SpanResult {
   readonly token?: number;
   /** Set when the sequence asked for log-probabilities. */
   readonly logprobs?: TokenLogprobs;
-  /** Set when `logits` is `all`: one entry a row, but the last. */
+  /** Set when `logits` is `all`: one entry for each row whose next token is known. */
   readonly scores?: { readonly logprob: Float32Array; readonly argmax: Uint32Array };
 }
 

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 
-import { PRESETS, readModelConfig } from "../../engine/model_config.ts";
+import { readModelConfig } from "../../engine/model_config.ts";
+import { PRESETS } from "../../engine/presets.ts";
 import { FIXTURES, readFixture, withFiles } from "../support/model_directory.ts";
 
 const read = (fixture: string) => readModelConfig(`${FIXTURES}${fixture}`);
@@ -159,9 +160,9 @@ Deno.test("readModelConfig() names a file that is missing, cut short or no objec
 });
 
 Deno.test("PRESETS hold shapes that a file could hold", () => {
-  for (const config of Object.values(PRESETS)) {
+  for (const { config } of Object.values(PRESETS)) {
     assert.equal(config.heads % config.kvHeads, 0);
     assert.equal(config.heads * config.headDim, config.hidden);
   }
-  assert.equal(PRESETS["llama-3-8b"].vocabSize, 128256);
+  assert.equal(PRESETS["llama-3-8b"]?.config.vocabSize, 128256);
 });

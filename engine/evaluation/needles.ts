@@ -1,0 +1,139 @@
+/**
+ * Needles: one fact hidden in a long text, and a question about it. Measures how often the greedy answer is right under
+ * dense and sparse attention, the question either prefilled with the text or fed row by row as decoding would.
+ */
+
+import { EngineError } from "../errors.ts";
+import type { Session, SessionHost } from "../session.ts";
+import type { SetShape } from "../span.ts";
+import { ChatTemplate } from "../text/chat_template.ts";
+import { Tokenizer } from "../text/tokenizer.ts";
+
+/** One case; further fields of a case file are ignored. */
+export interface NeedleCase {
+  readonly id: string;
+  /** The long text, sent as a message of its own. */
+  readonly text: string;
+  readonly question: string;
+  readonly answer: string;
+}
+
+/** How the rows after the text attend. */
+export interface NeedleVariant {
+  readonly name: string;
+  /** Undefined: dense. */
+  readonly sparse: { readonly budget: number; readonly heads: SetShape } | undefined;
+  /** Whether the question's rows are decoded one by one, under the variant's attention, instead of prefilled. */
+  readonly questionDecoded: boolean;
+}
+
+/** The answer of one variant. */
+export interface NeedleOutcome {
+  readonly variant: string;
+  readonly correct: boolean;
+  readonly given: string;
+}
+
+/** What turns messages into tokens and back. */
+export interface TextModel {
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate;
+}
+
+/**
+ * Loads what a model directory says about text.
+ * @throws {EngineError} `invalid_model`; `unsupported_model` when it has no chat template
+ */
+export async function loadTextModel(directory: string): Promise<TextModel> {
+  const template = await ChatTemplate.load(directory);
+  if (template === undefined) {
+    throw new EngineError("unsupported_model", `Cannot ask questions: ${directory} has no chat template`);
+  }
+  return { tokenizer: await Tokenizer.load(directory), template };
+}
+
+/** The longest answer that is waited for. */
+const ANSWER_TOKENS = 60;
+
+/** Reads cases from JSON lines with `id`, `prompt_text`, `question`, `answer`. @throws {EngineError} `invalid_text` */
+export function parseNeedles(jsonLines: string): NeedleCase[] {
+  return jsonLines.split("\n").filter((line) => line.trim() !== "").map((line, i) => {
+    const { id, prompt_text: text, question, answer } = JSON.parse(line) as Record<string, unknown>;
+    if ([id, text, question, answer].some((field) => typeof field !== "string")) {
+      throw new EngineError(
+        "invalid_text",
+        `Cannot read needle case ${i + 1}: id, prompt_text, question, answer must be strings`,
+      );
+    }
+    return { id, text, question, answer } as NeedleCase;
+  });
+}
+
+/** Tokens of the text alone, and of the question with everything up to the answer. */
+export function needleTokens(
+  { tokenizer, template }: TextModel,
+  needle: NeedleCase,
+): { text: Uint32Array; question: Uint32Array } {
+  const textMessage = { role: "user", content: needle.text };
+  const text = tokenizer.encode(template.render([textMessage], { addGenerationPrompt: false }));
+  const messages = [textMessage, { role: "user", content: needle.question }];
+  const all = tokenizer.encode(template.render(messages, { addGenerationPrompt: true }));
+  if (text.some((token, i) => all[i] !== token)) {
+    throw new EngineError(
+      "invalid_text",
+      `Cannot split needle ${needle.id}: the text's tokens change with what follows it`,
+    );
+  }
+  return { text, question: all.subarray(text.length) };
+}
+
+/** Answers one case under every variant; the text is prefilled once and its pages shared. */
+export async function runNeedle(
+  host: SessionHost,
+  model: TextModel,
+  { needle, variants, stop }: { needle: NeedleCase; variants: readonly NeedleVariant[]; stop: readonly number[] },
+): Promise<NeedleOutcome[]> {
+  const { text, question } = needleTokens(model, needle);
+  const shared = host.open();
+  await shared.prefill(text, "none");
+  const outcomes: NeedleOutcome[] = [];
+  try {
+    for (const variant of variants) {
+      const session = host.share(shared, text.length, variant.sparse && { sparse: variant.sparse });
+      try {
+        const tokens = await answer(session, { text, question, variant, stop });
+        const given = model.tokenizer.decode(Uint32Array.from(tokens), { skipSpecialTokens: true }).trim();
+        outcomes.push({ variant: variant.name, given, correct: given === needle.answer.trim() });
+      } finally {
+        await session.close();
+      }
+    }
+  } finally {
+    await shared.close();
+  }
+  return outcomes;
+}
+
+async function answer(
+  session: Session,
+  { text, question, variant, stop }: {
+    text: Uint32Array;
+    question: Uint32Array;
+    variant: NeedleVariant;
+    stop: readonly number[];
+  },
+): Promise<number[]> {
+  const attention = variant.sparse === undefined ? "dense" : "sparse";
+  const rest = text.subarray(session.length);
+  if (!variant.questionDecoded) {
+    const { token } = await session.prefill([...rest, ...question]);
+    return await session.generate(token ?? 0, { attention, maxTokens: ANSWER_TOKENS, stop });
+  }
+  if (rest.length > 0) await session.prefill(rest, "none");
+  let next: number | undefined;
+  for (const [i, token] of question.entries()) {
+    const isLast = i === question.length - 1;
+    next = (await session.decode(token, attention, isLast ? "last" : "none")).token;
+  }
+  return await session.generate(next ?? 0, { attention, maxTokens: ANSWER_TOKENS, stop });
+}

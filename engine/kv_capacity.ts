@@ -1,0 +1,64 @@
+/**
+ * How large the KV slice becomes. Knows the device and the model's bytes per token; knows nothing of requests.
+ */
+
+import { GpuError } from "../kernels/errors.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import { EngineError } from "./errors.ts";
+import { bindablePages, kvBytesPerToken, KvSlice } from "./kv_slice.ts";
+import type { ModelConfig } from "./model_config.ts";
+import { PAGE_TOKENS, pagesFor } from "./span.ts";
+
+/** Of the memory that is free: a software adapter's allocations never fail, and the host must not swap. */
+const SOFTWARE_SHARE = 0.25;
+
+/** Of what a real GPU was found to hold: working memory and other processes need the rest. */
+const HARDWARE_SHARE = 0.9;
+
+/** More full contexts than this seldom run at once; the bound keeps small models from taking a whole GPU. */
+const AUTO_CONTEXTS = 16;
+
+/**
+ * Allocates the slice: as many positions as asked for, or what the device can spare.
+ * @throws {EngineError} `kv_exhausted` when the number asked for cannot be
+ * @throws {GpuError} `out_of_gpu_memory` when not even one page fits
+ */
+export async function allocateSlice(gpu: Gpu, config: ModelConfig, kvTokens: number | "auto"): Promise<KvSlice> {
+  if (kvTokens !== "auto") {
+    try {
+      return await KvSlice.allocate(gpu, config, pagesFor(kvTokens));
+    } catch (error) {
+      if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
+      const gib = ((kvTokens * kvBytesPerToken(config)) / 2 ** 30).toFixed(1);
+      throw new EngineError(
+        "kv_exhausted",
+        `Cannot allocate a KV slice of ${kvTokens} tokens: its ${gib} GiB do not fit`,
+        {
+          cause: error,
+        },
+      );
+    }
+  }
+  const wanted = Math.min(bindablePages(gpu, config), AUTO_CONTEXTS * pagesFor(config.maxPositions));
+  if (gpu.info.software) {
+    const spare = Deno.systemMemoryInfo().available * SOFTWARE_SHARE;
+    const pages = Math.floor(spare / (kvBytesPerToken(config) * PAGE_TOKENS));
+    return await KvSlice.allocate(gpu, config, Math.max(1, Math.min(wanted, pages)));
+  }
+  return await probe(gpu, config, wanted);
+}
+
+/** Tries ever smaller slices; when one fits only just, leaves some of it for the rest of the work. */
+async function probe(gpu: Gpu, config: ModelConfig, wanted: number): Promise<KvSlice> {
+  for (let pages = wanted;; pages = Math.floor(pages * 0.8)) {
+    try {
+      const slice = await KvSlice.allocate(gpu, config, Math.max(1, pages));
+      if (pages === wanted) return slice;
+      slice.close();
+      await gpu.settle();
+      return await KvSlice.allocate(gpu, config, Math.max(1, Math.floor(pages * HARDWARE_SHARE)));
+    } catch (error) {
+      if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory" || pages <= 1) throw error;
+    }
+  }
+}

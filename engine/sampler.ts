@@ -1,0 +1,186 @@
+/**
+ * From residual rows to tokens: final norm, head, adjustments, the draw, and log-probabilities for those who asked.
+ * Knows rows and settings; keeps no state between steps.
+ */
+
+import { adjustLogits, ADJUSTMENT_WORDS, packAdjustments } from "../kernels/adjust_logits.ts";
+import { matmul } from "../kernels/matmul.ts";
+import { matvec } from "../kernels/matvec.ts";
+import { rmsNorm } from "../kernels/rms_norm.ts";
+import { packSampling, sample, SAMPLING_WORDS } from "../kernels/sample.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import { tokenScores } from "../kernels/token_scores.ts";
+import type { SequenceState } from "./batch.ts";
+import type { Model } from "./forward.ts";
+import { bestTokens, logSumExp } from "./logprobs.ts";
+import { adjustmentsAt } from "./penalties.ts";
+import type { TokenLogprobs } from "./span.ts";
+
+/** Rows of logits made at once when every row of a prefill is scored; bounds memory, not results. */
+const SCORED_ROWS = 64;
+
+/** A row after which a token is drawn: its place among the drawn rows is its index in the list. */
+export interface DrawnRow {
+  readonly sequence: SequenceState;
+  readonly position: number;
+}
+
+/** What a draw gives. */
+export interface DrawnToken {
+  readonly token: number;
+  readonly logprobs: TokenLogprobs | undefined;
+}
+
+/** Log-probability and argmax of scored rows, in their order. */
+export interface RowScores {
+  readonly logprob: Float32Array;
+  readonly argmax: Uint32Array;
+}
+
+/** Where rows wait for the head: f32 [capacity, hidden]. */
+export function drawnRows({ scratch, config }: Model, capacity: number): Tensor {
+  return scratch.take("drawn rows", "f32", [capacity, config.hidden]);
+}
+
+/**
+ * Draws one token after each drawn row; waits for the GPU.
+ * @param x f32 [rows.length, hidden], before the final norm
+ */
+export async function draw(model: Model, x: Tensor, rows: readonly DrawnRow[]): Promise<DrawnToken[]> {
+  if (rows.length === 0) return [];
+  const { commands, scratch, config } = model;
+  const logits = headLogits(model, { x, rows: rows.length, product: "vector", name: "logits" });
+  const asked = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
+  const rowBytes = config.vocabSize * 4;
+  const raw = scratch.take("raw logits", "f32", [asked.length, config.vocabSize]);
+  asked.forEach((row, i) =>
+    commands.copy(logits, raw, { from: row * rowBytes, to: i * rowBytes, byteLength: rowBytes })
+  );
+  adjust(model, logits, rows);
+  const sampling = scratch.take("sampling", "u32", [rows.length, SAMPLING_WORDS]);
+  const tokens = scratch.take("drawn tokens", "u32", [rows.length]);
+  const packed = packSampling(rows.map(({ sequence: { open }, position }) => ({
+    ...open.sampling,
+    outputIndex: position + 1 - open.promptTokens,
+  })));
+  commands.submit();
+  commands.gpu.write(sampling, packed);
+  sample(commands, { logits, sampling, tokens, rows: rows.length, vocabulary: config.vocabSize });
+  commands.submit();
+  const [tokenBytes, rawBytes] = await commands.gpu.read([
+    { tensor: tokens, byteLength: rows.length * 4 },
+    { tensor: raw, byteLength: asked.length * rowBytes },
+  ]);
+  const drawn = new Uint32Array(tokenBytes?.buffer ?? new ArrayBuffer(0));
+  const rawLogits = new Float32Array(rawBytes?.buffer ?? new ArrayBuffer(0));
+  return rows.map(({ sequence }, row) => {
+    const token = drawn[row] ?? 0;
+    const place = asked.indexOf(row);
+    if (place < 0) return { token, logprobs: undefined };
+    const own = rawLogits.subarray(place * config.vocabSize, (place + 1) * config.vocabSize);
+    return { token, logprobs: logprobsOf(own, token, sequence.open.sampling.topLogprobs ?? 0) };
+  });
+}
+
+/**
+ * Scores rows against the tokens that follow them; waits for the GPU.
+ * @param x f32 [≥ rows, hidden]: the residual rows of a batch
+ * @param rows their indices in `x`, and their targets
+ */
+export async function score(
+  model: Model,
+  x: Tensor,
+  { rows, product }: {
+    readonly rows: readonly { row: number; target: number }[];
+    readonly product: "tiled" | "vector";
+  },
+): Promise<RowScores> {
+  const { commands, scratch, config } = model;
+  const logprob = new Float32Array(rows.length);
+  const argmax = new Uint32Array(rows.length);
+  for (let first = 0; first < rows.length; first += SCORED_ROWS) {
+    const block = rows.slice(first, first + SCORED_ROWS);
+    const gathered = scratch.take("scored rows", "f32", [SCORED_ROWS, config.hidden]);
+    copyRows(model, { from: x, to: gathered, rows: block.map(({ row }) => row) });
+    const logits = headLogits(model, { x: gathered, rows: block.length, product, name: "scored logits" });
+    const targets = scratch.take("targets", "u32", [SCORED_ROWS]);
+    const scores = scratch.take("token scores", "f32", [SCORED_ROWS, 2]);
+    const best = scratch.take("best tokens", "u32", [SCORED_ROWS]);
+    commands.submit();
+    commands.gpu.write(targets, Uint32Array.from(block, ({ target }) => target));
+    tokenScores(commands, { logits, targets, scores, best, rows: block.length, vocabulary: config.vocabSize });
+    commands.submit();
+    const [scoreBytes, bestBytes] = await commands.gpu.read([
+      { tensor: scores, byteLength: block.length * 8 },
+      { tensor: best, byteLength: block.length * 4 },
+    ]);
+    const pairs = new Float32Array(scoreBytes?.buffer ?? new ArrayBuffer(0));
+    for (let i = 0; i < block.length; i++) logprob[first + i] = pairs[2 * i] ?? NaN;
+    argmax.set(new Uint32Array(bestBytes?.buffer ?? new ArrayBuffer(0)), first);
+  }
+  return { logprob, argmax };
+}
+
+/** Copies rows of f32 [·, hidden] to the consecutive rows of another tensor, from row `at` on. */
+export function copyRows(
+  { commands, config }: Model,
+  { from, to, rows, at = 0 }: {
+    readonly from: Tensor;
+    readonly to: Tensor;
+    readonly rows: readonly number[];
+    readonly at?: number;
+  },
+): void {
+  const rowBytes = config.hidden * 4;
+  for (let i = 0; i < rows.length;) {
+    const first = rows[i] ?? 0;
+    let count = 1;
+    while (rows[i + count] === first + count) count++;
+    commands.copy(from, to, { from: first * rowBytes, to: (at + i) * rowBytes, byteLength: count * rowBytes });
+    i += count;
+  }
+}
+
+function headLogits(
+  { commands, scratch, config, weights }: Model,
+  { x, rows, product, name }: { x: Tensor; rows: number; product: "tiled" | "vector"; name: string },
+): Tensor {
+  const normed = scratch.take(`normed for ${name}`, "f32", [rows, config.hidden]);
+  rmsNorm(commands, {
+    x,
+    weight: weights.finalNorm,
+    out: normed,
+    rows,
+    cols: config.hidden,
+    epsilon: config.rmsNormEps,
+  });
+  const logits = scratch.take(name, "f32", [rows, config.vocabSize]);
+  const multiply = product === "tiled" ? matmul : matvec;
+  multiply(commands, { weight: weights.head, x: normed, y: logits, rows });
+  return logits;
+}
+
+function adjust({ commands, scratch, config }: Model, logits: Tensor, rows: readonly DrawnRow[]): void {
+  const entries = rows.flatMap(({ sequence, position }, row) =>
+    adjustmentsAt(sequence, position).map((adjustment) => ({ row, ...adjustment }))
+  );
+  if (entries.length === 0) return;
+  const table = scratch.take("adjustments", "u32", [entries.length, ADJUSTMENT_WORDS]);
+  commands.submit();
+  commands.gpu.write(table, packAdjustments(entries));
+  adjustLogits(commands, {
+    logits,
+    adjustments: table,
+    count: entries.length,
+    rows: rows.length,
+    vocabulary: config.vocabSize,
+  });
+}
+
+function logprobsOf(logits: Float32Array, token: number, top: number): TokenLogprobs {
+  const lse = logSumExp(logits);
+  return {
+    logprob: (logits[token] ?? 0) - lse,
+    top: bestTokens(logits, top).map((best) => ({ token: best, logprob: (logits[best] ?? 0) - lse })),
+  };
+}

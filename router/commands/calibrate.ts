@@ -1,0 +1,91 @@
+/**
+ * `calibrate`: finds a model's select layers by needle tasks and writes `tidepool.json` beside it.
+ * Knows files and flags; `engine/calibrate.ts` knows how candidates are compared.
+ */
+
+import { scoreCandidates } from "../../engine/calibrate.ts";
+import { writeCalibration } from "../../engine/calibration.ts";
+import { Engine } from "../../engine/engine.ts";
+import { loadTextModel, parseNeedles } from "../../engine/evaluation/needles.ts";
+import { MIN_BUDGET } from "../../engine/layer_plan.ts";
+import { type Command, type FlagValues, UsageError } from "../command_line.ts";
+import { EMBEDDED_MODEL } from "../config.ts";
+import type { Terminal } from "../terminal.ts";
+import { ensureVulkanDriver } from "../vulkan_driver.ts";
+import { EVALUATION_DATA } from "./evaluation_data.ts";
+
+const flags = {
+  model: { kind: "text", value: "DIR", default: EMBEDDED_MODEL, help: "model directory" },
+  needles: {
+    kind: "text",
+    value: "FILE",
+    default: `${EVALUATION_DATA}/needles.jsonl`,
+    help: "cases: JSON lines with id, prompt_text, question, answer",
+  },
+  cases: { kind: "integer", min: 1, max: 10000, default: 20, help: "cases to use" },
+  longest: {
+    kind: "integer",
+    min: 64,
+    max: 2 ** 20,
+    default: 2500,
+    help: "longest text in characters ÷ 3 that is used",
+  },
+  probe: {
+    kind: "integer",
+    min: MIN_BUDGET,
+    max: 4096,
+    default: 32,
+    help: "budget under which candidates are compared",
+  },
+  budget: { kind: "integer", min: MIN_BUDGET, max: 2 ** 20, default: 256, help: "default budget to write" },
+  sparseFrom: {
+    kind: "integer",
+    min: 0,
+    max: 2 ** 24,
+    default: 1024,
+    help: "context from which auto is sparse, to write",
+  },
+  dryRun: { kind: "switch", help: "print the scores, write nothing" },
+} as const;
+
+export const command: Command<typeof flags> = {
+  summary: "Find a model's select layers by needle tasks and write tidepool.json beside it",
+  flags,
+  async run(values: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
+    await ensureVulkanDriver((line) => terminal.error(line));
+    const cases = parseNeedles(await Deno.readTextFile(values.needles))
+      .filter(({ text }) => text.length <= values.longest * 3)
+      .slice(0, values.cases);
+    if (cases.length === 0) throw new UsageError(`Cannot calibrate: ${values.needles} has no case within --longest`);
+    const text = await loadTextModel(values.model);
+    const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto" });
+    try {
+      const stop = engine.config.eosTokens[0];
+      if (stop === undefined) throw new UsageError("Cannot calibrate: the model names no end-of-turn token");
+      const scores = await scoreCandidates(engine, text, {
+        needles: cases,
+        budget: values.probe,
+        stop,
+        onProgress: (done, total) => terminal.progress("needles", done / total),
+      });
+      terminal.line("select layers   right     log-probability of the answer");
+      for (const { selectLayers, accuracy, logprob } of scores) {
+        const name = `{${selectLayers.join(", ")}}`.padEnd(14);
+        terminal.line(`${name} ${`${(100 * accuracy).toFixed(0)} %`.padStart(6)}  ${logprob.toFixed(3).padStart(8)}`);
+      }
+      const best = scores[0];
+      if (best === undefined || values.dryRun) return 0;
+      const calibration = { selectLayers: best.selectLayers, budget: values.budget, sparseFrom: values.sparseFrom };
+      await writeCalibration(values.model, calibration, {
+        adapter: engine.facts.adapter,
+        cases: cases.length,
+        probe: values.probe,
+        scores: scores.slice(0, 4),
+      });
+      terminal.line(`Wrote ${values.model}/tidepool.json: select layers {${best.selectLayers.join(", ")}}`);
+      return 0;
+    } finally {
+      await engine.close();
+    }
+  },
+};
