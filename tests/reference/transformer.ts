@@ -10,7 +10,7 @@ import { openSafetensors, type TensorFiles } from "../../engine/safetensors.ts";
 import { toFloat64 } from "./floats.ts";
 
 /** Row-major matrix times column vector. @param matrix [rows, x.length] @returns [rows] */
-export function product(matrix: Float64Array, x: Float64Array): Float64Array {
+function product(matrix: Float64Array, x: Float64Array): Float64Array {
   const y = new Float64Array(matrix.length / x.length);
   for (let row = 0; row < y.length; row++) {
     let sum = 0;
@@ -21,14 +21,14 @@ export function product(matrix: Float64Array, x: Float64Array): Float64Array {
 }
 
 /** @param x [n] @param weight [n] */
-export function rmsNorm(x: Float64Array, weight: Float64Array, eps: number): Float64Array {
+function rmsNorm(x: Float64Array, weight: Float64Array, eps: number): Float64Array {
   const meanSquare = x.reduce((sum, value) => sum + value * value, 0) / x.length;
   const inverse = 1 / Math.sqrt(meanSquare + eps);
   return x.map((value, i) => value * inverse * at(weight, i));
 }
 
 /** Turns the first half of a head against the second half. @param head [headDim] */
-export function rotate(
+function rotate(
   head: Float64Array,
   position: number,
   { inverseFrequencies, scale }: RopeFrequencies,
@@ -202,7 +202,7 @@ export function score(query: Float64Array, key: Float64Array): number {
 }
 
 /** Softmax attention of one query. @param keys [rows][headDim] @param values [rows][headDim] @returns [headDim] */
-export function attend(query: Float64Array, keys: Float64Array[], values: Float64Array[]): Float64Array {
+function attend(query: Float64Array, keys: Float64Array[], values: Float64Array[]): Float64Array {
   const scores = keys.map((key) => score(query, key));
   const top = Math.max(...scores);
   const weights = scores.map((s) => Math.exp(s - top));
