@@ -53,7 +53,12 @@ export interface AttendRows extends PagedKv {
   readonly scores?: ScoreOutput;
   /** Given: the call is gathered; else dense. */
   readonly selection?: Selection;
+  /** @default what suits the adapter */
+  readonly tuning?: Tuning;
 }
+
+/** Kernels for GPUs, and kernels for adapters that compute on the CPU, where lanes do not merge their reads. */
+export type Tuning = "hardware" | "software";
 
 /** Scratch beyond this is not asked for: a call with more rows than fit runs in several passes. */
 const SCRATCH_BYTES = 64 * 2 ** 20;
@@ -128,13 +133,13 @@ function togetherOf({ shape, selection }: AttendRows): readonly number[] {
 
 function dispatchSplits(commands: Commands, args: AttendRows, pass: Pass): void {
   const { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, scores, selection } = args;
-  const { software, maxInvocations } = commands.gpu.info;
+  const software = (args.tuning ?? (commands.gpu.info.software ? "software" : "hardware")) === "software";
   const options: SplitOptions = {
     ...shape,
     headsTogether: pass.headsTogether,
     gathered: selection !== undefined,
     scores: scores !== undefined,
-    threads: software ? 64 : Math.min(128, maxInvocations),
+    threads: software ? 64 : 128,
     maxLanes: software ? 1 : 4,
   };
   const kernel = commands.kernel(`attention ${Object.values(options)}`, () => splitSpec(options));

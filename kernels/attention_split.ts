@@ -314,9 +314,9 @@ function addTeamsWgsl(plan: Plan, chunk: readonly number[]): string {
   for (var i = thread; i < ${chunk.length * pieces * 2}u; i += ${threads}u) {
     let slot = i / ${pieces * 2}u;
     let head = ${first}u + slot;
-    let from = slot * ${perHead}u + i % ${pieces * 2}u;
-    var sum = meeting[from];
-    ${range(valueTeams - 1).map((t) => `sum += meeting[from + ${(t + 1) * pieces * 2}u];`).join(" ")}
+    let source = slot * ${perHead}u + i % ${pieces * 2}u;
+    var sum = meeting[source];
+    ${range(valueTeams - 1).map((t) => `sum += meeting[source + ${(t + 1) * pieces * 2}u];`).join(" ")}
     let mass = segmentsSum(head);
     let o = select(vec4<f32>(), sum / max(mass, 1e-30), mass > 0.0);
     let lse = select(${EMPTY_LSE}f, maxima[head] + log(max(mass, 1e-30)), mass > 0.0);

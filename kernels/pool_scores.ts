@@ -77,23 +77,23 @@ ${ROW_TABLE_WGSL}
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let localRow = group.x * ${THREADS}u + thread;
-  let set = group.y;
+  let slot = group.y;
   let row = group.z;
   let entry = readRow(params.firstRow + row);
   if (localRow >= entry.kvLimit) { return; }
-  var first = set * ${group}u;
+  var first = slot * ${group}u;
   var count = ${group}u;
   var pooled = true;
   if (entry.setShape == ${SET_SHAPE_CODE.query_head}u) {
-    first = set;
+    first = slot;
     count = 1u;
     pooled = false;
   } else if (entry.setShape == ${SET_SHAPE_CODE.all_heads}u) {
-    first = set * ${heads}u;
+    first = slot * ${heads}u;
     count = ${heads}u;
   }
   if (first >= ${heads}u) { return; }
-  let to = (row * params.sets + set) * params.stride + localRow;
+  let to = (row * params.sets + slot) * params.stride + localRow;
   let forced = pooled && (localRow < ${SINK_POSITIONS}u || localRow + entry.recent >= entry.kvLimit);
   if (localRow < entry.kvFrom) {
     values[to] = ${HIDDEN_VALUE}f;

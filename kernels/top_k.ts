@@ -92,10 +92,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let entry = readRow(params.firstRow + group.y);
   let n = entry.kvLimit;
   let k = min(entry.selected, n);
-  var own = params.kvHeads;
-  if (entry.setShape == ${SET_SHAPE_CODE.query_head}u) { own = params.heads; }
-  if (entry.setShape == ${SET_SHAPE_CODE.all_heads}u) { own = 1u; }
-  if (group.x >= own || k == 0u) { return; }
+  var sets = params.kvHeads;
+  if (entry.setShape == ${SET_SHAPE_CODE.query_head}u) { sets = params.heads; }
+  if (entry.setShape == ${SET_SHAPE_CODE.all_heads}u) { sets = 1u; }
+  if (group.x >= sets || k == 0u) { return; }
   let base = (group.y * params.sets + group.x) * params.stride;
   let to = (group.y * params.sets + group.x) * params.keptStride;
   if (k == n) {
