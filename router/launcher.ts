@@ -21,8 +21,10 @@ export interface LauncherOptions {
 const START_MS = 60_000;
 const MAX_LINE = 4096;
 const TAIL_LINES = 20;
-/** After SIGTERM, and for pipes that a dead worker's children might hold. */
 const TERM_MS = 2000;
+/** A process inside a driver call cannot be killed before the call returns; waiting for ever would help nobody. */
+const KILL_MS = 10_000;
+/** For pipes that children of a dead worker might hold. */
 const PIPE_MS = 1000;
 
 /** Starts worker processes. */
@@ -134,7 +136,8 @@ export class WorkerProcess {
   }
 
   /**
-   * Waits for the process to end, then asks with SIGTERM, then insists with SIGKILL; nothing is left when this returns.
+   * Waits for the process to end, then asks with SIGTERM, then insists with SIGKILL; nothing is left when this returns,
+   * unless the system itself cannot end the process.
    * @param graceMs how long it may take to end by itself; 0 kills it at once, which is right for one that hangs
    */
   async stop(graceMs: number): Promise<void> {
@@ -143,7 +146,7 @@ export class WorkerProcess {
       await this.endsWithin(TERM_MS);
     }
     this.#signal("SIGKILL");
-    await this.exited;
+    if (!await this.endsWithin(KILL_MS)) this.#log(`Cannot end worker process ${this.pid}: it sits in its GPU driver`);
     await this.#drainPipes();
   }
 

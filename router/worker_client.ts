@@ -25,6 +25,8 @@ export interface Patience {
 /** What a service uses: an idle worker is lost after 5 s of silence. */
 export const PATIENCE: Patience = { pingEveryMs: 1000, unansweredPings: 5, loadStallMs: 120_000 };
 
+const CONNECT_MS = 5000;
+
 /** Where a worker is, and who it is to be. */
 export interface WorkerPlace {
   readonly hostname: string;
@@ -72,11 +74,15 @@ export class WorkerClient {
    */
   static async connect(place: WorkerPlace, patience: Patience = PATIENCE): Promise<WorkerClient> {
     const { hostname, port, secret, epoch, workerIndex } = place;
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(), CONNECT_MS);
     let conn: Deno.TcpConn;
     try {
-      conn = await Deno.connect({ hostname, port });
+      conn = await Deno.connect({ hostname, port, signal: late.signal });
     } catch (cause) {
       throw new RequestError("worker_lost", `Cannot reach worker at ${hostname}:${port}`, { cause });
+    } finally {
+      clearTimeout(timer);
     }
     await introduce(conn, { role: "router", epoch, workerIndex }, { secret });
     return new WorkerClient(conn, patience);
@@ -89,7 +95,8 @@ export class WorkerClient {
 
   /**
    * Loads a model.
-   * @throws {WorkerFailure} the worker's own reason; @throws {RequestError} `worker_lost` or `deadline_exceeded`
+   * @throws {WorkerFailure} the worker's own reason
+   * @throws {RequestError} `worker_lost` or `deadline_exceeded`
    */
   async load(load: LoadRequest, onProgress: Request["onProgress"] = () => {}): Promise<EngineFacts> {
     const deadlineMs = this.#patience.loadStallMs;

@@ -28,11 +28,14 @@ export interface WorkerGroupOptions {
   readonly patience?: Patience;
   /** @default RESTART_NUMBERS */
   readonly restarts?: RestartNumbers;
-  /** How long a worker may take to end after `close`. @default 5000 */
+  /** How long a step that is running at `close` may take. @default 5000 */
   readonly drainMs?: number;
 }
 
 const DRAIN_MS = 5000;
+
+/** How long a worker that was hung up on may take to free its GPU when the group closes. */
+const EXIT_MS = 3000;
 
 /** How long a worker whose connection ended may take to exit; one that hangs is killed after that. */
 const LAST_WORDS_MS = 500;
@@ -166,7 +169,7 @@ export class WorkerGroup implements Group {
     if (worker === undefined) return failure;
     const isClosing = this.#closing.signal.aborted;
     const ended = isClosing || await worker.endsWithin(LAST_WORDS_MS);
-    await worker.stop(isClosing ? this.#options.drainMs ?? DRAIN_MS : 0);
+    await worker.stop(isClosing ? EXIT_MS : 0);
     const spoke = client?.loss instanceof WorkerFailure;
     return ended && !spoke ? { ...failure, reason: `${failure.reason}; ${worker.lastWords}` } : failure;
   }

@@ -95,13 +95,15 @@ const spanFields = {
   newPages: u32s,
 } as const;
 
+const optionalSpanFields = { next: count } as const;
+
 const span = union<Span>({
-  prefill: record<Extract<Span, { kind: "prefill" }>>({ kind: oneOf("prefill"), ...spanFields }),
+  prefill: record<Extract<Span, { kind: "prefill" }>>({ kind: oneOf("prefill"), ...spanFields }, optionalSpanFields),
   decode: record<Extract<Span, { kind: "decode" }>>({
     kind: oneOf("decode"),
     attention: oneOf("dense", "sparse"),
     ...spanFields,
-  }),
+  }, optionalSpanFields),
 });
 
 const step = record<Step>({

@@ -76,6 +76,8 @@ export function pair<A, B>(first: Shape<A>, second: Shape<B>): Shape<readonly [A
 type OptionalKey<T> = { [K in keyof T]-?: Record<never, never> extends Pick<T, K> ? K : never }[keyof T];
 type RequiredShapes<T> = { readonly [K in Exclude<keyof T, OptionalKey<T>>]: Shape<T[K]> };
 type OptionalShapes<T> = { readonly [K in OptionalKey<T>]-?: Shape<Exclude<T[K], undefined>> };
+/** Must be there if T has optional fields. */
+type OptionalArgument<T> = [OptionalKey<T>] extends [never] ? [] : [OptionalShapes<T>];
 
 /** The fields of a plain object; every other type of value is refused. */
 export function fieldsOf(value: unknown, path: string): Readonly<Record<string, unknown>> {
@@ -89,7 +91,7 @@ export function fieldsOf(value: unknown, path: string): Readonly<Record<string, 
  * @param required shapes of the fields that T always has
  * @param optional shapes of the fields that T may lack; an absent one stays absent
  */
-export function record<T>(required: RequiredShapes<T>, optional?: OptionalShapes<T>): Shape<T> {
+export function record<T>(required: RequiredShapes<T>, ...[optional]: OptionalArgument<T>): Shape<T> {
   const must = Object.entries<Shape<unknown>>(required);
   const may = Object.entries<Shape<unknown>>(optional ?? {});
   return (value, path) => {

@@ -56,6 +56,7 @@ const step: Step = {
       from: 9,
       tokens: Uint32Array.of(5),
       logits: "all",
+      next: 6,
       newPages: new Uint32Array(0),
     },
   ],
