@@ -1,5 +1,5 @@
 /**
- * Tidepool: long-context language models from the GPUs people have, over an OpenAI-compatible API.
+ * Tidepool serves long-context language models from the GPUs people have, over an OpenAI-compatible API.
  * This file is the library's contents page and, run as a program, the command line.
  *
  * @module
@@ -8,7 +8,20 @@
 import { type CommandTable, runCommandLine } from "./router/command_line.ts";
 import { processTerminal } from "./router/terminal.ts";
 
+// A service: HTTP, scheduler and worker, started and ended together.
+export { type ServedModel, type Service, type ServiceOptions, startService } from "./router/service.ts";
+
+// What an operator decides about it.
+export type { LogFormat, ServiceConfig } from "./router/config.ts";
+
+/** Command → its module, which is loaded only when it runs. */
 const COMMANDS: CommandTable = {
+  serve: () => import("./router/commands/serve.ts"),
+  worker: () => import("./router/commands/worker.ts"),
+  chat: () => import("./router/commands/chat.ts"),
+  eval: () => import("./router/commands/eval.ts"),
+  calibrate: () => import("./router/commands/calibrate.ts"),
+  bench: () => import("./router/commands/bench.ts"),
   doctor: () => import("./router/commands/doctor.ts"),
 };
 

@@ -12,7 +12,14 @@ import type { Flags, FlagValues } from "./command_line.ts";
 import { RequestError } from "./errors.ts";
 import type { AttentionRequest } from "./generation.ts";
 
-/** What a caller may say about a service; everything left out has a default. */
+/**
+ * What an operator may say about a service; everything left out has a default.
+ *
+ * @example
+ * ```ts
+ * const config: ServiceConfig = { model: "/models/llama", port: 8080, attention: { mode: "sparse", budget: 1024 } };
+ * ```
+ */
 export interface ServiceConfig {
   /** Address to listen on. @default "127.0.0.1" */
   readonly host?: string;
@@ -27,10 +34,10 @@ export interface ServiceConfig {
   /** KV capacity in tokens; `auto` takes what the machine has. @default "auto" */
   readonly kvTokens?: number | "auto";
   /** How requests that do not say attend; no budget is the model's calibrated one. @default { mode: "auto" } */
-  readonly attention?: { readonly mode: AttentionRequest["mode"]; readonly budget?: number };
-  /** Sequences that decode together. @default 16 */
+  readonly attention?: { readonly mode: "auto" | "dense" | "sparse"; readonly budget?: number };
+  /** Sequences that decode together. @default 32 */
   readonly maxBatch?: number;
-  /** Requests that may wait for their turn. @default 64 */
+  /** Requests that may wait for their turn. @default 256 */
   readonly maxQueued?: number;
   /** Largest request body in bytes. @default 33554432 (32 MiB) */
   readonly bodyBytes?: number;
@@ -40,7 +47,14 @@ export interface ServiceConfig {
   readonly log?: LogFormat;
 }
 
-/** `text` for people, `json` for collectors: one object a line. */
+/**
+ * `text` for people, `json` for collectors: one object a line.
+ *
+ * @example
+ * ```ts
+ * const log: LogFormat = "json";
+ * ```
+ */
 export type LogFormat = "text" | "json";
 
 /** A `ServiceConfig` with nothing left open; all else takes this one. */
@@ -77,8 +91,8 @@ const DEFAULTS = {
   port: 8000,
   kvTokens: "auto",
   attention: "auto",
-  maxBatch: 16,
-  maxQueued: 64,
+  maxBatch: 32,
+  maxQueued: 256,
   bodyBytes: 32 * 2 ** 20,
   drainMs: 30_000,
   log: "text",
@@ -131,16 +145,16 @@ export const SERVICE_FLAGS = {
   log: { kind: "choice", choices: ["text", "json"], default: DEFAULTS.log, help: "how log lines look" },
 } as const satisfies Flags;
 
-/** The configuration that the flags of `serve` describe. */
-export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ResolvedConfig {
+/** What the flags of `serve` say. */
+export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
   const { attention, budget, model, random, modelName, ...rest } = values;
-  return resolveConfig({
+  return {
     ...rest,
     ...(model === undefined ? {} : { model }),
     ...(random === undefined ? {} : { random }),
     ...(modelName === undefined ? {} : { modelName }),
     attention: { mode: attention, ...(budget === undefined ? {} : { budget }) },
-  });
+  };
 }
 
 /**

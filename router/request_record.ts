@@ -76,7 +76,9 @@ export class RequestRecorder implements RequestObserver {
 
   /** A sequence of some request got its first pages; told by the scheduler. */
   admitted(request: GenerationRequest, queueMs: number): void {
-    this.#live.get(request.id)?.admitted(queueMs);
+    // Of several sequences each has the request's id with `-<number>` behind it.
+    const live = this.#live.get(request.id) ?? this.#live.get(request.id.replace(/-\d+$/, ""));
+    live?.admitted(queueMs);
   }
 }
 

@@ -5,7 +5,7 @@ import { parseFlags } from "../../router/command_line.ts";
 import { configFromFlags, EMBEDDED_MODEL, modelSource, resolveConfig, SERVICE_FLAGS } from "../../router/config.ts";
 
 function fromArgs(args: string[]): unknown {
-  return configFromFlags(parseFlags("serve", SERVICE_FLAGS, { args, env: {} }));
+  return resolveConfig(configFromFlags(parseFlags("serve", SERVICE_FLAGS, { args, env: {} })));
 }
 
 Deno.test("resolveConfig() defaults to the embedded model on loopback", () => {

@@ -1,0 +1,93 @@
+/**
+ * `serve`: the service in a terminal: what it prints, which signals it heeds, how it exits.
+ * Knows people and signals; the service itself is `service.ts`.
+ */
+
+import type { Command, FlagValues } from "../command_line.ts";
+import { configFromFlags, SERVICE_FLAGS } from "../config.ts";
+import { type ServedModel, type Service, startService } from "../service.ts";
+import type { Terminal } from "../terminal.ts";
+import { ensureVulkanDriver } from "../vulkan_driver.ts";
+
+/** As shells have it for a program ended by SIGINT. */
+const CUT_SHORT = 130;
+
+export const command: Command<typeof SERVICE_FLAGS> = {
+  summary: "Serve a model over an OpenAI-compatible API",
+  flags: SERVICE_FLAGS,
+  async run(values: FlagValues<typeof SERVICE_FLAGS>, terminal: Terminal): Promise<number> {
+    await ensureVulkanDriver((line) => terminal.error(line));
+    const signals = new StopSignals();
+    try {
+      const service = await startService(configFromFlags(values), {
+        log: (line) => terminal.line(line),
+        onProgress: (fraction) => terminal.progress("Loading weights", fraction),
+      });
+      return await serveUntilStopped(service, terminal, signals);
+    } finally {
+      signals.close();
+    }
+  },
+};
+
+async function serveUntilStopped(service: Service, terminal: Terminal, signals: StopSignals): Promise<number> {
+  service.ready.then(
+    (model) => greeting(service, model).forEach((line) => terminal.line(line)),
+    () => "told below, as the reason why it is broken",
+  );
+  const end = await Promise.race([signals.first, service.broken]);
+  if (end !== STOPPED) {
+    await service.close();
+    terminal.error(end);
+    return 1;
+  }
+  terminal.error("Finishing what runs. Ctrl-C again ends it at once.");
+  const drained = service.drain().then(() => 0);
+  return await Promise.race([drained, signals.second.then(() => service.close()).then(() => CUT_SHORT)]);
+}
+
+function greeting({ address: { hostname, port } }: Service, model: ServedModel): readonly string[] {
+  // An address that means all of them is none to connect to.
+  const reachable = ["0.0.0.0", "::"].includes(hostname)
+    ? "127.0.0.1"
+    : hostname.includes(":")
+    ? `[${hostname}]`
+    : hostname;
+  const url = `http://${reachable}:${port}`;
+  const body = { model: model.id, messages: [{ role: "user", content: "Hello" }], stream: true };
+  return [
+    `Tidepool serves ${model.id} at ${url}/v1`,
+    `  adapter      ${model.adapter}${model.software ? " (software: slow)" : ""}`,
+    `  parameters   ${(model.parameters / 1e6).toFixed(1)} million`,
+    `  KV capacity  ${model.kvTokens.toLocaleString("en")} tokens`,
+    "Try it:",
+    `  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' -d '${JSON.stringify(body)}'`,
+  ];
+}
+
+const STOPPED = Symbol("stopped");
+
+/** SIGINT and SIGTERM, the first and the second; `close` must be called. */
+class StopSignals {
+  readonly #first = Promise.withResolvers<typeof STOPPED>();
+  readonly #second = Promise.withResolvers<typeof STOPPED>();
+  readonly #names: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
+  #count = 0;
+  readonly #onSignal = () => (this.#count++ === 0 ? this.#first : this.#second).resolve(STOPPED);
+
+  constructor() {
+    for (const name of this.#names) Deno.addSignalListener(name, this.#onSignal);
+  }
+
+  get first(): Promise<typeof STOPPED> {
+    return this.#first.promise;
+  }
+
+  get second(): Promise<typeof STOPPED> {
+    return this.#second.promise;
+  }
+
+  close(): void {
+    for (const name of this.#names) Deno.removeSignalListener(name, this.#onSignal);
+  }
+}

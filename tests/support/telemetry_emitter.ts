@@ -1,0 +1,51 @@
+/** A program that traces one request with two steps and records metrics; `telemetry_test.ts` collects what it exports. */
+
+import { RequestRecorder } from "../../router/request_record.ts";
+import { MetricsRegistry } from "../../router/metrics_registry.ts";
+import { ServiceMetrics } from "../../router/metrics.ts";
+import { nameRoute, openTelemetryMirror, traceRequest, traceStep } from "../../router/telemetry.ts";
+import type { GenerationRequest } from "../../router/generation.ts";
+import type { Step } from "../../engine/span.ts";
+import { ACCEPTED, finishedRecord, USAGE } from "./request_records.ts";
+
+const registry = new MetricsRegistry({ "model_name": "tide-10m" }, openTelemetryMirror);
+const metrics = new ServiceMetrics(registry, {
+  stats: () => ({
+    running: 2,
+    waiting: 1,
+    pages: { total: 4, used: 1, cached: 0, free: 3 },
+    prefix: { queryTokens: 0, hitTokens: 0 },
+    preemptions: 0,
+    replays: 0,
+    steps: 0,
+    tokens: { prefilled: 0, generated: 33 },
+  }),
+  groupState: () => ({ kind: "loading", progress: 0 }),
+});
+metrics.record(finishedRecord());
+
+const recorder = new RequestRecorder(traceRequest, []);
+const rows = { sequence: 1, from: 0, tokens: new Uint32Array(6), logits: "last", newPages: new Uint32Array() } as const;
+const step: Step = { index: 1, open: [], release: [], spans: [{ ...rows, kind: "prefill" }], deadlineMs: 1 };
+const decode: Step = { ...step, index: 2, spans: [{ ...rows, kind: "decode", attention: "dense" }] };
+const timing = { encodeMs: 1, waitMs: 2, totalMs: 3 };
+
+function serve(request: Request): Response {
+  nameRoute(request.method, "/v1/chat/completions");
+  const traceparent = request.headers.get("traceparent") ?? undefined;
+  const observation = recorder.received({ operation: "chat", id: "chatcmpl-7", traceparent });
+  observation.accepted(ACCEPTED);
+  recorder.admitted({ id: "chatcmpl-7" } as GenerationRequest, 4);
+  const parents = observation.traceparent === undefined ? [] : [observation.traceparent];
+  traceStep(parents, step, { index: 1, spans: [], timing });
+  traceStep(parents, decode, { index: 2, spans: [], timing });
+  observation.firstToken();
+  observation.ended({ kind: "finished", reasons: ["stop"], usage: USAGE });
+  return new Response();
+}
+
+const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, serve);
+await (await fetch(`http://127.0.0.1:${server.addr.port}/v1/chat/completions`)).body?.cancel();
+await server.shutdown();
+// Observed instruments are read at an export, and not at the one at exit: one must come before.
+await new Promise((resolve) => setTimeout(resolve, 500));
