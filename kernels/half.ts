@@ -12,7 +12,7 @@ export function toHalf(values: ArrayLike<number>): Uint16Array<ArrayBuffer> {
 
 /** The values of f16 bit patterns, exactly. */
 export function fromHalf(halves: Uint16Array): Float32Array<ArrayBuffer> {
-  return Float32Array.from(new Float16Array(halves.buffer, halves.byteOffset, halves.length));
+  return new Float32Array(new Float16Array(halves.buffer, halves.byteOffset, halves.length));
 }
 
 /** The values of bf16 bit patterns, exactly: a bf16 is the upper half of an f32. */

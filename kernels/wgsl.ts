@@ -3,6 +3,7 @@
  * Knows WGSL; knows no op.
  */
 
+import type { GpuInfo } from "./gpu.ts";
 import type { BindingSpec } from "./pipeline.ts";
 
 /** How weights are kept on the GPU. */
@@ -98,6 +99,30 @@ export function bestOverWorkgroup(threads: number): string {
     }`;
 }
 
+/**
+ * A loop in which a thread visits its share of `params.vocabulary` logits from `first` on, four loads in flight.
+ * Needs a binding `logits: array<f32>`; `visit` gets WGSL expressions of a logit and its token.
+ */
+export function eachLogit(threads: number, visit: (logit: string, token: string) => string): string {
+  return `
+      for (var i = t; i < params.vocabulary; i += ${4 * threads}u) {
+        ${unroll(4, (n) => `let token${n} = i + ${n * threads}u;`)}
+        ${unroll(4, (n) => `let logit${n} = logits[first + min(token${n}, params.vocabulary - 1u)];`)}
+        ${unroll(4, (n) => `if (token${n} < params.vocabulary) { ${visit(`logit${n}`, `token${n}`)} }`)}
+      }`;
+}
+
+/** Declares `highest(first, t) -> Best`: a thread's best logit. Needs `bestOverWorkgroup` and what `eachLogit` needs. */
+export function highestLogit(threads: number): string {
+  return `
+    fn highest(first: u32, t: u32) -> Best {
+      // Threads without a logit offer one that loses against every finite one.
+      var best = Best(-3.4e38, params.vocabulary - 1u);
+      ${eachLogit(threads, (logit, token) => `if (${logit} > best.value) { best = Best(${logit}, ${token}); }`)}
+      return best;
+    }`;
+}
+
 /** Statements of a tree over a workgroup: the lower half of the threads takes in the upper, again and again. */
 export function halvings(threads: number, takeIn: (half: number) => string): string {
   const steps: string[] = [];
@@ -119,4 +144,10 @@ export function spread(count: number): [number, number, number] {
   if (count <= MAX_GROUPS_X) return [count, count === 0 ? 0 : 1, 1];
   const rows = Math.ceil(count / MAX_GROUPS_X);
   return [Math.ceil(count / rows), rows, 1];
+}
+
+/** Threads of a workgroup that walks over a row of logits: as many as there can be, where loads take long. */
+export function logitThreads(info: Pick<GpuInfo, "software" | "maxInvocations">): number {
+  if (info.software || info.maxInvocations < 1024) return 256;
+  return 1024;
 }
