@@ -15,7 +15,9 @@ export type Architecture = (typeof ARCHITECTURES)[number];
 
 /** Everything about a model but its weights and its text. */
 export interface ModelConfig {
+  /** The family, which decides over biases, head norms and windows. */
   readonly architecture: Architecture;
+  /** Transformer layers. */
   readonly layers: number;
   /** Width of a residual row. */
   readonly hidden: number;
@@ -23,6 +25,7 @@ export interface ModelConfig {
   readonly ffn: number;
   /** Query heads; a multiple of `kvHeads`. */
   readonly heads: number;
+  /** Heads of keys and values. */
   readonly kvHeads: number;
   /** Even; `heads × headDim` need not be `hidden`. */
   readonly headDim: number;
@@ -30,8 +33,11 @@ export interface ModelConfig {
   readonly vocabSize: number;
   /** The longest context the model was made for, in tokens. */
   readonly maxPositions: number;
+  /** Added to the mean square of a row before the root. */
   readonly rmsNormEps: number;
+  /** Base of the rotary frequencies. */
   readonly ropeTheta: number;
+  /** How those frequencies are stretched. */
   readonly ropeScaling: RopeScaling;
   /** Whether the head is the embedding; there is no `lm_head.weight` then. */
   readonly tiedEmbeddings: boolean;
@@ -43,6 +49,7 @@ export interface ModelConfig {
   readonly slidingWindow: number | undefined;
   /** Tokens that end an answer, ascending; may be empty. */
   readonly eosTokens: readonly number[];
+  /** The token that begins a text, if the model has one. */
   readonly bosToken: number | undefined;
 }
 

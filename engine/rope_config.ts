@@ -31,7 +31,9 @@ export type RopeScaling =
 
 /** What {@link readRope} finds. */
 export interface RopeFields {
+  /** Base of the frequencies. */
   readonly ropeTheta: number;
+  /** How they are stretched. */
   readonly ropeScaling: RopeScaling;
   /** In tokens; more than the file says when it gives the context before yarn. */
   readonly maxPositions: number;

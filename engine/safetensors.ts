@@ -87,7 +87,11 @@ export class TensorFiles implements Disposable {
   readonly #shards: readonly Shard[];
   readonly #places: ReadonlyMap<string, Placed>;
 
-  /** @param shards becomes the property of this object */
+  /**
+   * Made by {@link openSafetensors}.
+   *
+   * @param shards becomes the property of this object
+   */
   constructor(directory: string, shards: readonly Shard[], places: ReadonlyMap<string, Placed>) {
     this.#directory = directory;
     this.#shards = shards;
@@ -157,6 +161,7 @@ export class TensorFiles implements Disposable {
     for (const shard of this.#shards) shard.close();
   }
 
+  /** The same as {@link TensorFiles.close}, for `using`. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -14,7 +14,9 @@ export type Dtype = keyof typeof DTYPE_BYTES;
 
 /** One tensor of a file. */
 export interface TensorInfo {
+  /** Type of its elements. */
   readonly dtype: Dtype;
+  /** Sizes, outermost first; empty for a single number. */
   readonly shape: readonly number[];
   /** Length of its data. */
   readonly bytes: number;
@@ -22,6 +24,7 @@ export interface TensorInfo {
 
 /** A tensor and the place of its data in the file. */
 export interface PlacedTensor extends TensorInfo {
+  /** As the file has it. */
   readonly name: string;
   /** Offset of its first byte in the file. */
   readonly position: number;

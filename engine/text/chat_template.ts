@@ -12,6 +12,7 @@ import { fileExists, JsonObject, readModelFile } from "../json_file.ts";
 export interface ChatMessage {
   /** `system`, `user`, `assistant`, or whatever else the template knows. */
   readonly role: string;
+  /** What is said; templates often trim it. */
   readonly content: string;
   /** Who speaks, for templates that tell speakers of one role apart. */
   readonly name?: string;
@@ -33,6 +34,8 @@ export class ChatTemplate {
   readonly #specialTokens: Readonly<Record<string, string>>;
 
   /**
+   * Parses a template.
+   *
    * @param template Jinja text
    * @param specialTokens `bos_token` and the like, as the template names them
    * @param source where the template comes from, for messages

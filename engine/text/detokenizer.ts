@@ -15,6 +15,7 @@ export class Detokenizer {
   readonly #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   #atStart = true;
 
+  /** Begins a stream. */
   constructor(
     tokenizer: Pick<Tokenizer, "tokenBytes" | "isSpecial" | "dropsFirstSpace">,
     { skipSpecialTokens = false }: DecodeOptions = {},

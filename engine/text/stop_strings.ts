@@ -24,7 +24,11 @@ export class StopStrings {
   #held = "";
   #stopped: string | undefined;
 
-  /** @param stops empty strings among them are ignored */
+  /**
+   * Begins a text.
+   *
+   * @param stops empty strings among them are ignored
+   */
   constructor(stops: readonly string[], { includeStop = false }: StopOptions = {}) {
     this.#stops = stops.filter((stop) => stop !== "");
     this.#includeStop = includeStop;

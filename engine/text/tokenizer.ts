@@ -46,6 +46,8 @@ export class Tokenizer {
   readonly #bytes = new Map<number, Uint8Array<ArrayBuffer>>();
 
   /**
+   * Makes a tokenizer from files already read; see {@link Tokenizer.load}.
+   *
    * @param file contents of `tokenizer.json`
    * @param config contents of `tokenizer_config.json`
    * @throws {EngineError} `invalid_model`, `unsupported_model`
