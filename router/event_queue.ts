@@ -1,6 +1,6 @@
 /**
  * The bounded way of events from a sequence to whoever reads them, as an async iterator. A full queue is how a slow
- * reader pauses its own sequence. Knows events; knows nothing of what they mean.
+ * reader pauses its own sequence. Knows events; knows nothing of how they come about.
  */
 
 import type { GenerationEvent } from "./generation.ts";
@@ -24,6 +24,7 @@ export class EventQueue implements AsyncIterableIterator<GenerationEvent> {
   readonly #hooks: EventQueueHooks;
   #events: GenerationEvent[] = [];
   #readers: Reader[] = [];
+  #full = false;
   #end: { readonly error: Error | undefined } | undefined;
 
   constructor(capacity: number, hooks: EventQueueHooks) {
@@ -31,17 +32,23 @@ export class EventQueue implements AsyncIterableIterator<GenerationEvent> {
     this.#hooks = hooks;
   }
 
-  /** Whether the writer should wait; an event pushed all the same is kept. */
+  /**
+   * Whether the writer should wait; an event pushed all the same is kept. Once full, it has room when half is read:
+   * going on may cost a sequence its rebuilding, which one event is not worth.
+   */
   get full(): boolean {
-    return this.#events.length >= this.#capacity;
+    return this.#full;
   }
 
-  /** Hands an event to the reader; after the end it is dropped. */
+  /** Hands an event to the reader; after the end it is dropped. Of unread progress only the newest is kept. */
   push(event: GenerationEvent): void {
     if (this.#end !== undefined) return;
+    if (event.kind === "prefill" && this.#events.at(-1)?.kind === "prefill") this.#events.pop();
     const reader = this.#readers.shift();
-    if (reader === undefined) this.#events.push(event);
-    else reader.resolve({ done: false, value: event });
+    if (reader === undefined) {
+      this.#events.push(event);
+      this.#full ||= this.#events.length >= this.#capacity;
+    } else reader.resolve({ done: false, value: event });
   }
 
   /** Ends the stream behind the events still queued, with an error if there is one. */
@@ -62,10 +69,12 @@ export class EventQueue implements AsyncIterableIterator<GenerationEvent> {
   }
 
   next(): Promise<IteratorResult<GenerationEvent>> {
-    const wasFull = this.full;
     const value = this.#events.shift();
     if (value !== undefined) {
-      if (wasFull && !this.full) this.#hooks.onRoom();
+      if (this.#full && this.#events.length <= this.#capacity / 2) {
+        this.#full = false;
+        this.#hooks.onRoom();
+      }
       return Promise.resolve({ done: false, value });
     }
     return new Promise((resolve, reject) => {

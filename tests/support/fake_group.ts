@@ -121,7 +121,7 @@ export class FakeGroup implements Group {
     this.#busy = true;
     try {
       // A macrotask: timers and readers get their turn, as with a real group.
-      await new Promise((resolve) => setTimeout(resolve, 0));
+      await new Promise((resolve) => setImmediate(resolve));
       await this.#gate;
       if (this.state.kind !== "ready" || this.#epoch !== epoch) {
         throw new RequestError("worker_lost", "Cannot finish step: the worker died");

@@ -1,0 +1,113 @@
+/** What happens to requests when the group under them breaks: once they go on as if nothing had been, and never hang. */
+
+import assert from "node:assert/strict";
+import { Scheduler } from "../../router/scheduler.ts";
+import type { SchedulerOptions } from "../../router/scheduler_options.ts";
+import { FakeGroup, runAlone } from "../support/fake_group.ts";
+import { collect, generationRequest, promptOf } from "../support/generation_request.ts";
+import { until } from "../support/until.ts";
+
+async function withScheduler(
+  options: SchedulerOptions,
+  test: (scheduler: Scheduler, group: FakeGroup) => Promise<void>,
+): Promise<void> {
+  const group = new FakeGroup();
+  const scheduler = new Scheduler(group, options);
+  try {
+    await test(scheduler, group);
+    scheduler.check();
+    assert.equal(scheduler.stats().pages.used, 0);
+    assert.deepEqual(group.complaints, []);
+  } finally {
+    await Promise.all([scheduler.close(), group.close()]);
+  }
+}
+
+const LONG = generationRequest({ promptTokens: promptOf(150), maxTokens: 60 });
+
+Deno.test("Scheduler rebuilds a running request on a new group, and goes on token for token", () =>
+  withScheduler({}, async (scheduler, group) => {
+    const { tokens, reason } = await collect(scheduler.generate(LONG), (count) => {
+      if (count !== 20) return;
+      group.break();
+      setTimeout(() => group.recover(), 10);
+    });
+    assert.deepEqual({ tokens, reason }, runAlone(LONG));
+    assert.equal(scheduler.stats().replays, 1);
+  }));
+
+Deno.test("Scheduler notices that the group broke while no step ran", () =>
+  withScheduler({ maxUnread: 4 }, async (scheduler, group) => {
+    await collect(scheduler.generate(LONG));
+    const paused = scheduler.generate(LONG);
+    await until(() => paused.usage().completionTokens > 2 && group.steps.at(-1)?.spans.length === 1);
+    group.break();
+    group.recover();
+    const { tokens } = await collect(paused);
+    assert.deepEqual(tokens, runAlone(LONG).tokens);
+    assert.equal(paused.usage().cachedTokens, 128, "that was before");
+    const opens = group.steps.flatMap((step) => step.open);
+    assert.equal(opens.at(-1)?.prefixPages.length, 0, "nothing of the old cache is trusted");
+  }));
+
+Deno.test("Scheduler rebuilds a request once only, then gives it the error", () =>
+  withScheduler({}, async (scheduler, group) => {
+    const { tokens, code } = await collect(scheduler.generate(LONG), (count) => {
+      if (count !== 20 && count !== 40) return;
+      group.break();
+      setTimeout(() => group.recover(), 5);
+    });
+    assert.equal(code, "worker_lost");
+    assert.deepEqual(tokens, runAlone(LONG).tokens.slice(0, tokens.length), "what was drawn before is not taken back");
+    await until(() => group.state.kind === "ready");
+    assert.equal((await collect(scheduler.generate(LONG))).reason, "length", "others are served");
+  }));
+
+Deno.test("Scheduler ends requests with group_unavailable when the group stays away, and refuses new ones", () =>
+  withScheduler({ recoverMs: 30 }, async (scheduler, group) => {
+    const { code } = await collect(scheduler.generate(LONG), (count) => {
+      if (count === 5) group.break();
+    });
+    assert.equal(code, "group_unavailable");
+    assert.throws(() => scheduler.generate(LONG), { code: "group_unavailable", message: /the worker died/ });
+    assert.deepEqual([scheduler.stats().running, scheduler.stats().waiting], [0, 0]);
+  }));
+
+Deno.test("Scheduler ends requests at once when the group is closed", () =>
+  withScheduler({}, async (scheduler, group) => {
+    const { code } = await collect(scheduler.generate(LONG), (count) => {
+      if (count === 5) void group.close();
+    });
+    assert.equal(code, "group_unavailable");
+  }));
+
+Deno.test("Scheduler does not go on with another model's tokens, nor where it no longer fits", async (t) => {
+  for (const model of [{ digest: "0".repeat(64) }, { kvPages: 3 }]) {
+    await t.step(Object.keys(model).join(), () =>
+      withScheduler({}, async (scheduler, group) => {
+        const { code } = await collect(scheduler.generate(LONG), (count) => {
+          if (count !== 5) return;
+          group.break();
+          group.recover(model);
+        });
+        assert.equal(code, "group_unavailable");
+      }));
+  }
+});
+
+Deno.test("Scheduler forgets a request that was cancelled while the group broke", () =>
+  withScheduler({}, async (scheduler, group) => {
+    const generation = scheduler.generate(LONG);
+    const { code, reason } = await collect(generation, (count) => {
+      if (count !== 5) return;
+      group.hold();
+      setTimeout(() => {
+        generation.cancel();
+        group.break();
+        group.recover();
+      }, 5);
+    });
+    assert.deepEqual([code, reason], [undefined, undefined]);
+    assert.equal((await collect(scheduler.generate(LONG))).reason, "length");
+    assert.equal(scheduler.stats().replays, 0);
+  }));

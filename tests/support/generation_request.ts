@@ -1,0 +1,66 @@
+/** Requests for tests of the scheduler: short, greedy, and different only in what a test says. */
+
+import type { SamplingSettings } from "../../engine/span.ts";
+import type { Generation, GenerationEvent, GenerationRequest } from "../../router/generation.ts";
+
+export const GREEDY: SamplingSettings = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: [],
+  seed: 7,
+  minTokens: 0,
+  suppressed: [],
+  topLogprobs: undefined,
+};
+
+/** Token ids that differ with `salt` from the first one on, all below 1000. */
+export function promptOf(length: number, salt = 0): Uint32Array {
+  return Uint32Array.from({ length }, (_, i) => (salt * 131 + i * 7 + 1) % 1000);
+}
+
+export function generationRequest(overrides: Partial<GenerationRequest> = {}): GenerationRequest {
+  return {
+    id: "test",
+    promptTokens: promptOf(10),
+    maxTokens: 5,
+    sampling: GREEDY,
+    attention: { mode: "dense", budget: undefined, heads: "kv_head" },
+    stopTokens: [],
+    cacheSalt: "",
+    traceparent: undefined,
+    ...overrides,
+  };
+}
+
+/** What came out of a generation, up to its end or its error. */
+export interface Outcome {
+  readonly events: readonly GenerationEvent[];
+  readonly tokens: readonly number[];
+  readonly reason: "stop" | "length" | undefined;
+  /** Code of the error that ended it. */
+  readonly code: string | undefined;
+}
+
+/** Reads a generation to its end. @param onToken called with the number of tokens so far */
+export async function collect(generation: Generation, onToken: (count: number) => void = () => {}): Promise<Outcome> {
+  const events: GenerationEvent[] = [];
+  const tokens: number[] = [];
+  let code: string | undefined;
+  try {
+    for await (const event of generation) {
+      events.push(event);
+      if (event.kind !== "token") continue;
+      tokens.push(event.token);
+      onToken(tokens.length);
+    }
+  } catch (error) {
+    code = (error as { code?: string }).code ?? String(error);
+  }
+  const last = events.at(-1);
+  return { events, tokens, reason: last?.kind === "finished" ? last.reason : undefined, code };
+}
