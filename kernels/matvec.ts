@@ -25,17 +25,27 @@ export interface Product {
 }
 
 /** The two ways to share the work: a lane for each weight row (software), or a team of threads for a few (GPUs). */
-export type MatvecPlan = { readonly kind: "lanes" } | { readonly kind: "team"; readonly threads: number };
+export type MatvecPlan = { readonly kind: "lanes" } | TeamPlan;
+
+interface TeamPlan {
+  readonly kind: "team";
+  /** A power of two; the order over k follows from it. */
+  readonly threads: number;
+  /** Weight rows of a team when there are few input rows, at least 4; changes no bits. */
+  readonly outputs: number;
+}
 
 const MOST_INPUTS = 16;
+/** Of a thread: they stay in registers, and the tree that adds them fits in shared memory. */
+const MOST_SUMS = 32;
 /** Below this many weight rows, tall tiles would leave cores without work. */
 const TALL_ROWS = 2048;
 
 /** The plan for a weight on an adapter; it does not depend on the number of input rows. */
 export function planMatvec(info: Pick<GpuInfo, "software">, cols: number): MatvecPlan {
   if (info.software) return { kind: "lanes" };
-  if (cols >= 8192) return { kind: "team", threads: 128 };
-  return { kind: "team", threads: cols >= 1024 ? 64 : 32 };
+  if (cols >= 8192) return { kind: "team", threads: 128, outputs: 4 };
+  return { kind: "team", threads: cols >= 1024 ? 64 : 32, outputs: 4 };
 }
 
 /**
@@ -49,7 +59,7 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
   if (chosen.kind === "lanes") byLanes(commands, product);
-  else byTeams(commands, product, chosen.threads);
+  else byTeams(commands, product, chosen);
 }
 
 function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }: Product): void {
@@ -65,12 +75,17 @@ function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }:
   }
 }
 
-function byTeams(commands: Commands, product: Product, threads: number): void {
+function byTeams(commands: Commands, product: Product, { threads, outputs }: TeamPlan): void {
   const { weight, x, y, rows, accumulate = false } = product;
   for (let firstInput = 0; firstInput < rows; firstInput += MOST_INPUTS) {
     const inputs = columnsFor(Math.min(MOST_INPUTS, rows - firstInput));
-    // At most 32 sums a thread: they stay in registers, and their tree in 16 KB.
-    const tile = { dtype: weight.dtype, accumulate, threads, inputs, outputs: inputs === MOST_INPUTS ? 2 : 4 };
+    const tile = {
+      dtype: weight.dtype,
+      accumulate,
+      threads,
+      inputs,
+      outputs: Math.min(outputs, MOST_SUMS / inputs),
+    };
     const kernel = commands.kernel(teamProductName(tile), () => teamProduct(tile));
     for (const { tensor, firstRow, rows: partRows } of weight.parts) {
       commands.dispatch(kernel, {

@@ -11,8 +11,8 @@ const fixture = gpuFixture();
 
 const PLANS: readonly MatvecPlan[] = [
   { kind: "lanes" },
-  { kind: "team", threads: 32 },
-  { kind: "team", threads: 64 },
+  { kind: "team", threads: 32, outputs: 4 },
+  { kind: "team", threads: 64, outputs: 8 },
 ];
 
 function describePlan(plan: MatvecPlan): string {
@@ -65,6 +65,6 @@ Deno.test("matvec() refuses tensors that are too small", () => {
 
 Deno.test("planMatvec() does not know how many rows come along", () => {
   assert.deepEqual(planMatvec({ software: true }, 4096), { kind: "lanes" });
-  assert.deepEqual(planMatvec({ software: false }, 4096), { kind: "team", threads: 64 });
-  assert.deepEqual(planMatvec({ software: false }, 14336), { kind: "team", threads: 128 });
+  assert.deepEqual(planMatvec({ software: false }, 4096), { kind: "team", threads: 64, outputs: 4 });
+  assert.deepEqual(planMatvec({ software: false }, 14336), { kind: "team", threads: 128, outputs: 4 });
 });
