@@ -170,7 +170,10 @@ function attention(model: Model, rows: Rows, { layer, weights, kv }: Layer): Att
     };
     if (role === "dense" || !isSparse(run)) attendRows(commands, { ...range, scratch: state });
     else if (role === "select") attendRows(commands, { ...range, scratch: state, scores: scoresOf(model, run) });
-    else attendRows(commands, { ...range, scratch: state, selection: selectionOf(model, run) });
+    else {
+      const selection = selectionOf(model, run);
+      attendRows(commands, { ...range, longest: selection.stride, scratch: state, selection });
+    }
   }
   return out;
 }

@@ -35,7 +35,7 @@ export async function readNeedles(directory: string): Promise<SizedNeedle[]> {
 }
 
 interface PerplexityFile {
-  readonly scored_tokens: number;
+  readonly "scored_tokens": number;
   readonly books: Readonly<
     Record<string, {
       readonly windows: readonly { readonly ids: readonly number[] }[];
