@@ -39,7 +39,7 @@ const MOST_INPUTS = 16;
 /** Of a thread: they stay in registers, and the tree that adds them fits in shared memory. */
 const MOST_SUMS = 32;
 /** Below this many weight rows, tall tiles would leave cores without work. */
-const TALL_ROWS = 2048;
+const TALL_ROWS = 512;
 
 /** The plan for a weight on an adapter; it does not depend on the number of input rows. */
 export function planMatvec(info: Pick<GpuInfo, "software">, cols: number): MatvecPlan {
