@@ -55,18 +55,22 @@ export function completionPrompts(text: ModelText, body: CompletionBody, vocabSi
       const tokens = text.tokenizer.encode(one, { addSpecialTokens });
       return { tokens: nonEmpty(tokens, "prompt"), echo: body.echo ? one : undefined };
     }
-    const tokens = tokensOf(one as readonly number[], vocabSize);
+    const tokens = tokensOf(one as readonly number[], { vocabSize, param: "prompt" });
     return { tokens: nonEmpty(tokens, "prompt"), echo: body.echo ? text.tokenizer.decode(tokens) : undefined };
   });
 }
 
 /** @throws {RequestError} `invalid_request` for an id outside the vocabulary */
-export function tokensOf(ids: readonly number[], vocabSize: number): Uint32Array {
+export function tokensOf(
+  ids: readonly number[],
+  { vocabSize, param }: { readonly vocabSize: number; readonly param: string },
+): Uint32Array {
   const outside = ids.find((id) => id >= vocabSize);
   if (outside === undefined) return Uint32Array.from(ids);
   throw new RequestError(
     "invalid_request",
-    `Cannot accept the tokens: ${outside} is outside the vocabulary of ${vocabSize}`,
+    `Cannot accept the request: ${param}: token ${outside} is outside the vocabulary of ${vocabSize}`,
+    { param },
   );
 }
 

@@ -47,7 +47,7 @@ function kindOf(issue: Issue): string {
 function expectation(issue: Issue): string {
   switch (issue.code) {
     case "invalid_type":
-      return `expected ${withArticle(issue.expected)}`;
+      return issue.expected === "nonoptional" ? "expected a value" : `expected ${withArticle(issue.expected)}`;
     case "too_small":
       return `expected ${issue.inclusive ? "at least" : "more than"} ${issue.minimum}${unitOf(issue.origin)}`;
     case "too_big":

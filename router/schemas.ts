@@ -101,7 +101,7 @@ const refusedOnChat = {
   functions: z.array(z.unknown()).nullish(),
   response_format: z.looseObject({ type: z.string() }).nullish(),
   modalities: list(z.string(), 8).nullish(),
-  audio: z.unknown(),
+  audio: z.unknown().optional(),
 } as const;
 
 /** `POST /v1/chat/completions` */

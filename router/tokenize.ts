@@ -59,7 +59,7 @@ export function tokenize(text: ModelText, value: Record<string, unknown>, contex
 export function detokenize(text: ModelText, value: Record<string, unknown>, context: PrepareContext): DetokenizeAnswer {
   const body = checkBody(detokenizeSchema, value);
   checkModel(body.model, context);
-  const content = text.tokenizer.decode(tokensOf(body.tokens, context.vocabSize));
+  const content = text.tokenizer.decode(tokensOf(body.tokens, { ...context, param: "tokens" }));
   return { prompt: content, content };
 }
 

@@ -1,0 +1,139 @@
+/**
+ * A generator without a model: answers with tokens from a script, obeys limits and stop tokens, and counts what was
+ * asked, cancelled and left running. Knows the contract of `router/generation.ts`; knows nothing of HTTP.
+ */
+
+import { RequestError } from "../../router/errors.ts";
+import type {
+  Generation,
+  GenerationEvent,
+  GenerationRequest,
+  GenerationUsage,
+  Generator,
+} from "../../router/generation.ts";
+
+/** What the fake does with the next requests. */
+export interface FakeScript {
+  /** Drawn one after the other, again from the start when used up. */
+  readonly tokens: readonly number[];
+  /** Positions prefilled at each of the events before the first token. @default none */
+  readonly prefill?: readonly number[];
+  /** After so many tokens nothing comes until the generation is cancelled. */
+  readonly stallAfter?: number;
+  /** After so many tokens this is thrown. */
+  readonly failAfter?: { readonly tokens: number; readonly error: Error };
+  /** Thrown at admission, by the n-th call. */
+  readonly refuse?: { readonly call: number; readonly error: Error };
+}
+
+/** Runs one script for all requests. */
+export class FakeGenerator implements Generator {
+  script: FakeScript;
+  readonly requests: GenerationRequest[] = [];
+  readonly generations: FakeGeneration[] = [];
+
+  constructor(script: FakeScript) {
+    this.script = script;
+  }
+
+  /** Generations neither finished, failed nor cancelled. */
+  get live(): number {
+    return this.generations.filter((generation) => !generation.over).length;
+  }
+
+  generate(request: GenerationRequest): Generation {
+    const { refuse } = this.script;
+    if (refuse !== undefined && this.requests.length === refuse.call) throw refuse.error;
+    if (request.promptTokens.length === 0) throw new RequestError("invalid_request", "Cannot generate: no prompt");
+    const generation = new FakeGeneration(request, this.script);
+    this.requests.push(request);
+    this.generations.push(generation);
+    return generation;
+  }
+}
+
+/** One scripted sequence. */
+export class FakeGeneration implements Generation {
+  readonly #request: GenerationRequest;
+  readonly #script: FakeScript;
+  readonly #cancel = Promise.withResolvers<void>();
+  #drawn = 0;
+  #over = false;
+  #cancelled = false;
+
+  constructor(request: GenerationRequest, script: FakeScript) {
+    this.#request = request;
+    this.#script = script;
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  /** Cancelled before its end. */
+  get cancelled(): boolean {
+    return this.#cancelled;
+  }
+
+  usage(): GenerationUsage {
+    return {
+      promptTokens: this.#request.promptTokens.length,
+      completionTokens: this.#drawn,
+      cachedTokens: 2,
+      attention: {
+        mode: "sparse",
+        budget: this.#request.attention.budget ?? 64,
+        selectLayers: [2, 6],
+        context: this.#request.promptTokens.length + this.#drawn,
+        rowsReadPerToken: 300,
+      },
+    };
+  }
+
+  cancel(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#cancelled = true;
+    this.#cancel.resolve();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<GenerationEvent> {
+    try {
+      for await (const event of this.#events()) {
+        if (this.#cancelled) return;
+        yield event;
+      }
+      this.#over = true;
+    } catch (error) {
+      this.#over = true;
+      throw error;
+    } finally {
+      this.cancel();
+    }
+  }
+
+  async *#events(): AsyncGenerator<GenerationEvent> {
+    const { promptTokens, maxTokens, stopTokens, sampling } = this.#request;
+    const { tokens, prefill = [], stallAfter, failAfter } = this.#script;
+    const total = promptTokens.length;
+    for (const processed of prefill) yield { kind: "prefill", total, cached: 2, processed };
+    for (;;) {
+      if (this.#drawn === failAfter?.tokens) throw failAfter.error;
+      if (this.#drawn === stallAfter) await this.#cancel.promise;
+      // A real one waits for the GPU here.
+      await Promise.resolve();
+      const token = tokens[this.#drawn % tokens.length] ?? 0;
+      this.#drawn++;
+      const top = [{ token, logprob: -0.25 }, { token: token + 1, logprob: -Infinity }];
+      const logprobs = sampling.topLogprobs === undefined
+        ? undefined
+        : { logprob: -0.25, top: top.slice(0, sampling.topLogprobs) };
+      yield { kind: "token", token, logprobs };
+      const stopped = stopTokens.includes(token);
+      if (!stopped && this.#drawn < maxTokens) continue;
+      this.#over = true;
+      yield { kind: "finished", reason: stopped ? "stop" : "length", usage: this.usage() };
+      return;
+    }
+  }
+}

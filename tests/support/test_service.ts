@@ -1,0 +1,133 @@
+/**
+ * The HTTP application over a scripted generator, a real text thread and the embedded model's tokenizer: everything
+ * but the GPU. Knows how to put it together; whoever opens one closes it.
+ */
+
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import { fileURLToPath } from "node:url";
+
+import { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { type AppDeps, createApp } from "../../router/app.ts";
+import type { ModelFacts } from "../../router/group.ts";
+import type { ServiceState } from "../../router/health.ts";
+import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../router/request_observer.ts";
+import { TextThread } from "../../router/text_thread.ts";
+import { FakeGenerator, type FakeScript } from "./fake_generator.ts";
+
+/** A model with a tokenizer, a template and an end-of-turn token. */
+export const MODEL_DIRECTORY = fileURLToPath(new URL("../../deploy/models/tide-10m", import.meta.url));
+
+/** The facts of a small loaded model. */
+export const FACTS: ModelFacts = {
+  id: "org/tide",
+  digest: "0123456789abcdef0123456789abcdef",
+  maxPositions: 32_768,
+  vocabSize: 8192,
+  layers: 4,
+  parameters: 10_000_000,
+  roles: ["dense", "dense", "select", "sparse"],
+  selectLayers: [2],
+  sparse: { budget: 256, sparseFrom: 512 },
+  adapter: "none",
+  software: true,
+  kvPages: 64,
+};
+
+/** `FACTS.kvPages` × 64. */
+export const CONTEXT_TOKENS = 4096;
+
+/** What an observer saw, in words. */
+export class RecordingObserver implements RequestObserver {
+  readonly moments: string[] = [];
+  readonly accepted: AcceptedRequest[] = [];
+  readonly outcomes: RequestOutcome[] = [];
+
+  received({ operation }: { readonly operation: string }): ReturnType<RequestObserver["received"]> {
+    this.moments.push(`received ${operation}`);
+    return {
+      traceparent: "00-11111111111111111111111111111111-2222222222222222-01",
+      accepted: (request) => {
+        this.moments.push("accepted");
+        this.accepted.push(request);
+      },
+      firstToken: () => void this.moments.push("first token"),
+      keepAlive: () => void this.moments.push("keep alive"),
+      ended: (outcome) => {
+        this.moments.push(outcome.kind);
+        this.outcomes.push(outcome);
+      },
+    };
+  }
+}
+
+/** Texts of the script, a token each, and the end-of-turn token. */
+export function tokensOf(tokenizer: Tokenizer, text: string): number[] {
+  return [...tokenizer.encode(text)];
+}
+
+/** Everything a test may look at. */
+export class TestService implements Disposable {
+  readonly app: OpenAPIHono;
+  readonly generator: FakeGenerator;
+  readonly tokenizer: Tokenizer;
+  readonly observer = new RecordingObserver();
+  readonly internalErrors: unknown[] = [];
+  state: ServiceState = {
+    group: { kind: "ready", epoch: 3, model: FACTS },
+    draining: false,
+    scheduler: { running: 1, waiting: 2, pages: { total: 64, used: 10, cached: 4, free: 50 } },
+  };
+  model: ModelFacts | undefined = FACTS;
+  readonly #text: TextThread;
+
+  private constructor(tokenizer: Tokenizer, text: TextThread, deps: Partial<AppDeps>) {
+    this.tokenizer = tokenizer;
+    this.#text = text;
+    this.generator = new FakeGenerator({ tokens: [...tokensOf(tokenizer, "Hello, wide world!"), 1] });
+    this.app = createApp({
+      generator: this.generator,
+      text,
+      tokenizer,
+      model: () => this.model,
+      state: () => this.state,
+      observer: this.observer,
+      attention: { mode: "auto", budget: undefined, heads: "kv_head" },
+      onInternalError: (error) => void this.internalErrors.push(error),
+      ...deps,
+    });
+  }
+
+  static async open(deps: Partial<AppDeps> = {}): Promise<TestService> {
+    const tokenizer = await Tokenizer.load(MODEL_DIRECTORY);
+    return new TestService(tokenizer, await TextThread.start({ directory: MODEL_DIRECTORY }), deps);
+  }
+
+  /** Changes what the generator does, as a script over the tokens of a text. */
+  say(text: string, script: Omit<FakeScript, "tokens"> = {}): void {
+    this.generator.script = { tokens: [...tokensOf(this.tokenizer, text), 1], ...script };
+  }
+
+  /** Posts JSON (or raw text) without a socket. */
+  post(path: string, body: unknown, init: RequestInit = {}): Promise<Response> {
+    const text = typeof body === "string" ? body : JSON.stringify(body);
+    return Promise.resolve(this.app.request(path, { method: "POST", body: text, ...init }));
+  }
+
+  /** Posts a chat of one user message. */
+  chat(fields: Record<string, unknown> = {}, init: RequestInit = {}): Promise<Response> {
+    return this.post("/v1/chat/completions", { messages: [{ role: "user", content: "Hi" }], ...fields }, init);
+  }
+
+  /** Waits for something to come true. */
+  async until(isTrue: () => boolean): Promise<void> {
+    const deadlineMs = performance.now() + 5000;
+    while (!isTrue()) {
+      if (performance.now() > deadlineMs) throw new Error("Cannot go on: 5000 ms passed without it coming true");
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#text.close();
+  }
+}
