@@ -68,8 +68,10 @@ class ProcessTerminal implements Terminal {
 
   #progressLine(label: string, fraction: number): void {
     const quarter = Math.floor(fraction * 4);
-    if (quarter <= (this.#quarters.get(label) ?? 0)) return;
+    const before = this.#quarters.get(label) ?? 0;
     this.#quarters.set(label, quarter);
+    // Fewer than before: it has begun anew.
+    if (quarter <= before) return;
     writeAll(this.#err, `${label}: ${quarter * 25} %\n`);
   }
 

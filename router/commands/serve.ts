@@ -42,8 +42,13 @@ async function serveUntilStopped(service: Service, terminal: Terminal, signals: 
     return 1;
   }
   terminal.error("Finishing what runs. Ctrl-C again ends it at once.");
-  const drained = service.drain().then(() => 0);
-  return await Promise.race([drained, signals.second.then(() => service.close()).then(() => CUT_SHORT)]);
+  let code = 0;
+  const cut = signals.second.then(() => {
+    code = CUT_SHORT;
+    return service.close();
+  });
+  await Promise.race([service.drain(), cut]);
+  return code;
 }
 
 function greeting({ address: { hostname, port } }: Service, model: ServedModel): readonly string[] {

@@ -1,0 +1,120 @@
+/** `chat` as a process, against a server that says what the test wants. */
+
+import assert from "node:assert/strict";
+import { Cli, runCli } from "../support/cli.ts";
+import { withFiles } from "../support/model_directory.ts";
+
+/** Frames of an answer: text in pieces, cut where TCP might cut, then usage. */
+const ANSWER = [
+  ": keep-alive\n\n",
+  ': prefill {"total":100,"cached":50,"processed":100}\n\n',
+  'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\ndata: {"choices":[{"index":0,"del',
+  'ta":{"content":"Grüß"}}]}\r\n\r\n',
+  'data: {"choices":[{"index":0,"delta":{"content":" dich"}}]}\n\n',
+  'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n',
+  'data: {"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":50},' +
+  '"attention":{"mode":"sparse","budget":64,"context":103}}}\n\n',
+  "data: [DONE]\n\n",
+];
+
+interface Fake {
+  readonly url: string;
+  /** Bodies of the questions asked. */
+  readonly asked: Record<string, unknown>[];
+  /** Resolves when a client leaves an answer. */
+  readonly left: Promise<void>;
+}
+
+/** Serves a model `m`; each question gets the next of the answers. */
+async function withServer(
+  answers: readonly (readonly string[] | "endless" | Response)[],
+  body: (fake: Fake) => Promise<void>,
+): Promise<void> {
+  const left = Promise.withResolvers<void>();
+  const asked: Record<string, unknown>[] = [];
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
+    if (request.url.endsWith("/v1/models")) return Response.json({ data: [{ id: "m" }] });
+    const answer = answers[asked.length] ?? [];
+    asked.push(await request.json());
+    return answer instanceof Response ? answer : new Response(framesOf(answer, left.resolve));
+  });
+  try {
+    await body({ url: `http://127.0.0.1:${server.addr.port}/v1`, asked, left: left.promise });
+  } finally {
+    await server.shutdown();
+  }
+}
+
+function framesOf(answer: readonly string[] | "endless", onLeave: () => void): ReadableStream<Uint8Array> {
+  const frames = answer === "endless" ? [...ANSWER.slice(0, 5)] : [...answer];
+  return new ReadableStream<string>({
+    pull(controller) {
+      const frame = frames.shift();
+      if (frame !== undefined) controller.enqueue(frame);
+      else if (answer === "endless") return new Promise(() => {});
+      else controller.close();
+    },
+    cancel: onLeave,
+  }).pipeThrough(new TextEncoderStream());
+}
+
+Deno.test("chat streams an answer, tells what it cost and sends the conversation along", async () => {
+  await withServer([ANSWER, ANSWER], async ({ url, asked }) => {
+    await withFiles({ "text.txt": "A long text" }, async (directory) => {
+      const args = ["chat", "--url", url, "--system", "Be brief", "--file", `${directory}/text.txt`, "--budget", "64"];
+      const { code, stdout, stderr } = await runCli(args, { stdin: "Who?\n\nWhere?\n" });
+      assert.equal(code, 0, stderr);
+      const line =
+        /^Grüß dich\n\[3 tokens, [\d.]+ tokens\/s, 50 of 100 prompt tokens cached, sparse: 64 of 103 positions\]$/gm;
+      assert.equal(stdout.match(line)?.length, 2, stdout);
+    });
+    assert.deepEqual(asked[0]?.attention, { budget: 64 });
+    assert.deepEqual(asked[1]?.messages, [
+      { role: "system", content: "Be brief" },
+      { role: "user", content: "A long text" },
+      { role: "user", content: "Who?" },
+      { role: "assistant", content: "Grüß dich" },
+      { role: "user", content: "Where?" },
+    ]);
+  });
+});
+
+Deno.test("chat shows refusals, failures and broken streams, and goes on", async () => {
+  const refusal = Response.json({ error: { message: "the queue is full" } }, { status: 429 });
+  const failure = [...ANSWER.slice(0, 4), 'data: {"error":{"message":"a worker was lost"}}\n\n'];
+  await withServer([refusal, failure, ANSWER.slice(0, 4), ANSWER], async ({ url, asked }) => {
+    const { code, stdout, stderr } = await runCli(["chat", "--url", url], { stdin: "1\n2\n3\n4\n" });
+    assert.equal(code, 0);
+    const errors = stderr.split("\n").filter((line) => line.startsWith("Cannot"));
+    assert.deepEqual(errors, [
+      `Cannot chat with ${url}: 429 the queue is full`,
+      "Cannot finish the answer: a worker was lost",
+      "Cannot finish the answer: the server closed the stream",
+    ]);
+    assert.match(stdout, /Grüß dich\n\[3 tokens/);
+    // The refused question is not asked again with the next one; what came of a broken answer counts.
+    const contents = (asked[3]?.messages as { content: string }[]).map(({ content }) => content);
+    assert.deepEqual(contents, ["2", "Grüß", "3", "Grüß", "4"]);
+  });
+});
+
+Deno.test("chat ends an answer on Ctrl-C, and the server hears of it", async () => {
+  await withServer(["endless"], async ({ url, left }) => {
+    const cli = new Cli(["chat", "--url", url], { stdin: "Go on\n" });
+    await cli.printed(/Grüß dich/);
+    cli.kill("SIGINT");
+    const { code, stdout } = await cli.end;
+    assert.equal(code, 0);
+    assert.match(stdout, /\[stopped\]/);
+    await left;
+  });
+});
+
+Deno.test("chat ends with 1 when no server answers, and with 2 when the file is not there", async () => {
+  const alone = await runCli(["chat", "--url", "http://127.0.0.1:1/v1"], { stdin: "" });
+  assert.equal(alone.code, 1);
+  assert.equal(alone.stderr, "Cannot reach http://127.0.0.1:1/v1: is the server running? (deno task start)\n");
+  const missing = await runCli(["chat", "--file", "/nonexistent"], { stdin: "" });
+  assert.equal(missing.code, 2);
+  assert.match(missing.stderr, /^Cannot read --file: .*\n$/);
+});
