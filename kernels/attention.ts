@@ -6,7 +6,7 @@
 
 import { SPLIT_ROWS, type SplitOptions, splitSpec } from "./attention_split.ts";
 import { GpuError } from "./errors.ts";
-import { type AttentionState, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
+import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
 import { mergeSplits } from "./merge_states.ts";
 import type { Commands } from "./pipeline.ts";
 import { ROW_WORDS, type SetShape } from "./row_table.ts";
@@ -60,6 +60,8 @@ export interface AttendRows extends PagedKv {
 /** Kernels for GPUs, and kernels for adapters that compute on the CPU, where lanes do not merge their reads. */
 export type Tuning = "hardware" | "software";
 
+const MOST_HEADS_TOGETHER = 8;
+
 /** Scratch beyond this is not asked for: a call with more rows than fit runs in several passes. */
 const SCRATCH_BYTES = 64 * 2 ** 20;
 
@@ -97,9 +99,11 @@ export function attendRows(commands: Commands, args: AttendRows): void {
       `Cannot dispatch attention: scratch holds ${states} states, ${splits} splits are needed`,
     );
   }
+  const shapes = selection?.shapes ?? ["kv_head"];
   for (let done = 0; done < rows; done += rowsPerPass) {
     const pass = { first: done, rows: Math.min(rowsPerPass, rows - done), splits };
-    for (const headsTogether of togetherOf(args)) dispatchSplits(commands, args, { ...pass, headsTogether });
+    if (shapes.includes("query_head")) dispatchSplits(commands, args, { ...pass, ownSets: true });
+    if (shapes.some((shape) => shape !== "query_head")) dispatchSplits(commands, args, { ...pass, ownSets: false });
     // A single possible split writes the state itself.
     if (splits === 1) continue;
     mergeSplits(commands, {
@@ -119,16 +123,17 @@ interface Pass {
   readonly first: number;
   readonly rows: number;
   readonly splits: number;
-  readonly headsTogether: number;
+  /** Whether it serves the rows whose query heads have a set each, or the others. */
+  readonly ownSets: boolean;
 }
 
-/** Query heads of one workgroup, one entry for each dispatch that the call's set shapes need. */
-function togetherOf({ shape, selection }: AttendRows): readonly number[] {
-  const group = shape.heads / shape.kvHeads;
-  const shapes = selection?.shapes ?? ["kv_head"];
-  const alone = shapes.includes("query_head") ? [1] : [];
-  const together = shapes.some((shape) => shape !== "query_head") ? [group] : [];
-  return [...new Set([...together, ...alone])];
+/** Query heads of a workgroup: all of a KV head, or the largest share of them that workgroup memory holds. */
+function headsTogether({ heads, kvHeads }: HeadShape): number {
+  const group = heads / kvHeads;
+  for (let parts = 1; parts < group; parts++) {
+    if (group % parts === 0 && group / parts <= MOST_HEADS_TOGETHER) return group / parts;
+  }
+  return 1;
 }
 
 function dispatchSplits(commands: Commands, args: AttendRows, pass: Pass): void {
@@ -136,7 +141,8 @@ function dispatchSplits(commands: Commands, args: AttendRows, pass: Pass): void 
   const software = (args.tuning ?? (commands.gpu.info.software ? "software" : "hardware")) === "software";
   const options: SplitOptions = {
     ...shape,
-    headsTogether: pass.headsTogether,
+    headsTogether: pass.ownSets ? 1 : headsTogether(shape),
+    ownSets: pass.ownSets,
     gathered: selection !== undefined,
     scores: scores !== undefined,
     threads: software ? 64 : 128,
@@ -159,7 +165,7 @@ function dispatchSplits(commands: Commands, args: AttendRows, pass: Pass): void 
       sets: selection?.sets ?? 0,
       selectionStride: selection?.stride ?? 0,
     },
-    groups: [pass.splits, shape.heads / pass.headsTogether, pass.rows],
+    groups: [pass.splits, shape.heads / options.headsTogether, pass.rows],
   });
 }
 
@@ -167,6 +173,7 @@ function check({ shape, firstRow, rows, q, rowTable, scratch, out, scores, selec
   const op = "attention";
   const { heads, headDim } = shape;
   const all = firstRow + rows;
+  expectHeadShape(op, shape);
   expectTensor(op, q, "f32", [all, heads, headDim]);
   expectTensor(op, rowTable, "u32", [all, ROW_WORDS]);
   expectTensor(op, out.o, "f32", [all, heads, headDim]);

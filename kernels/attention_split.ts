@@ -13,8 +13,10 @@ export const SPLIT_ROWS = 256;
 
 /** What tells one variant of the kernel from another. */
 export interface SplitOptions extends HeadShape {
-  /** Query heads of one workgroup: those of a KV head, or 1 when every query head has its own selection. */
+  /** Query heads of one workgroup: those of a KV head or a share of them; 1 when each has its own set. */
   readonly headsTogether: number;
+  /** Whether the kernel serves rows whose query heads have a set each, or all other rows. */
+  readonly ownSets: boolean;
   readonly gathered: boolean;
   readonly scores: boolean;
   /** Threads of a workgroup; a power of two. */
@@ -151,16 +153,14 @@ fn ${name}(head: u32) -> f32 {
 }
 
 /** Which heads a workgroup computes, and which set it reads; rows of the other kind of set belong to another dispatch. */
-function headsWgsl({ heads, kvHeads, headsTogether, gathered }: Plan): string {
-  const alone = headsTogether === 1 && heads !== kvHeads;
-  const kvHead = alone ? `group.y / ${heads / kvHeads}u` : "group.y";
-  const firstHead = alone ? "group.y" : `group.y * ${headsTogether}u`;
-  const lines = [`let kvHead = ${kvHead};`, `let firstHead = ${firstHead};`];
+function headsWgsl({ heads, kvHeads, headsTogether, gathered, ownSets }: Plan): string {
+  const lines = [
+    `let kvHead = group.y / ${heads / kvHeads / headsTogether}u;`,
+    `let firstHead = group.y * ${headsTogether}u;`,
+  ];
   if (gathered) {
-    const perHead = `entry.setShape == ${SET_SHAPE_CODE.query_head}u`;
-    // With as many KV heads as heads one variant serves all shapes.
-    if (heads !== kvHeads) lines.push(`if (${alone ? `!(${perHead})` : perHead}) { return; }`);
-    const own = `select(group.y, 0u, entry.setShape == ${SET_SHAPE_CODE.all_heads}u)`;
+    lines.push(`if (entry.setShape ${ownSets ? "!=" : "=="} ${SET_SHAPE_CODE.query_head}u) { return; }`);
+    const own = ownSets ? "group.y" : `select(kvHead, 0u, entry.setShape == ${SET_SHAPE_CODE.all_heads}u)`;
     lines.push(`let selectionAt = ((params.callRow + row) * params.sets + ${own}) * params.selectionStride;`);
   }
   return lines.map((line) => `  ${line}`).join("\n");

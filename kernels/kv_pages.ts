@@ -3,6 +3,7 @@
  * Knows shapes and addresses; knows nothing of attention or of who owns a page.
  */
 
+import { GpuError } from "./errors.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
 
 /** Local rows of one page. */
@@ -40,6 +41,25 @@ export interface AttentionState {
  * survives scaling by log2 e.
  */
 export const EMPTY_LSE = -1e30;
+
+/** Heads of one KV head that attention kernels hold at once, and the longest head: bounds of workgroup memory. */
+const MOST_HEADS_TOGETHER = 32;
+const LONGEST_HEAD = 128;
+
+/**
+ * Checks a shape at an attention kernel's door.
+ * @throws {GpuError} `invalid_shape`
+ */
+export function expectHeadShape(op: string, { heads, kvHeads, headDim }: HeadShape): void {
+  const group = heads / kvHeads;
+  if (!Number.isInteger(group) || group > MOST_HEADS_TOGETHER || headDim % 8 !== 0 || headDim > LONGEST_HEAD) {
+    throw new GpuError(
+      "invalid_shape",
+      `Cannot dispatch ${op}: ${heads}/${kvHeads} heads of ${headDim}, expected up to ${MOST_HEADS_TOGETHER} query heads ` +
+        `for a KV head, and a headDim up to ${LONGEST_HEAD} that is a multiple of 8`,
+    );
+  }
+}
 
 /** Checks the pool's and table's types at a kernel's door; the number of pages is not the kernel's business. */
 export function expectPagedKv(op: string, { kvHeads, headDim }: HeadShape, { kv, pageTable, maxPages }: PagedKv): void {

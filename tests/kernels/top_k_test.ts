@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type TableRow } from "../../kernels/row_table.ts";
+import { setsOf, type TableRow } from "../../kernels/row_table.ts";
 import { topK } from "../../kernels/top_k.ts";
 import { bestPositions } from "../reference/top_k.ts";
 import { gpuFixture } from "../support/gpu_fixture.ts";
@@ -72,13 +72,14 @@ Deno.test("topK() selects for the sets that a row's shape has, and no others", a
   const rows = (["kv_head", "query_head", "all_heads"] as const).map((setShape) =>
     tableRow({ kvLimit: 90, selected: 20, setShape })
   );
-  const sets = { kv_head: 2, query_head: 4, all_heads: 1 };
   const values = random.normals(rows.length * 4 * 100);
   const kept = await select({ rows, values, stride: 100, sets: 4, keptStride: 20, ...shape });
   rows.forEach(({ setShape }, row) => {
     for (let set = 0; set < 4; set++) {
       const at = (row * 4 + set) * 100;
-      const expected = set < sets[setShape] ? bestPositions(values.subarray(at, at + 90), 20) : new Array(20).fill(0);
+      const expected = set < setsOf(setShape, shape)
+        ? bestPositions(values.subarray(at, at + 90), 20)
+        : new Array(20).fill(0);
       const from = (row * 4 + set) * 20;
       assert.deepEqual([...kept.positions.subarray(from, from + 20)], expected, `${setShape}, set ${set}`);
     }
