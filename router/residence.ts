@@ -54,7 +54,11 @@ export class Residence {
   follow(): PageLedger | undefined {
     const state = this.#group.state;
     if (state.kind === "ready" && state.epoch === this.#home?.epoch) return this.#home.ledger;
-    const reason = state.kind === "broken" ? state.reason : `the group is ${state.kind}`;
+    const reason = state.kind === "broken"
+      ? state.reason
+      : state.kind === "closed"
+      ? "the group is closed"
+      : "its worker was lost";
     if (this.#home !== undefined) this.lose(new RequestError("worker_lost", `Cannot finish request: ${reason}`));
     if (state.kind === "closed") this.#strand(reason);
     if (state.kind !== "ready" || state.epoch === this.#lostEpoch) return undefined;

@@ -12,7 +12,7 @@ import type { Sequence } from "./sequence.ts";
 export class Roster {
   readonly #waiting: Sequence[] = [];
   readonly #running: Sequence[] = [];
-  #releases: SequenceId[] = [];
+  readonly #releases: SequenceId[] = [];
   #nextId: SequenceId = 1;
 
   get waiting(): readonly Sequence[] {
@@ -21,16 +21,6 @@ export class Roster {
 
   get running(): readonly Sequence[] {
     return this.#running;
-  }
-
-  /** Sequences that are gone here, but not yet on the workers. */
-  get releases(): readonly SequenceId[] {
-    return this.#releases;
-  }
-
-  /** Whether it waits or runs. */
-  has(sequence: Sequence): boolean {
-    return this.#running.includes(sequence) || this.#waiting.includes(sequence);
   }
 
   /** Lets a sequence wait behind those that came earlier. */
@@ -67,13 +57,13 @@ export class Roster {
       sequence.stop();
       this.enqueue(sequence);
     }
-    this.#releases = [];
+    this.#releases.length = 0;
     return ran;
   }
 
-  /** A step told the workers to forget the first `count` of `releases`. */
-  released(count: number): void {
-    this.#releases.splice(0, count);
+  /** Sequences that are gone here, but not yet on the workers; whoever takes them must tell the workers. */
+  takeReleases(): readonly SequenceId[] {
+    return this.#releases.splice(0);
   }
 
   /** Pages that running sequences were promised at admission and have not taken yet. */

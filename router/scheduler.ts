@@ -4,12 +4,11 @@
  * Knows requests and the group; knows nothing of HTTP, text or GPUs.
  */
 
-import { EngineError } from "../engine/errors.ts";
-import type { SpanResult, Step, StepResult } from "../engine/span.ts";
+import type { SequenceId, SpanResult, Step, StepResult } from "../engine/span.ts";
 import { CodedError } from "../kernels/errors.ts";
 import { checkFits, checkQueue, readyModel } from "./admission.ts";
 import { resolveAttention } from "./attention_policy.ts";
-import { CostModel } from "./cost_model.ts";
+import { CostModel, NO_LOAD } from "./cost_model.ts";
 import { RequestError } from "./errors.ts";
 import { EventQueue } from "./event_queue.ts";
 import type { Generation, GenerationRequest, Generator } from "./generation.ts";
@@ -30,6 +29,9 @@ interface Flight {
   readonly ledger: PageLedger;
 }
 
+/** Releases one doubtful sequence, and nothing that could suffer if that is refused. */
+const PROBE: Plan = { spans: [], load: NO_LOAD };
+
 /** Runs the generations of all requests on one group. */
 export class Scheduler implements Generator {
   readonly #group: Group;
@@ -46,8 +48,8 @@ export class Scheduler implements Generator {
   #loop: Promise<void> = Promise.resolve();
   #arrivals = 0;
   #stepIndex = 0;
-  /** The group refused a step of releases alone: they go with the next real one. */
-  #releasesRefused = false;
+  /** Opened or released by a step that was refused: the worker may or may not know them. */
+  #doubtful: SequenceId[] = [];
   #draining = false;
   #closed = false;
   #onEmpty: (() => void)[] = [];
@@ -59,7 +61,10 @@ export class Scheduler implements Generator {
     this.#tally = new SchedulerTally(observer);
     this.#residence = new Residence(group, this.#roster, {
       recoverMs: this.#options.recoverMs,
-      onSettled: () => this.#costs.coolDown(),
+      onSettled: () => {
+        this.#costs.coolDown();
+        this.#doubtful = [];
+      },
       onLost: (sequence, error) => this.#onLost(sequence, error),
       onStranded: (sequence, error) => this.#fail(sequence, error),
     });
@@ -156,6 +161,8 @@ export class Scheduler implements Generator {
   #next(): Flight | undefined {
     const ledger = this.#closed ? undefined : this.#residence.follow();
     if (ledger === undefined) return undefined;
+    const doubtful = this.#doubtful.shift();
+    if (doubtful !== undefined) return this.#flightOf(PROBE, ledger, [doubtful]);
     const plan = new StepPlanner({
       roster: this.#roster,
       ledger,
@@ -164,8 +171,11 @@ export class Scheduler implements Generator {
       onPreempted: (sequence) => this.#tally.preempted(sequence),
       onAdmitted: (sequence) => this.#onAdmitted(sequence),
     }).plan();
-    const release = [...this.#roster.releases];
-    if (plan.spans.length === 0 && (release.length === 0 || this.#releasesRefused)) return undefined;
+    const release = this.#roster.takeReleases();
+    return plan.spans.length + release.length > 0 ? this.#flightOf(plan, ledger, release) : undefined;
+  }
+
+  #flightOf(plan: Plan, ledger: PageLedger, release: readonly SequenceId[]): Flight {
     const step: Step = {
       index: ++this.#stepIndex,
       open: plan.spans.flatMap(({ sequence, span }) => sequence.opened ? [] : [sequence.open(span.sequence)]),
@@ -191,18 +201,16 @@ export class Scheduler implements Generator {
 
   /** Takes in the results of a step. */
   #land({ step, plan, ledger }: Flight, result: StepResult): void {
-    this.#roster.released(step.release.length);
-    this.#releasesRefused = false;
     for (const { sequence } of plan.spans) {
       sequence.opened = true;
       sequence.lastStep = step.index;
     }
-    plan.spans.forEach((planned, i) => this.#take(planned, resultOf(planned, result.spans[i]), ledger));
+    plan.spans.forEach((planned, i) => this.#take(planned, result.spans[i], ledger));
   }
 
-  #take({ sequence, span }: PlannedSpan, result: SpanResult, ledger: PageLedger): void {
+  #take({ sequence, span }: PlannedSpan, result: SpanResult | undefined, ledger: PageLedger): void {
     sequence.advance(span, result);
-    this.#tally.span(span, result);
+    this.#tally.span(span);
     if (span.kind === "prefill") ledger.share(sequence);
     const reason = sequence.finishReason();
     if (sequence.over) this.#roster.leave(sequence, ledger);
@@ -213,11 +221,14 @@ export class Scheduler implements Generator {
     }
   }
 
-  /** A step came back with an error: the group is gone, or it refused the step and changed nothing. */
+  /** A step came back with an error: the group is gone, or it refused the step. */
   #crash({ step, plan, ledger }: Flight, error: CodedError): void {
     if (error.code === "worker_lost" || error.code === "deadline_exceeded") return this.#residence.lose(error);
+    // The worker does not know the sequence: then there is nothing to release.
+    if (plan === PROBE) return;
     this.#tally.refused(step, error);
-    this.#releasesRefused = plan.spans.length === 0;
+    // The fault may have been found after some were released or opened: each is released in a step of its own.
+    this.#doubtful.push(...step.release, ...step.open.map((open) => open.sequence));
     for (const { sequence } of plan.spans) {
       if (sequence.over) this.#roster.leave(sequence, ledger);
       else this.#fail(sequence, error);
@@ -275,17 +286,6 @@ export class Scheduler implements Generator {
     clearTimeout(this.#queueTimers.get(sequence));
     this.#queueTimers.delete(sequence);
   }
-}
-
-/** @throws {EngineError} `invalid_step` when the group answered something else than it was asked */
-function resultOf({ span }: PlannedSpan, result: SpanResult | undefined): SpanResult {
-  const drawn = (result?.token !== undefined) === (span.logits !== "none");
-  if (result !== undefined && result.sequence === span.sequence && drawn) return result;
-  const given = result === undefined ? "nothing" : `sequence ${result.sequence}, token ${result.token}`;
-  throw new EngineError(
-    "invalid_step",
-    `Cannot take the result of sequence ${span.sequence}: the group answered ${given} to logits ${span.logits}`,
-  );
 }
 
 function codedError(error: unknown): CodedError {

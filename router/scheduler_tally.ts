@@ -2,7 +2,7 @@
  * Counts what happens in the scheduler, and passes it on to an observer. Knows sequences and steps; decides nothing.
  */
 
-import type { Span, SpanResult, Step } from "../engine/span.ts";
+import type { Span, Step } from "../engine/span.ts";
 import type { GenerationOutcome, SchedulerObserver, SchedulerStats, StepReport } from "./scheduler_observer.ts";
 import type { Sequence } from "./sequence.ts";
 
@@ -38,10 +38,10 @@ export class SchedulerTally {
     this.#observer.onReplayed?.(sequence.request);
   }
 
-  span(span: Span, result: SpanResult): void {
-    // Many rows at once are prefill or its replay; a single decode row is counted by the token it gives.
-    if (result.token !== undefined) this.#counts.generated++;
-    if (span.kind === "prefill" || result.token === undefined) this.#counts.prefilled += span.tokens.length;
+  /** A span that was computed: each that asks for logits draws a token, and only decode rows are not prefill. */
+  span(span: Span): void {
+    if (span.logits !== "none") this.#counts.generated++;
+    if (span.kind === "prefill" || span.logits === "none") this.#counts.prefilled += span.tokens.length;
   }
 
   step(report: StepReport): void {

@@ -3,8 +3,9 @@
  * Knows positions, tokens and pages; knows nothing of other sequences or of the pool that the pages come from.
  */
 
+import { EngineError } from "../engine/errors.ts";
 import { PAGE_TOKENS, pagesFor } from "../engine/span.ts";
-import type { Open, SequenceId, Span, SpanResult } from "../engine/span.ts";
+import type { Open, SequenceId, Span, SpanResult, TokenLogprobs } from "../engine/span.ts";
 import { attentionAt, type AttentionPolicy, rowsReadAt } from "./attention_policy.ts";
 import type { RowKind } from "./cost_model.ts";
 import type { EventQueue } from "./event_queue.ts";
@@ -178,8 +179,12 @@ export class Sequence {
     return { ...base, kind: "decode", attention: kind === "sparse" ? "sparse" : "dense" };
   }
 
-  /** Takes in what a span of it gave; tells its reader. */
-  advance(span: Span, result: SpanResult): void {
+  /**
+   * Takes in what a span of it gave; tells its reader.
+   * @throws {EngineError} `invalid_step` when that is not what the span asked for
+   */
+  advance(span: Span, result: SpanResult | undefined): void {
+    checkAnswer(span, result);
     const { kind } = this.work();
     if (kind === "dense" || kind === "sparse") this.#countDecoded(kind);
     const end = span.from + span.tokens.length;
@@ -189,7 +194,7 @@ export class Sequence {
       const total = this.request.promptTokens.length;
       this.events.push({ kind: "prefill", total, cached: this.cachedTokens ?? 0, processed: end });
     }
-    if (result.token !== undefined) this.#append(result.token, result);
+    if (result?.token !== undefined) this.#append(result.token, result.logprobs);
   }
 
   /** Why it is over, if it is. */
@@ -221,13 +226,23 @@ export class Sequence {
     this.#rowsRead += rowsReadAt(this.#policy, this.model, this.#cached);
   }
 
-  #append(token: number, result: SpanResult): void {
+  #append(token: number, logprobs: TokenLogprobs | undefined): void {
     if (this.#length === this.#tokens.length) {
       const grown = new Uint32Array(2 * this.#length);
       grown.set(this.#tokens);
       this.#tokens = grown;
     }
     this.#tokens[this.#length++] = token;
-    this.events.push({ kind: "token", token, logprobs: result.logprobs });
+    this.events.push({ kind: "token", token, logprobs });
   }
+}
+
+function checkAnswer({ sequence, logits }: Span, result: SpanResult | undefined): void {
+  const drawn = result?.token !== undefined;
+  if (result?.sequence === sequence && drawn === (logits !== "none")) return;
+  const answer = result === undefined ? "nothing" : `sequence ${result.sequence} and token ${result.token}`;
+  throw new EngineError(
+    "invalid_step",
+    `Cannot take the result of sequence ${sequence}: the group answered ${answer} to logits ${logits}`,
+  );
 }

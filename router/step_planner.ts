@@ -36,6 +36,9 @@ export interface PlanLimits {
 const MIN_CHUNK = 16;
 const MAX_CHUNK = 2048;
 
+/** Sequences that a worker can hold at a time, paused ones included. */
+const MAX_OPEN = 256;
+
 /** What the planner looks at and changes. */
 export interface PlannerParts {
   readonly roster: Roster;
@@ -99,7 +102,8 @@ export class StepPlanner {
     const { roster, ledger, limits, onAdmitted } = this.#parts;
     if (roster.running.filter((other) => !other.paused).length >= limits.maxBatch) return false;
     // A page for each that runs: its next one should not cost the newcomer its place at once.
-    while (!ledger.canAdmit(sequence, roster.promised() + roster.running.length)) {
+    const fits = () => ledger.canAdmit(sequence, roster.promised() + roster.running.length);
+    while (roster.running.length >= MAX_OPEN || !fits()) {
       const sleeper = roster.running.findLast((other) => other.paused);
       if (sleeper === undefined) return false;
       this.#preempt(sleeper);

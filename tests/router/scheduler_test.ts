@@ -265,16 +265,28 @@ Deno.test("Generation.cancel() takes a request out of the queue", () =>
     assert.equal((await collect(first)).tokens.length, 5);
   }));
 
-Deno.test("Scheduler fails the sequences of a refused step and goes on with the others", () =>
-  withScheduler({ scheduler: { maxUnread: 3 } }, async (scheduler, group) => {
-    const paused = scheduler.generate(generationRequest({ maxTokens: 20 }));
-    await until(() => paused.usage().completionTokens > 1);
-    group.refuseNext(new EngineError("kv_exhausted", "Cannot take a page: none is free"));
-    assert.equal((await collect(scheduler.generate(generationRequest()))).code, "kv_exhausted");
+Deno.test("Scheduler fails the sequences of a refused step and goes on with the others", async (t) => {
+  for (const when of ["early", "late"] as const) {
+    await t.step(`refused ${when}`, () =>
+      withScheduler({ scheduler: { maxUnread: 3 } }, async (scheduler, group) => {
+        const paused = scheduler.generate(generationRequest({ maxTokens: 20 }));
+        await until(() => paused.usage().completionTokens > 1);
+        const other = scheduler.generate(generationRequest());
+        await until(() => other.usage().completionTokens > 1);
+        group.refuseNext(new EngineError("kv_exhausted", "Cannot take a page: none is free"), when);
+        // The refused step opens one sequence and releases the other.
+        other.cancel();
+        assert.equal((await collect(scheduler.generate(generationRequest()))).code, "kv_exhausted");
+        assert.equal((await collect(paused)).reason, "length");
+        await assertAlone(scheduler, generationRequest());
+      }));
+  }
+});
+
+Deno.test("Scheduler gives every error a code", () =>
+  withScheduler({}, async (scheduler, group) => {
     group.refuseNext(new Error("no code"));
-    assert.equal((await collect(scheduler.generate(generationRequest()))).code, "group_unavailable", "all have a code");
-    assert.equal((await collect(paused)).reason, "length");
-    await assertAlone(scheduler, generationRequest());
+    assert.equal((await collect(scheduler.generate(generationRequest()))).code, "group_unavailable");
   }));
 
 Deno.test("Scheduler refuses sparse attention for a model without a calibration, but serves auto", () =>

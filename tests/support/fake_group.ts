@@ -93,7 +93,8 @@ export class FakeGroup implements Group {
   #epoch = 1;
   #lastIndex = 0;
   #busy = false;
-  #refusal: Error | undefined;
+  #refusal: { readonly error: Error; readonly late: boolean } | undefined;
+  #refusals = 0;
   /** While set, steps wait for it. */
   #gate: Promise<void> | undefined;
   #ungate: (() => void) | undefined;
@@ -142,9 +143,9 @@ export class FakeGroup implements Group {
     this.#gate = undefined;
   }
 
-  /** The next step is refused. */
-  refuseNext(error: Error): void {
-    this.#refusal = error;
+  /** The next step is refused: before it changed anything, or late, when sequences were released and opened already. */
+  refuseNext(error: Error, when: "early" | "late" = "early"): void {
+    this.#refusal = { error, late: when === "late" };
   }
 
   /** The worker dies: everything it held is gone. */
@@ -175,13 +176,15 @@ export class FakeGroup implements Group {
   #apply(step: Step, traceparents: readonly string[]): StepResult {
     const refusal = this.#refusal;
     this.#refusal = undefined;
-    if (refusal !== undefined) throw refusal;
+    if (refusal !== undefined) this.#refusals++;
+    if (refusal?.late === false) throw refusal.error;
     this.#expect(step.index > this.#lastIndex, `step ${step.index} follows step ${this.#lastIndex}`);
     this.#expect(step.deadlineMs > 0, "the deadline is over");
     this.#expect(step.spans.length + step.release.length > 0, "the step does nothing");
     this.#lastIndex = step.index;
-    for (const id of step.release) this.#expect(this.#sequences.delete(id), `sequence ${id} is released, but not open`);
+    for (const id of step.release) this.#release(id, step);
     for (const open of step.open) this.#open(open, step);
+    if (refusal !== undefined) throw refusal.error;
     const named = new Set(step.spans.map((span) => span.sequence));
     this.#expect(named.size === step.spans.length, "a sequence has two spans in one step");
     const spans = step.spans.map((span) => this.#run(span));
@@ -189,6 +192,14 @@ export class FakeGroup implements Group {
     this.traceparents.push(traceparents);
     const totalMs = this.#stepMs(step);
     return { index: step.index, spans, timing: { encodeMs: 0, waitMs: totalMs, totalMs } };
+  }
+
+  /** After a refused step a scheduler may ask, in a step of its own, to release what may not be there. */
+  #release(id: SequenceId, step: Step): void {
+    if (this.#sequences.delete(id)) return;
+    const probes = this.#refusals > 0 && step.release.length === 1 && step.spans.length === 0;
+    if (probes) throw refused(`sequence ${id} is not open`);
+    this.#expect(probes, `sequence ${id} is released, but not open`);
   }
 
   #open(open: Open, step: Step): void {
