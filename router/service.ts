@@ -101,7 +101,7 @@ const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
  *   const model = await service.ready;
  *   const response = await fetch(`http://127.0.0.1:${service.address.port}/v1/completions`, {
  *     method: "POST",
- *     body: JSON.stringify({ model: model.id, prompt: "Once", max_tokens: 2 }),
+ *     body: JSON.stringify({ model: model.id, prompt: [10, 20, 30], max_tokens: 2 }),
  *   });
  *   const { usage } = await response.json();
  *   if (usage.completion_tokens !== 2) throw new Error("Expected two tokens");
