@@ -57,3 +57,67 @@ export const ATTENTION_CASES: readonly AttentionCase[] = [
     nmse: F32_SUMS,
   },
 ];
+
+/** Consecutive rows of one sequence, from a position on, each seeing itself and what lies before it (in the window). */
+export function spanRows(
+  { from, rows, window }: { readonly from: number; readonly rows: number; readonly window?: number | undefined },
+): TableRow[] {
+  return Array.from({ length: rows }, (_, i) => {
+    const kvLimit = from + i + 1;
+    return tableRow({ sequenceSlot: 1, kvLimit, kvFrom: window === undefined ? 0 : Math.max(0, kvLimit - window) });
+  });
+}
+
+/** Rows of prefill: one span each. */
+export const SPAN_CASES: readonly AttentionCase[] = [
+  { name: "no rows", shape: { heads: 4, kvHeads: 2, headDim: 64 }, rows: [], nmse: F32_SUMS },
+  { name: "one row, one position", shape: { heads: 4, kvHeads: 2, headDim: 64 }, rows: limits(1), nmse: F32_SUMS },
+  {
+    name: "rows that see nothing",
+    shape: { heads: 4, kvHeads: 2, headDim: 64 },
+    rows: limits(0, 0, 1),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "G = 2, a chunk behind others",
+    shape: { heads: 4, kvHeads: 2, headDim: 64 },
+    rows: spanRows({ from: 250, rows: 71 }),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "G = 1, headDim 16",
+    shape: { heads: 2, kvHeads: 2, headDim: 16 },
+    rows: spanRows({ from: 0, rows: 65 }),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "G = 4, headDim 32",
+    shape: { heads: 4, kvHeads: 1, headDim: 32 },
+    rows: spanRows({ from: 60, rows: 20 }),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "G = 4, headDim 128",
+    shape: { heads: 8, kvHeads: 2, headDim: 128 },
+    rows: spanRows({ from: 129, rows: 19 }),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "G = 7, headDim 128",
+    shape: { heads: 7, kvHeads: 1, headDim: 128 },
+    rows: spanRows({ from: 0, rows: 33 }),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "G = 2, headDim 24",
+    shape: { heads: 2, kvHeads: 1, headDim: 24 },
+    rows: spanRows({ from: 3, rows: 40 }),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "a sliding window",
+    shape: { heads: 4, kvHeads: 2, headDim: 16 },
+    rows: spanRows({ from: 30, rows: 90, window: 48 }),
+    nmse: F32_SUMS,
+  },
+];
