@@ -17,8 +17,14 @@ const MAX_STOP_CHARS = 1024;
 const MAX_LISTED_TOKENS = 1024;
 
 /** A list whose length is checked first, so that a million wrong elements are one complaint and not a million. */
-function list<Item extends z.ZodType>(item: Item, max: number) {
-  return z.array(z.unknown()).max(max).pipe(z.array(item));
+function list<Item extends z.ZodType>(item: Item, { min = 0, max }: { min?: number; max: number }) {
+  const { $schema: _, ...items }: Record<string, unknown> = z.toJSONSchema(item, {
+    io: "input",
+    unrepresentable: "any",
+  });
+  return z.array(z.unknown()).min(min).max(max).pipe(z.array(item))
+    // The generator of the document sees only the first half of a pipe.
+    .openapi({ items: items as Record<string, never> });
 }
 
 const tokenId = z.int().min(0).max(2 ** 32 - 1);
@@ -32,11 +38,11 @@ const logitBias = z.custom<Record<string, number>>((value) => {
       /^\d{1,9}$/.test(token) && typeof bias === "number" && bias >= -100 && bias <= 100
     );
 }, `expected an object of at most ${MAX_LISTED_TOKENS} token ids, each with a bias from -100 to 100`)
-  .openapi({ type: "object", additionalProperties: { type: "number", minimum: -100, maximum: 100 } });
+  .openapi({ type: ["object", "null"], additionalProperties: { type: "number", minimum: -100, maximum: 100 } });
 
 const stop = z.union([
   z.string().min(1).max(MAX_STOP_CHARS),
-  list(z.string().min(1).max(MAX_STOP_CHARS), MAX_STOPS),
+  list(z.string().min(1).max(MAX_STOP_CHARS), { max: MAX_STOPS }),
 ]);
 
 /** How decoded rows attend; the answer's `usage.attention` tells how they did. */
@@ -63,7 +69,7 @@ const generationFields = {
   seed: z.int().nullish(),
   n: z.int().min(1).max(MAX_CHOICES).nullish(),
   stop: stop.nullish(),
-  stop_token_ids: list(tokenId, MAX_LISTED_TOKENS).nullish(),
+  stop_token_ids: list(tokenId, { max: MAX_LISTED_TOKENS }).nullish(),
   include_stop_str_in_output: flag,
   min_tokens: z.int().min(0).nullish(),
   ignore_eos: flag,
@@ -77,16 +83,16 @@ const textPart = z.object({ type: z.literal("text"), text: z.string() });
 
 const message = z.object({
   role: z.enum(["developer", "system", "user", "assistant", "tool"]),
-  content: z.union([z.string(), list(textPart, MAX_MESSAGES)]).nullish(),
+  content: z.union([z.string(), list(textPart, { max: MAX_MESSAGES })]).nullish(),
   name: z.string().nullish(),
   tool_call_id: z.string().nullish(),
-  tool_calls: list(z.looseObject({}), 128).nullish(),
+  tool_calls: list(z.looseObject({}), { max: 128 }).nullish(),
 }).refine((value) => typeof value.content === "string" || value.content?.length || value.tool_calls?.length, {
   path: ["content"],
   message: "expected a string or text parts",
 }).openapi("Message");
 
-const messages = z.array(z.unknown()).min(1).max(MAX_MESSAGES).pipe(z.array(message));
+const messages = list(message, { min: 1, max: MAX_MESSAGES });
 
 const templateFields = {
   messages,
@@ -100,7 +106,7 @@ const refusedOnChat = {
   tools: z.array(z.unknown()).nullish(),
   functions: z.array(z.unknown()).nullish(),
   response_format: z.looseObject({ type: z.string() }).nullish(),
-  modalities: list(z.string(), 8).nullish(),
+  modalities: list(z.string(), { max: 8 }).nullish(),
   audio: z.unknown().optional(),
 } as const;
 
@@ -145,7 +151,8 @@ export const completionSchema = z.object({
   add_special_tokens: flag,
 }).openapi("CompletionRequest");
 
-const text = z.custom<string>((value) => typeof value === "string", "expected a string").openapi({ type: "string" });
+const text = z.custom<string>((value) => typeof value === "string", "expected a string")
+  .openapi({ type: ["string", "null"] });
 
 /** `POST /tokenize`: `prompt` or `messages` as in vLLM, `content` as in llama.cpp. */
 export const tokenizeSchema = z.object({
