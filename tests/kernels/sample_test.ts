@@ -82,6 +82,17 @@ Deno.test("sample() keeps all logits that are equal to the lowest one kept by to
   assert.deepEqual(new Set(await draw(repeat(row, 200), settings)), new Set([0, 2, 3, 4]));
 });
 
+Deno.test("sample() tells the logits of top_k apart by their last bits", async () => {
+  const [vocabulary, topK, draws] = [5000, 1500, 60];
+  // Neighbouring f32 numbers, scattered: 7 and 5000 have no common factor. They differ in their two lower digits.
+  const row = Float32Array.from({ length: vocabulary }, (_, i) => 1 + ((i * 7) % vocabulary) * 2 ** -23);
+  const lowest = Float32Array.from(row).sort().at(-topK) ?? NaN;
+  const settings = Array.from({ length: draws }, (_, i) => ({ temperature: 1, topK, seed: 5, outputIndex: i }));
+  const drawn = new Set(await draw(repeat(row, draws), settings));
+  for (const token of drawn) assert.ok(Number(row[token]) >= lowest, `token ${token} is not among the ${topK}`);
+  assert.ok(drawn.size > draws / 2, `only ${drawn.size} tokens were ever drawn`);
+});
+
 Deno.test("sample() draws in proportion to softmax (chi-squared, fixed seeds)", async () => {
   const [draws, temperature] = [4000, 0.8];
   const row = Float32Array.from([1, 0.5, 0, -0.5, -1, 2, 1.5]);
