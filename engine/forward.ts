@@ -4,6 +4,7 @@
  */
 
 import { attendRows, scratchShape } from "../kernels/attention.ts";
+import { attendSpan } from "../kernels/attention_tile.ts";
 import type { AttentionState } from "../kernels/kv_pages.ts";
 import { embed } from "../kernels/embed.ts";
 import { matmul } from "../kernels/matmul.ts";
@@ -163,6 +164,10 @@ function attention(model: Model, rows: Rows, { layer, weights, kv }: Layer): Att
   const role = model.roles?.[layer] ?? "dense";
   for (const run of batch.runs) {
     const range = { ...common, firstRow: run.first, rows: run.rows, longest: run.longest };
+    if (batch.product === "tiled") {
+      attendSpan(commands, range);
+      continue;
+    }
     const splits = scratchShape(shape, run);
     const state = {
       o: scratch.take("split outputs", "f32", splits.o),
