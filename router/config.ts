@@ -8,8 +8,7 @@ import { fileURLToPath } from "node:url";
 import { MIN_BUDGET } from "../engine/layer_plan.ts";
 import { PAGE_TOKENS } from "../engine/span.ts";
 import type { ModelSource } from "../workers/engine_host.ts";
-import type { Flags, FlagValues } from "./command_line.ts";
-import { RequestError } from "./errors.ts";
+import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
 import type { AttentionRequest } from "./generation.ts";
 
 /**
@@ -159,7 +158,7 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
 
 /**
  * Fills in what is left out and checks the rest.
- * @throws {RequestError} `invalid_request`, naming the field, its bounds and the value given
+ * @throws {UsageError}, naming the field, its bounds and the value given
  */
 export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
   const model = modelSource(config);
@@ -191,7 +190,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
 
 /**
  * What `--model` and `--random` mean together.
- * @throws {RequestError} `invalid_request` when both are given
+ * @throws {UsageError} when both are given
  */
 export function modelSource(choice: {
   readonly model?: string | undefined;
@@ -200,8 +199,7 @@ export function modelSource(choice: {
   const { model, random } = choice;
   if (random === undefined) return { directory: model ?? EMBEDDED_MODEL };
   if (model === undefined) return { random };
-  throw new RequestError(
-    "invalid_request",
+  throw new UsageError(
     `Cannot choose a model: either a directory or a random shape, given "${model}" and "${random}"`,
   );
 }
@@ -210,8 +208,7 @@ function checkBounds(numbers: { readonly [Name in keyof typeof BOUNDS]: number |
   for (const [name, { min, max }] of Object.entries(BOUNDS)) {
     const value = numbers[name as keyof typeof BOUNDS];
     if (value === undefined || (Number.isInteger(value) && value >= min && value <= max)) continue;
-    throw new RequestError(
-      "invalid_request",
+    throw new UsageError(
       `Cannot configure ${name}: must be an integer from ${min} to ${max}, given ${value}`,
     );
   }

@@ -23,17 +23,24 @@ export interface Terminal {
 const BAR_CELLS = 30;
 const CLEAR_LINE = "\r\x1b[K";
 
-interface Output {
+/** One of a process's two outputs. */
+export interface Output {
   isTerminal(): boolean;
+  /** @returns how many bytes were taken, maybe not all */
   writeSync(bytes: Uint8Array): number;
 }
 
 /** The process's own stdout and stderr. */
 export function processTerminal(): Terminal {
-  return new ProcessTerminal(Deno.stdout, Deno.stderr);
+  return terminalOn(Deno.stdout, Deno.stderr);
 }
 
-class ProcessTerminal implements Terminal {
+/** A terminal on two outputs; interactive only if both are. */
+export function terminalOn(out: Output, err: Output): Terminal {
+  return new OutputTerminal(out, err);
+}
+
+class OutputTerminal implements Terminal {
   readonly interactive: boolean;
   readonly #out: Output;
   readonly #err: Output;

@@ -51,6 +51,8 @@ Deno.test("serve prints a curl line that works, drains on SIGINT, exits with 0 a
     const [, url = "", body = ""] = await cli.printed(/curl -N (\S+) -H 'content-type: application\/json' -d '(.*)'\n/);
     const workers = await childrenOf(cli.pid);
     assert.equal(workers.length, 1);
+    const metrics = await (await fetch(new URL("/metrics", url))).text();
+    assert.match(metrics, /^tidepool_worker_up\{model_name="tiny",worker="0"\} 1$/m);
     // Random weights never end by themselves: still running when the signal comes.
     const request = { ...JSON.parse(body), "max_tokens": 40 };
     const headers = { "content-type": "application/json" };
@@ -88,7 +90,7 @@ Deno.test("serve ends at once on the second signal, and leaves no worker", async
   }
 });
 
-Deno.test("serve exits with 1 and says why when the model or the address is at fault", async () => {
+Deno.test("serve exits and says why when the model, the flags or the address are at fault", async () => {
   const missing = await runCli(["serve", "--port", "0", "--model", "/nonexistent"]);
   assert.equal(missing.code, 1);
   assert.match(missing.stderr, /^Cannot .*\/nonexistent.*\n$/);
@@ -104,6 +106,10 @@ Deno.test("serve exits with 1 and says why when the model or the address is at f
     assert.equal(corrupt.code, 1);
     assert.match(corrupt.stderr, /model\.safetensors/);
   });
+
+  const both = await runCli([...TINY, "--model", TIDE]);
+  assert.equal(both.code, 2);
+  assert.match(both.stderr, /^Cannot choose a model: .*\n$/);
 
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const taken = await runCli(["serve", "--random", "tiny", "--port", String(listener.addr.port)]);
