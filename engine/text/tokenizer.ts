@@ -12,7 +12,7 @@ import { type Spelling, spellingOf } from "./token_bytes.ts";
 
 /** How a text is encoded. */
 export interface EncodeOptions {
-  /** Adds what the tokenizer puts around a whole text, such as a first token. @default false */
+  /** Adds what the tokenizer puts around a whole text, and the first token that the model was trained with. @default false */
   readonly addSpecialTokens?: boolean;
 }
 
@@ -43,6 +43,8 @@ export class Tokenizer {
   /** Id → text of the tokens added to the vocabulary, special or not: they are spelled as plain text. */
   readonly #added: ReadonlyMap<number, string>;
   readonly #specialIds: ReadonlySet<number>;
+  /** What a whole text begins with, whether or not `tokenizer.json` says so; undefined: with itself. */
+  readonly #firstToken: number | undefined;
   readonly #bytes = new Map<number, Uint8Array<ArrayBuffer>>();
 
   /**
@@ -61,6 +63,7 @@ export class Tokenizer {
     const special = added.filter((token) => token.special);
     this.specialTokens = new Map(special.map(({ id, content }) => [content, id]));
     this.#specialIds = new Set(this.specialTokens.values());
+    this.#firstToken = this.specialTokens.get(firstTokenIn(config) ?? "");
     this.#encoder = newEncoder(file, config);
   }
 
@@ -85,8 +88,10 @@ export class Tokenizer {
   encode(text: string, { addSpecialTokens = false }: EncodeOptions = {}): Uint32Array<ArrayBuffer> {
     try {
       const { ids } = this.#encoder.encode(text, { add_special_tokens: addSpecialTokens });
+      const first = addSpecialTokens && ids[0] !== this.#firstToken ? this.#firstToken : undefined;
+      const whole = first === undefined ? ids : [first, ...ids];
       // The package gives undefined for what is not in the vocabulary, whatever its types say.
-      return Uint32Array.from(ids, (id: number | undefined) => {
+      return Uint32Array.from(whole, (id: number | undefined) => {
         if (id === undefined) throw new RangeError("a part of it is not in the vocabulary");
         return id;
       });
@@ -146,6 +151,18 @@ function readAdded(file: JsonObject): readonly AddedToken[] {
     if (content === undefined) throw token.invalid("content", "a string");
     return { id: token.integer("id", { min: 0, max: MAX_VOCABULARY - 1 }), content, special: token.flag("special") };
   });
+}
+
+/** Tokenizers of models that name a first token for other uses and leave it out unless told otherwise. */
+const WITHOUT_FIRST_TOKEN = ["GPT2Tokenizer", "Qwen2Tokenizer"];
+
+/** The text of the token that every whole text begins with. */
+function firstTokenIn(config: JsonObject): string | undefined {
+  const isDefault = !WITHOUT_FIRST_TOKEN.includes(config.string("tokenizer_class") ?? "");
+  const isAdded = config.value("add_bos_token") === undefined ? isDefault : config.flag("add_bos_token");
+  const name = config.value("bos_token");
+  if (!isAdded || name === undefined || name === null) return undefined;
+  return typeof name === "string" ? name : config.nested(name, "bos_token").string("content");
 }
 
 function highestId(file: JsonObject): number {

@@ -133,15 +133,17 @@ Deno.test("POST /tokenize and /detokenize speak vLLM and llama.cpp", async () =>
   const tokens = tokensOf(service.tokenizer, text);
   const ask = async (path: string, body: unknown) => await (await service.post(path, body)).json();
   assert.deepEqual(await ask("/tokenize", { prompt: text }), {
-    count: tokens.length,
+    count: 1 + tokens.length,
     max_model_len: CONTEXT_TOKENS,
-    tokens,
+    tokens: [0, ...tokens],
   });
+  assert.deepEqual((await ask("/tokenize", { prompt: text, add_special_tokens: false })).tokens, tokens);
   const strings = await ask("/tokenize", { prompt: "a b", return_token_strs: true });
-  assert.equal(strings.token_strs.join(""), "a b");
+  assert.equal(strings.token_strs.join(""), "<|bos|>a b");
   const chat = await ask("/tokenize", { messages: [{ role: "user", content: "Hi" }] });
   assert.equal(service.tokenizer.decode(chat.tokens), "<|bos|><|user|>\nHi<|end|>\n<|assistant|>\n");
   assert.deepEqual(await ask("/tokenize", { content: text }), { tokens });
+  assert.deepEqual(await ask("/tokenize", { content: text, add_special: true }), { tokens: [0, ...tokens] });
   const pieces = await ask("/tokenize", { content: text, with_pieces: true });
   const bytes = pieces.tokens.flatMap(({ piece }: { piece: string | number[] }) =>
     typeof piece === "string" ? [...new TextEncoder().encode(piece)] : piece

@@ -8,7 +8,8 @@ import { TestService, tokensOf } from "../support/test_service.ts";
 Deno.test("POST /v1/completions takes text, token ids, and several of either", async () => {
   using service = await TestService.open();
   const text = "Call me Ishmael";
-  const ids = tokensOf(service.tokenizer, text);
+  // A text begins as the model's texts did when it was trained; token ids are taken as they are.
+  const ids = [0, ...tokensOf(service.tokenizer, text)];
   for (const [prompt, choices] of [[text, 1], [ids, 1], [[text, text], 2], [[ids, ids, ids], 3]] as const) {
     const first = service.generator.requests.length;
     const body = await (await service.post("/v1/completions", { prompt })).json();
@@ -29,7 +30,7 @@ Deno.test("n answers to each prompt have indices in order, seeds of their own, a
   const { requests } = service.generator;
   assert.deepEqual(requests.map((request) => request.sampling.seed), [2 ** 32 - 1, 0, 2 ** 32 - 1, 0]);
   assert.equal(new Set(requests.map((request) => request.id)).size, 4);
-  assert.equal(body.usage.prompt_tokens, 2);
+  assert.equal(body.usage.prompt_tokens, 4);
   assert.equal(body.usage.completion_tokens, 4 * service.generator.script.tokens.length);
 });
 
@@ -84,7 +85,7 @@ Deno.test("when one of several answers fails, the others are cancelled", async (
 });
 
 const REFUSALS: readonly (readonly [Record<string, unknown>, string, RegExp])[] = [
-  [{ prompt: "" }, "prompt", /no tokens/],
+  [{ prompt: "", add_special_tokens: false }, "prompt", /no tokens/],
   [{ prompt: [] }, "prompt", /an array of 0 given/],
   [{ prompt: {} }, "prompt", /expected a string, an array of token ids/],
   [{ prompt: ["a", 1] }, "prompt", /expected a string/],
@@ -95,7 +96,7 @@ const REFUSALS: readonly (readonly [Record<string, unknown>, string, RegExp])[] 
   [{ echo: true, logprobs: 1 }, "echo", /log-probabilities of the prompt/],
   [{ logprobs: 6 }, "logprobs", /at most 5, 6 given/],
   [{ prompt: Array(100).fill("a"), n: 2 }, "n", /100 prompts × n 2 exceed 128/],
-  [{ max_tokens: 4096 }, "prompt", /1 prompt tokens and max_tokens 4096 exceed the context of 4096/],
+  [{ max_tokens: 4096 }, "prompt", /2 prompt tokens and max_tokens 4096 exceed the context of 4096/],
 ];
 
 Deno.test("a bad completion request is refused with the field, the bound and the value", async () => {

@@ -91,6 +91,25 @@ Deno.test("Tokenizer reads sentence pieces: ▁, byte tokens, and the space that
   assert.deepEqual([...tokenizer.encode("ab", { addSpecialTokens: true })].slice(0, 1), [1]);
 });
 
+Deno.test("Tokenizer.encode() begins a whole text with the model's first token, once, unless the model says not to", async () => {
+  const file = new JsonObject(await readFixture<Record<string, unknown>>("llama/tokenizer.json"), "tokenizer.json");
+  const idsUnder = (config: object) => {
+    const tokenizer = new Tokenizer(file, new JsonObject(config, "tokenizer_config.json"));
+    const plain = [...tokenizer.encode("ab")];
+    return [...tokenizer.encode("ab", { addSpecialTokens: true })].slice(0, -plain.length);
+  };
+  const bos = { "bos_token": "<|bos|>" };
+  assert.deepEqual(idsUnder(bos), [0]);
+  assert.deepEqual(idsUnder({ "bos_token": { content: "<|bos|>" } }), [0]);
+  for (const config of [{}, { "bos_token": null }, { ...bos, "add_bos_token": false }]) {
+    assert.deepEqual(idsUnder(config), []);
+  }
+  assert.deepEqual(idsUnder({ ...bos, "tokenizer_class": "GPT2Tokenizer" }), []);
+  assert.deepEqual(idsUnder({ ...bos, "tokenizer_class": "GPT2Tokenizer", "add_bos_token": true }), [0]);
+  const tide = await Tokenizer.load(TIDE);
+  assert.deepEqual([...tide.encode("<|bos|>Hello", { addSpecialTokens: true })], [0, ...tide.encode("Hello")]);
+});
+
 const FILE = "tokenizer.json";
 
 Deno.test("Tokenizer.load() names the file and what was expected", async () => {
