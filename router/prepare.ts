@@ -72,7 +72,7 @@ export function prepareChat(
     });
   }
   const asked = body.max_completion_tokens ?? body.max_tokens ?? undefined;
-  const prompt = chatPrompt(text, body);
+  const prompt = chatPrompt(text, body, context.vocabSize);
   return {
     ...common(text, body, context),
     prompts: [withRoom(prompt, { asked, fallback: Infinity, context, param: "messages" })],

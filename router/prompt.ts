@@ -21,7 +21,7 @@ type TemplateMessage = Record<string, unknown> & { readonly role: string; readon
  * @throws {RequestError} `invalid_request`, `unsupported` when the model has no template
  * @throws {EngineError} `invalid_text` when the template refuses the messages
  */
-export function chatPrompt(text: ModelText, body: TemplateBody): Prompt {
+export function chatPrompt(text: ModelText, body: TemplateBody, vocabSize: number): Prompt {
   if (text.template === undefined) {
     throw new RequestError("unsupported", "Cannot chat: the model has no chat template", { param: "messages" });
   }
@@ -39,7 +39,8 @@ export function chatPrompt(text: ModelText, body: TemplateBody): Prompt {
     continueFinalMessage: continues,
     kwargs: body.chat_template_kwargs ?? {},
   });
-  return { tokens: nonEmpty(text.tokenizer.encode(prompt), "messages"), echo: undefined };
+  const tokens = checked(text.tokenizer.encode(prompt), { vocabSize, param: "messages" });
+  return { tokens, echo: undefined };
 }
 
 /**
@@ -53,20 +54,24 @@ export function completionPrompts(text: ModelText, body: CompletionBody, vocabSi
   return prompts.map((one) => {
     if (typeof one === "string") {
       const tokens = text.tokenizer.encode(one, { addSpecialTokens });
-      return { tokens: nonEmpty(tokens, "prompt"), echo: body.echo ? one : undefined };
+      return { tokens: checked(tokens, { vocabSize, param: "prompt" }), echo: body.echo ? one : undefined };
     }
-    const tokens = tokensOf(one as readonly number[], { vocabSize, param: "prompt" });
-    return { tokens: nonEmpty(tokens, "prompt"), echo: body.echo ? text.tokenizer.decode(tokens) : undefined };
+    const tokens = checked(Uint32Array.from(one as readonly number[]), { vocabSize, param: "prompt" });
+    return { tokens, echo: body.echo ? text.tokenizer.decode(tokens) : undefined };
   });
 }
 
+/** What tokens are checked against, and the field to blame. */
+export interface TokenBounds {
+  /** Rows of the model's embedding: a GPU reads whatever lies behind them. */
+  readonly vocabSize: number;
+  readonly param: string;
+}
+
 /** @throws {RequestError} `invalid_request` for an id outside the vocabulary */
-export function tokensOf(
-  ids: readonly number[],
-  { vocabSize, param }: { readonly vocabSize: number; readonly param: string },
-): Uint32Array {
-  const outside = ids.find((id) => id >= vocabSize);
-  if (outside === undefined) return Uint32Array.from(ids);
+export function tokensWithin(tokens: Uint32Array, { vocabSize, param }: TokenBounds): Uint32Array {
+  const outside = tokens.find((id) => id >= vocabSize);
+  if (outside === undefined) return tokens;
   throw new RequestError(
     "invalid_request",
     `Cannot accept the request: ${param}: token ${outside} is outside the vocabulary of ${vocabSize}`,
@@ -74,10 +79,10 @@ export function tokensOf(
   );
 }
 
-function nonEmpty(tokens: Uint32Array, param: string): Uint32Array {
-  if (tokens.length > 0) return tokens;
-  throw new RequestError("invalid_request", `Cannot generate: ${param} gives no tokens, at least 1 expected`, {
-    param,
+function checked(tokens: Uint32Array, bounds: TokenBounds): Uint32Array {
+  if (tokens.length > 0) return tokensWithin(tokens, bounds);
+  throw new RequestError("invalid_request", `Cannot generate: ${bounds.param} gives no tokens, at least 1 expected`, {
+    param: bounds.param,
   });
 }
 

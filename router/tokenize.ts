@@ -6,7 +6,7 @@
 import { RequestError } from "./errors.ts";
 import type { ModelText } from "./model_text.ts";
 import { checkModel, type PrepareContext } from "./prepare.ts";
-import { chatPrompt, tokensOf } from "./prompt.ts";
+import { chatPrompt, tokensWithin } from "./prompt.ts";
 import { checkBody, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
 
 /** vLLM's shape for `prompt` and `messages`; llama.cpp's for `content`. */
@@ -45,7 +45,7 @@ export function tokenize(text: ModelText, value: Record<string, unknown>, contex
     };
   }
   const tokens = messages
-    ? chatPrompt(text, { ...body, messages }).tokens
+    ? chatPrompt(text, { ...body, messages }, context.vocabSize).tokens
     : text.tokenizer.encode(prompt ?? "", { addSpecialTokens: body.add_special_tokens ?? true });
   return {
     count: tokens.length,
@@ -59,7 +59,7 @@ export function tokenize(text: ModelText, value: Record<string, unknown>, contex
 export function detokenize(text: ModelText, value: Record<string, unknown>, context: PrepareContext): DetokenizeAnswer {
   const body = checkBody(detokenizeSchema, value);
   checkModel(body.model, context);
-  const content = text.tokenizer.decode(tokensOf(body.tokens, { ...context, param: "tokens" }));
+  const content = text.tokenizer.decode(tokensWithin(Uint32Array.from(body.tokens), { ...context, param: "tokens" }));
   return { prompt: content, content };
 }
 
