@@ -1,26 +1,102 @@
 /**
- * What the layer loop needs from whoever connects the slices of a group. Owned by the engine, which never learns how
- * many workers there are; a worker alone in its group uses `ALONE`, which does nothing.
+ * What the layer loop needs from whoever connects the slices of a group. Owned by the engine; a worker alone in its
+ * group uses `ALONE`, which does nothing. Implemented over peer links by `workers/`.
+ *
+ * All workers of a group pass the same points in the same order. Every method may reject with a coded error when a peer
+ * or the router does not answer in time: the step is lost then.
  */
 
 import type { AttentionState } from "../kernels/kv_pages.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { SequenceId } from "./span.ts";
 
-/** Where in a step an exchange happens; all workers of a group pass the same points in the same order. */
+/** Where in a step an exchange happens. */
 export interface ExchangePoint {
   readonly step: number;
+  /** Index of the batch within the step. */
+  readonly batch: number;
   readonly layer: number;
-  /** Rows of the batch. */
-  readonly rows: number;
 }
 
-/** Returns undefined when nothing had to be waited for, so that the loop need not yield. */
+/** Consecutive rows of a batch that one worker computes. */
+export interface RowRange {
+  readonly first: number;
+  readonly rows: number;
+  /** Index of the worker that owns the rows' page. */
+  readonly owner: number;
+}
+
+/** Attention states as the kernels leave them: this worker's slice only. */
+export interface PartialStates extends AttentionState {
+  /** Rows of the batch; o f32 [rows, heads, headDim], lse f32 [rows, heads], natural logarithm. */
+  readonly rows: number;
+  readonly heads: number;
+  readonly headDim: number;
+}
+
+/**
+ * One list of a select layer: a worker's best local candidates for one row and set, or the chosen ones of all.
+ * Positions are global and ascend.
+ */
+export interface PositionList {
+  readonly positions: Uint32Array;
+  /** Competition value of each; forced positions carry a huge finite one. Empty in answers. */
+  readonly values: Float32Array;
+}
+
+/** What a worker puts forward at a select layer, for all sparse rows of a batch. */
+export interface Candidates {
+  /** Whom the lists belong to: for each sparse row as many lists as it has sets. */
+  readonly rows: readonly {
+    readonly sequence: SequenceId;
+    readonly position: number;
+    /** Positions to choose per list. */
+    readonly budget: number;
+    readonly sets: number;
+  }[];
+  /** Row by row, set by set. */
+  readonly lists: readonly PositionList[];
+}
+
+/** Methods return undefined when nothing had to be waited for, so that the loop need not yield. */
 export interface Exchange {
   /**
-   * Replaces each state by the merge of all workers' states, in the order of their indices.
-   * @param state o f32 [rows, heads, headDim], lse f32 [rows, heads], natural logarithm
+   * Rows computed by their owners only: completes `q`, of which this worker has filled its own rows.
+   * @param q f32 [rows of the batch, heads · headDim]
    */
-  states(point: ExchangePoint, state: AttentionState): Promise<void> | undefined;
+  queries(
+    point: ExchangePoint,
+    ranges: readonly RowRange[],
+    q: { readonly tensor: Tensor; readonly rowBytes: number },
+  ): Promise<void> | undefined;
+  /**
+   * Merges this worker's states with those of the peers, in the order of their indices, into `merged`.
+   * @param ranges given: each owner gets the states of its rows alone, and `merged` holds this worker's own rows, one
+   * range behind the other; undefined: every worker gets every row
+   * @returns undefined when the states are whole already: `merged` was not written then
+   */
+  states(
+    point: ExchangePoint,
+    ranges: readonly RowRange[] | undefined,
+    states: { readonly own: PartialStates; readonly merged: AttentionState },
+  ): Promise<void> | undefined;
+  /** Puts candidates forward and returns the chosen positions, list by list; undefined: the worker's own are the chosen ones. */
+  select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> | undefined;
+  /**
+   * Rows whose logits somebody wants end on the lead worker: completes them there, `rows` f32 [count, hidden].
+   * @param owners worker that has computed each of the rows
+   */
+  gatherOnLead(
+    point: ExchangePoint,
+    owners: readonly number[],
+    rows: { readonly tensor: Tensor; readonly rowBytes: number },
+  ): Promise<void> | undefined;
 }
 
 /** The exchange of a group of one: every state is already whole. */
-export const ALONE: Exchange = { states: () => undefined };
+export const ALONE: Exchange = {
+  queries: () => undefined,
+  states: () => undefined,
+  select: () => undefined,
+  gatherOnLead: () => undefined,
+};
