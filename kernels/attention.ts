@@ -22,7 +22,10 @@ export interface ScoreOutput {
 
 /** The local rows that each row of a call reads. */
 export interface Selection {
-  /** u32 `[rows of the call, sets, stride]`: local rows, ascending; the first min(selected, kvLimit) of each set count. */
+  /**
+   * u32 `[rows of the call, sets, stride]`: local rows, ascending; the first min(selected, kvLimit) of each set count.
+   * A set with fewer is padded with `NO_POSITION`.
+   */
   readonly positions: Tensor;
   /** Sets a row has room for. */
   readonly sets: number;
@@ -30,6 +33,9 @@ export interface Selection {
   /** All set shapes that occur among the rows of the call. */
   readonly shapes: readonly SetShape[];
 }
+
+/** Fills up a set: no row lies there. */
+export const NO_POSITION = 0xffffffff;
 
 /** What `attendRows` reads and writes. */
 export interface AttendRows extends PagedKv {

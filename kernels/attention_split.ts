@@ -175,9 +175,10 @@ function scoresWgsl(plan: Plan): string {
   const sums = each.map((u) => heads.map((g) => `var s${u}_${g} = 0.0;`).join(" ")).join("\n    ");
   const rowOf = (u: number) => /* wgsl */ `
     let index${u} = min(turn + ${u * teams}u + team, end - 1u);
-    let local${u} = ${gathered ? `min(selection[selectionAt + index${u}], entry.kvLimit - 1u)` : `index${u}`};
+    let picked${u} = ${gathered ? `selection[selectionAt + index${u}]` : `index${u}`};
+    let local${u} = min(picked${u}, entry.kvLimit - 1u);
     let at${u} = kvAddress(entry.sequenceSlot, local${u}, kvHead);
-    let seen${u} = turn + ${u * teams}u + team < end && local${u} >= entry.kvFrom;
+    let seen${u} = turn + ${u * teams}u + team < end && picked${u} >= entry.kvFrom && picked${u} < entry.kvLimit;
     if (lane == 0u) { rowAt[turn - start + ${u * teams}u + team] = at${u}; }`;
   return /* wgsl */ `
   let team = thread / ${lanes}u;
@@ -223,12 +224,8 @@ function meetWgsl(plan: Plan): string {
       let four = meeting[i];
       let index = turn + i % ${turnRows}u;
       let head = i / ${turnRows}u;
-      ${
-    plan.gathered
-      ? `let local = min(selection[selectionAt + min(index, end - 1u)], entry.kvLimit - 1u);`
-      : "let local = index;"
-  }
-      let seen = index < end && local >= entry.kvFrom;
+      ${plan.gathered ? `let local = selection[selectionAt + min(index, end - 1u)];` : "let local = index;"}
+      let seen = index < end && local >= entry.kvFrom && local < entry.kvLimit;
       let slot = index - start;
       weights[head * ${SPLIT_ROWS / 4}u + slot / 4u][slot % 4u] = select(${EMPTY_LSE}f, ${sum}, seen);
       ${plan.scores ? `if (seen) { ${writeScore(plan, "head", "local", sum)} }` : ""}

@@ -5,7 +5,7 @@
 
 import { EMPTY_LSE, type HeadShape } from "./kv_pages.ts";
 import type { Commands, KernelSpec } from "./pipeline.ts";
-import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE, SINK_POSITIONS } from "./row_table.ts";
+import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
 
 /** What `poolScores` reads and writes. */
@@ -94,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   if (first >= ${heads}u) { return; }
   let to = (row * params.sets + slot) * params.stride + localRow;
-  let forced = pooled && (localRow < ${SINK_POSITIONS}u || localRow + entry.recent >= entry.kvLimit);
+  let forced = pooled && (localRow < entry.sinks || localRow + entry.recent >= entry.kvLimit);
   if (localRow < entry.kvFrom) {
     values[to] = ${HIDDEN_VALUE}f;
   } else if (forced) {

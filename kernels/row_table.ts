@@ -8,9 +8,6 @@
 /** Words of one row. */
 export const ROW_WORDS = 8;
 
-/** Positions at the very beginning that every pooled selection holds. */
-export const SINK_POSITIONS = 4;
-
 /** Which heads share a set of selected positions. */
 export type SetShape = "kv_head" | "query_head" | "all_heads";
 
@@ -24,8 +21,8 @@ const APPEND_NOWHERE = 0xffffffff;
 export interface TableRow {
   /** Row of the page table. */
   readonly sequenceSlot: number;
-  /** Global position. */
-  readonly position: number;
+  /** First local rows that are always selected. */
+  readonly sinks: number;
   /** First visible local row: 0, or the start of the sliding window. */
   readonly kvFrom: number;
   /** End of the visible local rows: [kvFrom, kvLimit). */
@@ -35,7 +32,7 @@ export interface TableRow {
   /** Budget of positions of a sparse row, which reads min(selected, kvLimit) of them; 0 for a dense row. */
   readonly selected: number;
   readonly setShape: SetShape;
-  /** Newest positions that are always selected, the current one included. */
+  /** Last visible local rows that are always selected. */
   readonly recent: number;
 }
 
@@ -43,7 +40,7 @@ export interface TableRow {
 export function writeTableRow(table: Uint32Array, index: number, row: TableRow): void {
   table.set([
     row.sequenceSlot,
-    row.position,
+    row.sinks,
     row.kvFrom,
     row.kvLimit,
     row.appendRow ?? APPEND_NOWHERE,
@@ -63,7 +60,7 @@ export function setsOf(shape: SetShape, heads: { readonly heads: number; readonl
 export const ROW_TABLE_WGSL = /* wgsl */ `
 const APPEND_NOWHERE = ${APPEND_NOWHERE}u;
 struct Row {
-  sequenceSlot: u32, position: u32, kvFrom: u32, kvLimit: u32,
+  sequenceSlot: u32, sinks: u32, kvFrom: u32, kvLimit: u32,
   appendRow: u32, selected: u32, setShape: u32, recent: u32,
 }
 fn readRow(index: u32) -> Row {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { type AttendRows, attendRows, scratchShape, type Tuning } from "../../kernels/attention.ts";
+import { type AttendRows, attendRows, NO_POSITION, scratchShape, type Tuning } from "../../kernels/attention.ts";
 import type { HeadShape } from "../../kernels/kv_pages.ts";
 import { type SetShape, setsOf, type TableRow } from "../../kernels/row_table.ts";
 import { attend, scoresOf } from "../reference/attention.ts";
@@ -82,6 +82,21 @@ Deno.test("attendRows() over a selection of everything is near the dense result"
   const gathered = await run(call, { selected });
   const dense = await run(call, {});
   assertClose(gathered.o, dense.o, { nmse: 1e-12 });
+});
+
+Deno.test("attendRows() skips the padding of sets of unlike length, down to none", async () => {
+  const rows = [tableRow({ kvLimit: 700, selected: 300 }), tableRow({ kvLimit: 40, selected: 300 })];
+  const call = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, rows);
+  const selected = select(call, ["kv_head"]);
+  const { stride } = selected;
+  // Row 0: 17 positions in the first set, none in the second; row 1: all 40, and 1.
+  for (const [set, kept] of [17, 0, 40, 1].entries()) {
+    selected.positions.fill(NO_POSITION, set * stride + kept, (set + 1) * stride);
+  }
+  const { o, lse } = await run(call, { selected, longest: 300 });
+  const expected = reference(call, selected);
+  assertClose(o, expected.o, { nmse: F32_SUMS });
+  assertClose(lse, expected.lse, { nmse: F32_SUMS });
 });
 
 Deno.test("attendRows() refuses scratch that cannot hold one row", () => {
@@ -211,7 +226,7 @@ function reference({ shape, rows, kv, q, longest }: Call, selected?: Selected) {
 
 function visibleRows({ kvFrom, kvLimit }: TableRow, set: Uint32Array | undefined): number[] {
   const all = set === undefined ? Array.from({ length: kvLimit }, (_, i) => i) : [...set];
-  return all.filter((local) => local >= kvFrom);
+  return all.filter((local) => local >= kvFrom && local < kvLimit);
 }
 
 interface SetQuery {

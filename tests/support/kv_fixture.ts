@@ -56,7 +56,7 @@ export function kvFixture(
 export function tableRow(row: Partial<TableRow> & Pick<TableRow, "kvLimit">): TableRow {
   return {
     sequenceSlot: 0,
-    position: Math.max(0, row.kvLimit - 1),
+    sinks: 4,
     kvFrom: 0,
     appendRow: undefined,
     selected: 0,
