@@ -73,12 +73,14 @@ export interface Exchange {
    * Merges this worker's states with those of the peers, in the order of their indices, into `merged`.
    * @param ranges given: each owner gets the states of its rows alone, and `merged` holds this worker's own rows, one
    * range behind the other; undefined: every worker gets every row
+   * @param states.holders which workers hold any row that these states are over; the others send nothing, and nobody
+   * waits for them: their states are empty. All workers pass the same
    * @returns undefined when the states are whole already: `merged` was not written then
    */
   states(
     point: ExchangePoint,
     ranges: readonly RowRange[] | undefined,
-    states: { readonly own: PartialStates; readonly merged: AttentionState },
+    states: { readonly own: PartialStates; readonly merged: AttentionState; readonly holders: readonly boolean[] },
   ): Promise<void> | undefined;
   /** Puts candidates forward and returns the chosen positions, list by list; undefined: the worker's own are the chosen ones. */
   select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> | undefined;
