@@ -36,6 +36,22 @@ Deno.test("Scheduler rebuilds a running request on a new group, and goes on toke
     assert.equal(scheduler.stats().replays, 1);
   }));
 
+Deno.test("Scheduler does not run on a lost worker although the group still calls itself ready", () =>
+  withScheduler({}, async (scheduler, group) => {
+    let stepsAtLoss = 0;
+    const { tokens } = await collect(scheduler.generate(LONG), (count) => {
+      if (count !== 20) return;
+      stepsAtLoss = group.steps.length;
+      group.loseStep();
+      setTimeout(() => {
+        assert.equal(group.steps.length, stepsAtLoss, "no step ran before the new worker was there");
+        group.recover();
+      }, 10);
+    });
+    assert.deepEqual(tokens, runAlone(LONG).tokens);
+    assert.equal(scheduler.stats().replays, 1);
+  }));
+
 Deno.test("Scheduler notices that the group broke while no step ran", () =>
   withScheduler({ maxUnread: 4 }, async (scheduler, group) => {
     await collect(scheduler.generate(LONG));

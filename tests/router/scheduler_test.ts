@@ -249,9 +249,10 @@ Deno.test("Generation.cancel() frees pages while idle and while a step runs, and
         group.resume();
       }, 5);
     });
-    const { reason, code } = await outcome;
+    const { tokens, reason, code } = await outcome;
     assert.deepEqual([reason, code], [undefined, undefined], "it just ends");
     await until(() => group.open === 0);
+    assert.ok(group.steps.length < tokens.length + 5, "it was not computed any further");
     assert.deepEqual(group.steps.at(-1)?.spans, [], "a step of its own carried the release");
     assert.equal(scheduler.stats().running, 0);
   }));
@@ -282,6 +283,21 @@ Deno.test("Scheduler fails the sequences of a refused step and goes on with the 
       }));
   }
 });
+
+Deno.test("Scheduler ends everyone when the group answers nonsense, and serves the next", () =>
+  withScheduler({}, async (scheduler, group) => {
+    const run = group.run.bind(group);
+    group.run = async (...step) => {
+      group.run = run;
+      const result = await run(...step);
+      quitter.cancel();
+      return { ...result, spans: [] };
+    };
+    const quitter = scheduler.generate(generationRequest());
+    assert.equal((await collect(scheduler.generate(generationRequest()))).code, "invalid_step");
+    assert.deepEqual([scheduler.stats().running, scheduler.stats().pages.used], [0, 0]);
+    await assertAlone(scheduler, generationRequest());
+  }));
 
 Deno.test("Scheduler gives every error a code", () =>
   withScheduler({}, async (scheduler, group) => {
