@@ -14,7 +14,24 @@ const BINS = 2048;
  * Needs what `eachLogit` needs.
  */
 export function logitThreshold(threads: number): string {
-  const own = BINS / threads;
+  return `
+    ${declarations(threads)}
+    ${countDigits(threads)}
+    ${findDigit(threads)}
+    fn threshold(row: Row, t: u32, goal: u32) -> u32 {
+      count_digits(row, t, vec2<u32>(0u, 0u), vec2<u32>(21u, 2047u));
+      let high = find_digit(t, goal);
+      let high_key = high.x << 21u;
+      count_digits(row, t, vec2<u32>(high_key, 0xffe00000u), vec2<u32>(10u, 2047u));
+      let middle = find_digit(t, goal - high.y);
+      let middle_key = high_key | (middle.x << 10u);
+      count_digits(row, t, vec2<u32>(middle_key, 0xfffffc00u), vec2<u32>(0u, 1023u));
+      let low = find_digit(t, goal - high.y - middle.y);
+      return middle_key | low.x;
+    }`;
+}
+
+function declarations(threads: number): string {
   return `
     /** A row of logits as the filters see it. */
     struct Row {
@@ -38,10 +55,15 @@ export function logitThreshold(threads: number): string {
     fn amount_of(row: Row, logit: f32) -> u32 {
       if (row.mass_scale == 0.0) { return 1u; }
       return u32(exp((logit - row.top) * row.inverse_temperature) * row.mass_scale + 0.5);
-    }
+    }`;
+}
+
+/** The histogram of a digit, over the logits whose higher digits are those of the prefix. */
+function countDigits(threads: number): string {
+  return `
     fn count_digits(row: Row, t: u32, prefix: vec2<u32>, digit: vec2<u32>) {
       let first = row.first;
-      ${unroll(own, (i) => `atomicStore(&bins[t + ${i * threads}u], 0u);`)}
+      ${unroll(BINS / threads, (i) => `atomicStore(&bins[t + ${i * threads}u], 0u);`)}
       workgroupBarrier();
       ${
     eachLogit(threads, (logit) =>
@@ -51,8 +73,13 @@ export function logitThreshold(threads: number): string {
          }`)
   }
       workgroupBarrier();
-    }
-    /** Digits from the highest down: each thread owns ${own}, a scan tells what lies above them. */
+    }`;
+}
+
+/** Digits from the highest down: each thread owns some, and a scan tells it what lies above them. */
+function findDigit(threads: number): string {
+  const own = BINS / threads;
+  return `
     fn find_digit(t: u32, goal: u32) -> vec2<u32> {
       let highest_own = ${BINS - 1}u - t * ${own}u;
       ${unroll(own, (i) => `let amount${i} = atomicLoad(&bins[highest_own - ${i}u]);`)}
@@ -69,17 +96,6 @@ export function logitThreshold(threads: number): string {
       above += amount${i};`)
   }
       return workgroupUniformLoad(&found);
-    }
-    fn threshold(row: Row, t: u32, goal: u32) -> u32 {
-      count_digits(row, t, vec2<u32>(0u, 0u), vec2<u32>(21u, 2047u));
-      let high = find_digit(t, goal);
-      let high_key = high.x << 21u;
-      count_digits(row, t, vec2<u32>(high_key, 0xffe00000u), vec2<u32>(10u, 2047u));
-      let middle = find_digit(t, goal - high.y);
-      let middle_key = high_key | (middle.x << 10u);
-      count_digits(row, t, vec2<u32>(middle_key, 0xfffffc00u), vec2<u32>(0u, 1023u));
-      let low = find_digit(t, goal - high.y - middle.y);
-      return middle_key | low.x;
     }`;
 }
 

@@ -42,8 +42,6 @@ export function teamProduct(tile: TeamTile): KernelSpec {
   const { dtype, accumulate, threads, outputs, inputs } = tile;
   const each = (piece: (input: number, output: number) => string) =>
     unroll(inputs, (m) => unroll(outputs, (n) => piece(m, n)));
-  const quads = inputs * outputs / 4;
-  const sum = (index: number) => `sum${Math.floor(index / outputs)}_${index % outputs}`;
   return {
     bindings: [reads("w", weightType(dtype)), reads("x", "array<vec4<f32>>"), writes("y", "array<f32>")],
     params: [
@@ -55,7 +53,7 @@ export function teamProduct(tile: TeamTile): KernelSpec {
       ["eights", "u32"],
     ],
     source: `
-      var<workgroup> parts: array<vec4<f32>, ${quads * threads}>;
+      var<workgroup> parts: array<vec4<f32>, ${threads * inputs * outputs / 4}>;
 
       @compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
         let first_n = (${GROUP_INDEX}) * ${outputs}u;
@@ -65,17 +63,7 @@ export function teamProduct(tile: TeamTile): KernelSpec {
         ${each((m, n) => `var sum${m}_${n} = 0.0;`)}
         var k = t;
         ${walk(tile)}
-        ${
-      unroll(quads, (q) =>
-        `parts[${q * threads}u + t] = vec4<f32>(${
-          [0, 1, 2, 3].map((c) => sum(4 * q + c)).join(", ")
-        });`)
-    }
-        ${
-      halvings(threads, (half) =>
-        unroll(quads, (q) =>
-          `parts[${q * threads}u + t] += parts[${q * threads + half}u + t];`))
-    }
+        ${addThreads(tile)}
         workgroupBarrier();
         if (t < ${inputs * outputs}u) {
           let m = params.first_input + t / ${outputs}u;
@@ -87,6 +75,16 @@ export function teamProduct(tile: TeamTile): KernelSpec {
         }
       }`,
   };
+}
+
+/** The tree that adds the threads' sums, four results to a vec4. */
+function addThreads({ threads, outputs, inputs }: TeamTile): string {
+  const quads = inputs * outputs / 4;
+  const sum = (index: number) => `sum${Math.floor(index / outputs)}_${index % outputs}`;
+  const four = (quad: number) => [0, 1, 2, 3].map((c) => sum(4 * quad + c)).join(", ");
+  const part = (quad: number, ahead: number) => `parts[${quad * threads + ahead}u + t]`;
+  return `${unroll(quads, (q) => `${part(q, 0)} = vec4<f32>(${four(q)});`)}
+        ${halvings(threads, (half) => unroll(quads, (q) => `${part(q, 0)} += ${part(q, half)};`))}`;
 }
 
 /** The walk over k. Two groups a round keep twice the loads in flight; with many inputs the arithmetic hides them anyway. */

@@ -39,6 +39,8 @@ export type AnswerPiece =
     readonly usage: GenerationUsage;
   };
 
+type TokenEvent = Extract<GenerationEvent, { kind: "token" }>;
+
 /** How an answer is read. */
 export interface AnswerOptions {
   readonly tokenizer: Tokenizer;
@@ -56,48 +58,80 @@ export interface AnswerOptions {
  * @throws {CodedError} what the generation throws
  */
 export async function* readAnswer(generation: Generation, options: AnswerOptions): AsyncGenerator<AnswerPiece> {
-  const { tokenizer, stopTokens, listedStopTokens, skipSpecialTokens } = options;
-  const detokenizer = new Detokenizer(tokenizer, { skipSpecialTokens });
-  const stops = new StopStrings(options.stopStrings, { includeStop: options.includeStopString });
-  let tokens = 0;
-  let offset = 0;
-  let stopReason: number | undefined;
+  const writer = new AnswerWriter(options);
   for await (const event of generation) {
     if (event.kind === "prefill") {
       yield event;
     } else if (event.kind === "finished") {
-      const rest = stops.push(detokenizer.flush());
-      const text = rest.text + stops.flush();
-      const reason = rest.stopped === undefined ? event.reason : "stop";
-      yield { kind: "end", text, reason, stopReason: rest.stopped ?? stopReason, usage: event.usage };
+      yield writer.finish(event);
       return;
-    } else if (stopTokens.includes(event.token)) {
-      tokens++;
-      stopReason = listedStopTokens.includes(event.token) ? event.token : undefined;
-      yield { kind: "text", text: "", scored: undefined };
     } else {
-      tokens++;
-      const scored = scoredToken(tokenizer, event, offset);
-      const decoded = detokenizer.push(event.token);
-      offset += decoded.length;
-      const { text, stopped } = stops.push(decoded);
+      const { piece, stopped } = writer.take(event);
       if (stopped === undefined) {
-        yield { kind: "text", text, scored };
+        yield piece;
         continue;
       }
       // The scheduler may have drawn further tokens, which nobody will see.
-      const usage = { ...generation.usage(), completionTokens: tokens };
+      const usage = { ...generation.usage(), completionTokens: writer.tokens };
       generation.cancel();
-      yield { kind: "text", text, scored };
+      yield piece;
       yield { kind: "end", text: "", reason: "stop", stopReason: stopped, usage };
       return;
     }
   }
 }
 
+/** Turns the tokens of one answer into its text. */
+class AnswerWriter {
+  readonly #options: AnswerOptions;
+  readonly #detokenizer: Detokenizer;
+  readonly #stops: StopStrings;
+  #tokens = 0;
+  #offset = 0;
+  #stopReason: number | undefined;
+
+  constructor(options: AnswerOptions) {
+    this.#options = options;
+    this.#detokenizer = new Detokenizer(options.tokenizer, { skipSpecialTokens: options.skipSpecialTokens });
+    this.#stops = new StopStrings(options.stopStrings, { includeStop: options.includeStopString });
+  }
+
+  /** Tokens taken so far. */
+  get tokens(): number {
+    return this.#tokens;
+  }
+
+  /** What a token adds, and the stop string it completed. */
+  take(event: TokenEvent): { readonly piece: AnswerPiece; readonly stopped: string | undefined } {
+    const { tokenizer, stopTokens, listedStopTokens } = this.#options;
+    this.#tokens++;
+    if (stopTokens.includes(event.token)) {
+      if (listedStopTokens.includes(event.token)) this.#stopReason = event.token;
+      return { piece: { kind: "text", text: "", scored: undefined }, stopped: undefined };
+    }
+    const scored = scoredToken(tokenizer, event, this.#offset);
+    const decoded = this.#detokenizer.push(event.token);
+    this.#offset += decoded.length;
+    const { text, stopped } = this.#stops.push(decoded);
+    return { piece: { kind: "text", text, scored }, stopped };
+  }
+
+  /** The end, with what was held back. */
+  finish({ reason, usage }: Extract<GenerationEvent, { kind: "finished" }>): AnswerPiece {
+    const { text, stopped } = this.#stops.push(this.#detokenizer.flush());
+    return {
+      kind: "end",
+      text: text + this.#stops.flush(),
+      reason: stopped === undefined ? reason : "stop",
+      stopReason: stopped ?? this.#stopReason,
+      usage,
+    };
+  }
+}
+
 function scoredToken(
   tokenizer: Tokenizer,
-  { token, logprobs }: Extract<GenerationEvent, { kind: "token" }>,
+  { token, logprobs }: TokenEvent,
   offset: number,
 ): ScoredToken | undefined {
   if (logprobs === undefined) return undefined;

@@ -94,12 +94,16 @@ export async function readJob<Kind extends keyof TextResults>(
   }
 }
 
-/** @throws {RequestError} `draining`, `loading` */
+/** @throws {RequestError} `draining`, `loading`, `group_unavailable` */
 export function servedModel({ state, model }: ServingDeps): ModelFacts {
-  if (state().draining) throw new RequestError("draining", "Cannot take the request: the service is stopping");
+  const { draining, group } = state();
+  if (draining) throw new RequestError("draining", "Cannot take the request: the service is stopping");
   const facts = model();
-  if (facts === undefined) throw new RequestError("loading", "Cannot take the request: the model is still loading");
-  return facts;
+  if (facts !== undefined) return facts;
+  if (group.kind === "loading") {
+    throw new RequestError("loading", "Cannot take the request: the model is still loading");
+  }
+  throw new RequestError("group_unavailable", "Cannot take the request: the workers are not all there");
 }
 
 /** Tokens one sequence can have: as many as the model was made for, and the KV slice holds. */

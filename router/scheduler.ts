@@ -152,6 +152,8 @@ export class Scheduler implements Generator {
       // Our own mistake: nobody may wait for an answer that will not come.
       this.#flight = undefined;
       this.#failAll(codedError(error));
+      // Who was cancelled while that step ran was to leave with its result.
+      for (const sequence of [...this.#roster.running]) this.#roster.leave(sequence, this.#residence.ledger);
     } finally {
       this.#looping = false;
     }

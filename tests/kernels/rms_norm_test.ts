@@ -11,7 +11,13 @@ const fixture = gpuFixture();
 /** A sum of squares, a root and two products in f32: relative errors of a few 2⁻²⁴, squared. */
 const NMSE = 1e-13;
 
-for (const [rows, cols, size] of [[0, 64, 1], [1, 4, 1], [5, 12, 100], [300, 128, 1], [7, 260, 1e-3], [3, 4096, 30]]) {
+for (
+  const [rows, cols, size] of [[0, 64, 1], [1, 4, 1], [5, 12, 100], [300, 128, 1], [7, 260, 1e-3], [3, 4096, 30], [
+    70001,
+    4,
+    1,
+  ]]
+) {
   Deno.test(`rmsNorm() equals plain loops, [${rows}, ${cols}] of size ${size}`, async () => {
     const [count, width] = [Number(rows), Number(cols)];
     const random = new Random(width);

@@ -113,9 +113,12 @@ Deno.test("/health lives while /ready tells why not", async () => {
   }
 });
 
-Deno.test("requests while loading or draining are 503, and the last closes its connection", async () => {
+Deno.test("requests while broken, loading or draining are 503, and the last closes its connection", async () => {
   using service = await TestService.open();
   service.model = undefined;
+  service.state = { ...service.state, group: { kind: "broken", reason: "worker 0 died" } };
+  assert.equal((await (await service.chat()).json()).error.code, "group_unavailable");
+  service.state = { ...service.state, group: { kind: "loading", progress: 0 } };
   const loading = await service.chat();
   assert.equal(loading.status, 503);
   assert.equal((await loading.json()).error.code, "loading");

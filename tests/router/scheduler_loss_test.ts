@@ -1,27 +1,10 @@
 /** What happens to requests when the group under them breaks: once they go on as if nothing had been, and never hang. */
 
 import assert from "node:assert/strict";
-import { Scheduler } from "../../router/scheduler.ts";
-import type { SchedulerOptions } from "../../router/scheduler_options.ts";
-import { FakeGroup, runAlone } from "../support/fake_group.ts";
+import { runAlone } from "../support/fake_group.ts";
 import { collect, generationRequest, promptOf } from "../support/generation_request.ts";
 import { until } from "../support/until.ts";
-
-async function withScheduler(
-  options: SchedulerOptions,
-  test: (scheduler: Scheduler, group: FakeGroup) => Promise<void>,
-): Promise<void> {
-  const group = new FakeGroup();
-  const scheduler = new Scheduler(group, options);
-  try {
-    await test(scheduler, group);
-    scheduler.check();
-    assert.equal(scheduler.stats().pages.used, 0);
-    assert.deepEqual(group.complaints, []);
-  } finally {
-    await Promise.all([scheduler.close(), group.close()]);
-  }
-}
+import { withScheduler } from "../support/with_scheduler.ts";
 
 const LONG = generationRequest({ promptTokens: promptOf(150), maxTokens: 60 });
 
@@ -36,8 +19,24 @@ Deno.test("Scheduler rebuilds a running request on a new group, and goes on toke
     assert.equal(scheduler.stats().replays, 1);
   }));
 
+Deno.test("Scheduler does not run on a lost worker although the group still calls itself ready", () =>
+  withScheduler({}, async (scheduler, group) => {
+    let stepsAtLoss = 0;
+    const { tokens } = await collect(scheduler.generate(LONG), (count) => {
+      if (count !== 20) return;
+      stepsAtLoss = group.steps.length;
+      group.loseStep();
+      setTimeout(() => {
+        assert.equal(group.steps.length, stepsAtLoss, "no step ran before the new worker was there");
+        group.recover();
+      }, 10);
+    });
+    assert.deepEqual(tokens, runAlone(LONG).tokens);
+    assert.equal(scheduler.stats().replays, 1);
+  }));
+
 Deno.test("Scheduler notices that the group broke while no step ran", () =>
-  withScheduler({ maxUnread: 4 }, async (scheduler, group) => {
+  withScheduler({ scheduler: { maxUnread: 4 } }, async (scheduler, group) => {
     await collect(scheduler.generate(LONG));
     const paused = scheduler.generate(LONG);
     await until(() => paused.usage().completionTokens > 2 && group.steps.at(-1)?.spans.length === 1);
@@ -64,7 +63,7 @@ Deno.test("Scheduler rebuilds a request once only, then gives it the error", () 
   }));
 
 Deno.test("Scheduler ends requests with group_unavailable when the group stays away, and refuses new ones", () =>
-  withScheduler({ recoverMs: 30 }, async (scheduler, group) => {
+  withScheduler({ scheduler: { recoverMs: 30 } }, async (scheduler, group) => {
     const { code } = await collect(scheduler.generate(LONG), (count) => {
       if (count === 5) group.break();
     });

@@ -2,37 +2,10 @@
 
 import assert from "node:assert/strict";
 import { EngineError } from "../../engine/errors.ts";
-import { PAGE_TOKENS } from "../../engine/span.ts";
-import type { GenerationRequest } from "../../router/generation.ts";
-import { Scheduler } from "../../router/scheduler.ts";
-import type { SchedulerOptions } from "../../router/scheduler_options.ts";
-import { FakeGroup, type FakeGroupOptions, runAlone } from "../support/fake_group.ts";
-import { collect, generationRequest, GREEDY, promptOf } from "../support/generation_request.ts";
+import { runAlone } from "../support/fake_group.ts";
+import { collect, generationRequest, promptOf } from "../support/generation_request.ts";
 import { until } from "../support/until.ts";
-
-/** Runs a test on a fresh group, and checks at its end that nothing was left behind. */
-async function withScheduler(
-  options: FakeGroupOptions & { readonly scheduler?: SchedulerOptions },
-  test: (scheduler: Scheduler, group: FakeGroup) => Promise<void>,
-): Promise<void> {
-  const group = new FakeGroup(options);
-  const scheduler = new Scheduler(group, options.scheduler);
-  try {
-    await test(scheduler, group);
-    group.resume();
-    if (group.state.kind === "ready") await until(() => group.open === 0);
-    scheduler.check();
-    assert.equal(scheduler.stats().pages.used, 0);
-    assert.deepEqual(group.complaints, []);
-  } finally {
-    await Promise.all([scheduler.close(), group.close()]);
-  }
-}
-
-async function assertAlone(scheduler: Scheduler, request: GenerationRequest): Promise<void> {
-  const { tokens, reason, code } = await collect(scheduler.generate(request));
-  assert.deepEqual({ tokens, reason, code }, { ...runAlone(request), code: undefined });
-}
+import { assertAlone, withScheduler } from "../support/with_scheduler.ts";
 
 Deno.test("Scheduler.generate() tells prefill, tokens and the end in order, and the usage", () =>
   withScheduler({}, async (scheduler, group) => {
@@ -111,78 +84,6 @@ Deno.test("Scheduler ends a request that waits too long with queue_timeout", () 
     assert.equal((await first).reason, "length", "who runs does not time out");
   }));
 
-Deno.test("Scheduler reuses the exact pages of an earlier prompt, but not another tenant's", () =>
-  withScheduler({}, async (scheduler, group) => {
-    const text = promptOf(5 * PAGE_TOKENS);
-    const ask = (extra: number[], cacheSalt = "") =>
-      generationRequest({ promptTokens: Uint32Array.of(...text, ...extra), cacheSalt });
-    await assertAlone(scheduler, ask([1, 2, 3]));
-    const stepsBefore = group.steps.length;
-    const second = scheduler.generate(ask([4]));
-    assert.deepEqual((await collect(second)).tokens, runAlone(ask([4])).tokens);
-    assert.equal(second.usage().cachedTokens, 5 * PAGE_TOKENS);
-    const [span] = group.steps.slice(stepsBefore).flatMap((step) => step.spans);
-    assert.equal(span?.tokens.length, 1, "only the new token is computed");
-    const same = scheduler.generate(ask([]));
-    await collect(same);
-    assert.equal(same.usage().cachedTokens, 4 * PAGE_TOKENS, "one token at least is computed");
-    const stranger = scheduler.generate(ask([4], "other"));
-    await collect(stranger);
-    assert.equal(stranger.usage().cachedTokens, 0);
-    assert.deepEqual(scheduler.stats().prefix, { queryTokens: 323 + 321 + 320 + 321, hitTokens: 320 + 256 });
-  }));
-
-Deno.test("Scheduler shares a prompt with others while its request still runs", () =>
-  withScheduler({}, async (scheduler) => {
-    const promptTokens = promptOf(4 * PAGE_TOKENS + 1);
-    const first = scheduler.generate(generationRequest({ promptTokens, maxTokens: 40 }));
-    let second: ReturnType<typeof collect> | undefined;
-    let cached: (() => number) | undefined;
-    await collect(first, (count) => {
-      if (count !== 3) return;
-      const generation = scheduler.generate(generationRequest({ promptTokens }));
-      cached = () => generation.usage().cachedTokens;
-      second = collect(generation);
-    });
-    assert.deepEqual((await second)?.tokens, runAlone(generationRequest({ promptTokens })).tokens);
-    assert.equal(cached?.(), 4 * PAGE_TOKENS);
-  }));
-
-Deno.test("Scheduler keeps the exact pages of a cancelled request", () =>
-  withScheduler({}, async (scheduler) => {
-    const promptTokens = promptOf(300);
-    const generation = scheduler.generate(generationRequest({ promptTokens, maxTokens: 1000 }));
-    for await (const event of generation) if (event.kind === "token") break;
-    const again = scheduler.generate(generationRequest({ promptTokens }));
-    await collect(again);
-    assert.equal(again.usage().cachedTokens, 256);
-  }));
-
-Deno.test("Scheduler counts only dense rows as exact: answers decoded sparsely are not reused", () =>
-  withScheduler({}, async (scheduler) => {
-    const attention = { mode: "sparse", budget: 16, heads: "kv_head" } as const;
-    const promptTokens = promptOf(60);
-    const sparse = scheduler.generate(generationRequest({ promptTokens, maxTokens: 100, attention }));
-    const { tokens } = await collect(sparse);
-    assert.deepEqual(sparse.usage().attention.mode, "sparse");
-    const turn = generationRequest({ promptTokens: Uint32Array.of(...promptTokens, ...tokens, 5) });
-    const second = scheduler.generate(turn);
-    await collect(second);
-    assert.equal(second.usage().cachedTokens, 0);
-    const third = scheduler.generate(turn);
-    await collect(third);
-    assert.equal(third.usage().cachedTokens, 2 * PAGE_TOKENS, "prefilled, they are");
-  }));
-
-Deno.test("Scheduler sends prefix tokens to the worker when a penalty counts them", () =>
-  withScheduler({}, async (scheduler, group) => {
-    const request = generationRequest({ promptTokens: promptOf(200) });
-    await assertAlone(scheduler, request);
-    await assertAlone(scheduler, { ...request, sampling: { ...GREEDY, repetitionPenalty: 1.1 } });
-    const opens = group.steps.flatMap((step) => step.open);
-    assert.deepEqual(opens.map((open) => open.prefixTokens.length), [0, 192]);
-  }));
-
 Deno.test("Scheduler goes on decoding while a long prompt is prefilled in chunks", () =>
   withScheduler(
     { stepMs: (step) => step.spans.reduce((ms, span) => ms + span.tokens.length, 1) },
@@ -249,9 +150,10 @@ Deno.test("Generation.cancel() frees pages while idle and while a step runs, and
         group.resume();
       }, 5);
     });
-    const { reason, code } = await outcome;
+    const { tokens, reason, code } = await outcome;
     assert.deepEqual([reason, code], [undefined, undefined], "it just ends");
     await until(() => group.open === 0);
+    assert.ok(group.steps.length < tokens.length + 5, "it was not computed any further");
     assert.deepEqual(group.steps.at(-1)?.spans, [], "a step of its own carried the release");
     assert.equal(scheduler.stats().running, 0);
   }));
@@ -282,6 +184,21 @@ Deno.test("Scheduler fails the sequences of a refused step and goes on with the 
       }));
   }
 });
+
+Deno.test("Scheduler ends everyone when the group answers nonsense, and serves the next", () =>
+  withScheduler({}, async (scheduler, group) => {
+    const run = group.run.bind(group);
+    group.run = async (...step) => {
+      group.run = run;
+      const result = await run(...step);
+      quitter.cancel();
+      return { ...result, spans: [] };
+    };
+    const quitter = scheduler.generate(generationRequest());
+    assert.equal((await collect(scheduler.generate(generationRequest()))).code, "invalid_step");
+    assert.deepEqual([scheduler.stats().running, scheduler.stats().pages.used], [0, 0]);
+    await assertAlone(scheduler, generationRequest());
+  }));
 
 Deno.test("Scheduler gives every error a code", () =>
   withScheduler({}, async (scheduler, group) => {

@@ -157,6 +157,12 @@ export class FakeGroup implements Group {
     this.resume();
   }
 
+  /** Like `break`, but the step that runs learns of it first, while the group still calls itself ready. */
+  loseStep(): void {
+    this.refuseNext(new RequestError("worker_lost", "Cannot finish step: the worker died"));
+    setTimeout(() => this.break(), 5);
+  }
+
   /** A new worker is there. */
   recover(model: Partial<ModelFacts> = {}): void {
     this.#change({ kind: "ready", epoch: this.#epoch, model: { ...this.#model, ...model } });
