@@ -1,37 +1,40 @@
 /**
  * From spans to rows: the host-side plan of one pass through the layers. Groups rows that are computed alike, fills the
- * row table, and says which rows need logits. Knows positions and pages tables; knows nothing of weights.
+ * row table, and says which rows need logits. Knows positions and slots; knows nothing of weights.
  */
 
 import { ROW_WORDS, writeTableRow } from "../kernels/row_table.ts";
 import { EngineError } from "./errors.ts";
-import type { KvSlice } from "./kv_slice.ts";
 import { recentOf } from "./layer_plan.ts";
-import type { Open, SequenceId, SetShape, Span } from "./span.ts";
-
-/** What the engine remembers of an open sequence. */
-export interface SequenceState {
-  readonly open: Open;
-  /** Token at each position, as far as spans have told; penalties count them. */
-  readonly tokens: number[];
-}
+import { scoreStride } from "./selection.ts";
+import type { SequenceState } from "./sequences.ts";
+import type { SequenceId, Span, SparseSettings } from "./span.ts";
 
 /** Rows of one batch that attend alike: [first, first + rows). */
 export interface RowRun {
   readonly first: number;
   readonly rows: number;
-  /** Sparse layers read a selection of this shape; undefined: everything. */
-  readonly sparse: { readonly heads: SetShape; readonly budget: number } | undefined;
+  /** Sparse layers read a selection of this shape, at most so large; undefined: everything. */
+  readonly sparse: SparseSettings | undefined;
   /** Most local KV rows that any of the rows sees. */
   readonly longest: number;
 }
 
-/** A row whose logits somebody wants. */
-export interface LogitsRow {
+/** A row after which a token is drawn. */
+export interface DrawnRow {
+  /** In its batch. */
+  readonly row: number;
+  /** Index of its span in the step. */
+  readonly span: number;
+  readonly sequence: SequenceState;
+  readonly position: number;
+}
+
+/** A row whose next token is known. */
+export interface ScoredRow {
   readonly row: number;
   readonly span: number;
-  /** The token that follows it in its span: it is scored. Undefined for the last row, after which one is drawn. */
-  readonly target: number | undefined;
+  readonly target: number;
 }
 
 /** Rows that pass through the layers together, with the products of one family. */
@@ -42,8 +45,19 @@ export interface Batch {
   readonly positions: Uint32Array<ArrayBuffer>;
   readonly table: Uint32Array<ArrayBuffer>;
   readonly runs: readonly RowRun[];
-  /** In the order of the spans. */
-  readonly logits: readonly LogitsRow[];
+  /** In the order of the batch's rows. */
+  readonly drawn: readonly DrawnRow[];
+  readonly scored: readonly ScoredRow[];
+}
+
+/** What the plan depends on besides the spans. */
+export interface BatchContext {
+  /** Must hold every sequence of the spans. */
+  readonly sequences: ReadonlyMap<SequenceId, SequenceState>;
+  /** Sliding window in positions; undefined: rows see everything before them. */
+  readonly window: number | undefined;
+  /** Most scores of one query head that the sparse rows of a batch may need: they lie in one binding. */
+  readonly maxScores: number;
 }
 
 /** Rows of a prefill that pass through the layers at once; more pass in turn, with the same bits. */
@@ -56,57 +70,63 @@ const MAX_VECTOR_ROWS = 64;
 interface Piece {
   readonly span: Span;
   readonly index: number;
+  readonly state: SequenceState;
   readonly first: number;
   readonly rows: number;
 }
 
-/**
- * The batches of a step, in the order in which they must run: pieces of one span keep their order, decode goes first.
- * @param sequences must hold every sequence of the spans
- */
-export function planBatches(
-  spans: readonly Span[],
-  context: {
-    readonly slice: KvSlice;
-    readonly sequences: ReadonlyMap<SequenceId, SequenceState>;
-    readonly window: number | undefined;
-  },
-): Batch[] {
-  const indexed = spans.map((span, index) => ({ span, index }));
-  const attentionOrder = (span: Span) => {
-    if (span.kind === "prefill" || span.attention === "dense") return 0;
-    return { kv_head: 1, query_head: 2, all_heads: 3 }[sequenceOf(context.sequences, span).open.sparse.heads];
-  };
-  const decode = indexed
-    .filter(({ span }) => span.kind === "decode")
-    .sort((a, b) => attentionOrder(a.span) - attentionOrder(b.span) || a.index - b.index);
-  const prefill = indexed.filter(({ span }) => span.kind === "prefill");
+/** The batches of a step, in the order in which they must run: pieces of one span keep their order, decode goes first. */
+export function planBatches(spans: readonly Span[], context: BatchContext): Batch[] {
+  const whole = spans.map((span, index): Piece => ({
+    span,
+    index,
+    state: stateOf(context, span),
+    first: 0,
+    rows: span.tokens.length,
+  }));
+  const order = ({ span, state }: Piece) =>
+    isSparse(span) ? ["kv_head", "query_head", "all_heads"].indexOf(state.open.sparse.heads) + 1 : 0;
+  const decode = whole.filter(({ span }) => span.kind === "decode").sort((a, b) => order(a) - order(b));
+  const prefill = whole.filter(({ span }) => span.kind === "prefill");
+  const { maxScores } = context;
   return [
-    ...pack(decode, MAX_VECTOR_ROWS).map((pieces) => fillBatch("vector", pieces, context)),
-    ...pack(prefill, MAX_TILED_ROWS).map((pieces) => fillBatch("tiled", pieces, context)),
+    ...pack(decode, { maxRows: MAX_VECTOR_ROWS, maxScores }).map((pieces) => fill("vector", pieces, context)),
+    ...pack(prefill, { maxRows: MAX_TILED_ROWS, maxScores }).map((pieces) => fill("tiled", pieces, context)),
   ];
 }
 
-function sequenceOf(sequences: ReadonlyMap<SequenceId, SequenceState>, span: Span): SequenceState {
-  const sequence = sequences.get(span.sequence);
-  if (sequence === undefined) {
-    throw new EngineError("invalid_step", `Cannot run a span of sequence ${span.sequence}: it is not open`);
+function stateOf({ sequences }: BatchContext, { sequence }: Span): SequenceState {
+  const state = sequences.get(sequence);
+  if (state === undefined) {
+    throw new EngineError("invalid_step", `Cannot plan a span of sequence ${sequence}: it is not open`);
   }
-  return sequence;
+  return state;
+}
+
+function isSparse(span: Span): boolean {
+  return span.kind === "decode" && span.attention === "sparse";
 }
 
 /** Cuts spans into pieces and fills batches with them, in order. */
-function pack(spans: readonly { readonly span: Span; readonly index: number }[], maxRows: number): Piece[][] {
+function pack(spans: readonly Piece[], limits: { readonly maxRows: number; readonly maxScores: number }): Piece[][] {
   const batches: Piece[][] = [];
   let room = 0;
-  for (const { span, index } of spans) {
-    for (let first = 0; first < span.tokens.length;) {
+  let sparseRows = 0;
+  let longest = 0;
+  for (const piece of spans) {
+    if (isSparse(piece.span)) {
+      sparseRows++;
+      longest = Math.max(longest, piece.span.from + 1);
+      if (sparseRows * scoreStride(longest) > limits.maxScores) room = 0;
+    }
+    for (let first = 0; first < piece.rows;) {
       if (room === 0) {
         batches.push([]);
-        room = maxRows;
+        room = limits.maxRows;
+        [sparseRows, longest] = isSparse(piece.span) ? [1, piece.span.from + 1] : [0, 0];
       }
-      const rows = Math.min(room, span.tokens.length - first);
-      batches.at(-1)?.push({ span, index, first, rows });
+      const rows = Math.min(room, piece.rows - first);
+      batches.at(-1)?.push({ ...piece, first, rows });
       first += rows;
       room -= rows;
     }
@@ -114,28 +134,28 @@ function pack(spans: readonly { readonly span: Span; readonly index: number }[],
   return batches;
 }
 
-function fillBatch(
-  product: "tiled" | "vector",
-  pieces: readonly Piece[],
-  { slice, sequences, window }: Parameters<typeof planBatches>[1],
-): Batch {
+function fill(product: "tiled" | "vector", pieces: readonly Piece[], { window }: BatchContext): Batch {
   const rows = pieces.reduce((sum, piece) => sum + piece.rows, 0);
-  const tokens = new Uint32Array(rows);
-  const positions = new Uint32Array(rows);
-  const table = new Uint32Array(rows * ROW_WORDS);
-  const logits: LogitsRow[] = [];
-  const runs: RowRun[] = [];
+  const batch = {
+    product,
+    rows,
+    tokens: new Uint32Array(rows),
+    positions: new Uint32Array(rows),
+    table: new Uint32Array(rows * ROW_WORDS),
+    runs: [] as RowRun[],
+    drawn: [] as DrawnRow[],
+    scored: [] as ScoredRow[],
+  };
   let at = 0;
-  for (const { span, index, first, rows: count } of pieces) {
-    const { open } = sequenceOf(sequences, span);
-    const sparse = span.kind === "decode" && span.attention === "sparse" ? open.sparse : undefined;
-    const sequenceSlot = slice.slotOf(span.sequence);
-    tokens.set(span.tokens.subarray(first, first + count), at);
-    for (let i = 0; i < count; i++) {
+  for (const piece of pieces) {
+    const { span, state, first } = piece;
+    const sparse = isSparse(span) ? state.open.sparse : undefined;
+    batch.tokens.set(span.tokens.subarray(first, first + piece.rows), at);
+    for (let i = 0; i < piece.rows; i++) {
       const position = span.from + first + i;
-      positions[at + i] = position;
-      writeTableRow(table, at + i, {
-        sequenceSlot,
+      batch.positions[at + i] = position;
+      writeTableRow(batch.table, at + i, {
+        sequenceSlot: state.slot,
         position,
         kvFrom: window === undefined ? 0 : Math.max(0, position + 1 - window),
         kvLimit: position + 1,
@@ -144,14 +164,27 @@ function fillBatch(
         setShape: sparse?.heads ?? "kv_head",
         recent: sparse === undefined ? 0 : recentOf(sparse.budget),
       });
-      const target = span.tokens[first + i + 1] ?? span.next;
-      const wanted = span.logits === "all" || (span.logits === "last" && target === undefined);
-      if (wanted) logits.push({ row: at + i, span: index, target });
     }
-    addRun(runs, { first: at, rows: count, sparse, longest: span.from + first + count }, product);
-    at += count;
+    wantLogits(batch, piece, at);
+    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest: span.from + first + piece.rows }, product);
+    at += piece.rows;
   }
-  return { product, rows, tokens, positions, table, runs, logits };
+  return batch;
+}
+
+/** Which rows of a piece, that starts at row `at` of the batch, are scored or drawn after. */
+function wantLogits(
+  { drawn, scored }: { readonly drawn: DrawnRow[]; readonly scored: ScoredRow[] },
+  { span, index, state, first, rows }: Piece,
+  at: number,
+): void {
+  if (span.logits === "none") return;
+  for (let i = 0; i < rows; i++) {
+    const row = at + i;
+    const target = span.tokens[first + i + 1] ?? span.next;
+    if (target === undefined) drawn.push({ row, span: index, sequence: state, position: span.from + first + i });
+    else if (span.logits === "all") scored.push({ row, span: index, target });
+  }
 }
 
 /** Decode rows that attend alike form one run; a prefill run belongs to one sequence. */

@@ -4,6 +4,7 @@
  */
 
 import type { Engine } from "./engine.ts";
+import { EngineError } from "./errors.ts";
 import { type NeedleCase, needleTokens, type TextModel } from "./evaluation/needles.ts";
 import { type Session, SessionHost } from "./session.ts";
 
@@ -30,8 +31,12 @@ export interface CalibrateOptions {
   readonly onProgress: (done: number, total: number) => void;
 }
 
-/** The choices that are tried: the first select layer alone, and with each later one. */
+/**
+ * The choices that are tried: the first select layer alone, and with each later one.
+ * @throws {EngineError} `unsupported_model` when there is no room for a layer before and one after
+ */
 export function candidateLayers(layers: number): readonly (readonly number[])[] {
+  if (layers < 3) throw new EngineError("unsupported_model", `Cannot calibrate: ${layers} layers are fewer than 3`);
   const first = Math.min(FIRST_SELECT, layers - 2);
   const seconds = Array.from({ length: Math.max(0, layers - 2 - first) }, (_, i) => first + 1 + i);
   return [[first], ...seconds.map((second) => [first, second])];
@@ -50,8 +55,8 @@ export async function scoreCandidates(
     const { text, question } = needleTokens(model, needle);
     const answer = [...model.tokenizer.encode(needle.answer), options.stop];
     const shared = host.open();
-    await shared.prefill(text, "none");
     try {
+      await shared.prefill(text, "none");
       for (const sum of sums) {
         const { selectLayers } = sum;
         engine.calibrate({ selectLayers, budget: options.budget, sparseFrom: 0 });

@@ -54,7 +54,7 @@ interface Rows {
 
 /** Runs a batch through all layers; returns the residual rows before the final norm, f32 [rows, hidden]. */
 export async function forward(model: Model, batch: Batch, step: number): Promise<Tensor> {
-  model.pacer.begin();
+  model.pacer.begin(batch.rows);
   const rows = prepare(model, batch);
   embed(model.commands, {
     weight: model.weights.embedding,

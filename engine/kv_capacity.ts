@@ -24,21 +24,7 @@ const AUTO_CONTEXTS = 16;
  * @throws {GpuError} `out_of_gpu_memory` when not even one page fits
  */
 export async function allocateSlice(gpu: Gpu, config: ModelConfig, kvTokens: number | "auto"): Promise<KvSlice> {
-  if (kvTokens !== "auto") {
-    try {
-      return await KvSlice.allocate(gpu, config, pagesFor(kvTokens));
-    } catch (error) {
-      if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
-      const gib = ((kvTokens * kvBytesPerToken(config)) / 2 ** 30).toFixed(1);
-      throw new EngineError(
-        "kv_exhausted",
-        `Cannot allocate a KV slice of ${kvTokens} tokens: its ${gib} GiB do not fit`,
-        {
-          cause: error,
-        },
-      );
-    }
-  }
+  if (kvTokens !== "auto") return await allocateTokens(gpu, config, kvTokens);
   const wanted = Math.min(bindablePages(gpu, config), AUTO_CONTEXTS * pagesFor(config.maxPositions));
   if (gpu.info.software) {
     const spare = Deno.systemMemoryInfo().available * SOFTWARE_SHARE;
@@ -46,6 +32,27 @@ export async function allocateSlice(gpu: Gpu, config: ModelConfig, kvTokens: num
     return await KvSlice.allocate(gpu, config, Math.max(1, Math.min(wanted, pages)));
   }
   return await probe(gpu, config, wanted);
+}
+
+async function allocateTokens(gpu: Gpu, config: ModelConfig, kvTokens: number): Promise<KvSlice> {
+  const refuse = (why: string, cause?: unknown) =>
+    new EngineError("kv_exhausted", `Cannot allocate a KV slice of ${kvTokens} tokens: ${why}`, { cause });
+  const most = bindablePages(gpu, config) * PAGE_TOKENS;
+  if (!(kvTokens >= 1 && kvTokens <= most)) throw refuse(`it must be from 1 to ${most} on this device`);
+  const bytes = pagesFor(kvTokens) * PAGE_TOKENS * kvBytesPerToken(config);
+  const needed = `its ${gib(bytes)} GiB do not fit`;
+  const available = gpu.info.software ? Deno.systemMemoryInfo().available : Infinity;
+  if (bytes > available) throw refuse(`${needed} into the ${gib(available)} GiB that this machine has left`);
+  try {
+    return await KvSlice.allocate(gpu, config, pagesFor(kvTokens));
+  } catch (error) {
+    if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
+    throw refuse(needed, error);
+  }
+}
+
+function gib(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(1);
 }
 
 /** Tries ever smaller slices; when one fits only just, leaves some of it for the rest of the work. */
@@ -59,6 +66,8 @@ async function probe(gpu: Gpu, config: ModelConfig, wanted: number): Promise<KvS
       return await KvSlice.allocate(gpu, config, Math.max(1, Math.floor(pages * HARDWARE_SHARE)));
     } catch (error) {
       if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory" || pages <= 1) throw error;
+      // What was freed is given back only when the queue has been waited for.
+      await gpu.settle();
     }
   }
 }

@@ -1,13 +1,13 @@
 /**
- * One worker's slice of the KV cache: a pool of physical pages for all layers, and for each open sequence the table of
- * its pages. Which page is free, shared or evicted is the router's business; here a page is just a place.
+ * One worker's slice of the KV cache on the GPU: a pool of physical pages for all layers, and slots that each hold one
+ * sequence's table of pages. Knows memory; `sequences.ts` knows whose slot is whose, and the router which page is free.
  */
 
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { EngineError } from "./errors.ts";
 import type { ModelConfig } from "./model_config.ts";
-import { PAGE_TOKENS, pagesFor, type SequenceId } from "./span.ts";
+import { PAGE_TOKENS, pagesFor } from "./span.ts";
 
 /** Keys and values of one layer: f16 [pages, kvHeads, 64, headDim] each; keys are stored rotated. */
 export interface KvLayer {
@@ -16,7 +16,7 @@ export interface KvLayer {
 }
 
 /** Sequences that can be open at once. */
-const SLOTS = 256;
+export const SLOTS = 256;
 
 /** Bytes that one position takes over all layers, keys and values together. */
 export function kvBytesPerToken(config: ModelConfig): number {
@@ -34,10 +34,9 @@ export class KvSlice {
   readonly pages: number;
   /** Physical page of each page of each slot, u32 [slots, maxPages]. */
   readonly pageTable: Tensor;
+  /** Pages of the longest context: the width of the table. */
   readonly maxPages: number;
   readonly #gpu: Gpu;
-  readonly #slots = new Map<SequenceId, { readonly slot: number; pages: number }>();
-  readonly #freeSlots: number[] = Array.from({ length: SLOTS }, (_, i) => SLOTS - 1 - i);
 
   private constructor(gpu: Gpu, config: ModelConfig, pages: number) {
     this.#gpu = gpu;
@@ -53,11 +52,12 @@ export class KvSlice {
 
   /**
    * Allocates exactly `pages`.
+   * @throws {EngineError} `kv_exhausted` when one binding cannot hold so many
    * @throws {GpuError} `out_of_gpu_memory`
    */
   static async allocate(gpu: Gpu, config: ModelConfig, pages: number): Promise<KvSlice> {
     const bound = bindablePages(gpu, config);
-    if (pages < 1 || pages > bound) {
+    if (!(pages >= 1 && pages <= bound)) {
       throw new EngineError(
         "kv_exhausted",
         `Cannot allocate the KV slice: ${pages} pages are not within 1 and ${bound}`,
@@ -73,67 +73,9 @@ export class KvSlice {
     return slice;
   }
 
-  /** Number of open sequences. */
-  get openSequences(): number {
-    return this.#slots.size;
-  }
-
-  /**
-   * Gives a sequence a page table.
-   * @throws {EngineError} `invalid_step` when it is open already, `kv_exhausted` when too many are
-   */
-  open(sequence: SequenceId, prefixPages: Uint32Array): void {
-    if (this.#slots.has(sequence)) {
-      throw new EngineError("invalid_step", `Cannot open sequence ${sequence}: it is open already`);
-    }
-    const slot = this.#freeSlots.pop();
-    if (slot === undefined) {
-      throw new EngineError("kv_exhausted", `Cannot open sequence ${sequence}: all ${SLOTS} slots are taken`);
-    }
-    this.#slots.set(sequence, { slot, pages: 0 });
-    this.extend(sequence, prefixPages);
-  }
-
-  /**
-   * Appends physical pages to a sequence's table; takes effect before the next submit.
-   * @throws {EngineError} `invalid_step` when the sequence is unknown, a page does not exist or the table is full
-   */
-  extend(sequence: SequenceId, newPages: Uint32Array): void {
-    const entry = this.#entry(sequence);
-    if (newPages.length === 0) return;
-    const wrong = newPages.find((page) => page >= this.pages);
-    if (wrong !== undefined) {
-      throw new EngineError(
-        "invalid_step",
-        `Cannot extend sequence ${sequence}: page ${wrong} is not below ${this.pages}`,
-      );
-    }
-    if (entry.pages + newPages.length > this.maxPages) {
-      const asked = entry.pages + newPages.length;
-      throw new EngineError(
-        "invalid_step",
-        `Cannot extend sequence ${sequence}: ${asked} pages exceed ${this.maxPages}`,
-      );
-    }
-    this.#gpu.write(this.pageTable, new Uint32Array(newPages), (entry.slot * this.maxPages + entry.pages) * 4);
-    entry.pages += newPages.length;
-  }
-
-  /** Forgets a sequence. @throws {EngineError} `invalid_step` when it is unknown */
-  release(sequence: SequenceId): void {
-    const entry = this.#entry(sequence);
-    this.#slots.delete(sequence);
-    this.#freeSlots.push(entry.slot);
-  }
-
-  /** Row of the page table. */
-  slotOf(sequence: SequenceId): number {
-    return this.#entry(sequence).slot;
-  }
-
-  /** Positions that the sequence's pages can hold. */
-  capacityOf(sequence: SequenceId): number {
-    return this.#entry(sequence).pages * PAGE_TOKENS;
+  /** Writes physical pages into a slot's table, from its page `first` on; takes effect before the next submit. */
+  writeTable(slot: number, first: number, pages: Uint32Array): void {
+    this.#gpu.write(this.pageTable, new Uint32Array(pages), (slot * this.maxPages + first) * 4);
   }
 
   /** Frees the GPU memory. */
@@ -143,13 +85,5 @@ export class KvSlice {
       this.#gpu.free(v);
     }
     this.#gpu.free(this.pageTable);
-  }
-
-  #entry(sequence: SequenceId): { readonly slot: number; pages: number } {
-    const entry = this.#slots.get(sequence);
-    if (entry === undefined) {
-      throw new EngineError("invalid_step", `Cannot use sequence ${sequence}: it is not open`);
-    }
-    return entry;
   }
 }

@@ -3,6 +3,7 @@
  * no wait holds the event loop, for much longer than the bound. Measures; knows nothing of what is computed.
  */
 
+import type { Gpu } from "../kernels/gpu.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 
 /** A display's watchdog, other processes and this process's event loop all want a turn at least this often. */
@@ -10,25 +11,27 @@ const SLICE_MS = 50;
 
 /** Decides after how many layers to stop for breath. */
 export class SlicePacer {
-  #layersPerSlice = 1;
+  /** Of one row in one layer, as the last slice went; the first slice is one layer. */
+  #msPerRow = SLICE_MS;
+  #rows = 1;
   #layers = 0;
-  #sliceStart = performance.now();
+  #sliceStart = 0;
 
-  /** Starts a pass: the time since the last one does not count. */
-  begin(): void {
+  /** Starts a pass of so many rows: the time since the last one does not count. */
+  begin(rows: number): void {
+    this.#rows = rows;
     this.#layers = 0;
     this.#sliceStart = performance.now();
   }
 
   /** To be called after each layer of a long pass; waits for the GPU when the slice is full. */
-  async afterLayer(commands: Commands): Promise<void> {
+  async afterLayer(commands: Pick<Commands, "submit"> & { readonly gpu: Pick<Gpu, "settle"> }): Promise<void> {
     this.#layers++;
-    if (this.#layers < this.#layersPerSlice) return;
+    if ((this.#layers + 1) * this.#rows * this.#msPerRow <= SLICE_MS) return;
     commands.submit();
     await commands.gpu.settle();
     const now = performance.now();
-    const msPerLayer = Math.max(0.01, (now - this.#sliceStart) / this.#layers);
-    this.#layersPerSlice = Math.max(1, Math.min(64, Math.floor(SLICE_MS / msPerLayer)));
+    this.#msPerRow = (now - this.#sliceStart) / (this.#layers * this.#rows);
     this.#layers = 0;
     this.#sliceStart = now;
   }

@@ -3,23 +3,17 @@
  * tokens of the sequence each time, so that a rollback has nothing to undo.
  */
 
-import type { SequenceState } from "./batch.ts";
-
-/** Adjusts one logit: by `repetition` (divides it when positive, multiplies it when negative), then adds `bias`. */
-export interface Adjustment {
-  readonly token: number;
-  readonly repetition: number;
-  readonly bias: number;
-}
-
-/** Finite, and far below any logit: WGSL may assume that there are no infinities. */
-const SUPPRESSED = -1e30;
+import { type Adjustment, BANNED } from "../kernels/adjust_logits.ts";
+import type { SequenceState } from "./sequences.ts";
 
 /**
  * The adjustments for the token drawn after the row at `position`, ascending by token.
  * Presence and frequency count the output; repetition counts prompt and output.
  */
-export function adjustmentsAt({ open, tokens }: SequenceState, position: number): Adjustment[] {
+export function adjustmentsAt(
+  { open, tokens }: Pick<SequenceState, "open" | "tokens">,
+  position: number,
+): Omit<Adjustment, "row">[] {
   const { sampling, promptTokens } = open;
   const found = new Map<number, { repetition: number; bias: number }>();
   const at = (token: number) => {
@@ -28,21 +22,22 @@ export function adjustmentsAt({ open, tokens }: SequenceState, position: number)
     return known;
   };
   if (sampling.repetitionPenalty !== 1) {
-    for (let i = 0; i <= position; i++) at(tokens[i] ?? 0).repetition = sampling.repetitionPenalty;
+    for (const token of told(tokens, 0, position)) at(token).repetition = sampling.repetitionPenalty;
   }
-  if (sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0) {
-    const counts = new Map<number, number>();
-    for (let i = promptTokens; i <= position; i++) {
-      const token = tokens[i] ?? 0;
-      counts.set(token, (counts.get(token) ?? 0) + 1);
-    }
-    for (const [token, count] of counts) {
-      at(token).bias -= sampling.presencePenalty + count * sampling.frequencyPenalty;
-    }
+  if (sampling.presencePenalty !== 0) {
+    for (const token of new Set(told(tokens, promptTokens, position))) at(token).bias -= sampling.presencePenalty;
+  }
+  if (sampling.frequencyPenalty !== 0) {
+    for (const token of told(tokens, promptTokens, position)) at(token).bias -= sampling.frequencyPenalty;
   }
   for (const [token, bias] of sampling.logitBias) at(token).bias += bias;
   if (position + 1 - promptTokens < sampling.minTokens) {
-    for (const token of sampling.suppressed) at(token).bias = SUPPRESSED;
+    for (const token of sampling.suppressed) at(token).bias = BANNED;
   }
   return [...found].map(([token, adjustment]) => ({ token, ...adjustment })).sort((a, b) => a.token - b.token);
+}
+
+/** The tokens at positions `first` to `last` that spans or the prefix have told. */
+function told(tokens: readonly (number | undefined)[], first: number, last: number): readonly number[] {
+  return tokens.slice(first, last + 1).filter((token) => token !== undefined);
 }

@@ -10,7 +10,7 @@ import { rmsNorm } from "../kernels/rms_norm.ts";
 import { packSampling, sample, SAMPLING_WORDS } from "../kernels/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { tokenScores } from "../kernels/token_scores.ts";
-import type { SequenceState } from "./batch.ts";
+import type { DrawnRow, ScoredRow } from "./batch.ts";
 import type { Model } from "./forward.ts";
 import { bestTokens, logSumExp } from "./logprobs.ts";
 import { adjustmentsAt } from "./penalties.ts";
@@ -18,12 +18,6 @@ import type { TokenLogprobs } from "./span.ts";
 
 /** Rows of logits made at once when every row of a prefill is scored; bounds memory, not results. */
 const SCORED_ROWS = 64;
-
-/** A row after which a token is drawn: its place among the drawn rows is its index in the list. */
-export interface DrawnRow {
-  readonly sequence: SequenceState;
-  readonly position: number;
-}
 
 /** What a draw gives. */
 export interface DrawnToken {
@@ -37,26 +31,48 @@ export interface RowScores {
   readonly argmax: Uint32Array;
 }
 
+/** A row whose logits decide its next token. */
+type Undecided = Pick<DrawnRow, "sequence" | "position">;
+
 /** Where rows wait for the head: f32 [capacity, hidden]. */
 export function drawnRows({ scratch, config }: Model, capacity: number): Tensor {
   return scratch.take("drawn rows", "f32", [capacity, config.hidden]);
 }
 
 /**
- * Draws one token after each drawn row; waits for the GPU.
+ * Draws one token after each row; waits for the GPU.
  * @param x f32 [rows.length, hidden], before the final norm
  */
-export async function draw(model: Model, x: Tensor, rows: readonly DrawnRow[]): Promise<DrawnToken[]> {
+export async function draw(model: Model, x: Tensor, rows: readonly Undecided[]): Promise<DrawnToken[]> {
   if (rows.length === 0) return [];
-  const { commands, scratch, config } = model;
+  const { commands, scratch, config: { vocabSize } } = model;
   const logits = headLogits(model, { x, rows: rows.length, product: "vector", name: "logits" });
-  const asked = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
-  const rowBytes = config.vocabSize * 4;
-  const raw = scratch.take("raw logits", "f32", [asked.length, config.vocabSize]);
-  asked.forEach((row, i) =>
-    commands.copy(logits, raw, { from: row * rowBytes, to: i * rowBytes, byteLength: rowBytes })
+  const raw = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
+  const rowBytes = vocabSize * 4;
+  const kept = scratch.take("raw logits", "f32", [raw.length, vocabSize]);
+  raw.forEach((row, i) =>
+    commands.copy(logits, kept, { from: row * rowBytes, to: i * rowBytes, byteLength: rowBytes })
   );
   adjust(model, logits, rows);
+  const tokens = sampleRows(model, logits, rows);
+  const [tokenBytes, rawBytes] = await commands.gpu.read([
+    { tensor: tokens, byteLength: rows.length * 4 },
+    { tensor: kept, byteLength: raw.length * rowBytes },
+  ]);
+  const drawn = new Uint32Array(tokenBytes?.buffer ?? new ArrayBuffer(0));
+  const rawLogits = new Float32Array(rawBytes?.buffer ?? new ArrayBuffer(0));
+  return rows.map(({ sequence }, row) => {
+    const token = drawn[row] ?? 0;
+    const { topLogprobs } = sequence.open.sampling;
+    if (topLogprobs === undefined) return { token, logprobs: undefined };
+    const place = raw.indexOf(row);
+    const own = rawLogits.subarray(place * vocabSize, (place + 1) * vocabSize);
+    return { token, logprobs: logprobsOf(own, token, topLogprobs) };
+  });
+}
+
+/** @returns u32 [rows.length] */
+function sampleRows({ commands, scratch, config }: Model, logits: Tensor, rows: readonly Undecided[]): Tensor {
   const sampling = scratch.take("sampling", "u32", [rows.length, SAMPLING_WORDS]);
   const tokens = scratch.take("drawn tokens", "u32", [rows.length]);
   const packed = packSampling(rows.map(({ sequence: { open }, position }) => ({
@@ -67,31 +83,20 @@ export async function draw(model: Model, x: Tensor, rows: readonly DrawnRow[]): 
   commands.gpu.write(sampling, packed);
   sample(commands, { logits, sampling, tokens, rows: rows.length, vocabulary: config.vocabSize });
   commands.submit();
-  const [tokenBytes, rawBytes] = await commands.gpu.read([
-    { tensor: tokens, byteLength: rows.length * 4 },
-    { tensor: raw, byteLength: asked.length * rowBytes },
-  ]);
-  const drawn = new Uint32Array(tokenBytes?.buffer ?? new ArrayBuffer(0));
-  const rawLogits = new Float32Array(rawBytes?.buffer ?? new ArrayBuffer(0));
-  return rows.map(({ sequence }, row) => {
-    const token = drawn[row] ?? 0;
-    const place = asked.indexOf(row);
-    if (place < 0) return { token, logprobs: undefined };
-    const own = rawLogits.subarray(place * config.vocabSize, (place + 1) * config.vocabSize);
-    return { token, logprobs: logprobsOf(own, token, sequence.open.sampling.topLogprobs ?? 0) };
-  });
+  return tokens;
 }
 
 /**
  * Scores rows against the tokens that follow them; waits for the GPU.
  * @param x f32 [≥ rows, hidden]: the residual rows of a batch
- * @param rows their indices in `x`, and their targets
+ * @param rows those of the batch that are scored
+ * @param product the family of the batch
  */
 export async function score(
   model: Model,
   x: Tensor,
   { rows, product }: {
-    readonly rows: readonly { row: number; target: number }[];
+    readonly rows: readonly ScoredRow[];
     readonly product: "tiled" | "vector";
   },
 ): Promise<RowScores> {
@@ -160,7 +165,11 @@ function headLogits(
   return logits;
 }
 
-function adjust({ commands, scratch, config }: Model, logits: Tensor, rows: readonly DrawnRow[]): void {
+function adjust(
+  { commands, scratch, config }: Model,
+  logits: Tensor,
+  rows: readonly Undecided[],
+): void {
   const entries = rows.flatMap(({ sequence, position }, row) =>
     adjustmentsAt(sequence, position).map((adjustment) => ({ row, ...adjustment }))
   );

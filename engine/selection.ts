@@ -28,15 +28,20 @@ export function isSparse(run: RowRun): run is SparseRun {
   return run.sparse !== undefined;
 }
 
+/** Scores that are kept of a row and query head; in steps, so that working memory does not grow with every token. */
+export function scoreStride(longest: number): number {
+  return Math.ceil(longest / 64) * 64;
+}
+
 /** Where the attention of a select layer leaves its scores. */
 export function scoresOf({ scratch, config }: Place, run: SparseRun): ScoreOutput {
-  const stride = Math.ceil(run.longest / 64) * 64;
+  const stride = scoreStride(run.longest);
   return { scores: scratch.take(`scores (${run.sparse.heads})`, "f32", [run.rows, config.heads, stride]), stride };
 }
 
 /** The selection that the sparse layers of a run read; valid after `choose`. */
 export function selectionOf({ scratch, config }: Place, run: SparseRun): Selection {
-  const stride = Math.ceil(Math.min(run.sparse.budget, run.longest) / 64) * 64;
+  const stride = scoreStride(Math.min(run.sparse.budget, run.longest));
   const { heads } = run.sparse;
   const sets = setsOf(heads, config);
   return {

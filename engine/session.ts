@@ -79,9 +79,9 @@ export class SessionHost {
     return new Session(this, this.#nextSequence++, { options, pages: [], length: 0 });
   }
 
-  /** A sequence that starts with the full pages of another one's first `tokens` positions. */
+  /** A sequence that starts with the full pages of another one's first `tokens` positions, as far as there are any. */
   share(other: Session, tokens: number, options: SessionOptions = {}): Session {
-    const pages = other.pages.slice(0, Math.floor(tokens / PAGE_TOKENS));
+    const pages = other.pages.slice(0, Math.floor(Math.min(tokens, other.length) / PAGE_TOKENS));
     for (const page of pages) this.#users.set(page, (this.#users.get(page) ?? 0) + 1);
     return new Session(this, this.#nextSequence++, { options, pages, length: pages.length * PAGE_TOKENS });
   }
@@ -195,12 +195,20 @@ export class Session {
     return tokens;
   }
 
-  /** Runs one span. */
+  /** Runs one span. When it is refused or fails, the session is as it was before. */
   async run(span: HandSpan): Promise<SpanResult> {
-    const result = await this.#host.run(this.plan(span));
-    const own = result.spans[0];
-    if (own === undefined) throw new EngineError("invalid_step", "Cannot read a step's result: it has no span");
-    return own;
+    const before = { opened: this.#opened, length: this.#length, pages: this.#pages.length };
+    const step = this.plan(span);
+    try {
+      const [own] = (await this.#host.run(step)).spans;
+      if (own === undefined) throw new EngineError("invalid_step", "Cannot read a step's result: it has no span");
+      return own;
+    } catch (error) {
+      this.#opened = before.opened;
+      this.#length = before.length;
+      this.#host.returnPages(this.#pages.splice(before.pages));
+      throw error;
+    }
   }
 
   /** The step of one span, its pages taken; merge several to run sessions together. */
@@ -214,7 +222,6 @@ export class Session {
       sampling: this.#options.sampling ?? GREEDY,
       sparse: this.sparse,
       promptTokens: this.#options.promptTokens ?? 0,
-      pageOffset: 0,
       prefixPages: this.#prefixPages,
       prefixTokens: new Uint32Array(0),
     }];
@@ -229,10 +236,9 @@ export class Session {
 
   /** Forgets the sequence; its pages are free when nobody shares them. */
   async close(): Promise<void> {
-    this.#host.returnPages(this.#pages);
-    this.#pages.length = 0;
     if (this.#opened) await this.#host.run({ open: [], release: [this.sequence], spans: [] });
     this.#opened = false;
+    this.#host.returnPages(this.#pages.splice(0));
   }
 
   get sparse(): SparseSettings {

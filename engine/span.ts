@@ -57,8 +57,6 @@ export interface Open {
   readonly sparse: SparseSettings;
   /** Length of the prompt: the token drawn at position p has output index p + 1 − promptTokens. */
   readonly promptTokens: number;
-  /** Turns the page map, so that many short sequences spread over a group. */
-  readonly pageOffset: number;
   /** Physical pages of a shared prefix, in order of position; spans start behind them. */
   readonly prefixPages: Uint32Array;
   /** Tokens of that prefix; sent only if a penalty needs them, else empty. */

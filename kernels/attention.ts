@@ -4,7 +4,8 @@
  * merged in order. Knows rows and pages; knows nothing of layers, roles or workers.
  */
 
-import { SPLIT_ROWS, type SplitOptions, splitSpec } from "./attention_split.ts";
+import { splitSpec } from "./attention_split.ts";
+import { SPLIT_ROWS, type SplitOptions } from "./attention_split_plan.ts";
 import { GpuError } from "./errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
 import { mergeSplits } from "./merge_states.ts";

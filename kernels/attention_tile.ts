@@ -13,9 +13,10 @@ import {
 } from "./attention_tile_hardware.ts";
 import { type SoftwareTile, softwareTileTokens, softwareTileWgsl, TILE_LANES } from "./attention_tile_software.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
-import type { BindingSpec, Commands, Kernel, KernelSpec } from "./pipeline.ts";
+import type { Commands, Kernel, KernelSpec } from "./pipeline.ts";
 import { ROW_WORDS } from "./row_table.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
+import { reads, writes } from "./wgsl.ts";
 
 /** What `attendSpan` reads and writes. */
 export interface AttendSpan extends PagedKv {
@@ -94,17 +95,15 @@ function hardware(commands: Commands, shape: HeadShape): Tile {
 }
 
 function specOf(source: string): KernelSpec {
-  const read = (name: string, type: string): BindingSpec => ({ name, type, access: "read" });
-  const write = (name: string, type: string): BindingSpec => ({ name, type, access: "read_write" });
   return {
     bindings: [
-      read("q", "array<vec4<f32>>"),
-      read("k", "array<vec4<u32>>"),
-      read("v", "array<vec4<u32>>"),
-      read("pageTable", "array<u32>"),
-      read("rowTable", "array<vec4<u32>>"),
-      write("outO", "array<vec4<f32>>"),
-      write("outLse", "array<f32>"),
+      reads("q", "array<vec4<f32>>"),
+      reads("k", "array<vec4<u32>>"),
+      reads("v", "array<vec4<u32>>"),
+      reads("pageTable", "array<u32>"),
+      reads("rowTable", "array<vec4<u32>>"),
+      writes("outO", "array<vec4<f32>>"),
+      writes("outLse", "array<f32>"),
     ],
     params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"], ["scale", "f32"]],
     source,

@@ -5,8 +5,9 @@
  * Knows one workgroup's work; `attention_tile.ts` decides how many there are.
  */
 
-import { EMPTY_LSE, type HeadShape, kvAddressWgsl } from "./kv_pages.ts";
+import { EMPTY_LSE, HALVES_WGSL, type HeadShape, kvAddressWgsl } from "./kv_pages.ts";
 import { ROW_TABLE_WGSL } from "./row_table.ts";
+import { component, unroll } from "./wgsl.ts";
 
 /** Query rows (token, head) of a workgroup: four for each of the row groups. */
 const TILE_ROWS = 32;
@@ -62,16 +63,14 @@ export function hardwareTileWgsl(options: HardwareTile): string {
     ownKeys: blockRows / KEY_GROUPS,
     ownVecs: Math.ceil(vecs / KEY_GROUPS),
   };
-  const rows = range(OWN_ROWS);
+  const rows = OWN_ROWS;
   return /* wgsl */ `
-${ROW_TABLE_WGSL}${kvAddressWgsl(options, 8)}
+${ROW_TABLE_WGSL}${kvAddressWgsl(options, 8)}${HALVES_WGSL}
 var<workgroup> query: array<vec4<f32>, ${vecs * TILE_ROWS}>;
 var<workgroup> tile: array<vec4<f32>, ${vecs * plan.keyStride}>;
 var<workgroup> weights: array<vec4<f32>, ${(blockRows / 4) * TILE_ROWS}>;
 var<workgroup> maxima: array<vec4<f32>, ${(TILE_ROWS * KEY_GROUPS) / 4}>;
 
-fn low(words: vec4<u32>) -> vec4<f32> { return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y)); }
-fn high(words: vec4<u32>) -> vec4<f32> { return vec4<f32>(unpack2x16float(words.z), unpack2x16float(words.w)); }
 fn largest(four: vec4<f32>) -> f32 { return max(max(four.x, four.y), max(four.z, four.w)); }
 
 @compute @workgroup_size(${THREADS})
@@ -84,7 +83,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let rowGroup = thread / ${KEY_GROUPS}u;
   let keyGroup = thread % ${KEY_GROUPS}u;
 ${loadQueriesWgsl(plan)}
-${rows.map((r) => ownRowWgsl(r, plan)).join("")}
+${unroll(rows, (r) => ownRowWgsl(r, plan))}
   let end = (last.kvLimit + ${blockRows - 1}u) / ${blockRows}u;
   for (var block = first.kvFrom / ${blockRows}u; block < end; block++) {
     let start = block * ${blockRows}u;
@@ -129,7 +128,7 @@ function ownRowWgsl(r: number, plan: Plan): string {
   let entry${r} = readRow(params.firstRow + min(token${r}, lastToken));
   var top${r} = ${EMPTY_LSE}f;
   var mass${r} = 0.0;
-  ${range(ownVecs).map((c) => `var o${r}_${c} = vec4<f32>();`).join(" ")}`;
+  ${unroll(ownVecs, (c) => `var o${r}_${c} = vec4<f32>();`)}`;
 }
 
 /** Keys are laid out by dimension, since products run over keys; values by row. */
@@ -151,86 +150,78 @@ function loadTileWgsl(source: "k" | "v", { headDim, blockRows, vecs, keyStride }
 /** Scores of a thread's rows and keys, and their maxima for the other threads of the row group. */
 function scoresWgsl(plan: Plan): string {
   const { vecs, keyStride, ownKeys } = plan;
-  const rows = range(OWN_ROWS);
-  const keys = range(ownKeys);
-  const unroll = vecs % 4 === 0 ? 4 : 2;
+  const rows = OWN_ROWS;
+  const keys = ownKeys;
+  const steps = vecs % 4 === 0 ? 4 : 2;
   const step = (u: number) => /* wgsl */ `
       {
-        ${rows.map((r) => `let q${r} = query[(vec + ${u}u) * ${TILE_ROWS}u + row${r}];`).join(" ")}
-        ${keys.map((j) => `let k${j} = tile[(vec + ${u}u) * ${keyStride}u + keyGroup + ${j * KEY_GROUPS}u];`).join(" ")}
-        ${rows.map((r) => keys.map((j) => `s${r}_${j} += dot(q${r}, k${j});`).join(" ")).join("\n        ")}
+        ${unroll(rows, (r) => `let q${r} = query[(vec + ${u}u) * ${TILE_ROWS}u + row${r}];`)}
+        ${unroll(keys, (j) => `let k${j} = tile[(vec + ${u}u) * ${keyStride}u + keyGroup + ${j * KEY_GROUPS}u];`)}
+        ${unroll(rows, (r) => unroll(keys, (j) => `s${r}_${j} += dot(q${r}, k${j});`))}
       }`;
   const mask = (r: number, j: number) => /* wgsl */ `
     s${r}_${j} = select(${EMPTY_LSE}f, s${r}_${j}, key${j} >= entry${r}.kvFrom && key${j} < entry${r}.kvLimit);`;
-  const own = (r: number) => keys.map((j) => `s${r}_${j}`).reduce((a, b) => `max(${a}, ${b})`);
+  const own = (r: number) => Array.from({ length: keys }, (_, j) => `s${r}_${j}`).reduce((a, b) => `max(${a}, ${b})`);
   return /* wgsl */ `
-    ${rows.map((r) => keys.map((j) => `var s${r}_${j} = 0.0;`).join(" ")).join(" ")}
-    for (var vec = 0u; vec < ${vecs}u; vec += ${unroll}u) {${range(unroll).map(step).join("")}
+    ${unroll(rows, (r) => unroll(keys, (j) => `var s${r}_${j} = 0.0;`))}
+    for (var vec = 0u; vec < ${vecs}u; vec += ${steps}u) {${unroll(steps, step)}
     }
-    ${keys.map((j) => `let key${j} = start + keyGroup + ${j * KEY_GROUPS}u;`).join(" ")}
-    ${rows.map((r) => keys.map((j) => mask(r, j)).join("")).join("")}
-    ${
-    rows.map((r) => `maxima[row${r} * ${KEY_GROUPS / 4}u + keyGroup / 4u][keyGroup % 4u] = ${own(r)};`).join("\n    ")
-  }`;
+    ${unroll(keys, (j) => `let key${j} = start + keyGroup + ${j * KEY_GROUPS}u;`)}
+    ${unroll(rows, (r) => unroll(keys, (j) => mask(r, j)))}
+    ${unroll(rows, (r) => `maxima[row${r} * ${KEY_GROUPS / 4}u + keyGroup / 4u][keyGroup % 4u] = ${own(r)};`)}`;
 }
 
 /** From scores to weights; a block that the row cannot see changes no bit of its state. A thread sums its own keys. */
 function softmaxWgsl({ ownKeys, ownVecs }: Plan): string {
-  return range(OWN_ROWS).map((r) => {
-    const weights = range(ownKeys).map((j) => /* wgsl */ `
+  return unroll(OWN_ROWS, (r) => {
+    const weights = unroll(ownKeys, (j) => /* wgsl */ `
     let p${r}_${j} = select(exp(s${r}_${j} - raised${r}), 0.0, s${r}_${j} <= ${EMPTY_LSE}f);
     weights[${j * 2 * TILE_ROWS}u + keyGroup / 4u * ${TILE_ROWS}u + row${r}][keyGroup % 4u] = p${r}_${j};`);
-    const sum = range(ownKeys).map((j) => `p${r}_${j}`).join(" + ");
+    const sum = Array.from({ length: ownKeys }, (_, j) => `p${r}_${j}`).join(" + ");
     return /* wgsl */ `
     let raised${r} = max(top${r}, largest(max(maxima[row${r} * 2u], maxima[row${r} * 2u + 1u])));
     let factor${r} = select(exp(top${r} - raised${r}), 1.0, top${r} == raised${r});
-    top${r} = raised${r};${weights.join("")}
+    top${r} = raised${r};${weights}
     mass${r} = mass${r} * factor${r} + (${sum});
-    ${range(ownVecs).map((c) => `o${r}_${c} *= factor${r};`).join(" ")}`;
-  }).join("");
+    ${unroll(ownVecs, (c) => `o${r}_${c} *= factor${r};`)}`;
+  });
 }
 
 function valuesWgsl({ vecs, blockRows, ownVecs }: Plan): string {
-  const rows = range(OWN_ROWS);
-  const columns = range(ownVecs);
+  const rows = OWN_ROWS;
+  const columns = ownVecs;
   const vecAt = (c: number) =>
     vecs % KEY_GROUPS === 0 ? `${c * KEY_GROUPS}u + keyGroup` : `min(${c * KEY_GROUPS}u + keyGroup, ${vecs - 1}u)`;
   const step = (key: number) => /* wgsl */ `
       {
-        ${columns.map((c) => `let v${c} = tile[(4u * four + ${key}u) * ${vecs}u + ${vecAt(c)}];`).join(" ")}
-        ${
-    rows.map((r) => columns.map((c) => `o${r}_${c} += p${r}.${"xyzw"[key]} * v${c};`).join(" ")).join("\n        ")
-  }
+        ${unroll(columns, (c) => `let v${c} = tile[(4u * four + ${key}u) * ${vecs}u + ${vecAt(c)}];`)}
+        ${unroll(rows, (r) => unroll(columns, (c) => `o${r}_${c} += p${r}.${component(key)} * v${c};`))}
       }`;
   return /* wgsl */ `
     for (var four = 0u; four < ${blockRows / 4}u; four++) {
-      ${rows.map((r) => `let p${r} = weights[four * ${TILE_ROWS}u + row${r}];`).join(" ")}${range(4).map(step).join("")}
+      ${unroll(rows, (r) => `let p${r} = weights[four * ${TILE_ROWS}u + row${r}];`)}${unroll(4, step)}
     }`;
 }
 
 /** The sums of a row's threads meet where their maxima met. */
 function storeWgsl(plan: Plan): string {
   const { vecs, ownVecs, usedRows } = plan;
-  const rows = range(OWN_ROWS);
+  const rows = OWN_ROWS;
   const put = (r: number) => `maxima[row${r} * 2u + keyGroup / 4u][keyGroup % 4u] = mass${r};`;
   const store = (r: number, c: number) => /* wgsl */ `
     if (keyGroup + ${c * KEY_GROUPS}u < ${vecs}u) { outO[state * ${vecs}u + keyGroup + ${
     c * KEY_GROUPS
   }u] = o${r}_${c} * share; }`;
   return /* wgsl */ `
-  ${rows.map(put).join("\n  ")}
+  ${unroll(rows, put)}
   workgroupBarrier();
   ${
-    rows.map((r) => /* wgsl */ `
+    unroll(rows, (r) => /* wgsl */ `
   if (row${r} < ${usedRows}u && token${r} <= lastToken) {
     let state = ${stateOf(`row${r}`, plan)};
     let mass = dot(maxima[row${r} * 2u] + maxima[row${r} * 2u + 1u], vec4<f32>(1.0));
-    let share = select(0.0, 1.0 / max(mass, 1e-30), mass > 0.0);${range(ownVecs).map((c) => store(r, c)).join("")}
+    let share = select(0.0, 1.0 / max(mass, 1e-30), mass > 0.0);${unroll(ownVecs, (c) => store(r, c))}
     if (keyGroup == 0u) { outLse[state] = select(${EMPTY_LSE}f, top${r} + log(max(mass, 1e-30)), mass > 0.0); }
-  }`).join("")
+  }`)
   }`;
-}
-
-function range(count: number): number[] {
-  return Array.from({ length: count }, (_, i) => i);
 }

@@ -5,8 +5,9 @@
  * Knows one workgroup's work; `attention_tile.ts` decides how many there are.
  */
 
-import { EMPTY_LSE, type HeadShape, kvAddressWgsl } from "./kv_pages.ts";
+import { EMPTY_LSE, HALVES_WGSL, type HeadShape, kvAddressWgsl } from "./kv_pages.ts";
 import { ROW_TABLE_WGSL } from "./row_table.ts";
+import { unroll } from "./wgsl.ts";
 
 /** Lanes of a workgroup, which is one subgroup at most. */
 export const TILE_LANES = 8;
@@ -31,12 +32,10 @@ export function softwareTileTokens({ heads, kvHeads, rowsPerLane }: SoftwareTile
 export function softwareTileWgsl(options: SoftwareTile): string {
   const { heads, kvHeads, headDim, rowsPerLane } = options;
   const group = heads / kvHeads;
-  const rows = range(rowsPerLane);
-  const vecs = range(headDim / 4);
+  const rows = rowsPerLane;
+  const vecs = headDim / 4;
   return /* wgsl */ `
-${ROW_TABLE_WGSL}${kvAddressWgsl(options, 8)}
-fn low(words: vec4<u32>) -> vec4<f32> { return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y)); }
-fn high(words: vec4<u32>) -> vec4<f32> { return vec4<f32>(unpack2x16float(words.z), unpack2x16float(words.w)); }
+${ROW_TABLE_WGSL}${kvAddressWgsl(options, 8)}${HALVES_WGSL}
 fn largest(four: vec4<f32>) -> f32 { return max(max(four.x, four.y), max(four.z, four.w)); }
 
 @compute @workgroup_size(${TILE_LANES})
@@ -46,16 +45,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let lastToken = min(firstToken + ${softwareTileTokens(options)}u, params.rows) - 1u;
   let first = readRow(params.firstRow + firstToken);
   let last = readRow(params.firstRow + lastToken);
-${rows.map((r) => loadRow(r, { ...options, group, vecs })).join("")}
+${unroll(rows, (r) => loadRow(r, { ...options, group, vecs }))}
   let end = (last.kvLimit + ${BLOCK_ROWS - 1}u) / ${BLOCK_ROWS}u;
   for (var block = first.kvFrom / ${BLOCK_ROWS}u; block < end; block++) {
     let start = block * ${BLOCK_ROWS}u;
     let address = kvAddress(last.sequenceSlot, start, kvHead);
 ${scoresWgsl(options)}
-${rows.map((r) => softmaxWgsl(r, vecs)).join("")}
+${unroll(rows, (r) => softmaxWgsl(r, vecs))}
 ${valuesWgsl(options)}
   }
-${rows.map((r) => storeRow(r, { ...options, vecs })).join("")}
+${unroll(rows, (r) => storeRow(r, { ...options, vecs }))}
 }
 `;
 }
@@ -63,7 +62,7 @@ ${rows.map((r) => storeRow(r, { ...options, vecs })).join("")}
 /** A lane's rows beyond the tile repeat its last row and are not stored. */
 function loadRow(
   r: number,
-  { heads, group, rowsPerLane, vecs, ...tile }: SoftwareTile & { group: number; vecs: readonly number[] },
+  { heads, group, rowsPerLane, vecs, ...tile }: SoftwareTile & { group: number; vecs: number },
 ): string {
   const tileRows = softwareTileTokens({ heads, rowsPerLane, ...tile }) * group;
   return /* wgsl */ `
@@ -74,8 +73,8 @@ function loadRow(
   let state${r} = (params.firstRow + min(token${r}, lastToken)) * ${heads}u + kvHead * ${group}u + index${r} % ${group}u;
   var top${r} = ${EMPTY_LSE}f;
   var mass${r} = 0.0;
-  ${vecs.map((i) => `let q${r}_${i} = params.scale * q[state${r} * ${vecs.length}u + ${i}u];`).join(" ")}
-  ${vecs.map((i) => `var o${r}_${i} = vec4<f32>();`).join(" ")}
+  ${unroll(vecs, (i) => `let q${r}_${i} = params.scale * q[state${r} * ${vecs}u + ${i}u];`)}
+  ${unroll(vecs, (i) => `var o${r}_${i} = vec4<f32>();`)}
 `;
 }
 
@@ -83,41 +82,39 @@ function loadRow(
 function piecesWgsl({ headDim, broadcast }: SoftwareTile, source: "k" | "v", use: (piece: number) => string): string {
   const pieces = headDim / 8;
   if (!broadcast) {
-    return range(pieces).map((piece) => /* wgsl */ `
-      { let words = ${source}[row + ${piece}u]; let a = low(words); let b = high(words); ${use(piece)} }`).join("");
+    return unroll(pieces, (piece) => /* wgsl */ `
+      { let words = ${source}[row + ${piece}u]; let a = low(words); let b = high(words); ${use(piece)} }`);
   }
-  return range(Math.ceil(pieces / TILE_LANES)).map((turn) => {
-    const held = range(Math.min(TILE_LANES, pieces - turn * TILE_LANES));
+  return unroll(Math.ceil(pieces / TILE_LANES), (turn) => {
+    const held = Math.min(TILE_LANES, pieces - turn * TILE_LANES);
     const load = /* wgsl */ `
-      let words${turn} = ${source}[row + ${turn * TILE_LANES}u + min(lane, ${held.length - 1}u)];
+      let words${turn} = ${source}[row + ${turn * TILE_LANES}u + min(lane, ${held - 1}u)];
       let low${turn} = low(words${turn});
       let high${turn} = high(words${turn});`;
-    return load + held.map((from) => /* wgsl */ `
+    return load + unroll(held, (from) => /* wgsl */ `
       {
         let a = subgroupBroadcast(low${turn}, ${from}u);
         let b = subgroupBroadcast(high${turn}, ${from}u);
         ${use(turn * TILE_LANES + from)}
-      }`).join("");
-  }).join("");
+      }`);
+  });
 }
 
 /** Products of all rows with the block's K rows; a score finds its place in a vector by a mask, for lack of indexing. */
 function scoresWgsl(options: SoftwareTile): string {
-  const rows = range(options.rowsPerLane);
+  const rows = options.rowsPerLane;
   const use = (piece: number) =>
-    rows.map((r) => `s${r} += dot(a, q${r}_${2 * piece}) + dot(b, q${r}_${2 * piece + 1});`).join(" ");
+    unroll(rows, (r) => `s${r} += dot(a, q${r}_${2 * piece}) + dot(b, q${r}_${2 * piece + 1});`);
   return /* wgsl */ `
-    ${rows.map((r) => `var x${r} = vec4<f32>(); var y${r} = vec4<f32>();`).join(" ")}
+    ${unroll(rows, (r) => `var x${r} = vec4<f32>(); var y${r} = vec4<f32>();`)}
     for (var j = 0u; j < ${BLOCK_ROWS}u; j++) {
       let row = address + j * ${options.headDim / 8}u;
-      ${rows.map((r) => `var s${r} = 0.0;`).join(" ")}
+      ${unroll(rows, (r) => `var s${r} = 0.0;`)}
       ${piecesWgsl(options, "k", use)}
       let inX = vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(j);
       let inY = vec4<u32>(4u, 5u, 6u, 7u) == vec4<u32>(j);
       ${
-    rows.map((r) => `x${r} = select(x${r}, vec4<f32>(s${r}), inX); y${r} = select(y${r}, vec4<f32>(s${r}), inY);`).join(
-      "\n      ",
-    )
+    unroll(rows, (r) => `x${r} = select(x${r}, vec4<f32>(s${r}), inX); y${r} = select(y${r}, vec4<f32>(s${r}), inY);`)
   }
     }
     let placesX = vec4<u32>(start) + vec4<u32>(0u, 1u, 2u, 3u);
@@ -125,7 +122,7 @@ function scoresWgsl(options: SoftwareTile): string {
 }
 
 /** From scores to exponentials; a block that the row cannot see changes no bit of its state. */
-function softmaxWgsl(r: number, vecs: readonly number[]): string {
+function softmaxWgsl(r: number, vecs: number): string {
   const floor = `vec4<f32>(${EMPTY_LSE}f)`;
   const mask = (v: string, places: string) =>
     `${v}${r} = select(${floor}, ${v}${r}, (${places} >= vec4<u32>(entry${r}.kvFrom)) & (${places} < vec4<u32>(entry${r}.kvLimit)));`;
@@ -137,33 +134,29 @@ function softmaxWgsl(r: number, vecs: readonly number[]): string {
     top${r} = raised${r};
     ${weigh("x")} ${weigh("y")}
     mass${r} = mass${r} * factor${r} + dot(x${r} + y${r}, vec4<f32>(1.0));
-    ${vecs.map((i) => `o${r}_${i} *= factor${r};`).join(" ")}`;
+    ${unroll(vecs, (i) => `o${r}_${i} *= factor${r};`)}`;
 }
 
 function valuesWgsl(options: SoftwareTile): string {
-  const rows = range(options.rowsPerLane);
+  const rows = options.rowsPerLane;
   const use = (piece: number) =>
-    rows.map((r) => `o${r}_${2 * piece} += w${r} * a; o${r}_${2 * piece + 1} += w${r} * b;`).join(" ");
+    unroll(rows, (r) => `o${r}_${2 * piece} += w${r} * a; o${r}_${2 * piece + 1} += w${r} * b;`);
   return /* wgsl */ `
     for (var j = 0u; j < ${BLOCK_ROWS}u; j++) {
       let row = address + j * ${options.headDim / 8}u;
       let inX = select(vec4<f32>(), vec4<f32>(1.0), vec4<u32>(0u, 1u, 2u, 3u) == vec4<u32>(j));
       let inY = select(vec4<f32>(), vec4<f32>(1.0), vec4<u32>(4u, 5u, 6u, 7u) == vec4<u32>(j));
-      ${rows.map((r) => `let w${r} = dot(x${r}, inX) + dot(y${r}, inY);`).join(" ")}
+      ${unroll(rows, (r) => `let w${r} = dot(x${r}, inX) + dot(y${r}, inY);`)}
       ${piecesWgsl(options, "v", use)}
     }`;
 }
 
-function storeRow(r: number, { vecs }: SoftwareTile & { vecs: readonly number[] }): string {
+function storeRow(r: number, { vecs }: SoftwareTile & { vecs: number }): string {
   return /* wgsl */ `
   if (stored${r}) {
     let share = select(0.0, 1.0 / max(mass${r}, 1e-30), mass${r} > 0.0);
-    ${vecs.map((i) => `outO[state${r} * ${vecs.length}u + ${i}u] = o${r}_${i} * share;`).join(" ")}
+    ${unroll(vecs, (i) => `outO[state${r} * ${vecs}u + ${i}u] = o${r}_${i} * share;`)}
     outLse[state${r}] = select(${EMPTY_LSE}f, top${r} + log(max(mass${r}, 1e-30)), mass${r} > 0.0);
   }
 `;
-}
-
-function range(count: number): number[] {
-  return Array.from({ length: count }, (_, i) => i);
 }

@@ -68,6 +68,12 @@ export function expectPagedKv(op: string, { kvHeads, headDim }: HeadShape, { kv,
   expectTensor(op, pageTable, "u32", [1, maxPages]);
 }
 
+/** WGSL: the first and the last four of the eight halves that 16 bytes hold. */
+export const HALVES_WGSL = /* wgsl */ `
+fn low(words: vec4<u32>) -> vec4<f32> { return vec4<f32>(unpack2x16float(words.x), unpack2x16float(words.y)); }
+fn high(words: vec4<u32>) -> vec4<f32> { return vec4<f32>(unpack2x16float(words.z), unpack2x16float(words.w)); }
+`;
+
 /**
  * WGSL: where a local row's K or V starts in the pool, in units of `unit` halves (8 for vec4<u32>, 2 for u32). Reads the
  * binding `pageTable: array<u32>` and the parameter `maxPages`.

@@ -8,6 +8,7 @@ import { type AttentionState, EMPTY_LSE, type HeadShape } from "./kv_pages.ts";
 import type { Commands, Kernel, KernelSpec, ParamField } from "./pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
+import { reads, unroll, writes } from "./wgsl.ts";
 
 type Heads = Pick<HeadShape, "heads" | "headDim">;
 
@@ -87,11 +88,11 @@ function mergeSpec(heads: number, headDim: number, counted: Counted): KernelSpec
   const params: readonly ParamField[] = [["rows", "u32"], ofSplits ? ["firstRow", "u32"] : ["count", "u32"]];
   return {
     bindings: [
-      { name: "partsO", type: "array<vec4<f32>>", access: "read" },
-      { name: "partsLse", type: "array<f32>", access: "read" },
-      { name: "outO", type: "array<vec4<f32>>", access: "read_write" },
-      { name: "outLse", type: "array<f32>", access: "read_write" },
-      ...(ofSplits ? [{ name: "rowTable", type: "array<vec4<u32>>", access: "read" } as const] : []),
+      reads("partsO", "array<vec4<f32>>"),
+      reads("partsLse", "array<f32>"),
+      writes("outO", "array<vec4<f32>>"),
+      writes("outLse", "array<f32>"),
+      ...(ofSplits ? [reads("rowTable", "array<vec4<u32>>")] : []),
     ],
     params,
     source: mergeSource(heads, headDim / 4, counted),
@@ -143,14 +144,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
   workgroupBarrier();
   if (team > 0u) { return; }
-${unrolled(1, teams, (i) => `  sum += sums[${i * lanes}u + lane]; weight += weights[${i}];\n`)}
+${unroll(teams - 1, (i) => `  sum += sums[${(i + 1) * lanes}u + lane]; weight += weights[${i + 1}];`)}
   let to = outRow * ${heads}u + head;
   outO[to * ${lanes}u + lane] = select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0);
   if (lane == 0u) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }
 }
 `;
-}
-
-function unrolled(from: number, to: number, line: (index: number) => string): string {
-  return Array.from({ length: Math.max(0, to - from) }, (_, i) => line(from + i)).join("");
 }

@@ -7,6 +7,7 @@ import { EMPTY_LSE, type HeadShape } from "./kv_pages.ts";
 import type { Commands, KernelSpec } from "./pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
+import { reads, writes } from "./wgsl.ts";
 
 /** What `poolScores` reads and writes. */
 export interface PoolScores {
@@ -60,10 +61,10 @@ export function poolScores(commands: Commands, args: PoolScores): void {
 function spec(heads: number, kvHeads: number): KernelSpec {
   return {
     bindings: [
-      { name: "scores", type: "array<f32>", access: "read" },
-      { name: "lse", type: "array<f32>", access: "read" },
-      { name: "rowTable", type: "array<vec4<u32>>", access: "read" },
-      { name: "values", type: "array<f32>", access: "read_write" },
+      reads("scores", "array<f32>"),
+      reads("lse", "array<f32>"),
+      reads("rowTable", "array<vec4<u32>>"),
+      writes("values", "array<f32>"),
     ],
     params: [["firstRow", "u32"], ["scoreStride", "u32"], ["sets", "u32"], ["stride", "u32"]],
     source: source(heads, kvHeads),

@@ -8,6 +8,7 @@ import { LARGEST_HALF } from "./half.ts";
 import type { BindingSpec, Commands, KernelSpec } from "./pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
+import { reads, writes } from "./wgsl.ts";
 
 /** RMS norm of every q and k head. */
 export interface HeadNorms {
@@ -74,16 +75,16 @@ interface Options extends HeadShape {
 }
 
 function spec(options: Options): KernelSpec {
-  const floats = (name: string): BindingSpec => ({ name, type: "array<vec4<f32>>", access: "read" });
+  const floats = (name: string): BindingSpec => reads(name, "array<vec4<f32>>");
   return {
     bindings: [
       floats("qkv"),
       floats("rotations"),
-      { name: "rowTable", type: "array<vec4<u32>>", access: "read" },
-      { name: "pageTable", type: "array<u32>", access: "read" },
-      { name: "q", type: "array<vec4<f32>>", access: "read_write" },
-      { name: "k", type: "array<vec2<u32>>", access: "read_write" },
-      { name: "v", type: "array<vec2<u32>>", access: "read_write" },
+      reads("rowTable", "array<vec4<u32>>"),
+      reads("pageTable", "array<u32>"),
+      writes("q", "array<vec4<f32>>"),
+      writes("k", "array<vec2<u32>>"),
+      writes("v", "array<vec2<u32>>"),
       ...(options.bias ? [floats("bias")] : []),
       ...(options.norms ? [floats("qNorm"), floats("kNorm")] : []),
     ],

@@ -6,6 +6,7 @@
 import type { Commands, KernelSpec } from "./pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
+import { reads, unroll, writes } from "./wgsl.ts";
 
 /** What `topK` reads and writes. */
 export interface TopK {
@@ -62,10 +63,10 @@ export function topK(commands: Commands, args: TopK): void {
 function spec(threads: number, keeps: boolean): KernelSpec {
   return {
     bindings: [
-      { name: "rowTable", type: "array<vec4<u32>>", access: "read" },
-      { name: "values", type: "array<f32>", access: "read" },
-      { name: "positions", type: "array<u32>", access: "read_write" },
-      ...(keeps ? [{ name: "keptValues", type: "array<f32>", access: "read_write" } as const] : []),
+      reads("rowTable", "array<vec4<u32>>"),
+      reads("values", "array<f32>"),
+      writes("positions", "array<u32>"),
+      ...(keeps ? [writes("keptValues", "array<f32>")] : []),
     ],
     params: ["firstRow", "stride", "sets", "keptStride", "heads", "kvHeads"].map((name) => [name, "u32"]),
     source: source(threads, keeps),
@@ -147,8 +148,8 @@ function digitWgsl(threads: number, { shift, bits }: (typeof DIGITS)[number]): s
   for (var i = thread; i < ${BINS}u; i += ${threads}u) { atomicStore(&bins[i], 0u); }
   workgroupBarrier();
   for (var i = thread; i < n; i += ${AT_ONCE * threads}u) {
-    ${atOnce((u) => `let value${u} = values[base + min(i + ${u * threads}u, n - 1u)];`)}
-    ${atOnce(count)}
+    ${unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u * threads}u, n - 1u)];`)}
+    ${unroll(AT_ONCE, count)}
   }
   workgroupBarrier();
   {
@@ -189,7 +190,7 @@ function keepWgsl(threads: number, keeps: boolean): string {
       }
       at += vec2<u32>(select(0u, 1u, key > threshold), select(0u, 1u, tie));
     }`;
-  const loads = atOnce((u) => `let value${u} = values[base + min(i + ${u}u, n - 1u)];`);
+  const loads = unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u}u, n - 1u)];`);
   return /* wgsl */ `
   let run = (n + ${threads - 1}u) / ${threads}u;
   let start = min(thread * run, n);
@@ -197,20 +198,16 @@ function keepWgsl(threads: number, keeps: boolean): string {
   var own = vec2<u32>();
   for (var i = start; i < end; i += ${AT_ONCE}u) {
     ${loads}
-    ${atOnce(tally)}
+    ${unroll(AT_ONCE, tally)}
   }
   var at = before(thread, own);
   for (var i = start; i < end; i += ${AT_ONCE}u) {
     ${loads}
-    ${atOnce(emit)}
+    ${unroll(AT_ONCE, emit)}
   }
 `;
 }
 
 function keep(keeps: boolean, place: string, position: string, value: string): string {
   return `positions[to + ${place}] = ${position};${keeps ? ` keptValues[to + ${place}] = ${value};` : ""}`;
-}
-
-function atOnce(line: (index: number) => string): string {
-  return Array.from({ length: AT_ONCE }, (_, u) => line(u)).join(" ");
 }

@@ -1,24 +1,12 @@
 /**
- * A whole service in one process and its worker: HTTP, text, scheduler, group and telemetry, started and ended together.
- * Knows who needs whom and in which order; knows nothing of terminals or signals.
+ * A service as its owner sees it: started with a configuration, ready some time later, and ended.
+ * Knows what an owner needs; how the parts work together is the business of `running_service.ts`.
  */
 
-import { PAGE_TOKENS } from "../engine/span.ts";
 import { Tokenizer } from "../engine/text/tokenizer.ts";
-import { createApp } from "./app.ts";
-import { EMBEDDED_MODEL, resolveConfig, type ResolvedConfig, type ServiceConfig } from "./config.ts";
-import { RequestError } from "./errors.ts";
-import type { GroupState, ModelFacts } from "./group.ts";
-import { Launcher } from "./launcher.ts";
-import { DEFAULT_LIMITS } from "./limits.ts";
-import { ServiceMetrics } from "./metrics.ts";
-import { MetricsRegistry } from "./metrics_registry.ts";
-import { RequestRecorder } from "./request_record.ts";
-import { Scheduler } from "./scheduler.ts";
-import { ServiceLog } from "./service_log.ts";
-import { nameRoute, openTelemetryMirror, traceRequest } from "./telemetry.ts";
+import { EMBEDDED_MODEL, resolveConfig, type ServiceConfig } from "./config.ts";
+import { RunningService } from "./running_service.ts";
 import { TextThread } from "./text_thread.ts";
-import { WorkerGroup } from "./worker_group.ts";
 
 /**
  * What a service tells while it runs.
@@ -83,11 +71,6 @@ export interface Service {
   close(): Promise<void>;
 }
 
-/** How long clients may take to read what was written before their connections are cut. */
-const FLUSH_MS = 5000;
-
-const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
-
 /**
  * Starts a service. It listens at once, unready while the model loads.
  *
@@ -101,7 +84,7 @@ const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
  *   const model = await service.ready;
  *   const response = await fetch(`http://127.0.0.1:${service.address.port}/v1/completions`, {
  *     method: "POST",
- *     body: JSON.stringify({ model: model.id, prompt: [10, 20, 30], max_tokens: 2 }),
+ *     body: JSON.stringify({ model: model.id, prompt: [10, 20, 30], max_tokens: 2, ignore_eos: true }),
  *   });
  *   const { usage } = await response.json();
  *   if (usage.completion_tokens !== 2) throw new Error("Expected two tokens");
@@ -122,164 +105,4 @@ export async function startService(config: ServiceConfig = {}, options: ServiceO
     text.close();
     throw error;
   }
-}
-
-interface TextParts {
-  readonly config: ResolvedConfig;
-  readonly text: TextThread;
-  readonly tokenizer: Tokenizer;
-}
-
-class RunningService implements Service {
-  readonly ready: Promise<ServedModel>;
-  readonly broken: Promise<string>;
-  readonly #drainMs: number;
-  readonly #text: TextThread;
-  readonly #group: WorkerGroup;
-  readonly #scheduler: Scheduler;
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
-  #draining = false;
-  #connections: Promise<void> | undefined;
-  #closing: Promise<void> | undefined;
-
-  constructor({ config, text, tokenizer }: TextParts, options: ServiceOptions) {
-    const { log: write = () => {}, onProgress = () => {} } = options;
-    const log = new ServiceLog(config.log, write);
-    this.#drainMs = config.drainMs;
-    this.#text = text;
-    // Before the group is opened: an address that is taken must not leave a worker behind.
-    this.#server = listen(config, (request) => application(request));
-    this.#group = openGroup(config, log);
-    const registry = new MetricsRegistry({ "model_name": config.modelName }, openTelemetryMirror);
-    const metrics = new ServiceMetrics(registry, {
-      stats: () => this.#scheduler.stats(),
-      groupState: () => this.#group.state,
-    });
-    const recorder = new RequestRecorder(traceRequest, [
-      (record) => log.request(record),
-      (record) => metrics.record(record),
-    ]);
-    this.#scheduler = new Scheduler(this.#group, {
-      maxBatch: config.maxBatch,
-      maxQueued: config.maxQueued,
-      observer: {
-        onAdmitted: (request, { queueMs }) => recorder.admitted(request, queueMs),
-        onStep: (report) => metrics.step(report),
-        onRefused: (step, error) => log.say(`The group refused step ${step.index}: ${error.message}`),
-      },
-    });
-    const application = this.#application({ config, tokenizer, recorder, registry, log });
-    ({ ready: this.ready, broken: this.broken } = follow(this.#group, onProgress));
-  }
-
-  get address(): Deno.NetAddr {
-    return this.#server.addr;
-  }
-
-  async drain(): Promise<void> {
-    this.#draining = true;
-    this.#connections ??= this.#server.shutdown();
-    await this.#scheduler.drain(this.#drainMs);
-    await within(FLUSH_MS, this.#connections);
-    await this.close();
-  }
-
-  close(): Promise<void> {
-    return this.#closing ??= this.#close();
-  }
-
-  async #close(): Promise<void> {
-    this.#draining = true;
-    this.#connections ??= this.#server.shutdown();
-    const scheduler = this.#scheduler.close();
-    await this.#group.close();
-    await scheduler;
-    this.#text.close();
-    await within(FLUSH_MS, this.#connections);
-  }
-
-  #application(
-    { config, tokenizer, recorder, registry, log }: ApplicationParts,
-  ): (request: Request) => Promise<Response> {
-    const app = createApp({
-      generator: this.#scheduler,
-      text: this.#text,
-      tokenizer,
-      model: () => this.#group.state.kind === "ready" ? this.#group.state.model : undefined,
-      state: () => ({ group: this.#group.state, draining: this.#draining, scheduler: this.#scheduler.stats() }),
-      observer: recorder,
-      limits: {
-        bodyBytes: config.bodyBytes,
-        pendingBodyBytes: Math.max(config.bodyBytes, DEFAULT_LIMITS.pendingBodyBytes),
-      },
-      attention: config.attention,
-      onInternalError: (error) => log.say(error instanceof Error ? error.stack ?? error.message : String(error)),
-      mount: (routes) =>
-        routes.get("/metrics", () => new Response(registry.text(), { headers: { "content-type": METRICS_TYPE } })),
-    });
-    const paths = new Set(app.routes.map(({ path }) => path));
-    return async (request) => {
-      const { pathname } = new URL(request.url);
-      if (paths.has(pathname)) nameRoute(request.method, pathname);
-      return await app.fetch(request);
-    };
-  }
-}
-
-interface ApplicationParts {
-  readonly config: ResolvedConfig;
-  readonly tokenizer: Tokenizer;
-  readonly recorder: RequestRecorder;
-  readonly registry: MetricsRegistry;
-  readonly log: ServiceLog;
-}
-
-function listen(
-  { host, port }: ResolvedConfig,
-  handler: (request: Request) => Promise<Response>,
-): Deno.HttpServer<Deno.NetAddr> {
-  try {
-    return Deno.serve({ hostname: host, port, onListen: () => {} }, handler);
-  } catch (cause) {
-    const why = cause instanceof Deno.errors.AddrInUse ? "something else listens there already" : String(cause);
-    throw new RequestError("invalid_request", `Cannot listen on ${host}:${port}: ${why}`, { cause });
-  }
-}
-
-function openGroup({ model, kvTokens, modelName }: ResolvedConfig, log: ServiceLog): WorkerGroup {
-  const say = (line: string) => log.say(line);
-  const launcher = new Launcher({ entry: new URL("../mod.ts", import.meta.url), log: say });
-  return new WorkerGroup({
-    launch: () => launcher.launch(),
-    load: { model, kvTokens },
-    modelId: modelName,
-    log: say,
-  });
-}
-
-/** What becomes of a group, as promises. */
-function follow(group: WorkerGroup, onProgress: (fraction: number) => void): Pick<Service, "ready" | "broken"> {
-  const ready = Promise.withResolvers<ServedModel>();
-  const broken = Promise.withResolvers<string>();
-  // Who only drains never asks.
-  ready.promise.catch(() => "told by `broken` too");
-  group.onState((state: GroupState) => {
-    if (state.kind === "loading") onProgress(state.progress);
-    if (state.kind === "ready") ready.resolve(served(state.model));
-    if (state.kind !== "broken") return;
-    broken.resolve(state.reason);
-    ready.reject(new RequestError("group_unavailable", `Cannot serve: ${state.reason}`));
-  });
-  return { ready: ready.promise, broken: broken.promise };
-}
-
-function served({ id, parameters, kvPages, adapter, software }: ModelFacts): ServedModel {
-  return { id, parameters, kvTokens: kvPages * PAGE_TOKENS, adapter, software };
-}
-
-/** Waits for something, but not for long. */
-async function within(deadlineMs: number, done: Promise<void>): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, deadlineMs));
-  await Promise.race([done, late]).finally(() => clearTimeout(timer));
 }

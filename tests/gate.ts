@@ -11,6 +11,9 @@ import { findImportCycle, type ModuleGraph } from "./support/import_cycles.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
+/** How long the output of a stage may come after its end. */
+const PIPE_MS = 5000;
+
 interface Stage {
   readonly name: string;
   readonly args: readonly string[];
@@ -95,27 +98,25 @@ async function run(stage: Stage, terminal: Terminal): Promise<Run> {
     shown += text;
     if (stage.live) terminal.write(text);
   };
-  try {
-    const [stdout, , { code }] = await Promise.all([
-      collect(child.stdout, stage.complaint === undefined ? show : () => {}),
-      collect(child.stderr, show),
-      child.status,
-    ]);
-    return { code, stdout, shown };
-  } finally {
-    clearTimeout(timer);
-  }
+  let stdout = "";
+  const collected = Promise.all([
+    collect(child.stdout, (text) => {
+      stdout += text;
+      if (stage.complaint === undefined) show(text);
+    }),
+    collect(child.stderr, show),
+  ]);
+  const { code } = await child.status.finally(() => clearTimeout(timer));
+  // A grandchild that outlives a killed stage holds its pipes: they are not waited for.
+  let grace: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => grace = setTimeout(resolve, PIPE_MS));
+  await Promise.race([collected, late]).finally(() => clearTimeout(grace));
+  return { code, stdout, shown };
 }
 
-async function collect(stream: ReadableStream<Uint8Array>, show: (text: string) => void): Promise<string> {
+async function collect(stream: ReadableStream<Uint8Array>, add: (text: string) => void): Promise<void> {
   const decoder = new TextDecoder();
-  let whole = "";
-  for await (const chunk of stream) {
-    const text = decoder.decode(chunk, { stream: true });
-    whole += text;
-    show(text);
-  }
-  return whole;
+  for await (const chunk of stream) add(decoder.decode(chunk, { stream: true }));
 }
 
 function cycleIn(graphJson: string): string | undefined {

@@ -21,8 +21,8 @@ export interface EngineHandle {
    * @throws {CodedError} the step is refused and has changed nothing; anything else, and `device_lost`, is fatal
    */
   run(step: Step): Promise<StepResult>;
-  /** Frees the weights and the KV slice. */
-  close(): void;
+  /** Lets a running step end, then frees the weights and the KV slice. */
+  close(): Promise<void>;
 }
 
 /**

@@ -82,7 +82,6 @@ const open = record<Open>({
   sampling,
   sparse,
   promptTokens: count,
-  pageOffset: count,
   prefixPages: u32s,
   prefixTokens: u32s,
 });

@@ -27,6 +27,7 @@ export type SessionEnd = "over" | "failed";
 /** Progress is reported at most this often; the last report is always made. */
 const PROGRESS_EVERY_MS = 100;
 const FLUSH_MS = 1000;
+const FREE_MS = 2000;
 
 /** Serves one router over a link that it closes at the end. */
 export class WorkerSession {
@@ -41,7 +42,7 @@ export class WorkerSession {
 
   /**
    * Serves until the router drains the worker, leaves, or falls silent, or until something fails for good. Then frees
-   * the engine. A load or step that is still running then is left alone: it ends with the process.
+   * the engine. A load or step that does not end soon is left alone: it ends with the process.
    */
   async serve(): Promise<SessionEnd> {
     try {
@@ -54,8 +55,22 @@ export class WorkerSession {
     } catch (error) {
       return await this.#giveUp(error);
     } finally {
-      this.#engine?.close();
+      await this.#freeEngine();
       await this.#link.close();
+    }
+  }
+
+  /** A GPU that hangs must not keep the process from ending. */
+  async #freeEngine(): Promise<void> {
+    const late = Promise.withResolvers<"late">();
+    const timer = setTimeout(() => late.resolve("late"), FREE_MS);
+    try {
+      const end = await Promise.race([this.#engine?.close(), late.promise]);
+      if (end === "late") this.#options.log(`Cannot free the engine: it is busy for more than ${FREE_MS} ms`);
+    } catch (error) {
+      this.#options.log(`Cannot free the engine: ${describe(error)}`);
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -55,18 +55,30 @@ export async function loadTextModel(directory: string): Promise<TextModel> {
 /** The longest answer that is waited for. */
 const ANSWER_TOKENS = 60;
 
-/** Reads cases from JSON lines with `id`, `prompt_text`, `question`, `answer`. @throws {EngineError} `invalid_text` */
+/**
+ * Reads cases from JSON lines with `id`, `prompt_text`, `question`, `answer`.
+ * @throws {EngineError} `invalid_text` naming the line
+ */
 export function parseNeedles(jsonLines: string): NeedleCase[] {
-  return jsonLines.split("\n").filter((line) => line.trim() !== "").map((line, i) => {
-    const { id, prompt_text: text, question, answer } = JSON.parse(line) as Record<string, unknown>;
-    if ([id, text, question, answer].some((field) => typeof field !== "string")) {
-      throw new EngineError(
-        "invalid_text",
-        `Cannot read needle case ${i + 1}: id, prompt_text, question, answer must be strings`,
-      );
-    }
-    return { id, text, question, answer } as NeedleCase;
-  });
+  return jsonLines.split("\n").flatMap((line, i) => (line.trim() === "" ? [] : [parseNeedle(line, i + 1)]));
+}
+
+function parseNeedle(line: string, number: number): NeedleCase {
+  const refuse = (why: string, cause?: unknown) =>
+    new EngineError("invalid_text", `Cannot read needle case in line ${number}: ${why}`, { cause });
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch (cause) {
+    throw refuse("it is not JSON", cause);
+  }
+  const fields = new Map(typeof value === "object" && value !== null ? Object.entries(value) : []);
+  const text = (name: string): string => {
+    const field = fields.get(name);
+    if (typeof field !== "string") throw refuse(`${name} must be a string`);
+    return field;
+  };
+  return { id: text("id"), text: text("prompt_text"), question: text("question"), answer: text("answer") };
 }
 
 /** Tokens of the text alone, and of the question with everything up to the answer. */
@@ -95,9 +107,9 @@ export async function runNeedle(
 ): Promise<NeedleOutcome[]> {
   const { text, question } = needleTokens(model, needle);
   const shared = host.open();
-  await shared.prefill(text, "none");
   const outcomes: NeedleOutcome[] = [];
   try {
+    await shared.prefill(text, "none");
     for (const variant of variants) {
       const session = host.share(shared, text.length, variant.sparse && { sparse: variant.sparse });
       try {

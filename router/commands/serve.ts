@@ -72,13 +72,21 @@ function greeting({ address: { hostname, port } }: Service, model: ServedModel):
 
 const STOPPED = Symbol("stopped");
 
+/** One Ctrl-C may come twice: from the terminal, and from a task runner that passes it on. */
+const ECHO_MS = 1000;
+
 /** SIGINT and SIGTERM, the first and the second; `close` must be called. */
 class StopSignals {
   readonly #first = Promise.withResolvers<typeof STOPPED>();
   readonly #second = Promise.withResolvers<typeof STOPPED>();
   readonly #names: readonly Deno.Signal[] = Deno.build.os === "windows" ? ["SIGINT"] : ["SIGINT", "SIGTERM"];
-  #count = 0;
-  readonly #onSignal = () => (this.#count++ === 0 ? this.#first : this.#second).resolve(STOPPED);
+  #firstAtMs: number | undefined;
+  readonly #onSignal = () => {
+    const nowMs = performance.now();
+    this.#firstAtMs ??= nowMs;
+    this.#first.resolve(STOPPED);
+    if (nowMs - this.#firstAtMs > ECHO_MS) this.#second.resolve(STOPPED);
+  };
 
   constructor() {
     for (const name of this.#names) Deno.addSignalListener(name, this.#onSignal);

@@ -100,7 +100,7 @@ Deno.test("chat shows refusals, failures and broken streams, and goes on", async
 
 Deno.test("chat ends an answer on Ctrl-C, and the server hears of it", async () => {
   await withServer(["endless"], async ({ url, left }) => {
-    const cli = new Cli(["chat", "--url", url], { stdin: "Go on\n" });
+    await using cli = new Cli(["chat", "--url", url], { stdin: "Go on\n" });
     await cli.printed(/Grüß dich/);
     cli.kill("SIGINT");
     const { code, stdout } = await cli.end;

@@ -6,7 +6,7 @@ import { Cli, runCli } from "../support/cli.ts";
 import { TIDE, withFiles } from "../support/model_directory.ts";
 
 /** A service that is up in a second: random weights of the smallest shape. */
-const TINY = ["serve", "--port", "0", "--random", "tiny", "--kv-tokens", "1024"];
+const TINY = ["serve", "--port", "0", "--random", "tiny", "--kv-tokens", "4096"];
 
 /** No Vulkan driver, and no way around it over OpenGL. */
 const NO_DRIVER = {
@@ -46,48 +46,48 @@ Deno.test("--help names every command, and serve --help its flags with their def
 });
 
 Deno.test("serve prints a curl line that works, drains on SIGINT, exits with 0 and leaves no worker", async () => {
-  const cli = new Cli([...TINY, "--log", "json"]);
-  try {
-    const [, url = "", body = ""] = await cli.printed(/curl -N (\S+) -H 'content-type: application\/json' -d '(.*)'\n/);
-    const workers = await childrenOf(cli.pid);
-    assert.equal(workers.length, 1);
-    const metrics = await (await fetch(new URL("/metrics", url))).text();
-    assert.match(metrics, /^tidepool_worker_up\{model_name="tiny",worker="0"\} 1$/m);
-    // Random weights never end by themselves: still running when the signal comes.
-    const request = { ...JSON.parse(body), "max_tokens": 40 };
-    const headers = { "content-type": "application/json" };
-    const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(request) });
-    assert.equal(response.status, 200);
-    cli.kill("SIGINT");
-    const events = (await response.text()).split("\n").filter((line) => line.startsWith("data: "));
-    assert.equal(events.at(-1), "data: [DONE]");
-    assert.match(events.at(-2) ?? "", /"finish_reason":"length"/);
+  await using cli = new Cli([...TINY, "--log", "json"]);
+  const [, url = "", body = ""] = await cli.printed(/curl -N (\S+) -H 'content-type: application\/json' -d '(.*)'\n/);
+  const workers = await childrenOf(cli.pid);
+  assert.equal(workers.length, 1);
+  const metrics = await (await fetch(new URL("/metrics", url))).text();
+  assert.match(metrics, /^tidepool_worker_up\{model_name="tiny",worker="0"\} 1$/m);
+  // Still running when the signal comes.
+  const request = { ...JSON.parse(body), "max_tokens": 40, "ignore_eos": true };
+  const headers = { "content-type": "application/json" };
+  const response = await fetch(url, { method: "POST", headers, body: JSON.stringify(request) });
+  assert.equal(response.status, 200);
+  // Twice, as a task runner passes it on.
+  cli.kill("SIGINT");
+  cli.kill("SIGINT");
+  const events = (await response.text()).split("\n").filter((line) => line.startsWith("data: "));
+  assert.equal(events.at(-1), "data: [DONE]");
+  assert.match(events.at(-2) ?? "", /"finish_reason":"length"/);
 
-    const { code, stdout } = await cli.end;
-    assert.equal(code, 0);
-    assert.ok(!workers.some(isRunning), "the worker is gone");
-    const log = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
-    assert.deepEqual([log.status, log.outcome, log.completionTokens], [200, "length", 40]);
-  } finally {
-    cli.kill("SIGKILL");
-  }
+  const { code, stdout } = await cli.end;
+  assert.equal(code, 0);
+  assert.ok(!workers.some(isRunning), "the worker is gone");
+  const log = JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
+  assert.deepEqual([log.status, log.outcome, log.completionTokens], [200, "length", 40]);
 });
 
 Deno.test("serve ends at once on the second signal, and leaves no worker", async () => {
-  const cli = new Cli(TINY);
-  try {
-    const [, origin = ""] = await cli.printed(/at (http:\S+)\/v1\n/);
-    const workers = await childrenOf(cli.pid);
-    const body = JSON.stringify({ messages: [{ role: "user", content: "Hi" }], stream: true, "max_tokens": 900 });
-    const response = await fetch(`${origin}/v1/chat/completions`, { method: "POST", body });
-    cli.kill("SIGTERM");
-    cli.kill("SIGINT");
-    assert.match(await response.text(), /"code":"(draining|worker_lost|group_unavailable)"/);
-    assert.equal((await cli.end).code, 130);
-    assert.ok(!workers.some(isRunning), "the worker is gone");
-  } finally {
-    cli.kill("SIGKILL");
-  }
+  await using cli = new Cli(TINY);
+  const [, origin = ""] = await cli.printed(/at (http:\S+)\/v1\n/);
+  const workers = await childrenOf(cli.pid);
+  const body = JSON.stringify({
+    messages: [{ role: "user", content: "Hi" }],
+    stream: true,
+    "max_tokens": 4000,
+    "ignore_eos": true,
+  });
+  const response = await fetch(`${origin}/v1/chat/completions`, { method: "POST", body });
+  cli.kill("SIGTERM");
+  await new Promise((resolve) => setTimeout(resolve, 1100));
+  cli.kill("SIGINT");
+  assert.match(await response.text(), /"code":"(draining|worker_lost|group_unavailable)"/);
+  assert.equal((await cli.end).code, 130);
+  assert.ok(!workers.some(isRunning), "the worker is gone");
 });
 
 Deno.test("serve exits and says why when the model, the flags or the address are at fault", async () => {

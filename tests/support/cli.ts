@@ -25,7 +25,7 @@ export async function runCli(args: readonly string[], options: CliOptions = {}):
   return await cli.end.finally(() => clearTimeout(timer));
 }
 
-/** A running command; await `end`. */
+/** A running command, for `await using`. */
 export class Cli {
   /** When the process has ended and all it printed is read. */
   readonly end: Promise<CliEnd>;
@@ -48,6 +48,12 @@ export class Cli {
 
   get pid(): number {
     return this.#child.pid;
+  }
+
+  /** Kills what still runs, so that a test that failed leaves nothing behind. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill("SIGKILL");
+    await this.end;
   }
 
   /** Harmless when the process has ended. */

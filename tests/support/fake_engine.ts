@@ -60,7 +60,7 @@ export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEng
   if (name === MODELS.crashing) Deno.exit(9);
   if (name === MODELS.silent) await new Promise<never>(() => setTimeout(() => {}, 60_000));
   onProgress(4, 4);
-  return { facts: FAKE_FACTS, run: play, close: () => {} };
+  return { facts: FAKE_FACTS, run: play, close: () => Promise.resolve() };
 }
 
 /** A step of one span. */

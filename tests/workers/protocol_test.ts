@@ -35,7 +35,6 @@ const step: Step = {
     },
     sparse: { budget: 64, heads: "kv_head" },
     promptTokens: 130,
-    pageOffset: 0,
     prefixPages: Uint32Array.of(4, 9),
     prefixTokens: new Uint32Array(0),
   }],

@@ -54,7 +54,10 @@ function loaded(play: (stage: Stage) => Promise<void>, options: Partial<WorkerOp
 
 Deno.test("runWorker() greets, reports progress and facts, and exits with 0 when the router leaves", async () => {
   let closed = 0;
-  const open: OpenEngine = async (...args) => ({ ...await openFake(...args), close: () => closed++ });
+  const open: OpenEngine = async (...args) => ({
+    ...await openFake(...args),
+    close: () => Promise.resolve(void closed++),
+  });
   await onStage({ open, secret: "sixteen characters" }, async ({ router, next, exitCode }) => {
     assert.deepEqual(await next(), { kind: "hello", pid: Deno.pid });
     router.send({ kind: "load", load: { model: { random: MODELS.fine }, kvTokens: 4096 } });

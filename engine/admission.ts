@@ -1,0 +1,122 @@
+/**
+ * Whether a step fits the state that it would be applied to. Looks at the whole step before anything happens, so that a
+ * refused step has changed nothing. Knows what a step may contain; changes no state and knows nothing of the GPU.
+ */
+
+import { EngineError } from "./errors.ts";
+import { MIN_BUDGET } from "./layer_plan.ts";
+import { type Open, PAGE_TOKENS, type SequenceId, type Span, type Step } from "./span.ts";
+
+/** What a step is held against. */
+export interface AdmissionBounds {
+  /** The longest context, in positions. */
+  readonly maxPositions: number;
+  readonly vocabSize: number;
+  /** Pages of the KV slice: page numbers are below. */
+  readonly pages: number;
+  /** Pages that one sequence can have. */
+  readonly maxPages: number;
+  /** Sequences that can be open at once; those that a step releases count until it is over. */
+  readonly slots: number;
+  /** Whether rows may be sparse. */
+  readonly calibrated: boolean;
+}
+
+/** What counts of an open sequence. */
+export interface OpenSequence {
+  readonly pages: number;
+  /** As long as the positions that were ever written. */
+  readonly tokens: { readonly length: number };
+}
+
+/**
+ * Checks a step.
+ * @param sequences those open before the step
+ * @throws {EngineError} `invalid_step`; `kv_exhausted` when it opens more sequences than there is room for
+ */
+export function admit(
+  { open, release, spans }: Step,
+  sequences: ReadonlyMap<SequenceId, OpenSequence>,
+  bounds: AdmissionBounds,
+): void {
+  const leaving = new Set(release);
+  for (const [i, sequence] of release.entries()) {
+    if (!sequences.has(sequence)) throw refusal(`release sequence ${sequence}: it is not open`);
+    if (release.indexOf(sequence) !== i) throw refusal(`release sequence ${sequence}: it is released twice`);
+  }
+  const known = new Map(sequences);
+  for (const sequence of open) {
+    if (known.has(sequence.sequence)) throw refusal(`open sequence ${sequence.sequence}: it is open already`);
+    known.set(sequence.sequence, admitOpen(sequence, bounds));
+  }
+  if (known.size > bounds.slots) {
+    throw new EngineError("kv_exhausted", `Cannot open ${open.length} sequences: ${known.size} exceed ${bounds.slots}`);
+  }
+  const met = new Set<SequenceId>();
+  for (const span of spans) {
+    const state = known.get(span.sequence);
+    if (state === undefined) throw refusedSpan(span, "it is not open");
+    if (leaving.has(span.sequence)) throw refusedSpan(span, "the same step releases it");
+    if (met.has(span.sequence)) throw refusedSpan(span, "it has two spans in one step");
+    met.add(span.sequence);
+    admitRows(span, bounds);
+    admitPlace(span, state, bounds);
+  }
+}
+
+function admitOpen({ sequence, sparse, prefixPages, prefixTokens }: Open, bounds: AdmissionBounds): OpenSequence {
+  const refuse = (why: string) => refusal(`open sequence ${sequence}: ${why}`);
+  const why = faultOfPages(prefixPages, 0, bounds);
+  if (why !== undefined) throw refuse(why);
+  if (sparse.budget < MIN_BUDGET) throw refuse(`a budget of ${sparse.budget} is below ${MIN_BUDGET}`);
+  const length = prefixPages.length * PAGE_TOKENS;
+  if (prefixTokens.length !== 0 && prefixTokens.length !== length) {
+    throw refuse(`${prefixTokens.length} prefix tokens are not the ${length} of its pages`);
+  }
+  return { pages: prefixPages.length, tokens: { length } };
+}
+
+/** What can be said of a span by itself. */
+function admitRows(span: Span, { vocabSize, calibrated }: AdmissionBounds): void {
+  const { tokens, next, logits } = span;
+  if (tokens.length === 0) throw refusedSpan(span, "it has no rows");
+  const token = tokens.find((id) => id >= vocabSize) ?? (next !== undefined && next >= vocabSize ? next : undefined);
+  if (token !== undefined) throw refusedSpan(span, `token ${token} is not below the vocabulary's ${vocabSize}`);
+  if (next !== undefined && logits !== "all") {
+    throw refusedSpan(span, `its next token is given, but logits are "${logits}", not "all"`);
+  }
+  if (span.kind === "prefill" || span.attention === "dense") return;
+  if (!calibrated) throw refusedSpan(span, "it is sparse, but the model has no calibration");
+  if (tokens.length !== 1) throw refusedSpan(span, `it is sparse and has ${tokens.length} rows, not one`);
+}
+
+/** Where its rows go. */
+function admitPlace(span: Span, state: OpenSequence, bounds: AdmissionBounds): void {
+  const { from, newPages } = span;
+  const end = from + span.tokens.length;
+  if (end > bounds.maxPositions) {
+    throw refusedSpan(span, `its end ${end} exceeds the context of ${bounds.maxPositions}`);
+  }
+  if (from > state.tokens.length) {
+    throw refusedSpan(span, `its start ${from} is beyond the ${state.tokens.length} positions that are there`);
+  }
+  const why = faultOfPages(newPages, state.pages, bounds);
+  if (why !== undefined) throw refusedSpan(span, why);
+  const capacity = (state.pages + newPages.length) * PAGE_TOKENS;
+  if (end > capacity) throw refusedSpan(span, `its end ${end} exceeds the ${capacity} positions of its pages`);
+}
+
+function faultOfPages(pages: Uint32Array, present: number, bounds: AdmissionBounds): string | undefined {
+  const wrong = pages.find((page) => page >= bounds.pages);
+  if (wrong !== undefined) return `page ${wrong} is not below ${bounds.pages}`;
+  const total = present + pages.length;
+  return total > bounds.maxPages ? `${total} pages exceed ${bounds.maxPages}` : undefined;
+}
+
+function refusedSpan({ sequence }: Span, why: string): EngineError {
+  return refusal(`run a span of sequence ${sequence}: ${why}`);
+}
+
+function refusal(what: string): EngineError {
+  return new EngineError("invalid_step", `Cannot ${what}`);
+}
