@@ -222,6 +222,7 @@ export class Session {
       sampling: this.#options.sampling ?? GREEDY,
       sparse: this.sparse,
       promptTokens: this.#options.promptTokens ?? 0,
+      pageOffset: 0,
       prefixPages: this.#prefixPages,
       prefixTokens: new Uint32Array(0),
     }];

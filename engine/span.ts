@@ -57,6 +57,8 @@ export interface Open {
   readonly sparse: SparseSettings;
   /** Length of the prompt: the token drawn at position p has output index p + 1 − promptTokens. */
   readonly promptTokens: number;
+  /** Entry of the group's page map at which its first page lies; 0 in a group of one. */
+  readonly pageOffset: number;
   /** Physical pages of a shared prefix, in order of position; spans start behind them. */
   readonly prefixPages: Uint32Array;
   /** Tokens of that prefix; sent only if a penalty needs them, else empty. */

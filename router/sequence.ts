@@ -158,6 +158,7 @@ export class Sequence {
       sampling,
       sparse: this.#policy.sparse,
       promptTokens: promptTokens.length,
+      pageOffset: 0,
       prefixPages: Uint32Array.from(this.pages.slice(0, this.prefixPages)),
       prefixTokens: needed ? this.#tokens.slice(0, prefix) : new Uint32Array(),
     };

@@ -82,6 +82,7 @@ const open = record<Open>({
   sampling,
   sparse,
   promptTokens: count,
+  pageOffset: count,
   prefixPages: u32s,
   prefixTokens: u32s,
 });

@@ -35,6 +35,7 @@ const step: Step = {
     },
     sparse: { budget: 64, heads: "kv_head" },
     promptTokens: 130,
+    pageOffset: 3,
     prefixPages: Uint32Array.of(4, 9),
     prefixTokens: new Uint32Array(0),
   }],
