@@ -6,10 +6,14 @@
 import type { EngineFacts } from "../engine/facts.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 
-/** What the service tells about the model it serves; reported by the worker once it has loaded it. */
+/** What the service tells about the model it serves; put together from what its workers report once they have loaded it. */
 export interface ModelFacts extends EngineFacts {
   /** Name under which clients ask for it. */
   readonly id: string;
+  /** Pages of each worker's slice, in the order of the workers; `kvPages` is their sum. */
+  readonly slices: readonly number[];
+  /** Each worker's GPU, in the same order; `adapter` is the first. */
+  readonly adapters: readonly string[];
 }
 
 /** Where a group is in its life. */

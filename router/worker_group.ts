@@ -153,7 +153,8 @@ export class WorkerGroup implements Group {
     const facts = await Promise.race([loading, closed]);
     if (facts === undefined) return new RequestError("draining", "Cannot load model: the group is closed");
     this.#client = client;
-    this.#enter({ kind: "ready", epoch: this.#epoch, model: { ...facts, id: this.#options.modelId } });
+    const model = { ...facts, id: this.#options.modelId, slices: [facts.kvPages], adapters: [facts.adapter] };
+    this.#enter({ kind: "ready", epoch: this.#epoch, model });
     await Promise.race([client.lost, closed]);
     if (client.loss === undefined) await client.drain(this.#options.drainMs ?? DRAIN_MS);
     return this.#leave(client, await client.lost);

@@ -70,7 +70,7 @@ Deno.test("WorkerGroup loads, runs steps one at a time, refuses what the engine 
     assert.deepEqual(states, [
       { kind: "loading", progress: 0.25 },
       { kind: "loading", progress: 1 },
-      { kind: "ready", epoch: 1, model: { ...FAKE_FACTS, id: "tide" } },
+      { kind: "ready", epoch: 1, model: { ...FAKE_FACTS, id: "tide", slices: [64], adapters: [FAKE_FACTS.adapter] } },
     ]);
     const running = group.run(fakeStep(1, [20, 22]), ["00-trace"]);
     await assert.rejects(group.run(fakeStep(2, [1]), []), { code: "invalid_step", message: /step 1 is still running/ });

@@ -38,6 +38,8 @@ const MODEL: ModelFacts = {
   adapter: "none",
   software: true,
   kvPages: 64,
+  slices: [64],
+  adapters: ["none"],
 };
 
 const CHAIN_START = 0x811c9dc5;

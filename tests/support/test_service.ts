@@ -31,6 +31,8 @@ export const FACTS: ModelFacts = {
   adapter: "none",
   software: true,
   kvPages: 64,
+  slices: [64],
+  adapters: ["none"],
 };
 
 /** `FACTS.kvPages` × 64. */
