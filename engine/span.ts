@@ -117,12 +117,33 @@ export interface SpanResult {
   readonly scores?: { readonly logprob: Float32Array; readonly argmax: Uint32Array };
 }
 
+/** What the workers of a group send each other and their router: one entry for each kind of exchange. */
+export interface ByExchange {
+  readonly queries: number;
+  readonly states: number;
+  /** Rows that end on the lead worker. */
+  readonly rows: number;
+  readonly candidates: number;
+}
+
+/** What a worker spent on exchanges in a step; absent when it is alone in its group. */
+export interface ExchangeTiming {
+  /** From own data on the host to that of all peers on the GPU; `candidates` overlap with other work. */
+  readonly ms: ByExchange;
+  /** Read-backs of own data, GPU work before them included. */
+  readonly readMs: number;
+  /** Tensor bytes sent to all peers together, or to the router. */
+  readonly bytes: ByExchange;
+}
+
 /** Where the time of a step went, in milliseconds. */
 export interface StepTiming {
   readonly encodeMs: number;
   /** From the last submit to the data: GPU time that encoding did not hide, and the read-back itself. */
   readonly waitMs: number;
   readonly totalMs: number;
+  /** Set by the worker, not by its engine. */
+  readonly exchange?: ExchangeTiming;
 }
 
 /** The answer to a step: one result for each span, in the order of the spans. */

@@ -24,10 +24,12 @@ export interface GpuInfo {
   readonly fastReadBack: boolean;
 }
 
-/** Bytes wanted from a tensor, from its start. */
+/** Bytes wanted from a tensor. */
 export interface ReadRequest {
   readonly tensor: Tensor;
-  /** @default the whole tensor */
+  /** A multiple of 4. @default 0 */
+  readonly byteOffset?: number;
+  /** @default the rest of the tensor */
   readonly byteLength?: number;
 }
 
@@ -168,10 +170,10 @@ export class Gpu {
   async read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
     // Before the read-back: a lost device or an invalid buffer cannot be mapped.
     await this.check();
-    const ranges = requests.map(({ tensor, byteLength }) => ({
+    const ranges = requests.map(({ tensor, byteOffset = 0, byteLength }) => ({
       buffer: tensor.buffer,
-      byteOffset: tensor.byteOffset,
-      byteLength: byteLength ?? tensor.byteLength,
+      byteOffset: tensor.byteOffset + byteOffset,
+      byteLength: byteLength ?? tensor.byteLength - byteOffset,
     }));
     return await this.#staging.read(ranges, this.#info.fastReadBack);
   }

@@ -1,7 +1,11 @@
 /** What a worker needs from an engine; owned here, so that a worker can be tested around an engine without a GPU. */
 
+import type { Exchange } from "../engine/exchange.ts";
 import type { EngineFacts } from "../engine/facts.ts";
+import type { PageMap } from "../engine/page_map.ts";
 import type { Step, StepResult } from "../engine/span.ts";
+import type { Commands } from "../kernels/pipeline.ts";
+import { type ExchangeMemory, GpuExchangeMemory } from "./exchange_memory.ts";
 
 /** Where the weights come from: a model directory, or random ones in the shape of a preset. */
 export type ModelSource = { readonly directory: string } | { readonly random: string };
@@ -13,9 +17,20 @@ export interface LoadRequest {
   readonly kvTokens: number | "auto";
 }
 
+/** A worker's place in a group. */
+export interface Membership {
+  readonly index: number;
+  readonly map: PageMap;
+  readonly exchange: Exchange;
+}
+
 /** A loaded engine. */
 export interface EngineHandle {
   readonly facts: EngineFacts;
+  /** What the engine's tensors lie in. */
+  readonly memory: ExchangeMemory;
+  /** Forgets all sequences, and takes this place from the next step on; never called while a step runs. */
+  join(membership: Membership): void;
   /**
    * Runs one step; the worker never calls it again before it has settled.
    * @throws {CodedError} the step is refused and has changed nothing; anything else, and `device_lost`, is fatal
@@ -33,3 +48,17 @@ export type OpenEngine = (
   load: LoadRequest,
   onProgress: (doneBytes: number, totalBytes: number) => void,
 ) => Promise<EngineHandle>;
+
+/** An engine on a GPU, as the engine's room has it. */
+type GpuEngine = Omit<EngineHandle, "memory"> & { readonly commands: Commands };
+
+/** Makes an engine on a GPU fit for a worker. */
+export function hostEngine(engine: GpuEngine): EngineHandle {
+  return {
+    facts: engine.facts,
+    memory: new GpuExchangeMemory(engine.commands),
+    join: (membership) => engine.join(membership),
+    run: (step) => engine.run(step),
+    close: () => engine.close(),
+  };
+}

@@ -1,10 +1,13 @@
 /**
- * Every message between router and worker, and the reading of each: what a peer sends is trusted to be nothing but a
+ * Every message between router and worker and between workers, and the reading of each: what a peer sends is trusted to be nothing but a
  * decoded MessagePack value until it has passed here. Knows messages; knows nothing of connections or of their order.
  */
 
+import type { Candidates } from "../engine/exchange.ts";
 import type { EngineFacts } from "../engine/facts.ts";
 import type {
+  ByExchange,
+  ExchangeTiming,
   Open,
   SamplingSettings,
   Span,
@@ -34,13 +37,59 @@ import {
 } from "./shape.ts";
 
 /** Compared in the handshake; goes up with every change to a message or a frame. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
+
+/** Where a worker listens. */
+export interface Address {
+  readonly hostname: string;
+  readonly port: number;
+}
+
+/** A worker's place in a group of workers, and whom it shares it with. */
+export interface Form {
+  readonly epoch: number;
+  /** Of the worker that is told. */
+  readonly index: number;
+  /** In the order of their indices. */
+  readonly members: readonly Address[];
+  /** In which pages are dealt, one for each member. */
+  readonly weights: readonly number[];
+}
+
+/** Where and when something was exchanged. */
+export interface ExchangeTag {
+  readonly epoch: number;
+  readonly step: number;
+  /** Index of the batch within the step. */
+  readonly batch: number;
+  readonly layer: number;
+}
+
+/** What a worker puts forward at a select layer; lists row by row, set by set, one behind the other. */
+export interface CandidateLists extends ExchangeTag {
+  readonly rows: Candidates["rows"];
+  /** Of each list. */
+  readonly lengths: Uint32Array;
+  /** Global, ascending within a list. */
+  readonly positions: Uint32Array;
+  /** Competition value of each. */
+  readonly values: Float32Array;
+}
+
+/** What the router chose of all candidates, in lists as they were put forward. */
+export interface ChosenLists extends ExchangeTag {
+  readonly lengths: Uint32Array;
+  readonly positions: Uint32Array;
+}
 
 /** What a router tells a worker. */
 export type RouterMessage =
   | { readonly kind: "load"; readonly load: LoadRequest }
   | { readonly kind: "step"; readonly step: Step; readonly traceparents: readonly string[] }
   | { readonly kind: "ping"; readonly id: number }
+  /** Ends the epoch before: its sequences, its links and a step that still runs are forgotten. */
+  | ({ readonly kind: "form" } & Form)
+  | ({ readonly kind: "selection" } & ChosenLists)
   /** Finish what was sent before, then exit. */
   | { readonly kind: "drain" };
 
@@ -55,7 +104,35 @@ export type WorkerMessage =
   | { readonly kind: "refused"; readonly index: number; readonly code: string; readonly message: string }
   /** The last message of a worker that gives up. */
   | { readonly kind: "failed"; readonly code: string; readonly message: string }
-  | { readonly kind: "pong"; readonly id: number };
+  | { readonly kind: "pong"; readonly id: number }
+  /** The worker is linked with all its peers. */
+  | { readonly kind: "formed"; readonly epoch: number }
+  | ({ readonly kind: "candidates" } & CandidateLists)
+  /** Half of the time that was left is over. `on`: indices of the peers it waits for; none: it waits for the router. */
+  | { readonly kind: "stalled"; readonly epoch: number; readonly step: number; readonly on: readonly number[] }
+  /** The worker lacks its peers in this epoch, and waits to be formed anew. */
+  | {
+    readonly kind: "severed";
+    readonly epoch: number;
+    readonly code: string;
+    readonly message: string;
+    /** Index of the peer at the other end, when there is one. */
+    readonly peer?: number;
+  };
+
+/** What workers tell each other; each list holds one tensor for each range of rows. */
+export type PeerMessage =
+  | ({ readonly kind: "queries"; readonly rows: readonly Float32Array<ArrayBuffer>[] } & ExchangeTag)
+  | (
+    & {
+      readonly kind: "states";
+      readonly o: readonly Float32Array<ArrayBuffer>[];
+      /** Natural logarithm. */
+      readonly lse: readonly Float32Array<ArrayBuffer>[];
+    }
+    & ExchangeTag
+  )
+  | ({ readonly kind: "rows"; readonly rows: readonly Float32Array<ArrayBuffer>[] } & ExchangeTag);
 
 /** The code of a failure that carries none of its own. */
 export const UNKNOWN_FAILURE = "unknown";
@@ -125,11 +202,17 @@ const spanResult = record<SpanResult>({ sequence: count }, {
   scores: record<NonNullable<SpanResult["scores"]>>({ logprob: f32s, argmax: u32s }),
 });
 
+const byExchange = record<ByExchange>({ queries: real, states: real, rows: real, candidates: real });
+
 const result = record<StepResult>({
   index: count,
   spans: list(spanResult),
-  timing: record<StepTiming>({ encodeMs: real, waitMs: real, totalMs: real }),
+  timing: record<StepTiming>({ encodeMs: real, waitMs: real, totalMs: real }, {
+    exchange: record<ExchangeTiming>({ ms: byExchange, readMs: real, bytes: byExchange }),
+  }),
 });
+
+const tag = { epoch: count, step: count, batch: count, layer: count } as const;
 
 const facts = record<EngineFacts>({
   digest: text,
@@ -160,6 +243,19 @@ const routerMessage = union<RouterMessage>({
   load: record<OfKind<RouterMessage, "load">>({ kind: oneOf("load"), load: record<LoadRequest>({ model, kvTokens }) }),
   step: record<OfKind<RouterMessage, "step">>({ kind: oneOf("step"), step, traceparents: list(text) }),
   ping: record<OfKind<RouterMessage, "ping">>({ kind: oneOf("ping"), id: count }),
+  form: record<OfKind<RouterMessage, "form">>({
+    kind: oneOf("form"),
+    epoch: count,
+    index: count,
+    members: list(record<Address>({ hostname: text, port: count })),
+    weights: list(real),
+  }),
+  selection: record<OfKind<RouterMessage, "selection">>({
+    kind: oneOf("selection"),
+    ...tag,
+    lengths: u32s,
+    positions: u32s,
+  }),
   drain: record<OfKind<RouterMessage, "drain">>({ kind: oneOf("drain") }),
 });
 
@@ -176,6 +272,33 @@ const workerMessage = union<WorkerMessage>({
   }),
   failed: record<OfKind<WorkerMessage, "failed">>({ kind: oneOf("failed"), code: text, message: text }),
   pong: record<OfKind<WorkerMessage, "pong">>({ kind: oneOf("pong"), id: count }),
+  formed: record<OfKind<WorkerMessage, "formed">>({ kind: oneOf("formed"), epoch: count }),
+  candidates: record<OfKind<WorkerMessage, "candidates">>({
+    kind: oneOf("candidates"),
+    ...tag,
+    rows: list(record<Candidates["rows"][number]>({ sequence: count, position: count, budget: count, sets: count })),
+    lengths: u32s,
+    positions: u32s,
+    values: f32s,
+  }),
+  stalled: record<OfKind<WorkerMessage, "stalled">>({
+    kind: oneOf("stalled"),
+    epoch: count,
+    step: count,
+    on: list(count),
+  }),
+  severed: record<OfKind<WorkerMessage, "severed">>({
+    kind: oneOf("severed"),
+    epoch: count,
+    code: text,
+    message: text,
+  }, { peer: count }),
+});
+
+const peerMessage = union<PeerMessage>({
+  queries: record<OfKind<PeerMessage, "queries">>({ kind: oneOf("queries"), ...tag, rows: list(f32s) }),
+  states: record<OfKind<PeerMessage, "states">>({ kind: oneOf("states"), ...tag, o: list(f32s), lse: list(f32s) }),
+  rows: record<OfKind<PeerMessage, "rows">>({ kind: oneOf("rows"), ...tag, rows: list(f32s) }),
 });
 
 /**
@@ -192,4 +315,12 @@ export function parseRouterMessage(value: unknown): RouterMessage {
  */
 export function parseWorkerMessage(value: unknown): WorkerMessage {
   return workerMessage(value, "message");
+}
+
+/**
+ * Reads what another worker sent.
+ * @throws {ProtocolError} naming the field that is wrong
+ */
+export function parsePeerMessage(value: unknown): PeerMessage {
+  return peerMessage(value, "message");
 }

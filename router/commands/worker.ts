@@ -4,6 +4,7 @@
  */
 
 import { Engine } from "../../engine/engine.ts";
+import { hostEngine } from "../../workers/engine_host.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
 import { type Command, type FlagValues, UsageError } from "../command_line.ts";
 import { traceStep } from "../telemetry.ts";
@@ -27,7 +28,7 @@ export const command: Command<typeof flags> = {
   async run(values: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
     await ensureVulkanDriver((line) => terminal.error(line));
     return await runWorker({
-      open: (load, onProgress) => Engine.open(load, onProgress),
+      open: async (load, onProgress) => hostEngine(await Engine.open(load, onProgress)),
       onStep: traceStep,
       // stdout belongs to the announcement.
       log: (line) => terminal.error(line),

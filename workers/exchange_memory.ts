@@ -1,0 +1,76 @@
+/**
+ * The memory that the tensors of an exchange lie in, as the exchange needs it: bytes out, bytes in, states merged. Owned
+ * here, so that an exchange can be tested without a GPU. Knows tensors; knows nothing of peers.
+ */
+
+import type { ReadRequest } from "../kernels/gpu.ts";
+import { mergeStates } from "../kernels/merge_states.ts";
+import type { Commands } from "../kernels/pipeline.ts";
+import { Scratch } from "../kernels/scratch.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+
+/** States to merge, see `mergeStates`. */
+export type StatesToMerge = Parameters<typeof mergeStates>[1];
+
+/** What happens here happens in order with what the engine records. */
+export interface ExchangeMemory {
+  /** Fresh copies of bytes, once everything recorded before has run. */
+  read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]>;
+  /** Puts bytes into a tensor; what was recorded before must have been read back already. */
+  write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void;
+  /** Copies bytes between tensors; offsets are multiples of 4. */
+  copy(
+    from: Tensor,
+    to: Tensor,
+    range: { readonly from: number; readonly to: number; readonly byteLength: number },
+  ): void;
+  /** Merges states in the order of their index. */
+  merge(states: StatesToMerge): void;
+  /** Working memory, f32, that lasts until `free`; contents last until the next use of the same name. */
+  take(name: string, shape: readonly number[]): Tensor;
+  /** Frees the working memory; it is made anew when needed. */
+  free(): void;
+}
+
+/** The memory of a GPU. */
+export class GpuExchangeMemory implements ExchangeMemory {
+  readonly #commands: Commands;
+  readonly #scratch: Scratch;
+
+  constructor(commands: Commands) {
+    this.#commands = commands;
+    this.#scratch = new Scratch(commands);
+  }
+
+  /** See `ExchangeMemory`. @throws {GpuError} what went wrong on the device */
+  async read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    this.#commands.submit();
+    return await this.#commands.gpu.read(requests);
+  }
+
+  write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
+    this.#commands.gpu.write(tensor, data, byteOffset);
+  }
+
+  copy(
+    from: Tensor,
+    to: Tensor,
+    range: { readonly from: number; readonly to: number; readonly byteLength: number },
+  ): void {
+    this.#commands.copy(from, to, range);
+  }
+
+  merge(states: StatesToMerge): void {
+    mergeStates(this.#commands, states);
+  }
+
+  take(name: string, shape: readonly number[]): Tensor {
+    return this.#scratch.take(`exchange ${name}`, "f32", shape);
+  }
+
+  free(): void {
+    // What was recorded may still refer to it.
+    this.#commands.submit();
+    this.#scratch.close();
+  }
+}
