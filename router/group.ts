@@ -19,12 +19,7 @@ export interface ModelFacts extends EngineFacts {
 /** Where a group is in its life. */
 export type GroupState =
   | { readonly kind: "loading"; readonly progress: number }
-  | {
-    readonly kind: "ready";
-    readonly epoch: number;
-    readonly model: ModelFacts;
-    readonly workers: readonly GroupWorker[];
-  }
+  | { readonly kind: "ready"; readonly epoch: number; readonly model: ModelFacts }
   | { readonly kind: "broken"; readonly reason: string }
   | { readonly kind: "closed" };
 

@@ -1,5 +1,5 @@
 /**
- * Every message between router and worker and between workers, and the reading of each: what a peer sends is trusted to be nothing but a
+ * Every message between router and worker, and the reading of each: what a peer sends is trusted to be nothing but a
  * decoded MessagePack value until it has passed here. Knows messages; knows nothing of connections or of their order.
  */
 
@@ -120,20 +120,6 @@ export type WorkerMessage =
     readonly peer?: number;
   };
 
-/** What workers tell each other; each list holds one tensor for each range of rows. */
-export type PeerMessage =
-  | ({ readonly kind: "queries"; readonly rows: readonly Float32Array<ArrayBuffer>[] } & ExchangeTag)
-  | (
-    & {
-      readonly kind: "states";
-      readonly o: readonly Float32Array<ArrayBuffer>[];
-      /** Natural logarithm. */
-      readonly lse: readonly Float32Array<ArrayBuffer>[];
-    }
-    & ExchangeTag
-  )
-  | ({ readonly kind: "rows"; readonly rows: readonly Float32Array<ArrayBuffer>[] } & ExchangeTag);
-
 /** The code of a failure that carries none of its own. */
 export const UNKNOWN_FAILURE = "unknown";
 
@@ -212,7 +198,8 @@ const result = record<StepResult>({
   }),
 });
 
-const tag = { epoch: count, step: count, batch: count, layer: count } as const;
+/** Shapes of the fields of `ExchangeTag`. */
+export const tag = { epoch: count, step: count, batch: count, layer: count } as const;
 
 const facts = record<EngineFacts>({
   digest: text,
@@ -295,12 +282,6 @@ const workerMessage = union<WorkerMessage>({
   }, { peer: count }),
 });
 
-const peerMessage = union<PeerMessage>({
-  queries: record<OfKind<PeerMessage, "queries">>({ kind: oneOf("queries"), ...tag, rows: list(f32s) }),
-  states: record<OfKind<PeerMessage, "states">>({ kind: oneOf("states"), ...tag, o: list(f32s), lse: list(f32s) }),
-  rows: record<OfKind<PeerMessage, "rows">>({ kind: oneOf("rows"), ...tag, rows: list(f32s) }),
-});
-
 /**
  * Reads what a router sent.
  * @throws {ProtocolError} naming the field that is wrong
@@ -315,12 +296,4 @@ export function parseRouterMessage(value: unknown): RouterMessage {
  */
 export function parseWorkerMessage(value: unknown): WorkerMessage {
   return workerMessage(value, "message");
-}
-
-/**
- * Reads what another worker sent.
- * @throws {ProtocolError} naming the field that is wrong
- */
-export function parsePeerMessage(value: unknown): PeerMessage {
-  return peerMessage(value, "message");
 }

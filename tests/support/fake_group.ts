@@ -106,7 +106,7 @@ export class FakeGroup implements Group {
     this.#stepMs = options.stepMs ?? (() => 1);
     this.state = options.loading === true
       ? { kind: "loading", progress: 0.5 }
-      : { kind: "ready", epoch: this.#epoch, model: this.#model, workers: [] };
+      : { kind: "ready", epoch: this.#epoch, model: this.#model };
   }
 
   /** Sequences that it holds. */
@@ -167,7 +167,7 @@ export class FakeGroup implements Group {
 
   /** A new worker is there. */
   recover(model: Partial<ModelFacts> = {}): void {
-    this.#change({ kind: "ready", epoch: this.#epoch, model: { ...this.#model, ...model }, workers: [] });
+    this.#change({ kind: "ready", epoch: this.#epoch, model: { ...this.#model, ...model } });
   }
 
   close(): Promise<void> {

@@ -75,7 +75,7 @@ export class TestService implements Disposable {
   readonly observer = new RecordingObserver();
   readonly internalErrors: unknown[] = [];
   state: ServiceState = {
-    group: { kind: "ready", epoch: 3, model: FACTS, workers: [] },
+    group: { kind: "ready", epoch: 3, model: FACTS },
     draining: false,
     scheduler: { running: 1, waiting: 2, pages: { total: 64, used: 10, cached: 4, free: 50 } },
   };

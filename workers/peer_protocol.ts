@@ -1,0 +1,35 @@
+/**
+ * Every message between the workers of a group, and the reading of each. Knows messages; knows nothing of connections
+ * or of their order.
+ */
+
+import { type ExchangeTag, tag } from "./protocol.ts";
+import { f32s, list, oneOf, record, union } from "./shape.ts";
+
+/** One tensor for each range of rows. */
+export type Tensors = readonly Float32Array<ArrayBuffer>[];
+
+/** What workers tell each other. */
+export type PeerMessage =
+  /** Rows of q that the sender has computed. */
+  | ({ readonly kind: "queries"; readonly rows: Tensors } & ExchangeTag)
+  /** States over the sender's slice; lse as natural logarithms. */
+  | ({ readonly kind: "states"; readonly o: Tensors; readonly lse: Tensors } & ExchangeTag)
+  /** Rows that end on the lead worker. */
+  | ({ readonly kind: "rows"; readonly rows: Tensors } & ExchangeTag);
+
+type OfKind<Kind> = Extract<PeerMessage, { readonly kind: Kind }>;
+
+const peerMessage = union<PeerMessage>({
+  queries: record<OfKind<"queries">>({ kind: oneOf("queries"), ...tag, rows: list(f32s) }),
+  states: record<OfKind<"states">>({ kind: oneOf("states"), ...tag, o: list(f32s), lse: list(f32s) }),
+  rows: record<OfKind<"rows">>({ kind: oneOf("rows"), ...tag, rows: list(f32s) }),
+});
+
+/**
+ * Reads what another worker sent.
+ * @throws {ProtocolError} naming the field that is wrong
+ */
+export function parsePeerMessage(value: unknown): PeerMessage {
+  return peerMessage(value, "message");
+}
