@@ -5,6 +5,7 @@
 
 import { EngineError } from "./errors.ts";
 import { MIN_BUDGET } from "./layer_plan.ts";
+import type { PageMap } from "./page_map.ts";
 import { type Open, PAGE_TOKENS, type SequenceId, type Span, type Step } from "./span.ts";
 
 /** What a step is held against. */
@@ -12,8 +13,8 @@ export interface AdmissionBounds {
   /** The longest context, in positions. */
   readonly maxPositions: number;
   readonly vocabSize: number;
-  /** Pages of the KV slice: page numbers are below. */
-  readonly pages: number;
+  /** Which pages there are, and on which worker each of a sequence's must lie. */
+  readonly map: PageMap;
   /** Pages that one sequence can have. */
   readonly maxPages: number;
   /** Sequences that can be open at once; those that a step releases count until it is over. */
@@ -25,6 +26,7 @@ export interface AdmissionBounds {
 /** What counts of an open sequence. */
 export interface OpenSequence {
   readonly pages: number;
+  readonly open: { readonly pageOffset: number };
   /** As long as the positions that were ever written. */
   readonly tokens: { readonly length: number };
 }
@@ -64,16 +66,17 @@ export function admit(
   }
 }
 
-function admitOpen({ sequence, sparse, prefixPages, prefixTokens }: Open, bounds: AdmissionBounds): OpenSequence {
+function admitOpen(open: Open, bounds: AdmissionBounds): OpenSequence {
+  const { sequence, sparse, prefixPages, prefixTokens } = open;
   const refuse = (why: string) => refusal(`open sequence ${sequence}: ${why}`);
-  const why = faultOfPages(prefixPages, 0, bounds);
+  const why = faultOfPages(prefixPages, { pages: 0, open }, bounds);
   if (why !== undefined) throw refuse(why);
   if (sparse.budget < MIN_BUDGET) throw refuse(`a budget of ${sparse.budget} is below ${MIN_BUDGET}`);
   const length = prefixPages.length * PAGE_TOKENS;
   if (prefixTokens.length !== 0 && prefixTokens.length !== length) {
     throw refuse(`${prefixTokens.length} prefix tokens are not the ${length} of its pages`);
   }
-  return { pages: prefixPages.length, tokens: { length } };
+  return { pages: prefixPages.length, open, tokens: { length } };
 }
 
 /** What can be said of a span by itself. */
@@ -100,15 +103,21 @@ function admitPlace(span: Span, state: OpenSequence, bounds: AdmissionBounds): v
   if (from > state.tokens.length) {
     throw refusedSpan(span, `its start ${from} is beyond the ${state.tokens.length} positions that are there`);
   }
-  const why = faultOfPages(newPages, state.pages, bounds);
+  const why = faultOfPages(newPages, state, bounds);
   if (why !== undefined) throw refusedSpan(span, why);
   const capacity = (state.pages + newPages.length) * PAGE_TOKENS;
   if (end > capacity) throw refusedSpan(span, `its end ${end} exceeds the ${capacity} positions of its pages`);
 }
 
-function faultOfPages(pages: Uint32Array, present: number, bounds: AdmissionBounds): string | undefined {
-  const wrong = pages.find((page) => page >= bounds.pages);
-  if (wrong !== undefined) return `page ${wrong} is not below ${bounds.pages}`;
+function faultOfPages(
+  pages: Uint32Array,
+  { pages: present, open: { pageOffset } }: Pick<OpenSequence, "pages" | "open">,
+  { map, ...bounds }: AdmissionBounds,
+): string | undefined {
+  const high = pages.find((page) => page >= map.pages);
+  if (high !== undefined) return `page ${high} is not below ${map.pages}`;
+  const astray = pages.find((page, i) => !map.isOn(map.owner(pageOffset, present + i), page));
+  if (astray !== undefined) return `page ${astray} is not on the worker that owns its place`;
   const total = present + pages.length;
   return total > bounds.maxPages ? `${total} pages exceed ${bounds.maxPages}` : undefined;
 }

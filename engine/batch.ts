@@ -3,12 +3,15 @@
  * row table, and says which rows need logits. Knows positions and slots; knows nothing of weights.
  */
 
-import { ROW_WORDS, writeTableRow } from "../kernels/row_table.ts";
+import { ROW_WORDS, type TableRow, writeTableRow } from "../kernels/row_table.ts";
 import { EngineError } from "./errors.ts";
-import { recentOf } from "./layer_plan.ts";
+import type { RowRange } from "./exchange.ts";
+import { recentOf, SINKS } from "./layer_plan.ts";
+import type { PageShare } from "./page_map.ts";
+import { rangesByOwner, SPLIT_ROWS } from "./row_ranges.ts";
 import { scoreStride } from "./selection.ts";
 import type { SequenceState } from "./sequences.ts";
-import type { SequenceId, Span, SparseSettings } from "./span.ts";
+import { PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings } from "./span.ts";
 
 /** Rows of one batch that attend alike: [first, first + rows). */
 export interface RowRun {
@@ -37,6 +40,13 @@ export interface ScoredRow {
   readonly target: number;
 }
 
+/** A row that reads a selection in sparse layers. */
+export interface SparseRow {
+  readonly row: number;
+  readonly sequence: SequenceState;
+  readonly position: number;
+}
+
 /** Rows that pass through the layers together, with the products of one family. */
 export interface Batch {
   readonly product: "tiled" | "vector";
@@ -48,6 +58,12 @@ export interface Batch {
   /** In the order of the batch's rows. */
   readonly drawn: readonly DrawnRow[];
   readonly scored: readonly ScoredRow[];
+  readonly sparse: readonly SparseRow[];
+  /** Which worker computes which rows, when they are split; undefined: every worker computes every row. */
+  readonly ranges: readonly RowRange[] | undefined;
+  /** By worker: whether it holds anything that rows of the batch see, sparse rows left out in `denseHolders`. */
+  readonly holders: readonly boolean[];
+  readonly denseHolders: readonly boolean[];
 }
 
 /** What the plan depends on besides the spans. */
@@ -56,6 +72,8 @@ export interface BatchContext {
   readonly sequences: ReadonlyMap<SequenceId, SequenceState>;
   /** Sliding window in positions; undefined: rows see everything before them. */
   readonly window: number | undefined;
+  /** What this worker holds of each sequence. */
+  readonly share: PageShare;
   /** Most scores of one query head that the sparse rows of a batch may need: they lie in one binding. */
   readonly maxScores: number;
 }
@@ -134,8 +152,9 @@ function pack(spans: readonly Piece[], limits: { readonly maxRows: number; reado
   return batches;
 }
 
-function fill(product: "tiled" | "vector", pieces: readonly Piece[], { window }: BatchContext): Batch {
+function fill(product: "tiled" | "vector", pieces: readonly Piece[], context: BatchContext): Batch {
   const rows = pieces.reduce((sum, piece) => sum + piece.rows, 0);
+  const { map } = context.share;
   const batch = {
     product,
     rows,
@@ -145,7 +164,11 @@ function fill(product: "tiled" | "vector", pieces: readonly Piece[], { window }:
     runs: [] as RowRun[],
     drawn: [] as DrawnRow[],
     scored: [] as ScoredRow[],
+    sparse: [] as SparseRow[],
+    holders: Array.from({ length: map.workers }, () => false),
+    denseHolders: Array.from({ length: map.workers }, () => false),
   };
+  const sequences = [];
   let at = 0;
   for (const piece of pieces) {
     const { span, state, first } = piece;
@@ -154,22 +177,56 @@ function fill(product: "tiled" | "vector", pieces: readonly Piece[], { window }:
     for (let i = 0; i < piece.rows; i++) {
       const position = span.from + first + i;
       batch.positions[at + i] = position;
-      writeTableRow(batch.table, at + i, {
-        sequenceSlot: state.slot,
-        position,
-        kvFrom: window === undefined ? 0 : Math.max(0, position + 1 - window),
-        kvLimit: position + 1,
-        appendRow: position,
-        selected: sparse?.budget ?? 0,
-        setShape: sparse?.heads ?? "kv_head",
-        recent: sparse === undefined ? 0 : recentOf(sparse.budget),
-      });
+      writeTableRow(batch.table, at + i, tableRow(state, position, { ...context, sparse }));
     }
     wantLogits(batch, piece, at);
-    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest: span.from + first + piece.rows }, product);
+    if (sparse !== undefined) batch.sparse.push({ row: at, sequence: state, position: span.from });
+    const { pageOffset } = state.open;
+    const longest = map.localRows(context.share.index, pageOffset, span.from + first + piece.rows);
+    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest }, product);
+    markHolders(piece, context, sparse === undefined ? [batch.holders, batch.denseHolders] : [batch.holders]);
+    sequences.push({ first: at, rows: piece.rows, from: span.from + first, pageOffset });
     at += piece.rows;
   }
-  return batch;
+  const split = product === "tiled" && map.workers > 1 && rows >= SPLIT_ROWS * map.workers;
+  return { ...batch, ranges: split ? rangesByOwner(map, sequences) : undefined };
+}
+
+/** What a row at a position sees of this worker's slice. */
+function tableRow(
+  { slot, open: { pageOffset } }: SequenceState,
+  position: number,
+  { share: { map, index }, window, sparse }: BatchContext & { readonly sparse: SparseSettings | undefined },
+): TableRow {
+  /** Local rows below a position. */
+  const below = (end: number) => map.localRows(index, pageOffset, Math.max(0, end));
+  const kvLimit = below(position + 1);
+  const isMine = map.owner(pageOffset, Math.floor(position / PAGE_TOKENS)) === index;
+  return {
+    sequenceSlot: slot,
+    kvFrom: window === undefined ? 0 : below(position + 1 - window),
+    kvLimit,
+    appendRow: isMine ? kvLimit - 1 : undefined,
+    selected: sparse?.budget ?? 0,
+    setShape: sparse?.heads ?? "kv_head",
+    sinks: sparse === undefined ? 0 : below(Math.min(SINKS, position + 1)),
+    recent: sparse === undefined ? 0 : kvLimit - below(position + 1 - recentOf(sparse.budget)),
+  };
+}
+
+/** Marks the workers that hold something that a piece's rows see. */
+function markHolders(
+  { span, state, first, rows }: Piece,
+  { share: { map }, window }: BatchContext,
+  lists: readonly boolean[][],
+): void {
+  const { pageOffset } = state.open;
+  const start = window === undefined ? 0 : Math.max(0, span.from + first + 1 - window);
+  const pages = [Math.floor(start / PAGE_TOKENS), pagesFor(span.from + first + rows)] as const;
+  for (let worker = 0; worker < map.workers; worker++) {
+    const [before, after] = pages.map((page) => map.pagesBefore(worker, pageOffset, page));
+    if (before !== after) { for (const list of lists) list[worker] = true; }
+  }
 }
 
 /** Which rows of a piece, that starts at row `at` of the batch, are scored or drawn after. */

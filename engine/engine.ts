@@ -10,7 +10,7 @@ import { admit } from "./admission.ts";
 import { readCalibration } from "./calibration.ts";
 import { compute } from "./compute.ts";
 import { EngineError } from "./errors.ts";
-import { ALONE } from "./exchange.ts";
+import { ALONE, type Exchange } from "./exchange.ts";
 import type { EngineFacts } from "./facts.ts";
 import type { Model } from "./forward.ts";
 import { allocateSlice } from "./kv_capacity.ts";
@@ -18,6 +18,7 @@ import { SLOTS } from "./kv_slice.ts";
 import { type Calibration, layerRoles } from "./layer_plan.ts";
 import { type ModelConfig, readModelConfig } from "./model_config.ts";
 import { SlicePacer } from "./pacer.ts";
+import { PageMap, type PageShare } from "./page_map.ts";
 import { presetNamed } from "./presets.ts";
 import { ropeFrequencies } from "./rope.ts";
 import { openSafetensors } from "./safetensors.ts";
@@ -35,6 +36,11 @@ export interface EngineOptions {
   readonly kvTokens: number | "auto";
 }
 
+/** A worker's place in a group, and how it reaches the others. */
+export interface Membership extends PageShare {
+  readonly exchange: Exchange;
+}
+
 interface Loaded {
   readonly config: ModelConfig;
   readonly calibration: Calibration | undefined;
@@ -47,7 +53,7 @@ export class Engine {
   readonly config: ModelConfig;
   #facts: EngineFacts;
   #model: Model;
-  readonly #sequences: Sequences;
+  #sequences: Sequences;
   #running: Promise<StepResult> | undefined;
   #closed = false;
 
@@ -55,7 +61,7 @@ export class Engine {
     this.#model = model;
     this.config = model.config;
     this.#facts = facts;
-    this.#sequences = new Sequences(model.slice);
+    this.#sequences = new Sequences(model.slice, model.share);
   }
 
   get facts(): EngineFacts {
@@ -85,6 +91,7 @@ export class Engine {
         slice,
         roles: undefined,
         frequencies: ropeFrequencies(loaded.config),
+        share: { index: 0, map: new PageMap([slice.pages]) },
         exchange: ALONE,
         pacer: new SlicePacer(),
       };
@@ -105,6 +112,28 @@ export class Engine {
     const roles = layerRoles(this.config.layers, selectLayers);
     this.#model = { ...this.#model, roles };
     this.#facts = { ...this.#facts, roles, selectLayers, sparse: { budget, sparseFrom } };
+  }
+
+  /** Records and submits for this engine's device; an exchange reads and writes tensors with it between steps' layers. */
+  get commands(): Commands {
+    return this.#model.commands;
+  }
+
+  /**
+   * Takes a place in a group; all sequences are forgotten. A group of one uses `ALONE`.
+   * @throws {EngineError} `invalid_step` while a step runs, or when the group's map gives this worker other pages than it has
+   */
+  join({ index, map, exchange }: Membership): void {
+    if (this.#running !== undefined) throw new EngineError("invalid_step", "Cannot join a group: a step is running");
+    const pages = map.base(index + 1) - map.base(index);
+    if (pages !== this.#model.slice.pages) {
+      throw new EngineError(
+        "invalid_step",
+        `Cannot join a group: the map gives worker ${index} ${pages} pages, its slice has ${this.#model.slice.pages}`,
+      );
+    }
+    this.#model = { ...this.#model, share: { index, map }, exchange };
+    this.#sequences = new Sequences(this.#model.slice, this.#model.share);
   }
 
   /**
@@ -140,9 +169,9 @@ export class Engine {
   }
 
   async #step(step: Step): Promise<StepResult> {
-    const { slice: { pages, maxPages }, roles } = this.#model;
+    const { slice: { maxPages }, share: { map }, roles } = this.#model;
     const { maxPositions, vocabSize } = this.config;
-    const bounds = { maxPositions, vocabSize, pages, maxPages, slots: SLOTS, calibrated: roles !== undefined };
+    const bounds = { maxPositions, vocabSize, map, maxPages, slots: SLOTS, calibrated: roles !== undefined };
     admit(step, this.#sequences.open, bounds);
     this.#sequences.begin(step);
     try {

@@ -3,28 +3,28 @@
  * "one layer, on every worker". Knows layers and their roles; knows nothing of sequences, sampling or peers.
  */
 
-import { attendRows, scratchShape } from "../kernels/attention.ts";
-import { attendSpan } from "../kernels/attention_tile.ts";
 import type { AttentionState } from "../kernels/kv_pages.ts";
 import { embed } from "../kernels/embed.ts";
 import { matmul } from "../kernels/matmul.ts";
 import { matvec } from "../kernels/matvec.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
-import { ropeAppend } from "../kernels/rope_append.ts";
 import { ROW_WORDS } from "../kernels/row_table.ts";
 import type { Scratch } from "../kernels/scratch.ts";
 import { swiglu } from "../kernels/swiglu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Weight } from "../kernels/weight.ts";
+import { attend, type LayerInput, projectQueries } from "./attention.ts";
 import type { Batch } from "./batch.ts";
-import type { Exchange } from "./exchange.ts";
-import type { KvLayer, KvSlice } from "./kv_slice.ts";
+import type { Exchange, ExchangePoint } from "./exchange.ts";
+import type { KvSlice } from "./kv_slice.ts";
 import type { LayerRole } from "./layer_plan.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { SlicePacer } from "./pacer.ts";
+import type { PageShare } from "./page_map.ts";
 import { type RopeFrequencies, rotations } from "./rope.ts";
-import { choose, isSparse, scoresOf, selectionOf } from "./selection.ts";
+import { ownRanges } from "./row_ranges.ts";
+import { choose, isSparse, type SharedSelection, shareSelection } from "./selection.ts";
 import type { LayerWeights, Weights } from "./weights.ts";
 
 /** Everything that stays the same from step to step. */
@@ -37,56 +37,138 @@ export interface Model {
   /** Undefined without a calibration: then no row may be sparse. */
   readonly roles: readonly LayerRole[] | undefined;
   readonly frequencies: RopeFrequencies;
+  /** What this worker holds of every sequence. */
+  readonly share: PageShare;
   readonly exchange: Exchange;
   readonly pacer: SlicePacer;
 }
 
-/** The tensors of a batch that every layer uses. */
-interface Rows {
+/** The tensors of a batch that every layer uses. Rows that are split lie one own range behind the other. */
+export interface Rows {
   readonly batch: Batch;
-  /** f32 [rows, hidden]: the residual stream. */
+  /** Rows that this worker computes. */
+  readonly computed: number;
+  /** f32 [computed, hidden]: the residual stream. */
   readonly x: Tensor;
-  /** f32 [rows, hidden]. */
+  /** f32 [computed, hidden]. */
   readonly normed: Tensor;
-  readonly table: Tensor;
+  /** f32 [computed, headDim / 2, 2]. */
   readonly rotations: Tensor;
+  /** Of the computed rows, for appending. */
+  readonly table: Tensor;
+  /** Of all rows of the batch, for attending. */
+  readonly wholeTable: Tensor;
 }
 
-/** Runs a batch through all layers; returns the residual rows before the final norm, f32 [rows, hidden]. */
-export async function forward(model: Model, batch: Batch, step: number): Promise<Tensor> {
+/**
+ * Runs a batch through all layers.
+ * @returns the residual rows that this worker computes, before the final norm, f32 [computed, hidden]
+ */
+export async function forward(
+  model: Model,
+  batch: Batch,
+  { step, batch: index }: Omit<ExchangePoint, "layer">,
+): Promise<Tensor> {
   model.pacer.begin(batch.rows);
   const rows = prepare(model, batch);
-  embed(model.commands, {
-    weight: model.weights.embedding,
-    tokens: upload(model, "tokens", batch.tokens),
-    out: rows.x,
-    rows: batch.rows,
-  });
+  let chosen: SharedSelection | undefined;
   for (const [layer, weights] of model.weights.layers.entries()) {
     const kv = model.slice.layers[layer];
     if (kv === undefined) throw new RangeError(`Cannot run layer ${layer}: the slice has ${model.slice.layers.length}`);
-    const attended = attention(model, rows, { layer, weights, kv });
-    const pending = model.exchange.states({ step, layer, rows: batch.rows }, attended);
-    if (pending !== undefined) await pending;
-    if (model.roles?.[layer] === "select") {
-      for (const run of batch.runs.filter(isSparse)) choose(model, run, { lse: attended.lse, rowTable: rows.table });
+    const role = model.roles?.[layer] ?? "dense";
+    const point = { step, batch: index, layer };
+    const holders = (role === "sparse" ? chosen?.holders : undefined) ?? batch.holders;
+    const attended = await attention(model, rows, { input: { weights, kv, role }, point, holders });
+    let choosing: Promise<SharedSelection> | undefined;
+    if (role === "select" && batch.sparse.length > 0) {
+      for (const run of batch.runs.filter(isSparse)) {
+        choose(model, run, { lse: attended.lse, rowTable: rows.wholeTable });
+      }
+      const shared = shareSelection(model, batch, point);
+      // Once the candidates are read the queue is empty: the rest of the layer overlaps with the router's merge.
+      if (shared !== undefined) await shared.read;
+      choosing = shared?.chosen;
     }
-    product(model, batch, { weight: weights.output, x: attended.o, y: rows.x, accumulate: true });
+    product(model, rows, { weight: weights.output, x: attended.o, y: rows.x, accumulate: true });
     mlp(model, rows, weights);
+    if (choosing !== undefined) {
+      model.commands.submit();
+      chosen = await choosing;
+    }
     if (batch.product === "tiled") await model.pacer.afterLayer(model.commands);
   }
   return rows.x;
 }
 
-function prepare(model: Model, batch: Batch): Rows {
-  const { scratch, config } = model;
-  return {
-    batch,
-    x: scratch.take(`x (${batch.product})`, "f32", [batch.rows, config.hidden]),
-    normed: scratch.take("normed rows", "f32", [batch.rows, config.hidden]),
-    table: upload(model, "row table", batch.table, [batch.rows, ROW_WORDS]),
-    rotations: upload(model, "rotations", rotations(model.frequencies, batch.positions)),
+/** The attention of a layer over all workers: states of the computed rows. */
+async function attention(
+  model: Model,
+  rows: Rows,
+  { input, point, holders }: {
+    readonly input: LayerInput;
+    readonly point: ExchangePoint;
+    readonly holders: readonly boolean[];
+  },
+): Promise<AttentionState> {
+  const { commands, scratch, config, exchange } = model;
+  const { batch } = rows;
+  const { heads, headDim } = config;
+  const q = projectQueries(model, rows, { ...input, product: (operands) => product(model, rows, operands) });
+  if (batch.ranges !== undefined) {
+    const sent = exchange.queries(point, batch.ranges, { tensor: q, rowBytes: heads * headDim * 4 });
+    if (sent !== undefined) await sent;
+  }
+  const own = attend(model, rows, { ...input, q });
+  const merged = {
+    o: scratch.take("merged outputs", "f32", [rows.computed, heads, headDim]),
+    lse: scratch.take("merged lse", "f32", [rows.computed, heads]),
   };
+  const states = { own: { ...own, rows: batch.rows, heads, headDim }, merged, holders };
+  const merging = exchange.states(point, batch.ranges, states);
+  if (merging === undefined) return own;
+  commands.submit();
+  await merging;
+  return merged;
+}
+
+function prepare(model: Model, batch: Batch): Rows {
+  const { commands, scratch, config, weights, share } = model;
+  const { tokens, positions, table } = batch.ranges === undefined
+    ? batch
+    : pick(batch, ownRanges(batch.ranges, share.index));
+  const computed = tokens.length;
+  const x = scratch.take(`x (${batch.product})`, "f32", [computed, config.hidden]);
+  const wholeTable = upload(model, "row table", batch.table, [batch.rows, ROW_WORDS]);
+  const rows = {
+    batch,
+    computed,
+    x,
+    normed: scratch.take("normed rows", "f32", [computed, config.hidden]),
+    rotations: upload(model, "rotations", rotations(model.frequencies, positions)),
+    table: batch.ranges === undefined ? wholeTable : upload(model, "own row table", table, [computed, ROW_WORDS]),
+    wholeTable,
+  };
+  embed(commands, { weight: weights.embedding, tokens: upload(model, "tokens", tokens), out: x, rows: computed });
+  return rows;
+}
+
+/** What belongs to the rows of some ranges, one range behind the other. */
+function pick(
+  { tokens, positions, table }: Batch,
+  ranges: readonly { readonly first: number; readonly rows: number; readonly at: number }[],
+): Pick<Batch, "tokens" | "positions" | "table"> {
+  const count = ranges.reduce((sum, { rows }) => sum + rows, 0);
+  const picked = {
+    tokens: new Uint32Array(count),
+    positions: new Uint32Array(count),
+    table: new Uint32Array(count * ROW_WORDS),
+  };
+  for (const { first, rows, at } of ranges) {
+    picked.tokens.set(tokens.subarray(first, first + rows), at);
+    picked.positions.set(positions.subarray(first, first + rows), at);
+    picked.table.set(table.subarray(first * ROW_WORDS, (first + rows) * ROW_WORDS), at * ROW_WORDS);
+  }
+  return picked;
 }
 
 function upload(
@@ -105,98 +187,27 @@ function upload(
 /** y = W·x with the family of the batch: its bits do not depend on the number of rows. */
 function product(
   { commands }: Model,
-  batch: Batch,
+  { batch, computed }: Rows,
   operands: { readonly weight: Weight; readonly x: Tensor; readonly y: Tensor; readonly accumulate?: boolean },
 ): void {
   const multiply = batch.product === "tiled" ? matmul : matvec;
-  multiply(commands, { ...operands, rows: batch.rows });
-}
-
-interface Layer {
-  readonly layer: number;
-  readonly weights: LayerWeights;
-  readonly kv: KvLayer;
-}
-
-function attention(model: Model, rows: Rows, { layer, weights, kv }: Layer): AttentionState {
-  const { commands, scratch, config, slice } = model;
-  const { batch } = rows;
-  const { heads, kvHeads, headDim } = config;
-  const shape = { heads, kvHeads, headDim };
-  rmsNorm(commands, {
-    x: rows.x,
-    weight: weights.attentionNorm,
-    out: rows.normed,
-    rows: batch.rows,
-    cols: config.hidden,
-    epsilon: config.rmsNormEps,
-  });
-  const qkv = scratch.take("qkv", "f32", [batch.rows, (heads + 2 * kvHeads) * headDim]);
-  product(model, batch, { weight: weights.qkv, x: rows.normed, y: qkv });
-  const q = scratch.take("q", "f32", [batch.rows, heads, headDim]);
-  ropeAppend(commands, {
-    shape,
-    rows: batch.rows,
-    qkv,
-    ...(weights.qkvBias && { bias: weights.qkvBias }),
-    ...(weights.qNorm && weights.kNorm && { norms: { q: weights.qNorm, k: weights.kNorm, eps: config.rmsNormEps } }),
-    rotations: rows.rotations,
-    rowTable: rows.table,
-    pageTable: slice.pageTable,
-    maxPages: slice.maxPages,
-    q,
-    kv,
-  });
-  const out = {
-    o: scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]),
-    lse: scratch.take("attention lse", "f32", [batch.rows, heads]),
-  };
-  const common = {
-    shape,
-    q,
-    kv,
-    pageTable: slice.pageTable,
-    maxPages: slice.maxPages,
-    rowTable: rows.table,
-    scale: 1 / Math.sqrt(headDim),
-    out,
-  };
-  const role = model.roles?.[layer] ?? "dense";
-  for (const run of batch.runs) {
-    const range = { ...common, firstRow: run.first, rows: run.rows, longest: run.longest };
-    if (batch.product === "tiled") {
-      attendSpan(commands, range);
-      continue;
-    }
-    const splits = scratchShape(shape, run);
-    const state = {
-      o: scratch.take("split outputs", "f32", splits.o),
-      lse: scratch.take("split lse", "f32", splits.lse),
-    };
-    if (role === "dense" || !isSparse(run)) attendRows(commands, { ...range, scratch: state });
-    else if (role === "select") attendRows(commands, { ...range, scratch: state, scores: scoresOf(model, run) });
-    else {
-      const selection = selectionOf(model, run);
-      attendRows(commands, { ...range, longest: selection.stride, scratch: state, selection });
-    }
-  }
-  return out;
+  multiply(commands, { ...operands, rows: computed });
 }
 
 function mlp(model: Model, rows: Rows, weights: LayerWeights): void {
   const { commands, scratch, config } = model;
-  const { batch } = rows;
+  const { computed } = rows;
   rmsNorm(commands, {
     x: rows.x,
     weight: weights.mlpNorm,
     out: rows.normed,
-    rows: batch.rows,
+    rows: computed,
     cols: config.hidden,
     epsilon: config.rmsNormEps,
   });
-  const gateUp = scratch.take("gate and up", "f32", [batch.rows, 2 * config.ffn]);
-  product(model, batch, { weight: weights.gateUp, x: rows.normed, y: gateUp });
-  const activated = scratch.take("activated", "f32", [batch.rows, config.ffn]);
-  swiglu(commands, { gateUp, out: activated, rows: batch.rows, width: config.ffn });
-  product(model, batch, { weight: weights.down, x: activated, y: rows.x, accumulate: true });
+  const gateUp = scratch.take("gate and up", "f32", [computed, 2 * config.ffn]);
+  product(model, rows, { weight: weights.gateUp, x: rows.normed, y: gateUp });
+  const activated = scratch.take("activated", "f32", [computed, config.ffn]);
+  swiglu(commands, { gateUp, out: activated, rows: computed, width: config.ffn });
+  product(model, rows, { weight: weights.down, x: activated, y: rows.x, accumulate: true });
 }

@@ -73,8 +73,12 @@ export class KvSlice {
     return slice;
   }
 
-  /** Writes physical pages into a slot's table, from its page `first` on; takes effect before the next submit. */
+  /**
+   * Writes pages into a slot's table, from its local page `first` on; takes effect before the next submit.
+   * @param pages counted from 0 on this worker
+   */
   writeTable(slot: number, first: number, pages: Uint32Array): void {
+    if (pages.length === 0) return;
     this.#gpu.write(this.pageTable, new Uint32Array(pages), (slot * this.maxPages + first) * 4);
   }
 

@@ -19,15 +19,21 @@ export class PageMap {
   readonly #entries: readonly (readonly number[])[];
   /** `#before[worker][n]`: entries of the worker among the first n of the table. */
   readonly #before: readonly (readonly number[])[];
+  /** Number of each worker's first physical page, and behind them the number of all pages. */
+  readonly #bases: readonly number[];
 
-  /** @param weights of the workers, at least one, all positive; usually their KV capacities in pages */
-  constructor(weights: readonly number[]) {
-    if (weights.length === 0 || weights.some((weight) => !(weight > 0))) {
-      throw new RangeError(`Cannot map pages: weights must be positive, given [${weights}]`);
+  /**
+   * @param slices of the workers in pages, at least one, all positive: their weights. Physical pages are numbered through,
+   * worker by worker
+   */
+  constructor(slices: readonly number[]) {
+    if (slices.length === 0 || slices.some((pages) => !(pages > 0))) {
+      throw new RangeError(`Cannot map pages: slices must be positive, given [${slices}]`);
     }
-    this.#table = smoothTable(integerWeights(weights));
-    this.#entries = weights.map((_, worker) => this.#table.flatMap((owner, i) => (owner === worker ? [i] : [])));
-    this.#before = weights.map((_, worker) => {
+    this.#bases = slices.reduce<number[]>((bases, pages) => [...bases, (bases.at(-1) ?? 0) + pages], [0]);
+    this.#table = smoothTable(integerWeights(slices));
+    this.#entries = slices.map((_, worker) => this.#table.flatMap((owner, i) => (owner === worker ? [i] : [])));
+    this.#before = slices.map((_, worker) => {
       const counts = [0];
       for (const owner of this.#table) counts.push((counts.at(-1) ?? 0) + (owner === worker ? 1 : 0));
       return counts;
@@ -41,6 +47,21 @@ export class PageMap {
   /** Offsets from 0 to here (exclusive) give all different maps. */
   get period(): number {
     return this.#table.length;
+  }
+
+  /** Physical pages of all workers. */
+  get pages(): number {
+    return this.#bases.at(-1) ?? 0;
+  }
+
+  /** Number of a worker's first physical page; the worker itself counts its pages from 0. */
+  base(worker: number): number {
+    return this.#bases[worker] ?? 0;
+  }
+
+  /** Whether a physical page lies on a worker. */
+  isOn(worker: number, physicalPage: number): boolean {
+    return physicalPage >= this.base(worker) && physicalPage < this.base(worker + 1);
   }
 
   /** Worker that owns a page of a sequence. */
@@ -79,6 +100,12 @@ export class PageMap {
     const perTurn = this.#entries[worker]?.length ?? 0;
     return Math.floor(n / this.#table.length) * perTurn + (this.#before[worker]?.[n % this.#table.length] ?? 0);
   }
+}
+
+/** A worker's place in its group. */
+export interface PageShare {
+  readonly index: number;
+  readonly map: PageMap;
 }
 
 /** Whole numbers in the proportion of the weights, at least 1 each, with the smallest sum that keeps it. */

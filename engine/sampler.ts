@@ -96,7 +96,7 @@ export async function score(
   model: Model,
   x: Tensor,
   { rows, product }: {
-    readonly rows: readonly ScoredRow[];
+    readonly rows: readonly Pick<ScoredRow, "row" | "target">[];
     readonly product: "tiled" | "vector";
   },
 ): Promise<RowScores> {

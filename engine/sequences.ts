@@ -5,6 +5,7 @@
 
 import { EngineError } from "./errors.ts";
 import { type KvSlice, SLOTS } from "./kv_slice.ts";
+import type { PageShare } from "./page_map.ts";
 import { type Open, PAGE_TOKENS, type SequenceId, type Step } from "./span.ts";
 
 /** What the engine remembers of an open sequence. */
@@ -12,7 +13,7 @@ export interface SequenceState {
   readonly open: Open;
   /** Row of the page table. */
   readonly slot: number;
-  /** Pages it has, of its prefix and of its spans. */
+  /** Pages it has on all workers, of its prefix and of its spans. */
   pages: number;
   /**
    * Token at each position, as far as `prefixTokens` and spans have told; never cut, because length is not state.
@@ -24,11 +25,13 @@ export interface SequenceState {
 /** Open sequences by their ids. */
 export class Sequences {
   readonly #slice: KvSlice;
+  readonly #share: PageShare;
   readonly #states = new Map<SequenceId, SequenceState>();
   readonly #freeSlots: number[] = Array.from({ length: SLOTS }, (_, i) => SLOTS - 1 - i);
 
-  constructor(slice: KvSlice) {
+  constructor(slice: KvSlice, share: PageShare) {
     this.#slice = slice;
+    this.#share = share;
   }
 
   get open(): ReadonlyMap<SequenceId, SequenceState> {
@@ -71,8 +74,14 @@ export class Sequences {
     this.#extend(state, open.prefixPages);
   }
 
+  /** Of the pages of all workers, only this worker's own go into its table. */
   #extend(state: SequenceState, pages: Uint32Array): void {
-    this.#slice.writeTable(state.slot, state.pages, pages);
+    const { map, index } = this.#share;
+    const { pageOffset } = state.open;
+    const own = pages.filter((_, i) => map.owner(pageOffset, state.pages + i) === index).map((page) =>
+      page - map.base(index)
+    );
+    this.#slice.writeTable(state.slot, map.pagesBefore(index, pageOffset, state.pages), own);
     state.pages += pages.length;
   }
 

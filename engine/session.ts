@@ -6,6 +6,7 @@
 import { EngineError } from "./errors.ts";
 import type { EngineFacts } from "./facts.ts";
 import { rowAttention } from "./layer_plan.ts";
+import { PageMap } from "./page_map.ts";
 import {
   PAGE_TOKENS,
   pagesFor,
@@ -42,6 +43,8 @@ export interface SessionOptions {
   readonly sparse?: SparseSettings;
   /** Length of the prompt, where output indices start; only penalties and seeded draws depend on it. @default 0 */
   readonly promptTokens?: number;
+  /** Entry of the page map at which the sequence starts; shared pages keep that of their first owner. @default 0 */
+  readonly pageOffset?: number;
 }
 
 /** A span without what the session knows itself; it starts at `from`, by default at the end. */
@@ -63,15 +66,21 @@ const STEP_DEADLINE_MS = 3_600_000;
 /** Opens sessions on a runner that no router uses. */
 export class SessionHost {
   readonly runner: StepRunner;
-  readonly #freePages: number[];
+  readonly #map: PageMap;
+  /** Of each worker. */
+  readonly #freePages: readonly number[][];
   readonly #users = new Map<number, number>();
   #nextSequence = 1;
   #nextStep = 1;
 
-  constructor(runner: StepRunner) {
+  /** @param map of the runner's workers @default one worker */
+  constructor(runner: StepRunner, map: PageMap = new PageMap([runner.facts.kvPages])) {
     this.runner = runner;
-    const { kvPages } = runner.facts;
-    this.#freePages = Array.from({ length: kvPages }, (_, i) => kvPages - 1 - i);
+    this.#map = map;
+    this.#freePages = Array.from({ length: map.workers }, (_, worker) => {
+      const [base, end] = [map.base(worker), map.base(worker + 1)];
+      return Array.from({ length: end - base }, (_, i) => end - 1 - i);
+    });
   }
 
   /** An empty sequence. */
@@ -83,7 +92,8 @@ export class SessionHost {
   share(other: Session, tokens: number, options: SessionOptions = {}): Session {
     const pages = other.pages.slice(0, Math.floor(Math.min(tokens, other.length) / PAGE_TOKENS));
     for (const page of pages) this.#users.set(page, (this.#users.get(page) ?? 0) + 1);
-    return new Session(this, this.#nextSequence++, { options, pages, length: pages.length * PAGE_TOKENS });
+    const shared = { ...options, pageOffset: other.pageOffset };
+    return new Session(this, this.#nextSequence++, { options: shared, pages, length: pages.length * PAGE_TOKENS });
   }
 
   /** Runs spans of several sessions in one step. */
@@ -91,13 +101,22 @@ export class SessionHost {
     return await this.runner.run({ ...step, index: this.#nextStep++, deadlineMs: STEP_DEADLINE_MS });
   }
 
-  /** @throws {EngineError} `kv_exhausted` */
-  takePages(count: number): number[] {
-    if (count > this.#freePages.length) {
-      throw new EngineError("kv_exhausted", `Cannot take ${count} pages: ${this.#freePages.length} are free`);
+  /**
+   * Takes pages for the places [from, to) of a sequence, each on the worker that owns its place.
+   * @throws {EngineError} `kv_exhausted`
+   */
+  takePages(pageOffset: number, from: number, to: number): number[] {
+    const pages: number[] = [];
+    for (let place = from; place < to; place++) {
+      const owner = this.#map.owner(pageOffset, place);
+      const page = this.#freePages[owner]?.pop();
+      if (page === undefined) {
+        this.returnPages(pages);
+        throw new EngineError("kv_exhausted", `Cannot take ${to - from} pages: worker ${owner} has none free`);
+      }
+      this.#users.set(page, 1);
+      pages.push(page);
     }
-    const pages = this.#freePages.splice(this.#freePages.length - count, count);
-    for (const page of pages) this.#users.set(page, 1);
     return pages;
   }
 
@@ -106,7 +125,9 @@ export class SessionHost {
     for (const page of pages) {
       const users = (this.#users.get(page) ?? 1) - 1;
       this.#users.set(page, users);
-      if (users === 0) this.#freePages.push(page);
+      if (users > 0) continue;
+      const owner = this.#freePages.findIndex((_, worker) => this.#map.isOn(worker, page));
+      this.#freePages[owner]?.push(page);
     }
   }
 }
@@ -138,6 +159,11 @@ export class Session {
   /** Positions in the cache. */
   get length(): number {
     return this.#length;
+  }
+
+  /** Entry of the page map at which it starts. */
+  get pageOffset(): number {
+    return this.#options.pageOffset ?? 0;
   }
 
   get pages(): readonly number[] {
@@ -215,14 +241,15 @@ export class Session {
   plan(span: HandSpan): Omit<Step, "index" | "deadlineMs"> {
     const from = span.from ?? this.#length;
     const end = from + span.tokens.length;
-    const newPages = this.#host.takePages(Math.max(0, pagesFor(end) - this.#pages.length));
+    const { pageOffset } = this;
+    const newPages = this.#host.takePages(pageOffset, this.#pages.length, pagesFor(end));
     this.#pages.push(...newPages);
     const open = this.#opened ? [] : [{
       sequence: this.sequence,
       sampling: this.#options.sampling ?? GREEDY,
       sparse: this.sparse,
       promptTokens: this.#options.promptTokens ?? 0,
-      pageOffset: 0,
+      pageOffset,
       prefixPages: this.#prefixPages,
       prefixTokens: new Uint32Array(0),
     }];

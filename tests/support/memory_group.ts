@@ -1,0 +1,212 @@
+/**
+ * A group of engines in one process whose exchange is plain memory: what the sharded arithmetic is tested with, without
+ * sockets. Every worker has a device and a slice of its own.
+ */
+
+import { Engine, type EngineOptions } from "../../engine/engine.ts";
+import type { Candidates, Exchange, ExchangePoint, RowRange } from "../../engine/exchange.ts";
+import { PageMap } from "../../engine/page_map.ts";
+import type { StepRunner } from "../../engine/session.ts";
+import type { Step, StepResult } from "../../engine/span.ts";
+import { mergeStates } from "../../kernels/merge_states.ts";
+import { Scratch } from "../../kernels/scratch.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+
+/** What happened at the exchanges of a group, for tests to look at. */
+export interface ExchangeCount {
+  queries: number;
+  states: number;
+  selections: number;
+  /** States that were empty by agreement and therefore never sent. */
+  silent: number;
+}
+
+/** Lets all workers put something down at a point and take what the others put there. */
+class Meeting {
+  readonly #workers: number;
+  readonly #tables = new Map<
+    string,
+    { readonly put: Map<number, unknown>; readonly full: PromiseWithResolvers<unknown[]> }
+  >();
+
+  constructor(workers: number) {
+    this.#workers = workers;
+  }
+
+  meet<T>(key: string, worker: number, thing: T): Promise<T[]> {
+    const table = this.#tables.get(key) ?? { put: new Map(), full: Promise.withResolvers<unknown[]>() };
+    this.#tables.set(key, table);
+    table.put.set(worker, thing);
+    if (table.put.size === this.#workers) {
+      this.#tables.delete(key);
+      table.full.resolve(Array.from({ length: this.#workers }, (_, i) => table.put.get(i)));
+    }
+    return table.full.promise as Promise<T[]>;
+  }
+}
+
+class MemoryExchange implements Exchange {
+  readonly #engine: Engine;
+  readonly #index: number;
+  readonly #workers: number;
+  readonly #meeting: Meeting;
+  readonly #count: ExchangeCount;
+  readonly #scratch: Scratch;
+
+  constructor(engine: Engine, place: { index: number; workers: number; meeting: Meeting; count: ExchangeCount }) {
+    this.#engine = engine;
+    this.#index = place.index;
+    this.#workers = place.workers;
+    this.#meeting = place.meeting;
+    this.#count = place.count;
+    this.#scratch = new Scratch(engine.commands);
+  }
+
+  close(): void {
+    this.#scratch.close();
+  }
+
+  async queries(
+    point: ExchangePoint,
+    ranges: readonly RowRange[],
+    q: { tensor: Tensor; rowBytes: number },
+  ): Promise<void> {
+    this.#count.queries++;
+    const rows = ranges.reduce((sum, range) => sum + range.rows, 0);
+    const mine = await this.#read(q.tensor, rows * q.rowBytes);
+    const all = await this.#meeting.meet(key("queries", point), this.#index, mine);
+    for (const { first, rows: count, owner } of ranges) {
+      const part = all[owner]?.slice(first * q.rowBytes, (first + count) * q.rowBytes) ?? new Uint8Array(0);
+      this.#engine.commands.gpu.write(q.tensor, part, first * q.rowBytes);
+    }
+  }
+
+  async states(
+    point: ExchangePoint,
+    ranges: readonly RowRange[] | undefined,
+    { own, merged, holders }: Parameters<Exchange["states"]>[2],
+  ): Promise<void> {
+    this.#count.states++;
+    const { commands } = this.#engine;
+    const rowBytes = own.heads * own.headDim * 4;
+    const mine = {
+      o: await this.#read(own.o, own.rows * rowBytes),
+      lse: await this.#read(own.lse, own.rows * own.heads * 4),
+    };
+    const all = await this.#meeting.meet(key("states", point), this.#index, mine);
+    const wanted = ranges === undefined
+      ? [{ first: 0, rows: own.rows }]
+      : ranges.filter(({ owner }) => owner === this.#index);
+    const rows = wanted.reduce((sum, range) => sum + range.rows, 0);
+    const o = new Uint8Array(this.#workers * rows * rowBytes);
+    const lse = new Float32Array(this.#workers * rows * own.heads).fill(-1e30);
+    all.forEach((state, worker) => {
+      if (!holders[worker]) {
+        this.#count.silent++;
+        return;
+      }
+      let at = worker * rows;
+      for (const { first, rows: count } of wanted) {
+        o.set(state.o.subarray(first * rowBytes, (first + count) * rowBytes), at * rowBytes);
+        const values = new Float32Array(state.lse.buffer);
+        lse.set(values.subarray(first * own.heads, (first + count) * own.heads), at * own.heads);
+        at += count;
+      }
+    });
+    const parts = {
+      o: this.#scratch.take("o", "f32", [this.#workers, rows, own.heads, own.headDim]),
+      lse: this.#scratch.take("lse", "f32", [this.#workers, rows, own.heads]),
+    };
+    commands.gpu.write(parts.o, o);
+    commands.gpu.write(parts.lse, lse);
+    mergeStates(commands, { shape: own, rows, count: this.#workers, parts, out: merged });
+  }
+
+  async select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> {
+    this.#count.selections++;
+    const mine = await candidates();
+    const all = await this.#meeting.meet(key("select", point), this.#index, mine);
+    return chooseBySorting(all);
+  }
+
+  async gatherOnLead(
+    point: ExchangePoint,
+    owners: readonly number[],
+    rows: { tensor: Tensor; rowBytes: number },
+  ): Promise<void> {
+    const mine = await this.#read(rows.tensor, owners.length * rows.rowBytes);
+    const all = await this.#meeting.meet(key("rows", point), this.#index, mine);
+    owners.forEach((owner, row) => {
+      const part = all[owner]?.slice(row * rows.rowBytes, (row + 1) * rows.rowBytes) ?? new Uint8Array(0);
+      this.#engine.commands.gpu.write(rows.tensor, part, row * rows.rowBytes);
+    });
+  }
+
+  async #read(tensor: Tensor, byteLength: number): Promise<Uint8Array<ArrayBuffer>> {
+    this.#engine.commands.submit();
+    const [bytes] = await this.#engine.commands.gpu.read([{ tensor, byteLength }]);
+    return bytes ?? new Uint8Array(0);
+  }
+}
+
+/** The choice over all workers' candidates by a full sort: value descending, position ascending, cut at the budget. */
+function chooseBySorting(all: readonly Candidates[]): Uint32Array[] {
+  const budgets = (all[0]?.rows ?? []).flatMap(({ budget, sets }) => new Array<number>(sets).fill(budget));
+  return budgets.map((budget, list) => {
+    const entries = all.flatMap(({ lists }) => {
+      const { positions = new Uint32Array(0), values = new Float32Array(0) } = lists[list] ?? {};
+      return [...positions].map((position, i) => ({ position, value: values[i] ?? NaN }));
+    });
+    entries.sort((a, b) => b.value - a.value || a.position - b.position);
+    return Uint32Array.from(entries.slice(0, budget).map(({ position }) => position)).sort();
+  });
+}
+
+function key(kind: string, { step, batch, layer }: ExchangePoint): string {
+  return `${kind} ${step} ${batch} ${layer}`;
+}
+
+/** Runs steps on several engines at once, as a router would. */
+export class MemoryGroup implements StepRunner {
+  readonly engines: readonly Engine[];
+  readonly count: ExchangeCount = { queries: 0, states: 0, selections: 0, silent: 0 };
+  readonly facts: StepRunner["facts"];
+  readonly #exchanges: readonly MemoryExchange[];
+
+  private constructor(engines: readonly Engine[], lead: Engine) {
+    this.engines = engines;
+    const slices = engines.map(({ facts }) => facts.kvPages);
+    const map = new PageMap(slices);
+    const meeting = new Meeting(engines.length);
+    this.#exchanges = engines.map((engine, index) => {
+      const exchange = new MemoryExchange(engine, { index, workers: engines.length, meeting, count: this.count });
+      engine.join({ index, map, exchange });
+      return exchange;
+    });
+    this.map = map;
+    this.facts = { ...lead.facts, kvPages: map.pages };
+  }
+
+  readonly map: PageMap;
+
+  /** @param kvTokens of each worker's slice */
+  static async open(model: EngineOptions["model"], kvTokens: readonly number[]): Promise<MemoryGroup> {
+    const engines: Engine[] = [];
+    for (const tokens of kvTokens) engines.push(await Engine.open({ model, kvTokens: tokens }));
+    const [lead] = engines;
+    if (lead === undefined) throw new RangeError("Cannot open a group: no worker");
+    return new MemoryGroup(engines, lead);
+  }
+
+  async run(step: Step): Promise<StepResult> {
+    const results = await Promise.all(this.engines.map((engine) => engine.run(step)));
+    const [first] = results;
+    if (first === undefined) throw new RangeError("Cannot run a step: no worker");
+    return first;
+  }
+
+  async close(): Promise<void> {
+    for (const exchange of this.#exchanges) exchange.close();
+    for (const engine of this.engines) await engine.close();
+  }
+}
