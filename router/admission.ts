@@ -3,7 +3,7 @@
  * decides nothing about who runs.
  */
 
-import { PAGE_TOKENS } from "../engine/span.ts";
+import { longestOnSlices } from "./capacity.ts";
 import { RequestError } from "./errors.ts";
 import type { GenerationRequest } from "./generation.ts";
 import type { GroupState, ModelFacts } from "./group.ts";
@@ -34,7 +34,7 @@ export function checkFits(request: GenerationRequest, model: ModelFacts): void {
     throw new RequestError("invalid_request", `Cannot admit request: ${asked}, at least 1 of each is needed`);
   }
   const total = promptTokens.length + maxTokens;
-  const capacity = model.kvPages * PAGE_TOKENS;
+  const capacity = longestOnSlices(model.slices);
   if (total > Math.min(model.maxPositions, capacity)) {
     const bound = capacity < model.maxPositions
       ? `KV capacity of ${capacity} tokens`

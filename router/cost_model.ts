@@ -48,16 +48,12 @@ const DEADLINE_MARGIN_MS = 5_000;
 
 /** Weighted non-negative least squares over relative errors, updated step by step; starts from a slow machine. */
 export class CostModel {
-  readonly #weights: number[] = [...GUESS];
+  #weights: number[] = [...GUESS];
   /** Normal equations: Σ x xᵀ / y² and Σ x / y. */
-  readonly #gram: number[][];
-  readonly #moment: number[];
+  #gram = guessedGram();
+  #moment = guessedMoment();
+  #workers = 1;
   readonly #seen = new Map<RowKind, number>();
-
-  constructor() {
-    this.#gram = GUESS.map((guess, i) => GUESS.map((_, j) => i === j ? GUESS_WEIGHT / (guess * guess) : 0));
-    this.#moment = GUESS.map((guess) => GUESS_WEIGHT / guess);
-  }
 
   /** @returns milliseconds, more than 0 */
   predictMs(load: StepLoad): number {
@@ -84,9 +80,17 @@ export class CostModel {
     this.#solve();
   }
 
-  /** After the workers were started anew: what is known of speed stays, their shaders are cold again. */
-  coolDown(): void {
+  /**
+   * After the workers were started anew: their shaders are cold again; what is known of speed stays while they are as
+   * many as before, for they share the work.
+   */
+  coolDown(workers: number): void {
     this.#seen.clear();
+    if (workers === this.#workers) return;
+    this.#workers = workers;
+    this.#weights = [...GUESS];
+    this.#gram = guessedGram();
+    this.#moment = guessedMoment();
   }
 
   /** Coordinate descent from the last solution: a direction nobody measured lately keeps its value. */
@@ -100,6 +104,14 @@ export class CostModel {
       });
     }
   }
+}
+
+function guessedGram(): number[][] {
+  return GUESS.map((guess, i) => GUESS.map((_, j) => i === j ? GUESS_WEIGHT / (guess * guess) : 0));
+}
+
+function guessedMoment(): number[] {
+  return GUESS.map((guess) => GUESS_WEIGHT / guess);
 }
 
 function featuresOf(load: StepLoad): readonly number[] {

@@ -3,9 +3,9 @@
  * streamed. Owns the request's life and its observation; knows nothing of chats or prompts.
  */
 
-import { PAGE_TOKENS } from "../engine/span.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import type { AnswerPiece, ScoredToken } from "./answer.ts";
+import { longestContext } from "./capacity.ts";
 import { describeError, errorCode, RequestError } from "./errors.ts";
 import type { AttentionRequest, Generator } from "./generation.ts";
 import { GenerationRun } from "./generation_run.ts";
@@ -104,11 +104,6 @@ export function servedModel({ state, model }: ServingDeps): ModelFacts {
     throw new RequestError("loading", "Cannot take the request: the model is still loading");
   }
   throw new RequestError("group_unavailable", "Cannot take the request: the workers are not all there");
-}
-
-/** Tokens one sequence can have: as many as the model was made for, and the KV slice holds. */
-export function contextTokens(model: ModelFacts): number {
-  return Math.min(model.maxPositions, model.kvPages * PAGE_TOKENS);
 }
 
 interface Reply {
@@ -235,7 +230,7 @@ function chunk(
 function prepareContext(model: ModelFacts, attention: AttentionRequest): PrepareContext {
   return {
     modelId: model.id,
-    contextTokens: contextTokens(model),
+    contextTokens: longestContext(model),
     maxPositions: model.maxPositions,
     vocabSize: model.vocabSize,
     calibrated: model.roles !== undefined,

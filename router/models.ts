@@ -1,7 +1,7 @@
-/** `GET /v1/models` and `/v1/models/{id}`: the one model that is served. Knows its facts; knows nothing of workers. */
+/** `GET /v1/models` and `/v1/models/{id}`: the one model that is served. Knows its facts; knows no worker by name. */
 
+import { longestContext } from "./capacity.ts";
 import { RequestError } from "./errors.ts";
-import { contextTokens } from "./generation_route.ts";
 import type { ModelFacts } from "./group.ts";
 
 /** @param created seconds since 1970; when the service started, as models carry no date */
@@ -27,7 +27,7 @@ function modelBody(model: ModelFacts, created: number) {
     created,
     owned_by: "tidepool",
     // vLLM's name and llama.cpp's, as their clients look for either.
-    max_model_len: contextTokens(model),
+    max_model_len: longestContext(model),
     meta: { n_ctx_train: model.maxPositions, n_vocab: model.vocabSize, n_params: model.parameters },
     attention: {
       select_layers: model.selectLayers,

@@ -1,7 +1,8 @@
 /**
  * Full, exact pages that outlive their sequences, found again by the tokens they hold: a tree of pages, one root for
  * each salt. A child is found by its 64 tokens themselves, never by a hash of them, so a hit is always right.
- * Knows pages and tokens; knows nothing of sequences.
+ * All that hangs below a root's child starts at the same offset of the page map, else its pages would lie on other
+ * workers than those that look for them. Knows pages and tokens; knows nothing of sequences.
  */
 
 import { PAGE_TOKENS } from "../engine/span.ts";
@@ -15,8 +16,15 @@ interface Root {
   readonly children: Map<PageKey, Node>;
 }
 
+/** First pages of a sequence, in order of position, and the offset of the page map that they lie at. */
+export interface Prefix {
+  readonly offset: number;
+  readonly pages: readonly number[];
+}
+
 interface Node {
   readonly key: PageKey;
+  readonly offset: number;
   readonly page: number;
   readonly parent: Node | Root;
   readonly children: Map<PageKey, Node>;
@@ -36,35 +44,43 @@ export function pageKey(tokens: Uint32Array): PageKey {
 export class PrefixCache {
   readonly #pool: PagePool;
   readonly #roots = new Map<string, Root>();
-  /** Least recently used first, and children before their parents: eviction in this order takes leaves first. */
-  readonly #order = new Set<Node>();
+  /**
+   * For each worker the pages that lie on it, least recently used first, and below before above: eviction in this order
+   * takes what is nearest to the leaves.
+   */
+  readonly #orders: readonly Set<Node>[];
 
   constructor(pool: PagePool) {
     this.#pool = pool;
+    this.#orders = pool.slices.map(() => new Set<Node>());
   }
 
   /** The pages held, in no particular order. */
   pages(): number[] {
-    return Array.from(this.#order, (node) => node.page);
+    return this.#orders.flatMap((order) => Array.from(order, (node) => node.page));
   }
 
-  /** The pages of the longest cached prefix. Does not retain them: the caller does, before anything is evicted. */
-  match(salt: string, keys: readonly PageKey[]): number[] {
-    return this.#path(salt, keys).map((node) => node.page);
+  /** The longest cached prefix, if any. Does not retain its pages: the caller does, before anything is evicted. */
+  match(salt: string, keys: readonly PageKey[]): Prefix | undefined {
+    const path = this.#path(salt, keys);
+    const [first] = path;
+    return first && { offset: first.offset, pages: path.map((node) => node.page) };
   }
 
   /**
    * Holds the pages that are not cached yet and marks all as just used. Where the same tokens are cached already, the
-   * older page stays and the caller's copy dies with its sequence.
+   * older page stays and the caller's copy dies with its sequence; where they are cached at another offset, nothing is
+   * added.
    * @param pages page i holds the tokens of key i; a sequence holds each of them
    */
-  insert(salt: string, keys: readonly PageKey[], pages: readonly number[]): void {
+  insert(salt: string, keys: readonly PageKey[], { offset, pages }: Prefix): void {
     const path = this.#path(salt, keys);
     let parent: Node | Root = path.at(-1) ?? this.#root(salt);
-    for (let i = path.length; i < keys.length; i++) {
+    const fits = !("offset" in parent) || parent.offset === offset;
+    for (let i = path.length; fits && i < keys.length; i++) {
       const [key, page] = [keys[i], pages[i]];
       if (key === undefined || page === undefined) break;
-      const node: Node = { key, page, parent, children: new Map() };
+      const node: Node = { key, offset, page, parent, children: new Map() };
       this.#pool.cache(page);
       parent.children.set(key, node);
       path.push(node);
@@ -74,22 +90,28 @@ export class PrefixCache {
     this.#prune(this.#roots.get(salt));
   }
 
-  /** Frees up to `count` pages that nobody else holds, least recently used first. @returns how many it freed */
-  evict(count: number): number {
-    const freeBefore = this.#pool.free;
+  /**
+   * Frees pages of a worker that nobody else holds, least recently used first; what hangs below them goes along, on
+   * whichever worker it lies.
+   * @param count pages of this worker that are enough
+   * @returns how many of its pages it freed
+   */
+  evict(worker: number, count: number): number {
+    const freeBefore = this.#pool.free[worker] ?? 0;
+    const freed = () => (this.#pool.free[worker] ?? 0) - freeBefore;
     // Idle pages left means that the loop will reach one: those in use move to the back once, and stay there.
-    for (const node of this.#order) {
-      if (this.#pool.idle === 0 || this.#pool.free - freeBefore >= count) break;
+    for (const node of this.#orders[worker] ?? []) {
+      if (this.#pool.idle[worker] === 0 || freed() >= count) break;
       if (this.#pool.isIdle(node.page)) this.#drop(node);
       else this.#touch(node);
     }
-    return this.#pool.free - freeBefore;
+    return freed();
   }
 
   /** Lets go of everything. */
   clear(): void {
-    for (const node of this.#order) this.#pool.uncache(node.page);
-    this.#order.clear();
+    for (const page of this.pages()) this.#pool.uncache(page);
+    for (const order of this.#orders) order.clear();
     this.#roots.clear();
   }
 
@@ -112,8 +134,13 @@ export class PrefixCache {
   }
 
   #touch(node: Node): void {
-    this.#order.delete(node);
-    this.#order.add(node);
+    const order = this.#orderOf(node);
+    order?.delete(node);
+    order?.add(node);
+  }
+
+  #orderOf({ page }: Node): Set<Node> | undefined {
+    return this.#orders[this.#pool.workerOf(page)];
   }
 
   /** Takes the pages below along: without their parent nobody could find them. */
@@ -124,7 +151,7 @@ export class PrefixCache {
     const doomed = [top];
     for (let node = doomed.pop(); node !== undefined; node = doomed.pop()) {
       doomed.push(...node.children.values());
-      this.#order.delete(node);
+      this.#orderOf(node)?.delete(node);
       this.#pool.uncache(node.page);
     }
   }

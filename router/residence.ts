@@ -4,8 +4,8 @@
  * it; knows nothing of steps.
  */
 
-import { pagesFor } from "../engine/span.ts";
 import type { CodedError } from "../kernels/errors.ts";
+import { longestContext } from "./capacity.ts";
 import { RequestError } from "./errors.ts";
 import type { Group, ModelFacts } from "./group.ts";
 import { PageLedger } from "./page_ledger.ts";
@@ -14,8 +14,8 @@ import type { Sequence } from "./sequence.ts";
 
 /** What the owner does when a life begins or ends. */
 export interface ResidenceHooks {
-  /** A new life began. */
-  readonly onSettled: () => void;
+  /** A new life began; the group may be smaller than before. */
+  readonly onSettled: (model: ModelFacts) => void;
   /** It ran and lost all its K/V; it waits now. */
   readonly onLost: (sequence: Sequence, error: CodedError) => void;
   /** It waits for a group that does not come back, or not as it was. */
@@ -84,11 +84,12 @@ export class Residence {
 
   #settle(epoch: number, model: ModelFacts): PageLedger {
     clearTimeout(this.#recovery);
-    this.#home = { epoch, ledger: new PageLedger(model.kvPages) };
-    this.#hooks.onSettled();
-    const changed = "the group came back with another model or less capacity";
+    this.#home = { epoch, ledger: new PageLedger(model.slices) };
+    this.#hooks.onSettled(model);
+    const longest = longestContext(model);
     for (const sequence of [...this.#roster.waiting]) {
-      if (!suits(sequence, model)) this.#hooks.onStranded(sequence, unavailable(changed));
+      const reason = unsuitable(sequence, model, longest);
+      if (reason !== undefined) this.#hooks.onStranded(sequence, unavailable(reason));
     }
     return this.#home.ledger;
   }
@@ -98,8 +99,13 @@ export class Residence {
   }
 }
 
-function suits({ model: before, request }: Sequence, now: ModelFacts): boolean {
-  return before.digest === now.digest && pagesFor(request.promptTokens.length + request.maxTokens) <= now.kvPages;
+/** Why a sequence cannot go on with a group that came back, if so. */
+function unsuitable({ model, request }: Sequence, now: ModelFacts, longest: number): string | undefined {
+  if (model.digest !== now.digest) return "the group came back with another model";
+  const { promptTokens, maxTokens } = request;
+  if (promptTokens.length + maxTokens <= longest) return undefined;
+  const asked = `${promptTokens.length} prompt tokens + ${maxTokens} to generate`;
+  return `${asked} exceed the context of ${longest} tokens that the group came back with`;
 }
 
 function unavailable(reason: string): RequestError {

@@ -3,7 +3,6 @@
  * goes through here, so that pages and releases cannot be left behind. Knows sequences; knows nothing of steps.
  */
 
-import { pagesFor } from "../engine/span.ts";
 import type { SequenceId } from "../engine/span.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import type { Sequence } from "./sequence.ts";
@@ -30,9 +29,9 @@ export class Roster {
 
   /** From waiting to running, on what the prefix cache has. */
   admit(sequence: Sequence, ledger: PageLedger): void {
+    ledger.admit(sequence, this.#nextId++, this.#running);
     remove(this.#waiting, sequence);
     insert(this.#running, sequence);
-    ledger.admit(sequence, this.#nextId++);
   }
 
   /** Out of running or waiting; its exact pages stay cached. */
@@ -64,11 +63,6 @@ export class Roster {
   /** Sequences that are gone here, but not yet on the workers; whoever takes them must tell the workers. */
   takeReleases(): readonly SequenceId[] {
     return this.#releases.splice(0);
-  }
-
-  /** Pages that running sequences were promised at admission and have not taken yet. */
-  promised(): number {
-    return this.#running.reduce((sum, { length, pages }) => sum + Math.max(0, pagesFor(length) - pages.length), 0);
   }
 }
 

@@ -61,8 +61,8 @@ export class Scheduler implements Generator {
     this.#tally = new SchedulerTally(observer);
     this.#residence = new Residence(group, this.#roster, {
       recoverMs: this.#options.recoverMs,
-      onSettled: () => {
-        this.#costs.coolDown();
+      onSettled: ({ slices }) => {
+        this.#costs.coolDown(slices.length);
         this.#doubtful = [];
       },
       onLost: (sequence, error) => this.#onLost(sequence, error),
@@ -243,11 +243,11 @@ export class Scheduler implements Generator {
     this.#tally.admitted(sequence, performance.now() - sequence.arrivedAtMs);
   }
 
-  /** The group broke under it: once it may try again. */
+  /** The group broke under it: it may try again, but must get further than the last time. */
   #onLost(sequence: Sequence, error: CodedError): void {
     if (sequence.over) return this.#roster.leave(sequence, undefined);
-    if (sequence.replayed) return this.#fail(sequence, error);
-    sequence.replayed = true;
+    if (sequence.replayedAt === sequence.generated) return this.#fail(sequence, error);
+    sequence.replayedAt = sequence.generated;
     this.#tally.replayed(sequence);
   }
 

@@ -11,7 +11,7 @@ import type { RowKind } from "./cost_model.ts";
 import type { EventQueue } from "./event_queue.ts";
 import type { GenerationRequest, GenerationUsage } from "./generation.ts";
 import type { ModelFacts } from "./group.ts";
-import { type PageKey, pageKey } from "./prefix_cache.ts";
+import { type PageKey, pageKey, type Prefix } from "./prefix_cache.ts";
 
 /** Rows that come next: at most `rows` in one span, from the first position that is not cached. */
 export interface Work {
@@ -45,12 +45,14 @@ export class Sequence {
   opened = false;
   /** Physical pages in order of position, taken and given back by the ledger. */
   pages: number[] = [];
+  /** Entry of the group's page map at which its first page lies. */
+  pageOffset = 0;
   /** Of `pages`, how many came from the prefix cache at this admission. */
   prefixPages = 0;
   /** Index of the last step that carried a span of it; set by the scheduler. */
   lastStep = 0;
-  /** Set by the scheduler: the group broke under it, and it may be rebuilt once only. */
-  replayed = false;
+  /** Set by the scheduler when the group broke under it: tokens drawn until then. It is not rebuilt twice at one token. */
+  replayedAt: number | undefined;
   /** Set by the scheduler: its reader was told the end, and it leaves as soon as no step computes it. */
   over = false;
   /** Prompt tokens found in the prefix cache at the first admission; undefined before. */
@@ -127,9 +129,10 @@ export class Sequence {
     return this.#keys.slice(0, full);
   }
 
-  /** Starts over with what the prefix cache had. @param pages full, exact pages of its first tokens */
-  start(id: SequenceId, pages: readonly number[]): void {
+  /** Starts over with what the prefix cache had. @param prefix full, exact pages of its first tokens, or none */
+  start(id: SequenceId, { offset, pages }: Prefix): void {
     this.id = id;
+    this.pageOffset = offset;
     this.pages = [...pages];
     this.prefixPages = pages.length;
     this.#cached = this.#exact = pages.length * PAGE_TOKENS;
@@ -158,7 +161,7 @@ export class Sequence {
       sampling,
       sparse: this.#policy.sparse,
       promptTokens: promptTokens.length,
-      pageOffset: 0,
+      pageOffset: this.pageOffset,
       prefixPages: Uint32Array.from(this.pages.slice(0, this.prefixPages)),
       prefixTokens: needed ? this.#tokens.slice(0, prefix) : new Uint32Array(),
     };

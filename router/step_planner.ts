@@ -101,8 +101,7 @@ export class StepPlanner {
   #admit(sequence: Sequence): boolean {
     const { roster, ledger, limits, onAdmitted } = this.#parts;
     if (roster.running.filter((other) => !other.paused).length >= limits.maxBatch) return false;
-    // A page for each that runs: its next one should not cost the newcomer its place at once.
-    const fits = () => ledger.canAdmit(sequence, roster.promised() + roster.running.length);
+    const fits = () => ledger.canAdmit(sequence, roster.running);
     while (roster.running.length >= MAX_OPEN || !fits()) {
       const sleeper = roster.running.findLast((other) => other.paused);
       if (sleeper === undefined) return false;
@@ -122,7 +121,7 @@ export class StepPlanner {
     const rows = Math.min(this.#rowsWithin(sequence, latestMs), ledger.reach(sequence) - sequence.cached);
     if (rows <= 0) return false;
     this.#chunks++;
-    this.#add(sequence, rows === work.rows ? rows : aligned(sequence.cached, rows));
+    this.#add(sequence, rows === work.rows ? rows : this.#aligned(sequence.cached, rows));
     return rows === work.rows;
   }
 
@@ -141,11 +140,26 @@ export class StepPlanner {
     return fitting >= least ? fitting : 0;
   }
 
-  /** Preempts others until the next position of a sequence has room. @returns false when it lost its own place */
+  /** Fewer rows, so that the next chunk starts on a page border if that leaves enough, else on a multiple of 16. */
+  #aligned(from: number, rows: number): number {
+    const toBorder = Math.floor((from + rows) / PAGE_TOKENS) * PAGE_TOKENS - from;
+    if (toBorder < MIN_CHUNK) return rows < MIN_CHUNK ? rows : rows - rows % MIN_CHUNK;
+    // Workers share a chunk by its pages; whole turns of the page map keep them all busy to the end.
+    const turn = PAGE_TOKENS * this.#parts.ledger.period;
+    return this.#load.decodeRows > 0 || toBorder < turn ? toBorder : toBorder - toBorder % turn;
+  }
+
+  /**
+   * Preempts the youngest who holds pages where the next one is missing, until there is room.
+   * @returns false when it lost its own place
+   */
   #makeRoom(sequence: Sequence): boolean {
     const { roster, ledger } = this.#parts;
     while (ledger.reach(sequence) <= sequence.cached) {
-      const candidates = roster.running.filter((other) => !this.#planned.has(other));
+      const worker = ledger.bottleneck(sequence);
+      const candidates = roster.running.filter((other) =>
+        !this.#planned.has(other) && (other === sequence || ledger.holdsOn(other, worker))
+      );
       const victim = candidates.findLast((other) => other.paused) ?? candidates.at(-1) ?? sequence;
       this.#preempt(victim);
       if (victim === sequence) return false;
@@ -182,11 +196,4 @@ export class StepPlanner {
 function decodes(sequence: Sequence): boolean {
   const { kind } = sequence.work();
   return kind === "dense" || kind === "sparse";
-}
-
-/** Fewer rows, so that the next chunk starts on a page border if that leaves enough, else on a multiple of 16. */
-function aligned(from: number, rows: number): number {
-  const toBorder = Math.floor((from + rows) / PAGE_TOKENS) * PAGE_TOKENS - from;
-  if (toBorder >= MIN_CHUNK) return toBorder;
-  return rows < MIN_CHUNK ? rows : rows - rows % MIN_CHUNK;
 }

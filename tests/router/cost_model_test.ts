@@ -52,7 +52,7 @@ Deno.test("CostModel.deadlineMs() is patient with kinds that may compile shaders
   for (let i = 0; i < 3; i++) costs.learn(decode(1, 10), 20);
   assert.equal(costs.deadlineMs(decode(1, 10)), 5 * costs.predictMs(decode(1, 10)) + 5000);
   assert.equal(costs.deadlineMs(prefill(0, 64)), 120_000);
-  costs.coolDown();
+  costs.coolDown(1);
   assert.equal(costs.deadlineMs(decode(1, 10)), 120_000);
   assert.ok(costs.deadlineMs(NO_LOAD) < 10_000);
 });

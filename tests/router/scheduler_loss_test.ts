@@ -1,10 +1,10 @@
 /** What happens to requests when the group under them breaks: once they go on as if nothing had been, and never hang. */
 
 import assert from "node:assert/strict";
-import { runAlone } from "../support/fake_group.ts";
+import { type FakeGroup, runAlone } from "../support/fake_group.ts";
 import { collect, generationRequest, promptOf } from "../support/generation_request.ts";
 import { until } from "../support/until.ts";
-import { withScheduler } from "../support/with_scheduler.ts";
+import { assertAlone, withScheduler } from "../support/with_scheduler.ts";
 
 const LONG = generationRequest({ promptTokens: promptOf(150), maxTokens: 60 });
 
@@ -49,17 +49,50 @@ Deno.test("Scheduler notices that the group broke while no step ran", () =>
     assert.equal(opens.at(-1)?.prefixPages.length, 0, "nothing of the old cache is trusted");
   }));
 
-Deno.test("Scheduler rebuilds a request once only, then gives it the error", () =>
+/** Breaks the group whenever it is about to draw the token of that index. */
+function breakAt(group: FakeGroup, index: number, promptTokens: number): void {
+  const run = group.run.bind(group);
+  group.run = (step, traceparents) => {
+    const fatal = step.spans.some(({ from, tokens, logits }) =>
+      logits !== "none" && from + tokens.length === promptTokens + index
+    );
+    if (fatal) {
+      group.loseStep();
+      setTimeout(() => group.recover(), 10);
+    }
+    return run(step, traceparents);
+  };
+}
+
+Deno.test("Scheduler queues a request that has drawn nothing once more only, then gives it the error", () =>
   withScheduler({}, async (scheduler, group) => {
-    const { tokens, code } = await collect(scheduler.generate(LONG), (count) => {
-      if (count !== 20 && count !== 40) return;
+    breakAt(group, 0, 150);
+    const { tokens, code } = await collect(scheduler.generate(LONG));
+    assert.deepEqual([code, tokens], ["worker_lost", []]);
+    assert.equal(scheduler.stats().replays, 1);
+    await until(() => group.state.kind === "ready");
+    await assertAlone(scheduler, generationRequest());
+  }));
+
+Deno.test("Scheduler rebuilds a streaming request as often as the group breaks, while it gets on", () =>
+  withScheduler({}, async (scheduler, group) => {
+    const { tokens, reason } = await collect(scheduler.generate(LONG), (count) => {
+      if (![20, 21, 40].includes(count)) return;
       group.break();
       setTimeout(() => group.recover(), 5);
     });
+    assert.deepEqual({ tokens, reason }, runAlone(LONG));
+    assert.ok(scheduler.stats().replays >= 2);
+  }));
+
+Deno.test("Scheduler does not rebuild a request twice at the same token, then gives it the error", () =>
+  withScheduler({}, async (scheduler, group) => {
+    breakAt(group, 20, 150);
+    const { tokens, code } = await collect(scheduler.generate(LONG));
     assert.equal(code, "worker_lost");
-    assert.deepEqual(tokens, runAlone(LONG).tokens.slice(0, tokens.length), "what was drawn before is not taken back");
+    assert.deepEqual(tokens, runAlone(LONG).tokens.slice(0, 20), "what was drawn before is not taken back");
     await until(() => group.state.kind === "ready");
-    assert.equal((await collect(scheduler.generate(LONG))).reason, "length", "others are served");
+    await assertAlone(scheduler, generationRequest());
   }));
 
 Deno.test("Scheduler ends requests with group_unavailable when the group stays away, and refuses new ones", () =>

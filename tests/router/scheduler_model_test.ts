@@ -5,6 +5,8 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { PAGE_TOKENS } from "../../engine/span.ts";
+import { longestOnSlices } from "../../router/capacity.ts";
 import type { GenerationRequest } from "../../router/generation.ts";
 import { Scheduler } from "../../router/scheduler.ts";
 import { FakeGroup, runAlone } from "../support/fake_group.ts";
@@ -42,9 +44,16 @@ const client: fc.Arbitrary<Client> = fc.record({
   return { request: { ...request, stopTokens }, afterSteps: raw.afterSteps, leavesAt: raw.leavesAt, slow: raw.slow };
 });
 
+/** Groups whose longest context takes every client, and not much more; slices of one page included. */
+const slices = fc.oneof(
+  fc.integer({ min: 5, max: 9 }).map((pages) => [pages]),
+  fc.array(fc.integer({ min: 1, max: 7 }), { minLength: 2, maxLength: 3 })
+    .filter((pages) => longestOnSlices(pages) >= 5 * PAGE_TOKENS),
+);
+
 const crowd = fc.record({
   clients: fc.array(client, { minLength: 1, maxLength: 16 }),
-  kvPages: fc.integer({ min: 5, max: 9 }),
+  slices,
   maxBatch: fc.integer({ min: 1, max: 6 }),
   maxUnread: fc.integer({ min: 1, max: 20 }),
   rowMs: fc.constantFrom(0.1, 1, 10),
@@ -71,11 +80,11 @@ async function visit(scheduler: Scheduler, { request, leavesAt, slow }: Client):
 }
 
 Deno.test("Scheduler gives everyone the tokens of running alone, and leaks no page", async () => {
-  const totals = { preemptions: 0, hitTokens: 0, sharedSteps: 0 };
-  const property = fc.asyncProperty(crowd, async ({ clients, kvPages, rowMs, ...limits }) => {
+  const totals = { preemptions: 0, hitTokens: 0, sharedSteps: 0, hitsAtAnOffset: 0 };
+  const property = fc.asyncProperty(crowd, async ({ clients, slices, rowMs, ...limits }) => {
     const stepMs = ({ spans }: { spans: readonly { tokens: Uint32Array }[] }) =>
       spans.reduce((ms, span) => ms + rowMs * span.tokens.length, 1);
-    const group = new FakeGroup({ model: { kvPages }, stepMs });
+    const group = new FakeGroup({ model: { slices }, stepMs });
     const scheduler = new Scheduler(group, limits);
     try {
       await Promise.all(clients.map(async (client) => {
@@ -86,10 +95,17 @@ Deno.test("Scheduler gives everyone the tokens of running alone, and leaks no pa
       await until(() => group.open === 0);
       scheduler.check();
       const { pages, running, waiting, preemptions, prefix } = scheduler.stats();
-      assert.deepEqual([pages.used, pages.free + pages.cached, running, waiting], [0, kvPages, 0, 0]);
+      assert.deepEqual([pages.used, pages.free + pages.cached, running, waiting], [
+        0,
+        slices.reduce((sum, count) => sum + count),
+        0,
+        0,
+      ]);
       assert.deepEqual(group.complaints, []);
       totals.preemptions += preemptions;
       totals.hitTokens += prefix.hitTokens;
+      const opens = group.steps.flatMap((step) => step.open);
+      totals.hitsAtAnOffset += opens.filter((open) => open.pageOffset > 0 && open.prefixPages.length > 0).length;
       totals.sharedSteps += group.steps.filter((step) => step.spans.length > 1).length;
     } finally {
       await Promise.all([scheduler.close(), group.close()]);
@@ -101,8 +117,8 @@ Deno.test("Scheduler gives everyone the tokens of running alone, and leaks no pa
 
 Deno.test("Scheduler survives a group that breaks at random: the right tokens, or a coded error after them", async () => {
   const breaks = fc.array(fc.integer({ min: 3, max: 40 }), { minLength: 1, maxLength: 3 });
-  const property = fc.asyncProperty(crowd, breaks, async ({ clients, kvPages, maxBatch }, pauses) => {
-    const group = new FakeGroup({ model: { kvPages } });
+  const property = fc.asyncProperty(crowd, breaks, async ({ clients, slices, maxBatch }, pauses) => {
+    const group = new FakeGroup({ model: { slices } });
     const scheduler = new Scheduler(group, { maxBatch });
     try {
       const outcomes = clients.map(({ request }) => collect(scheduler.generate(request)));

@@ -12,6 +12,8 @@ import { generationRequest, promptOf } from "../support/generation_request.ts";
 const { state } = new FakeGroup();
 const model = state.kind === "ready" ? state.model : assert.fail();
 
+const NOTHING = { offset: 0, pages: [] };
+
 function sequenceOf(request: Partial<GenerationRequest>, policy: AttentionPolicy): Sequence {
   const events = new EventQueue(1000, { onRoom: () => {}, onLeave: () => {} });
   return new Sequence({ request: generationRequest(request), model, policy, events, arrival: 0 });
@@ -31,7 +33,7 @@ function step(sequence: Sequence, rows = 1000): string {
 
 Deno.test("Sequence prefills in chunks, draws after the last one, then decodes row by row", () => {
   const sequence = sequenceOf({ promptTokens: promptOf(100) }, policyOf("dense"));
-  sequence.start(1, []);
+  sequence.start(1, NOTHING);
   const spans = [step(sequence, 64), step(sequence, 64), step(sequence), step(sequence)];
   assert.deepEqual(spans, ["prefill 0+64 none", "prefill 64+36 last", "dense 100+1 last", "dense 101+1 last"]);
   assert.deepEqual([sequence.cached, sequence.exact, sequence.length], [102, 102, 103]);
@@ -39,7 +41,7 @@ Deno.test("Sequence prefills in chunks, draws after the last one, then decodes r
 
 Deno.test("Sequence.exact stays where the first sparse row begins, and dense rows behind it do not move it", () => {
   const sequence = sequenceOf({ promptTokens: promptOf(14) }, policyOf("sparse", 16));
-  sequence.start(1, []);
+  sequence.start(1, NOTHING);
   const spans = Array.from({ length: 5 }, () => step(sequence));
   assert.deepEqual(spans.slice(1), ["dense 14+1 last", "dense 15+1 last", "sparse 16+1 last", "sparse 17+1 last"]);
   assert.deepEqual([sequence.exact, sequence.cached], [16, 18]);
@@ -47,10 +49,10 @@ Deno.test("Sequence.exact stays where the first sparse row begins, and dense row
 
 Deno.test("Sequence rebuilds what was lost with the kernels that made it, and continues with a decode row", () => {
   const sequence = sequenceOf({ promptTokens: promptOf(64), maxTokens: 100 }, policyOf("dense"));
-  sequence.start(1, []);
+  sequence.start(1, NOTHING);
   for (let i = 0; i < 20; i++) step(sequence);
   sequence.stop();
-  sequence.start(2, [5]);
+  sequence.start(2, { offset: 0, pages: [5] });
   assert.deepEqual([step(sequence), step(sequence), step(sequence)], [
     "dense 64+16 none",
     "dense 80+3 none",
@@ -62,7 +64,7 @@ Deno.test("Sequence rebuilds what was lost with the kernels that made it, and co
 
 Deno.test("Sequence.advance() refuses an answer to another question", () => {
   const sequence = sequenceOf({}, policyOf("dense"));
-  sequence.start(1, []);
+  sequence.start(1, NOTHING);
   const span = sequence.span(1, 10, []);
   for (const wrong of [undefined, { sequence: 2, token: 1 }, { sequence: 1 }]) {
     assert.throws(() => sequence.advance(span, wrong), { code: "invalid_step" });

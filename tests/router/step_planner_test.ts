@@ -23,8 +23,8 @@ class Bench {
   readonly #maxBatch: number;
   #arrivals = 0;
 
-  constructor({ pages = 100, maxBatch = 4, rowMs = 1 } = {}) {
-    this.ledger = new PageLedger(pages);
+  constructor({ slices = [100], maxBatch = 4, rowMs = 1 } = {}) {
+    this.ledger = new PageLedger(slices);
     this.#maxBatch = maxBatch;
     for (let i = 0; i < 40; i++) {
       const rows = 16 + 16 * (i % 9);
@@ -98,7 +98,7 @@ Deno.test("StepPlanner.plan() lets several short prompts share a step, first com
 });
 
 Deno.test("StepPlanner.plan() never makes a chunk longer than 2048 rows or, but at the end, shorter than 16", () => {
-  const fast = new Bench({ pages: 200, rowMs: 0.01 });
+  const fast = new Bench({ slices: [200], rowMs: 0.01 });
   fast.add(10_000);
   assert.equal(fast.step()[0], 2048);
   const slow = new Bench({ rowMs: 1000 });
@@ -120,7 +120,7 @@ Deno.test("StepPlanner.plan() takes turns when more decode than fit into a batch
 });
 
 Deno.test("StepPlanner.plan() keeps a newcomer out that would leave no page for those who run", () => {
-  const bench = new Bench({ pages: 4 });
+  const bench = new Bench({ slices: [4] });
   bench.add(100);
   bench.step();
   bench.add(128);
@@ -130,7 +130,7 @@ Deno.test("StepPlanner.plan() keeps a newcomer out that would leave no page for 
 });
 
 Deno.test("StepPlanner.plan() preempts the youngest for the oldest when no page is left", () => {
-  const bench = new Bench({ pages: 6 });
+  const bench = new Bench({ slices: [6] });
   const [old, young] = [bench.add(120, 250), bench.add(120, 250)];
   for (let i = 1; bench.preempted.length === 0; i++) bench.step(i);
   assert.deepEqual(bench.preempted, [young]);

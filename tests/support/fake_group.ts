@@ -10,6 +10,7 @@ import type { Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
 import type { GenerationRequest } from "../../router/generation.ts";
 import type { Group, GroupState, ModelFacts } from "../../router/group.ts";
+import { fakeModel, FakeSlices } from "./fake_slices.ts";
 
 /** What a page holds, row by row. */
 interface PageContent {
@@ -25,28 +26,13 @@ interface FakeSequence {
   length: number;
 }
 
-const MODEL: ModelFacts = {
-  id: "fake",
-  digest: "f".repeat(64),
-  maxPositions: 100_000,
-  vocabSize: 1000,
-  parameters: 0,
-  layers: 4,
-  roles: ["dense", "dense", "select", "sparse"],
-  selectLayers: [2],
-  sparse: { budget: 16, sparseFrom: 64 },
-  adapter: "none",
-  software: true,
-  kvPages: 64,
-  slices: [64],
-  adapters: ["none"],
-};
+const VOCABULARY = fakeModel().vocabSize;
 
 const CHAIN_START = 0x811c9dc5;
 
 /** The token drawn after `chain`; depends on the seed and on where the output begins, as in the real sampler. */
 function draw(chain: number, { sampling, promptTokens }: Pick<Open, "sampling" | "promptTokens">): number {
-  return extend(extend(chain, sampling.seed), promptTokens) % MODEL.vocabSize;
+  return extend(extend(chain, sampling.seed), promptTokens) % VOCABULARY;
 }
 
 function extend(chain: number, token: number): number {
@@ -86,7 +72,9 @@ export class FakeGroup implements Group {
   /** Invariants that steps broke, in words; a good scheduler leaves it empty. */
   readonly complaints: string[] = [];
   state: GroupState;
-  readonly #model: ModelFacts;
+  readonly #facts: Partial<ModelFacts>;
+  #model: ModelFacts;
+  #slices: FakeSlices;
   readonly #stepMs: (step: Step) => number;
   readonly #listeners: ((state: GroupState) => void)[] = [];
   readonly #sequences = new Map<SequenceId, FakeSequence>();
@@ -102,7 +90,9 @@ export class FakeGroup implements Group {
   #ungate: (() => void) | undefined;
 
   constructor(options: FakeGroupOptions = {}) {
-    this.#model = { ...MODEL, ...options.model };
+    this.#facts = options.model ?? {};
+    this.#model = fakeModel(this.#facts);
+    this.#slices = new FakeSlices(this.#model);
     this.#stepMs = options.stepMs ?? (() => 1);
     this.state = options.loading === true
       ? { kind: "loading", progress: 0.5 }
@@ -165,9 +155,11 @@ export class FakeGroup implements Group {
     setTimeout(() => this.break(), 5);
   }
 
-  /** A new worker is there. */
+  /** New workers are there; what differs from the first ones is given. */
   recover(model: Partial<ModelFacts> = {}): void {
-    this.#change({ kind: "ready", epoch: this.#epoch, model: { ...this.#model, ...model } });
+    this.#model = fakeModel({ ...this.#facts, ...model });
+    this.#slices = new FakeSlices(this.#model);
+    this.#change({ kind: "ready", epoch: this.#epoch, model: this.#model });
   }
 
   close(): Promise<void> {
@@ -215,10 +207,13 @@ export class FakeGroup implements Group {
     this.#expect(!this.#everOpened.has(id), `sequence ${id} is opened twice`);
     this.#expect(step.spans.some((span) => span.sequence === id), `sequence ${id} is opened without a span`);
     this.#everOpened.add(id);
+    const astray = this.#slices.faultOfOffset(open.pageOffset);
+    this.#expect(astray === undefined, `sequence ${id} is opened, but ${astray}`);
     const sequence: FakeSequence = { open, pages: [...open.prefixPages], length: 0 };
     const prefix: number[] = [];
     let chain = CHAIN_START;
-    for (const page of open.prefixPages) {
+    for (const [i, page] of open.prefixPages.entries()) {
+      this.#expectPlace(page, open, i);
       const content = this.#contents.get(page);
       for (let row = 0; row < PAGE_TOKENS; row++) {
         const token = content?.tokens[row] ?? 0;
@@ -257,9 +252,9 @@ export class FakeGroup implements Group {
     return { sequence: span.sequence, token: draw(chain, sequence.open) };
   }
 
-  #give({ newPages, from, tokens }: Span, { pages }: FakeSequence): void {
+  #give({ newPages, from, tokens }: Span, { pages, open }: FakeSequence): void {
     for (const page of newPages) {
-      this.#expect(page < this.#model.kvPages, `page ${page} is outside the pool`);
+      this.#expectPlace(page, open, pages.length);
       const owned = this.#sequences.values().some((other) => other.pages.includes(page));
       this.#expect(!owned, `page ${page} is given although a sequence owns it`);
       const [tokens, chain] = [new Uint32Array(PAGE_TOKENS), new Uint32Array(PAGE_TOKENS)];
@@ -288,6 +283,11 @@ export class FakeGroup implements Group {
     const content = this.#contents.get(pages[Math.floor(position / PAGE_TOKENS)] ?? 0);
     const [chain, exact] = [content?.chain[position % PAGE_TOKENS], content?.exact[position % PAGE_TOKENS]];
     return chain === undefined || exact === undefined ? undefined : { chain, exact };
+  }
+
+  #expectPlace(page: number, { sequence, pageOffset }: Open, i: number): void {
+    const fault = this.#slices.faultOfPage(page, { offset: pageOffset, i });
+    this.#expect(fault === undefined, `sequence ${sequence} is given a page, but ${fault}`);
   }
 
   #expect(holds: boolean, otherwise: string): void {
