@@ -30,6 +30,26 @@ export type HandshakeErrorCode = "wrong_secret" | "wrong_version" | "handshake_t
 /** Raised by `handshake.ts`. */
 export class HandshakeError extends CodedError<HandshakeErrorCode> {}
 
+/** Why a worker lacks what the others of its group owe it. */
+export type PeerErrorCode =
+  /** The link to a peer is over, was never made, or carried what cannot be used. */
+  | "peer_lost"
+  /** A peer, or the router, has not sent something within the deadline. */
+  | "peer_late"
+  /** The router has ended the epoch. */
+  | "epoch_over";
+
+/** Raised by whatever waits for the peers of a group; the worker itself is well, and can take part in the next epoch. */
+export class PeerError extends CodedError<PeerErrorCode> {
+  /** Index of the peer, when it is one peer's fault. */
+  readonly peer: number | undefined;
+
+  constructor(code: PeerErrorCode, message: string, options: ErrorOptions & { readonly peer?: number } = {}) {
+    super(code, message, options);
+    this.peer = options.peer;
+  }
+}
+
 /** Why a worker process does not start to listen. */
 export type WorkerErrorCode = "insecure_listen" | "no_secret" | "no_router";
 

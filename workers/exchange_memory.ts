@@ -16,7 +16,7 @@ export type StatesToMerge = Parameters<typeof mergeStates>[1];
 export interface ExchangeMemory {
   /** Fresh copies of bytes, once everything recorded before has run. */
   read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]>;
-  /** Puts bytes into a tensor; what was recorded before must have been read back already. */
+  /** Puts bytes into a tensor, after everything recorded before. */
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void;
   /** Copies bytes between tensors; offsets are multiples of 4. */
   copy(
@@ -49,6 +49,8 @@ export class GpuExchangeMemory implements ExchangeMemory {
   }
 
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
+    // Writes take effect before the next submit: what was recorded must be under way.
+    this.#commands.submit();
     this.#commands.gpu.write(tensor, data, byteOffset);
   }
 

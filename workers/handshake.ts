@@ -9,15 +9,17 @@ import { createHmac, timingSafeEqual } from "node:crypto";
 import { HandshakeError } from "./errors.ts";
 import { PROTOCOL_VERSION } from "./protocol.ts";
 
-/** Who speaks. */
-export type Role = "router" | "worker";
+/** Who speaks; a peer is a worker that dials another one. */
+export type Role = "router" | "worker" | "peer";
 
 /** What a dialing side says it is, and what both sides sign. */
-export interface Introduction {
-  readonly role: Role;
-  readonly epoch: number;
-  readonly workerIndex: number;
-}
+export type Introduction =
+  & {
+    readonly epoch: number;
+    /** Of the worker that is dialed. */
+    readonly workerIndex: number;
+  }
+  & ({ readonly role: "router" | "worker" } | { readonly role: "peer"; readonly dialerIndex: number });
 
 /** What both sides of a handshake must agree on. */
 export interface HandshakeOptions {
@@ -38,21 +40,26 @@ const LITTLE_ENDIAN = true;
 const MAGIC = new TextEncoder().encode("TIDEPOOL");
 const LEAD_BYTES = 12;
 const NONCE_BYTES = 32;
-const HELLO_BYTES = LEAD_BYTES + 8 + NONCE_BYTES;
+const HELLO_BYTES = LEAD_BYTES + 12 + NONCE_BYTES;
 const PROOF_BYTES = 32;
 
 /** What a peer of another version may still send before it is cut off. */
 const LINGER_BYTES = 1024;
 
-const ROLES: readonly Role[] = ["router", "worker"];
+const ROLES: readonly Role[] = ["router", "worker", "peer"];
 const ADMITTED = 1;
 const WRONG_SECRET = 2;
 
-interface Hello extends Introduction {
+interface Hello {
+  readonly role: Role;
+  readonly epoch: number;
+  readonly workerIndex: number;
+  /** 0 unless a peer dials. */
+  readonly dialerIndex: number;
   readonly bytes: Uint8Array<ArrayBuffer>;
 }
 
-function writeHello(introduction: Introduction, version: number): Hello {
+function writeHello(introduction: Omit<Hello, "bytes">, version: number): Hello {
   const bytes = new Uint8Array(HELLO_BYTES);
   const view = new DataView(bytes.buffer);
   bytes.set(MAGIC);
@@ -60,7 +67,8 @@ function writeHello(introduction: Introduction, version: number): Hello {
   view.setUint8(10, ROLES.indexOf(introduction.role));
   view.setUint32(LEAD_BYTES, introduction.epoch, LITTLE_ENDIAN);
   view.setUint32(LEAD_BYTES + 4, introduction.workerIndex, LITTLE_ENDIAN);
-  crypto.getRandomValues(bytes.subarray(LEAD_BYTES + 8));
+  view.setUint32(LEAD_BYTES + 8, introduction.dialerIndex, LITTLE_ENDIAN);
+  crypto.getRandomValues(bytes.subarray(HELLO_BYTES - NONCE_BYTES));
   return { ...introduction, bytes };
 }
 
@@ -84,8 +92,13 @@ async function readHello(conn: Deno.Conn, version: number): Promise<Hello> {
     throw new HandshakeError("handshake_failed", "Cannot shake hands: the peer's role is unknown");
   }
   await readFully(conn, bytes.subarray(LEAD_BYTES));
-  const epoch = view.getUint32(LEAD_BYTES, LITTLE_ENDIAN);
-  return { role, epoch, workerIndex: view.getUint32(LEAD_BYTES + 4, LITTLE_ENDIAN), bytes };
+  return {
+    role,
+    epoch: view.getUint32(LEAD_BYTES, LITTLE_ENDIAN),
+    workerIndex: view.getUint32(LEAD_BYTES + 4, LITTLE_ENDIAN),
+    dialerIndex: view.getUint32(LEAD_BYTES + 8, LITTLE_ENDIAN),
+    bytes,
+  };
 }
 
 /** What `prover` sends to show that it holds the secret; the prover's role comes first, so it cannot be reflected. */
@@ -102,10 +115,11 @@ function proofOf(prover: Role, secret: string | undefined, hellos: { dialer: Hel
 export function introduce(conn: Deno.Conn, self: Introduction, options: HandshakeOptions): Promise<void> {
   const { secret, version = PROTOCOL_VERSION } = options;
   return within(conn, options, async () => {
-    const dialer = writeHello(self, version);
+    const dialer = writeHello({ dialerIndex: 0, ...self }, version);
     await writeFully(conn, dialer.bytes);
     const listener = await readHello(conn, version);
-    if (listener.role === self.role || listener.epoch !== self.epoch || listener.workerIndex !== self.workerIndex) {
+    const isSame = (["epoch", "workerIndex", "dialerIndex"] as const).every((name) => listener[name] === dialer[name]);
+    if (listener.role === self.role || !isSame) {
       throw new HandshakeError("handshake_failed", "Cannot shake hands: the listener answered as somebody else");
     }
     await writeFully(conn, proofOf(self.role, secret, { dialer, listener }));
@@ -146,7 +160,10 @@ export function admit(conn: Deno.TcpConn, role: Role, options: HandshakeOptions)
       throw new HandshakeError("wrong_secret", "Cannot shake hands: the dialer does not hold the secret");
     }
     await writeFully(conn, Uint8Array.of(ADMITTED, ...proofOf(role, secret, { dialer, listener })));
-    return { role: dialer.role, epoch: dialer.epoch, workerIndex: dialer.workerIndex };
+    const { epoch, workerIndex, dialerIndex } = dialer;
+    return dialer.role === "peer"
+      ? { role: dialer.role, epoch, workerIndex, dialerIndex }
+      : { role: dialer.role, epoch, workerIndex };
   });
 }
 
@@ -155,7 +172,7 @@ export function admit(conn: Deno.TcpConn, role: Role, options: HandshakeOptions)
  * because closing a connection with unread bytes would reset it and destroy the answer on its way.
  */
 async function tellVersion(conn: Deno.TcpConn, role: Role, version: number): Promise<void> {
-  await writeFully(conn, writeHello({ role, epoch: 0, workerIndex: 0 }, version).bytes);
+  await writeFully(conn, writeHello({ role, epoch: 0, workerIndex: 0, dialerIndex: 0 }, version).bytes);
   await conn.closeWrite();
   const rest = new Uint8Array(LINGER_BYTES);
   for (let total = 0; total < LINGER_BYTES;) {

@@ -56,7 +56,7 @@ async function readExactly(conn: Deno.Conn, length: number): Promise<Uint8Array<
 async function firstHello(): Promise<Uint8Array<ArrayBuffer>> {
   const [near, far] = await tcpPair();
   const dialed = introduce(near, router, { secret: SECRET }).catch(codeOf);
-  const hello = await readExactly(far, 52);
+  const hello = await readExactly(far, 56);
   far.close();
   await dialed;
   return hello;
@@ -123,7 +123,7 @@ Deno.test("admit() turns away a recorded handshake that is played again", async 
   const [hello, proof] = recorded;
   assert.ok(hello !== undefined && proof !== undefined);
   const outcome = await admitStranger(hello, async (socket) => {
-    await readExactly(socket, 52);
+    await readExactly(socket, 56);
     await socket.write(proof);
     assert.deepEqual(await readExactly(socket, 1), Uint8Array.of(2));
   });
@@ -133,7 +133,7 @@ Deno.test("admit() turns away a recorded handshake that is played again", async 
 Deno.test("introduce() is not fooled by its own bytes sent back", async () => {
   const [near, far] = await tcpPair();
   const dialed = introduce(near, router, { secret: SECRET }).then(() => "admitted", codeOf);
-  await far.write(await readExactly(far, 52));
+  await far.write(await readExactly(far, 56));
   assert.equal(await dialed, "handshake_failed");
   far.close();
 });
@@ -141,7 +141,7 @@ Deno.test("introduce() is not fooled by its own bytes sent back", async () => {
 Deno.test("introduce() is not fooled by its own proof sent back under the listener's role", async () => {
   const [near, far] = await tcpPair();
   const dialed = introduce(near, router, { secret: SECRET }).then(() => "admitted", codeOf);
-  const hello = await readExactly(far, 52);
+  const hello = await readExactly(far, 56);
   hello[10] = 1;
   await far.write(hello);
   const proof = await readExactly(far, 32);
@@ -153,7 +153,7 @@ Deno.test("introduce() is not fooled by its own proof sent back under the listen
 Deno.test("introduce() refuses a listener that answers for another epoch", async () => {
   const [near, far] = await tcpPair();
   const dialed = introduce(near, router, { secret: SECRET }).then(() => "admitted", codeOf);
-  const hello = await readExactly(far, 52);
+  const hello = await readExactly(far, 56);
   hello[10] = 1;
   hello[12] = 99;
   await far.write(hello);

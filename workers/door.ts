@@ -1,0 +1,172 @@
+/**
+ * Where a worker listens, as long as it lives: lets in the one router it serves, then the peers of each group it joins,
+ * and turns everybody else away. Knows connections and handshakes; knows nothing of what those let in will say.
+ */
+
+import { HandshakeError, PeerError } from "./errors.ts";
+import { admit, type Introduction } from "./handshake.ts";
+
+/** Strangers who may be in a handshake at the same time; the next one is hung up on. */
+const MAX_PENDING = 16;
+
+/** Peers that may wait for this worker to hear of their group; the one that waited longest has to go first. */
+const MAX_EARLY = 16;
+
+/** The router that was let in. */
+export interface Admitted {
+  readonly conn: Deno.TcpConn;
+  readonly peer: Introduction;
+}
+
+/** Who may come in. */
+export interface DoorOptions {
+  readonly secret: string | undefined;
+  /** Told about everybody who was turned away. */
+  readonly onRefused: (error: HandshakeError) => void;
+}
+
+/** One end of a link between workers, as both know it. */
+export interface PeerPlace {
+  readonly epoch: number;
+  /** Index of the worker that dials. */
+  readonly dialer: number;
+  /** Index of the worker that is dialed. */
+  readonly listener: number;
+}
+
+/** Listens from its making until `close`. */
+export class Door {
+  readonly #listener: Deno.TcpListener;
+  readonly #options: DoorOptions;
+  readonly #closing = new AbortController();
+  readonly #meetings = new Set<Promise<void>>();
+  readonly #accepting: Promise<void>;
+  readonly #router = Promise.withResolvers<Admitted>();
+  #isRouterIn = false;
+  /** Connections of peers that nobody has asked for yet, and those who ask for peers that have not come yet. */
+  readonly #early = new Map<string, { readonly epoch: number; readonly conn: Deno.TcpConn }>();
+  readonly #expected = new Map<string, (conn: Deno.TcpConn) => void>();
+
+  constructor(listener: Deno.TcpListener, options: DoorOptions) {
+    this.#listener = listener;
+    this.#options = options;
+    this.#accepting = this.#accept();
+  }
+
+  /**
+   * The first router that passes the handshake; later ones are turned away.
+   * @throws the signal's reason, or whatever broke the listener
+   */
+  async router(signal: AbortSignal): Promise<Admitted> {
+    const abort = () => this.#router.reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    if (signal.aborted) abort();
+    try {
+      return await this.#router.promise;
+    } finally {
+      signal.removeEventListener("abort", abort);
+    }
+  }
+
+  /**
+   * The connection of a peer that dials this worker, whether it came already or is still to come. Peers of earlier epochs
+   * that nobody has asked for are turned away.
+   * @throws the signal's reason
+   */
+  peer(place: PeerPlace, signal: AbortSignal): Promise<Deno.TcpConn> {
+    for (const [key, { epoch, conn }] of this.#early) {
+      if (epoch >= place.epoch) continue;
+      this.#early.delete(key);
+      conn.close();
+    }
+    const key = keyOf(place);
+    const early = this.#early.get(key);
+    this.#early.delete(key);
+    if (early !== undefined) return Promise.resolve(early.conn);
+    return new Promise((resolve, reject) => {
+      const abort = () => {
+        this.#expected.delete(key);
+        reject(signal.reason);
+      };
+      this.#expected.set(key, (conn) => {
+        this.#expected.delete(key);
+        signal.removeEventListener("abort", abort);
+        resolve(conn);
+      });
+      signal.addEventListener("abort", abort, { once: true });
+      if (signal.aborted) abort();
+    });
+  }
+
+  /** Stops to listen, and hangs up on everybody who was not handed on. */
+  async close(): Promise<void> {
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort();
+    this.#listener.close();
+    await Promise.all([this.#accepting, ...this.#meetings]);
+    for (const { conn } of this.#early.values()) conn.close();
+    this.#early.clear();
+  }
+
+  async #accept(): Promise<void> {
+    try {
+      for await (const conn of this.#listener) {
+        if (this.#meetings.size >= MAX_PENDING) {
+          this.#refuse(conn, `${MAX_PENDING} peers are at it`);
+          continue;
+        }
+        const meeting = this.#meet(conn);
+        this.#meetings.add(meeting);
+        meeting.then(() => this.#meetings.delete(meeting));
+      }
+    } catch (error) {
+      this.#router.reject(error);
+    }
+    // Nobody may be waiting for it.
+    this.#router.promise.catch(() => {});
+    this.#router.reject(new PeerError("peer_lost", "Cannot wait for a router: the door is closed"));
+  }
+
+  async #meet(conn: Deno.TcpConn): Promise<void> {
+    const { secret, onRefused } = this.#options;
+    let peer: Introduction;
+    try {
+      peer = await admit(conn, "worker", { secret, signal: this.#closing.signal });
+    } catch (error) {
+      if (!(error instanceof HandshakeError)) throw error;
+      if (!this.#closing.signal.aborted) onRefused(error);
+      return;
+    }
+    if (this.#closing.signal.aborted) return conn.close();
+    if (peer.role === "peer") return this.#letIn(conn, peer);
+    if (this.#isRouterIn) return this.#refuse(conn, "another router is served");
+    this.#isRouterIn = true;
+    this.#router.resolve({ conn, peer });
+  }
+
+  #letIn(conn: Deno.TcpConn, peer: Extract<Introduction, { readonly role: "peer" }>): void {
+    const key = keyOf({ epoch: peer.epoch, dialer: peer.dialerIndex, listener: peer.workerIndex });
+    const expected = this.#expected.get(key);
+    if (expected !== undefined) return expected(conn);
+    const oldest = this.#early.has(key)
+      ? key
+      : this.#early.size < MAX_EARLY
+      ? undefined
+      : this.#early.keys().next().value;
+    if (oldest !== undefined) {
+      const early = this.#early.get(oldest);
+      this.#early.delete(oldest);
+      if (early !== undefined) this.#refuse(early.conn, `${this.#early.size + 1} peers wait for their group`);
+    }
+    this.#early.set(key, { epoch: peer.epoch, conn });
+  }
+
+  #refuse(conn: Deno.TcpConn, reason: string): void {
+    conn.close();
+    this.#options.onRefused(new HandshakeError("handshake_failed", `Cannot shake hands: ${reason}`));
+  }
+}
+
+function keyOf({ epoch, dialer, listener }: PeerPlace): string {
+  return `${epoch} ${dialer}→${listener}`;
+}

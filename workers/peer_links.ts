@@ -1,0 +1,125 @@
+/**
+ * The links between the workers of a group, one for each pair and epoch: how they come about, and how letters travel on
+ * them. A reader always runs on each. Knows connections and peers; knows nothing of what the letters hold.
+ */
+
+import type { Door } from "./door.ts";
+import { LinkError, PeerError, ProtocolError } from "./errors.ts";
+import { introduce } from "./handshake.ts";
+import { Link, type LinkOptions } from "./link.ts";
+import type { Mailbox } from "./mailbox.ts";
+import { parsePeerMessage, type PeerMessage } from "./peer_protocol.ts";
+import type { Form } from "./protocol.ts";
+
+type PeerLink = Link<PeerMessage, PeerMessage>;
+
+/** Frames of several layers may wait for a peer that computes. */
+const LINK_OPTIONS: LinkOptions<PeerMessage> = { parse: parsePeerMessage, outgoingBytes: 512 << 20 };
+
+/** How to meet the other workers of a group. */
+export interface MeetOptions {
+  readonly door: Pick<Door, "peer">;
+  readonly secret: string | undefined;
+  /** Gives up; its reason is a `PeerError`. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Connects a worker with all others of its group: it dials those of lower index, and those of higher index dial it.
+ * @returns connections by the peers' indices; the caller owns them
+ * @throws {PeerError} naming the peer that cannot be reached; no connection is left then
+ */
+export async function meetPeers(form: Form, options: MeetOptions): Promise<ReadonlyMap<number, Deno.TcpConn>> {
+  const failed = new AbortController();
+  const signal = AbortSignal.any([options.signal, failed.signal]);
+  const conns = new Map<number, Deno.TcpConn>();
+  const meetings = form.members.keys().filter((peer) => peer !== form.index).map(async (peer) => {
+    try {
+      conns.set(peer, await meet(form, peer, { ...options, signal }));
+    } catch (error) {
+      failed.abort(error);
+    }
+  });
+  await Promise.all(meetings);
+  if (!signal.aborted) return conns;
+  for (const conn of conns.values()) conn.close();
+  throw signal.reason;
+}
+
+async function meet(form: Form, peer: number, { door, secret, signal }: MeetOptions): Promise<Deno.TcpConn> {
+  const { epoch, index } = form;
+  if (peer > index) return await door.peer({ epoch, dialer: peer, listener: index }, signal);
+  const { hostname, port } = form.members[peer] ?? { hostname: "", port: 0 };
+  try {
+    const conn = await Deno.connect({ hostname, port, signal });
+    await introduce(conn, { role: "peer", epoch, workerIndex: peer, dialerIndex: index }, { secret, signal });
+    return conn;
+  } catch (cause) {
+    if (signal.aborted) throw signal.reason;
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new PeerError("peer_lost", `Cannot reach worker ${peer} at ${hostname}:${port}: ${reason}`, { peer, cause });
+  }
+}
+
+/** Whom the links of an epoch belong to. */
+export interface PeerLinksOptions {
+  readonly epoch: number;
+  readonly mailbox: Mailbox;
+  /** Called once, when the first link ends by itself. */
+  readonly onLost: (error: PeerError) => void;
+}
+
+/** The links of one epoch; they own the connections given. When one ends, all are of no further use. */
+export class PeerLinks {
+  readonly #options: PeerLinksOptions;
+  readonly #links: ReadonlyMap<number, PeerLink>;
+  readonly #readers: readonly Promise<void>[];
+  #isOver = false;
+
+  constructor(conns: ReadonlyMap<number, Deno.TcpConn>, options: PeerLinksOptions) {
+    this.#options = options;
+    this.#links = new Map(conns.entries().map(([peer, conn]) => [peer, new Link(conn, LINK_OPTIONS)]));
+    this.#readers = [...this.#links.entries().map(([peer, link]) => this.#read(peer, link))];
+  }
+
+  /** Indices of the peers, ascending. */
+  get peers(): readonly number[] {
+    return [...this.#links.keys()].sort((a, b) => a - b);
+  }
+
+  /**
+   * Queues a message to a peer.
+   * @throws {PeerError} `peer_lost`
+   */
+  send(peer: number, message: PeerMessage): void {
+    try {
+      const link = this.#links.get(peer);
+      if (link === undefined) throw new Error(`Cannot send ${message.kind}: there is no link to worker ${peer}`);
+      link.send(message);
+    } catch (error) {
+      if (error instanceof LinkError || error instanceof ProtocolError) throw lost(peer, error);
+      throw error;
+    }
+  }
+
+  /** Ends all links; harmless when they are over. */
+  async close(): Promise<void> {
+    this.#isOver = true;
+    await Promise.all([...this.#links.values().map((link) => link.close()), ...this.#readers]);
+  }
+
+  async #read(peer: number, link: PeerLink): Promise<void> {
+    try {
+      for await (const message of link) this.#options.mailbox.put(peer, message);
+    } catch (error) {
+      if (this.#isOver) return;
+      this.#isOver = true;
+      this.#options.onLost(lost(peer, error));
+    }
+  }
+}
+
+function lost(peer: number, cause: unknown): PeerError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new PeerError("peer_lost", `Cannot reach worker ${peer}: ${reason}`, { peer, cause });
+}
