@@ -12,6 +12,8 @@ export interface LauncherOptions {
   readonly entry: URL;
   /** Further arguments, e.g. telemetry flags. @default none */
   readonly args?: readonly string[];
+  /** Program and arguments that run the worker's own command, which follows them, in the same process. @default none */
+  readonly prefix?: readonly string[];
   /** Every line a worker prints, cut to 4096 characters. */
   readonly log: (line: string) => void;
   /** How long a worker may take to listen; the first start may have to compile its modules. @default 60000 */
@@ -41,10 +43,11 @@ export class Launcher {
    * @throws {RequestError} `worker_lost` when it exits, says nothing in time or is given up; no process is left then
    */
   async launch(signal?: AbortSignal): Promise<WorkerProcess> {
-    const { entry, args = [], log, startMs = START_MS } = this.#options;
+    const { entry, args = [], prefix = [], log, startMs = START_MS } = this.#options;
     const secret = [...crypto.getRandomValues(new Uint8Array(32))].map((b) => b.toString(16).padStart(2, "0")).join("");
-    const child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "-A", entry.href, "worker", "--spawned", ...args],
+    const [program, ...words] = [...prefix, Deno.execPath()];
+    const child = new Deno.Command(program ?? Deno.execPath(), {
+      args: [...words, "run", "--quiet", "-A", entry.href, "worker", "--spawned", ...args],
       stdin: "piped",
       stdout: "piped",
       stderr: "piped",

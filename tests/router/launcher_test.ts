@@ -9,7 +9,7 @@ import { until } from "../support/until.ts";
 
 const entry = new URL("../support/fake_engine.ts", import.meta.url);
 
-function launcherOf(args: readonly string[] = [], change: { entry?: URL; startMs?: number } = {}): {
+function launcherOf(args: readonly string[] = [], change: { entry?: URL; startMs?: number; prefix?: string[] } = {}): {
   readonly launcher: Launcher;
   readonly log: readonly string[];
 } {
@@ -45,6 +45,20 @@ Deno.test("Launcher.launch() starts a worker that serves whoever knows its secre
   }
   assert.ok(!isRunning(worker.pid));
   assert.ok(log.some((line) => line.startsWith("A peer was turned away")));
+});
+
+Deno.test("Launcher.launch() runs the worker under its prefix, in one process", async () => {
+  const { launcher, log } = launcherOf([], {
+    entry: write(`
+      const line = (stream, text) => stream.write(new TextEncoder().encode(text + "\\n"));
+      await line(Deno.stdout, JSON.stringify({ kind: "listening", port: 1 }));
+      await line(Deno.stderr, Deno.env.get("MARK") + " " + Deno.pid);
+    `),
+    prefix: ["sh", "-c", 'MARK=marked exec "$0" "$@"'],
+  });
+  const worker = await launcher.launch();
+  await worker.stop(5000);
+  assert.deepEqual(log, [`marked ${worker.pid}`]);
 });
 
 Deno.test("Launcher.launch() reports a worker that exits before it listens, with its last words", async () => {
