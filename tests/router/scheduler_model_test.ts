@@ -116,26 +116,40 @@ Deno.test("Scheduler gives everyone the tokens of running alone, and leaks no pa
 });
 
 Deno.test("Scheduler survives a group that breaks at random: the right tokens, or a coded error after them", async () => {
-  const breaks = fc.array(fc.integer({ min: 3, max: 40 }), { minLength: 1, maxLength: 3 });
-  const property = fc.asyncProperty(crowd, breaks, async ({ clients, slices, maxBatch }, pauses) => {
+  const smaller = fc.array(fc.integer({ min: 1, max: 4 }), { minLength: 1, maxLength: 3 });
+  const loss = fc.record({
+    afterSteps: fc.integer({ min: 1, max: 40 }),
+    left: fc.option(smaller, { nil: undefined, freq: 2 }),
+  });
+  const codes = new Set<string | undefined>();
+  const property = fc.asyncProperty(crowd, fc.array(loss, { minLength: 1, maxLength: 3 }), async (crowd, losses) => {
+    const { clients, slices, maxBatch } = crowd;
     const group = new FakeGroup({ model: { slices } });
     const scheduler = new Scheduler(group, { maxBatch });
     try {
       const outcomes = clients.map(({ request }) => collect(scheduler.generate(request)));
-      for (const steps of pauses) {
-        const until = group.steps.length + steps;
-        while (group.steps.length < until && scheduler.stats().running > 0) {
+      for (const { afterSteps, left = slices } of losses) {
+        const until = group.steps.length + afterSteps;
+        const isBusy = () => scheduler.stats().running + scheduler.stats().waiting > 0;
+        while (group.steps.length < until && isBusy()) {
           await turns(1);
         }
         group.break();
         await turns(1);
-        group.recover();
+        group.recover({ slices: left });
       }
+      const shortest = Math.min(...losses.map(({ left = slices }) => longestOnSlices(left)));
       for (const [i, { tokens, reason, code }] of (await Promise.all(outcomes)).entries()) {
-        const alone = runAlone(clients[i]?.request ?? assert.fail());
+        const { request } = clients[i] ?? assert.fail();
+        const alone = runAlone(request);
         assert.deepEqual(tokens, alone.tokens.slice(0, tokens.length));
+        codes.add(code);
         if (code === undefined) assert.deepEqual({ tokens, reason }, alone);
-        else assert.ok(code === "worker_lost" && pauses.length > 1, `${code} after ${pauses.length} breaks`);
+        else if (code === "worker_lost") assert.ok(losses.length > 1, "lost at the first break");
+        else {assert.ok(
+            code === "group_unavailable" && request.promptTokens.length + request.maxTokens > shortest,
+            code,
+          );}
       }
       scheduler.check();
       assert.deepEqual(group.complaints, []);
@@ -145,4 +159,5 @@ Deno.test("Scheduler survives a group that breaks at random: the right tokens, o
     }
   });
   await fc.assert(property, { numRuns: 80 });
+  assert.deepEqual(codes, new Set([undefined, "worker_lost", "group_unavailable"]));
 });
