@@ -17,7 +17,7 @@ export class PageLedger {
   readonly #map: PageMap;
   readonly #pool: PagePool;
   readonly #cache: PrefixCache;
-  /** Where the last sequence without a prefix started: equally good offsets take turns. */
+  /** Where the last sequence without a prefix started: offsets take turns. */
   #lastOffset: number;
 
   /** @param slices pages of each worker */
@@ -149,24 +149,29 @@ export class PageLedger {
     return this.#fits(sequence, found, room) ? found : undefined;
   }
 
-  /** Of the offsets that fit, the one that adds least to the sum over the workers of used pages² ÷ capacity. */
+  /**
+   * Of the offsets that fit, the next one in turn that adds hardly more than any other to the sum over the workers of
+   * used pages² ÷ capacity: turns alone spread pages evenly, the sum notices who left.
+   */
   #bestStart(sequence: Sequence, room: readonly number[]): Prefix | undefined {
     const { slices, free, idle } = this.#pool;
     // A cached page counts half: it can be had, but is worth keeping.
     const used = slices.map((pages, worker) => pages - (free[worker] ?? 0) - (idle[worker] ?? 0) / 2);
+    const { period } = this.#map;
+    const offsets = Array.from({ length: period }, (_, turn) => (this.#lastOffset + 1 + turn) % period)
+      .filter((offset) => this.#fits(sequence, { offset, pages: [] }, room) && this.#fitsAlone(sequence, offset));
     const count = pagesFor(sequence.length);
-    let best: { readonly offset: number; readonly cost: number } | undefined;
-    for (let turn = 1; turn <= this.#map.period; turn++) {
-      const offset = (this.#lastOffset + turn) % this.#map.period;
-      const cost = total(slices.map((pages, worker) => {
+    const costs = offsets.map((offset) =>
+      total(slices.map((pages, worker) => {
         const own = this.#map.pagesBefore(worker, offset, count);
         return own * (2 * (used[worker] ?? 0) + own) / pages;
-      }));
-      if (best !== undefined && cost >= best.cost) continue;
-      const fits = this.#fits(sequence, { offset, pages: [] }, room) && this.#fitsAlone(sequence, offset);
-      if (fits) best = { offset, cost };
-    }
-    return best && { offset: best.offset, pages: [] };
+      }))
+    );
+    // A page more or less on the smallest worker.
+    const tolerance = 2 / Math.min(...slices);
+    const best = Math.min(...costs) + tolerance;
+    const offset = offsets.find((_, i) => (costs[i] ?? Infinity) <= best);
+    return offset === undefined ? undefined : { offset, pages: [] };
   }
 
   #fits(sequence: Sequence, { offset, pages }: Prefix, room: readonly number[]): boolean {

@@ -1,0 +1,196 @@
+/** Pages of a group: every worker is loaded by its capacity, and whoever is full is the one that is relieved. */
+
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
+import { resolveAttention } from "../../router/attention_policy.ts";
+import { EventQueue } from "../../router/event_queue.ts";
+import { PageLedger } from "../../router/page_ledger.ts";
+import { Sequence } from "../../router/sequence.ts";
+import { fakeModel } from "../support/fake_slices.ts";
+import { generationRequest, promptOf } from "../support/generation_request.ts";
+
+/** The accounts of a group, and sequences that come and go. */
+class Bench {
+  readonly ledger: PageLedger;
+  readonly running: Sequence[] = [];
+  readonly #model;
+  #arrivals = 0;
+
+  constructor(slices: readonly number[]) {
+    this.ledger = new PageLedger(slices);
+    this.#model = fakeModel({ slices });
+  }
+
+  sequence(tokens: number, { maxTokens = 1, text = this.#arrivals } = {}): Sequence {
+    return new Sequence({
+      request: generationRequest({ promptTokens: promptOf(tokens, text), maxTokens }),
+      model: this.#model,
+      policy: resolveAttention({ mode: "dense", budget: undefined, heads: "kv_head" }, this.#model),
+      events: new EventQueue(1000, { onRoom: () => {}, onLeave: () => {} }),
+      arrival: this.#arrivals++,
+    });
+  }
+
+  /** Admits a sequence and computes its prompt. @returns its physical pages */
+  run(sequence: Sequence): readonly number[] {
+    this.ledger.admit(sequence, sequence.arrival, this.running);
+    this.running.push(sequence);
+    const { rows } = sequence.work();
+    const span = sequence.span(sequence.arrival, rows, this.ledger.grow(sequence, sequence.length));
+    sequence.advance(span, { sequence: sequence.arrival, token: 1 });
+    return sequence.pages;
+  }
+
+  leave(sequence: Sequence): void {
+    this.running.splice(this.running.indexOf(sequence), 1);
+    this.ledger.leave(sequence);
+  }
+
+  /** Pages that sequences hold, by worker. */
+  used(slices: readonly number[]): number[] {
+    const pages = [...new Set(this.running.flatMap((sequence) => sequence.pages))];
+    return countByWorker(pages, slices);
+  }
+}
+
+function countByWorker(pages: readonly number[], slices: readonly number[]): number[] {
+  let base = 0;
+  return slices.map((count) => {
+    const [first, end] = [base, base += count];
+    return pages.filter((page) => page >= first && page < end).length;
+  });
+}
+
+/** Largest distance from loads in proportion to the capacities, in pages. */
+function imbalance(loads: readonly number[], slices: readonly number[]): number {
+  const [load, capacity] = [loads, slices].map((counts) => counts.reduce((sum, count) => sum + count, 0));
+  return Math.max(...loads.map((pages, i) => Math.abs(pages - (load ?? 0) * (slices[i] ?? 0) / (capacity ?? 1))));
+}
+
+const group = fc.array(fc.integer({ min: 10, max: 50 }), { minLength: 1, maxLength: 4 });
+
+Deno.test("PageLedger.admit() loads all workers in proportion with many one-page sequences", () => {
+  fc.assert(
+    fc.property(group, (slices) => {
+      const bench = new Bench(slices);
+      const count = Math.floor(slices.reduce((sum, pages) => sum + pages, 0) / 3);
+      for (let i = 0; i < count; i++) {
+        bench.run(bench.sequence(10));
+        assert.ok(imbalance(bench.used(slices), slices) <= 1.5, `[${bench.used(slices)}] of [${slices}]`);
+      }
+      bench.ledger.check(bench.running);
+    }),
+    { numRuns: 30 },
+  );
+});
+
+Deno.test("PageLedger.admit() loads all workers in proportion with sequences of any length", () => {
+  const lengths = fc.array(fc.integer({ min: 1, max: 6 * PAGE_TOKENS }), { minLength: 5, maxLength: 15 });
+  fc.assert(fc.property(group, lengths, (slices, lengths) => {
+    const bench = new Bench(slices);
+    for (const tokens of lengths) {
+      const sequence = bench.sequence(tokens);
+      if (bench.ledger.canAdmit(sequence, bench.running)) bench.run(sequence);
+    }
+    assert.ok(imbalance(bench.used(slices), slices) <= 4, `[${bench.used(slices)}] of [${slices}]`);
+  }));
+});
+
+Deno.test("PageLedger.admit() turns to the workers that others left", () => {
+  const bench = new Bench([20, 20]);
+  const sequences = Array.from({ length: 16 }, () => bench.sequence(10));
+  for (const sequence of sequences) bench.run(sequence);
+  for (const sequence of sequences.filter(({ pageOffset }) => pageOffset === 0)) bench.leave(sequence);
+  assert.deepEqual(bench.used([20, 20]), [0, 8]);
+  for (let i = 0; i < 6; i++) bench.run(bench.sequence(10));
+  assert.deepEqual(bench.used([20, 20]), [6, 8]);
+});
+
+Deno.test("PageLedger.admit() spreads short sequences that come one after another, cached pages and all", () => {
+  const slices = [12, 6, 6];
+  const bench = new Bench(slices);
+  const firstPages: number[] = [];
+  for (let i = 0; i < 96; i++) {
+    const sequence = bench.sequence(65, { text: i });
+    firstPages.push(bench.run(sequence)[0] ?? assert.fail());
+    bench.leave(sequence);
+    const { cached, free } = bench.ledger.pages;
+    assert.equal(cached + free, 24);
+    // Each leaves one page behind; none is evicted while another would do.
+    if (i < 20) assert.equal(cached, i + 1);
+  }
+  assert.ok(imbalance(countByWorker(firstPages, slices), slices) <= 6, `${countByWorker(firstPages, slices)}`);
+});
+
+Deno.test("PageLedger.admit() goes on at the offset of a cached prefix", () => {
+  const bench = new Bench([4, 4, 4]);
+  bench.run(bench.sequence(10));
+  const first = bench.sequence(200, { text: 1 });
+  const pages = [...bench.run(first)];
+  bench.leave(first);
+  const again = bench.sequence(200, { text: 1 });
+  bench.run(again);
+  assert.ok(again.pageOffset > 0 && again.pageOffset === first.pageOffset);
+  assert.deepEqual(again.pages.slice(0, 3), pages.slice(0, 3));
+  assert.equal(again.open(1).pageOffset, again.pageOffset);
+  bench.ledger.check(bench.running);
+});
+
+Deno.test("PageLedger.admit() leaves a cached prefix where the whole answer would not fit behind it", () => {
+  // Owners 0 1 0 2 …: four pages fit from offset 0 on, and from offset 1 on only two.
+  const slices = [2, 1, 1];
+  const bench = new Bench(slices);
+  const long = 4 * PAGE_TOKENS;
+  const reaches = [0, 1, 2, 3].map((offset) => {
+    const sequence = bench.sequence(10);
+    sequence.start(1, { offset, pages: [] });
+    return bench.ledger.reach(sequence);
+  });
+  assert.equal(Math.max(...reaches), long);
+  const short = bench.sequence(65, { text: 5 });
+  const blocker = bench.sequence(1);
+  bench.run(blocker);
+  bench.run(short);
+  bench.leave(blocker);
+  bench.leave(short);
+  const whole = bench.sequence(long - 1, { text: 5 });
+  bench.run(whole);
+  assert.equal(whole.pages.length, pagesFor(long));
+  bench.ledger.check(bench.running);
+});
+
+Deno.test("PageLedger.grow() evicts on the worker that is full, and nowhere else", () => {
+  const bench = new Bench([4, 4]);
+  for (const text of [1, 2, 3, 4]) {
+    const sequence = bench.sequence(2 * PAGE_TOKENS + 1 - 64 * (text % 2), { text, maxTokens: 1 });
+    bench.run(sequence);
+    bench.leave(sequence);
+  }
+  const { cached } = bench.ledger.pages;
+  const next = bench.sequence(2 * PAGE_TOKENS, { text: 9 });
+  bench.run(next);
+  const after = bench.ledger.pages;
+  assert.equal(after.free + after.cached, 6);
+  assert.ok(cached - after.cached <= 2);
+  bench.ledger.check(bench.running);
+});
+
+Deno.test("PageLedger.bottleneck() names the worker that has no page for the next position", () => {
+  const bench = new Bench([3, 3]);
+  const [first, second] = [bench.sequence(10), bench.sequence(10)];
+  bench.run(first);
+  bench.run(second);
+  assert.deepEqual([first.pageOffset, second.pageOffset], [0, 1]);
+  assert.equal(bench.ledger.reach(first), 5 * PAGE_TOKENS);
+  assert.equal(bench.ledger.bottleneck(first), 1, "it lends its third page to the second sequence");
+  assert.ok(bench.ledger.holdsOn(second, 1) && !bench.ledger.holdsOn(second, 0));
+});
+
+Deno.test("PageLedger.check() finds a page on the wrong worker", () => {
+  const bench = new Bench([3, 3]);
+  const sequence = bench.sequence(200);
+  bench.run(sequence);
+  sequence.pages.reverse();
+  assert.throws(() => bench.ledger.check([sequence]), { code: "invalid_step", message: /lies on worker 1, not on 0/ });
+});
