@@ -26,17 +26,31 @@ export type Flag =
       readonly or?: "auto";
       readonly default?: number | "auto";
     }
+    /** Several integers, parted by commas. */
+    | {
+      readonly kind: "integers";
+      readonly min: number;
+      readonly max: number;
+      /** A word that stands for a number found later. */
+      readonly or?: "auto";
+      readonly default?: readonly (number | "auto")[];
+    }
   );
 
 /** All flags of a command. */
 export type Flags = Readonly<Record<string, Flag>>;
 
+type NumberOf<F extends Flag> = number | (F extends { or: infer Word } ? Word : never);
+
 type ValueOf<F extends Flag> = F extends { kind: "switch" } ? boolean
-  : F extends { kind: "integer" } ? number | (F extends { or: infer Word } ? Word : never)
+  : F extends { kind: "integer" } ? NumberOf<F>
+  : F extends { kind: "integers" } ? readonly NumberOf<F>[]
   : F extends { kind: "choice"; choices: readonly (infer Choice)[] } ? Choice
   : string;
 
-type MissingOf<F extends Flag> = F extends { kind: "switch" } | { default: string | number } ? never : undefined;
+type MissingOf<F extends Flag> = F extends { kind: "switch" } | { default: string | number | readonly unknown[] }
+  ? never
+  : undefined;
 
 /** What a command gets for its flags: `undefined` only for those without a default. */
 export type FlagValues<F extends Flags> = { readonly [Name in keyof F]: ValueOf<F[Name]> | MissingOf<F[Name]> };
@@ -126,7 +140,7 @@ export function parseFlags<F extends Flags>(
   source: { readonly args: readonly string[]; readonly env: Readonly<Record<string, string>> },
 ): FlagValues<F> {
   const given = givenFlags(command, flags, source.args);
-  const values: Record<string, string | number | boolean | undefined> = {};
+  const values: Record<string, ReturnType<typeof parseValue> | boolean | undefined> = {};
   for (const [key, flag] of Object.entries(flags)) {
     const variable = variableName(command, key);
     const argument = given.get(key);
@@ -167,7 +181,13 @@ function switchValue(name: string, text: string): boolean {
   throw new UsageError(`Cannot parse ${name}: must be true or false, given "${text}"`);
 }
 
-function parseValue(name: string, flag: Exclude<Flag, { kind: "switch" }>, text: string): string | number {
+type Integers = Extract<Flag, { kind: "integer" | "integers" }>;
+
+function parseValue(
+  name: string,
+  flag: Exclude<Flag, { kind: "switch" }>,
+  text: string,
+): string | number | readonly (string | number)[] {
   if (flag.kind === "text") {
     if (text !== "") return text;
     throw new UsageError(`Cannot parse ${name}: must not be empty`);
@@ -176,11 +196,18 @@ function parseValue(name: string, flag: Exclude<Flag, { kind: "switch" }>, text:
     if (flag.choices.includes(text)) return text;
     throw new UsageError(`Cannot parse ${name}: must be one of ${flag.choices.join(", ")}, given "${text}"`);
   }
+  return flag.kind === "integer"
+    ? parseInteger(name, flag, text)
+    : text.split(",").map((part) => parseInteger(name, flag, part.trim()));
+}
+
+function parseInteger(name: string, flag: Integers, text: string): string | number {
   if (flag.or !== undefined && text === flag.or) return text;
   const value = /^-?\d+$/.test(text) ? Number(text) : NaN;
   if (value >= flag.min && value <= flag.max) return value;
   const bounds = `an integer from ${flag.min} to ${flag.max}${flag.or === undefined ? "" : ` or ${flag.or}`}`;
-  throw new UsageError(`Cannot parse ${name}: must be ${bounds}, given "${text}"`);
+  const what = flag.kind === "integer" ? bounds : `${bounds}, or several parted by commas`;
+  throw new UsageError(`Cannot parse ${name}: must be ${what}, given "${text}"`);
 }
 
 function kebab(key: string): string {
@@ -222,7 +249,8 @@ function placeholder(flag: Flag): string {
   if (flag.kind === "switch") return "";
   if (flag.kind === "text") return ` ${flag.value}`;
   if (flag.kind === "choice") return ` ${flag.choices.join("|")}`;
-  return flag.or === undefined ? " N" : ` N|${flag.or}`;
+  const one = flag.or === undefined ? "N" : `N|${flag.or}`;
+  return flag.kind === "integer" ? ` ${one}` : ` ${one},…`;
 }
 
 function defaultNote(flag: Flag): string {

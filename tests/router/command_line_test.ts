@@ -7,6 +7,7 @@ import { MemoryTerminal } from "../support/memory_terminal.ts";
 const flags = {
   port: { kind: "integer", min: 0, max: 65535, default: 8000, help: "port to listen on" },
   kvTokens: { kind: "integer", min: 64, max: 1000, or: "auto", default: "auto", help: "KV capacity" },
+  sizes: { kind: "integers", min: 1, max: 9, or: "auto", default: ["auto", 2], help: "some sizes" },
   name: { kind: "text", value: "NAME", help: "a name" },
   log: { kind: "choice", choices: ["text", "json"], default: "text", help: "log lines" },
   json: { kind: "switch", help: "as JSON" },
@@ -33,14 +34,22 @@ function run(args: string[], denoVersion = "2.9.6"): Promise<{ code: number; ter
 }
 
 Deno.test("parseFlags() fills in defaults and leaves flags without one undefined", () => {
-  assert.deepEqual(parse([]), { port: 8000, kvTokens: "auto", name: undefined, log: "text", json: false });
+  assert.deepEqual(parse([]), {
+    port: 8000,
+    kvTokens: "auto",
+    sizes: ["auto", 2],
+    name: undefined,
+    log: "text",
+    json: false,
+  });
 });
 
 Deno.test("parseFlags() takes the flag before the environment and the environment before the default", () => {
   const env = { TIDEPOOL_GREET_PORT: "1", TIDEPOOL_GREET_KV_TOKENS: "128", TIDEPOOL_GREET_JSON: "true" };
-  assert.deepEqual(parse(["--port", "2", "--log=json", "--name=--x"], env), {
+  assert.deepEqual(parse(["--port", "2", "--log=json", "--name=--x", "--sizes", "9, 1,auto"], env), {
     port: 2,
     kvTokens: 128,
+    sizes: [9, 1, "auto"],
     name: "--x",
     log: "json",
     json: true,
@@ -57,6 +66,10 @@ for (
     [["--port"], "Cannot parse --port: needs a value"],
     [["--kv-tokens", "63"], 'Cannot parse --kv-tokens: must be an integer from 64 to 1000 or auto, given "63"'],
     [["--kvTokens", "64"], "Cannot run greet: unknown flag --kvTokens (see greet --help)"],
+    [
+      ["--sizes", "1,,2"],
+      'Cannot parse --sizes: must be an integer from 1 to 9 or auto, or several parted by commas, given ""',
+    ],
     [["--name="], "Cannot parse --name: must not be empty"],
     [["--log", "xml"], 'Cannot parse --log: must be one of text, json, given "xml"'],
     [["--json=maybe"], 'Cannot parse --json: must be true or false, given "maybe"'],
