@@ -70,3 +70,19 @@ Deno.test("CostModel predicts a positive, finite time and more rows never cost l
     assert.ok(few > 0 && few <= many && Number.isFinite(many), `${few} and ${many}`);
   }));
 });
+
+Deno.test("CostModel.coolDown() keeps what it knows of as many workers, and forgets it when they are more or fewer", () => {
+  const costs = new CostModel();
+  const load: StepLoad = { ...NO_LOAD, kinds: ["dense"], decodeRows: 4, decodeContext: 1000 };
+  const guess = costs.predictMs(load);
+  for (let i = 0; i < 50; i++) costs.learn(load, 3);
+  const learnt = costs.predictMs(load);
+  assert.ok(learnt < guess / 2);
+  costs.coolDown(1);
+  assert.equal(costs.predictMs(load), learnt);
+  assert.equal(costs.deadlineMs(load), 120_000, "its shaders are cold");
+  costs.coolDown(2);
+  assert.equal(costs.predictMs(load), guess);
+  for (let i = 0; i < 50; i++) costs.learn(load, 2);
+  assert.ok(costs.predictMs(load) < guess / 2, "it learns again");
+});

@@ -2,8 +2,10 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
+import { PageMap } from "../../engine/page_map.ts";
+import { PAGE_TOKENS } from "../../engine/span.ts";
 import { resolveAttention } from "../../router/attention_policy.ts";
+import { pagesWithin } from "../../router/capacity.ts";
 import { EventQueue } from "../../router/event_queue.ts";
 import { PageLedger } from "../../router/page_ledger.ts";
 import { Sequence } from "../../router/sequence.ts";
@@ -35,6 +37,16 @@ class Bench {
   /** Admits a sequence and computes its prompt. @returns its physical pages */
   run(sequence: Sequence): readonly number[] {
     this.ledger.admit(sequence, sequence.arrival, this.running);
+    return this.#compute(sequence);
+  }
+
+  /** The same from an offset on that a test chooses. */
+  runAt(offset: number, sequence: Sequence): readonly number[] {
+    sequence.start(sequence.arrival, { offset, pages: [] });
+    return this.#compute(sequence);
+  }
+
+  #compute(sequence: Sequence): readonly number[] {
     this.running.push(sequence);
     const { rows } = sequence.work();
     const span = sequence.span(sequence.arrival, rows, this.ledger.grow(sequence, sequence.length));
@@ -138,41 +150,40 @@ Deno.test("PageLedger.admit() goes on at the offset of a cached prefix", () => {
 });
 
 Deno.test("PageLedger.admit() leaves a cached prefix where the whole answer would not fit behind it", () => {
-  // Owners 0 1 0 2 …: four pages fit from offset 0 on, and from offset 1 on only two.
-  const slices = [2, 1, 1];
+  const slices = [3, 2];
   const bench = new Bench(slices);
-  const long = 4 * PAGE_TOKENS;
-  const reaches = [0, 1, 2, 3].map((offset) => {
-    const sequence = bench.sequence(10);
-    sequence.start(1, { offset, pages: [] });
-    return bench.ledger.reach(sequence);
-  });
-  assert.equal(Math.max(...reaches), long);
-  const short = bench.sequence(65, { text: 5 });
-  const blocker = bench.sequence(1);
-  bench.run(blocker);
+  const offsets = Array.from({ length: bench.ledger.period }, (_, offset) => offset);
+  const tight = offsets.find((offset) => pagesWithin(new PageMap(slices), { offset, pages: 0 }, slices) < 5);
+  const first = bench.sequence(PAGE_TOKENS + 1, { text: 7 });
+  bench.runAt(tight ?? assert.fail(), first);
+  bench.leave(first);
+  const short = bench.sequence(4 * PAGE_TOKENS - 1, { text: 7 });
   bench.run(short);
-  bench.leave(blocker);
+  assert.deepEqual([short.pageOffset, short.prefixPages], [tight, 1]);
   bench.leave(short);
-  const whole = bench.sequence(long - 1, { text: 5 });
-  bench.run(whole);
-  assert.equal(whole.pages.length, pagesFor(long));
+  const long = bench.sequence(5 * PAGE_TOKENS - 1, { text: 7 });
+  bench.run(long);
+  assert.deepEqual([long.pages.length, long.prefixPages], [5, 0]);
+  assert.notEqual(long.pageOffset, tight);
   bench.ledger.check(bench.running);
 });
 
 Deno.test("PageLedger.grow() evicts on the worker that is full, and nowhere else", () => {
   const bench = new Bench([4, 4]);
-  for (const text of [1, 2, 3, 4]) {
-    const sequence = bench.sequence(2 * PAGE_TOKENS + 1 - 64 * (text % 2), { text, maxTokens: 1 });
-    bench.run(sequence);
+  for (const [offset, text] of [[0, 1], [0, 2], [0, 3], [1, 4]] as const) {
+    const sequence = bench.sequence(PAGE_TOKENS + 1, { text });
+    bench.runAt(offset, sequence);
     bench.leave(sequence);
   }
-  const { cached } = bench.ledger.pages;
-  const next = bench.sequence(2 * PAGE_TOKENS, { text: 9 });
-  bench.run(next);
-  const after = bench.ledger.pages;
-  assert.equal(after.free + after.cached, 6);
-  assert.ok(cached - after.cached <= 2);
+  assert.equal(bench.ledger.pages.cached, 4);
+  bench.runAt(0, bench.sequence(4 * PAGE_TOKENS, { text: 9 }));
+  assert.deepEqual(bench.ledger.pages, { total: 8, used: 4, cached: 3, free: 1 });
+  for (const [text, hit] of [[2, 1], [3, 1], [4, 1], [1, 0]] as const) {
+    const again = bench.sequence(PAGE_TOKENS + 1, { text });
+    bench.run(again);
+    assert.equal(again.prefixPages, hit, `text ${text}`);
+    bench.leave(again);
+  }
   bench.ledger.check(bench.running);
 });
 

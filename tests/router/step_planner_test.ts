@@ -137,3 +137,28 @@ Deno.test("StepPlanner.plan() preempts the youngest for the oldest when no page 
   assert.deepEqual([bench.roster.running, bench.roster.waiting], [[old], [young]]);
   bench.ledger.check(bench.roster.running);
 });
+
+Deno.test("StepPlanner.plan() gives workers who share a chunk whole turns of the page map, unless others decode", () => {
+  const bench = new Bench({ slices: [60, 40, 20] });
+  assert.equal(bench.ledger.period, 6);
+  bench.add(3000);
+  assert.deepEqual([bench.step()[0], bench.step()[0]], [384, 384]);
+  const slow = new Bench({ slices: [60, 40, 20], rowMs: 2 });
+  slow.add(1000);
+  const rows = slow.step()[0] ?? assert.fail();
+  assert.ok(rows > 128 && rows < 384 && rows % 64 === 0, `${rows} rows: no turn fits into 500 ms`);
+});
+
+Deno.test("StepPlanner.plan() preempts the youngest that holds pages on the worker that is full", () => {
+  const bench = new Bench({ slices: [3, 3] });
+  const [old, middle, young] = [bench.add(100), bench.add(100), bench.add(10)];
+  for (const [sequence, offset] of [[old, 0], [middle, 0], [young, 1]] as const) {
+    bench.roster.admit(sequence, bench.ledger);
+    sequence.pageOffset = offset;
+  }
+  for (let i = 1; bench.preempted.length === 0; i++) bench.step(i);
+  // Both want their third page on worker 0, where the youngest of all has nothing to give.
+  assert.deepEqual(bench.preempted.map(({ arrival }) => arrival), [middle.arrival]);
+  assert.equal(old.pages.length, 3);
+  bench.ledger.check(bench.roster.running);
+});
