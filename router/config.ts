@@ -42,6 +42,11 @@ export interface ServiceConfig {
   readonly bodyBytes?: number;
   /** How long running answers may take to finish when the service stops, in milliseconds. @default 30000 */
   readonly drainMs?: number;
+  /**
+   * How long a group that broke may take to come back before waiting and streaming requests end with an error, in
+   * milliseconds. @default 60000
+   */
+  readonly recoverMs?: number;
   /** How log lines look. @default "text" */
   readonly log?: LogFormat;
 }
@@ -68,6 +73,7 @@ export interface ResolvedConfig {
   readonly maxQueued: number;
   readonly bodyBytes: number;
   readonly drainMs: number;
+  readonly recoverMs: number;
   readonly log: LogFormat;
 }
 
@@ -83,6 +89,7 @@ const BOUNDS = {
   maxQueued: { min: 0, max: 65536 },
   bodyBytes: { min: 1024, max: 2 ** 30 },
   drainMs: { min: 0, max: 3_600_000 },
+  recoverMs: { min: 0, max: 3_600_000 },
 } as const;
 
 const DEFAULTS = {
@@ -94,6 +101,7 @@ const DEFAULTS = {
   maxQueued: 256,
   bodyBytes: 32 * 2 ** 20,
   drainMs: 30_000,
+  recoverMs: 60_000,
   log: "text",
 } as const;
 
@@ -141,6 +149,12 @@ export const SERVICE_FLAGS = {
     default: DEFAULTS.drainMs,
     help: "time for running answers to finish when the service stops",
   },
+  recoverMs: {
+    kind: "integer",
+    ...BOUNDS.recoverMs,
+    default: DEFAULTS.recoverMs,
+    help: "time for a broken group to come back before its requests end with an error",
+  },
   log: { kind: "choice", choices: ["text", "json"], default: DEFAULTS.log, help: "how log lines look" },
 } as const satisfies Flags;
 
@@ -177,6 +191,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     maxQueued: config.maxQueued ?? DEFAULTS.maxQueued,
     bodyBytes: config.bodyBytes ?? DEFAULTS.bodyBytes,
     drainMs: config.drainMs ?? DEFAULTS.drainMs,
+    recoverMs: config.recoverMs ?? DEFAULTS.recoverMs,
     log: config.log ?? DEFAULTS.log,
   };
   const { kvTokens, attention: { budget } } = resolved;

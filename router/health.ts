@@ -1,6 +1,7 @@
 /** `GET /health` (the process lives) and `GET /ready` (it can take requests now). Knows states; asks nobody. */
 
 import { PAGE_TOKENS } from "../engine/span.ts";
+import { longestContext } from "./capacity.ts";
 import { describeError, RequestError } from "./errors.ts";
 import type { GroupState } from "./group.ts";
 import type { SchedulerStats } from "./scheduler_observer.ts";
@@ -42,11 +43,21 @@ function details({ group, draining, scheduler: { running, waiting, pages } }: Se
   return {
     group: group.kind,
     ...(group.kind === "loading" ? { progress: group.progress } : {}),
-    ...(group.kind === "ready"
-      ? { epoch: group.epoch, model: group.model.id, capacity_tokens: group.model.kvPages * PAGE_TOKENS }
-      : {}),
+    ...(group.kind === "ready" ? groupDetails(group) : {}),
     draining,
     queue: { running, waiting },
     free_tokens: pages.free * PAGE_TOKENS,
+  };
+}
+
+/** Of the group as it is now: a worker that is gone for good is not there, and the longest context is shorter. */
+function groupDetails({ epoch, model }: Extract<GroupState, { kind: "ready" }>) {
+  const { id, kvPages, slices, adapters } = model;
+  return {
+    epoch,
+    model: id,
+    workers: slices.map((pages, i) => ({ adapter: adapters[i] ?? null, capacity_tokens: pages * PAGE_TOKENS })),
+    capacity_tokens: kvPages * PAGE_TOKENS,
+    max_context_tokens: longestContext(model),
   };
 }

@@ -67,6 +67,7 @@ export class RunningService implements Service {
     this.#scheduler = new Scheduler(this.#group, {
       maxBatch: config.maxBatch,
       maxQueued: config.maxQueued,
+      recoverMs: config.recoverMs,
       observer: {
         onAdmitted: (request, { queueMs }) => recorder.admitted(request, queueMs),
         onStep: (report) => metrics.step(report),

@@ -91,7 +91,9 @@ Deno.test("/health lives while /ready tells why not", async () => {
     group: "ready",
     epoch: 3,
     model: "org/tide",
+    workers: [{ adapter: "none", capacity_tokens: CONTEXT_TOKENS }],
     capacity_tokens: CONTEXT_TOKENS,
+    max_context_tokens: CONTEXT_TOKENS,
     draining: false,
     queue: { running: 1, waiting: 2 },
     free_tokens: 50 * 64,
@@ -111,6 +113,29 @@ Deno.test("/health lives while /ready tells why not", async () => {
     assert.equal(body.group, state.group.kind);
     assert.equal((await service.app.request("/health")).status, 200);
   }
+});
+
+Deno.test("/ready and /v1/models tell what the group can do now: its workers, and the longest context", async () => {
+  using service = await TestService.open();
+  const told = async (model: Partial<typeof FACTS>, epoch: number) => {
+    service.model = { ...FACTS, ...model };
+    service.state = { ...service.state, group: { kind: "ready", epoch, model: service.model } };
+    const ready = await (await service.app.request("/ready")).json();
+    const [listed] = (await (await service.app.request("/v1/models")).json()).data;
+    assert.equal(listed.max_model_len, ready.max_context_tokens);
+    return [ready.epoch, ready.workers.length, ready.capacity_tokens, ready.max_context_tokens];
+  };
+  const three = { slices: [64, 32, 32], adapters: ["a", "b", "c"], kvPages: 128 };
+  assert.deepEqual(await told(three, 4), [4, 3, 8192, 8192]);
+  assert.deepEqual(await told({ ...three, maxPositions: 5000 }, 5), [5, 3, 8192, 5000]);
+  const left = { slices: [64, 32], adapters: ["a", "b"], kvPages: 96 };
+  assert.deepEqual(await told(left, 6), [6, 2, 6144, 6144]);
+  const prompt = Array.from({ length: 6144 }, () => 5);
+  const refused = await service.post("/v1/completions", { prompt, max_tokens: 1 });
+  assert.equal(refused.status, 400);
+  const { error } = await refused.json();
+  assert.equal(error.code, "context_length_exceeded");
+  assert.match(error.message, /6144 .* 6144/, "both numbers");
 });
 
 Deno.test("requests while broken, loading or draining are 503, and the last closes its connection", async () => {

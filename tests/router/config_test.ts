@@ -22,7 +22,7 @@ Deno.test("configFromFlags() without flags equals resolveConfig() without option
 
 Deno.test("configFromFlags() carries every flag over", () => {
   const args = "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096 --attention sparse " +
-    "--budget 64 --max-batch 2 --max-queued 0 --body-bytes 1024 --drain-ms 5 --log json";
+    "--budget 64 --max-batch 2 --max-queued 0 --body-bytes 1024 --drain-ms 5 --recover-ms 7 --log json";
   assert.deepEqual(fromArgs(args.split(" ")), {
     host: "0.0.0.0",
     port: 0,
@@ -34,6 +34,7 @@ Deno.test("configFromFlags() carries every flag over", () => {
     maxQueued: 0,
     bodyBytes: 1024,
     drainMs: 5,
+    recoverMs: 7,
     log: "json",
   });
 });
