@@ -63,7 +63,6 @@ async function meet(form: Form, peer: number, { door, secret, signal }: MeetOpti
 
 /** Whom the links of an epoch belong to. */
 export interface PeerLinksOptions {
-  readonly epoch: number;
   readonly mailbox: Mailbox;
   /** Called once, when the first link ends by itself. */
   readonly onLost: (error: PeerError) => void;

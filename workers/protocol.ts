@@ -45,7 +45,7 @@ export interface Address {
   readonly port: number;
 }
 
-/** A worker's place in a group of workers, and whom it shares it with. */
+/** A worker's place in a group, and whom it shares it with. */
 export interface Form {
   readonly epoch: number;
   /** Of the worker that is told. */
@@ -54,6 +54,8 @@ export interface Form {
   readonly members: readonly Address[];
   /** In which pages are dealt, one for each member. */
   readonly weights: readonly number[];
+  /** For the members to find each other. */
+  readonly deadlineMs: number;
 }
 
 /** Where and when something was exchanged. */
@@ -108,7 +110,7 @@ export type WorkerMessage =
   /** The worker is linked with all its peers. */
   | { readonly kind: "formed"; readonly epoch: number }
   | ({ readonly kind: "candidates" } & CandidateLists)
-  /** Half of the time that was left is over. `on`: indices of the peers it waits for; none: it waits for the router. */
+  /** Half of the time is over. `on`: indices of the peers it waits for; none: it waits for the router. */
   | { readonly kind: "stalled"; readonly epoch: number; readonly step: number; readonly on: readonly number[] }
   /** The worker lacks its peers in this epoch, and waits to be formed anew. */
   | {
@@ -236,6 +238,7 @@ const routerMessage = union<RouterMessage>({
     index: count,
     members: list(record<Address>({ hostname: text, port: count })),
     weights: list(real),
+    deadlineMs: real,
   }),
   selection: record<OfKind<RouterMessage, "selection">>({
     kind: oneOf("selection"),

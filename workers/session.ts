@@ -1,19 +1,23 @@
 /**
- * What a worker does for the one router it serves: load a model, run its steps one at a time and in order, answer pings
- * between them, and end. Knows messages and the engine's interface; knows nothing of sockets, secrets or processes.
+ * What a worker does for the one router it serves: load a model, take its place in a group, run steps one at a time and in
+ * order, answer pings between them, and end. Knows messages and the engine's interface; knows nothing of sockets, secrets or processes.
  */
 
 import { CodedError } from "../kernels/errors.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import type { EngineHandle, LoadRequest, OpenEngine } from "./engine_host.ts";
-import { LinkError } from "./errors.ts";
+import { LinkError, PeerError, ProtocolError } from "./errors.ts";
 import type { Link } from "./link.ts";
 import { type RouterMessage, UNKNOWN_FAILURE, type WorkerMessage } from "./protocol.ts";
+import { Seat, type SeatOptions } from "./seat.ts";
 
 /** What a session needs besides its link. */
 export interface SessionOptions {
   readonly open: OpenEngine;
-  /** A router that says nothing for this long is gone, unless a step is running. */
+  /** Where peers come in, and what they must know. */
+  readonly door: SeatOptions["door"];
+  readonly secret: string | undefined;
+  /** A router that says nothing for this long is gone, unless the worker is busy. */
   readonly silenceMs: number;
   /** Called after each step that was run, for telemetry. */
   readonly onStep: (traceparents: readonly string[], step: Step, result: StepResult) => void;
@@ -24,20 +28,30 @@ export interface SessionOptions {
 /** How a session ended: the router left, or the worker is of no further use. */
 export type SessionEnd = "over" | "failed";
 
+/** A message that is answered when those before it are. */
+type Task = Exclude<RouterMessage, { readonly kind: "selection" }>;
+
 /** Progress is reported at most this often; the last report is always made. */
 const PROGRESS_EVERY_MS = 100;
 const FLUSH_MS = 1000;
 const FREE_MS = 2000;
+/** The router waits for answers; only pings and a forming may come before them. */
+const MAX_TASKS = 256;
 
 /** Serves one router over a link that it closes at the end. */
 export class WorkerSession {
   readonly #link: Link<WorkerMessage, RouterMessage>;
   readonly #options: SessionOptions;
+  readonly #seat: Seat;
+  readonly #end = Promise.withResolvers<"drained">();
   #engine: EngineHandle | undefined;
+  #tasks = 0;
+  #working: Promise<void> = Promise.resolve();
 
   constructor(link: Link<WorkerMessage, RouterMessage>, options: SessionOptions) {
     this.#link = link;
     this.#options = options;
+    this.#seat = new Seat({ ...options, tell: (message) => this.#tell(message) });
   }
 
   /**
@@ -47,14 +61,13 @@ export class WorkerSession {
   async serve(): Promise<SessionEnd> {
     try {
       this.#link.send({ kind: "hello", pid: Deno.pid });
-      // One race for the whole session: one a message would pile up reactions on a promise that lives as long.
-      const end = await Promise.race([this.#answerUntilDrained(), this.#link.ended]);
-      if (end !== "drained") return await this.#giveUp(end);
+      await Promise.race([this.#listen(), this.#end.promise]);
       await this.#link.flush(FLUSH_MS);
       return "over";
     } catch (error) {
       return await this.#giveUp(error);
     } finally {
+      await this.#seat.close();
       await this.#freeEngine();
       await this.#link.close();
     }
@@ -74,22 +87,48 @@ export class WorkerSession {
     }
   }
 
-  async #answerUntilDrained(): Promise<"drained"> {
+  /** Hears everything at once: what a running step waits for, and what ends it, must not wait behind the step. */
+  async #listen(): Promise<never> {
     for (;;) {
-      const message = await this.#link.receive(this.#options.silenceMs);
-      if (message.kind === "drain") return "drained";
-      await this.#answer(message);
+      const message = await this.#hear();
+      if (message.kind === "selection") this.#seat.hear(message);
+      else this.#enqueue(message);
     }
   }
 
-  async #answer(message: Exclude<RouterMessage, { kind: "drain" }>): Promise<void> {
-    switch (message.kind) {
+  async #hear(): Promise<RouterMessage> {
+    for (;;) {
+      try {
+        return await this.#link.receive(this.#options.silenceMs);
+      } catch (error) {
+        const isBusy = this.#tasks > 0 && error instanceof LinkError && error.code === "link_timeout";
+        if (!isBusy) throw error;
+      }
+    }
+  }
+
+  #enqueue(task: Task): void {
+    if (++this.#tasks > MAX_TASKS) throw new ProtocolError(`Cannot receive: ${MAX_TASKS} messages wait for answers`);
+    if (task.kind === "form") this.#seat.leave(task.epoch);
+    this.#working = this.#working
+      .then(() => this.#answer(task))
+      .then(() => void this.#tasks--)
+      .catch((error) => this.#end.reject(error));
+  }
+
+  async #answer(task: Task): Promise<void> {
+    switch (task.kind) {
       case "ping":
-        return this.#link.send({ kind: "pong", id: message.id });
+        return this.#link.send({ kind: "pong", id: task.id });
       case "load":
-        return await this.#load(message.load);
+        return await this.#load(task.load);
+      case "form":
+        if (this.#engine === undefined) throw new CodedError("invalid_load", "Cannot form group: no model is loaded");
+        return await this.#seat.take(task, this.#engine);
       case "step":
-        return await this.#step(message.step, message.traceparents);
+        return await this.#step(task.step, task.traceparents);
+      case "drain":
+        return this.#end.resolve("drained");
     }
   }
 
@@ -110,12 +149,26 @@ export class WorkerSession {
       if (this.#engine === undefined) {
         throw new CodedError("invalid_step", `Cannot run step ${step.index}: no model is loaded`);
       }
-      const result = await this.#engine.run(step);
+      this.#seat.begin(step);
+      const run = await this.#engine.run(step);
+      const exchange = this.#seat.end();
+      const result = exchange === undefined ? run : { ...run, timing: { ...run.timing, exchange } };
       this.#link.send({ kind: "result", result });
       this.#options.onStep(traceparents, step, result);
     } catch (error) {
+      this.#seat.end();
+      if (error instanceof PeerError) return this.#seat.sever(error);
       if (!isRefusal(error)) throw error;
       this.#link.send({ kind: "refused", index: step.index, code: error.code, message: error.message });
+    }
+  }
+
+  /** Sends what is no answer; when the router is gone, the listener learns it too. */
+  #tell(message: WorkerMessage): void {
+    try {
+      this.#link.send(message);
+    } catch (error) {
+      this.#end.reject(error);
     }
   }
 
@@ -138,7 +191,8 @@ export class WorkerSession {
 
 /** Whether the engine is as it was before the step; a lost device and an error without a code leave it in an unknown state. */
 function isRefusal(error: unknown): error is CodedError {
-  return error instanceof CodedError && error.code !== "device_lost" && !(error instanceof LinkError);
+  const isOfTheWire = error instanceof LinkError || error instanceof ProtocolError;
+  return error instanceof CodedError && error.code !== "device_lost" && !isOfTheWire;
 }
 
 /** An error with the errors that caused it, on one line; those of our own families need no stack. */

@@ -8,8 +8,8 @@ import type { OpenEngine } from "./engine_host.ts";
 import { WorkerError } from "./errors.ts";
 import { Link } from "./link.ts";
 import { parseRouterMessage, type RouterMessage, type WorkerMessage } from "./protocol.ts";
-import { admitFirst, type Admitted } from "./reception.ts";
-import { WorkerSession } from "./session.ts";
+import { Door } from "./door.ts";
+import { type SessionOptions, WorkerSession } from "./session.ts";
 
 /** How a worker process runs. */
 export interface WorkerOptions {
@@ -52,45 +52,58 @@ export interface Announcement {
 export async function runWorker(options: WorkerOptions): Promise<number> {
   const silenceMs = options.silenceMs ?? DEFAULT_SILENCE_MS;
   const secret = options.spawned ? await readSecret(Deno.stdin.readable) : options.secret;
-  const listener = openDoor(options.listen ?? { hostname: "127.0.0.1", port: 0 }, secret);
+  const listener = listen(options.listen ?? { hostname: "127.0.0.1", port: 0 }, secret);
+  const onRefused = (error: Error) => options.log(`A peer was turned away: ${error.message}`);
+  const door = new Door(listener, { secret, onRefused });
   const signals = new StopSignals(options.spawned);
   try {
     if (options.spawned) await announce(listener.addr.port);
     options.onListen?.(listener.addr);
-    const noRouter = new AbortController();
-    const timer = options.spawned ? setTimeout(() => noRouter.abort(noRouterError(silenceMs)), silenceMs) : undefined;
-    const admitted = await admitFirst(listener, {
-      secret,
-      role: "worker",
-      onRefused: (error) => options.log(`A peer was turned away: ${error.message}`),
-      signal: AbortSignal.any([signals.stopped, noRouter.signal]),
-    }).finally(() => clearTimeout(timer));
-    return await serve(admitted, { ...options, silenceMs }, signals.stopped);
+    const conn = await meetRouter(door, {
+      silenceMs: options.spawned ? silenceMs : undefined,
+      stopped: signals.stopped,
+    });
+    return await serve(conn, { ...options, door, secret, silenceMs }, signals.stopped);
   } catch (error) {
     if (signals.stopped.aborted && error === signals.stopped.reason) return 0;
     throw error;
   } finally {
     signals.close();
+    await door.close();
+  }
+}
+
+async function meetRouter(
+  door: Door,
+  { silenceMs, stopped }: { readonly silenceMs: number | undefined; readonly stopped: AbortSignal },
+): Promise<Deno.TcpConn> {
+  const noRouter = new AbortController();
+  const late = (ms: number) => noRouter.abort(noRouterError(ms));
+  const timer = silenceMs === undefined ? undefined : setTimeout(late, silenceMs, silenceMs);
+  try {
+    return (await door.router(AbortSignal.any([stopped, noRouter.signal]))).conn;
+  } finally {
+    clearTimeout(timer);
   }
 }
 
 async function serve(
-  { conn }: Admitted,
-  options: WorkerOptions & { readonly silenceMs: number },
+  conn: Deno.TcpConn,
+  options: Omit<WorkerOptions, "secret"> & Pick<SessionOptions, "door" | "secret" | "silenceMs">,
   stopped: AbortSignal,
 ): Promise<number> {
   const link = new Link<WorkerMessage, RouterMessage>(conn, { parse: parseRouterMessage });
   const stop = () => link.close();
   stopped.addEventListener("abort", stop, { once: true });
   if (stopped.aborted) stop();
-  const { open, silenceMs, log, onStep = () => {} } = options;
-  const end = await new WorkerSession(link, { open, silenceMs, log, onStep }).serve();
+  const { onStep = () => {}, ...rest } = options;
+  const end = await new WorkerSession(link, { ...rest, onStep }).serve();
   stopped.removeEventListener("abort", stop);
   return end === "over" ? 0 : 1;
 }
 
-function openDoor(listen: { hostname: string; port: number }, secret: string | undefined): Deno.TcpListener {
-  const { hostname, port } = listen;
+function listen(place: { hostname: string; port: number }, secret: string | undefined): Deno.TcpListener {
+  const { hostname, port } = place;
   if (secret === undefined && !isLoopback(hostname)) {
     throw new WorkerError(
       "insecure_listen",

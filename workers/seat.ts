@@ -1,0 +1,170 @@
+/**
+ * A worker's place among the workers of its group: taken when the router forms the group, lost when a peer is, left when
+ * the router forms it anew. Knows epochs, links and who must be told; knows nothing of what a step computes.
+ */
+
+import { ALONE } from "../engine/exchange.ts";
+import { PageMap } from "../engine/page_map.ts";
+import type { ExchangeTiming, Step } from "../engine/span.ts";
+import { CodedError } from "../kernels/errors.ts";
+import type { Door } from "./door.ts";
+import type { EngineHandle } from "./engine_host.ts";
+import { PeerError, ProtocolError } from "./errors.ts";
+import type { ExchangeMemory } from "./exchange_memory.ts";
+import { Mailbox } from "./mailbox.ts";
+import { PeerExchange } from "./peer_exchange.ts";
+import { meetPeers, PeerLinks } from "./peer_links.ts";
+import type { ChosenLists, Form, WorkerMessage } from "./protocol.ts";
+
+/** What a seat needs besides an engine. */
+export interface SeatOptions {
+  readonly door: Pick<Door, "peer">;
+  /** Of the whole group. */
+  readonly secret: string | undefined;
+  /** Tells the router; never throws. */
+  readonly tell: (message: WorkerMessage) => void;
+}
+
+/** What lasts for one epoch. */
+interface Place {
+  readonly mailbox: Mailbox;
+  readonly exchange: PeerExchange;
+  readonly links: PeerLinks;
+  readonly memory: ExchangeMemory;
+}
+
+/** @see the file's paragraph; `close` must be called */
+export class Seat {
+  readonly #options: SeatOptions;
+  /** Undefined before the first forming, and alone in a group. */
+  #place: Place | undefined;
+  #isTaken = false;
+  /** The latest that the router has spoken of. */
+  #epoch = 0;
+  #isSevered = false;
+  #meeting: AbortController | undefined;
+  #closing: Promise<void> = Promise.resolve();
+
+  constructor(options: SeatOptions) {
+    this.#options = options;
+  }
+
+  /** Ends the epoch before `epoch` at once: whatever waits for peers fails, so that a running step ends. */
+  leave(epoch: number): void {
+    this.#epoch = epoch;
+    this.#isTaken = false;
+    const over = new PeerError("epoch_over", "Cannot go on: the epoch is over");
+    this.#meeting?.abort(over);
+    this.#place?.mailbox.close(over);
+  }
+
+  /**
+   * Takes the place that the router gives, unless it has given another one since, and tells the router how it went.
+   * @throws {ProtocolError} when it is no place in the group
+   */
+  async take(form: Form, engine: EngineHandle): Promise<void> {
+    await this.#clear();
+    if (form.epoch < this.#epoch) return;
+    this.#isSevered = false;
+    if (form.index >= form.members.length || form.weights.length !== form.members.length) {
+      throw new ProtocolError(`Cannot form group: index ${form.index}, ${form.weights.length} weights`);
+    }
+    try {
+      const exchange = form.members.length === 1 ? ALONE : await this.#connect(form, engine);
+      engine.join({ index: form.index, map: new PageMap(form.weights), exchange });
+      this.#isTaken = true;
+      this.#options.tell({ kind: "formed", epoch: form.epoch });
+    } catch (error) {
+      if (!(error instanceof PeerError)) throw error;
+      this.sever(error);
+    }
+  }
+
+  /** Hands on what the router chose; a late word of an earlier epoch is dropped. */
+  hear(selection: ChosenLists): void {
+    if (selection.epoch < this.#epoch) return;
+    this.#place?.mailbox.put("router", { ...selection, kind: "selection" });
+  }
+
+  /**
+   * A step begins.
+   * @throws {CodedError} `invalid_step` when the worker is in no group
+   */
+  begin({ index, deadlineMs }: Step): void {
+    if (!this.#isTaken) throw new CodedError("invalid_step", `Cannot run step ${index}: the worker is in no group`);
+    this.#place?.mailbox.begin(index, deadlineMs);
+  }
+
+  /** The step is over. @returns what its exchanges cost; undefined alone in a group */
+  end(): ExchangeTiming | undefined {
+    this.#place?.mailbox.end();
+    return this.#place?.exchange.takeTiming();
+  }
+
+  /** The group is of no further use to this worker: tells the router once, and the peers by hanging up. */
+  sever({ code, message, peer }: PeerError): void {
+    if (code === "epoch_over" || this.#isSevered) return;
+    this.#isSevered = true;
+    this.#isTaken = false;
+    const report = { kind: "severed", epoch: this.#epoch, code, message } as const;
+    this.#options.tell(peer === undefined ? report : { ...report, peer });
+    this.#place?.mailbox.close(new PeerError(code, message, peer === undefined ? {} : { peer }));
+    this.#hangUp();
+  }
+
+  /** Leaves for good. */
+  async close(): Promise<void> {
+    this.leave(Infinity);
+    this.#hangUp();
+    await this.#closing;
+  }
+
+  async #connect(form: Form, engine: EngineHandle): Promise<PeerExchange> {
+    const { epoch, index } = form;
+    const conns = await this.#meet(form);
+    const mailbox = new Mailbox({
+      epoch,
+      onStalled: (step, on) => this.#options.tell({ kind: "stalled", epoch, step, on }),
+    });
+    const links = new PeerLinks(conns, { mailbox, onLost: (error) => this.#isTaken && this.sever(error) });
+    const exchange = new PeerExchange({
+      epoch,
+      index,
+      peers: links.peers,
+      memory: engine.memory,
+      mailbox,
+      send: (peer, message) => links.send(peer, message),
+      propose: (candidates) => this.#options.tell({ kind: "candidates", ...candidates }),
+    });
+    this.#place = { mailbox, exchange, links, memory: engine.memory };
+    return exchange;
+  }
+
+  async #meet(form: Form): Promise<ReadonlyMap<number, Deno.TcpConn>> {
+    const meeting = new AbortController();
+    this.#meeting = meeting;
+    const message = `Cannot form group: its workers have not found each other within ${form.deadlineMs} ms`;
+    const timer = setTimeout(() => meeting.abort(new PeerError("peer_late", message)), form.deadlineMs);
+    try {
+      return await meetPeers(form, { ...this.#options, signal: meeting.signal });
+    } finally {
+      clearTimeout(timer);
+      this.#meeting = undefined;
+    }
+  }
+
+  #hangUp(): void {
+    const { links } = this.#place ?? {};
+    this.#closing = Promise.all([this.#closing, links?.close()]).then(() => {});
+  }
+
+  /** Frees what the epoch before had. */
+  async #clear(): Promise<void> {
+    const place = this.#place;
+    if (place === undefined) return;
+    this.#hangUp();
+    await this.#closing;
+    this.#place = undefined;
+    place.memory.free();
+  }
+}
