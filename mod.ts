@@ -9,7 +9,13 @@ import { type CommandTable, runCommandLine } from "./router/command_line.ts";
 import { processTerminal } from "./router/terminal.ts";
 
 // A service: HTTP, scheduler and worker, started and ended together.
-export { type ServedModel, type Service, type ServiceOptions, startService } from "./router/service.ts";
+export {
+  type ServedModel,
+  type ServedWorker,
+  type Service,
+  type ServiceOptions,
+  startService,
+} from "./router/service.ts";
 
 // What an operator decides about it.
 export type { LogFormat, ServiceConfig } from "./router/config.ts";

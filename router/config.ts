@@ -6,10 +6,10 @@
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { MIN_BUDGET } from "../engine/layer_plan.ts";
-import { PAGE_TOKENS } from "../engine/span.ts";
 import type { ModelSource } from "../workers/engine_host.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
 import type { AttentionRequest } from "./generation.ts";
+import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./worker_config.ts";
 
 /**
  * What an operator may say about a service; everything left out has a default.
@@ -30,8 +30,16 @@ export interface ServiceConfig {
   readonly random?: string;
   /** Name under which clients ask for the model. @default the directory's (or the shape's) name */
   readonly modelName?: string;
-  /** KV capacity in tokens; `auto` takes what the machine has. @default "auto" */
-  readonly kvTokens?: number | "auto";
+  /** Workers to start on this host, each on a GPU of its own; `auto` starts one for each GPU. @default 1 */
+  readonly workers?: number | "auto";
+  /** Several workers may sit on one GPU. @default false */
+  readonly shareGpu?: boolean;
+  /** `host:port` of workers that were started elsewhere, instead of starting some. @default none */
+  readonly join?: readonly string[];
+  /** File whose first line is the secret that joined workers share. @default none, which loopback alone allows */
+  readonly secretFile?: string;
+  /** KV capacity in tokens of all workers or of each; `auto` takes what the GPU has. @default "auto" */
+  readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
   /** How requests that do not say attend; no budget is the model's calibrated one. @default { mode: "auto" } */
   readonly attention?: { readonly mode: "auto" | "dense" | "sparse"; readonly budget?: number };
   /** Sequences that decode together. @default 32 */
@@ -62,12 +70,11 @@ export interface ServiceConfig {
 export type LogFormat = "text" | "json";
 
 /** A `ServiceConfig` with nothing left open; all else takes this one. */
-export interface ResolvedConfig {
+export interface ResolvedConfig extends ResolvedWorkers {
   readonly host: string;
   readonly port: number;
   readonly model: ModelSource;
   readonly modelName: string;
-  readonly kvTokens: number | "auto";
   readonly attention: AttentionRequest;
   readonly maxBatch: number;
   readonly maxQueued: number;
@@ -83,7 +90,6 @@ export const EMBEDDED_MODEL = fileURLToPath(new URL("../deploy/models/tide-10m",
 /** Smallest and largest value of every number, both included. */
 const BOUNDS = {
   port: { min: 0, max: 65535 },
-  kvTokens: { min: PAGE_TOKENS, max: 2 ** 31 - 1 },
   budget: { min: MIN_BUDGET, max: 2 ** 20 },
   maxBatch: { min: 1, max: 256 },
   maxQueued: { min: 0, max: 65536 },
@@ -95,7 +101,6 @@ const BOUNDS = {
 const DEFAULTS = {
   host: "127.0.0.1",
   port: 8000,
-  kvTokens: "auto",
   attention: "auto",
   maxBatch: 32,
   maxQueued: 256,
@@ -105,22 +110,17 @@ const DEFAULTS = {
   log: "text",
 } as const;
 
-/** Flags that choose a model and its KV capacity, for every command that loads one. */
+/** Flags that choose a model and how much of it a worker holds, for every command that starts workers. */
 export const MODEL_FLAGS = {
   model: { kind: "text", value: "DIR", help: "directory of the model (default: the embedded tide-10m)" },
   random: { kind: "text", value: "SHAPE", help: "a named shape with random weights instead, e.g. llama-3-8b" },
-  kvTokens: {
-    kind: "integer",
-    ...BOUNDS.kvTokens,
-    or: "auto",
-    default: DEFAULTS.kvTokens,
-    help: "KV capacity in tokens; auto takes what the machine has",
-  },
+  ...SLICE_FLAGS,
 } as const satisfies Flags;
 
 /** Flags of `serve`. */
 export const SERVICE_FLAGS = {
   ...MODEL_FLAGS,
+  ...WORKER_FLAGS,
   modelName: { kind: "text", value: "NAME", help: "name under which clients ask for it (default: the directory's)" },
   host: { kind: "text", value: "ADDRESS", default: DEFAULTS.host, help: "address to listen on" },
   port: { kind: "integer", ...BOUNDS.port, default: DEFAULTS.port, help: "port to listen on; 0 takes a free one" },
@@ -160,12 +160,15 @@ export const SERVICE_FLAGS = {
 
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
-  const { attention, budget, model, random, modelName, ...rest } = values;
+  const { attention, budget, model, random, modelName, workers, join, secretFile, ...rest } = values;
   return {
     ...rest,
     ...(model === undefined ? {} : { model }),
     ...(random === undefined ? {} : { random }),
     ...(modelName === undefined ? {} : { modelName }),
+    ...(workers === undefined ? {} : { workers }),
+    ...(join === undefined ? {} : { join: join.split(",") }),
+    ...(secretFile === undefined ? {} : { secretFile }),
     attention: { mode: attention, ...(budget === undefined ? {} : { budget }) },
   };
 }
@@ -181,7 +184,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     port: config.port ?? DEFAULTS.port,
     model,
     modelName: config.modelName ?? ("directory" in model ? basename(model.directory) : model.random),
-    kvTokens: config.kvTokens ?? DEFAULTS.kvTokens,
+    ...resolveWorkers(config),
     attention: {
       mode: config.attention?.mode ?? DEFAULTS.attention,
       budget: config.attention?.budget,
@@ -194,12 +197,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     recoverMs: config.recoverMs ?? DEFAULTS.recoverMs,
     log: config.log ?? DEFAULTS.log,
   };
-  const { kvTokens, attention: { budget } } = resolved;
-  checkBounds({
-    ...resolved,
-    kvTokens: kvTokens === "auto" ? undefined : kvTokens,
-    budget,
-  });
+  checkBounds({ ...resolved, budget: resolved.attention.budget });
   return resolved;
 }
 

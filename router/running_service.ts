@@ -6,10 +6,10 @@
 import { PAGE_TOKENS } from "../engine/span.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { createApp } from "./app.ts";
+import { longestContext } from "./capacity.ts";
 import type { ResolvedConfig } from "./config.ts";
 import { RequestError } from "./errors.ts";
 import type { GroupState, ModelFacts } from "./group.ts";
-import { Launcher } from "./launcher.ts";
 import { DEFAULT_LIMITS } from "./limits.ts";
 import { ServiceMetrics } from "./metrics.ts";
 import { MetricsRegistry } from "./metrics_registry.ts";
@@ -19,7 +19,8 @@ import type { ServedModel, Service, ServiceOptions } from "./service.ts";
 import { ServiceLog } from "./service_log.ts";
 import { nameRoute, openTelemetryMirror, traceRequest } from "./telemetry.ts";
 import type { TextThread } from "./text_thread.ts";
-import { WorkerGroup } from "./worker_group.ts";
+import type { WorkerGroup } from "./worker_group.ts";
+import { describePlan, openGroup, type WorkerPlan } from "./worker_plan.ts";
 
 /** How long clients may take to read what was written before their connections are cut. */
 const FLUSH_MS = 5000;
@@ -29,6 +30,7 @@ const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 /** What must be there before a service can listen. */
 export interface ServiceParts {
   readonly config: ResolvedConfig;
+  readonly workers: readonly WorkerPlan[];
   /** Closed by the service. */
   readonly text: TextThread;
   readonly tokenizer: Tokenizer;
@@ -47,14 +49,18 @@ export class RunningService implements Service {
   #connections: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor({ config, text, tokenizer }: ServiceParts, options: ServiceOptions) {
+  constructor({ config, workers, text, tokenizer }: ServiceParts, options: ServiceOptions) {
     const { log: write = () => {}, onProgress = () => {} } = options;
     const log = new ServiceLog(config.log, write);
     this.#drainMs = config.drainMs;
     this.#text = text;
     // Before the group is opened: an address that is taken must not leave a worker behind.
     this.#server = listen(config, (request) => application(request));
-    this.#group = openGroup(config, log);
+    this.#group = openGroup(workers, {
+      model: config.model,
+      modelId: config.modelName,
+      log: (line) => log.say(line),
+    });
     const registry = new MetricsRegistry({ "model_name": config.modelName }, openTelemetryMirror);
     const metrics = new ServiceMetrics(registry, {
       stats: () => this.#scheduler.stats(),
@@ -75,7 +81,7 @@ export class RunningService implements Service {
       },
     });
     const application = this.#application({ config, tokenizer, recorder, registry, log });
-    ({ ready: this.ready, broken: this.broken } = follow(this.#group, onProgress));
+    ({ ready: this.ready, broken: this.broken } = follow(this.#group, workers, onProgress));
   }
 
   get address(): Deno.NetAddr {
@@ -109,6 +115,7 @@ export class RunningService implements Service {
   ): (request: Request) => Promise<Response> {
     const app = createApp({
       generator: this.#scheduler,
+      selections: this.#scheduler.selections,
       text: this.#text,
       tokenizer,
       model: () => this.#group.state.kind === "ready" ? this.#group.state.model : undefined,
@@ -152,26 +159,19 @@ function listen(
   }
 }
 
-function openGroup({ model, kvTokens, modelName }: ResolvedConfig, log: ServiceLog): WorkerGroup {
-  const say = (line: string) => log.say(line);
-  const launcher = new Launcher({ entry: new URL("../mod.ts", import.meta.url), log: say });
-  return new WorkerGroup({
-    launch: () => launcher.launch(),
-    load: { model, kvTokens },
-    modelId: modelName,
-    log: say,
-  });
-}
-
 /** What becomes of a group, as promises. */
-function follow(group: WorkerGroup, onProgress: (fraction: number) => void): Pick<Service, "ready" | "broken"> {
+function follow(
+  group: WorkerGroup,
+  plans: readonly WorkerPlan[],
+  onProgress: (fraction: number) => void,
+): Pick<Service, "ready" | "broken"> {
   const ready = Promise.withResolvers<ServedModel>();
   const broken = Promise.withResolvers<string>();
   // Who only drains never asks.
   ready.promise.catch(() => "told by `broken` too");
   group.onState((state: GroupState) => {
     if (state.kind === "loading") onProgress(state.progress);
-    if (state.kind === "ready") ready.resolve(served(state.model));
+    if (state.kind === "ready") ready.resolve(served(state.model, plans));
     if (state.kind !== "broken") return;
     broken.resolve(state.reason);
     ready.reject(new RequestError("group_unavailable", `Cannot serve: ${state.reason}`));
@@ -179,8 +179,19 @@ function follow(group: WorkerGroup, onProgress: (fraction: number) => void): Pic
   return { ready: ready.promise, broken: broken.promise };
 }
 
-function served({ id, parameters, kvPages, adapter, software }: ModelFacts): ServedModel {
-  return { id, parameters, kvTokens: kvPages * PAGE_TOKENS, adapter, software };
+function served(model: ModelFacts, plans: readonly WorkerPlan[]): ServedModel {
+  const { id, parameters, kvPages, adapter, software, slices, adapters } = model;
+  const workers = slices.map((pages, i) => {
+    const plan = plans[i];
+    const place = plan === undefined ? undefined : describePlan(plan);
+    return {
+      adapter: adapters[i] ?? adapter,
+      kvTokens: pages * PAGE_TOKENS,
+      ...(place === undefined ? {} : { place }),
+    };
+  });
+  const contextTokens = longestContext(model);
+  return { id, parameters, kvTokens: kvPages * PAGE_TOKENS, contextTokens, adapter, software, workers };
 }
 
 /** Waits for something, but not for long. */

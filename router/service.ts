@@ -7,6 +7,7 @@ import { Tokenizer } from "../engine/text/tokenizer.ts";
 import { EMBEDDED_MODEL, resolveConfig, type ServiceConfig } from "./config.ts";
 import { RunningService } from "./running_service.ts";
 import { TextThread } from "./text_thread.ts";
+import { planWorkers } from "./worker_plan.ts";
 
 /**
  * What a service tells while it runs.
@@ -39,12 +40,34 @@ export interface ServedModel {
   readonly id: string;
   /** Number of weights. */
   readonly parameters: number;
-  /** KV capacity in tokens, over all sequences. */
+  /** KV capacity in tokens, over all workers and sequences. */
   readonly kvTokens: number;
-  /** The GPU's own name. */
+  /** Longest context of one request, over all workers. */
+  readonly contextTokens: number;
+  /** The first worker's GPU by its own name. */
   readonly adapter: string;
   /** Whether the adapter computes on the CPU. */
   readonly software: boolean;
+  readonly workers: readonly ServedWorker[];
+}
+
+/**
+ * A worker of the group that serves a model.
+ *
+ * @example
+ * ```ts
+ * function smallest(workers: readonly ServedWorker[]): number {
+ *   return Math.min(...workers.map(({ kvTokens }) => kvTokens));
+ * }
+ * ```
+ */
+export interface ServedWorker {
+  /** Its GPU by its own name. */
+  readonly adapter: string;
+  /** KV capacity of its slice in tokens. */
+  readonly kvTokens: number;
+  /** The GPU among those of this host, or the address of a joined worker; absent when there is nothing to tell apart. */
+  readonly place?: string;
 }
 
 /**
@@ -95,12 +118,13 @@ export interface Service {
  */
 export async function startService(config: ServiceConfig = {}, options: ServiceOptions = {}): Promise<Service> {
   const resolved = resolveConfig(config);
+  const workers = await planWorkers(resolved);
   // Random weights have no words of their own.
   const directory = "directory" in resolved.model ? resolved.model.directory : EMBEDDED_MODEL;
   const tokenizer = await Tokenizer.load(directory);
   const text = await TextThread.start({ directory });
   try {
-    return new RunningService({ config: resolved, text, tokenizer }, options);
+    return new RunningService({ config: resolved, workers, text, tokenizer }, options);
   } catch (error) {
     text.close();
     throw error;

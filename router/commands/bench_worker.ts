@@ -10,6 +10,7 @@ import { EMBEDDED_MODEL } from "../config.ts";
 import { RequestError } from "../errors.ts";
 import type { ModelFacts } from "../group.ts";
 import { Launcher } from "../launcher.ts";
+import type { KvTokens } from "../worker_config.ts";
 import { WorkerGroup } from "../worker_group.ts";
 
 /** A loaded worker; `close` ends its process. */
@@ -24,7 +25,7 @@ export interface BenchWorker extends StepRunner {
 export interface BenchModel {
   readonly model: string | undefined;
   readonly random: string | undefined;
-  readonly kvTokens: number | "auto";
+  readonly kvTokens: readonly KvTokens[];
 }
 
 const READ_BACKS = 101;
@@ -39,7 +40,7 @@ export async function openBenchWorker(flags: BenchModel, onProgress: (fraction: 
   const launcher = new Launcher({ entry: new URL("../../mod.ts", import.meta.url), log: (line) => lines.push(line) });
   const group = new WorkerGroup({
     launch: () => launcher.launch(),
-    load: { model, kvTokens: flags.kvTokens },
+    load: { model, kvTokens: flags.kvTokens[0] ?? "auto" },
     modelId: flags.random ?? (flags.model ?? EMBEDDED_MODEL).replace(/.*\//, ""),
     log: (line) => lines.push(line),
   });

@@ -62,12 +62,24 @@ function greeting({ address: { hostname, port } }: Service, model: ServedModel):
   const body = { model: model.id, messages: [{ role: "user", content: "Hello" }], stream: true };
   return [
     `Tidepool serves ${model.id} at ${url}/v1`,
-    `  adapter      ${model.adapter}${model.software ? " (software: slow)" : ""}`,
     `  parameters   ${(model.parameters / 1e6).toFixed(1)} million`,
-    `  KV capacity  ${model.kvTokens.toLocaleString("en")} tokens`,
+    ...workerLines(model),
+    `  KV capacity  ${count(model.kvTokens)} tokens, the longest context ${count(model.contextTokens)}`,
     "Try it:",
     `  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' -d '${JSON.stringify(body)}'`,
   ];
+}
+
+function workerLines({ workers, software }: ServedModel): readonly string[] {
+  return workers.map(({ adapter, kvTokens, place }, i) => {
+    const name = `  ${workers.length === 1 ? "worker" : `worker ${i}`}`.padEnd(15);
+    const where = place === undefined ? "" : `, ${place}`;
+    return `${name}${adapter}${software ? " (software: slow)" : ""}${where}, ${count(kvTokens)} KV tokens`;
+  });
+}
+
+function count(tokens: number): string {
+  return tokens.toLocaleString("en");
 }
 
 const STOPPED = Symbol("stopped");

@@ -21,14 +21,16 @@ Deno.test("configFromFlags() without flags equals resolveConfig() without option
 });
 
 Deno.test("configFromFlags() carries every flag over", () => {
-  const args = "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096 --attention sparse " +
+  const args =
+    "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096,auto --workers 2 --share-gpu --attention sparse " +
     "--budget 64 --max-batch 2 --max-queued 0 --body-bytes 1024 --drain-ms 5 --recover-ms 7 --log json";
   assert.deepEqual(fromArgs(args.split(" ")), {
     host: "0.0.0.0",
     port: 0,
     model: { directory: "/m/big" },
     modelName: "other",
-    kvTokens: 4096,
+    workers: { kind: "spawn", count: 2, shareGpu: true },
+    kvTokens: [4096, "auto"],
     attention: { mode: "sparse", budget: 64, heads: "kv_head" },
     maxBatch: 2,
     maxQueued: 0,
