@@ -14,9 +14,13 @@ import { healthAnswer, readyAnswer } from "./health.ts";
 import { BodyReader, DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { listModels, retrieveModel } from "./models.ts";
 import { describeApi } from "./openapi.ts";
+import { selectionAnswer } from "./selection_route.ts";
+import type { SelectionReader } from "./selection_view.ts";
 
 /** What the application needs of the rest of the service. */
 export interface AppDeps extends Omit<ServingDeps, "bodies" | "limits"> {
+  /** Where sequences look. */
+  readonly selections: SelectionReader;
   /** @default DEFAULT_LIMITS */
   readonly limits?: Partial<Limits>;
   /** Adds routes of others, such as `/metrics`. */
@@ -26,7 +30,7 @@ export interface AppDeps extends Omit<ServingDeps, "bodies" | "limits"> {
 type Method = "get" | "post";
 
 /** Builds the application; it starts nothing and owns nothing. */
-export function createApp({ mount, ...given }: AppDeps): OpenAPIHono {
+export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono {
   const limits = { ...DEFAULT_LIMITS, ...given.limits };
   const deps: ServingDeps = { ...given, limits, bodies: new BodyReader(limits) };
   const created = Math.floor(Date.now() / 1000);
@@ -51,6 +55,11 @@ export function createApp({ mount, ...given }: AppDeps): OpenAPIHono {
   route("post", "/v1/completions", (c) => serveGeneration({ request: c.req.raw, format: COMPLETION_FORMAT }, deps));
   route("get", "/v1/models", () => listModels(deps.model(), created));
   route("get", "/v1/models/:id{.+}", (c) => retrieveModel(c.req.param("id") ?? "", deps.model(), created));
+  route(
+    "get",
+    "/v1/sequences/:id/selection",
+    (c) => selectionAnswer(c.req.param("id") ?? "", c.req.query("index"), selections),
+  );
   route("post", "/tokenize", job("tokenize"));
   route("post", "/detokenize", job("detokenize"));
   route("get", "/health", () => healthAnswer(deps.state()));

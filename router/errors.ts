@@ -23,6 +23,7 @@ export type RequestErrorCode =
   | "group_unavailable"
   | "worker_lost"
   | "deadline_exceeded"
+  | "selection_unavailable"
   | "unsupported";
 
 /** Raised by `router/`. */
@@ -38,7 +39,7 @@ export class RequestError extends CodedError<RequestErrorCode> {
 
 /** How an error code looks to a client. */
 export interface ErrorRow {
-  readonly status: 400 | 404 | 405 | 408 | 413 | 429 | 500 | 503 | 504;
+  readonly status: 400 | 404 | 405 | 408 | 409 | 413 | 429 | 500 | 503 | 504;
   /** The `type` of the OpenAI envelope. */
   readonly type: "invalid_request_error" | "timeout" | "rate_limit_error" | "server_error";
   /** Seconds; official clients ignore values above 60. */
@@ -60,6 +61,7 @@ export const ERROR_TABLE = {
   method_not_allowed: { status: 405, type: "invalid_request_error" },
   request_timeout: { status: 408, type: "timeout" },
   queue_timeout: { status: 408, type: "timeout", retryAfter: 5 },
+  selection_unavailable: { status: 409, type: "invalid_request_error" },
   request_too_large: { status: 413, type: "invalid_request_error" },
   queue_full: { status: 429, type: "rate_limit_error", retryAfter: 5 },
   loading: { status: 503, type: "server_error", retryAfter: 5 },

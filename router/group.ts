@@ -5,6 +5,7 @@
 
 import type { EngineFacts } from "../engine/facts.ts";
 import type { Step, StepResult } from "../engine/span.ts";
+import type { SelectionSource } from "./selection_view.ts";
 
 /** What the service tells about the model it serves; put together from what its workers report once they have loaded it. */
 export interface ModelFacts extends EngineFacts {
@@ -26,6 +27,8 @@ export type GroupState =
 /** What the scheduler needs from whoever connects the workers. */
 export interface Group {
   readonly state: GroupState;
+  /** What select layers chose last; undefined when nobody remembers it. */
+  readonly selections?: SelectionSource;
   /** Calls back on every change of state, until `close`. */
   onState(listener: (state: GroupState) => void): void;
   /**

@@ -21,6 +21,10 @@ interface Route {
   readonly body?: z.ZodType;
   readonly streams?: true;
   readonly parameter?: string;
+  /** Optional, behind the question mark. */
+  readonly query?: string;
+  /** Refusals of a route without a body, beside 500. */
+  readonly refusals?: readonly number[];
 }
 
 const ROUTES: readonly Route[] = [
@@ -28,6 +32,14 @@ const ROUTES: readonly Route[] = [
   { method: "post", path: "/v1/completions", summary: "Continue a text", body: completionSchema, streams: true },
   { method: "get", path: "/v1/models", summary: "The models served" },
   { method: "get", path: "/v1/models/{id}", summary: "One model", parameter: "id" },
+  {
+    method: "get",
+    path: "/v1/sequences/{id}/selection",
+    summary: "The positions chosen last for a running or lately ended response",
+    parameter: "id",
+    query: "index",
+    refusals: [400, 404, 409],
+  },
   { method: "post", path: "/tokenize", summary: "Text or messages to token ids", body: tokenizeSchema },
   { method: "post", path: "/detokenize", summary: "Token ids to text", body: detokenizeSchema },
   { method: "get", path: "/health", summary: "Whether the process lives" },
@@ -35,6 +47,9 @@ const ROUTES: readonly Route[] = [
 ];
 
 const STATUSES = [...new Set(Object.values(ERROR_TABLE).map((row) => row.status))].sort((a, b) => a - b);
+
+/** Nothing in a body leads to these. */
+const NOT_OF_BODIES: ReadonlySet<number> = new Set([405, 409]);
 
 /** The document, with the routes that others mounted on the same application. */
 export function describeApi(app: OpenAPIHono): ReturnType<OpenAPIHono["getOpenAPI31Document"]> {
@@ -52,7 +67,8 @@ export function describeApi(app: OpenAPIHono): ReturnType<OpenAPIHono["getOpenAP
   });
 }
 
-function register(app: OpenAPIHono, { method, path, summary, body, streams, parameter }: Route): void {
+function register(app: OpenAPIHono, { method, path, summary, body, streams, ...route }: Route): void {
+  const { parameter, query, refusals = [] } = route;
   const json = { "application/json": { schema: z.looseObject({}) } };
   const events = streams ? { "text/event-stream": { schema: z.string() } } : {};
   const failed = (status: number) => ({
@@ -66,11 +82,14 @@ function register(app: OpenAPIHono, { method, path, summary, body, streams, para
     request: {
       ...(body === undefined ? {} : { body: { required: true, content: { "application/json": { schema: body } } } }),
       ...(parameter === undefined ? {} : { params: z.object({ [parameter]: z.string() }) }),
+      ...(query === undefined ? {} : { query: z.object({ [query]: z.string().optional() }) }),
     },
     responses: {
       200: { description: "Done", content: { ...json, ...events } },
       ...Object.fromEntries(
-        (body === undefined ? [500] : STATUSES.filter((status) => status !== 405)).map((s) => [s, failed(s)]),
+        (body === undefined ? [...refusals, 500] : STATUSES.filter((status) => !NOT_OF_BODIES.has(status))).map((
+          s,
+        ) => [s, failed(s)]),
       ),
     },
   });

@@ -19,6 +19,7 @@ import { Roster } from "./roster.ts";
 import type { GenerationOutcome, SchedulerStats } from "./scheduler_observer.ts";
 import { DEFAULTS, type SchedulerOptions } from "./scheduler_options.ts";
 import { SchedulerTally } from "./scheduler_tally.ts";
+import { SelectionView } from "./selection_view.ts";
 import { Sequence } from "./sequence.ts";
 import { type Plan, type PlannedSpan, StepPlanner } from "./step_planner.ts";
 
@@ -34,6 +35,8 @@ const PROBE: Plan = { spans: [], load: NO_LOAD };
 
 /** Runs the generations of all requests on one group. */
 export class Scheduler implements Generator {
+  /** What was chosen last for whom. */
+  readonly selections: SelectionView;
   readonly #group: Group;
   readonly #options: Required<Omit<SchedulerOptions, "observer">>;
   readonly #tally: SchedulerTally;
@@ -57,6 +60,7 @@ export class Scheduler implements Generator {
   constructor(group: Group, options: SchedulerOptions = {}) {
     const { observer, ...limits } = options;
     this.#group = group;
+    this.selections = new SelectionView(group);
     this.#options = { ...DEFAULTS, ...limits };
     this.#tally = new SchedulerTally(observer);
     this.#residence = new Residence(group, this.#roster, {
@@ -83,6 +87,7 @@ export class Scheduler implements Generator {
     });
     const sequence: Sequence = new Sequence({ request, model, policy, events, arrival: this.#arrivals++ });
     this.#active.add(sequence);
+    this.selections.name(request.id, undefined);
     this.#roster.enqueue(sequence);
     this.#queueTimers.set(sequence, setTimeout(() => this.#timeOut(sequence), this.#options.queueTimeoutMs));
     this.#wake();
@@ -110,11 +115,8 @@ export class Scheduler implements Generator {
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true;
     if (this.#active.size === 0) return;
-    const over = new RequestError(
-      "draining",
-      `Cannot finish request: the service shuts down, ${deadlineMs} ms are over`,
-    );
-    const timer = setTimeout(() => this.#failAll(over), deadlineMs);
+    const message = `Cannot finish request: the service shuts down, ${deadlineMs} ms are over`;
+    const timer = setTimeout(() => this.#failAll(new RequestError("draining", message)), deadlineMs);
     await new Promise<void>((resolve) => this.#onEmpty.push(resolve));
     clearTimeout(timer);
   }
@@ -238,6 +240,7 @@ export class Scheduler implements Generator {
   }
 
   #onAdmitted(sequence: Sequence): void {
+    this.selections.name(sequence.request.id, sequence.id);
     if (!this.#queueTimers.has(sequence)) return;
     this.#stopTimer(sequence);
     this.#tally.admitted(sequence, performance.now() - sequence.arrivedAtMs);
@@ -277,6 +280,7 @@ export class Scheduler implements Generator {
     sequence.over = true;
     this.#stopTimer(sequence);
     this.#active.delete(sequence);
+    this.selections.end(sequence.request.id);
     const flying = this.#flight?.plan.spans.some((planned) => planned.sequence === sequence) ?? false;
     if (!flying) this.#roster.leave(sequence, this.#residence.ledger);
     this.#tally.ended(sequence, outcome);

@@ -11,6 +11,7 @@ import { type AppDeps, createApp } from "../../router/app.ts";
 import type { ModelFacts } from "../../router/group.ts";
 import type { ServiceState } from "../../router/health.ts";
 import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../router/request_observer.ts";
+import { SelectionView } from "../../router/selection_view.ts";
 import { TextThread } from "../../router/text_thread.ts";
 import { FakeGenerator, type FakeScript } from "./fake_generator.ts";
 
@@ -93,6 +94,7 @@ export class TestService implements Disposable {
       model: () => this.model,
       state: () => this.state,
       observer: this.observer,
+      selections: new SelectionView({ state: { kind: "ready", epoch: 3, model: FACTS } }),
       attention: { mode: "auto", budget: undefined, heads: "kv_head" },
       onInternalError: (error) => void this.internalErrors.push(error),
       ...deps,
