@@ -6,19 +6,26 @@
 import { Engine } from "../../engine/engine.ts";
 import { hostEngine } from "../../workers/engine_host.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
-import { type Command, type FlagValues, UsageError } from "../command_line.ts";
+import { formatAddress, parseAddress } from "../address.ts";
+import type { Command, FlagValues } from "../command_line.ts";
+import { readSecretFile } from "../secret_file.ts";
 import { traceStep } from "../telemetry.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
 
 const flags = {
   spawned: { kind: "switch", help: "started by a router: secret on stdin, any port, announced on stdout" },
-  host: { kind: "text", value: "ADDRESS", default: "127.0.0.1", help: "address to listen on" },
-  port: { kind: "integer", min: 0, max: 65535, default: 8100, help: "port to listen on; 0 takes a free one" },
+  listen: {
+    kind: "text",
+    value: "HOST:PORT",
+    default: "127.0.0.1:8100",
+    help:
+      "address to listen on, where serve --join finds it and other workers of its group do; port 0 takes a free one",
+  },
   secretFile: {
     kind: "text",
     value: "FILE",
-    help: "file whose first line is the secret shared with the router; needed beyond loopback",
+    help: "file whose first line is the secret shared with the router and other workers; needed beyond loopback",
   },
 } as const;
 
@@ -44,18 +51,8 @@ async function place(
   if (values.spawned) return { spawned: true };
   return {
     spawned: false,
-    listen: { hostname: values.host, port: values.port },
-    onListen: ({ hostname, port }) => terminal.line(`Worker listens on ${hostname}:${port}`),
-    ...(values.secretFile === undefined ? {} : { secret: await readSecret(values.secretFile) }),
+    listen: parseAddress(values.listen),
+    onListen: (address) => terminal.line(`Worker listens on ${formatAddress(address)}`),
+    ...(values.secretFile === undefined ? {} : { secret: await readSecretFile(values.secretFile) }),
   };
-}
-
-async function readSecret(path: string): Promise<string> {
-  try {
-    const [secret = ""] = (await Deno.readTextFile(path)).split("\n");
-    return secret.trim();
-  } catch (error) {
-    if (error instanceof Error) throw new UsageError(`Cannot read --secret-file: ${error.message}`);
-    throw error;
-  }
 }
