@@ -8,8 +8,23 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { Command, FlagValues } from "../command_line.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
+import { diagnosePlaces, holdMemory, type PlaceDiagnosis } from "./doctor_workers.ts";
 
 const flags = {
+  workers: {
+    kind: "integer",
+    min: 1,
+    max: 64,
+    or: "auto",
+    help: "show on which GPU each of so many workers would sit, and prove it",
+  },
+  shareGpu: { kind: "switch", help: "let several workers sit on one GPU" },
+  holdMib: {
+    kind: "integer",
+    min: 1,
+    max: 65536,
+    help: "only hold so much GPU memory until stdin ends: for --workers",
+  },
   json: { kind: "switch", help: "print one JSON object" },
 } as const;
 
@@ -25,6 +40,8 @@ interface Diagnosis {
   readonly kernelMs: number;
   /** Whether the test kernel computed what it should. */
   readonly kernelCorrect: boolean;
+  /** Only when asked for. */
+  readonly workers?: readonly PlaceDiagnosis[];
 }
 
 export const command: Command<typeof flags> = {
@@ -32,10 +49,18 @@ export const command: Command<typeof flags> = {
   flags,
   async run(values: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
     await ensureVulkanDriver((line) => terminal.error(line));
-    const diagnosis = await diagnose();
+    if (values.holdMib !== undefined) {
+      await holdMemory(values.holdMib, (line) => terminal.line(line));
+      return 0;
+    }
+    const workers = values.workers === undefined
+      ? {}
+      : { workers: await diagnosePlaces({ workers: values.workers, shareGpu: values.shareGpu }) };
+    const diagnosis: Diagnosis = { ...await diagnose(), ...workers };
     if (values.json) terminal.line(JSON.stringify(diagnosis, undefined, 2));
     else for (const line of report(diagnosis)) terminal.line(line);
-    return diagnosis.kernelCorrect ? 0 : 1;
+    const isContradicted = diagnosis.workers?.some(({ proof }) => proof === "contradicted") ?? false;
+    return diagnosis.kernelCorrect && !isContradicted ? 0 : 1;
   },
 };
 
@@ -126,7 +151,10 @@ function report(diagnosis: Diagnosis): readonly string[] {
     ["Read-back", `${diagnosis.readBackMs.toFixed(3)} ms, median (${gpu.fastReadBack ? "fast path" : "awaited map"})`],
     ["Test kernel", `${diagnosis.kernelCorrect ? "correct" : "WRONG RESULT"}, ${diagnosis.kernelMs.toFixed(1)} ms`],
   ];
-  return rows.map(([name, value]) => `${name.padEnd(16)} ${value}`);
+  const workers = (diagnosis.workers ?? []).map(({ worker, place, adapter, proof, evidence }) =>
+    [`Worker ${worker}`, `${adapter}, ${place}; ${proof}: ${evidence}`] as const
+  );
+  return [...rows, ...workers].map(([name, value]) => `${name.padEnd(16)} ${value}`);
 }
 
 function yesNo(supported: boolean): string {
