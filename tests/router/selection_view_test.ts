@@ -41,8 +41,7 @@ Deno.test("SelectionView forgets ended requests, the oldest first, and running o
     view.end(`${i}`);
   }
   assert.deepEqual([view.read("0"), view.read("43")], [undefined, undefined]);
-  assert.equal(view.read("44")?.running, false);
-  assert.equal(view.read("runs")?.running, true);
+  assert.deepEqual(["44", "runs"].map((request) => view.read(request)?.running), [false, true]);
 });
 
 Deno.test("SelectionView.read() tells that a worker alone keeps its selections, unless they are there", () => {
@@ -63,7 +62,7 @@ Deno.test("Scheduler names its sequences for the view, rebuilt ones anew", async
     const request = generationRequest({ id: "chatcmpl-1", promptTokens: promptOf(100), maxTokens: 30 });
     await collect(scheduler.generate(request), (count) => {
       const selection = scheduler.selections.read("chatcmpl-1");
-      assert.equal(selection?.running, true);
+      assert.ok(selection?.running);
       seen.add(selection.layers[0]?.sets[0]?.[0]);
       if (count !== 10) return;
       group.break();

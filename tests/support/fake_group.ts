@@ -207,8 +207,6 @@ export class FakeGroup implements Group {
     this.#expect(!this.#everOpened.has(id), `sequence ${id} is opened twice`);
     this.#expect(step.spans.some((span) => span.sequence === id), `sequence ${id} is opened without a span`);
     this.#everOpened.add(id);
-    const astray = this.#slices.faultOfOffset(open.pageOffset);
-    this.#expect(astray === undefined, `sequence ${id} is opened, but ${astray}`);
     const sequence: FakeSequence = { open, pages: [...open.prefixPages], length: 0 };
     const prefix: number[] = [];
     let chain = CHAIN_START;

@@ -37,16 +37,11 @@ export class FakeSlices {
     this.#map = new PageMap(slices);
   }
 
-  /** What is wrong with an offset, in words. */
-  faultOfOffset(offset: number): string | undefined {
-    if (this.#slices.length === 1 && offset !== 0) return `the offset is ${offset} in a group of one`;
-    return Number.isInteger(offset) && offset >= 0 && offset < this.#map.period
-      ? undefined
-      : `offset ${offset} is outside the page map`;
-  }
-
   /** What is wrong with a page as the i-th of a sequence, in words. */
   faultOfPage(page: number, { offset, i }: { readonly offset: number; readonly i: number }): string | undefined {
+    if (!Number.isInteger(offset) || offset < 0 || offset >= this.#map.period) {
+      return `its offset ${offset} is outside the page map of ${this.#map.period}`;
+    }
     const worker = this.#workerOf(page);
     if (worker === undefined) return `page ${page} is outside the pool`;
     const owner = this.#map.owner(offset, i);
