@@ -143,8 +143,8 @@ export class PageLedger {
   #start(sequence: Sequence, running: readonly Sequence[]): Prefix | undefined {
     const room = this.#roomBeside(running);
     const found = this.#match(sequence);
-    // A prefix may lie so that the whole answer cannot: then it is computed anew from a better offset.
-    if (found === undefined || !this.#fitsAlone(sequence, found.offset)) return this.#bestStart(sequence, room);
+    // Where the next page can never be had, what there is of it is computed anew from a better offset.
+    if (found === undefined || !this.#fitsAlone(sequence.length, found.offset)) return this.#bestStart(sequence, room);
     for (const page of found.pages) if (this.#pool.isIdle(page)) lower(room, this.#pool.workerOf(page));
     return this.#fits(sequence, found, room) ? found : undefined;
   }
@@ -158,9 +158,13 @@ export class PageLedger {
     // A cached page counts half: it can be had, but is worth keeping.
     const used = slices.map((pages, worker) => pages - (free[worker] ?? 0) - (idle[worker] ?? 0) / 2);
     const { period } = this.#map;
+    const { length, request: { promptTokens, maxTokens } } = sequence;
+    // Few answers get as long as they may: only who is long already must be able to from where it starts. Who outgrows
+    // its offset after all is preempted, and then starts where it can end.
+    const expected = Math.min(promptTokens.length + maxTokens, 2 * length);
     const offsets = Array.from({ length: period }, (_, turn) => (this.#lastOffset + 1 + turn) % period)
-      .filter((offset) => this.#fits(sequence, { offset, pages: [] }, room) && this.#fitsAlone(sequence, offset));
-    const count = pagesFor(sequence.length);
+      .filter((offset) => this.#fits(sequence, { offset, pages: [] }, room) && this.#fitsAlone(expected, offset));
+    const count = pagesFor(length);
     const costs = offsets.map((offset) =>
       total(slices.map((pages, worker) => {
         const own = this.#map.pagesBefore(worker, offset, count);
@@ -178,10 +182,9 @@ export class PageLedger {
     return pagesWithin(this.#map, { offset, pages: pages.length }, room) >= pagesFor(sequence.length);
   }
 
-  /** Whether the longest that a sequence can get fits from an offset on when nobody else is there. */
-  #fitsAlone({ request: { promptTokens, maxTokens } }: Sequence, offset: number): boolean {
-    const longest = pagesFor(promptTokens.length + maxTokens);
-    return pagesWithin(this.#map, { offset, pages: 0 }, this.#pool.slices) >= longest;
+  /** Whether so many tokens fit from an offset on when nobody else is there. */
+  #fitsAlone(tokens: number, offset: number): boolean {
+    return pagesWithin(this.#map, { offset, pages: 0 }, this.#pool.slices) >= pagesFor(tokens);
   }
 
   /** Pages of each worker that can be had. */

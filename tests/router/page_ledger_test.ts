@@ -149,23 +149,44 @@ Deno.test("PageLedger.admit() goes on at the offset of a cached prefix", () => {
   bench.ledger.check(bench.running);
 });
 
-Deno.test("PageLedger.admit() leaves a cached prefix where the whole answer would not fit behind it", () => {
+/** An offset from which only four of five pages can be had. */
+function tightOffset(slices: readonly number[]): number {
+  const map = new PageMap(slices);
+  const offsets = Array.from({ length: map.period }, (_, offset) => offset);
+  return offsets.find((offset) => pagesWithin(map, { offset, pages: 0 }, slices) === 4) ?? assert.fail();
+}
+
+Deno.test("PageLedger.admit() leaves a cached prefix where what comes next would not fit behind it", () => {
   const slices = [3, 2];
-  const bench = new Bench(slices);
-  const offsets = Array.from({ length: bench.ledger.period }, (_, offset) => offset);
-  const tight = offsets.find((offset) => pagesWithin(new PageMap(slices), { offset, pages: 0 }, slices) < 5);
+  const [bench, tight] = [new Bench(slices), tightOffset(slices)];
   const first = bench.sequence(PAGE_TOKENS + 1, { text: 7 });
-  bench.runAt(tight ?? assert.fail(), first);
+  bench.runAt(tight, first);
   bench.leave(first);
-  const short = bench.sequence(4 * PAGE_TOKENS - 1, { text: 7 });
+  const short = bench.sequence(4 * PAGE_TOKENS - 1, { text: 7, maxTokens: PAGE_TOKENS + 1 });
   bench.run(short);
   assert.deepEqual([short.pageOffset, short.prefixPages], [tight, 1]);
   bench.leave(short);
-  const long = bench.sequence(5 * PAGE_TOKENS - 1, { text: 7 });
+  const long = bench.sequence(4 * PAGE_TOKENS + 1, { text: 7 });
   bench.run(long);
   assert.deepEqual([long.pages.length, long.prefixPages], [5, 0]);
   assert.notEqual(long.pageOffset, tight);
   bench.ledger.check(bench.running);
+});
+
+Deno.test("PageLedger.admit() lets a short sequence start anywhere, and a long one only where it can end", () => {
+  const slices = [3, 2];
+  const period = new Bench(slices).ledger.period;
+  const offsetsOf = (tokens: number) => {
+    const bench = new Bench(slices);
+    return Array.from({ length: period }, () => {
+      const sequence = bench.sequence(tokens, { maxTokens: 5 * PAGE_TOKENS - tokens });
+      bench.run(sequence);
+      bench.leave(sequence);
+      return sequence.pageOffset;
+    });
+  };
+  assert.ok(offsetsOf(10).includes(tightOffset(slices)));
+  assert.ok(!offsetsOf(3 * PAGE_TOKENS).includes(tightOffset(slices)));
 });
 
 Deno.test("PageLedger.grow() evicts on the worker that is full, and nowhere else", () => {

@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import { EngineError } from "../../engine/errors.ts";
+import { PageMap } from "../../engine/page_map.ts";
+import { pagesWithin } from "../../router/capacity.ts";
 import { runAlone } from "../support/fake_group.ts";
 import { collect, generationRequest, promptOf } from "../support/generation_request.ts";
 import { until } from "../support/until.ts";
@@ -136,6 +138,23 @@ Deno.test("Scheduler preempts the youngest when pages run out, and its client se
     const prefill = spans.filter((span) => span.kind === "prefill");
     assert.ok(prefill.every((span) => span.from + span.tokens.length <= 60), "drawn tokens are not prefilled");
     assert.ok(spans.some((span) => span.kind === "decode" && span.tokens.length > 1), "but rebuilt as decode rows");
+  }));
+
+Deno.test("Scheduler moves a sequence that outgrows the offset it started at, once", () =>
+  withScheduler({ model: { slices: [3, 2] } }, async (scheduler, group) => {
+    const map = new PageMap([3, 2]);
+    const reach = (offset: number) => pagesWithin(map, { offset, pages: 0 }, [3, 2]);
+    const tight = Array.from({ length: map.period }, (_, offset) => offset).find((offset) => reach(offset) === 4);
+    // Offsets take turns.
+    for (let i = 0; i < (tight ?? assert.fail()); i++) {
+      await collect(scheduler.generate(generationRequest({ promptTokens: promptOf(1, i), maxTokens: 1 })));
+    }
+    const stepsBefore = group.steps.length;
+    await assertAlone(scheduler, generationRequest({ promptTokens: promptOf(100, 1000), maxTokens: 220 }));
+    assert.equal(scheduler.stats().preemptions, 1);
+    const [first, second, ...more] = group.steps.slice(stepsBefore).flatMap(({ open }) => open);
+    assert.deepEqual([first?.pageOffset, more], [tight, []]);
+    assert.equal(reach(second?.pageOffset ?? assert.fail()), 5);
   }));
 
 Deno.test("Generation.cancel() frees pages while idle and while a step runs, and tells the worker", () =>
