@@ -21,7 +21,7 @@ export interface WorkerChoice {
 export type KvTokens = number | "auto";
 
 /** Where the workers of a group come from. */
-export type WorkerSource =
+export type WorkerOrigin =
   /** Processes of this host, which the router starts and ends; `auto`: one for each GPU. */
   | { readonly kind: "spawn"; readonly count: number | "auto"; readonly shareGpu: boolean }
   /** Started elsewhere with `worker --listen`. */
@@ -29,7 +29,7 @@ export type WorkerSource =
 
 /** A `WorkerChoice` with nothing left open. */
 export interface ResolvedWorkers {
-  readonly workers: WorkerSource;
+  readonly workers: WorkerOrigin;
   /** One for all workers, or one for each. */
   readonly kvTokens: readonly KvTokens[];
 }
@@ -72,7 +72,7 @@ export function resolveWorkers(choice: WorkerChoice): ResolvedWorkers {
   const kvTokens = [choice.kvTokens ?? "auto"].flat();
   for (const tokens of kvTokens) checkNumber("kvTokens", tokens);
   if (choice.workers !== undefined) checkNumber("workers", choice.workers);
-  const workers = sourceOf(choice);
+  const workers = originOf(choice);
   const count = workers.kind === "join" ? workers.addresses.length : workers.count;
   if (count !== "auto") kvTokensOfEach(kvTokens, count);
   return { workers, kvTokens };
@@ -93,7 +93,7 @@ export function kvTokensOfEach(kvTokens: readonly KvTokens[], workers: number): 
   );
 }
 
-function sourceOf({ workers, shareGpu = false, join, secretFile }: WorkerChoice): WorkerSource {
+function originOf({ workers, shareGpu = false, join, secretFile }: WorkerChoice): WorkerOrigin {
   if (join === undefined) {
     if (secretFile === undefined) return { kind: "spawn", count: workers ?? 1, shareGpu };
     throw new UsageError("Cannot use a secret file: only workers that are joined share a secret (--join)");
