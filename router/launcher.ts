@@ -1,5 +1,5 @@
 /**
- * Worker processes on this machine: starts one, hands it a fresh secret, learns its port, collects what it prints, and
+ * Worker processes on this machine: starts one, hands it its secret, learns its port, collects what it prints, and
  * makes sure that it is gone in the end. Knows processes; knows nothing of what a worker does.
  */
 
@@ -16,6 +16,8 @@ export interface LauncherOptions {
   readonly prefix?: readonly string[];
   /** Every line a worker prints, cut to 4096 characters. */
   readonly log: (line: string) => void;
+  /** What workers that are to form a group must share. @default a fresh one for each worker */
+  readonly secret?: string;
   /** How long a worker may take to listen; the first start may have to compile its modules. @default 60000 */
   readonly startMs?: number;
 }
@@ -43,8 +45,7 @@ export class Launcher {
    * @throws {RequestError} `worker_lost` when it exits, says nothing in time or is given up; no process is left then
    */
   async launch(signal?: AbortSignal): Promise<WorkerProcess> {
-    const { entry, args = [], prefix = [], log, startMs = START_MS } = this.#options;
-    const secret = [...crypto.getRandomValues(new Uint8Array(32))].map((b) => b.toString(16).padStart(2, "0")).join("");
+    const { entry, args = [], prefix = [], log, secret = freshSecret(), startMs = START_MS } = this.#options;
     const [program, ...words] = [...prefix, Deno.execPath()];
     const child = new Deno.Command(program ?? Deno.execPath(), {
       args: [...words, "run", "--quiet", "-A", entry.href, "worker", "--spawned", ...args],
@@ -61,6 +62,11 @@ export class Launcher {
       throw error;
     }
   }
+}
+
+/** A secret that nobody can guess: 64 hexadecimal digits. */
+export function freshSecret(): string {
+  return [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** One worker process; `stop` must be called, even when it has exited by itself. */

@@ -1,77 +1,80 @@
 /**
- * A group of one worker process: keeps it running, loads the model into it, and runs steps on it. What the scheduler
- * sees is the state: loading, ready under an epoch, broken for good, or closed.
- * Knows processes, connections and epochs; knows nothing of requests.
+ * A group of workers: keeps each going, forms them anew whenever something was lost, and runs steps on them. What the
+ * scheduler sees is the state: loading, ready under an epoch, broken for good, or closed.
+ * Knows members and epochs; knows nothing of requests.
  */
 
 import { EngineError } from "../engine/errors.ts";
 import type { Step, StepResult } from "../engine/span.ts";
-import type { CodedError } from "../kernels/errors.ts";
 import type { LoadRequest } from "../workers/engine_host.ts";
-import { UNKNOWN_FAILURE } from "../workers/protocol.ts";
 import { RequestError } from "./errors.ts";
+import { type Breach, Formation } from "./formation.ts";
 import type { Group, GroupState } from "./group.ts";
-import type { WorkerProcess } from "./launcher.ts";
+import { disagreement, modelOf } from "./group_facts.ts";
+import { Member, type PresentWorker } from "./member.ts";
 import { type RestartNumbers, RestartPolicy } from "./restart_policy.ts";
-import { type Patience, WorkerClient, WorkerFailure } from "./worker_client.ts";
+import { SelectionRecord } from "./selection_record.ts";
+import { PATIENCE, type Patience } from "./worker_client.ts";
+import type { WorkerSource } from "./worker_source.ts";
 
 /** What a group is made of. */
 export interface WorkerGroupOptions {
-  /** Starts a worker process; `Launcher.launch` does. */
-  readonly launch: (signal: AbortSignal) => Promise<WorkerProcess>;
-  readonly load: LoadRequest;
+  /** Its workers, at least one: where each comes from, and what it is to load; the first that is there leads. */
+  readonly members: readonly { readonly source: WorkerSource; readonly load: LoadRequest }[];
   /** Name under which clients ask for the model. */
   readonly modelId: string;
   /** Lines for the operator. */
   readonly log: (line: string) => void;
   /** @default PATIENCE */
   readonly patience?: Patience;
-  /** @default RESTART_NUMBERS */
+  /** Of workers whose source has none, and of the group when it breaks without losing a worker. @default RESTART_NUMBERS */
   readonly restarts?: RestartNumbers;
   /** How long a step that is running at `close` may take. @default 5000 */
   readonly drainMs?: number;
 }
 
 const DRAIN_MS = 5000;
+const CLOSED = "Cannot finish step: the group is closed";
 
-/** How long a worker that was hung up on may take to free its GPU when the group closes. */
-const EXIT_MS = 3000;
-
-/** How long a worker whose connection ended may take to exit; one that hangs is killed after that. */
-const LAST_WORDS_MS = 500;
-
-/** Failures of a worker after which another try may well succeed; any other code of its own is final while loading. */
-const PASSING_FAILURES: readonly string[] = [
-  "device_lost",
-  UNKNOWN_FAILURE,
-  "protocol",
-  "link_timeout",
-  "link_overflow",
-];
-
-/** Why a worker did not go on, and whether another try would end the same. */
-interface Failure {
-  readonly reason: string;
-  readonly isFinal: boolean;
+/** A member that has loaded the model. */
+interface Present extends PresentWorker {
+  readonly name: string;
 }
 
 /** The workers of a group, started with it and supervised until `close`. */
 export class WorkerGroup implements Group {
+  /** What was chosen last for each sequence; empty with one worker, whose selection stays on its GPU. */
+  readonly selections: SelectionRecord = new SelectionRecord();
   readonly #options: WorkerGroupOptions;
-  readonly #restarts: RestartPolicy;
+  readonly #members: readonly Member[];
+  readonly #breaches: RestartPolicy;
   readonly #listeners = new Set<(state: GroupState) => void>();
   readonly #closing = new AbortController();
-  readonly #supervision: Promise<void>;
+  readonly #supervision: Promise<unknown>;
   #state: GroupState = { kind: "loading", progress: 0 };
-  #client: WorkerClient | undefined;
+  #formation: Formation | undefined;
   #epoch = 1;
-  #running: number | undefined;
+  /** Running while the group waits before it is formed anew. */
+  #pause: ReturnType<typeof setTimeout> | undefined;
+  #running: { readonly index: number; readonly end: Promise<unknown> } | undefined;
 
-  /** Starts the worker at once; `onState` tells how it goes. */
+  /** Starts the workers at once; `onState` tells how it goes. */
   constructor(options: WorkerGroupOptions) {
     this.#options = options;
-    this.#restarts = new RestartPolicy(options.restarts);
-    this.#supervision = this.#supervise();
+    this.#breaches = new RestartPolicy(options.restarts);
+    this.#members = options.members.map((member, index) =>
+      new Member({
+        ...member,
+        index,
+        name: options.members.length === 1 ? "the worker" : `worker ${index}`,
+        epoch: () => this.#epoch,
+        onChange: () => this.#consider(),
+        log: options.log,
+        patience: options.patience ?? PATIENCE,
+        restarts: options.restarts,
+      })
+    );
+    this.#supervision = Promise.all(this.#members.map((member) => member.supervise(this.#closing.signal)));
   }
 
   get state(): GroupState {
@@ -88,100 +91,107 @@ export class WorkerGroup implements Group {
    * @throws {CodedError} `group_unavailable` when the group is not ready, beside what `Group` names
    */
   async run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
-    const client = this.#client;
-    if (this.#state.kind !== "ready" || client === undefined) {
+    const formation = this.#formation;
+    if (this.#state.kind !== "ready" || formation === undefined) {
       throw new RequestError("group_unavailable", `Cannot run step ${step.index}: the group is ${this.#state.kind}`);
     }
     if (this.#running !== undefined) {
-      throw new EngineError("invalid_step", `Cannot run step ${step.index}: step ${this.#running} is still running`);
+      throw new EngineError(
+        "invalid_step",
+        `Cannot run step ${step.index}: step ${this.#running.index} is still running`,
+      );
     }
-    this.#running = step.index;
+    const end = formation.run(step, traceparents);
+    this.#running = { index: step.index, end };
     try {
-      return await client.step(step, traceparents);
-    } catch (error) {
-      if (client.loss === undefined) throw error;
-      const loss = this.#leave(client, client.loss);
-      if (loss instanceof RequestError) throw loss;
-      // The worker's own code would read as a refusal, but its state is gone.
-      throw new RequestError("worker_lost", `Cannot finish step ${step.index}: ${loss.message}`, { cause: loss });
+      return await end;
     } finally {
       this.#running = undefined;
     }
   }
 
   async close(): Promise<void> {
-    this.#closing.abort();
     this.#enter({ kind: "closed" });
     this.#listeners.clear();
+    clearTimeout(this.#pause);
+    // Workers that share a step must all be there until it has ended.
+    const late = setTimeout(() => this.#formation?.dissolve(CLOSED), this.#options.drainMs ?? DRAIN_MS);
+    await this.#running?.end.catch(() => "whoever runs the step hears of it");
+    clearTimeout(late);
+    this.#closing.abort();
     await this.#supervision;
   }
 
-  async #supervise(): Promise<void> {
-    while (!this.#closing.signal.aborted) {
-      const { reason, isFinal } = await this.#serveOnce();
-      if (this.#closing.signal.aborted) return;
-      this.#options.log(`The worker is lost: ${reason}`);
-      const delayMs = isFinal ? undefined : this.#restarts.failed(performance.now());
-      if (delayMs === undefined) return this.#enter({ kind: "broken", reason });
-      await pause(delayMs, this.#closing.signal);
+  /** Looks at the members after anything has changed, and forms the group when no more is to come. */
+  #consider(): void {
+    if (this.#isOver || this.#pause !== undefined) return;
+    const states = this.#members.map(({ state }) => state);
+    const present = this.#present();
+    if (this.#formation !== undefined) {
+      // A worker that was given up is there again.
+      if (present.length > this.#formation.size) this.#formation.dissolve("Cannot go on: a worker has come back");
+      return;
     }
+    if (states.some(({ kind }) => kind === "starting")) {
+      const progress = states.map((state) => state.kind === "starting" ? state.progress : 1);
+      return this.#enter({ kind: "loading", progress: progress.reduce((sum, one) => sum + one, 0) / states.length });
+    }
+    if (present.length === 0) return this.#giveUp();
+    const reason = disagreement(present);
+    if (reason === undefined) this.#form(present);
+    else this.#enter({ kind: "broken", reason });
   }
 
-  /** The life of one worker process, from its start to its end. */
-  async #serveOnce(): Promise<Failure> {
-    let worker: WorkerProcess | undefined;
-    let client: WorkerClient | undefined;
-    try {
-      worker = await this.#options.launch(this.#closing.signal);
-      const place = { ...worker.address, secret: worker.secret, epoch: this.#epoch, workerIndex: 0 };
-      client = await WorkerClient.connect(place, this.#options.patience);
-      const loss = await this.#serveWith(client);
-      return await this.#end(worker, client, { reason: loss.message, isFinal: false });
-    } catch (error) {
-      const isFinal = error instanceof WorkerFailure && !PASSING_FAILURES.includes(error.code);
-      const reason = error instanceof Error ? error.message : String(error);
-      return await this.#end(worker, client, { reason, isFinal });
-    }
+  get #isOver(): boolean {
+    return this.#state.kind === "closed" || this.#state.kind === "broken";
   }
 
-  /** Loads the model and is ready until the worker is lost or the group closes; throws when loading fails. */
-  async #serveWith(client: WorkerClient): Promise<CodedError> {
-    const closed = aborted(this.#closing.signal);
-    const loading = client.load(this.#options.load, (doneBytes, totalBytes) => {
-      this.#enter({ kind: "loading", progress: totalBytes === 0 ? 0 : doneBytes / totalBytes });
+  #present(): readonly Present[] {
+    return this.#members.flatMap(({ name, state }) => state.kind === "present" ? [{ name, ...state.worker }] : []);
+  }
+
+  async #form(present: readonly Present[]): Promise<void> {
+    const workers = present.map(({ facts: { kvPages }, ...worker }) => ({ ...worker, kvPages }));
+    const epoch = this.#epoch;
+    const formation = new Formation({
+      epoch,
+      workers,
+      selections: this.selections,
+      onBroken: (breach) => this.#leave(formation, breach),
     });
-    const facts = await Promise.race([loading, closed]);
-    if (facts === undefined) return new RequestError("draining", "Cannot load model: the group is closed");
-    this.#client = client;
-    const model = { ...facts, id: this.#options.modelId, slices: [facts.kvPages], adapters: [facts.adapter] };
-    this.#enter({ kind: "ready", epoch: this.#epoch, model });
-    await Promise.race([client.lost, closed]);
-    if (client.loss === undefined) await client.drain(this.#options.drainMs ?? DRAIN_MS);
-    return this.#leave(client, await client.lost);
+    this.#formation = formation;
+    if (!await formation.form() || this.#isOver) return;
+    const away = this.#members.length - workers.length;
+    if (away > 0) this.#options.log(`The group goes on with ${workers.length} of ${this.#members.length} workers`);
+    this.#enter({ kind: "ready", epoch, model: modelOf(present, this.#options.modelId) });
   }
 
-  /** Leaves no process behind, and adds how it ended when the worker could not say so itself. */
-  async #end(
-    worker: WorkerProcess | undefined,
-    client: WorkerClient | undefined,
-    failure: Failure,
-  ): Promise<Failure> {
-    await client?.close();
-    if (worker === undefined) return failure;
-    const isClosing = this.#closing.signal.aborted;
-    const ended = isClosing || await worker.endsWithin(LAST_WORDS_MS);
-    await worker.stop(isClosing ? EXIT_MS : 0);
-    const spoke = client?.loss instanceof WorkerFailure;
-    return ended && !spoke ? { ...failure, reason: `${failure.reason}; ${worker.lastWords}` } : failure;
-  }
-
-  /** Ends the epoch of a lost worker, once, before anybody learns that a step failed; returns the reason. */
-  #leave(client: WorkerClient, loss: CodedError): CodedError {
-    if (this.#client !== client) return loss;
-    this.#client = undefined;
+  /** Ends an epoch, before anybody learns that a step failed. */
+  #leave(formation: Formation, breach: Breach): void {
+    if (this.#formation !== formation) return;
+    this.#formation = undefined;
     this.#epoch++;
+    if (this.#isOver) return;
     this.#enter({ kind: "loading", progress: 0 });
-    return loss;
+    // A member that is lost says so itself, and asks for the next forming when it is there again.
+    if (breach.culprits.length > 0) return;
+    const delayMs = breach.isPlanned ? 0 : this.#breaches.failed(performance.now());
+    if (delayMs === undefined) return this.#enter({ kind: "broken", reason: breach.error.message });
+    const members = this.#present().length;
+    // What looks like a lost link may be a lost worker, which shows a moment later.
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined;
+      if (this.#present().length === members) this.#options.log(`The group is formed anew: ${breach.error.message}`);
+      this.#consider();
+    }, delayMs);
+  }
+
+  #giveUp(): void {
+    const mayReturn = this.#options.members.some(({ source }) => source.returns);
+    const reasons = this.#members.flatMap(({ name, state }) => state.kind === "away" ? [{ name, ...state }] : []);
+    const alone = this.#members.length === 1;
+    const reason = reasons.map(({ name, reason }) => alone ? reason : `${name}: ${reason}`).join("; ");
+    this.#enter(mayReturn ? { kind: "loading", progress: 0 } : { kind: "broken", reason });
   }
 
   #enter(state: GroupState): void {
@@ -189,25 +199,4 @@ export class WorkerGroup implements Group {
     this.#state = state;
     for (const listener of this.#listeners) listener(state);
   }
-}
-
-/** Resolves once the signal is aborted. */
-function aborted(signal: AbortSignal): Promise<undefined> {
-  return new Promise((resolve) => {
-    if (signal.aborted) return resolve(undefined);
-    signal.addEventListener("abort", () => resolve(undefined), { once: true });
-  });
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end, { once: true });
-    if (signal.aborted) end();
-  });
 }

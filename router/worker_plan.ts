@@ -8,11 +8,12 @@ import type { Address } from "../workers/protocol.ts";
 import { formatAddress } from "./address.ts";
 import { UsageError } from "./command_line.ts";
 import { describeGpu } from "./gpu_devices.ts";
-import { Launcher } from "./launcher.ts";
+import { freshSecret, Launcher } from "./launcher.ts";
 import { type Placement, type PlacementHost, placeWorkers, thisHost } from "./placement.ts";
 import { readSecretFile } from "./secret_file.ts";
 import { type KvTokens, kvTokensOfEach, type ResolvedWorkers } from "./worker_config.ts";
 import { WorkerGroup } from "./worker_group.ts";
+import { joinedWorker, spawnedWorker, type WorkerSource } from "./worker_source.ts";
 
 /** One worker to be. */
 export type WorkerPlan =
@@ -61,15 +62,23 @@ export interface GroupPlan {
 }
 
 /** Starts the group at once; `close` must be called. */
-export function openGroup([plan]: readonly WorkerPlan[], { model, modelId, log }: GroupPlan): WorkerGroup {
-  const prefix = plan?.kind === "spawn" ? plan.placement.prefix : [];
-  const launcher = new Launcher({ entry: ENTRY, prefix, log });
-  return new WorkerGroup({
-    launch: () => launcher.launch(),
-    load: { model, kvTokens: plan?.kvTokens ?? "auto" },
-    modelId,
-    log,
-  });
+export function openGroup(plans: readonly WorkerPlan[], { model, modelId, log }: GroupPlan): WorkerGroup {
+  // Of those that are spawned: peers must trust each other.
+  const secret = freshSecret();
+  const members = plans.map((plan) => ({
+    source: sourceOf(plan, { secret, log }),
+    load: { model, kvTokens: plan.kvTokens },
+  }));
+  return new WorkerGroup({ members, modelId, log });
+}
+
+function sourceOf(
+  plan: WorkerPlan,
+  { secret, log }: Pick<GroupPlan, "log"> & { readonly secret: string },
+): WorkerSource {
+  if (plan.kind === "join") return joinedWorker(plan.address, plan.secret);
+  const launcher = new Launcher({ entry: ENTRY, prefix: plan.placement.prefix, secret, log });
+  return spawnedWorker((signal) => launcher.launch(signal));
 }
 
 const ENTRY = new URL("../mod.ts", import.meta.url);
