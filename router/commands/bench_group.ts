@@ -1,0 +1,101 @@
+/**
+ * A group of worker processes for `bench`: what sessions driven by hand run on, with the wire between them as in service.
+ * Knows how to start and end a group; knows nothing of what is measured.
+ */
+
+import { PageMap } from "../../engine/page_map.ts";
+import { SessionHost } from "../../engine/session.ts";
+import { PAGE_TOKENS } from "../../engine/span.ts";
+import { Gpu } from "../../kernels/gpu.ts";
+import { pagesWithin } from "../capacity.ts";
+import { modelSource } from "../config.ts";
+import { RequestError } from "../errors.ts";
+import type { ModelFacts } from "../group.ts";
+import { type KvTokens, resolveWorkers } from "../worker_config.ts";
+import type { WorkerGroup } from "../worker_group.ts";
+import { describePlan, openGroup, planWorkers } from "../worker_plan.ts";
+
+/** A loaded group; `close` ends its processes. */
+export interface BenchGroup {
+  readonly facts: ModelFacts;
+  /** Opens sessions on the group. */
+  readonly host: SessionHost;
+  /** Of each worker, in words; see `describePlan`. */
+  readonly places: readonly (string | undefined)[];
+  /** Where on the page map the longest sequence starts, and its tokens. */
+  readonly longest: { readonly pageOffset: number; readonly tokens: number };
+  close(): Promise<void>;
+}
+
+/** The flags that choose a model and its workers. */
+export interface BenchModel {
+  readonly model: string | undefined;
+  readonly random: string | undefined;
+  readonly kvTokens: readonly KvTokens[];
+  readonly shareGpu: boolean;
+}
+
+/**
+ * Starts so many workers and waits until they are loaded.
+ * @throws {RequestError} `group_unavailable` with the reason when they cannot load the model
+ */
+export async function openBenchGroup(
+  flags: BenchModel,
+  workers: number,
+  onProgress: (fraction: number) => void,
+): Promise<BenchGroup> {
+  const { shareGpu, kvTokens } = flags;
+  const model = modelSource(flags);
+  // A list of capacities is for the largest group; smaller ones take its beginning.
+  const own = kvTokens.length === 1 ? kvTokens : kvTokens.slice(0, workers);
+  const plans = await planWorkers(resolveWorkers({ workers, shareGpu, kvTokens: own }));
+  const modelId = "directory" in model ? model.directory.replace(/\/+$/, "").replace(/.*\//, "") : model.random;
+  const group = openGroup(plans, { model, modelId, log: () => {} });
+  try {
+    const facts = await loaded(group, onProgress);
+    const map = new PageMap(facts.slices);
+    const host = new SessionHost({ facts, run: (step) => group.run(step, []) }, map);
+    return { facts, host, places: plans.map(describePlan), longest: longestOn(map, facts), close: () => group.close() };
+  } catch (error) {
+    await group.close();
+    throw error;
+  }
+}
+
+function longestOn(map: PageMap, { slices, maxPositions }: ModelFacts): BenchGroup["longest"] {
+  const offsets = Array.from({ length: map.period }, (_, offset) => offset);
+  const pages = offsets.map((offset) => pagesWithin(map, { offset, pages: 0 }, slices));
+  const most = Math.max(...pages);
+  return { pageOffset: pages.indexOf(most), tokens: Math.min(maxPositions, most * PAGE_TOKENS) };
+}
+
+function loaded(group: WorkerGroup, onProgress: (fraction: number) => void): Promise<ModelFacts> {
+  const { promise, resolve, reject } = Promise.withResolvers<ModelFacts>();
+  group.onState((state) => {
+    if (state.kind === "loading") onProgress(state.progress);
+    if (state.kind === "ready") resolve(state.model);
+    if (state.kind === "broken") {
+      reject(new RequestError("group_unavailable", `Cannot measure: ${state.reason}`));
+    }
+  });
+  return promise;
+}
+
+const READ_BACKS = 101;
+
+/** Median latency in milliseconds of a small read-back from an idle queue on this process's adapter. */
+export async function measureReadBack(): Promise<number> {
+  const gpu = await Gpu.open();
+  try {
+    const tensor = gpu.tensor("read back", "u32", [4]);
+    const times: number[] = [];
+    for (let i = 0; i < READ_BACKS; i++) {
+      const start = performance.now();
+      await gpu.read([{ tensor }]);
+      times.push(performance.now() - start);
+    }
+    return times.sort((a, b) => a - b)[READ_BACKS >> 1] ?? 0;
+  } finally {
+    await gpu.close();
+  }
+}

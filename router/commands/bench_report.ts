@@ -1,0 +1,112 @@
+/** The figures of `bench` as Markdown. Knows tables; measures nothing. */
+
+import type { ContextFigures, ExchangeFigures } from "./bench_figures.ts";
+
+/** What was measured with one number of workers. */
+export interface GroupFigures {
+  readonly workers: readonly { readonly adapter: string; readonly kvTokens: number; readonly place: string | null }[];
+  /** Of all workers together. */
+  readonly kvTokens: number;
+  /** Longest context that fits. */
+  readonly longestContext: number;
+  readonly figures: readonly ContextFigures[];
+  /** Contexts that do not fit. */
+  readonly skipped: readonly number[];
+}
+
+/** All that was measured; `--json` prints it as it is. */
+export interface BenchResult {
+  readonly date: string;
+  readonly model: string;
+  readonly parameters: number;
+  readonly budget: number;
+  readonly groups: readonly GroupFigures[];
+}
+
+const SPEED_COLUMNS = [
+  "workers",
+  "context",
+  "prefill tokens/s",
+  "first token ms",
+  "attention",
+  "decode tokens/s",
+  "step ms",
+  "GPU ms",
+  "encode ms",
+  "read-back ms",
+  "wire ms",
+  "exchange ms/layer",
+];
+
+const EXCHANGE_COLUMNS = [
+  "workers",
+  "context",
+  "work",
+  "exchange ms/layer",
+  "read ms/layer",
+  "rows ms/step",
+  "candidates ms/step",
+  "queries B/token",
+  "states B/token",
+  "rows B/token",
+  "candidates B/token",
+];
+
+/** Lines for people. */
+export function report(result: BenchResult): readonly string[] {
+  const { date, model, parameters, budget, groups } = result;
+  const millions = (parameters / 1e6).toFixed(1);
+  const exchangeRows = groups.flatMap((group) => group.figures.flatMap((figures) => exchangeRowsOf(group, figures)));
+  return [
+    `${model}, ${millions} M parameters, ${date}; sparse budget ${budget}; one sequence`,
+    "",
+    ...groups.flatMap(aboutGroup),
+    "",
+    ...table(SPEED_COLUMNS, groups.flatMap((group) => group.figures.flatMap((figures) => speedRowsOf(group, figures)))),
+    ...(exchangeRows.length === 0 ? [] : ["", ...table(EXCHANGE_COLUMNS, exchangeRows)]),
+  ];
+}
+
+function aboutGroup({ workers, kvTokens, longestContext, skipped }: GroupFigures): readonly string[] {
+  const names = workers.map(({ adapter, place, kvTokens: own }) =>
+    `${adapter}${place === null ? "" : `, ${place}`} (${own} KV tokens)`
+  );
+  const note = skipped.length === 0 ? "" : `; not measured, as they do not fit: ${skipped.join(", ")}`;
+  return [
+    `* ${workers.length} worker${workers.length === 1 ? "" : "s"}: ${names.join(" · ")}; ` +
+    `${kvTokens} KV tokens in all, the longest context that fits ${longestContext}${note}`,
+  ];
+}
+
+function speedRowsOf({ workers }: GroupFigures, figures: ContextFigures): readonly (readonly string[])[] {
+  const { context, prefillTokensPerSecond, firstTokenMs, decode } = figures;
+  return decode.map(({ attention, tokensPerSecond, ms, exchange }) => [
+    ...[workers.length, context].map(String),
+    ...[prefillTokensPerSecond, firstTokenMs].map((value) => value.toFixed(0)),
+    attention,
+    tokensPerSecond.toFixed(1),
+    ...[ms.step, ms.gpu, ms.encode, ms.readBack, ms.wire].map((value) => value.toFixed(2)),
+    exchange === undefined ? "–" : exchange.msPerLayer.toFixed(3),
+  ]);
+}
+
+function exchangeRowsOf({ workers }: GroupFigures, figures: ContextFigures): readonly (readonly string[])[] {
+  const { context, prefillExchange, decode } = figures;
+  const works: readonly (readonly [string, ExchangeFigures | undefined])[] = [
+    ["prefill", prefillExchange],
+    ...decode.map(({ attention, exchange }) => [attention, exchange] as const),
+  ];
+  return works.flatMap(([work, exchange]) => {
+    if (exchange === undefined) return [];
+    const { msPerLayer, readMsPerLayer, ms, bytesPerToken: bytes } = exchange;
+    return [[
+      ...[`${workers.length}`, `${context}`, work],
+      ...[msPerLayer, readMsPerLayer, ms.rows, ms.candidates].map((value) => value.toFixed(3)),
+      ...[bytes.queries, bytes.states, bytes.rows, bytes.candidates].map((value) => value.toFixed(0)),
+    ]];
+  });
+}
+
+function table(columns: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
+  return [columns, columns.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`);
+}
