@@ -31,8 +31,9 @@ Deno.test("Launcher.launch() starts a worker that serves whoever knows its secre
     const client = await WorkerClient.connect({ ...place, secret: worker.secret });
     const facts = await client.load({ model: { random: MODELS.fine }, kvTokens: "auto" });
     assert.equal(facts.adapter, "fake");
-    const result = await client.step(fakeStep(1, [4, 5]), ["trace"]);
-    assert.equal(result.spans[0]?.token, 9);
+    await client.form({ epoch: 1, index: 0, members: [worker.address], weights: [facts.kvPages] }, () => {});
+    const answer = await client.step(fakeStep(1, [4, 5]), ["trace"]);
+    assert.equal(answer.kind === "result" && answer.result.spans[0]?.token, 9);
     for (const file of ["cmdline", "environ"]) {
       if (Deno.build.os !== "linux") continue;
       assert.ok(!(await Deno.readTextFile(`/proc/${worker.pid}/${file}`)).includes(worker.secret));

@@ -1,58 +1,10 @@
 /** A group around a real worker process with a fake engine: every way to lose the worker, and what is seen of it. */
 
 import assert from "node:assert/strict";
-import type { GroupState } from "../../router/group.ts";
-import { Launcher, type WorkerProcess } from "../../router/launcher.ts";
-import { WorkerGroup, type WorkerGroupOptions } from "../../router/worker_group.ts";
 import { FAKE_FACTS, fakeStep, MODELS, TRICKS } from "../support/fake_engine.ts";
+import { FAKE_ENTRY, IMPATIENT, RESTARTS, withGroup } from "../support/group_stage.ts";
 import { isRunning } from "../support/processes.ts";
 import { until } from "../support/until.ts";
-
-/** A group under test and everything it did. */
-interface Stage {
-  readonly group: WorkerGroup;
-  readonly states: readonly GroupState[];
-  readonly log: readonly string[];
-  /** Of the workers started so far. */
-  readonly pids: readonly number[];
-  ready(epoch: number): Promise<void>;
-}
-
-const entry = new URL("../support/fake_engine.ts", import.meta.url);
-const impatient = { pingEveryMs: 50, unansweredPings: 8, loadStallMs: 5000 };
-const restarts = { firstDelayMs: 20, longestDelayMs: 100, failures: 5, windowMs: 60_000 };
-
-async function withGroup(
-  play: (stage: Stage) => Promise<void>,
-  change: Partial<WorkerGroupOptions> = {},
-): Promise<void> {
-  const log: string[] = [];
-  const pids: number[] = [];
-  const states: GroupState[] = [];
-  const launcher = new Launcher({ entry, args: ["--silence-ms=3000"], log: (line) => log.push(line) });
-  const launch = async (signal: AbortSignal): Promise<WorkerProcess> => {
-    const worker = await launcher.launch(signal);
-    pids.push(worker.pid);
-    return worker;
-  };
-  const group = new WorkerGroup({
-    launch,
-    load: { model: { random: MODELS.fine }, kvTokens: 4096 },
-    modelId: "tide",
-    log: (line) => log.push(line),
-    patience: impatient,
-    restarts,
-    ...change,
-  });
-  group.onState((state) => states.push(state));
-  const ready = (epoch: number) => until(() => group.state.kind === "ready" && group.state.epoch === epoch);
-  try {
-    await play({ group, states, log, pids, ready });
-  } finally {
-    await group.close();
-    for (const pid of pids) assert.ok(!isRunning(pid));
-  }
-}
 
 function lastPid(pids: readonly number[]): number {
   const pid = pids.at(-1);
@@ -126,7 +78,7 @@ Deno.test("WorkerGroup does not ping a worker that is busy for long", async () =
     await ready(1);
     assert.equal((await group.run(fakeStep(1, [TRICKS.slow]), [])).index, 1);
     assert.deepEqual(group.state.kind === "ready" && group.state.epoch, 1);
-  }, { patience: { pingEveryMs: 20, unansweredPings: 3, loadStallMs: 5000 } });
+  }, { patience: { ...IMPATIENT, pingEveryMs: 20, unansweredPings: 3 } });
 });
 
 Deno.test("WorkerGroup takes a worker that gives up in a step for lost, with its reason", async () => {
@@ -145,7 +97,7 @@ Deno.test("WorkerGroup is broken at once when the model itself is at fault", asy
     await until(() => group.state.kind === "broken");
     assert.deepEqual(group.state, { kind: "broken", reason: "Cannot read model.safetensors: it is truncated" });
     assert.equal(pids.length, 1);
-  }, { load: { model: { random: MODELS.corrupt }, kvTokens: "auto" } });
+  }, { models: [MODELS.corrupt] });
 });
 
 Deno.test("WorkerGroup gives up on a worker that dies again and again, and says how it died", async () => {
@@ -153,7 +105,7 @@ Deno.test("WorkerGroup gives up on a worker that dies again and again, and says 
     await until(() => group.state.kind === "broken", 20_000);
     assert.match(group.state.kind === "broken" ? group.state.reason : "", /worker process \d+ exited with code 9/);
     assert.equal(pids.length, 3);
-  }, { load: { model: { random: MODELS.crashing }, kvTokens: "auto" }, restarts: { ...restarts, failures: 3 } });
+  }, { models: [MODELS.crashing], restarts: { ...RESTARTS, failures: 3 } });
 });
 
 Deno.test("WorkerGroup.close() ends a worker that is still loading, or not even started", async () => {
@@ -162,24 +114,25 @@ Deno.test("WorkerGroup.close() ends a worker that is still loading, or not even 
     const started = performance.now();
     await group.close();
     assert.ok(performance.now() - started < 2000);
-  }, { load: { model: { random: MODELS.silent }, kvTokens: "auto" } });
+  }, { models: [MODELS.silent] });
   await withGroup(() => Promise.resolve());
 });
 
 Deno.test("WorkerGroup loses a worker that makes no progress while it loads", async () => {
   await withGroup(async ({ log }) => {
     await until(() => log.some((line) => line.includes("made no progress within 100 ms")));
-  }, { load: { model: { random: MODELS.silent }, kvTokens: "auto" }, patience: { ...impatient, loadStallMs: 100 } });
+  }, { models: [MODELS.silent], patience: { ...IMPATIENT, loadStallMs: 100 } });
 });
 
 Deno.test("A worker exits when its router is killed", async () => {
   const group = new URL("../../router/worker_group.ts", import.meta.url).href;
   const launcher = new URL("../../router/launcher.ts", import.meta.url).href;
   const code = `import { WorkerGroup } from "${group}"; import { Launcher } from "${launcher}";
-    const launcher = new Launcher({ entry: new URL("${entry.href}"), log: () => {} });
+    const launcher = new Launcher({ entry: new URL("${FAKE_ENTRY.href}"), log: () => {} });
     const launch = async (signal) => { const worker = await launcher.launch(signal); pid = worker.pid; return worker; };
     let pid; const load = { model: { random: "fine" }, kvTokens: 64 };
-    const group = new WorkerGroup({ launch, load, modelId: "m", log: () => {} });
+    const members = [{ source: { start: launch, returns: false }, load }];
+    const group = new WorkerGroup({ members, modelId: "m", log: () => {} });
     group.onState((state) => state.kind === "ready" && Deno.stdout.writeSync(new TextEncoder().encode(String(pid))));`;
   const router = new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "-A", "--no-check", "-"],

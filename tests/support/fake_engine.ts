@@ -1,14 +1,17 @@
 /**
  * An engine without a GPU, and a worker process around it: `deno run -A tests/support/fake_engine.ts worker --spawned`.
- * The name of the random model says how loading goes, the first token of a step says how the step goes.
+ * The name of the random model says how loading goes; the first token of a step says how the step goes, the second, if
+ * there is one, on which worker of a group only, the third before which exchange. Exchanges are real, and checked.
  */
 
 import { EngineError } from "../../engine/errors.ts";
 import type { EngineFacts } from "../../engine/facts.ts";
 import type { Span, SpanResult, Step, StepResult } from "../../engine/span.ts";
 import { GpuError } from "../../kernels/errors.ts";
-import type { EngineHandle, LoadRequest, OpenEngine } from "../../workers/engine_host.ts";
+import type { EngineHandle, LoadRequest, Membership, OpenEngine } from "../../workers/engine_host.ts";
 import { runWorker } from "../../workers/worker.ts";
+import { fakeGroupStep, type Phase, PHASES } from "./fake_group_step.ts";
+import { HostMemory } from "./host_memory.ts";
 
 /** What a fake engine tells about itself. */
 export const FAKE_FACTS: EngineFacts = {
@@ -28,19 +31,54 @@ export const FAKE_FACTS: EngineFacts = {
 /** First tokens that make a step go wrong. */
 export const TRICKS = { refuse: 501, crash: 502, loseDevice: 503, hang: 504, slow: 505, exit: 506 } as const;
 
-/** Names of models that make loading go wrong. */
-export const MODELS = { fine: "fine", corrupt: "corrupt", crashing: "crashing", silent: "silent" } as const;
+/** Names of models that make loading go wrong; `other` has another digest. */
+export const MODELS = {
+  fine: "fine",
+  corrupt: "corrupt",
+  crashing: "crashing",
+  silent: "silent",
+  other: "other",
+} as const;
 
-/** Answers each span with the sum of its tokens, after playing the trick that its first token names. */
-async function play(step: Step): Promise<StepResult> {
-  const trick = step.spans[0]?.tokens[0];
+/** Plays the trick that a token names. */
+async function play(trick: number | undefined): Promise<void> {
   if (trick === TRICKS.refuse) throw new EngineError("kv_exhausted", "Cannot append rows: no page is free");
   if (trick === TRICKS.crash) throw new TypeError("the fake engine fell over");
   if (trick === TRICKS.loseDevice) throw new GpuError("device_lost", "Cannot run step: the fake device is lost");
   if (trick === TRICKS.exit) Deno.exit(7);
   if (trick === TRICKS.hang) await new Promise<never>(() => setTimeout(() => {}, 60_000));
   if (trick === TRICKS.slow) await new Promise((resolve) => setTimeout(resolve, 300));
-  return { index: step.index, spans: step.spans.map(answer), timing: { encodeMs: 0.5, waitMs: 1, totalMs: 1.5 } };
+}
+
+/** Answers each span with the sum of its tokens: the lead worker does, the others answer without tokens. */
+class FakeEngine implements EngineHandle {
+  readonly facts: EngineFacts;
+  readonly memory = new HostMemory();
+  #place: Membership | undefined;
+
+  constructor(facts: EngineFacts) {
+    this.facts = facts;
+  }
+
+  join(place: Membership): void {
+    this.#place = place;
+  }
+
+  async run(step: Step): Promise<StepResult> {
+    const place = this.#place;
+    if (place === undefined) throw new Error("the fake engine is in no group");
+    const [trick, worker = place.index, before = 0] = step.spans[0]?.tokens ?? [];
+    const pass = async (phase: Phase) => {
+      if (worker === place.index && phase === PHASES[before]) await play(trick);
+    };
+    await fakeGroupStep(place, this.memory, { step: step.index, rows: 7, pass });
+    const spans = step.spans.map((span) => place.index === 0 ? answer(span) : { sequence: span.sequence });
+    return { index: step.index, spans, timing: { encodeMs: 0.5, waitMs: 1, totalMs: 1.5 } };
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
 }
 
 function answer({ sequence, tokens, logits }: Span): SpanResult {
@@ -60,7 +98,7 @@ export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEng
   if (name === MODELS.crashing) Deno.exit(9);
   if (name === MODELS.silent) await new Promise<never>(() => setTimeout(() => {}, 60_000));
   onProgress(4, 4);
-  return { facts: FAKE_FACTS, run: play, close: () => Promise.resolve() };
+  return new FakeEngine(name === MODELS.other ? { ...FAKE_FACTS, digest: "other" } : FAKE_FACTS);
 }
 
 /** A step of one span. */

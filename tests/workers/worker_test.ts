@@ -8,6 +8,9 @@ import { parseWorkerMessage, type RouterMessage, type WorkerMessage } from "../.
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
 import { FAKE_FACTS, fakeStep, MODELS, openFake, TRICKS } from "../support/fake_engine.ts";
 
+/** Nobody is to dial it. */
+const HERE = { hostname: "127.0.0.1", port: 1 };
+
 type RouterEnd = Link<RouterMessage, WorkerMessage>;
 
 /** What a worker of a test is like, and what became of it. */
@@ -43,21 +46,24 @@ async function onStage(options: Partial<WorkerOptions>, play: (stage: Stage) => 
   }
 }
 
-/** The same with the model loaded. */
+/** The same with the model loaded, alone in its group. */
 function loaded(play: (stage: Stage) => Promise<void>, options: Partial<WorkerOptions> = {}): Promise<void> {
   return onStage(options, async (stage) => {
     stage.router.send({ kind: "load", load: { model: { random: MODELS.fine }, kvTokens: "auto" } });
     for (const kind of ["hello", "loading", "loading", "loaded"]) assert.equal((await stage.next()).kind, kind);
+    stage.router.send({ kind: "form", epoch: 1, index: 0, members: [HERE], weights: [64], deadlineMs: 1000 });
+    assert.deepEqual(await stage.next(), { kind: "formed", epoch: 1 });
     await play(stage);
   });
 }
 
 Deno.test("runWorker() greets, reports progress and facts, and exits with 0 when the router leaves", async () => {
   let closed = 0;
-  const open: OpenEngine = async (...args) => ({
-    ...await openFake(...args),
-    close: () => Promise.resolve(void closed++),
-  });
+  const open: OpenEngine = async (...args) => {
+    const engine = await openFake(...args);
+    engine.close = () => Promise.resolve(void closed++);
+    return engine;
+  };
   await onStage({ open, secret: "sixteen characters" }, async ({ router, next, exitCode }) => {
     assert.deepEqual(await next(), { kind: "hello", pid: Deno.pid });
     router.send({ kind: "load", load: { model: { random: MODELS.fine }, kvTokens: 4096 } });
