@@ -8,7 +8,7 @@ import { LiveService } from "../support/live_service.ts";
 const RELEASED_MS = 1000;
 
 /** Nearly all that the model can hold: many seconds of decoding. */
-const ENDLESS = { max_tokens: 3900, ignore_eos: true } as const;
+const ENDLESS = { "max_tokens": 3900, "ignore_eos": true } as const;
 
 /** A prompt of token ids: random weights have few words. */
 function prompt(tokens: number, first: number): number[] {

@@ -17,10 +17,10 @@ const MARKER = "Quixzellorn-4711";
 
 const SEEDED = {
   prompt: "The old captain said",
-  max_tokens: 24,
+  "max_tokens": 24,
   seed: 7,
   temperature: 1,
-  ignore_eos: true,
+  "ignore_eos": true,
   logprobs: 2,
 };
 
