@@ -52,7 +52,7 @@ export function everyLogprob(vocabSize: number): SamplingSettings {
 }
 
 /** Log-probabilities by token, of a result that was asked for all of them. */
-export function logprobsOf(result: SpanResult | undefined): Float64Array {
+export function logprobsOf(result: SpanResult | undefined): Float64Array<ArrayBuffer> {
   const top = result?.logprobs?.top ?? [];
   const logprobs = new Float64Array(top.length);
   for (const { token, logprob } of top) logprobs[token] = logprob;
