@@ -95,10 +95,10 @@ export interface Service {
  */
 export async function startService(config: ServiceConfig = {}, options: ServiceOptions = {}): Promise<Service> {
   const resolved = resolveConfig(config);
-  // Random weights have no words of their own.
-  const directory = "directory" in resolved.model ? resolved.model.directory : EMBEDDED_MODEL;
+  // Random weights have no words of their own, and mean nothing by the token that ends an answer.
+  const [directory, stopTokens] = "directory" in resolved.model ? [resolved.model.directory] : [EMBEDDED_MODEL, []];
   const tokenizer = await Tokenizer.load(directory);
-  const text = await TextThread.start({ directory });
+  const text = await TextThread.start({ directory, stopTokens });
   try {
     return new RunningService({ config: resolved, text, tokenizer }, options);
   } catch (error) {

@@ -25,7 +25,16 @@ interface Completion {
 
 Deno.test("a worker that is killed is replaced, and nobody notices more than a pause", async (t) => {
   await using live = await LiveService.start(SMALL);
-  const request = { prompt: prompt(200), "max_tokens": 300, seed: 3, "ignore_eos": true, attention: { mode: "dense" } };
+  const request = {
+    prompt: prompt(200),
+    "max_tokens": 300,
+    seed: 3,
+    "ignore_eos": true,
+    attention: { mode: "dense" },
+    // What was drawn before counts on.
+    "repetition_penalty": 1.1,
+    "frequency_penalty": 0.2,
+  };
   const undisturbed = (await live.ask<Completion>("/v1/completions", request)).body.choices[0]?.text;
 
   await t.step("idle: unready for a moment, then served as before", async () => {

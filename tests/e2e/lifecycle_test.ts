@@ -33,6 +33,17 @@ Deno.test("a service answers while it loads, and says that it is not ready", asy
   }
 });
 
+Deno.test("random weights never end an answer by themselves", async () => {
+  await using live = await LiveService.start(SMALL);
+  // The token that ends an answer of the embedded model, whose tokenizer random weights borrow.
+  const { body } = await live.ask<{ choices: { finish_reason: string }[] }>("/v1/completions", {
+    prompt: [10],
+    max_tokens: 3,
+    logit_bias: { "1": 100 },
+  });
+  assert.equal(body.choices[0]?.finish_reason, "length");
+});
+
 Deno.test("a full queue refuses with 429 and when to come again; whoever waits is served", async () => {
   await using live = await LiveService.start({ ...SMALL, maxBatch: 1, maxQueued: 1 });
   const running = await live.stream("/v1/completions", LONG);
