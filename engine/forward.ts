@@ -65,7 +65,8 @@ export async function forward(model: Model, batch: Batch, step: number): Promise
   for (const [layer, weights] of model.weights.layers.entries()) {
     const kv = model.slice.layers[layer];
     if (kv === undefined) throw new RangeError(`Cannot run layer ${layer}: the slice has ${model.slice.layers.length}`);
-    const attended = attention(model, rows, { layer, weights, kv });
+    const q = project(model, rows, { weights, kv });
+    const attended = attend(model, rows, { layer, kv, q });
     const pending = model.exchange.states({ step, layer, rows: batch.rows }, attended);
     if (pending !== undefined) await pending;
     if (model.roles?.[layer] === "select") {
@@ -112,17 +113,18 @@ function product(
   multiply(commands, { ...operands, rows: batch.rows });
 }
 
-interface Layer {
+interface AttendedLayer {
   readonly layer: number;
-  readonly weights: LayerWeights;
   readonly kv: KvLayer;
+  /** f32 [rows, heads, headDim], rotated. */
+  readonly q: Tensor;
 }
 
-function attention(model: Model, rows: Rows, { layer, weights, kv }: Layer): AttentionState {
+/** Rotated queries of the batch, f32 [rows, heads, headDim]; its keys and values go into the slice. */
+function project(model: Model, rows: Rows, { weights, kv }: { weights: LayerWeights; kv: KvLayer }): Tensor {
   const { commands, scratch, config, slice } = model;
   const { batch } = rows;
   const { heads, kvHeads, headDim } = config;
-  const shape = { heads, kvHeads, headDim };
   rmsNorm(commands, {
     x: rows.x,
     weight: weights.attentionNorm,
@@ -135,7 +137,7 @@ function attention(model: Model, rows: Rows, { layer, weights, kv }: Layer): Att
   product(model, batch, { weight: weights.qkv, x: rows.normed, y: qkv });
   const q = scratch.take("q", "f32", [batch.rows, heads, headDim]);
   ropeAppend(commands, {
-    shape,
+    shape: { heads, kvHeads, headDim },
     rows: batch.rows,
     qkv,
     ...(weights.qkvBias && { bias: weights.qkvBias }),
@@ -147,6 +149,15 @@ function attention(model: Model, rows: Rows, { layer, weights, kv }: Layer): Att
     q,
     kv,
   });
+  return q;
+}
+
+/** States of all rows of the batch, over what the layer's role lets them see. */
+function attend(model: Model, rows: Rows, { layer, kv, q }: AttendedLayer): AttentionState {
+  const { commands, scratch, config, slice } = model;
+  const { batch } = rows;
+  const { heads, kvHeads, headDim } = config;
+  const shape = { heads, kvHeads, headDim };
   const out = {
     o: scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]),
     lse: scratch.take("attention lse", "f32", [batch.rows, heads]),

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 
 import { GREEDY } from "../../engine/session.ts";
 import type { SamplingSettings, SpanResult } from "../../engine/span.ts";
-import { engineFixture, logprobsOf, runTogether, withSession } from "../support/engine_fixture.ts";
+import { engineFixture, runTogether, withSession } from "../support/engine_fixture.ts";
 import { FIXTURES, readFixture } from "../support/model_directory.ts";
 
 const fixture = engineFixture({ directory: `${FIXTURES}llama` }, 4096);
@@ -39,7 +39,7 @@ function drawn(changes: Partial<SamplingSettings>): Promise<SpanResult> {
 
 Deno.test("draw() repeats itself for the same seed, alone and among others, and for no other", async () => {
   const alone = await answer(SEEDED);
-  assert.equal(new Set(alone).size > 3, true, `${alone}`);
+  assert.ok(new Set(alone).size > 3, `${alone}`);
   assert.deepEqual(await answer(SEEDED), alone);
   assert.notDeepEqual(await answer({ ...SEEDED, seed: 12 }), alone);
   assert.notDeepEqual(await answer({}), alone);
@@ -91,10 +91,6 @@ Deno.test("draw() suppresses tokens until there are enough of others", async () 
 });
 
 Deno.test("draw() penalises what was said: presence, frequency and repetition change a stuck answer", async () => {
-  // A bias that a penalty of 2 outweighs at once, and one of 1.5 a time after the second time.
-  const logprobs = logprobsOf(await drawn({ topLogprobs: VOCABULARY }));
-  const [best = 0, second = 0] = [...logprobs.keys()].sort((a, b) => (logprobs[b] ?? 0) - (logprobs[a] ?? 0));
-  assert.notEqual(best, second);
   const stuck = [[300, 100]] as const;
   assert.deepEqual(await answer({ logitBias: stuck }, 4), [300, 300, 300, 300]);
   const presence = await answer({ logitBias: stuck, presencePenalty: 100 }, 4);

@@ -32,7 +32,7 @@ Deno.test("greedyMatches() finds the recorded answers of the embedded model", as
     const known = { id, prompt: Uint32Array.from(prompt), answer: Uint32Array.from(answer) };
     assert.ok(await greedyMatches(fixture.host, known, fixture.engine.config.eosTokens), id);
     const other = { ...known, answer: known.answer.map((token, i) => (i === 1 ? token + 1 : token)) };
-    assert.equal(await greedyMatches(fixture.host, other, fixture.engine.config.eosTokens), false);
+    assert.ok(!await greedyMatches(fixture.host, other, fixture.engine.config.eosTokens), id);
   }
 });
 
