@@ -61,7 +61,7 @@ export interface ServedModel {
 export interface Service {
   /** Where it listens. */
   readonly address: Deno.NetAddr;
-  /** Resolves when the model is served for the first time; rejects when its worker fails for good before. */
+  /** Resolves when the model is served for the first time; rejects when its worker fails for good, or the service ends, before. */
   readonly ready: Promise<ServedModel>;
   /** Resolves with the reason when the worker has failed for good; pending otherwise. */
   readonly broken: Promise<string>;

@@ -33,6 +33,13 @@ Deno.test("a service answers while it loads, and says that it is not ready", asy
   }
 });
 
+Deno.test("closing a service that still loads leaves nobody waiting", async () => {
+  const service = await startService({ ...SMALL, port: 0 });
+  const ready = service.ready;
+  await Promise.all([service.close(), assert.rejects(ready, { code: "draining" })]);
+  assert.deepEqual((await childrenOf(Deno.pid)).filter(isRunning), []);
+});
+
 Deno.test("random weights never end an answer by themselves", async () => {
   await using live = await LiveService.start(SMALL);
   // The token that ends an answer of the embedded model, whose tokenizer random weights borrow.
