@@ -114,6 +114,7 @@ Deno.test("a worker that hangs under a stream is given up, and the stream goes o
   await stream.finish();
   assert.deepEqual([stream.done, stream.error, stream.finishReason], [true, undefined, "length"]);
   assert.ok(live.lines.some((line) => /did not answer within/.test(line)));
+  assert.ok(stream.comments.filter((comment) => comment === "keep-alive").length >= 2, "alive in the silence, too");
 });
 
 Deno.test("a model with a truncated weight file is refused by file and tensor, and leaves no process", async () => {

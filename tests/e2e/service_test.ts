@@ -85,6 +85,24 @@ Deno.test("a running service", async (t) => {
     await live.idle(5000);
   });
 
+  await t.step("goes on decoding while another's huge prompt is turned into tokens", async () => {
+    const stream = await live.stream("/v1/completions", { prompt: "And", max_tokens: 900, ignore_eos: true });
+    await stream.until(() => stream.tokenTimes.length > 0);
+    let endedMs = Infinity;
+    const reading = stream.until(() => (stream.tokenTimes.at(-1) ?? 0) > endedMs);
+    const startedMs = performance.now();
+    const messages = [{ role: "user", content: "The quick brown fox jumps. ".repeat(100_000) }];
+    const { body } = await live.ask<{ error: { message: string } }>("/v1/chat/completions", { messages });
+    endedMs = performance.now();
+    assert.match(body.error.message, /900007 prompt tokens and an answer exceed the context of 4096/);
+    assert.ok(await reading);
+    const times = stream.tokenTimes.filter((atMs) => atMs > startedMs && atMs < endedMs);
+    const gaps = times.slice(1).map((atMs, i) => atMs - (times[i] ?? 0));
+    assert.ok(Math.max(...gaps) < (endedMs - startedMs) / 3, `${Math.max(...gaps)} of ${endedMs - startedMs} ms`);
+    await stream.leave();
+    await live.idle(1000);
+  });
+
   await t.step("counts what it did, and repeats nothing of what it was told", async () => {
     const before = await live.metric("tidepool_generation_tokens_total");
     const ended = live.lines.length;
