@@ -132,7 +132,7 @@ Deno.test("a running service", async (t) => {
     assert.equal(await live.metric("tidepool_generation_tokens_total") - before, 5);
     const metrics = await live.metrics();
     assert.match(metrics, /^tidepool_request_success_total\{.*finished_reason="length".*\} [1-9]/m);
-    assert.match(metrics, /^tidepool_request_failure_total\{.*code="context_length_exceeded".*\} 1$/m);
+    assert.match(metrics, /^tidepool_request_failure_total\{.*code="context_length_exceeded".*\} 2$/m);
     assert.match(metrics, /^tidepool_time_to_first_token_seconds_count\{.*operation="chat".*\} 1$/m);
     assert.ok(await live.metric("tidepool_step_seconds_count") > 10);
 
