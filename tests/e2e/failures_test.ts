@@ -75,7 +75,7 @@ Deno.test("a worker that is killed is replaced, and nobody notices more than a p
 
   await t.step("and the operator is told each time", async () => {
     assert.equal(live.lines.filter((line) => /The worker is lost: .*SIGKILL/.test(line)).length, 3);
-    await live.idle(1000);
+    await live.idle(2000);
   });
 });
 
@@ -96,7 +96,7 @@ Deno.test("a request that loses its worker twice ends with an error event, or wi
   const { status, body: { error } } = await whole;
   assert.deepEqual([status, error.code], [503, "worker_lost"]);
   await live.ready(RECOVERED_MS);
-  await live.idle(1000);
+  await live.idle(2000);
   assert.equal((await live.ask("/v1/completions", { ...request, max_tokens: 3 })).status, 200);
 });
 

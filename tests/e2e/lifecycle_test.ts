@@ -121,5 +121,5 @@ Deno.test("more requests than pages: some wait or are sent back, all are answere
     Array(6).fill([200, 180]),
   );
   assert.ok(await live.metric("tidepool_num_preemptions_total") > 0, "nobody was sent back: the test shows nothing");
-  await live.idle(1000);
+  await live.idle(2000);
 });

@@ -98,9 +98,9 @@ Deno.test("a running service", async (t) => {
     assert.ok(await reading);
     const times = stream.tokenTimes.filter((atMs) => atMs > startedMs && atMs < endedMs);
     const gaps = times.slice(1).map((atMs, i) => atMs - (times[i] ?? 0));
-    assert.ok(Math.max(...gaps) < (endedMs - startedMs) / 3, `${Math.max(...gaps)} of ${endedMs - startedMs} ms`);
+    assert.ok(Math.max(...gaps) < (endedMs - startedMs) / 2, `${Math.max(...gaps)} of ${endedMs - startedMs} ms`);
     await stream.leave();
-    await live.idle(1000);
+    await live.idle(2000);
   });
 
   await t.step("counts what it did, and repeats nothing of what it was told", async () => {
@@ -142,7 +142,7 @@ Deno.test("a running service", async (t) => {
   });
 
   await t.step("tells what is free, and holds nothing when all is over", async () => {
-    await live.idle(1000);
+    await live.idle(2000);
     const body = await (await fetch(`${live.origin}/ready`)).json();
     assert.deepEqual([body.status, body.queue], ["ready", { running: 0, waiting: 0 }]);
     // The prefix cache holds pages of what was asked before, and gives them away.
