@@ -150,6 +150,14 @@ Deno.test("bad input is refused in the one shape, and the service goes on", asyn
     });
   }
 
+  await t.step("but JSON is JSON, whatever the header calls it: curl sends -d as a form", async () => {
+    const headers = { "content-type": "application/x-www-form-urlencoded" };
+    assert.deepEqual(
+      (await live.ask<typeof before.body>(COMPLETIONS, good, { headers })).body.choices,
+      before.body.choices,
+    );
+  });
+
   await t.step("many at once, among good ones", async () => {
     const answers = await Promise.all(
       REFUSALS.filter(({ body }) => !(body instanceof ReadableStream)).flatMap((
