@@ -91,32 +91,50 @@ Deno.test("Engine.run() shares the pages of a prefix, and penalises its tokens",
   await run({ release: [1, 2] });
 });
 
-Deno.test("Engine.run() goes on after a step that failed on the GPU", async () => {
-  await openOne();
-  const expected = await peek();
-  const { prototype } = GPUQueue;
-  const { submit } = prototype;
-  // The first submit of the step that follows is lost.
-  prototype.submit = () => {
-    prototype.submit = submit;
+/** Runs `body` while the next submit fails. */
+async function losingSubmit(body: () => Promise<void>): Promise<void> {
+  const { submit } = GPUQueue.prototype;
+  GPUQueue.prototype.submit = () => {
+    GPUQueue.prototype.submit = submit;
     throw new TypeError("lost on the way");
   };
   try {
-    await assert.rejects(
-      run({
-        open: [every(2)],
-        spans: [prefill(2, 0, 5, { newPages: pages(5) }), prefill(1, 60, 9, { newPages: pages(6) })],
-      }),
-      /lost on the way/,
-    );
+    await body();
   } finally {
-    prototype.submit = submit;
+    GPUQueue.prototype.submit = submit;
   }
-  await assert.rejects(run({ release: [2] }), /sequence 2: it is not open$/);
-  await assert.rejects(run({ spans: [prefill(1, 60, 9)] }), /its end 69 exceeds the 64 positions of its pages$/);
-  assert.deepEqual(await peek(), expected);
-  await run({ release: [1] });
-});
+}
+
+/** Runs `body` while the device says that it has no memory left, once. */
+async function withoutMemory(body: () => Promise<void>): Promise<void> {
+  const { popErrorScope } = GPUDevice.prototype;
+  GPUDevice.prototype.popErrorScope = async function () {
+    GPUDevice.prototype.popErrorScope = popErrorScope;
+    await popErrorScope.apply(this);
+    return new GPUOutOfMemoryError("nothing left");
+  };
+  try {
+    await body();
+  } finally {
+    GPUDevice.prototype.popErrorScope = popErrorScope;
+  }
+}
+
+for (const [fault, message] of [[losingSubmit, /lost on the way/], [withoutMemory, /nothing left/]] as const) {
+  Deno.test(`Engine.run() goes on after a step that failed on the GPU: ${fault.name}`, async () => {
+    await openOne();
+    const expected = await peek();
+    const failing = {
+      open: [every(2)],
+      spans: [prefill(2, 0, 5, { newPages: pages(5) }), prefill(1, 60, 9, { newPages: pages(6) })],
+    };
+    await fault(() => assert.rejects(run(failing), message));
+    await assert.rejects(run({ release: [2] }), /sequence 2: it is not open$/);
+    await assert.rejects(run({ spans: [prefill(1, 60, 9)] }), /its end 69 exceeds the 64 positions of its pages$/);
+    assert.deepEqual(await peek(), expected);
+    await run({ release: [1] });
+  });
+}
 
 Deno.test("Engine.run() refuses a step while another one runs, and after closing", async () => {
   const engine = await Engine.open({ model: { random: "tiny" }, kvTokens: 64 });
