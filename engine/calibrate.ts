@@ -3,13 +3,18 @@
  * with {first, r} reproduces what dense decoding says about needles. Knows cases and layers; writes no file.
  */
 
-import type { Engine } from "./engine.ts";
 import { EngineError } from "./errors.ts";
 import { type NeedleCase, needleTokens, type TextModel } from "./evaluation/needles.ts";
-import { type Session, SessionHost } from "./session.ts";
+import type { Calibration } from "./layer_plan.ts";
+import { type Session, SessionHost, type StepRunner } from "./session.ts";
 
 /** The usual first select layer: the layers before it are dense, cheap, and unlike the others. */
 const FIRST_SELECT = 2;
+
+/** An engine whose layers can be planned anew between steps. */
+export interface Calibratable extends StepRunner {
+  calibrate(calibration: Calibration): void;
+}
 
 /** How well one choice of select layers did. */
 export interface CandidateScore {
@@ -42,14 +47,17 @@ export function candidateLayers(layers: number): readonly (readonly number[])[] 
   return [[first], ...seconds.map((second) => [first, second])];
 }
 
-/** Tries every candidate; best first. Leaves the engine planned by the last one tried. */
+/**
+ * Tries every candidate; best first. Leaves the engine planned by the last one tried.
+ * @throws {EngineError} `unsupported_model` when the model has too few layers
+ */
 export async function scoreCandidates(
-  engine: Engine,
+  engine: Calibratable,
   model: TextModel,
   options: CalibrateOptions,
 ): Promise<CandidateScore[]> {
   const host = new SessionHost(engine);
-  const candidates = candidateLayers(engine.config.layers);
+  const candidates = candidateLayers(engine.facts.layers);
   const sums = candidates.map((selectLayers) => ({ selectLayers, right: 0, logprob: 0, tokens: 0 }));
   for (const [i, needle] of options.needles.entries()) {
     const { text, question } = needleTokens(model, needle);

@@ -16,12 +16,18 @@ export class SlicePacer {
   #rows = 1;
   #layers = 0;
   #sliceStart = 0;
+  readonly #now: () => number;
+
+  /** @param now a clock in milliseconds */
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now;
+  }
 
   /** Starts a pass of so many rows: the time since the last one does not count. */
   begin(rows: number): void {
     this.#rows = rows;
     this.#layers = 0;
-    this.#sliceStart = performance.now();
+    this.#sliceStart = this.#now();
   }
 
   /** To be called after each layer of a long pass; waits for the GPU when the slice is full. */
@@ -30,7 +36,7 @@ export class SlicePacer {
     if ((this.#layers + 1) * this.#rows * this.#msPerRow <= SLICE_MS) return;
     commands.submit();
     await commands.gpu.settle();
-    const now = performance.now();
+    const now = this.#now();
     this.#msPerRow = (now - this.#sliceStart) / (this.#layers * this.#rows);
     this.#layers = 0;
     this.#sliceStart = now;

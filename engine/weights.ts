@@ -1,16 +1,14 @@
 /**
  * The weights of a model on the GPU: read from a Hugging Face directory, or random for a shape without files.
- * Knows tensor names and how products are fused; knows nothing of layers' order of work.
+ * Knows tensor names and how products are fused; `weight_sources.ts` knows where numbers come from.
  */
 
 import type { Commands } from "../kernels/pipeline.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { createWeight, freeWeight, type SourceDType, type Weight, writeRows } from "../kernels/weight.ts";
-import { randomWeight } from "../kernels/random_weight.ts";
-import { bf16ToF32, fromHalf } from "../kernels/half.ts";
-import { EngineError } from "./errors.ts";
+import { freeWeight, type Weight } from "../kernels/weight.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { TensorFiles } from "./safetensors.ts";
+import { FileSource, RandomSource, type WeightSource } from "./weight_sources.ts";
 
 /** One transformer layer. Matrices are [output rows, input columns]. */
 export interface LayerWeights {
@@ -43,17 +41,6 @@ export interface Weights {
   readonly parameters: number;
 }
 
-/** Where tensors come from; progress counts bytes of the source. */
-interface Source {
-  /** Concatenates the rows of the named matrices. */
-  matrix(names: readonly string[], shape: { readonly rows: readonly number[]; readonly cols: number }): Promise<Weight>;
-  /** Concatenates the named vectors; f32. */
-  vector(names: readonly string[], lengths: readonly number[]): Promise<Tensor>;
-}
-
-/** Bytes read from a file before they are handed to the GPU; bounds the memory that a load takes on the host. */
-const CHUNK_BYTES = 16 << 20;
-
 /**
  * Reads all weights of a directory onto the GPU.
  * @throws {EngineError} `invalid_model` naming the tensor, and the shape expected and found
@@ -64,12 +51,12 @@ export function loadWeights(
   config: ModelConfig,
   { files, onProgress }: { files: TensorFiles; onProgress: (doneBytes: number, totalBytes: number) => void },
 ): Promise<Weights> {
-  return buildWeights(config, fileSource(commands, files, onProgress));
+  return buildWeights(config, new FileSource(commands.gpu, files, onProgress));
 }
 
 /** Fills weights of the config's shape with random numbers of a scale that keeps activations bounded. */
 export function randomWeights(commands: Commands, config: ModelConfig, seed: number): Promise<Weights> {
-  return buildWeights(config, randomSource(commands, seed));
+  return buildWeights(config, new RandomSource(commands, seed));
 }
 
 /** Frees what `loadWeights` or `randomWeights` made. */
@@ -86,7 +73,7 @@ export function freeWeights(commands: Commands, weights: Weights): void {
   }
 }
 
-async function buildWeights(config: ModelConfig, source: Source): Promise<Weights> {
+async function buildWeights(config: ModelConfig, source: WeightSource): Promise<Weights> {
   const { hidden, vocabSize } = config;
   const embedding = await source.matrix(["model.embed_tokens.weight"], { rows: [vocabSize], cols: hidden });
   const layers: LayerWeights[] = [];
@@ -98,7 +85,7 @@ async function buildWeights(config: ModelConfig, source: Source): Promise<Weight
   return { embedding, layers, finalNorm, head, parameters: countParameters(config) };
 }
 
-async function buildLayer(config: ModelConfig, source: Source, layer: number): Promise<LayerWeights> {
+async function buildLayer(config: ModelConfig, source: WeightSource, layer: number): Promise<LayerWeights> {
   const { hidden, ffn, heads, kvHeads, headDim } = config;
   const prefix = `model.layers.${layer}`;
   const attention = `${prefix}.self_attn`;
@@ -127,108 +114,4 @@ export function countParameters(config: ModelConfig): number {
   const norms = 2 * hidden + (config.qkNorm ? 2 * headDim : 0) + (config.attentionBias ? qkv : 0);
   const layer = qkv * hidden + hidden * heads * headDim + 3 * hidden * ffn + norms;
   return config.layers * layer + hidden + vocabSize * hidden * (config.tiedEmbeddings ? 1 : 2);
-}
-
-function fileSource(
-  commands: Commands,
-  files: TensorFiles,
-  onProgress: (doneBytes: number, totalBytes: number) => void,
-): Source {
-  const { gpu } = commands;
-  const totalBytes = [...files.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
-  let doneBytes = 0;
-  const progress = (bytes: number) => onProgress(doneBytes += bytes, totalBytes);
-
-  const expect = (name: string, shape: readonly number[]) => {
-    const found = files.tensors.get(name);
-    if (found === undefined) {
-      throw new EngineError("invalid_model", `Cannot load tensor ${name}: it is in no weight file`);
-    }
-    if (found.shape.join() !== shape.join()) {
-      throw new EngineError(
-        "invalid_model",
-        `Cannot load tensor ${name}: its shape is [${found.shape.join(", ")}], expected [${shape.join(", ")}]`,
-      );
-    }
-    return found;
-  };
-
-  return {
-    async matrix(names, { rows, cols }) {
-      const found = names.map((name, i) => expect(name, [rows[i] ?? 0, cols]));
-      const dtype = found.some((tensor) => tensor.dtype === "F32") ? "f32" : "f16";
-      const weight = createWeight(gpu, names[0] ?? "weight", { rows: rows.reduce((a, b) => a + b, 0), cols, dtype });
-      let firstRow = 0;
-      for (const [i, name] of names.entries()) {
-        const source = found[i]?.dtype ?? "F16";
-        await streamRows(files, { name, rows: rows[i] ?? 0, cols, source }, async (chunk, row) => {
-          writeRows(gpu, weight, { firstRow: firstRow + row, data: chunk, source });
-          progress(chunk.byteLength);
-          // Staging memory of uploads is freed only by later submissions, and errors surface here.
-          await gpu.settle();
-        });
-        firstRow += rows[i] ?? 0;
-      }
-      return weight;
-    },
-    async vector(names, lengths) {
-      const total = lengths.reduce((a, b) => a + b, 0);
-      const tensor = gpu.tensor(names[0] ?? "vector", "f32", [total]);
-      const values = new Float32Array(total);
-      let at = 0;
-      for (const [i, name] of names.entries()) {
-        const found = expect(name, [lengths[i] ?? 0]);
-        const bytes = await files.read(name);
-        values.set(decode(found.dtype, bytes), at);
-        at += lengths[i] ?? 0;
-        progress(bytes.byteLength);
-      }
-      gpu.write(tensor, values);
-      return tensor;
-    },
-  };
-}
-
-async function streamRows(
-  files: TensorFiles,
-  tensor: { readonly name: string; readonly rows: number; readonly cols: number; readonly source: SourceDType },
-  write: (chunk: Uint8Array<ArrayBuffer>, firstRow: number) => Promise<void>,
-): Promise<void> {
-  const rowBytes = tensor.cols * (tensor.source === "F32" ? 4 : 2);
-  const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
-  for (let row = 0; row < tensor.rows; row += step) {
-    const count = Math.min(step, tensor.rows - row);
-    await write(await files.readRange(tensor.name, row * rowBytes, count * rowBytes), row);
-  }
-}
-
-function decode(dtype: SourceDType, bytes: Uint8Array<ArrayBuffer>): Float32Array {
-  if (dtype === "F32") return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
-  return dtype === "F16" ? fromHalf(halves) : bf16ToF32(halves);
-}
-
-function randomSource(commands: Commands, seed: number): Source {
-  const { gpu } = commands;
-  let next = seed;
-  return {
-    async matrix(names, { rows, cols }) {
-      const weight = createWeight(gpu, names[0] ?? "weight", {
-        rows: rows.reduce((a, b) => a + b, 0),
-        cols,
-        dtype: "f16",
-      });
-      // A deviation of 1/√cols keeps the variance of a normalised row through a product.
-      randomWeight(commands, weight, { seed: next++, deviation: 1 / Math.sqrt(cols) });
-      commands.submit();
-      await gpu.settle();
-      return weight;
-    },
-    async vector(names, lengths) {
-      const tensor = gpu.tensor(names[0] ?? "vector", "f32", [lengths.reduce((a, b) => a + b, 0)]);
-      gpu.write(tensor, new Float32Array(tensor.byteLength / 4).fill(1));
-      await gpu.check();
-      return tensor;
-    },
-  };
 }

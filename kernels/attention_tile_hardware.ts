@@ -48,22 +48,26 @@ interface Plan extends HardwareTile {
   readonly ownVecs: number;
 }
 
-/** WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages, scale. */
-export function hardwareTileWgsl(options: HardwareTile): string {
+function planOf(options: HardwareTile): Plan {
   const { heads, kvHeads, headDim, blockRows } = options;
   const group = heads / kvHeads;
-  const tokens = hardwareTileTokens(options);
   const vecs = headDim / 4;
-  const plan: Plan = {
+  return {
     ...options,
     group,
-    usedRows: tokens * group,
+    usedRows: hardwareTileTokens(options) * group,
     vecs,
     keyStride: blockRows + 1,
     ownKeys: blockRows / KEY_GROUPS,
     ownVecs: Math.ceil(vecs / KEY_GROUPS),
   };
-  const rows = OWN_ROWS;
+}
+
+/** WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages, scale. */
+export function hardwareTileWgsl(options: HardwareTile): string {
+  const plan = planOf(options);
+  const { blockRows, vecs } = plan;
+  const tokens = hardwareTileTokens(options);
   return /* wgsl */ `
 ${ROW_TABLE_WGSL}${kvAddressWgsl(options, 8)}${HALVES_WGSL}
 var<workgroup> query: array<vec4<f32>, ${vecs * TILE_ROWS}>;
@@ -83,7 +87,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let rowGroup = thread / ${KEY_GROUPS}u;
   let keyGroup = thread % ${KEY_GROUPS}u;
 ${loadQueriesWgsl(plan)}
-${unroll(rows, (r) => ownRowWgsl(r, plan))}
+${unroll(OWN_ROWS, (r) => ownRowWgsl(r, plan))}
   let end = (last.kvLimit + ${blockRows - 1}u) / ${blockRows}u;
   for (var block = first.kvFrom / ${blockRows}u; block < end; block++) {
     let start = block * ${blockRows}u;

@@ -40,6 +40,8 @@ export interface MergeSplits {
 
 /** Threads of one (row, head). */
 const THREADS = 128;
+/** States that a thread has in flight. */
+const AT_ONCE = 4;
 
 /**
  * Merges `count` states of every row in the order of their index. Empty states change nothing; of empties only, the
@@ -115,29 +117,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let outRow = row${counted === "all" ? "" : " + params.firstRow"};
   let live = ${live};
   ${counted === "all" ? "" : "if (live < 2u) { return; }"}
-  var top = ${EMPTY_LSE}f;
-  for (var part = thread; part < live; part += ${THREADS}u) {
-    top = max(top, partsLse[(part * params.rows + row) * ${heads}u + head]);
-  }
-  maxima[thread] = top;
-  workgroupBarrier();
-  for (var half = ${THREADS / 2}u; half > 0u; half >>= 1u) {
-    if (thread < half) { maxima[thread] = max(maxima[thread], maxima[thread + half]); }
-    workgroupBarrier();
-  }
-  top = maxima[0];
-  let team = thread / ${lanes}u;
+${topWgsl(heads)}  let team = thread / ${lanes}u;
   let lane = thread % ${lanes}u;
   var sum = vec4<f32>();
   var weight = 0.0;
   if (team < ${teams}u) {
-    for (var part = team; part < live; part += ${teams}u) {
-      let at = (part * params.rows + row) * ${heads}u + head;
-      let lse = partsLse[at];
-      // The floor marks an empty state; when all are empty its own exponential would be 1.
-      let w = select(exp(lse - top), 0.0, lse <= ${EMPTY_LSE}f);
-      sum += w * partsO[at * ${lanes}u + lane];
-      weight += w;
+    for (var part = team; part < live; part += ${AT_ONCE * teams}u) {
+${unroll(AT_ONCE, (u) => addWgsl(u, { heads, lanes, teams }))}
     }
     sums[thread] = sum;
     if (lane == 0u) { weights[team] = weight; }
@@ -150,4 +136,37 @@ ${unroll(teams - 1, (i) => `  sum += sums[${(i + 1) * lanes}u + lane]; weight +=
   if (lane == 0u) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }
 }
 `;
+}
+
+/** The largest log-sum-exp of the live states, found by all threads together. */
+function topWgsl(heads: number): string {
+  return /* wgsl */ `
+  var top = ${EMPTY_LSE}f;
+  for (var part = thread; part < live; part += ${THREADS}u) {
+    top = max(top, partsLse[(part * params.rows + row) * ${heads}u + head]);
+  }
+  maxima[thread] = top;
+  workgroupBarrier();
+  for (var half = ${THREADS / 2}u; half > 0u; half >>= 1u) {
+    if (thread < half) { maxima[thread] = max(maxima[thread], maxima[thread + half]); }
+    workgroupBarrier();
+  }
+  top = maxima[0];
+`;
+}
+
+/** One of the states that a thread has in flight. */
+function addWgsl(
+  u: number,
+  { heads, lanes, teams }: { readonly heads: number; readonly lanes: number; readonly teams: number },
+): string {
+  return /* wgsl */ `
+      let part${u} = part + ${u * teams}u;
+      let at${u} = (min(part${u}, live - 1u) * params.rows + row) * ${heads}u + head;
+      let lse${u} = partsLse[at${u}];
+      let o${u} = partsO[at${u} * ${lanes}u + lane];
+      // The floor marks an empty state; when all are empty its own exponential would be 1.
+      let w${u} = select(exp(lse${u} - top), 0.0, part${u} >= live || lse${u} <= ${EMPTY_LSE}f);
+      sum += w${u} * o${u};
+      weight += w${u};`;
 }

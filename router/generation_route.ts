@@ -64,7 +64,7 @@ export async function serveGeneration({ request, format }: Client, deps: Serving
     const prepared = await readJob(format.job, request, { deps, model });
     run = new GenerationRun({ ...deps, id, prepared, observation, signal: request.signal });
     observation.accepted(acceptedFacts(prepared, model));
-    reply = { format, prepared, run, observation, deps, head: replyHead(id, model) };
+    reply = { format, prepared, run, observation, deps, signal: request.signal, head: replyHead(id, model) };
   } catch (error) {
     if (request.signal.aborted) {
       observation.ended({ kind: "disconnected", phase: "reading" });
@@ -113,6 +113,8 @@ interface Reply {
   readonly observation: RequestObservation;
   readonly deps: ServingDeps;
   readonly head: ReturnType<typeof replyHead>;
+  /** Aborted when the client is gone. */
+  readonly signal: AbortSignal;
 }
 
 /** The same in the whole answer and in all its chunks. */
@@ -160,6 +162,7 @@ function streamed(reply: Reply): Response {
   const body = sseStream(frames(reply), {
     keepAliveMs,
     stallMs,
+    signal: reply.signal,
     onKeepAlive: () => reply.observation.keepAlive(),
     // What has not begun cannot end by itself: an untouched generator skips its `finally`.
     onCancel: () => {

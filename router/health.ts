@@ -46,7 +46,8 @@ function details({ group, draining, scheduler: { running, waiting, pages } }: Se
     ...(group.kind === "ready" ? groupDetails(group) : {}),
     draining,
     queue: { running, waiting },
-    free_tokens: pages.free * PAGE_TOKENS,
+    // What the prefix cache alone holds, it gives away when asked.
+    free_tokens: (pages.free + pages.cached) * PAGE_TOKENS,
   };
 }
 

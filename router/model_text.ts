@@ -18,11 +18,12 @@ export interface ModelText {
 
 /**
  * Reads a model's text files.
+ * @param stopTokens in place of the model's own
  * @throws {EngineError} `invalid_model`, `unsupported_model`
  */
-export async function loadModelText(directory: string): Promise<ModelText> {
+export async function loadModelText(directory: string, stopTokens?: readonly number[]): Promise<ModelText> {
   const tokenizer = await Tokenizer.load(directory);
   const template = await ChatTemplate.load(directory);
   const { eosTokens } = await readModelConfig(directory);
-  return { tokenizer, template, stopTokens: eosTokens };
+  return { tokenizer, template, stopTokens: stopTokens ?? eosTokens };
 }

@@ -60,7 +60,8 @@ export class Residence {
       ? "the group is closed"
       : "its worker was lost";
     if (this.#home !== undefined) this.lose(new RequestError("worker_lost", `Cannot finish request: ${reason}`));
-    if (state.kind === "closed") this.#strand(reason);
+    // Neither comes back.
+    if (state.kind === "closed" || state.kind === "broken") this.#strand(reason);
     if (state.kind !== "ready" || state.epoch === this.#lostEpoch) return undefined;
     return this.#settle(state.epoch, state.model);
   }

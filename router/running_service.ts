@@ -167,11 +167,12 @@ function follow(
 ): Pick<Service, "ready" | "broken"> {
   const ready = Promise.withResolvers<ServedModel>();
   const broken = Promise.withResolvers<string>();
-  // Who only drains never asks.
-  ready.promise.catch(() => "told by `broken` too");
+  // Who only drains never asks; that the worker failed, `broken` tells too.
+  ready.promise.catch(() => "nobody asked");
   group.onState((state: GroupState) => {
     if (state.kind === "loading") onProgress(state.progress);
     if (state.kind === "ready") ready.resolve(served(state.model, plans));
+    if (state.kind === "closed") ready.reject(new RequestError("draining", "Cannot serve: the service was stopped"));
     if (state.kind !== "broken") return;
     broken.resolve(state.reason);
     ready.reject(new RequestError("group_unavailable", `Cannot serve: ${state.reason}`));

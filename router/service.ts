@@ -84,7 +84,7 @@ export interface ServedWorker {
 export interface Service {
   /** Where it listens. */
   readonly address: Deno.NetAddr;
-  /** Resolves when the model is served for the first time; rejects when its worker fails for good before. */
+  /** Resolves when the model is served for the first time; rejects when its worker fails for good, or the service ends, before. */
   readonly ready: Promise<ServedModel>;
   /** Resolves with the reason when the worker has failed for good; pending otherwise. */
   readonly broken: Promise<string>;
@@ -119,10 +119,10 @@ export interface Service {
 export async function startService(config: ServiceConfig = {}, options: ServiceOptions = {}): Promise<Service> {
   const resolved = resolveConfig(config);
   const workers = await planWorkers(resolved);
-  // Random weights have no words of their own.
-  const directory = "directory" in resolved.model ? resolved.model.directory : EMBEDDED_MODEL;
+  // Random weights have no words of their own, and mean nothing by the token that ends an answer.
+  const [directory, stopTokens] = "directory" in resolved.model ? [resolved.model.directory] : [EMBEDDED_MODEL, []];
   const tokenizer = await Tokenizer.load(directory);
-  const text = await TextThread.start({ directory });
+  const text = await TextThread.start({ directory, stopTokens });
   try {
     return new RunningService({ config: resolved, workers, text, tokenizer }, options);
   } catch (error) {

@@ -31,6 +31,8 @@ export interface SseOptions {
   readonly keepAliveMs: number;
   /** A reader that takes nothing for so long is taken for gone. */
   readonly stallMs: number;
+  /** Aborted when the client is gone: the server may then drop the body without cancelling it. */
+  readonly signal: AbortSignal;
   readonly onKeepAlive: () => void;
   /** The reader left or stalled: whatever makes the frames should stop. Not called when they end by themselves. */
   readonly onCancel: () => void;
@@ -44,6 +46,7 @@ class SseSource implements UnderlyingDefaultSource<Uint8Array> {
   #next: Promise<IteratorResult<string>> | undefined;
   #stallTimer: ReturnType<typeof setTimeout> | undefined;
   #over = false;
+  readonly #onAbort = () => this.cancel();
 
   constructor(frames: AsyncIterator<string>, options: SseOptions) {
     this.#frames = frames;
@@ -52,6 +55,9 @@ class SseSource implements UnderlyingDefaultSource<Uint8Array> {
 
   /** The first bytes go out at once: proxies and clients see headers and life before the first token. */
   start(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    const { signal } = this.#options;
+    if (signal.aborted) return void this.cancel();
+    signal.addEventListener("abort", this.#onAbort);
     controller.enqueue(this.#encoder.encode(KEEP_ALIVE));
     this.#awaitReader(controller);
   }
@@ -67,7 +73,7 @@ class SseSource implements UnderlyingDefaultSource<Uint8Array> {
     } else {
       this.#next = undefined;
       if (result.done) {
-        this.#over = true;
+        this.#end();
         controller.close();
         return;
       }
@@ -77,11 +83,16 @@ class SseSource implements UnderlyingDefaultSource<Uint8Array> {
   }
 
   async cancel(): Promise<void> {
-    clearTimeout(this.#stallTimer);
     if (this.#over) return;
-    this.#over = true;
+    this.#end();
     this.#options.onCancel();
     await this.#frames.return?.();
+  }
+
+  #end(): void {
+    this.#over = true;
+    clearTimeout(this.#stallTimer);
+    this.#options.signal.removeEventListener("abort", this.#onAbort);
   }
 
   /** The next frame, or undefined when silence lasted too long. */

@@ -33,7 +33,7 @@ export interface TextService {
 
 /** From the owner to the thread. */
 export type ToTextWorker =
-  | { readonly kind: "load"; readonly directory: string }
+  | { readonly kind: "load"; readonly directory: string; readonly stopTokens: readonly number[] | undefined }
   | {
     readonly kind: "job";
     readonly id: number;
@@ -60,6 +60,8 @@ export type FromTextWorker =
 export interface TextThreadOptions {
   /** Of the model: its tokenizer and chat template. */
   readonly directory: string;
+  /** What ends an answer. @default what the model's configuration says */
+  readonly stopTokens?: readonly number[] | undefined;
   /** A job that computes for longer is given up, and the thread replaced. @default 60 s */
   readonly jobMs?: number;
   /** A job that waits for longer is refused. @default 60 s */
@@ -77,7 +79,7 @@ interface Job {
 
 /** One thread, one job at a time: when it dies, only the job it was doing is lost. */
 export class TextThread implements TextService {
-  readonly #options: Required<TextThreadOptions>;
+  readonly #options: TextThreadOptions & Required<Omit<TextThreadOptions, "stopTokens">>;
   readonly #waiting: Job[] = [];
   #worker: Worker | undefined;
   #loaded: PromiseWithResolvers<void> | undefined;
@@ -148,7 +150,8 @@ export class TextThread implements TextService {
     this.#loadTimer = setTimeout(() => {
       this.#lose(new RequestError("deadline_exceeded", "Cannot load the tokenizer: the deadline has passed"));
     }, this.#options.loadMs);
-    this.#post({ kind: "load", directory: this.#options.directory });
+    const { directory, stopTokens } = this.#options;
+    this.#post({ kind: "load", directory, stopTokens });
     return loaded.promise;
   }
 

@@ -33,7 +33,7 @@ scope.onmessage = async ({ data }) => {
   const id = data.kind === "job" ? data.id : undefined;
   try {
     if (data.kind === "load") {
-      modelText = await loadModelText(data.directory);
+      modelText = await loadModelText(data.directory, data.stopTokens);
       scope.postMessage({ kind: "loaded" }, []);
       return;
     }

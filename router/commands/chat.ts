@@ -89,6 +89,7 @@ class Conversation {
       }
       this.#prompt();
     }
+    if (this.#terminal.interactive) this.#terminal.line("");
   }
 
   /** Streams the answer; undefined when there was none. What Ctrl-C leaves of one counts. */
@@ -135,7 +136,8 @@ class ShownAnswer {
       case "text":
         this.#firstTextMs ??= performance.now();
         this.text += event.text;
-        return this.#terminal.write(event.text);
+        // A model may say anything, escape sequences included, which are for the terminal and not for people.
+        return this.#terminal.write(event.text.replace(/[^\P{Cc}\n\t]/gu, ""));
       case "usage":
         return this.#terminal.line(`\n${this.#usageLine(event.usage)}`);
     }

@@ -17,10 +17,10 @@ const MARKER = "Quixzellorn-4711";
 
 const SEEDED = {
   prompt: "The old captain said",
-  max_tokens: 24,
+  "max_tokens": 24,
   seed: 7,
   temperature: 1,
-  ignore_eos: true,
+  "ignore_eos": true,
   logprobs: 2,
 };
 
@@ -48,6 +48,18 @@ Deno.test("a running service", async (t) => {
     await Promise.all(others);
   });
 
+  await t.step("gives the same tokens whether the prompt was read at once, in pieces or before", async () => {
+    const long = { ...SEEDED, prompt: text.slice(0, 1200), attention: { mode: "sparse", budget: 32 } };
+    const salted = async (salt: string) =>
+      (await live.ask<Completion>("/v1/completions", { ...long, cache_salt: salt })).body.choices;
+    const cold = await salted("cold");
+    assert.deepEqual(await salted("cold"), cold);
+    const company = await live.stream("/v1/completions", { prompt: "And", max_tokens: 900, ignore_eos: true });
+    await company.until(() => company.tokenTimes.length > 0);
+    assert.deepEqual(await salted("in company"), cold);
+    await company.leave();
+  });
+
   await t.step("goes on decoding for all while another's prompt is prefilled", async () => {
     const decoding = await Promise.all(
       ["I was", "You are", "We go"].map((prompt) =>
@@ -71,6 +83,24 @@ Deno.test("a running service", async (t) => {
     await late.finish();
     await Promise.all(decoding.map((stream) => stream.leave()));
     await live.idle(5000);
+  });
+
+  await t.step("goes on decoding while another's huge prompt is turned into tokens", async () => {
+    const stream = await live.stream("/v1/completions", { prompt: "And", max_tokens: 900, ignore_eos: true });
+    await stream.until(() => stream.tokenTimes.length > 0);
+    let endedMs = Infinity;
+    const reading = stream.until(() => (stream.tokenTimes.at(-1) ?? 0) > endedMs);
+    const startedMs = performance.now();
+    const messages = [{ role: "user", content: "The quick brown fox jumps. ".repeat(100_000) }];
+    const { body } = await live.ask<{ error: { message: string } }>("/v1/chat/completions", { messages });
+    endedMs = performance.now();
+    assert.match(body.error.message, /900007 prompt tokens and an answer exceed the context of 4096/);
+    assert.ok(await reading);
+    const times = stream.tokenTimes.filter((atMs) => atMs > startedMs && atMs < endedMs);
+    const gaps = times.slice(1).map((atMs, i) => atMs - (times[i] ?? 0));
+    assert.ok(Math.max(...gaps) < (endedMs - startedMs) / 2, `${Math.max(...gaps)} of ${endedMs - startedMs} ms`);
+    await stream.leave();
+    await live.idle(2000);
   });
 
   await t.step("counts what it did, and repeats nothing of what it was told", async () => {
@@ -102,7 +132,7 @@ Deno.test("a running service", async (t) => {
     assert.equal(await live.metric("tidepool_generation_tokens_total") - before, 5);
     const metrics = await live.metrics();
     assert.match(metrics, /^tidepool_request_success_total\{.*finished_reason="length".*\} [1-9]/m);
-    assert.match(metrics, /^tidepool_request_failure_total\{.*code="context_length_exceeded".*\} 1$/m);
+    assert.match(metrics, /^tidepool_request_failure_total\{.*code="context_length_exceeded".*\} 2$/m);
     assert.match(metrics, /^tidepool_time_to_first_token_seconds_count\{.*operation="chat".*\} 1$/m);
     assert.ok(await live.metric("tidepool_step_seconds_count") > 10);
 
@@ -112,10 +142,11 @@ Deno.test("a running service", async (t) => {
   });
 
   await t.step("tells what is free, and holds nothing when all is over", async () => {
-    await live.idle(1000);
+    await live.idle(2000);
     const body = await (await fetch(`${live.origin}/ready`)).json();
     assert.deepEqual([body.status, body.queue], ["ready", { running: 0, waiting: 0 }]);
-    assert.equal(body.capacity_tokens, 4096);
+    // The prefix cache holds pages of what was asked before, and gives them away.
+    assert.deepEqual([body.capacity_tokens, body.free_tokens], [4096, 4096]);
   });
 });
 

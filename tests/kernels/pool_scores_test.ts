@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { poolScores } from "../../kernels/pool_scores.ts";
-import { setsOf } from "../../kernels/row_table.ts";
+import { FORCED_VALUE, poolScores } from "../../kernels/pool_scores.ts";
+import { setsOf, type TableRow } from "../../kernels/row_table.ts";
 import { pooled } from "../reference/pool_scores.ts";
 import { assertClose } from "../support/assert_close.ts";
 import { gpuFixture } from "../support/gpu_fixture.ts";
@@ -9,69 +9,87 @@ import { Random } from "../support/random.ts";
 
 const fixture = gpuFixture();
 
+/** The first row is not part of the call. */
+const ROWS: readonly TableRow[] = [
+  tableRow({ kvLimit: 1 }),
+  tableRow({ kvLimit: 300, recent: 16, setShape: "kv_head" }),
+  tableRow({ kvLimit: 257, recent: 5, setShape: "all_heads" }),
+  tableRow({ kvLimit: 90, recent: 16, setShape: "query_head" }),
+  tableRow({ kvLimit: 200, kvFrom: 101, recent: 8 }),
+  tableRow({ kvLimit: 0 }),
+];
+const [FIRST_ROW, LONGEST, SCORE_STRIDE, STRIDE] = [1, 300, 301, 303];
+const CALLED = ROWS.slice(FIRST_ROW);
+
+/** f32 exponentials. */
+const NMSE = 1e-11;
+
 for (const shape of [{ heads: 4, kvHeads: 2 }, { heads: 7, kvHeads: 1 }, { heads: 3, kvHeads: 3 }]) {
   Deno.test(`poolScores() equals plain loops for all set shapes: ${shape.heads}/${shape.kvHeads} heads`, async () => {
     const random = new Random(1);
-    const { heads } = shape;
-    const rows = [
-      tableRow({ kvLimit: 1 }),
-      tableRow({ kvLimit: 300, recent: 16, setShape: "kv_head" }),
-      tableRow({ kvLimit: 257, recent: 5, setShape: "all_heads" }),
-      tableRow({ kvLimit: 90, recent: 16, setShape: "query_head" }),
-      tableRow({ kvLimit: 200, kvFrom: 101, recent: 8 }),
-      tableRow({ kvLimit: 0 }),
-    ];
-    const [firstRow, scoreStride, stride] = [1, 301, 303];
-    const called = rows.slice(firstRow);
-    const scores = random.normals(called.length * heads * scoreStride, 3);
-    const lse = random.normals(rows.length * heads).map((value) => value + 8);
-    const values = fixture.zeros("f32", [called.length, heads, stride]);
-    poolScores(fixture.commands, {
-      shape,
-      firstRow,
-      rows: called.length,
-      scores: fixture.upload("f32", scores, [called.length, heads, scoreStride]),
-      scoreStride,
-      lse: fixture.upload("f32", lse, [rows.length, heads]),
-      rowTable: uploadRows(fixture, rows),
-      longest: 300,
-      values,
-      sets: heads,
-      stride,
-    });
-    const actual = await fixture.floats(values);
-    called.forEach((row, index) => {
-      const own = (head: number) => {
-        const at = (index * heads + head) * scoreStride;
-        return scores.subarray(at, at + row.kvLimit);
-      };
-      const sets = setsOf(row.setShape, shape);
-      for (let set = 0; set < heads; set++) {
-        const at = (index * heads + set) * stride;
-        const values = actual.subarray(at, at + row.kvLimit);
-        if (set >= sets) assert.ok(values.every((value) => value === 0));
-        else if (row.setShape === "query_head") assert.deepEqual([...values], [...own(set)]);
-        else {
-          const head = (firstRow + index) * heads;
-          const entry = {
-            ...row,
-            scores: Array.from({ length: heads }, (_, h) => own(h)),
-            lse: [...lse.subarray(head, head + heads)],
-          };
-          const group = heads / sets;
-          const expected = pooled(entry, set * group, group);
-          const free = expected.map((value, i) => Math.abs(value) < 1e20 ? i : undefined).filter((i) =>
-            i !== undefined
-          );
-          values.forEach((value, i) => assert.equal(Math.sign(value), Math.sign(expected[i] ?? NaN)));
-          assert.deepEqual(
-            [...values].flatMap((value, i) => Math.abs(value) < 1e20 ? [] : [i]),
-            expected.flatMap((value, i) => Math.abs(value) < 1e20 ? [] : [i]),
-          );
-          // f32 exponentials.
-          assertClose(free.map((i) => values[i] ?? NaN), free.map((i) => expected[i] ?? NaN), { nmse: 1e-11 });
-        }
+    const scores = random.normals(CALLED.length * shape.heads * SCORE_STRIDE, 3);
+    const lse = random.normals(ROWS.length * shape.heads).map((value) => value + 8);
+    const actual = await run(shape, { scores, lse });
+    CALLED.forEach((row, index) => {
+      const expected = reference(shape, { scores, lse }, index);
+      for (let set = 0; set < shape.heads; set++) {
+        const at = (index * shape.heads + set) * STRIDE;
+        // A set that the row's shape does not have is left alone.
+        const values = expected[set] ?? new Array<number>(row.kvLimit).fill(0);
+        const isDecided = (value: number) => Math.abs(value) >= FORCED_VALUE / 2;
+        const own = [...actual.subarray(at, at + row.kvLimit)];
+        assert.deepEqual(
+          own.map((value) => isDecided(value) && value > 0),
+          values.map((value) => value === FORCED_VALUE),
+        );
+        assert.deepEqual(own.map((value) => isDecided(value) && value < 0), values.map((value) => value === -1e30));
+        const free = (all: readonly number[]) => all.map((value) => isDecided(value) ? 0 : value);
+        assertClose(free(own), free(values), { nmse: NMSE });
       }
     });
   });
+}
+
+interface Shape {
+  readonly heads: number;
+  readonly kvHeads: number;
+}
+
+interface Inputs {
+  readonly scores: Float32Array<ArrayBuffer>;
+  readonly lse: Float32Array<ArrayBuffer>;
+}
+
+async function run(shape: Shape, { scores, lse }: Inputs): Promise<Float32Array> {
+  const { heads } = shape;
+  const values = fixture.zeros("f32", [CALLED.length, heads, STRIDE]);
+  poolScores(fixture.commands, {
+    shape,
+    firstRow: FIRST_ROW,
+    rows: CALLED.length,
+    scores: fixture.upload("f32", scores, [CALLED.length, heads, SCORE_STRIDE]),
+    scoreStride: SCORE_STRIDE,
+    lse: fixture.upload("f32", lse, [ROWS.length, heads]),
+    rowTable: uploadRows(fixture, ROWS),
+    longest: LONGEST,
+    values,
+    sets: heads,
+    stride: STRIDE,
+  });
+  return await fixture.floats(values);
+}
+
+/** The values of every set that a row has. */
+function reference(shape: Shape, { scores, lse }: Inputs, index: number): number[][] {
+  const { heads } = shape;
+  const row = CALLED[index] ?? tableRow({ kvLimit: 0 });
+  const own = Array.from({ length: heads }, (_, head) => {
+    const at = (index * heads + head) * SCORE_STRIDE;
+    return scores.subarray(at, at + row.kvLimit);
+  });
+  if (row.setShape === "query_head") return own.map((values) => [...values]);
+  const at = (FIRST_ROW + index) * heads;
+  const group = heads / setsOf(row.setShape, shape);
+  const entry = { ...row, scores: own, lse: [...lse.subarray(at, at + heads)] };
+  return Array.from({ length: heads / group }, (_, set) => pooled(entry, set * group, group));
 }

@@ -96,7 +96,7 @@ Deno.test("/health lives while /ready tells why not", async () => {
     max_context_tokens: CONTEXT_TOKENS,
     draining: false,
     queue: { running: 1, waiting: 2 },
-    free_tokens: 50 * 64,
+    free_tokens: (50 + 4) * 64,
   });
   const cases = [
     [{ ...service.state, draining: true }, "draining"],

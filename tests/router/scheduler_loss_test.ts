@@ -95,14 +95,25 @@ Deno.test("Scheduler does not rebuild a request twice at the same token, then gi
     await assertAlone(scheduler, generationRequest());
   }));
 
-Deno.test("Scheduler ends requests with group_unavailable when the group stays away, and refuses new ones", () =>
+Deno.test("Scheduler ends requests with group_unavailable when the group stays away, and lets new ones try later", () =>
   withScheduler({ scheduler: { recoverMs: 30 } }, async (scheduler, group) => {
     const { code } = await collect(scheduler.generate(LONG), (count) => {
       if (count === 5) group.break();
     });
     assert.equal(code, "group_unavailable");
-    assert.throws(() => scheduler.generate(LONG), { code: "group_unavailable", message: /the worker died/ });
+    assert.throws(() => scheduler.generate(LONG), { code: "loading" });
     assert.deepEqual([scheduler.stats().running, scheduler.stats().waiting], [0, 0]);
+  }));
+
+Deno.test("Scheduler ends requests at once when the group is broken for good, and refuses new ones", () =>
+  withScheduler({}, async (scheduler, group) => {
+    const { code } = await collect(scheduler.generate(LONG), (count) => {
+      if (count !== 5) return;
+      group.break();
+      setTimeout(() => group.break({ kind: "broken", reason: "the worker died" }), 5);
+    });
+    assert.equal(code, "group_unavailable");
+    assert.throws(() => scheduler.generate(LONG), { code: "group_unavailable", message: /the worker died/ });
   }));
 
 Deno.test("Scheduler ends requests at once when the group is closed", () =>

@@ -6,11 +6,29 @@ import { EventSourceParserStream } from "eventsource-parser/stream";
 import { sseComment, sseData, type SseOptions, sseStream } from "../../router/sse.ts";
 
 /** Options that count what is called. */
+Deno.test("sseStream() ends when the client is gone although nobody cancels the body", async () => {
+  const client = new AbortController();
+  const { calls, options } = watched({ signal: client.signal, stallMs: 60_000 });
+  const reader = sseStream(framesOf("data: 1\n\n", "data: 2\n\n"), options).getReader();
+  await reader.read();
+  await reader.read();
+  client.abort();
+  // The sanitizer would find the timer that waits for the reader.
+  assert.deepEqual(calls, { keepAlives: 0, cancels: 1 });
+});
+
+Deno.test("sseStream() makes nothing for a client that left before it began", () => {
+  const { calls, options } = watched({ signal: AbortSignal.abort(), stallMs: 60_000 });
+  sseStream(framesOf("data: 1\n\n"), options);
+  assert.deepEqual(calls, { keepAlives: 0, cancels: 1 });
+});
+
 function watched(changes: Partial<SseOptions> = {}) {
   const calls = { keepAlives: 0, cancels: 0 };
   const options: SseOptions = {
     keepAliveMs: 1000,
     stallMs: 1000,
+    signal: new AbortController().signal,
     onKeepAlive: () => void calls.keepAlives++,
     onCancel: () => void calls.cancels++,
     ...changes,

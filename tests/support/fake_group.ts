@@ -140,12 +140,12 @@ export class FakeGroup implements Group {
     this.#refusal = { error, late: when === "late" };
   }
 
-  /** The worker dies: everything it held is gone. */
-  break(): void {
+  /** The worker dies: everything it held is gone. Another is on its way, unless the state says otherwise. */
+  break(state: GroupState = { kind: "loading", progress: 0 }): void {
     this.#epoch++;
     this.#sequences.clear();
     this.#contents.clear();
-    this.#change({ kind: "broken", reason: "the worker died" });
+    this.#change(state);
     this.resume();
   }
 

@@ -104,14 +104,12 @@ export class LiveService implements AsyncDisposable {
     };
   }
 
-  /** Waits until nobody is served and no page is held. @returns how long that took, in milliseconds */
-  async idle(deadlineMs: number): Promise<number> {
-    const startedMs = performance.now();
-    await this.until(async () => {
+  /** Waits until nobody is served and no page is held. */
+  idle(deadlineMs: number): Promise<void> {
+    return this.until(async () => {
       const { running, waiting, kvUsage } = await this.load();
       return running === 0 && waiting === 0 && kvUsage === 0;
     }, deadlineMs);
-    return performance.now() - startedMs;
   }
 
   /** Waits until `/ready` says yes. */

@@ -7,7 +7,7 @@ export interface Needle {
   readonly id: string;
   /** Of the rendered prompt. */
   readonly tokens: number;
-  readonly prompt_text: string;
+  readonly "prompt_text": string;
   readonly question: string;
   readonly answer: string;
 }
@@ -21,6 +21,6 @@ export async function needle(id: string): Promise<Needle> {
 }
 
 /** The text and a question about it, as the embedded model wants them: two messages. */
-export function aboutText(text: string, question: string) {
-  return [{ role: "user" as const, content: text }, { role: "user" as const, content: question }];
+export function aboutText(text: string, question: string): { role: "user"; content: string }[] {
+  return [{ role: "user", content: text }, { role: "user", content: question }];
 }

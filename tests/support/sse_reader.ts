@@ -4,16 +4,16 @@ import type { ErrorBody } from "../../router/errors.ts";
 
 /** What an answer costs, as on the wire. */
 export interface UsageBody {
-  readonly prompt_tokens: number;
-  readonly completion_tokens: number;
-  readonly total_tokens: number;
-  readonly prompt_tokens_details: { readonly cached_tokens: number };
+  readonly "prompt_tokens": number;
+  readonly "completion_tokens": number;
+  readonly "total_tokens": number;
+  readonly "prompt_tokens_details": { readonly "cached_tokens": number };
   readonly attention: {
     readonly mode: "dense" | "sparse";
     readonly budget: number | null;
-    readonly select_layers: readonly number[];
+    readonly "select_layers": readonly number[];
     readonly context: number;
-    readonly rows_read_per_token: number;
+    readonly "rows_read_per_token": number;
   };
 }
 
@@ -23,7 +23,7 @@ export interface StreamChunk extends Partial<ErrorBody> {
     readonly index: number;
     readonly text?: string;
     readonly delta?: { readonly role?: string; readonly content?: string };
-    readonly finish_reason: string | null;
+    readonly "finish_reason": string | null;
   }[];
   readonly usage?: UsageBody | null;
 }
