@@ -80,13 +80,13 @@ export class Formation {
         client.form({ epoch, index, members, weights }, (notice) => this.#hear(index, notice))
       ),
     );
-    const failed = ends.findIndex(({ status }) => status === "rejected");
-    const end = ends[failed];
-    if (end?.status === "rejected" && !this.#isOver) {
-      const { reason } = end;
+    const failures = ends.flatMap((end, index) => end.status === "rejected" ? [{ index, reason: end.reason }] : []);
+    // Who waited in vain knows less than who was turned away.
+    const failure = failures.find(({ reason }) => reason.code !== "peer_late") ?? failures[0];
+    if (failure !== undefined && !this.#isOver) {
+      const { index, reason } = failure;
       if (!(reason instanceof CodedError)) throw reason;
-      const message = `Cannot form group: ${workers[failed]?.name}: ${reason.message}`;
-      this.#break({ error: new RequestError("worker_lost", message, { cause: reason }), culprits: [] });
+      this.#breakFor(`Cannot form group: ${this.#name(index)}: ${reason.message}`, []);
     }
     return !this.#isOver;
   }

@@ -29,7 +29,16 @@ export const FAKE_FACTS: EngineFacts = {
 };
 
 /** First tokens that make a step go wrong. */
-export const TRICKS = { refuse: 501, crash: 502, loseDevice: 503, hang: 504, slow: 505, exit: 506 } as const;
+export const TRICKS = {
+  refuse: 501,
+  crash: 502,
+  loseDevice: 503,
+  hang: 504,
+  slow: 505,
+  exit: 506,
+  die: 507,
+  stop: 508,
+} as const;
 
 /** Names of models that make loading go wrong; `other` has another digest. */
 export const MODELS = {
@@ -46,6 +55,8 @@ async function play(trick: number | undefined): Promise<void> {
   if (trick === TRICKS.crash) throw new TypeError("the fake engine fell over");
   if (trick === TRICKS.loseDevice) throw new GpuError("device_lost", "Cannot run step: the fake device is lost");
   if (trick === TRICKS.exit) Deno.exit(7);
+  if (trick === TRICKS.die) Deno.kill(Deno.pid, "SIGKILL");
+  if (trick === TRICKS.stop) Deno.kill(Deno.pid, "SIGSTOP");
   if (trick === TRICKS.hang) await new Promise<never>(() => setTimeout(() => {}, 60_000));
   if (trick === TRICKS.slow) await new Promise((resolve) => setTimeout(resolve, 300));
 }

@@ -3,9 +3,7 @@
 import assert from "node:assert/strict";
 import { HandshakeError } from "../../workers/errors.ts";
 import { admit, type HandshakeOptions, introduce } from "../../workers/handshake.ts";
-import { admitFirst } from "../../workers/reception.ts";
 import { tcpPair } from "../support/tcp_pair.ts";
-import { until } from "../support/until.ts";
 
 const SECRET = "a secret of some length";
 const router = { role: "router", epoch: 3, workerIndex: 1 } as const;
@@ -161,38 +159,12 @@ Deno.test("introduce() refuses a listener that answers for another epoch", async
   far.close();
 });
 
-Deno.test("admitFirst() lets one peer in past 16 that stall, and hangs up on the seventeenth", async () => {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const { port } = listener.addr;
-  const refused: string[] = [];
-  const never = new AbortController();
-  const admitted = admitFirst(listener, {
-    secret: SECRET,
-    role: "worker",
-    onRefused: (error) => refused.push(error.message),
-    signal: never.signal,
-  });
-  const stalling = await Promise.all(Array.from({ length: 16 }, () => Deno.connect({ port })));
-  const extra = await Deno.connect({ port });
-  assert.equal(await extra.read(new Uint8Array(1)).catch(() => null), null);
-  assert.deepEqual(refused, ["Cannot shake hands: 16 peers are at it"]);
-  stalling.pop()?.close();
-  await until(() => refused.length === 2);
-
-  const conn = await Deno.connect({ port });
-  await introduce(conn, router, { secret: SECRET });
-  const { conn: served, peer } = await admitted;
-  assert.deepEqual(peer, router);
-  for (const stalled of stalling) assert.equal(await stalled.read(new Uint8Array(1)).catch(() => null), null);
-  for (const open of [...stalling, extra, conn, served]) open.close();
-});
-
-Deno.test("admitFirst() throws the signal's reason and closes the listener", async () => {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  const stop = new AbortController();
-  const admitted = admitFirst(listener, { secret: SECRET, role: "worker", onRefused: () => {}, signal: stop.signal });
-  const stalled = await Deno.connect({ port: listener.addr.port });
-  stop.abort(new Error("enough"));
-  await assert.rejects(admitted, /enough/);
-  stalled.close();
+Deno.test("introduce() and admit() tell peers by both their indices", async () => {
+  const peer = { role: "peer", epoch: 3, workerIndex: 1, dialerIndex: 2 } as const;
+  const [near, far] = await tcpPair();
+  const options = { secret: SECRET };
+  const [, admitted] = await Promise.all([introduce(near, peer, options), admit(far, "worker", options)]);
+  assert.deepEqual(admitted, peer);
+  near.close();
+  far.close();
 });

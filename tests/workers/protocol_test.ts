@@ -1,8 +1,9 @@
 /** Messages survive the wire, and those of the wrong shape are refused with the field named. */
 
 import assert from "node:assert/strict";
-import type { Step, StepResult } from "../../engine/span.ts";
+import type { ExchangeTiming, Step, StepResult } from "../../engine/span.ts";
 import { decodeMessage, encodeFrame, PREFIX_BYTES } from "../../workers/codec.ts";
+import { parsePeerMessage } from "../../workers/peer_protocol.ts";
 import { parseRouterMessage, parseWorkerMessage } from "../../workers/protocol.ts";
 import { FAKE_FACTS } from "../support/fake_engine.ts";
 
@@ -77,12 +78,46 @@ const result: StepResult = {
   timing: { encodeMs: 0.1, waitMs: 2, totalMs: 2.2 },
 };
 
+const tag = { epoch: 3, step: 7, batch: 0, layer: 2 };
+
+const exchange: ExchangeTiming = {
+  ms: { queries: 0, states: 1.5, rows: 0.1, candidates: 2 },
+  readMs: 3,
+  bytes: { queries: 0, states: 16_384, rows: 0, candidates: 512 },
+};
+
+Deno.test("parsePeerMessage() gives back every message of a peer, and nothing else", () => {
+  const rows = [Float32Array.of(1, 2), new Float32Array(0)];
+  const messages = [
+    { kind: "queries", ...tag, rows },
+    { kind: "states", ...tag, o: rows, lse: [Float32Array.of(-1e30), Float32Array.of(0)] },
+    { kind: "rows", ...tag, rows: [] },
+  ];
+  for (const message of messages) assert.deepEqual(parsePeerMessage(overTheWire(message)), message);
+  const cases: readonly (readonly [unknown, RegExp])[] = [
+    [{ kind: "queries", ...tag, rows: Float32Array.of(1) }, /message\.rows must be an array/],
+    [{ kind: "rows", ...tag, rows: [Uint32Array.of(1)] }, /message\.rows\[0\] must be a Float32Array/],
+    [{ kind: "states", ...tag, epoch: -1, o: [], lse: [] }, /message\.epoch/],
+    [{ kind: "step" }, /message\.kind must be one of queries, states, rows, not step/],
+  ];
+  for (const [value, message] of cases) assert.throws(() => parsePeerMessage(value), { code: "protocol", message });
+});
+
 Deno.test("parseRouterMessage() gives back every message of a router", () => {
   const messages = [
     { kind: "load", load: { model: { directory: "/models/a" }, kvTokens: "auto" } },
     { kind: "load", load: { model: { random: "tiny" }, kvTokens: 4096 } },
     { kind: "step", step, traceparents: ["00-a-b-01"] },
     { kind: "ping", id: 3 },
+    {
+      kind: "form",
+      epoch: 3,
+      index: 1,
+      members: [{ hostname: "127.0.0.1", port: 8100 }, { hostname: "worker-1", port: 8100 }],
+      weights: [100, 33],
+      deadlineMs: 5000,
+    },
+    { kind: "selection", ...tag, lengths: Uint32Array.of(2, 0), positions: Uint32Array.of(4, 5) },
     { kind: "drain" },
   ];
   for (const message of messages) assert.deepEqual(parseRouterMessage(overTheWire(message)), message);
@@ -97,7 +132,20 @@ Deno.test("parseWorkerMessage() gives back every message of a worker", () => {
     { kind: "result", result },
     { kind: "refused", index: 7, code: "kv_exhausted", message: "Cannot append" },
     { kind: "failed", code: "unknown", message: "" },
+    { kind: "result", result: { ...result, timing: { ...result.timing, exchange } } },
     { kind: "pong", id: 0 },
+    { kind: "formed", epoch: 3 },
+    {
+      kind: "candidates",
+      ...tag,
+      rows: [{ sequence: 3, position: 9, budget: 16, sets: 2 }],
+      lengths: Uint32Array.of(2, 0),
+      positions: Uint32Array.of(4, 5),
+      values: Float32Array.of(0.5, 1),
+    },
+    { kind: "stalled", epoch: 3, step: 7, on: [1, 2] },
+    { kind: "severed", epoch: 3, code: "peer_lost", message: "Cannot reach worker 1", peer: 1 },
+    { kind: "severed", epoch: 3, code: "peer_late", message: "Cannot form group" },
   ];
   for (const message of messages) assert.deepEqual(parseWorkerMessage(overTheWire(message)), message);
 });
@@ -108,7 +156,7 @@ Deno.test("parseRouterMessage() refuses wrong shapes and names the field", () =>
   const cases: readonly (readonly [unknown, RegExp])[] = [
     [null, /message must be a map, not null/],
     [[], /message must be a map, not Array/],
-    [{ kind: "format" }, /message\.kind must be one of load, step, ping, drain, not format/],
+    [{ kind: "format" }, /message\.kind must be one of load, step, ping, form, selection, drain, not format/],
     [{ kind: "constructor" }, /message\.kind must be one of/],
     [{ kind: "ping", id: -1 }, /message\.id must be a non-negative integer, not -1/],
     [{ kind: "ping", id: "1" }, /message\.id/],

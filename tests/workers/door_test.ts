@@ -1,0 +1,122 @@
+/** The door of a worker against routers, peers that come early or never, and strangers. */
+
+import assert from "node:assert/strict";
+import { Door } from "../../workers/door.ts";
+import { introduce, type Introduction } from "../../workers/handshake.ts";
+import { until } from "../support/until.ts";
+
+const SECRET = "a secret of some length";
+const ROUTER = { role: "router", epoch: 3, workerIndex: 1 } as const;
+const NEVER = new AbortController().signal;
+
+interface Stage {
+  readonly door: Door;
+  readonly refused: readonly string[];
+  /** A connection that nobody has spoken on yet; it is closed after the test. */
+  knock(): Promise<Deno.TcpConn>;
+  introduce(self: Introduction): Promise<Deno.TcpConn>;
+}
+
+async function atDoor(play: (stage: Stage) => Promise<void>): Promise<void> {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const refused: string[] = [];
+  const conns: Deno.TcpConn[] = [];
+  const door = new Door(listener, { secret: SECRET, onRefused: ({ message }) => refused.push(message) });
+  const knock = async () => {
+    const conn = await Deno.connect({ port: listener.addr.port });
+    conns.push(conn);
+    return conn;
+  };
+  try {
+    await play({
+      door,
+      refused,
+      knock,
+      async introduce(self) {
+        const conn = await knock();
+        await introduce(conn, self, { secret: SECRET });
+        return conn;
+      },
+    });
+  } finally {
+    await door.close();
+    for (const conn of conns) conn.close();
+  }
+}
+
+function isOver(conn: Deno.TcpConn): Promise<boolean> {
+  return conn.read(new Uint8Array(1)).then((got) => got === null, () => true);
+}
+
+function peer(epoch: number, dialerIndex: number): Introduction {
+  return { role: "peer", epoch, workerIndex: 0, dialerIndex };
+}
+
+Deno.test("Door.router() lets one router in past 16 that stall, hangs up on the seventeenth, and turns the next away", async () => {
+  await atDoor(async ({ door, refused, knock, introduce }) => {
+    const stalling = await Promise.all(Array.from({ length: 16 }, knock));
+    assert.ok(await isOver(await knock()));
+    assert.deepEqual(refused, ["Cannot shake hands: 16 peers are at it"]);
+    const [leaving] = stalling;
+    await leaving?.closeWrite();
+    await until(() => refused.length === 2);
+
+    await introduce(ROUTER);
+    const { conn, peer } = await door.router(NEVER);
+    assert.deepEqual(peer, ROUTER);
+    const second = await introduce(ROUTER);
+    assert.ok(await isOver(second));
+    assert.equal(refused.at(-1), "Cannot shake hands: another router is served");
+    await door.close();
+    for (const stalled of stalling) assert.ok(await isOver(stalled));
+    conn.close();
+  });
+});
+
+Deno.test("Door.router() throws the signal's reason", async () => {
+  await atDoor(async ({ door }) => {
+    const stop = new AbortController();
+    const router = door.router(stop.signal);
+    stop.abort(new Error("enough"));
+    await assert.rejects(router, /enough/);
+  });
+});
+
+Deno.test("Door.peer() hands out peers that came before and those that come after, each to its place", async () => {
+  await atDoor(async ({ door, introduce }) => {
+    const early = await introduce(peer(2, 1));
+    const late = door.peer({ epoch: 2, dialer: 2, listener: 0 }, NEVER);
+    const present = await door.peer({ epoch: 2, dialer: 1, listener: 0 }, NEVER);
+    await introduce(peer(2, 2));
+    await early.write(Uint8Array.of(7));
+    const byte = new Uint8Array(1);
+    await present.read(byte);
+    assert.deepEqual(byte, Uint8Array.of(7));
+    present.close();
+    (await late).close();
+  });
+});
+
+Deno.test("Door.peer() waits for the right one only, and hangs up on peers of epochs that are over", async () => {
+  await atDoor(async ({ door, introduce }) => {
+    const stop = new AbortController();
+    const expected = assert.rejects(door.peer({ epoch: 5, dialer: 1, listener: 0 }, stop.signal), /enough/);
+    const others = await Promise.all([peer(4, 1), peer(5, 2), { ...peer(5, 1), workerIndex: 9 }].map(introduce));
+    stop.abort(new Error("enough"));
+    await expected;
+    const next = door.peer({ epoch: 6, dialer: 1, listener: 0 }, NEVER);
+    for (const other of others) assert.ok(await isOver(other));
+    await introduce(peer(6, 1));
+    (await next).close();
+  });
+});
+
+Deno.test("Door holds only so many peers that nobody asks for", async () => {
+  await atDoor(async ({ refused, introduce }) => {
+    const conns: Deno.TcpConn[] = [];
+    for (let index = 1; index <= 17; index++) conns.push(await introduce(peer(2, index)));
+    const [first] = conns;
+    assert.ok(first !== undefined && await isOver(first));
+    assert.equal(refused.length, 1);
+  });
+});

@@ -1,0 +1,120 @@
+/** Letters that come early, late, twice, too many or never. */
+
+import assert from "node:assert/strict";
+import { PeerError } from "../../workers/errors.ts";
+import { type Letter, Mailbox, type MailboxOptions } from "../../workers/mailbox.ts";
+
+interface Stall {
+  readonly step: number;
+  readonly on: readonly number[];
+}
+
+function rows(step: number, layer: number, values: readonly number[] = [step]): Letter {
+  return { kind: "queries", epoch: 3, step, batch: 0, layer, rows: [Float32Array.from(values)] };
+}
+
+function at(step: number, layer: number) {
+  return { step, batch: 0, layer };
+}
+
+async function withMailbox(
+  play: (mailbox: Mailbox, stalls: readonly Stall[]) => Promise<void> | void,
+  options: Partial<MailboxOptions> = {},
+): Promise<void> {
+  const stalls: Stall[] = [];
+  const mailbox = new Mailbox({ epoch: 3, onStalled: (step, on) => stalls.push({ step, on }), ...options });
+  try {
+    await play(mailbox, stalls);
+  } finally {
+    mailbox.close(new PeerError("epoch_over", "Cannot go on: the test is over"));
+  }
+}
+
+Deno.test("Mailbox.take() finds what came before and waits for what comes later, by sender and place", async () => {
+  await withMailbox(async (mailbox) => {
+    mailbox.put(1, rows(7, 2));
+    mailbox.put(2, rows(7, 2, [2]));
+    mailbox.begin(7, 1000);
+    assert.deepEqual((await mailbox.take(1, "queries", at(7, 2))).rows, [Float32Array.of(7)]);
+    assert.deepEqual((await mailbox.take(2, "queries", at(7, 2))).rows, [Float32Array.of(2)]);
+    const waiting = mailbox.take(1, "queries", at(7, 3));
+    mailbox.put(1, rows(7, 4));
+    mailbox.put(2, rows(7, 3));
+    mailbox.put(1, rows(7, 3, [9]));
+    assert.deepEqual((await waiting).rows, [Float32Array.of(9)]);
+  });
+});
+
+Deno.test("Mailbox keeps letters of a step to come, and forgets those of steps that are over", async () => {
+  await withMailbox(async (mailbox) => {
+    mailbox.begin(7, 1000);
+    mailbox.put(1, rows(7, 0));
+    mailbox.put(1, rows(8, 0));
+    mailbox.begin(8, 1000);
+    mailbox.put(1, rows(7, 1));
+    assert.equal((await mailbox.take(1, "queries", at(8, 0))).step, 8);
+    await assert.rejects(mailbox.take(1, "queries", at(7, 0)), /step 7 does not run/);
+  }, { bounds: { letters: 2, bytes: 100 } });
+});
+
+Deno.test("Mailbox.put() refuses another epoch, the same letter twice, and more than it may hold", async () => {
+  await withMailbox((mailbox) => {
+    const refused = (letter: Letter, message: RegExp) =>
+      assert.throws(() => mailbox.put(1, letter), { code: "protocol", message });
+    refused({ ...rows(7, 0), epoch: 2 }, /of epoch 2: this is 3/);
+    mailbox.put(1, rows(7, 0));
+    refused(rows(7, 0), /came twice/);
+    mailbox.put(1, rows(7, 1));
+    refused(rows(7, 2), /2 letters/);
+    mailbox.put(2, rows(7, 2));
+  }, { bounds: { letters: 2, bytes: 1 << 20 } });
+  await withMailbox((mailbox) => {
+    mailbox.put(1, rows(7, 0, [1, 2, 3, 4]));
+    assert.throws(() => mailbox.put(1, rows(7, 1)), { code: "protocol", message: /20 bytes/ });
+  }, { bounds: { letters: 100, bytes: 16 } });
+});
+
+Deno.test("Mailbox reports whom a wait is for at half of its time, and gives it up at the deadline", async () => {
+  await withMailbox(async (mailbox, stalls) => {
+    mailbox.begin(7, 100);
+    const startedAt = performance.now();
+    const waits = [1, 2, "router"] as const;
+    const ends = await Promise.allSettled(
+      waits.map((from) => mailbox.take(from, from === "router" ? "selection" : "queries", at(7, 5))),
+    );
+    assert.ok(performance.now() - startedAt >= 99);
+    const reasons = ends.map((end) => end.status === "rejected" ? [end.reason.code, end.reason.peer] : end);
+    assert.deepEqual(reasons, [["peer_late", 1], ["peer_late", 2], ["peer_late", undefined]]);
+    const [end] = ends;
+    assert.equal(
+      end?.status === "rejected" && end.reason.message,
+      "Cannot finish step 7: worker 1 has not sent the queries of layer 5 within 100 ms",
+    );
+    assert.deepEqual(stalls, [{ step: 7, on: [1, 2] }]);
+  });
+});
+
+Deno.test("Mailbox does not report a wait that ends in time", async () => {
+  await withMailbox(async (mailbox, stalls) => {
+    mailbox.begin(7, 100);
+    const waiting = mailbox.take(1, "queries", at(7, 0));
+    setTimeout(() => mailbox.put(1, rows(7, 0)), 20);
+    await waiting;
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    assert.deepEqual(stalls, []);
+    mailbox.end();
+    await new Promise((resolve) => setTimeout(resolve, 40));
+  });
+});
+
+Deno.test("Mailbox.close() fails whoever waits, and whoever comes later, with the first reason", async () => {
+  await withMailbox(async (mailbox) => {
+    mailbox.begin(7, 1000);
+    const waiting = assert.rejects(mailbox.take(1, "queries", at(7, 0)), /the first/);
+    mailbox.close(new PeerError("peer_lost", "Cannot go on: the first"));
+    mailbox.close(new PeerError("peer_lost", "Cannot go on: the second"));
+    await waiting;
+    await assert.rejects(mailbox.take(1, "queries", at(7, 0)), /the first/);
+    mailbox.put(1, rows(7, 0));
+  });
+});
