@@ -19,8 +19,8 @@ export function readyModel(state: GroupState): ModelFacts {
     const percent = Math.floor(100 * state.progress);
     throw new RequestError("loading", `Cannot admit request: the model is loading (${percent} %)`);
   }
-  const reason = state.kind === "broken" ? state.reason : "it is closed";
-  throw new RequestError("group_unavailable", `Cannot admit request: no worker is available: ${reason}`);
+  const reason = state.kind === "broken" ? "the workers failed for good" : "the group is closed";
+  throw new RequestError("group_unavailable", `Cannot admit request: ${reason}`);
 }
 
 /**

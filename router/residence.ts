@@ -55,7 +55,7 @@ export class Residence {
     const state = this.#group.state;
     if (state.kind === "ready" && state.epoch === this.#home?.epoch) return this.#home.ledger;
     const reason = state.kind === "broken"
-      ? state.reason
+      ? "the workers failed for good"
       : state.kind === "closed"
       ? "the group is closed"
       : "its worker was lost";
@@ -66,15 +66,22 @@ export class Residence {
     return this.#settle(state.epoch, state.model);
   }
 
-  /** The life is over: whoever ran waits for the next one. */
-  lose(error: CodedError): void {
+  /**
+   * The life is over: whoever ran waits for the next one.
+   * @param cause what the group said: it may speak of processes and addresses, so clients are told the code alone
+   */
+  lose(cause: CodedError): void {
+    const [code, why] = cause.code === "deadline_exceeded"
+      ? ["deadline_exceeded", "the workers did not answer in time"] as const
+      : ["worker_lost", "a worker was lost"] as const;
+    const error = new RequestError(code, `Cannot finish request: ${why}`, { cause });
     this.#lostEpoch = this.#home?.epoch;
     this.#home = undefined;
     for (const sequence of this.#roster.reset()) this.#hooks.onLost(sequence, error);
     clearTimeout(this.#recovery);
     this.#recovery = undefined;
     if (this.#roster.waiting.length === 0) return;
-    const late = `the group did not come back within ${this.#recoverMs} ms after: ${error.message}`;
+    const late = `the group did not come back within ${this.#recoverMs} ms after ${why}`;
     this.#recovery = setTimeout(() => this.#strand(late), this.#recoverMs);
   }
 

@@ -113,7 +113,10 @@ Deno.test("Scheduler ends requests at once when the group is broken for good, an
       setTimeout(() => group.break({ kind: "broken", reason: "the worker died" }), 5);
     });
     assert.equal(code, "group_unavailable");
-    assert.throws(() => scheduler.generate(LONG), { code: "group_unavailable", message: /the worker died/ });
+    assert.throws(() => scheduler.generate(LONG), {
+      code: "group_unavailable",
+      message: /the workers failed for good$/,
+    });
   }));
 
 Deno.test("Scheduler ends requests at once when the group is closed", () =>
