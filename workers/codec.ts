@@ -92,24 +92,78 @@ const encoder = new Encoder<Context>({ extensionCodec, context, ignoreUndefined:
 const decoder = new Decoder<Context>({ extensionCodec, context });
 
 /**
- * Makes one frame of a message. Fields that are undefined are left out.
+ * Makes one frame of a message, in pieces to be written one behind the other. Fields that are undefined are left out.
+ * Does not copy large tensors: they must not change before the frame has left.
  * @param message plain data; its Uint32Array and Float32Array fields keep their type
  * @throws {ProtocolError} when the frame would exceed the limits or holds another kind of typed array
  */
-export function encodeFrame(message: unknown, limits: FrameLimits = FRAME_LIMITS): Uint8Array<ArrayBuffer> {
+export function encodePieces(message: unknown, limits: FrameLimits = FRAME_LIMITS): readonly Uint8Array[] {
   const gathered: Gathered = { tensors: [], bytes: 0 };
   context.gathered = gathered;
   const header = encoder.encodeSharedRef(message);
-  checkLengths("write", { headerBytes: header.length, payloadBytes: gathered.bytes }, limits);
-  const frame = new Uint8Array(PREFIX_BYTES + header.length + gathered.bytes);
-  const prefix = new DataView(frame.buffer);
-  prefix.setUint32(0, header.length, LITTLE_ENDIAN);
-  prefix.setUint32(4, gathered.bytes, LITTLE_ENDIAN);
-  frame.set(header, PREFIX_BYTES);
-  const payloadAt = PREFIX_BYTES + header.length;
-  for (const { bytes, offset } of gathered.tensors) frame.set(bytes, payloadAt + offset);
   context.gathered = { tensors: [], bytes: 0 };
-  return frame;
+  checkLengths("write", { headerBytes: header.length, payloadBytes: gathered.bytes }, limits);
+  const prefix = new Uint8Array(PREFIX_BYTES);
+  const lengths = new DataView(prefix.buffer);
+  lengths.setUint32(0, header.length, LITTLE_ENDIAN);
+  lengths.setUint32(4, gathered.bytes, LITTLE_ENDIAN);
+  const pieces = new Pieces();
+  pieces.add(prefix);
+  // The encoder uses its buffer again for the next message.
+  pieces.add(header.slice());
+  let end = 0;
+  for (const { bytes, offset } of gathered.tensors) {
+    pieces.add(ZEROES.subarray(0, offset - end));
+    pieces.add(bytes);
+    end = offset + bytes.length;
+  }
+  return pieces.take();
+}
+
+/** The same in one piece, with everything copied. */
+export function encodeFrame(message: unknown, limits: FrameLimits = FRAME_LIMITS): Uint8Array<ArrayBuffer> {
+  return concat(encodePieces(message, limits));
+}
+
+/** From this size on a tensor is a piece of its own. */
+const LARGE_BYTES = 32 << 10;
+
+const ZEROES = new Uint8Array(ALIGNMENT);
+
+/** Joins what is small, so that a small frame takes one write. */
+class Pieces {
+  readonly #pieces: Uint8Array[] = [];
+  #small: Uint8Array[] = [];
+
+  add(bytes: Uint8Array): void {
+    if (bytes.length < LARGE_BYTES) {
+      this.#small.push(bytes);
+      return;
+    }
+    this.#join();
+    this.#pieces.push(bytes);
+  }
+
+  take(): readonly Uint8Array[] {
+    this.#join();
+    return this.#pieces;
+  }
+
+  #join(): void {
+    const joined = concat(this.#small);
+    this.#small = [];
+    if (joined.length > 0) this.#pieces.push(joined);
+  }
+}
+
+function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
 }
 
 /**

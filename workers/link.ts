@@ -3,7 +3,7 @@
  * that both have much to say cannot block each other. Knows frames and backpressure; knows nothing of what is said.
  */
 
-import { decodeMessage, encodeFrame, FRAME_LIMITS, type FrameLimits } from "./codec.ts";
+import { decodeMessage, encodePieces, FRAME_LIMITS, type FrameLimits } from "./codec.ts";
 import { LinkError, ProtocolError } from "./errors.ts";
 import { FrameReader } from "./frame_reader.ts";
 
@@ -58,14 +58,15 @@ export class Link<Out, In> {
   }
 
   /**
-   * Queues a message; it leaves in the background, in order.
+   * Queues a message; it leaves in the background, in order. Does not copy large tensors: they must not change any more.
    * @throws {LinkError} when the link is over, or when the peer has not read for too long, which ends it
    * @throws {ProtocolError} when the message does not fit into a frame; the link goes on
    */
   send(message: Out): void {
     if (this.#end !== undefined) throw this.#end;
-    const frame = encodeFrame(message, this.#limits);
-    if (this.#queuedBytes > 0 && this.#queuedBytes + frame.length > this.#outgoingBytes) {
+    const pieces = encodePieces(message, this.#limits);
+    const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
+    if (this.#queuedBytes > 0 && this.#queuedBytes + bytes > this.#outgoingBytes) {
       const error = new LinkError(
         "link_overflow",
         `Cannot send message: ${this.#queuedBytes} bytes are waiting already, the bound is ${this.#outgoingBytes}`,
@@ -73,8 +74,8 @@ export class Link<Out, In> {
       this.#finish(error);
       throw error;
     }
-    this.#outgoing.push(frame);
-    this.#queuedBytes += frame.length;
+    this.#outgoing.push(...pieces);
+    this.#queuedBytes += bytes;
     if (!this.#isWriting) {
       this.#isWriting = true;
       this.#writing = this.#write();
@@ -149,10 +150,10 @@ export class Link<Out, In> {
 
   async #write(): Promise<void> {
     try {
-      for (let frame = this.#outgoing[0]; frame !== undefined; frame = this.#outgoing[0]) {
-        for (let written = 0; written < frame.length;) written += await this.#conn.write(frame.subarray(written));
+      for (let piece = this.#outgoing[0]; piece !== undefined; piece = this.#outgoing[0]) {
+        for (let written = 0; written < piece.length;) written += await this.#conn.write(piece.subarray(written));
         this.#outgoing.shift();
-        this.#queuedBytes -= frame.length;
+        this.#queuedBytes -= piece.length;
       }
     } catch (error) {
       // What the peer sent before it broke off may still wait to be read: the reader will see the same end, after that.

@@ -134,16 +134,21 @@ export class LiveService implements AsyncDisposable {
     }
   }
 
-  /** The process that computes now. */
+  /** The processes that compute now, in the order in which they were started. */
+  async workers(): Promise<readonly number[]> {
+    return (await childrenOf(Deno.pid)).filter(isRunning).sort((a, b) => a - b);
+  }
+
+  /** The only process that computes now. */
   async worker(): Promise<number> {
-    const [pid, ...others] = (await childrenOf(Deno.pid)).filter(isRunning);
+    const [pid, ...others] = await this.workers();
     assert.ok(pid !== undefined && others.length === 0, `one worker process expected, found ${[pid, ...others]}`);
     return pid;
   }
 
-  /** Kills the process that computes now. */
-  async killWorker(): Promise<void> {
-    Deno.kill(await this.worker(), "SIGKILL");
+  /** Kills one of the processes that compute now. */
+  async killWorker(index = 0): Promise<void> {
+    Deno.kill((await this.workers())[index] ?? assert.fail(`there is no worker ${index}`), "SIGKILL");
   }
 
   /** Ends the service; no process may be left. */

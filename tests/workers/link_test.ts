@@ -58,6 +58,18 @@ Deno.test("Link delivers messages in order, both ways at once, however large", a
   });
 });
 
+Deno.test("Link keeps long headers apart, and does not copy long tensors", async () => {
+  await withLinks(async (near, far) => {
+    const words = (n: number) => Array.from({ length: 20_000 }, (_, i) => n + i);
+    const data = new Uint32Array(50_000).fill(7);
+    near.send({ n: 1, words: words(100), data } as Note);
+    near.send({ n: 2, words: words(200) } as Note);
+    data[49_999] = 8;
+    assert.deepEqual(await far.receive(5000), { n: 1, words: words(100), data });
+    assert.deepEqual(await far.receive(5000), { n: 2, words: words(200) });
+  });
+});
+
 Deno.test("Link.receive() times out, and the link works on", async () => {
   await withLinks(async (near, far) => {
     await assert.rejects(far.receive(10), { code: "link_timeout", message: /within 10 ms/ });

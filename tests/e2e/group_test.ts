@@ -1,0 +1,194 @@
+/** One request over several workers: contexts that no worker holds alone, the same answers, and workers that die. */
+
+import assert from "node:assert/strict";
+
+import { PAGE_TOKENS } from "../../engine/span.ts";
+import { Cli } from "../support/cli.ts";
+import { LiveService } from "../support/live_service.ts";
+import { withFiles } from "../support/model_directory.ts";
+import { aboutText, needle } from "../support/needles.ts";
+import type { UsageBody } from "../support/sse_reader.ts";
+
+interface Chat {
+  readonly choices: readonly {
+    readonly message: { readonly content: string };
+    readonly logprobs: { readonly content: readonly Scored[] };
+  }[];
+  readonly usage: UsageBody;
+}
+
+interface Scored {
+  readonly token: string;
+  readonly logprob: number;
+  readonly "top_logprobs": readonly { readonly logprob: number }[];
+}
+
+/** An answer token by token, with how far the best token was ahead of the second. */
+type Answer = readonly { readonly token: string; readonly margin: number }[];
+
+const DENSE = { attention: { mode: "dense" } };
+const SPARSE = { attention: { mode: "sparse", budget: 64 } };
+
+/** An answer of this length, whatever it says. */
+const WHOLE = { "max_tokens": 24, "ignore_eos": true } as const;
+
+/** One that fits only the group, and short ones; the last is as short as they are. */
+const NEEDLES = ["n1000-05", "n300-14", "n300-04", "n300-03", "n300-16", "n300-07"] as const;
+
+const SECRETS = { secret: "a secret of many characters\n", other: "some other secret, as long\n" };
+
+/** Below it, another order of additions may well choose the other token. */
+const TIE_MARGIN = 0.02;
+
+async function answersOf(live: LiveService, fields: object): Promise<readonly Answer[]> {
+  const answers: Answer[] = [];
+  for (const id of NEEDLES) {
+    const { prompt_text: text, question } = await needle(id);
+    const { body } = await live.ask<Chat>("/v1/chat/completions", {
+      messages: aboutText(text, question),
+      max_tokens: 10,
+      temperature: 0,
+      logprobs: true,
+      top_logprobs: 2,
+      ...fields,
+    });
+    answers.push((body.choices[0]?.logprobs.content ?? []).map(({ token, top_logprobs: [first, second] }) => ({
+      token,
+      margin: (first?.logprob ?? 0) - (second?.logprob ?? -Infinity),
+    })));
+  }
+  return answers;
+}
+
+/** They may part only where the first was as good as undecided. */
+function assertSameAnswers(expected: readonly Answer[], actual: readonly Answer[], label: string): void {
+  for (const [i, id] of NEEDLES.entries()) {
+    const [ours = [], theirs = []] = [expected[i], actual[i]];
+    const parting = ours.findIndex(({ token }, at) => theirs[at]?.token !== token);
+    if (parting < 0) assert.equal(theirs.length, ours.length, `${label} ${id}: one goes on`);
+    else assert.ok((ours[parting]?.margin ?? Infinity) < TIE_MARGIN, `${label} ${id}: another token at ${parting}`);
+  }
+}
+
+interface Answers {
+  readonly dense: readonly Answer[];
+  readonly sparse: readonly Answer[];
+}
+
+let asked: Promise<Answers> | undefined;
+
+/** What one worker answers; asked once. */
+function answersOfOne(): Promise<Answers> {
+  return asked ??= (async () => {
+    await using live = await LiveService.start({ kvTokens: 2048 });
+    return { dense: await answersOf(live, DENSE), sparse: await answersOf(live, SPARSE) };
+  })();
+}
+
+async function contextOf(live: LiveService): Promise<{ readonly listed: number; readonly ready: number }> {
+  const models = await (await fetch(`${live.origin}/v1/models`)).json();
+  const ready = await (await fetch(`${live.origin}/ready`)).json();
+  return { listed: models.data[0].max_model_len, ready: ready.max_context_tokens };
+}
+
+Deno.test("workers answer together what none could hold, and what one worker answers", async (t) => {
+  const alone = await answersOfOne();
+  await using live = await LiveService.start({ workers: 2, kvTokens: 640 });
+  const { prompt_text: text, question, answer, tokens } = await needle(NEEDLES[0]);
+  const ask = (fields: object) =>
+    live.ask<Chat>("/v1/chat/completions", {
+      messages: aboutText(text, question),
+      max_tokens: 60,
+      temperature: 0,
+      ...fields,
+    });
+
+  await t.step("a text longer than a worker's slice, dense and sparsely, and found again in the cache", async () => {
+    assert.deepEqual(live.model.workers.map(({ kvTokens }) => kvTokens), [640, 640]);
+    assert.ok(tokens > 640);
+    const dense = await ask(DENSE);
+    assert.equal(dense.body.choices[0]?.message.content, answer);
+    assert.equal(dense.body.usage.prompt_tokens_details.cached_tokens, 0);
+    const sparse = await ask(SPARSE);
+    assert.equal(sparse.body.choices[0]?.message.content, answer);
+    const { attention, prompt_tokens_details: { cached_tokens: cached } } = sparse.body.usage;
+    assert.ok(cached >= tokens - PAGE_TOKENS, `${cached} of ${tokens} tokens cached`);
+    assert.deepEqual([attention.mode, attention.budget], ["sparse", 64]);
+    assert.ok(sparse.tookMs < dense.tookMs / 2, `${sparse.tookMs} ms, reading the text took ${dense.tookMs}`);
+  });
+
+  await t.step("the longest context is the group's, and one beyond it is refused with both numbers", async () => {
+    assert.deepEqual(await contextOf(live), { listed: 1280, ready: 1280 });
+    assert.equal(live.model.contextTokens, 1280);
+    const { status, body } = await live.ask<{ error: { code: string; message: string } }>("/v1/completions", {
+      prompt: new Array(1281).fill(5),
+      max_tokens: 1,
+    });
+    assert.deepEqual([status, body.error.code], [400, "context_length_exceeded"]);
+    assert.match(body.error.message, /\b1281\b.*\b1280\b/);
+  });
+
+  await t.step("the same answers as one worker, dense and sparsely", async () => {
+    assertSameAnswers(alone.dense, await answersOf(live, DENSE), "dense");
+    assertSameAnswers(alone.sparse, await answersOf(live, SPARSE), "sparse");
+  });
+
+  await t.step("the same stream to its end when a worker is killed in the middle of it", async () => {
+    const request = { messages: aboutText(text, question), temperature: 0, ...DENSE, ...WHOLE };
+    const whole = await (await live.stream("/v1/chat/completions", request)).finish();
+    for (const index of [1, 0]) {
+      const stream = await live.stream("/v1/chat/completions", request);
+      await stream.until(() => stream.tokenTimes.length >= 5);
+      await live.killWorker(index);
+      await stream.finish();
+      assert.ok(stream.done && stream.error === undefined, JSON.stringify(stream.error));
+      assert.deepEqual([stream.text(), stream.finishReason], [whole.text(), "length"]);
+      await live.ready(10_000);
+      assert.deepEqual(await contextOf(live), { listed: 1280, ready: 1280 });
+    }
+    const { epoch } = await (await fetch(`${live.origin}/ready`)).json();
+    assert.ok(epoch >= 3, `epoch ${epoch} after two deaths`);
+    assert.equal((await live.workers()).length, 2);
+    assert.ok(await live.idle(2000) < 2000, "no page is left");
+  });
+});
+
+Deno.test("three workers of different capacities give the answers of one", async () => {
+  const alone = await answersOfOne();
+  await using live = await LiveService.start({ workers: 3, kvTokens: [640, 256, 384] });
+  assert.equal(live.model.kvTokens, 1280);
+  const longest = live.model.contextTokens;
+  assert.deepEqual(await contextOf(live), { listed: longest, ready: longest });
+  assert.ok(longest > 1024 && longest <= 1280, `the longest context is ${longest}`);
+  assertSameAnswers(alone.dense, await answersOf(live, DENSE), "dense");
+  assertSameAnswers(alone.sparse, await answersOf(live, SPARSE), "sparse");
+});
+
+Deno.test("workers that were started elsewhere are joined with the secret of a file, and only with it", async () => {
+  await withFiles(SECRETS, async (directory) => {
+    const listen = ["worker", "--listen", "127.0.0.1:0", "--secret-file", `${directory}/secret`];
+    await using first = new Cli(listen);
+    await using second = new Cli(listen);
+    const join = await Promise.all([first, second].map(async (worker) => {
+      const [, address = ""] = await worker.printed(/listens on (127\.0\.0\.1:\d+)\n/);
+      return address;
+    }));
+    const serve = ["serve", "--port", "0", "--random", "tiny", "--kv-tokens", "640", "--join", join.join(",")];
+    await using stranger = new Cli([...serve, "--secret-file", `${directory}/other`]);
+    await stranger.printed(/Worker [01] is lost: Cannot shake hands: the listener holds another secret\n/);
+    stranger.kill("SIGKILL");
+
+    await using router = new Cli([...serve, "--secret-file", `${directory}/secret`]);
+    const [, origin = ""] = await router.printed(/serves tiny at (http:\S+)\/v1\n/);
+    await router.printed(new RegExp(`worker 1 .*${join[1]}, 640 KV tokens\n`));
+    const response = await fetch(`${origin}/v1/completions`, {
+      method: "POST",
+      body: JSON.stringify({ prompt: new Array(1000).fill(5), max_tokens: 8, ignore_eos: true }),
+    });
+    assert.equal((await response.json()).usage?.completion_tokens, 8);
+    router.kill("SIGTERM");
+    assert.equal((await router.end).code, 0);
+    // A worker serves one router; whoever started it starts it again.
+    for (const worker of [first, second]) assert.equal((await worker.end).code, 0);
+  });
+});
