@@ -110,7 +110,7 @@ export type WorkerMessage =
   /** The worker is linked with all its peers. */
   | { readonly kind: "formed"; readonly epoch: number }
   | ({ readonly kind: "candidates" } & CandidateLists)
-  /** Half of the time is over. `on`: indices of the peers it waits for; none: it waits for the router. */
+  /** Half of a wait's time is over. `on`: the peers it waits for, by index; none: the router. */
   | { readonly kind: "stalled"; readonly epoch: number; readonly step: number; readonly on: readonly number[] }
   /** The worker lacks its peers in this epoch, and waits to be formed anew. */
   | {
@@ -271,18 +271,13 @@ const workerMessage = union<WorkerMessage>({
     positions: u32s,
     values: f32s,
   }),
-  stalled: record<OfKind<WorkerMessage, "stalled">>({
-    kind: oneOf("stalled"),
-    epoch: count,
-    step: count,
-    on: list(count),
-  }),
-  severed: record<OfKind<WorkerMessage, "severed">>({
-    kind: oneOf("severed"),
-    epoch: count,
-    code: text,
-    message: text,
-  }, { peer: count }),
+  stalled: record<OfKind<WorkerMessage, "stalled">>(
+    { kind: oneOf("stalled"), epoch: count, step: count, on: list(count) },
+  ),
+  severed: record<OfKind<WorkerMessage, "severed">>(
+    { kind: oneOf("severed"), epoch: count, code: text, message: text },
+    { peer: count },
+  ),
 });
 
 /**

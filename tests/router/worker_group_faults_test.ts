@@ -180,7 +180,7 @@ Deno.test("WorkerGroup gives up a worker that hangs while the group is formed", 
 Deno.test("WorkerGroup breaks when workers disagree about a step", async () => {
   await withGroup(async (stage) => {
     await stage.ready(1);
-    await assert.rejects(stage.group.run(fakeStep(1, [TRICKS.refuse, 1, PHASES.indexOf("rows")]), []), {
+    await assert.rejects(stage.group.run(fakeStep(1, [TRICKS.refuse, 1, PHASES.indexOf("rows")], 1000), []), {
       code: "worker_lost",
       message: /worker 0 waits for worker 1, which is done|its workers disagree: .*worker 1: kv_exhausted/,
     });
@@ -228,7 +228,7 @@ async function withJoined(
     modelId: "tide",
     log: (line) => log.push(line),
     patience: IMPATIENT,
-    restarts: RESTARTS,
+    restarts: { ...RESTARTS, failures: 2 },
   });
   try {
     await play(group, log);
