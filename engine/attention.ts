@@ -73,8 +73,20 @@ function spread({ commands, scratch, config, share }: Model, { batch }: Rows, ow
   return all;
 }
 
-/** Attends all rows of the batch to what this worker holds: o f32 [rows, heads, headDim], lse f32 [rows, heads]. */
-export function attend(model: Model, rows: Rows, { kv, role, q }: LayerInput & { readonly q: Tensor }): AttentionState {
+/** What attending takes besides the batch. */
+interface AttendInput extends LayerInput {
+  /** f32 [rows of the batch, heads, headDim]. */
+  readonly q: Tensor;
+  /** Whether this worker holds any row that these rows read. */
+  readonly holds: boolean;
+}
+
+/**
+ * Attends all rows of the batch to what this worker holds.
+ * @returns o f32 [rows, heads, headDim], lse f32 [rows, heads]; of no meaning when it holds nothing, and never read then
+ */
+export function attend(model: Model, rows: Rows, layer: AttendInput): AttentionState {
+  const { kv, role, q, holds } = layer;
   const { commands, scratch, config, slice } = model;
   const { batch } = rows;
   const { heads, kvHeads, headDim } = config;
@@ -82,6 +94,7 @@ export function attend(model: Model, rows: Rows, { kv, role, q }: LayerInput & {
     o: scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]),
     lse: scratch.take("attention lse", "f32", [batch.rows, heads]),
   };
+  if (!holds) return out;
   const common = {
     shape: { heads, kvHeads, headDim },
     q,

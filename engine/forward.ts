@@ -118,7 +118,7 @@ async function attention(
     const sent = exchange.queries(point, batch.ranges, { tensor: q, rowBytes: heads * headDim * 4 });
     if (sent !== undefined) await sent;
   }
-  const own = attend(model, rows, { ...input, q });
+  const own = attend(model, rows, { ...input, q, holds: holders[model.share.index] ?? false });
   const merged = {
     o: scratch.take("merged outputs", "f32", [rows.computed, heads, headDim]),
     lse: scratch.take("merged lse", "f32", [rows.computed, heads]),

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Engine } from "../../engine/engine.ts";
-import { SessionHost } from "../../engine/session.ts";
+import { GREEDY, SessionHost } from "../../engine/session.ts";
 import type { SetShape } from "../../engine/span.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { FIXTURES } from "../support/model_directory.ts";
@@ -24,7 +24,7 @@ async function answer(
     pageOffset?: number;
   },
 ): Promise<{ tokens: number[]; logprobs: Float64Array[] }> {
-  const sampling = { ...(await import("../../engine/session.ts")).GREEDY, topLogprobs: 512 };
+  const sampling = { ...GREEDY, topLogprobs: 512 };
   const session = host.open({ sampling, pageOffset, ...(sparse && { sparse }) });
   const tokens: number[] = [];
   const logprobs: Float64Array[] = [];
@@ -75,5 +75,38 @@ Deno.test("A group gives the logits of one engine: prompts of every size, dense 
     }
   } finally {
     await one.close();
+  }
+});
+
+Deno.test("A group chooses the positions that one worker chooses, whatever the slices", async () => {
+  const chosen: { layer: number; position: number; lists: readonly Uint32Array[] }[][] = [];
+  for (const slices of GROUPS) {
+    const group = await MemoryGroup.open(MODEL, slices);
+    for (const engine of group.engines) engine.calibrate(CALIBRATION);
+    try {
+      await answer(new SessionHost(group, group.map), { length: 400, sparse: { budget: 64, heads: "kv_head" } });
+      chosen.push([...group.count.chosen]);
+      if (slices.length === 1) continue;
+      assert.ok(group.count.queries > 0, "the prompt was split");
+      assert.equal(group.count.silent, 0, "everybody holds something");
+      await answer(new SessionHost(group, group.map), { length: 5 });
+      assert.ok(group.count.silent > 0, "who holds nothing of a short prompt is silent");
+    } finally {
+      await group.close();
+    }
+  }
+  const [alone, ...groups] = chosen;
+  assert.equal(alone?.length, 6);
+  for (const group of groups) {
+    for (const [i, { layer, position, lists }] of group.entries()) {
+      assert.deepEqual([layer, position], [alone?.[i]?.layer, alone?.[i]?.position]);
+      for (const [list, positions] of lists.entries()) {
+        const expected = new Set(alone?.[i]?.lists[list]);
+        const strangers = [...positions].filter((each) => !expected.has(each));
+        assert.equal(positions.length, 64);
+        // Last bits of the scores differ between groups: a tie at the edge of the budget may fall either way.
+        assert.ok(strangers.length <= 1, `${strangers} at position ${position}`);
+      }
+    }
   }
 });

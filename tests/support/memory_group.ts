@@ -19,6 +19,8 @@ export interface ExchangeCount {
   selections: number;
   /** States that were empty by agreement and therefore never sent. */
   silent: number;
+  /** What was chosen at each select layer, by the lead's account. */
+  readonly chosen: { readonly layer: number; readonly position: number; readonly lists: readonly Uint32Array[] }[];
 }
 
 /** Lets all workers put something down at a point and take what the others put there. */
@@ -126,7 +128,11 @@ class MemoryExchange implements Exchange {
     this.#count.selections++;
     const mine = await candidates();
     const all = await this.#meeting.meet(key("select", point), this.#index, mine);
-    return chooseBySorting(all);
+    const lists = chooseBySorting(all);
+    if (this.#index === 0) {
+      this.#count.chosen.push({ layer: point.layer, position: mine.rows[0]?.position ?? NaN, lists });
+    }
+    return lists;
   }
 
   async gatherOnLead(
@@ -169,7 +175,7 @@ function key(kind: string, { step, batch, layer }: ExchangePoint): string {
 /** Runs steps on several engines at once, as a router would. */
 export class MemoryGroup implements StepRunner {
   readonly engines: readonly Engine[];
-  readonly count: ExchangeCount = { queries: 0, states: 0, selections: 0, silent: 0 };
+  readonly count: ExchangeCount = { queries: 0, states: 0, selections: 0, silent: 0, chosen: [] };
   readonly facts: StepRunner["facts"];
   readonly #exchanges: readonly MemoryExchange[];
 
