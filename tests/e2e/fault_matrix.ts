@@ -45,6 +45,7 @@ const PROMPT = Array.from({ length: 300 }, (_, i) => 10 + (7 * i) % 500);
 
 const ENTRY = new URL("../support/faulty_worker.ts", import.meta.url);
 const READY_MS = 20_000;
+const CORRUPT_EVERY_MS = 10;
 
 /** A service of two workers that fail on demand; `close` must be called. */
 class FaultStage {
@@ -55,6 +56,7 @@ class FaultStage {
   readonly #hosts: { readonly process: WorkerProcess; readonly proxy: FaultyProxy }[] = [];
   readonly #log: { readonly atMs: number; readonly line: string }[] = [];
   #armed: (FaultPlan & { readonly worker: number }) | undefined;
+  #corrupting: ReturnType<typeof setInterval> | undefined;
   #failedAtMs = Infinity;
   #readyAtMs = -Infinity;
 
@@ -71,6 +73,7 @@ class FaultStage {
       restarts: { firstDelayMs: 20, longestDelayMs: 100, failures: 1000, windowMs: 60_000 },
     });
     this.#group.onState((state) => {
+      clearInterval(this.#corrupting);
       if (state.kind === "ready") this.#readyAtMs = performance.now();
     });
     this.#scheduler = new Scheduler(hasty(this.#group));
@@ -126,6 +129,7 @@ class FaultStage {
   }
 
   async close(): Promise<void> {
+    clearInterval(this.#corrupting);
     const scheduler = this.#scheduler.close();
     await this.#group.close();
     await scheduler;
@@ -172,10 +176,13 @@ class FaultStage {
     if (line !== FAULT_LINE || this.#armed === undefined) return;
     this.#failedAtMs = performance.now();
     const { fault, point, worker } = this.#armed;
-    if (fault !== "cut" && fault !== "corrupt") return;
     // Worker 1 dials worker 0, the router dials all.
-    if (isBetweenWorkers(point)) this.#hosts[0]?.proxy[fault]("peer");
-    else this.#hosts[worker]?.proxy[fault]("router");
+    const [proxy, dialer] = isBetweenWorkers(point)
+      ? [this.#hosts[0]?.proxy, "peer"] as const
+      : [this.#hosts[worker]?.proxy, "router"] as const;
+    if (fault === "cut") proxy?.cut(dialer);
+    // The next chunk may lie within a tensor, where nothing shows; sooner or later one begins a frame.
+    if (fault === "corrupt") this.#corrupting = setInterval(() => proxy?.corrupt(dialer), CORRUPT_EVERY_MS);
   }
 
   #planOf(index: number): string {
