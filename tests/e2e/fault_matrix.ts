@@ -1,0 +1,241 @@
+/**
+ * Every fault at every point of a request's life, in a whole service of two workers: what becomes of the request, and how
+ * long the group takes to notice and to be whole again. `deno run -A tests/e2e/fault_matrix.ts` prints the table.
+ */
+
+import { freshSecret, Launcher, type WorkerProcess } from "../../router/launcher.ts";
+import { Scheduler } from "../../router/scheduler.ts";
+import { PATIENCE } from "../../router/worker_client.ts";
+import { WorkerGroup } from "../../router/worker_group.ts";
+import type { WorkerHost } from "../../router/worker_source.ts";
+import type { Group } from "../../router/group.ts";
+import { FaultyProxy } from "../support/faulty_proxy.ts";
+import { type Fault, FAULT_LINE, type FaultPlan, FAULTS, type Point, POINTS } from "../support/faulty_worker.ts";
+import { SseReader } from "../support/sse_reader.ts";
+import { TestService } from "../support/test_service.ts";
+import { until } from "../support/until.ts";
+
+/** What became of one fault. */
+export interface Outcome {
+  readonly fault: Fault;
+  readonly point: Point;
+  /** Tokens that the client got, and the code of the error if it got one. */
+  readonly tokens: number;
+  readonly error: string | undefined;
+  /** Whether the stream said itself that it is over. */
+  readonly done: boolean;
+  /** From the fault to the line in the log. */
+  readonly noticedMs: number;
+  /** From the fault to a group that is whole and ready. */
+  readonly readyMs: number;
+  /** Lines in the log about it. */
+  readonly news: readonly string[];
+  /** Pages that somebody holds after all. */
+  readonly heldPages: number;
+}
+
+/** Tokens asked for. */
+export const TOKENS = 24;
+
+/** No step and no progress in loading may take longer here; in service it is five times what the step should take, and 5 s. */
+export const STEP_MS = 3000;
+
+/** Long enough to be split over two workers, and for sparse attention. */
+const PROMPT = Array.from({ length: 300 }, (_, i) => 10 + (7 * i) % 500);
+
+const ENTRY = new URL("../support/faulty_worker.ts", import.meta.url);
+const READY_MS = 20_000;
+const CORRUPT_EVERY_MS = 10;
+
+/** A service of two workers that fail on demand; `close` must be called. */
+class FaultStage {
+  readonly #directory: string;
+  readonly #group: WorkerGroup;
+  readonly #scheduler: Scheduler;
+  readonly #service: Promise<TestService>;
+  readonly #hosts: { readonly process: WorkerProcess; readonly proxy: FaultyProxy }[] = [];
+  readonly #log: { readonly atMs: number; readonly line: string }[] = [];
+  #armed: (FaultPlan & { readonly worker: number }) | undefined;
+  #corrupting: ReturnType<typeof setInterval> | undefined;
+  #failedAtMs = Infinity;
+  #readyAtMs = -Infinity;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+    this.#group = new WorkerGroup({
+      members: [0, 1].map((index) => ({
+        source: { start: (signal) => this.#start(index, signal), returns: false },
+        load: { model: { random: "tiny" }, kvTokens: 1024 },
+      })),
+      modelId: "tiny",
+      log: (line) => this.#hear(line),
+      patience: { ...PATIENCE, loadStallMs: STEP_MS },
+      restarts: { firstDelayMs: 20, longestDelayMs: 100, failures: 1000, windowMs: 60_000 },
+    });
+    this.#group.onState((state) => {
+      clearInterval(this.#corrupting);
+      if (state.kind === "ready") this.#readyAtMs = performance.now();
+    });
+    this.#scheduler = new Scheduler(hasty(this.#group));
+    this.#service = TestService.open({
+      generator: this.#scheduler,
+      selections: this.#scheduler.selections,
+      model: () => this.#group.state.kind === "ready" ? this.#group.state.model : undefined,
+      state: () => ({ group: this.#group.state, draining: false, scheduler: this.#scheduler.stats() }),
+    });
+  }
+
+  async try(plan: FaultPlan): Promise<Outcome> {
+    await this.#whole(0);
+    const lines = this.#log.length;
+    this.#failedAtMs = Infinity;
+    // The lead samples.
+    const worker = plan.point === "sampling" ? 0 : 1;
+    this.#armed = { ...plan, worker };
+    const arm = async () => {
+      const path = `${this.#directory}/plan`;
+      await Deno.writeTextFile(path, JSON.stringify(plan));
+      // A worker must not read half of it.
+      await Deno.rename(path, this.#planOf(worker));
+    };
+    // The sequence before may still have to be released.
+    if (plan.point !== "release") await arm();
+    const stream = await this.#ask(`${plan.fault} ${plan.point}`);
+    if (plan.point === "load") {
+      await stream.until(() => stream.tokenTimes.length >= 3);
+      // The next one at this place fails while it loads.
+      Deno.kill(this.#hosts[worker]?.process.pid ?? NaN, "SIGKILL");
+    }
+    if (plan.point === "release") {
+      await stream.until(() => stream.tokenTimes.length >= 1);
+      await arm();
+    }
+    await stream.finish();
+    await until(() => this.#failedAtMs < Infinity);
+    await this.#whole(this.#failedAtMs);
+    await until(() => this.#scheduler.stats().pages.used === 0);
+    const news = this.#log.slice(lines).filter(({ line }) => / is lost: |formed anew/.test(line));
+    const noticedAtMs = news.find(({ atMs }) => atMs >= this.#failedAtMs)?.atMs ?? Infinity;
+    return {
+      ...plan,
+      tokens: stream.usage?.completion_tokens ?? stream.tokenTimes.length,
+      error: stream.error?.code ?? undefined,
+      done: stream.done,
+      noticedMs: noticedAtMs - this.#failedAtMs,
+      readyMs: this.#readyAtMs - this.#failedAtMs,
+      news: news.map(({ line }) => line),
+      heldPages: this.#scheduler.stats().pages.used,
+    };
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#corrupting);
+    const scheduler = this.#scheduler.close();
+    await this.#group.close();
+    await scheduler;
+    (await this.#service)[Symbol.dispose]();
+    await Deno.remove(this.#directory, { recursive: true });
+  }
+
+  async #ask(salt: string): Promise<SseReader> {
+    const service = await this.#service;
+    const response = await service.post("/v1/completions", {
+      prompt: PROMPT,
+      "max_tokens": TOKENS,
+      "ignore_eos": true,
+      "cache_salt": salt,
+      temperature: 0,
+      stream: true,
+      "stream_options": { "include_usage": true },
+      attention: { mode: "sparse", budget: 64 },
+    });
+    if (response.status === 200 && response.body !== null) return new SseReader(response.body);
+    throw new Error(`Cannot begin: status ${response.status}, ${await response.text()}`);
+  }
+
+  /** Waits until the group is ready again after a moment. */
+  async #whole(afterMs: number): Promise<void> {
+    await until(() => this.#group.state.kind === "ready" && this.#readyAtMs > afterMs, READY_MS);
+  }
+
+  async #start(index: number, signal: AbortSignal): Promise<WorkerHost> {
+    const launcher = new Launcher({
+      entry: ENTRY,
+      args: [`--plan=${this.#planOf(index)}`],
+      secret: SECRET,
+      log: (line) => this.#hear(line),
+    });
+    const process = await launcher.launch(signal);
+    const proxy = new FaultyProxy(process.address);
+    this.#hosts[index] = { process, proxy };
+    return proxy.host(process);
+  }
+
+  #hear(line: string): void {
+    this.#log.push({ atMs: performance.now(), line });
+    if (line !== FAULT_LINE || this.#armed === undefined) return;
+    this.#failedAtMs = performance.now();
+    const { fault, point, worker } = this.#armed;
+    // Worker 1 dials worker 0, the router dials all.
+    const [proxy, dialer] = isBetweenWorkers(point)
+      ? [this.#hosts[0]?.proxy, "peer"] as const
+      : [this.#hosts[worker]?.proxy, "router"] as const;
+    if (fault === "cut") proxy?.cut(dialer);
+    // The next chunk may lie within a tensor, where nothing shows; sooner or later one begins a frame.
+    if (fault === "corrupt") this.#corrupting = setInterval(() => proxy?.corrupt(dialer), CORRUPT_EVERY_MS);
+  }
+
+  #planOf(index: number): string {
+    return `${this.#directory}/plan${index}.json`;
+  }
+}
+
+const SECRET = freshSecret();
+
+/** Which connection is cut or corrupted: the one in use. */
+function isBetweenWorkers(point: Point): boolean {
+  return point === "prefill" || point === "select layer" || point === "sparse layer";
+}
+
+/** A group whose steps have short deadlines. */
+function hasty(group: WorkerGroup): Group {
+  return {
+    get state() {
+      return group.state;
+    },
+    selections: group.selections,
+    onState: (listener) => group.onState(listener),
+    run: (step, traceparents) => group.run({ ...step, deadlineMs: Math.min(step.deadlineMs, STEP_MS) }, traceparents),
+    close: () => group.close(),
+  };
+}
+
+/** Tries every fault at every point, one after the other. */
+export async function* faultMatrix(): AsyncGenerator<Outcome> {
+  const stage = new FaultStage(await Deno.makeTempDir({ prefix: "tidepool-" }));
+  try {
+    for (const fault of FAULTS) for (const point of POINTS) yield await stage.try({ fault, point });
+  } finally {
+    await stage.close();
+  }
+}
+
+/** What the client saw, in words. */
+export function describeOutcome({ error, done, tokens }: Outcome): string {
+  if (error !== undefined) return `error event ${error} after ${tokens} tokens`;
+  if (!done) return `ended without a word after ${tokens} tokens`;
+  return tokens === TOKENS ? "answered to the end" : `ended after ${tokens} tokens`;
+}
+
+if (import.meta.main) {
+  const lines = [
+    "| fault | at | the client's stream | noticed after ms | group whole again after ms |",
+    "| --- | --- | --- | --- | --- |",
+  ];
+  for await (const outcome of faultMatrix()) {
+    const cells = [outcome.fault, outcome.point, describeOutcome(outcome)];
+    const times = [outcome.noticedMs, outcome.readyMs].map((ms) => ms.toFixed(0));
+    lines.push(`| ${[...cells, ...times].join(" | ")} |`);
+  }
+  Deno.stdout.writeSync(new TextEncoder().encode(`${lines.join("\n")}\n`));
+}

@@ -1,0 +1,29 @@
+/** Every fault at every point of a request's life: noticed in time, told once, survived, and nothing is left behind. */
+
+import assert from "node:assert/strict";
+
+import { FAULTS, POINTS } from "../support/faulty_worker.ts";
+import { describeOutcome, faultMatrix, STEP_MS } from "./fault_matrix.ts";
+
+/** A death and a cut show as an end of the connection; a hang, and frames that never become whole, by a deadline. */
+const NOTICED_MS = { kill: 1500, cut: 1500, stop: STEP_MS + 1500, corrupt: STEP_MS + 1500 } as const;
+
+/** From the notice to a group that is whole; a fresh process has to start and load. */
+const RECOVERED_MS = 6000;
+
+Deno.test("a service of two workers survives every fault at every point", async (t) => {
+  const seen: string[] = [];
+  for await (const outcome of faultMatrix()) {
+    const { fault, point, noticedMs, readyMs, news, heldPages } = outcome;
+    seen.push(`${fault} ${point}`);
+    await t.step(`${fault} at ${point}`, () => {
+      assert.equal(describeOutcome(outcome), "answered to the end");
+      assert.ok(noticedMs < NOTICED_MS[fault], `noticed after ${noticedMs} ms`);
+      assert.ok(readyMs < noticedMs + RECOVERED_MS, `whole again after ${readyMs} ms`);
+      // The worker that fails while it loads was killed before.
+      assert.equal(news.length, point === "load" ? 2 : 1, news.join("\n"));
+      assert.equal(heldPages, 0);
+    });
+  }
+  assert.deepEqual(seen, FAULTS.flatMap((fault) => POINTS.map((point) => `${fault} ${point}`)));
+});

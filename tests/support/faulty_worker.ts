@@ -1,0 +1,122 @@
+/**
+ * A real worker that fails on demand: `deno run -A tests/support/faulty_worker.ts worker --spawned --plan=FILE`. Once the
+ * file holds a plan, the worker says so at the point that is named, removes the file and fails. Whoever is to break its
+ * connections meanwhile has some time. Knows points of a step; the engine and the protocol are the real ones.
+ */
+
+import { Engine } from "../../engine/engine.ts";
+import type { Exchange } from "../../engine/exchange.ts";
+import type { Step, StepResult } from "../../engine/span.ts";
+import { type EngineHandle, hostEngine, type Membership } from "../../workers/engine_host.ts";
+import { runWorker } from "../../workers/worker.ts";
+
+/** Where a worker may fail. */
+export const POINTS = ["load", "prefill", "select layer", "sparse layer", "sampling", "release"] as const;
+export type Point = (typeof POINTS)[number];
+
+/** How: `cut` and `corrupt` are done to its connections by somebody else. */
+export const FAULTS = ["kill", "stop", "cut", "corrupt"] as const;
+export type Fault = (typeof FAULTS)[number];
+
+/** What the file holds. */
+export interface FaultPlan {
+  readonly point: Point;
+  readonly fault: Fault;
+}
+
+/** What the worker prints when it fails. */
+export const FAULT_LINE = "Here I fail";
+
+/** For whoever reads the line and breaks a connection. */
+const BREAK_MS = 150;
+
+/** Fails once when the plan says so; undefined when it does not, so that nothing is delayed. */
+class Saboteur {
+  readonly #path: string;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  at(point: Point): Promise<void> | undefined {
+    const plan = this.#read();
+    if (plan?.point !== point) return undefined;
+    Deno.removeSync(this.#path);
+    Deno.stderr.writeSync(new TextEncoder().encode(`${FAULT_LINE}\n`));
+    if (plan.fault === "kill") Deno.kill(Deno.pid, "SIGKILL");
+    if (plan.fault === "stop") Deno.kill(Deno.pid, "SIGSTOP");
+    return new Promise((resolve) => setTimeout(resolve, BREAK_MS));
+  }
+
+  #read(): FaultPlan | undefined {
+    try {
+      return JSON.parse(Deno.readTextFileSync(this.#path));
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** An engine that passes the saboteur at every point. */
+class FaultyEngine implements EngineHandle {
+  readonly facts: EngineHandle["facts"];
+  readonly memory: EngineHandle["memory"];
+  readonly #engine: EngineHandle;
+  readonly #saboteur: Saboteur;
+  #isSparse = false;
+
+  constructor(engine: EngineHandle, saboteur: Saboteur) {
+    this.facts = engine.facts;
+    this.memory = engine.memory;
+    this.#engine = engine;
+    this.#saboteur = saboteur;
+  }
+
+  join({ exchange, ...place }: Membership): void {
+    this.#engine.join({ ...place, exchange: this.#faulty(exchange) });
+  }
+
+  async run(step: Step): Promise<StepResult> {
+    if (step.release.length > 0) await this.#saboteur.at("release");
+    this.#isSparse = step.spans.some((span) => span.kind === "decode" && span.attention === "sparse");
+    const result = await this.#engine.run(step);
+    if (step.spans.some(({ kind }) => kind === "decode")) await this.#saboteur.at("sampling");
+    return result;
+  }
+
+  close(): Promise<void> {
+    return this.#engine.close();
+  }
+
+  #faulty(exchange: Exchange): Exchange {
+    const pass = (point: Point, go: () => Promise<void> | undefined) => this.#saboteur.at(point)?.then(go) ?? go();
+    return {
+      queries: (...given) => pass("prefill", () => exchange.queries(...given)),
+      states: (point, ...given) => {
+        const go = () => exchange.states(point, ...given);
+        return this.#isSparse && this.facts.roles?.[point.layer] === "sparse" ? pass("sparse layer", go) : go();
+      },
+      select: (...given) => {
+        const go = () => exchange.select(...given);
+        return this.#saboteur.at("select layer")?.then(async () => await go() ?? []) ?? go();
+      },
+      gatherOnLead: (...given) => exchange.gatherOnLead(...given),
+    };
+  }
+}
+
+if (import.meta.main) {
+  const path = Deno.args.find((arg) => arg.startsWith("--plan="))?.slice("--plan=".length) ?? "";
+  const saboteur = new Saboteur(path);
+  const code = await runWorker({
+    async open(load, onProgress) {
+      await saboteur.at("load");
+      return new FaultyEngine(hostEngine(await Engine.open(load, onProgress)), saboteur);
+    },
+    spawned: Deno.args.includes("--spawned"),
+    silenceMs: 5000,
+    log: (line) => Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`)),
+  });
+  Deno.exit(code);
+}
