@@ -3,20 +3,20 @@
  * a batch over this worker's slice. Knows layers and roles; knows nothing of peers.
  */
 
-import { attendRows, scratchShape } from "../kernels/attention.ts";
-import { attendSpan } from "../kernels/attention_tile.ts";
-import type { AttentionState } from "../kernels/kv_pages.ts";
+import { attendRows, scratchShape } from "../kernels/attention/attention.ts";
+import { attendSpan } from "../kernels/attention/attention_tile.ts";
+import type { AttentionState } from "../kernels/attention/kv_pages.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
-import { ropeAppend } from "../kernels/rope_append.ts";
+import { ropeAppend } from "../kernels/attention/rope_append.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { Weight } from "../kernels/weight.ts";
+import type { Weight } from "../kernels/products/weight.ts";
 import type { RowRun } from "./batch.ts";
 import type { Model, Rows } from "./forward.ts";
 import type { KvLayer } from "./kv_slice.ts";
 import type { LayerRole } from "./layer_plan.ts";
 import { ownRanges } from "./row_ranges.ts";
 import { isSparse, scoresOf, selectionOf } from "./selection.ts";
-import type { LayerWeights } from "./weights.ts";
+import type { LayerWeights } from "./model/weights.ts";
 
 /** What one layer brings along. */
 export interface LayerInput {

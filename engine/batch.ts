@@ -3,7 +3,7 @@
  * row table, and says which rows need logits. Knows positions and slots; knows nothing of weights.
  */
 
-import { ROW_WORDS, type TableRow, writeTableRow } from "../kernels/row_table.ts";
+import { ROW_WORDS, type TableRow, writeTableRow } from "../kernels/attention/row_table.ts";
 import { EngineError } from "./errors.ts";
 import type { RowRange } from "./exchange.ts";
 import { recentOf, SINKS } from "./layer_plan.ts";

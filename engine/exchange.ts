@@ -6,7 +6,7 @@
  * or the router does not answer in time: the step is lost then.
  */
 
-import type { AttentionState } from "../kernels/kv_pages.ts";
+import type { AttentionState } from "../kernels/attention/kv_pages.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { SequenceId } from "./span.ts";
 

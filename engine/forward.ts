@@ -3,29 +3,29 @@
  * "one layer, on every worker". Knows layers and their roles; knows nothing of sequences, sampling or peers.
  */
 
-import type { AttentionState } from "../kernels/kv_pages.ts";
-import { embed } from "../kernels/embed.ts";
-import { matmul } from "../kernels/matmul.ts";
-import { matvec } from "../kernels/matvec.ts";
+import type { AttentionState } from "../kernels/attention/kv_pages.ts";
+import { embed } from "../kernels/products/embed.ts";
+import { matmul } from "../kernels/products/matmul.ts";
+import { matvec } from "../kernels/products/matvec.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
-import { ROW_WORDS } from "../kernels/row_table.ts";
+import { ROW_WORDS } from "../kernels/attention/row_table.ts";
 import type { Scratch } from "../kernels/scratch.ts";
 import { swiglu } from "../kernels/swiglu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { Weight } from "../kernels/weight.ts";
+import type { Weight } from "../kernels/products/weight.ts";
 import { attend, type LayerInput, projectQueries } from "./attention.ts";
 import type { Batch } from "./batch.ts";
 import type { Exchange, ExchangePoint } from "./exchange.ts";
 import type { KvSlice } from "./kv_slice.ts";
 import type { LayerRole } from "./layer_plan.ts";
-import type { ModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/model_config.ts";
 import type { SlicePacer } from "./pacer.ts";
 import type { PageShare } from "./page_map.ts";
-import { type RopeFrequencies, rotations } from "./rope.ts";
+import { type RopeFrequencies, rotations } from "./model/rope.ts";
 import { ownRanges } from "./row_ranges.ts";
 import { choose, isSparse, type SharedSelection, shareSelection } from "./selection.ts";
-import type { LayerWeights, Weights } from "./weights.ts";
+import type { LayerWeights, Weights } from "./model/weights.ts";
 
 /** Everything that stays the same from step to step. */
 export interface Model {

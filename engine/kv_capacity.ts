@@ -6,7 +6,7 @@ import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import { EngineError } from "./errors.ts";
 import { bindablePages, kvBytesPerToken, KvSlice } from "./kv_slice.ts";
-import type { ModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/model_config.ts";
 import { PAGE_TOKENS, pagesFor } from "./span.ts";
 
 /** Of the memory that is free: a software adapter's allocations never fail, and the host must not swap. */

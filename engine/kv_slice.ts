@@ -6,7 +6,7 @@
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { EngineError } from "./errors.ts";
-import type { ModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/model_config.ts";
 import { PAGE_TOKENS, pagesFor } from "./span.ts";
 
 /** Keys and values of one layer: f16 [pages, kvHeads, 64, headDim] each; keys are stored rotated. */

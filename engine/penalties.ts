@@ -3,7 +3,7 @@
  * tokens of the sequence each time, so that a rollback has nothing to undo.
  */
 
-import { type Adjustment, BANNED } from "../kernels/adjust_logits.ts";
+import { type Adjustment, BANNED } from "../kernels/logits/adjust_logits.ts";
 import type { SequenceState } from "./sequences.ts";
 
 /**

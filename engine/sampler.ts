@@ -3,13 +3,13 @@
  * Knows rows and settings; keeps no state between steps.
  */
 
-import { adjustLogits, ADJUSTMENT_WORDS, packAdjustments } from "../kernels/adjust_logits.ts";
-import { matmul } from "../kernels/matmul.ts";
-import { matvec } from "../kernels/matvec.ts";
+import { adjustLogits, ADJUSTMENT_WORDS, packAdjustments } from "../kernels/logits/adjust_logits.ts";
+import { matmul } from "../kernels/products/matmul.ts";
+import { matvec } from "../kernels/products/matvec.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
-import { packSampling, sample, SAMPLING_WORDS } from "../kernels/sample.ts";
+import { packSampling, sample, SAMPLING_WORDS } from "../kernels/logits/sample.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { tokenScores } from "../kernels/token_scores.ts";
+import { tokenScores } from "../kernels/logits/token_scores.ts";
 import type { DrawnRow, ScoredRow } from "./batch.ts";
 import type { Model } from "./forward.ts";
 import { bestTokens, logSumExp } from "./logprobs.ts";

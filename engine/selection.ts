@@ -5,16 +5,16 @@
  * chosen. Knows heads and budgets; knows nothing of who merges.
  */
 
-import { NO_POSITION, type ScoreOutput, type Selection } from "../kernels/attention.ts";
-import { poolScores } from "../kernels/pool_scores.ts";
+import { NO_POSITION, type ScoreOutput, type Selection } from "../kernels/attention/attention.ts";
+import { poolScores } from "../kernels/attention/pool_scores.ts";
 import type { Commands } from "../kernels/pipeline.ts";
-import { setsOf } from "../kernels/row_table.ts";
+import { setsOf } from "../kernels/attention/row_table.ts";
 import type { Scratch } from "../kernels/scratch.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { topK } from "../kernels/top_k.ts";
+import { topK } from "../kernels/attention/top_k.ts";
 import type { Batch, RowRun, SparseRow } from "./batch.ts";
 import type { Candidates, Exchange, ExchangePoint, PositionList } from "./exchange.ts";
-import type { ModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/model_config.ts";
 import type { PageShare } from "./page_map.ts";
 import { PAGE_TOKENS } from "./span.ts";
 

@@ -8,8 +8,8 @@ import { fileURLToPath } from "node:url";
 import { MIN_BUDGET } from "../engine/layer_plan.ts";
 import type { ModelSource } from "../workers/engine_host.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
-import type { AttentionRequest } from "./generation.ts";
-import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./worker_config.ts";
+import type { AttentionRequest } from "./scheduling/generation.ts";
+import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./group/worker_config.ts";
 
 /**
  * What an operator may say about a service; everything left out has a default.

@@ -5,22 +5,22 @@
 
 import { PAGE_TOKENS } from "../engine/span.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
-import { createApp } from "./app.ts";
-import { longestContext } from "./capacity.ts";
+import { createApp } from "./http/app.ts";
+import { longestContext } from "./scheduling/capacity.ts";
 import type { ResolvedConfig } from "./config.ts";
 import { RequestError } from "./errors.ts";
-import type { GroupState, ModelFacts } from "./group.ts";
-import { DEFAULT_LIMITS } from "./limits.ts";
-import { ServiceMetrics } from "./metrics.ts";
-import { MetricsRegistry } from "./metrics_registry.ts";
-import { RequestRecorder } from "./request_record.ts";
-import { Scheduler } from "./scheduler.ts";
+import type { GroupState, ModelFacts } from "./group/group.ts";
+import { DEFAULT_LIMITS } from "./http/limits.ts";
+import { ServiceMetrics } from "./telemetry/metrics.ts";
+import { MetricsRegistry } from "./telemetry/metrics_registry.ts";
+import { RequestRecorder } from "./telemetry/request_record.ts";
+import { Scheduler } from "./scheduling/scheduler.ts";
 import type { ServedModel, Service, ServiceOptions } from "./service.ts";
-import { ServiceLog } from "./service_log.ts";
-import { nameRoute, openTelemetryMirror, traceRequest } from "./telemetry.ts";
-import type { TextThread } from "./text_thread.ts";
-import type { WorkerGroup } from "./worker_group.ts";
-import { describePlan, openGroup, type WorkerPlan } from "./worker_plan.ts";
+import { ServiceLog } from "./telemetry/service_log.ts";
+import { nameRoute, openTelemetryMirror, traceRequest } from "./telemetry/telemetry.ts";
+import type { TextThread } from "./text/text_thread.ts";
+import type { WorkerGroup } from "./group/worker_group.ts";
+import { describePlan, openGroup, type WorkerPlan } from "./group/worker_plan.ts";
 
 /** How long clients may take to read what was written before their connections are cut. */
 const FLUSH_MS = 5000;

@@ -6,8 +6,8 @@
 import { Tokenizer } from "../engine/text/tokenizer.ts";
 import { EMBEDDED_MODEL, resolveConfig, type ServiceConfig } from "./config.ts";
 import { RunningService } from "./running_service.ts";
-import { TextThread } from "./text_thread.ts";
-import { planWorkers } from "./worker_plan.ts";
+import { TextThread } from "./text/text_thread.ts";
+import { planWorkers } from "./group/worker_plan.ts";
 
 /**
  * What a service tells while it runs.

@@ -4,7 +4,7 @@
  */
 
 import type { ReadRequest } from "../kernels/gpu.ts";
-import { mergeStates } from "../kernels/merge_states.ts";
+import { mergeStates } from "../kernels/attention/merge_states.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { Scratch } from "../kernels/scratch.ts";
 import type { Tensor } from "../kernels/tensor.ts";

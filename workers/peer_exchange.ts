@@ -4,7 +4,7 @@
  * whom; knows nothing of connections.
  */
 
-import type { AttentionState } from "../kernels/kv_pages.ts";
+import type { AttentionState } from "../kernels/attention/kv_pages.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Candidates, Exchange, ExchangePoint, PartialStates, RowRange } from "../engine/exchange.ts";
 import type { ExchangeTiming } from "../engine/span.ts";

@@ -6,7 +6,7 @@
 import { Template } from "@huggingface/jinja";
 
 import { EngineError } from "../errors.ts";
-import { fileExists, JsonObject, readModelFile } from "../json_file.ts";
+import { fileExists, JsonObject, readModelFile } from "../model/json_file.ts";
 
 /** One turn of a conversation. */
 export interface ChatMessage {

@@ -4,7 +4,7 @@
  */
 
 import { EngineError } from "../errors.ts";
-import { type JsonObject, shown } from "../json_file.ts";
+import { type JsonObject, shown } from "../model/json_file.ts";
 
 /** How a vocabulary spells bytes. */
 export interface Spelling {

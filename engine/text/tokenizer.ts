@@ -7,7 +7,7 @@
 import { BPE, Tokenizer as Encoder } from "@huggingface/tokenizers";
 
 import { EngineError } from "../errors.ts";
-import { JsonObject } from "../json_file.ts";
+import { JsonObject } from "../model/json_file.ts";
 import { type Spelling, spellingOf } from "./token_bytes.ts";
 
 /** How a text is encoded. */

@@ -7,13 +7,13 @@ import { PageMap } from "../../engine/page_map.ts";
 import { SessionHost } from "../../engine/session.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { pagesWithin } from "../capacity.ts";
+import { pagesWithin } from "../scheduling/capacity.ts";
 import { modelSource } from "../config.ts";
 import { RequestError } from "../errors.ts";
-import type { ModelFacts } from "../group.ts";
-import { type KvTokens, resolveWorkers } from "../worker_config.ts";
-import type { WorkerGroup } from "../worker_group.ts";
-import { describePlan, openGroup, planWorkers } from "../worker_plan.ts";
+import type { ModelFacts } from "../group/group.ts";
+import { type KvTokens, resolveWorkers } from "../group/worker_config.ts";
+import type { WorkerGroup } from "../group/worker_group.ts";
+import { describePlan, openGroup, planWorkers } from "../group/worker_plan.ts";
 
 /** A loaded group; `close` ends its processes. */
 export interface BenchGroup {

@@ -4,7 +4,7 @@
  */
 
 import { scoreCandidates } from "../../engine/calibrate.ts";
-import { writeCalibration } from "../../engine/calibration.ts";
+import { writeCalibration } from "../../engine/model/calibration.ts";
 import { Engine } from "../../engine/engine.ts";
 import { loadTextModel, parseNeedles } from "../../engine/evaluation/needles.ts";
 import { MIN_BUDGET } from "../../engine/layer_plan.ts";

@@ -5,9 +5,15 @@
 
 import { Gpu } from "../../kernels/gpu.ts";
 import { RequestError } from "../errors.ts";
-import { describeGpu, type GpuDevice } from "../gpu_devices.ts";
-import { usedGpuBytes } from "../gpu_memory.ts";
-import { describePlacement, type Placement, type PlacementRequest, placeWorkers, thisHost } from "../placement.ts";
+import { describeGpu, type GpuDevice } from "../group/gpu_devices.ts";
+import { usedGpuBytes } from "../group/gpu_memory.ts";
+import {
+  describePlacement,
+  type Placement,
+  type PlacementRequest,
+  placeWorkers,
+  thisHost,
+} from "../group/placement.ts";
 
 /** What was found about a worker's place. */
 export interface PlaceDiagnosis {

@@ -6,10 +6,10 @@
 import { Engine } from "../../engine/engine.ts";
 import { hostEngine } from "../../workers/engine_host.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
-import { formatAddress, parseAddress } from "../address.ts";
+import { formatAddress, parseAddress } from "../group/address.ts";
 import type { Command, FlagValues } from "../command_line.ts";
-import { readSecretFile } from "../secret_file.ts";
-import { traceStep } from "../telemetry.ts";
+import { readSecretFile } from "../group/secret_file.ts";
+import { traceStep } from "../telemetry/telemetry.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
 

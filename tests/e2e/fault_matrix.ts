@@ -3,12 +3,12 @@
  * long the group takes to notice and to be whole again. `deno run -A tests/e2e/fault_matrix.ts` prints the table.
  */
 
-import { freshSecret, Launcher, type WorkerProcess } from "../../router/launcher.ts";
-import { Scheduler } from "../../router/scheduler.ts";
-import { PATIENCE } from "../../router/worker_client.ts";
-import { WorkerGroup } from "../../router/worker_group.ts";
-import type { WorkerHost } from "../../router/worker_source.ts";
-import type { Group } from "../../router/group.ts";
+import { freshSecret, Launcher, type WorkerProcess } from "../../router/group/launcher.ts";
+import { Scheduler } from "../../router/scheduling/scheduler.ts";
+import { PATIENCE } from "../../router/group/worker_client.ts";
+import { WorkerGroup } from "../../router/group/worker_group.ts";
+import type { WorkerHost } from "../../router/group/worker_source.ts";
+import type { Group } from "../../router/group/group.ts";
 import { FaultyProxy } from "../support/faulty_proxy.ts";
 import { type Fault, FAULT_LINE, type FaultPlan, FAULTS, type Point, POINTS } from "../support/faulty_worker.ts";
 import { SseReader } from "../support/sse_reader.ts";

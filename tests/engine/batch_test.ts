@@ -6,7 +6,7 @@ import { type Batch, planBatches } from "../../engine/batch.ts";
 import { PageMap, type PageShare } from "../../engine/page_map.ts";
 import type { SequenceState } from "../../engine/sequences.ts";
 import type { SetShape, Span } from "../../engine/span.ts";
-import { ROW_WORDS } from "../../kernels/row_table.ts";
+import { ROW_WORDS } from "../../kernels/attention/row_table.ts";
 import { decode, open, prefill } from "../support/step_parts.ts";
 
 const ALONE = { index: 0, map: new PageMap([1000]) };

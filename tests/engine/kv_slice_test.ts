@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { bindablePages, kvBytesPerToken, KvSlice } from "../../engine/kv_slice.ts";
-import { presetNamed } from "../../engine/presets.ts";
+import { presetNamed } from "../../engine/model/presets.ts";
 import { gpuFixture } from "../support/gpu_fixture.ts";
 
 const fixture = gpuFixture();

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { adjustmentsAt } from "../../engine/penalties.ts";
 import { GREEDY } from "../../engine/session.ts";
 import type { SamplingSettings } from "../../engine/span.ts";
-import { BANNED } from "../../kernels/adjust_logits.ts";
+import { BANNED } from "../../kernels/logits/adjust_logits.ts";
 import { open } from "../support/step_parts.ts";
 
 /** Two prompt tokens 5 and 6, then the output 7, 5, 7; what lies behind was rolled back. */

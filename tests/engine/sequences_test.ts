@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { KvSlice, SLOTS } from "../../engine/kv_slice.ts";
-import { presetNamed } from "../../engine/presets.ts";
+import { presetNamed } from "../../engine/model/presets.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import { Sequences } from "../../engine/sequences.ts";
 import { gpuFixture } from "../support/gpu_fixture.ts";

@@ -3,7 +3,7 @@
  * must all be left partly filled by some case.
  */
 
-import { createWeight, type Weight, writeRows } from "../../kernels/weight.ts";
+import { createWeight, type Weight, writeRows } from "../../kernels/products/weight.ts";
 import type { WeightDType } from "../../kernels/wgsl.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { product } from "../reference/product.ts";

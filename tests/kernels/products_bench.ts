@@ -4,11 +4,11 @@
  */
 
 import { Gpu } from "../../kernels/gpu.ts";
-import { matmul, type MatmulPlan, planMatmul } from "../../kernels/matmul.ts";
-import { matvec, type MatvecPlan, planMatvec } from "../../kernels/matvec.ts";
+import { matmul, type MatmulPlan, planMatmul } from "../../kernels/products/matmul.ts";
+import { matvec, type MatvecPlan, planMatvec } from "../../kernels/products/matvec.ts";
 import { Commands } from "../../kernels/pipeline.ts";
-import { randomWeight } from "../../kernels/random_weight.ts";
-import { createWeight, freeWeight, type Weight } from "../../kernels/weight.ts";
+import { randomWeight } from "../../kernels/products/random_weight.ts";
+import { createWeight, freeWeight, type Weight } from "../../kernels/products/weight.ts";
 
 interface Shape {
   readonly rows: number;

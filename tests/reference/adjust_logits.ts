@@ -1,6 +1,6 @@
 /** Penalties and biases in plain f64 loops. */
 
-import type { Adjustment } from "../../kernels/adjust_logits.ts";
+import type { Adjustment } from "../../kernels/logits/adjust_logits.ts";
 
 /** @returns f64, the adjusted copy of logits [rows, vocabulary] */
 export function adjustLogits(

@@ -1,6 +1,6 @@
 /** Number formats of weights, exactly widened to f64. Knows bits; knows nothing of tensors. */
 
-import type { Dtype } from "../../engine/safetensors_header.ts";
+import type { Dtype } from "../../engine/model/safetensors_header.ts";
 
 /** @param bytes little-endian elements, aligned to their size */
 export function toFloat64(bytes: Uint8Array<ArrayBuffer>, dtype: Dtype): Float64Array {

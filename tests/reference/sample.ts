@@ -1,7 +1,7 @@
 /** Gumbel-max sampling with exact masks, by sorting, in f64; the same hash as the kernel, so that tokens must be equal. */
 
-import { mix } from "../../kernels/counter_hash.ts";
-import type { RowSampling } from "../../kernels/sample.ts";
+import { mix } from "../../kernels/logits/counter_hash.ts";
+import type { RowSampling } from "../../kernels/logits/sample.ts";
 
 /** What would be drawn, and how sure that is. */
 export interface Draw {

@@ -4,9 +4,9 @@
  * Hugging Face tensor names; knows nothing of GPUs, spans or steps.
  */
 
-import { type ModelConfig, readModelConfig } from "../../engine/model_config.ts";
-import { type RopeFrequencies, ropeFrequencies } from "../../engine/rope.ts";
-import { openSafetensors, type TensorFiles } from "../../engine/safetensors.ts";
+import { type ModelConfig, readModelConfig } from "../../engine/model/model_config.ts";
+import { type RopeFrequencies, ropeFrequencies } from "../../engine/model/rope.ts";
+import { openSafetensors, type TensorFiles } from "../../engine/model/safetensors.ts";
 import { toFloat64 } from "./floats.ts";
 
 /** Row-major matrix times column vector. @param matrix [rows, x.length] @returns [rows] */

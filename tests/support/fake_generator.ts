@@ -1,6 +1,6 @@
 /**
  * A generator without a model: answers with tokens from a script, obeys limits and stop tokens, and counts what was
- * asked, cancelled and left running. Knows the contract of `router/generation.ts`; knows nothing of HTTP.
+ * asked, cancelled and left running. Knows the contract of `router/scheduling/generation.ts`; knows nothing of HTTP.
  */
 
 import { RequestError } from "../../router/errors.ts";
@@ -10,7 +10,7 @@ import type {
   GenerationRequest,
   GenerationUsage,
   Generator,
-} from "../../router/generation.ts";
+} from "../../router/scheduling/generation.ts";
 
 /** What the fake does with the next requests. */
 export interface FakeScript {

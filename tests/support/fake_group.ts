@@ -8,8 +8,8 @@ import { EngineError } from "../../engine/errors.ts";
 import { type Open, PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SpanResult } from "../../engine/span.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
-import type { GenerationRequest } from "../../router/generation.ts";
-import type { Group, GroupState, ModelFacts } from "../../router/group.ts";
+import type { GenerationRequest } from "../../router/scheduling/generation.ts";
+import type { Group, GroupState, ModelFacts } from "../../router/group/group.ts";
 import { fakeModel, FakeSlices } from "./fake_slices.ts";
 
 /** What a page holds, row by row. */

@@ -4,7 +4,7 @@
  */
 
 import { PageMap } from "../../engine/page_map.ts";
-import type { ModelFacts } from "../../router/group.ts";
+import type { ModelFacts } from "../../router/group/group.ts";
 
 const MODEL: Omit<ModelFacts, "kvPages" | "slices" | "adapters"> = {
   id: "fake",

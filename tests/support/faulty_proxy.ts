@@ -3,7 +3,7 @@
  * or swallow those of peers or of the router. Knows who dials by the role in the first bytes; knows no messages.
  */
 
-import type { WorkerHost } from "../../router/worker_source.ts";
+import type { WorkerHost } from "../../router/group/worker_source.ts";
 
 /** Whose connections a fault is for. */
 export type Dialer = "router" | "peer";

@@ -1,7 +1,7 @@
 /** Requests for tests of the scheduler: short, greedy, and different only in what a test says. */
 
 import type { SamplingSettings } from "../../engine/span.ts";
-import type { Generation, GenerationEvent, GenerationRequest } from "../../router/generation.ts";
+import type { Generation, GenerationEvent, GenerationRequest } from "../../router/scheduling/generation.ts";
 
 export const GREEDY: SamplingSettings = {
   temperature: 0,

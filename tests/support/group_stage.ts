@@ -1,10 +1,10 @@
 /** A group of real worker processes around fake engines, and everything it does. */
 
 import assert from "node:assert/strict";
-import type { GroupState } from "../../router/group.ts";
-import { Launcher, type WorkerProcess } from "../../router/launcher.ts";
-import { WorkerGroup, type WorkerGroupOptions } from "../../router/worker_group.ts";
-import type { WorkerHost, WorkerSource } from "../../router/worker_source.ts";
+import type { GroupState } from "../../router/group/group.ts";
+import { Launcher, type WorkerProcess } from "../../router/group/launcher.ts";
+import { WorkerGroup, type WorkerGroupOptions } from "../../router/group/worker_group.ts";
+import type { WorkerHost, WorkerSource } from "../../router/group/worker_source.ts";
 import { MODELS } from "./fake_engine.ts";
 import { isRunning } from "./processes.ts";
 import { until } from "./until.ts";

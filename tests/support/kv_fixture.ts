@@ -3,8 +3,8 @@
  * Knows the layout of a pool; knows nothing of what is computed from it.
  */
 
-import { type HeadShape, PAGE_ROWS, type PagedKv } from "../../kernels/kv_pages.ts";
-import { ROW_WORDS, type TableRow, writeTableRow } from "../../kernels/row_table.ts";
+import { type HeadShape, PAGE_ROWS, type PagedKv } from "../../kernels/attention/kv_pages.ts";
+import { ROW_WORDS, type TableRow, writeTableRow } from "../../kernels/attention/row_table.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { GpuFixture } from "./gpu_fixture.ts";
 import { Random } from "./random.ts";

@@ -8,7 +8,7 @@ import type { Candidates, Exchange, ExchangePoint, RowRange } from "../../engine
 import { PageMap } from "../../engine/page_map.ts";
 import type { StepRunner } from "../../engine/session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
-import { mergeStates } from "../../kernels/merge_states.ts";
+import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { Scratch } from "../../kernels/scratch.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 

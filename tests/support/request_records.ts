@@ -1,8 +1,8 @@
 /** Records of requests as the HTTP layer and the scheduler would make them. */
 
-import type { GenerationUsage } from "../../router/generation.ts";
-import type { AcceptedRequest } from "../../router/request_observer.ts";
-import type { RequestRecord } from "../../router/request_record.ts";
+import type { GenerationUsage } from "../../router/scheduling/generation.ts";
+import type { AcceptedRequest } from "../../router/http/request_observer.ts";
+import type { RequestRecord } from "../../router/telemetry/request_record.ts";
 
 /** What a sparse answer of 5 tokens to a prompt of 100 cost. */
 export const USAGE: GenerationUsage = {

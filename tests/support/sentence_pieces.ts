@@ -1,6 +1,6 @@
 /** A tiny tokenizer of the sentence-piece kind, which no fixture has: ▁ for a space, tokens for bytes, a first space. */
 
-import { JsonObject } from "../../engine/json_file.ts";
+import { JsonObject } from "../../engine/model/json_file.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
 
 /** Tokens: `<unk>`, `<s>`, `</s>`, 256 bytes, ▁, a, b, ab. */

@@ -1,10 +1,10 @@
 /** A program that traces one request with two steps and records metrics; `telemetry_test.ts` collects what it exports. */
 
-import { RequestRecorder } from "../../router/request_record.ts";
-import { MetricsRegistry } from "../../router/metrics_registry.ts";
-import { ServiceMetrics } from "../../router/metrics.ts";
-import { nameRoute, openTelemetryMirror, traceRequest, traceStep } from "../../router/telemetry.ts";
-import type { GenerationRequest } from "../../router/generation.ts";
+import { RequestRecorder } from "../../router/telemetry/request_record.ts";
+import { MetricsRegistry } from "../../router/telemetry/metrics_registry.ts";
+import { ServiceMetrics } from "../../router/telemetry/metrics.ts";
+import { nameRoute, openTelemetryMirror, traceRequest, traceStep } from "../../router/telemetry/telemetry.ts";
+import type { GenerationRequest } from "../../router/scheduling/generation.ts";
 import type { Step } from "../../engine/span.ts";
 import { ACCEPTED, finishedRecord, USAGE } from "./request_records.ts";
 

@@ -7,12 +7,12 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import { fileURLToPath } from "node:url";
 
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
-import { type AppDeps, createApp } from "../../router/app.ts";
-import type { ModelFacts } from "../../router/group.ts";
-import type { ServiceState } from "../../router/health.ts";
-import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../router/request_observer.ts";
-import { SelectionView } from "../../router/selection_view.ts";
-import { TextThread } from "../../router/text_thread.ts";
+import { type AppDeps, createApp } from "../../router/http/app.ts";
+import type { ModelFacts } from "../../router/group/group.ts";
+import type { ServiceState } from "../../router/http/health.ts";
+import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../router/http/request_observer.ts";
+import { SelectionView } from "../../router/scheduling/selection_view.ts";
+import { TextThread } from "../../router/text/text_thread.ts";
 import { FakeGenerator, type FakeScript } from "./fake_generator.ts";
 
 /** A model with a tokenizer, a template and an end-of-turn token. */

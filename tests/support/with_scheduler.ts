@@ -1,9 +1,9 @@
 /** A scheduler on a fake group for the length of one test, and the check that nothing was left behind. */
 
 import assert from "node:assert/strict";
-import type { GenerationRequest } from "../../router/generation.ts";
-import { Scheduler } from "../../router/scheduler.ts";
-import type { SchedulerOptions } from "../../router/scheduler_options.ts";
+import type { GenerationRequest } from "../../router/scheduling/generation.ts";
+import { Scheduler } from "../../router/scheduling/scheduler.ts";
+import type { SchedulerOptions } from "../../router/scheduling/scheduler_options.ts";
 import { FakeGroup, type FakeGroupOptions, runAlone } from "./fake_group.ts";
 import { collect } from "./generation_request.ts";
 import { until } from "./until.ts";

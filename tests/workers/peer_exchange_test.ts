@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import type { ExchangePoint, RowRange } from "../../engine/exchange.ts";
 import { Gpu } from "../../kernels/gpu.ts";
-import { type AttentionState, EMPTY_LSE } from "../../kernels/kv_pages.ts";
-import { mergeStates } from "../../kernels/merge_states.ts";
+import { type AttentionState, EMPTY_LSE } from "../../kernels/attention/kv_pages.ts";
+import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { Commands } from "../../kernels/pipeline.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { Door } from "../../workers/door.ts";

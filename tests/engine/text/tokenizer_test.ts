@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { JsonObject } from "../../../engine/json_file.ts";
+import { JsonObject } from "../../../engine/model/json_file.ts";
 import { Tokenizer } from "../../../engine/text/tokenizer.ts";
 import { FIXTURES, readFixture, TIDE, withChangedFixture } from "../../support/model_directory.ts";
 import { sentencePieces } from "../../support/sentence_pieces.ts";

@@ -1,0 +1,74 @@
+/**
+ * Named model shapes for random weights: benchmarks and tests that need no files. Knows numbers only.
+ */
+
+import { EngineError } from "../errors.ts";
+import type { Calibration } from "../layer_plan.ts";
+import type { ModelConfig } from "./model_config.ts";
+
+/** A shape, and how its layers are planned for sparse rows. */
+export interface Preset {
+  readonly config: ModelConfig;
+  readonly calibration: Calibration;
+}
+
+const LLAMA = {
+  architecture: "llama",
+  rmsNormEps: 1e-5,
+  ropeScaling: { kind: "none" },
+  tiedEmbeddings: false,
+  attentionBias: false,
+  qkNorm: false,
+  slidingWindow: undefined,
+  // Random weights would end their answers at random.
+  eosTokens: [],
+  bosToken: undefined,
+} as const;
+
+/** The shapes by name. */
+export const PRESETS: Readonly<Record<string, Preset>> = {
+  "llama-3-8b": {
+    config: {
+      ...LLAMA,
+      layers: 32,
+      hidden: 4096,
+      ffn: 14336,
+      heads: 32,
+      kvHeads: 8,
+      headDim: 128,
+      vocabSize: 128256,
+      maxPositions: 131072,
+      ropeTheta: 500000,
+    },
+    // Published for Llama-3-8B by the authors of TidalDecode.
+    calibration: { selectLayers: [2, 13], budget: 512, sparseFrom: 4096 },
+  },
+  tiny: {
+    config: {
+      ...LLAMA,
+      layers: 3,
+      hidden: 128,
+      ffn: 256,
+      heads: 4,
+      kvHeads: 2,
+      headDim: 32,
+      vocabSize: 512,
+      maxPositions: 4096,
+      ropeTheta: 10000,
+    },
+    // One layer of each role: the smallest model that decodes sparsely.
+    calibration: { selectLayers: [1], budget: 64, sparseFrom: 128 },
+  },
+};
+
+/** @throws {EngineError} `unsupported_model` when there is no such shape */
+export function presetNamed(name: string): Preset {
+  const preset = Object.hasOwn(PRESETS, name) ? PRESETS[name] : undefined;
+  if (preset === undefined) {
+    throw new EngineError(
+      "unsupported_model",
+      `Cannot make random weights: the shape must be one of ${Object.keys(PRESETS).join(", ")}, given ${name}`,
+    );
+  }
+  return preset;
+}

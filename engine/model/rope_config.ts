@@ -1,0 +1,120 @@
+/**
+ * The rotary part of a `config.json`: base, scaling and the context that follows from it, in the older spelling
+ * (`rope_theta`, `rope_scaling`) and the newer one (`rope_parameters`). Knows field names; `rope.ts` does the arithmetic.
+ */
+
+import { EngineError } from "../errors.ts";
+import { type JsonObject, shown } from "./json_file.ts";
+
+/** How the rotary frequencies are stretched beyond the context of the pretraining. */
+export type RopeScaling =
+  | { readonly kind: "none" }
+  | { readonly kind: "linear"; readonly factor: number }
+  | {
+    readonly kind: "llama3";
+    readonly factor: number;
+    readonly lowFreqFactor: number;
+    readonly highFreqFactor: number;
+    /** Context of the pretraining, in tokens. */
+    readonly originalPositions: number;
+  }
+  | {
+    readonly kind: "yarn";
+    readonly factor: number;
+    readonly betaFast: number;
+    readonly betaSlow: number;
+    /** Context of the pretraining, in tokens. */
+    readonly originalPositions: number;
+    /** Cosine and sine are multiplied by it. */
+    readonly attentionFactor: number;
+  };
+
+/** What {@link readRope} finds. */
+export interface RopeFields {
+  /** Base of the frequencies. */
+  readonly ropeTheta: number;
+  /** How they are stretched. */
+  readonly ropeScaling: RopeScaling;
+  /** In tokens; more than the file says when it gives the context before yarn. */
+  readonly maxPositions: number;
+}
+
+const FACTOR = { above: 0, max: 1e6 } as const;
+const POSITIONS = { min: 1, max: 1 << 28 } as const;
+
+function readLlama3(scaling: JsonObject, factor: number): RopeScaling {
+  const lowFreqFactor = scaling.number("low_freq_factor", FACTOR);
+  const highFreqFactor = scaling.number("high_freq_factor", FACTOR);
+  if (highFreqFactor <= lowFreqFactor) {
+    throw scaling.invalid("high_freq_factor", `above low_freq_factor, ${lowFreqFactor}`);
+  }
+  const originalPositions = scaling.integer("original_max_position_embeddings", POSITIONS);
+  return { kind: "llama3", factor, lowFreqFactor, highFreqFactor, originalPositions };
+}
+
+function readYarn(scaling: JsonObject, factor: number, positions: number): RopeScaling {
+  for (const field of ["mscale", "mscale_all_dim"]) {
+    if (scaling.value(field) !== undefined) throw unsupported(scaling, field, "absent");
+  }
+  if (scaling.value("truncate") !== undefined && !scaling.flag("truncate")) {
+    throw unsupported(scaling, "truncate", "true");
+  }
+  return {
+    kind: "yarn",
+    factor,
+    betaFast: scaling.number("beta_fast", FACTOR, 32),
+    betaSlow: scaling.number("beta_slow", FACTOR, 1),
+    originalPositions: scaling.integer("original_max_position_embeddings", POSITIONS, positions),
+    attentionFactor: scaling.number("attention_factor", FACTOR, factor > 1 ? 0.1 * Math.log(factor) + 1 : 1),
+  };
+}
+
+function unsupported(source: JsonObject, field: string, expected: string): EngineError {
+  return new EngineError(
+    "unsupported_model",
+    `Cannot load ${source.source}: ${field} must be ${expected}, given ${shown(source.value(field))}`,
+  );
+}
+
+function readScaling(scaling: JsonObject | undefined, positions: number): RopeScaling {
+  if (scaling === undefined) return { kind: "none" };
+  const field = scaling.value("rope_type") === undefined ? "type" : "rope_type";
+  const kind = scaling.string(field) ?? "default";
+  if (kind === "default") return { kind: "none" };
+  const factor = scaling.number("factor", FACTOR);
+  switch (kind) {
+    case "linear":
+      return { kind, factor };
+    case "llama3":
+      return readLlama3(scaling, factor);
+    case "yarn":
+      return readYarn(scaling, factor, positions);
+    default:
+      throw unsupported(scaling, field, "default, linear, llama3 or yarn");
+  }
+}
+
+/**
+ * Reads the rotary fields of a `config.json`.
+ *
+ * @param positions its `max_position_embeddings`
+ * @throws {EngineError} `invalid_model` for a field out of range, `unsupported_model` for a scaling we do not compute
+ */
+export function readRope(config: JsonObject, positions: number): RopeFields {
+  const parameters = config.object("rope_parameters");
+  const scaling = parameters ?? config.object("rope_scaling");
+  const thetaHolder = parameters?.value("rope_theta") === undefined ? config : parameters;
+  for (const holder of [config, parameters]) {
+    if (holder !== undefined && holder.number("partial_rotary_factor", { above: 0, max: 1 }, 1) !== 1) {
+      throw unsupported(holder, "partial_rotary_factor", "1");
+    }
+  }
+  const ropeScaling = readScaling(scaling, positions);
+  // Some checkpoints keep the context of the pretraining in max_position_embeddings and leave the product to the reader.
+  const stretched = ropeScaling.kind === "yarn" ? Math.floor(ropeScaling.originalPositions * ropeScaling.factor) : 0;
+  return {
+    ropeTheta: thetaHolder.number("rope_theta", { above: 1, max: 1e12 }, 10000),
+    ropeScaling,
+    maxPositions: Math.max(positions, stretched),
+  };
+}

@@ -1,0 +1,167 @@
+/**
+ * Where the numbers of weights come from: the tensors of a model's files, or a random stream. Knows names, shapes and
+ * types; knows nothing of what a tensor is for.
+ */
+
+import { GpuError } from "../../kernels/errors.ts";
+import type { Gpu } from "../../kernels/gpu.ts";
+import { bf16ToF32, fromHalf } from "../../kernels/half.ts";
+import type { Commands } from "../../kernels/pipeline.ts";
+import { randomWeight } from "../../kernels/products/random_weight.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import { createWeight, type SourceDType, type Weight, writeRows } from "../../kernels/products/weight.ts";
+import { EngineError } from "../errors.ts";
+import type { TensorFiles } from "./safetensors.ts";
+import type { TensorInfo } from "./safetensors_header.ts";
+
+/** Rows of each of the named matrices, and the columns they share. */
+export interface StackShape {
+  readonly rows: readonly number[];
+  readonly cols: number;
+}
+
+/** What a model's weights are made from. */
+export interface WeightSource {
+  /** One matrix: the rows of the named ones, one after the other. */
+  matrix(names: readonly string[], shape: StackShape): Promise<Weight>;
+  /** One vector, f32: the named ones, one after the other. */
+  vector(names: readonly string[], lengths: readonly number[]): Promise<Tensor>;
+}
+
+/** Bytes read from a file before they are handed to the GPU; bounds the memory that a load takes on the host. */
+const CHUNK_BYTES = 16 << 20;
+
+/** The tensors of a model directory. */
+export class FileSource implements WeightSource {
+  readonly #gpu: Gpu;
+  readonly #files: TensorFiles;
+  readonly #onProgress: (doneBytes: number, totalBytes: number) => void;
+  readonly #totalBytes: number;
+  #doneBytes = 0;
+
+  constructor(gpu: Gpu, files: TensorFiles, onProgress: (doneBytes: number, totalBytes: number) => void) {
+    this.#gpu = gpu;
+    this.#files = files;
+    this.#onProgress = onProgress;
+    this.#totalBytes = [...files.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+  }
+
+  /**
+   * Kept as f16, or as f32 when one of them is.
+   * @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number beyond f16, `unsupported_model`
+   * for a shape that no kernel computes
+   */
+  async matrix(names: readonly string[], { rows, cols }: StackShape): Promise<Weight> {
+    const parts = names.map((name, i) => {
+      const shape = [rows[i] ?? 0, cols];
+      return { name, rows: rows[i] ?? 0, cols, source: this.#expect(name, shape).dtype };
+    });
+    const dtype = parts.some(({ source }) => source === "F32") ? "f32" : "f16";
+    const shape = { rows: rows.reduce((a, b) => a + b, 0), cols, dtype } as const;
+    const weight = naming("unsupported_model", names, () => createWeight(this.#gpu, names.join(" + "), shape));
+    let firstRow = 0;
+    for (const part of parts) {
+      await this.#stream(part, weight, firstRow);
+      firstRow += part.rows;
+    }
+    return weight;
+  }
+
+  /** @throws {EngineError} `invalid_model` for a missing tensor or a wrong shape */
+  async vector(names: readonly string[], lengths: readonly number[]): Promise<Tensor> {
+    const values = new Float32Array(lengths.reduce((a, b) => a + b, 0));
+    let at = 0;
+    for (const [i, name] of names.entries()) {
+      const { dtype } = this.#expect(name, [lengths[i] ?? 0]);
+      const bytes = await this.#files.read(name);
+      values.set(decode(dtype, bytes), at);
+      at += lengths[i] ?? 0;
+      this.#progress(bytes.byteLength);
+    }
+    const tensor = this.#gpu.tensor(names.join(" + "), "f32", [values.length]);
+    this.#gpu.write(tensor, values);
+    return tensor;
+  }
+
+  async #stream(
+    part: { readonly name: string; readonly rows: number; readonly cols: number; readonly source: SourceDType },
+    weight: Weight,
+    firstRow: number,
+  ): Promise<void> {
+    const { name, rows, cols, source } = part;
+    const rowBytes = cols * (source === "F32" ? 4 : 2);
+    const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
+    for (let row = 0; row < rows; row += step) {
+      const data = await this.#files.readRange(name, row * rowBytes, Math.min(step, rows - row) * rowBytes);
+      naming("invalid_model", [name], () => writeRows(this.#gpu, weight, { firstRow: firstRow + row, data, source }));
+      this.#progress(data.byteLength);
+      // Staging memory of uploads is freed only by later submissions, and errors surface here.
+      await this.#gpu.settle();
+    }
+  }
+
+  #expect(name: string, shape: readonly number[]): TensorInfo {
+    const found = this.#files.tensors.get(name);
+    if (found === undefined) {
+      throw new EngineError("invalid_model", `Cannot load tensor ${name}: it is in no weight file`);
+    }
+    if (found.shape.join() !== shape.join()) {
+      throw new EngineError(
+        "invalid_model",
+        `Cannot load tensor ${name}: its shape is [${found.shape.join(", ")}], expected [${shape.join(", ")}]`,
+      );
+    }
+    return found;
+  }
+
+  #progress(bytes: number): void {
+    this.#doneBytes += bytes;
+    this.#onProgress(this.#doneBytes, this.#totalBytes);
+  }
+}
+
+/** Numbers of a scale that keeps activations bounded; the same in every run. */
+export class RandomSource implements WeightSource {
+  readonly #commands: Commands;
+  #nextSeed: number;
+
+  constructor(commands: Commands, seed: number) {
+    this.#commands = commands;
+    this.#nextSeed = seed;
+  }
+
+  async matrix(names: readonly string[], { rows, cols }: StackShape): Promise<Weight> {
+    const { gpu } = this.#commands;
+    const shape = { rows: rows.reduce((a, b) => a + b, 0), cols, dtype: "f16" } as const;
+    const weight = createWeight(gpu, names.join(" + "), shape);
+    // A deviation of 1/√cols keeps the variance of a normalised row through a product.
+    randomWeight(this.#commands, weight, { seed: this.#nextSeed++, deviation: 1 / Math.sqrt(cols) });
+    this.#commands.submit();
+    await gpu.settle();
+    return weight;
+  }
+
+  async vector(names: readonly string[], lengths: readonly number[]): Promise<Tensor> {
+    const { gpu } = this.#commands;
+    const tensor = gpu.tensor(names.join(" + "), "f32", [lengths.reduce((a, b) => a + b, 0)]);
+    gpu.write(tensor, new Float32Array(tensor.byteLength / 4).fill(1));
+    await gpu.check();
+    return tensor;
+  }
+}
+
+/** What a kernel refuses about a weight is the fault of the files: the error names their tensors. */
+function naming<T>(code: "invalid_model" | "unsupported_model", names: readonly string[], make: () => T): T {
+  try {
+    return make();
+  } catch (cause) {
+    if (!(cause instanceof GpuError) || cause.code !== "invalid_shape") throw cause;
+    throw new EngineError(code, `Cannot load tensor ${names.join(" + ")}: ${cause.message}`, { cause });
+  }
+}
+
+function decode(dtype: SourceDType, bytes: Uint8Array<ArrayBuffer>): Float32Array {
+  if (dtype === "F32") return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
+  return dtype === "F16" ? fromHalf(halves) : bf16ToF32(halves);
+}

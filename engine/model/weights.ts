@@ -1,0 +1,117 @@
+/**
+ * The weights of a model on the GPU: read from a Hugging Face directory, or random for a shape without files.
+ * Knows tensor names and how products are fused; `weight_sources.ts` knows where numbers come from.
+ */
+
+import type { Commands } from "../../kernels/pipeline.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import { freeWeight, type Weight } from "../../kernels/products/weight.ts";
+import type { ModelConfig } from "./model_config.ts";
+import type { TensorFiles } from "./safetensors.ts";
+import { FileSource, RandomSource, type WeightSource } from "./weight_sources.ts";
+
+/** One transformer layer. Matrices are [output rows, input columns]. */
+export interface LayerWeights {
+  /** f32 [hidden]. */
+  readonly attentionNorm: Tensor;
+  /** Queries, then keys, then values: [(heads + 2·kvHeads)·headDim, hidden]. */
+  readonly qkv: Weight;
+  /** f32 [(heads + 2·kvHeads)·headDim]; Qwen2 only. */
+  readonly qkvBias: Tensor | undefined;
+  /** f32 [headDim]; Qwen3 only. */
+  readonly qNorm: Tensor | undefined;
+  readonly kNorm: Tensor | undefined;
+  /** [hidden, heads·headDim]. */
+  readonly output: Weight;
+  /** f32 [hidden]. */
+  readonly mlpNorm: Tensor;
+  /** Gate, then up: [2·ffn, hidden]. */
+  readonly gateUp: Weight;
+  /** [hidden, ffn]. */
+  readonly down: Weight;
+}
+
+/** All weights of a model. */
+export interface Weights {
+  readonly embedding: Weight;
+  readonly layers: readonly LayerWeights[];
+  readonly finalNorm: Tensor;
+  /** The embedding itself when the head is tied. */
+  readonly head: Weight;
+  readonly parameters: number;
+}
+
+/**
+ * Reads all weights of a directory onto the GPU.
+ * @throws {EngineError} `invalid_model` naming the tensor, and the shape expected and found
+ * @throws {GpuError} `out_of_gpu_memory`
+ */
+export function loadWeights(
+  commands: Commands,
+  config: ModelConfig,
+  { files, onProgress }: { files: TensorFiles; onProgress: (doneBytes: number, totalBytes: number) => void },
+): Promise<Weights> {
+  return buildWeights(config, new FileSource(commands.gpu, files, onProgress));
+}
+
+/** Fills weights of the config's shape with random numbers of a scale that keeps activations bounded. */
+export function randomWeights(commands: Commands, config: ModelConfig, seed: number): Promise<Weights> {
+  return buildWeights(config, new RandomSource(commands, seed));
+}
+
+/** Frees what `loadWeights` or `randomWeights` made. */
+export function freeWeights(commands: Commands, weights: Weights): void {
+  const { gpu } = commands;
+  if (weights.head !== weights.embedding) freeWeight(gpu, weights.head);
+  freeWeight(gpu, weights.embedding);
+  gpu.free(weights.finalNorm);
+  for (const layer of weights.layers) {
+    for (const weight of [layer.qkv, layer.output, layer.gateUp, layer.down]) freeWeight(gpu, weight);
+    for (const tensor of [layer.attentionNorm, layer.qkvBias, layer.qNorm, layer.kNorm, layer.mlpNorm]) {
+      if (tensor !== undefined) gpu.free(tensor);
+    }
+  }
+}
+
+async function buildWeights(config: ModelConfig, source: WeightSource): Promise<Weights> {
+  const { hidden, vocabSize } = config;
+  const embedding = await source.matrix(["model.embed_tokens.weight"], { rows: [vocabSize], cols: hidden });
+  const layers: LayerWeights[] = [];
+  for (let layer = 0; layer < config.layers; layer++) layers.push(await buildLayer(config, source, layer));
+  const finalNorm = await source.vector(["model.norm.weight"], [hidden]);
+  const head = config.tiedEmbeddings
+    ? embedding
+    : await source.matrix(["lm_head.weight"], { rows: [vocabSize], cols: hidden });
+  return { embedding, layers, finalNorm, head, parameters: countParameters(config) };
+}
+
+async function buildLayer(config: ModelConfig, source: WeightSource, layer: number): Promise<LayerWeights> {
+  const { hidden, ffn, heads, kvHeads, headDim } = config;
+  const prefix = `model.layers.${layer}`;
+  const attention = `${prefix}.self_attn`;
+  const qkvRows = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
+  const qkvNames = (part: string) => ["q_proj", "k_proj", "v_proj"].map((name) => `${attention}.${name}.${part}`);
+  return {
+    attentionNorm: await source.vector([`${prefix}.input_layernorm.weight`], [hidden]),
+    qkv: await source.matrix(qkvNames("weight"), { rows: qkvRows, cols: hidden }),
+    qkvBias: config.attentionBias ? await source.vector(qkvNames("bias"), qkvRows) : undefined,
+    qNorm: config.qkNorm ? await source.vector([`${attention}.q_norm.weight`], [headDim]) : undefined,
+    kNorm: config.qkNorm ? await source.vector([`${attention}.k_norm.weight`], [headDim]) : undefined,
+    output: await source.matrix([`${attention}.o_proj.weight`], { rows: [hidden], cols: heads * headDim }),
+    mlpNorm: await source.vector([`${prefix}.post_attention_layernorm.weight`], [hidden]),
+    gateUp: await source.matrix([`${prefix}.mlp.gate_proj.weight`, `${prefix}.mlp.up_proj.weight`], {
+      rows: [ffn, ffn],
+      cols: hidden,
+    }),
+    down: await source.matrix([`${prefix}.mlp.down_proj.weight`], { rows: [hidden], cols: ffn }),
+  };
+}
+
+/** Number of weights, the tied head counted once. */
+export function countParameters(config: ModelConfig): number {
+  const { hidden, ffn, heads, kvHeads, headDim, vocabSize } = config;
+  const qkv = (heads + 2 * kvHeads) * headDim;
+  const norms = 2 * hidden + (config.qkNorm ? 2 * headDim : 0) + (config.attentionBias ? qkv : 0);
+  const layer = qkv * hidden + hidden * heads * headDim + 3 * hidden * ffn + norms;
+  return config.layers * layer + hidden + vocabSize * hidden * (config.tiedEmbeddings ? 1 : 2);
+}

@@ -1,0 +1,115 @@
+/**
+ * From raw attention scores to the values that positions compete with for a place in a row's selection.
+ * Knows scores, log-sum-exps and sets; knows nothing of what is done with the selection.
+ */
+
+import { EMPTY_LSE, type HeadShape } from "./kv_pages.ts";
+import type { Commands, KernelSpec } from "../pipeline.ts";
+import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
+import { expectTensor, type Tensor } from "../tensor.ts";
+import { reads, writes } from "../wgsl.ts";
+
+/** What `poolScores` reads and writes. */
+export interface PoolScores {
+  readonly shape: Pick<HeadShape, "heads" | "kvHeads">;
+  /** First row of the call in lse and the row table. */
+  readonly firstRow: number;
+  readonly rows: number;
+  /** f32 `[rows, heads, scoreStride]`: raw scaled logits by local row, as `attendRows` writes them. */
+  readonly scores: Tensor;
+  readonly scoreStride: number;
+  /** f32 `[all rows, heads]`: natural log-sum-exp over everything that the row sees, on all workers. */
+  readonly lse: Tensor;
+  readonly rowTable: Tensor;
+  /** At least the largest kvLimit among the rows; within both strides. */
+  readonly longest: number;
+  /** Written: f32 `[rows, sets, stride]`, at [0, kvLimit) of the sets that the row's shape has. */
+  readonly values: Tensor;
+  /** Sets a row has room for. */
+  readonly sets: number;
+  readonly stride: number;
+}
+
+/** The value of a position that is selected whatever its score. */
+export const FORCED_VALUE = 1e30;
+
+/** The value of a position that the row cannot see. */
+const HIDDEN_VALUE = EMPTY_LSE;
+
+const THREADS = 256;
+
+/**
+ * Pools scores as the row's set shape says: `kv_head` and `all_heads` the mean probability over the query heads of the
+ * set, with sinks and newest positions forced in; `query_head` the raw score itself, nothing forced.
+ * @throws {GpuError} `invalid_shape`
+ */
+export function poolScores(commands: Commands, args: PoolScores): void {
+  const { shape, firstRow, rows, scores, scoreStride, lse, rowTable, longest, values, sets, stride } = args;
+  const { heads, kvHeads } = shape;
+  const op = "pool_scores";
+  expectTensor(op, scores, "f32", [rows, heads, scoreStride]);
+  expectTensor(op, lse, "f32", [firstRow + rows, heads]);
+  expectTensor(op, rowTable, "u32", [firstRow + rows, ROW_WORDS]);
+  expectTensor(op, values, "f32", [rows, sets, stride]);
+  commands.dispatch(commands.kernel(`${op} ${heads}/${kvHeads}`, () => spec(heads, kvHeads)), {
+    tensors: [scores, lse, rowTable, values],
+    params: { firstRow, scoreStride, sets, stride },
+    groups: [Math.ceil(longest / THREADS), sets, rows],
+  });
+}
+
+function spec(heads: number, kvHeads: number): KernelSpec {
+  return {
+    bindings: [
+      reads("scores", "array<f32>"),
+      reads("lse", "array<f32>"),
+      reads("rowTable", "array<vec4<u32>>"),
+      writes("values", "array<f32>"),
+    ],
+    params: [["firstRow", "u32"], ["scoreStride", "u32"], ["sets", "u32"], ["stride", "u32"]],
+    source: source(heads, kvHeads),
+  };
+}
+
+function source(heads: number, kvHeads: number): string {
+  const group = heads / kvHeads;
+  return /* wgsl */ `
+${ROW_TABLE_WGSL}
+@compute @workgroup_size(${THREADS})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let localRow = group.x * ${THREADS}u + thread;
+  let slot = group.y;
+  let row = group.z;
+  let entry = readRow(params.firstRow + row);
+  if (localRow >= entry.kvLimit) { return; }
+  var first = slot * ${group}u;
+  var count = ${group}u;
+  var pooled = true;
+  if (entry.setShape == ${SET_SHAPE_CODE.query_head}u) {
+    first = slot;
+    count = 1u;
+    pooled = false;
+  } else if (entry.setShape == ${SET_SHAPE_CODE.all_heads}u) {
+    first = slot * ${heads}u;
+    count = ${heads}u;
+  }
+  if (first >= ${heads}u) { return; }
+  let to = (row * params.sets + slot) * params.stride + localRow;
+  let forced = pooled && (localRow < entry.sinks || localRow + entry.recent >= entry.kvLimit);
+  if (localRow < entry.kvFrom) {
+    values[to] = ${HIDDEN_VALUE}f;
+  } else if (forced) {
+    values[to] = ${FORCED_VALUE}f;
+  } else if (pooled) {
+    var sum = 0.0;
+    for (var head = first; head < first + count; head++) {
+      let score = scores[(row * ${heads}u + head) * params.scoreStride + localRow];
+      sum += exp(score - lse[(params.firstRow + row) * ${heads}u + head]);
+    }
+    values[to] = sum / f32(count);
+  } else {
+    values[to] = scores[(row * ${heads}u + first) * params.scoreStride + localRow];
+  }
+}
+`;
+}

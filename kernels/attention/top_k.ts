@@ -1,0 +1,213 @@
+/**
+ * The exact best k of a row of values, as ascending positions: a radix select in one workgroup, no host, no sorting.
+ * Knows values and sets; knows nothing of what they mean.
+ */
+
+import type { Commands, KernelSpec } from "../pipeline.ts";
+import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
+import { expectTensor, type Tensor } from "../tensor.ts";
+import { reads, unroll, writes } from "../wgsl.ts";
+
+/** What `topK` reads and writes. */
+export interface TopK {
+  readonly heads: number;
+  readonly kvHeads: number;
+  /** First row of the call in the row table. */
+  readonly firstRow: number;
+  readonly rows: number;
+  readonly rowTable: Tensor;
+  /** f32 `[rows, sets, stride]`: finite, compared at [0, kvLimit) of the sets that the row's shape has. */
+  readonly values: Tensor;
+  readonly stride: number;
+  /** Sets a row has room for. */
+  readonly sets: number;
+  /** Written: u32 `[rows, sets, keptStride]`, ascending, the first min(selected, kvLimit) of each set. */
+  readonly positions: Tensor;
+  /** Written when given: f32 `[rows, sets, keptStride]`, the values at those positions. */
+  readonly keptValues?: Tensor;
+  /** At least the largest min(selected, kvLimit) among the rows. */
+  readonly keptStride: number;
+}
+
+/** Bits of the key that each pass decides, from the top. */
+const DIGITS = [{ shift: 21, bits: 11 }, { shift: 10, bits: 11 }, { shift: 0, bits: 10 }] as const;
+const BINS = 2048;
+/** Values that a thread has in flight. */
+const AT_ONCE = 4;
+/** Threads whose counts are added up first in a scan. */
+const SCAN_GROUPS = 16;
+
+/**
+ * Selects the k = min(selected, kvLimit) largest values of each set of each row; of equal values the lower position wins.
+ * One workgroup each, any length.
+ * @throws {GpuError} `invalid_shape`
+ */
+export function topK(commands: Commands, args: TopK): void {
+  const { heads, kvHeads, firstRow, rows, rowTable, values, stride, sets, positions, keptValues, keptStride } = args;
+  const op = "top_k";
+  expectTensor(op, rowTable, "u32", [firstRow + rows, ROW_WORDS]);
+  expectTensor(op, values, "f32", [rows, sets, stride]);
+  expectTensor(op, positions, "u32", [rows, sets, keptStride]);
+  if (keptValues !== undefined) expectTensor(op, keptValues, "f32", [rows, sets, keptStride]);
+  const { software, maxInvocations } = commands.gpu.info;
+  const threads = 2 ** Math.floor(Math.log2(Math.min(maxInvocations, software ? 128 : 1024)));
+  const keeps = keptValues !== undefined;
+  const kernel = commands.kernel(`${op} ${threads} ${keeps}`, () => spec(threads, keeps));
+  commands.dispatch(kernel, {
+    tensors: [rowTable, values, positions, ...(keptValues === undefined ? [] : [keptValues])],
+    params: { firstRow, stride, sets, keptStride, heads, kvHeads },
+    groups: [sets, rows, 1],
+  });
+}
+
+function spec(threads: number, keeps: boolean): KernelSpec {
+  return {
+    bindings: [
+      reads("rowTable", "array<vec4<u32>>"),
+      reads("values", "array<f32>"),
+      writes("positions", "array<u32>"),
+      ...(keeps ? [writes("keptValues", "array<f32>")] : []),
+    ],
+    params: ["firstRow", "stride", "sets", "keptStride", "heads", "kvHeads"].map((name) => [name, "u32"]),
+    source: source(threads, keeps),
+  };
+}
+
+function source(threads: number, keeps: boolean): string {
+  return /* wgsl */ `
+${ROW_TABLE_WGSL}
+var<workgroup> bins: array<atomic<u32>, ${BINS}>;
+var<workgroup> cells: array<vec2<u32>, ${threads}>;
+var<workgroup> groups: array<vec2<u32>, ${SCAN_GROUPS}>;
+// The digit that holds the k-th value, and how many values lie above it.
+var<workgroup> found: vec2<u32>;
+
+// Unsigned order of keys is the order of values; both zeros are one value.
+fn keyOf(value: f32) -> u32 {
+  let bits = select(bitcast<u32>(value), 0u, bitcast<u32>(value) == 0x80000000u);
+  return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+${scanWgsl(threads)}
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+  let entry = readRow(params.firstRow + group.y);
+  let n = entry.kvLimit;
+  let k = min(entry.selected, n);
+  var sets = params.kvHeads;
+  if (entry.setShape == ${SET_SHAPE_CODE.query_head}u) { sets = params.heads; }
+  if (entry.setShape == ${SET_SHAPE_CODE.all_heads}u) { sets = 1u; }
+  if (group.x >= sets || k == 0u) { return; }
+  let base = (group.y * params.sets + group.x) * params.stride;
+  let to = (group.y * params.sets + group.x) * params.keptStride;
+  if (k == n) {
+    for (var i = thread; i < n; i += ${threads}u) { ${keep(keeps, "i", "i", "values[base + i]")} }
+    return;
+  }
+  var threshold = 0u;
+  var wanted = k;
+${DIGITS.map((digit) => digitWgsl(threads, digit)).join("")}
+${keepWgsl(threads, keeps)}
+}
+`;
+}
+
+/** Sums of what lies before each thread, in two levels: three barriers instead of two for each doubling. */
+function scanWgsl(threads: number): string {
+  const size = threads / SCAN_GROUPS;
+  return /* wgsl */ `
+fn before(thread: u32, own: vec2<u32>) -> vec2<u32> {
+  cells[thread] = own;
+  workgroupBarrier();
+  if (thread < ${SCAN_GROUPS}u) {
+    var sum = vec2<u32>();
+    for (var i = 0u; i < ${size}u; i++) { sum += cells[thread * ${size}u + i]; }
+    groups[thread] = sum;
+  }
+  workgroupBarrier();
+  let mine = thread / ${size}u;
+  var sum = vec2<u32>();
+  for (var i = 0u; i < mine; i++) { sum += groups[i]; }
+  for (var i = mine * ${size}u; i < thread; i++) { sum += cells[i]; }
+  workgroupBarrier();
+  return sum;
+}
+`;
+}
+
+/** One pass: counts a digit of the keys that agree so far, and narrows the threshold to the digit of the k-th. */
+function digitWgsl(threads: number, { shift, bits }: (typeof DIGITS)[number]): string {
+  const above = shift + bits;
+  const agrees = above === 32 ? "true" : `key >> ${above}u == threshold >> ${above}u`;
+  const own = BINS / threads;
+  const count = (u: number) => /* wgsl */ `
+    {
+      let key = keyOf(value${u});
+      if (i + ${u * threads}u < n && ${agrees}) { atomicAdd(&bins[(key >> ${shift}u) & ${2 ** bits - 1}u], 1u); }
+    }`;
+  return /* wgsl */ `
+  for (var i = thread; i < ${BINS}u; i += ${threads}u) { atomicStore(&bins[i], 0u); }
+  workgroupBarrier();
+  for (var i = thread; i < n; i += ${AT_ONCE * threads}u) {
+    ${unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u * threads}u, n - 1u)];`)}
+    ${unroll(AT_ONCE, count)}
+  }
+  workgroupBarrier();
+  {
+    var sum = 0u;
+    for (var i = 0u; i < ${own}u; i++) { sum += atomicLoad(&bins[${BINS - 1}u - thread * ${own}u - i]); }
+    var higher = before(thread, vec2<u32>(sum, 0u)).x;
+    if (higher < wanted && wanted <= higher + sum) {
+      var bin = ${BINS - 1}u - thread * ${own}u;
+      var size = atomicLoad(&bins[bin]);
+      for (; higher + size < wanted; size = atomicLoad(&bins[bin])) {
+        higher += size;
+        bin--;
+      }
+      found = vec2<u32>(bin, higher);
+    }
+  }
+  workgroupBarrier();
+  threshold |= found.x << ${shift}u;
+  wanted -= found.y;
+  workgroupBarrier();
+`;
+}
+
+/** Each thread keeps from its own run of positions: those above the threshold, and the first of those equal to it. */
+function keepWgsl(threads: number, keeps: boolean): string {
+  const tally = (u: number) => /* wgsl */ `
+    if (i + ${u}u < end) {
+      let key = keyOf(value${u});
+      own += vec2<u32>(select(0u, 1u, key > threshold), select(0u, 1u, key == threshold));
+    }`;
+  const emit = (u: number) => /* wgsl */ `
+    if (i + ${u}u < end) {
+      let key = keyOf(value${u});
+      let tie = key == threshold;
+      if (key > threshold || (tie && at.y < wanted)) {
+        let place = at.x + min(at.y, wanted);
+        ${keep(keeps, "place", `i + ${u}u`, `value${u}`)}
+      }
+      at += vec2<u32>(select(0u, 1u, key > threshold), select(0u, 1u, tie));
+    }`;
+  const loads = unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u}u, n - 1u)];`);
+  return /* wgsl */ `
+  let run = (n + ${threads - 1}u) / ${threads}u;
+  let start = min(thread * run, n);
+  let end = min(start + run, n);
+  var own = vec2<u32>();
+  for (var i = start; i < end; i += ${AT_ONCE}u) {
+    ${loads}
+    ${unroll(AT_ONCE, tally)}
+  }
+  var at = before(thread, own);
+  for (var i = start; i < end; i += ${AT_ONCE}u) {
+    ${loads}
+    ${unroll(AT_ONCE, emit)}
+  }
+`;
+}
+
+function keep(keeps: boolean, place: string, position: string, value: string): string {
+  return `positions[to + ${place}] = ${position};${keeps ? ` keptValues[to + ${place}] = ${value};` : ""}`;
+}

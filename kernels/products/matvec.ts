@@ -1,0 +1,110 @@
+/**
+ * y (+)= x · Wᵀ for the few rows of decode and correction. Knows which kernel suits the adapter and the weight's shape;
+ * knows no layers. A row's bits never depend on how many rows come along, because the order over k follows from the
+ * weight and the adapter alone.
+ */
+
+import type { GpuInfo } from "../gpu.ts";
+import { laneProduct, laneProductName, LANES } from "./lane_product.ts";
+import type { Commands } from "../pipeline.ts";
+import { teamProduct, teamProductName } from "./team_product.ts";
+import { expectTensor, type Tensor } from "../tensor.ts";
+import type { Weight } from "./weight.ts";
+import { spread } from "../wgsl.ts";
+
+/** Operands of a product. */
+export interface Product {
+  readonly weight: Weight;
+  /** f32 [rows, weight.cols] */
+  readonly x: Tensor;
+  /** f32 [rows, weight.rows], in a buffer other than `x` */
+  readonly y: Tensor;
+  readonly rows: number;
+  /** Adds to what is in `y`, the residual. @default false */
+  readonly accumulate?: boolean;
+}
+
+/** The two ways to share the work: a lane for each weight row (software), or a team of threads for a few (GPUs). */
+export type MatvecPlan = { readonly kind: "lanes" } | TeamPlan;
+
+interface TeamPlan {
+  readonly kind: "team";
+  /** A power of two; the order over k follows from it. */
+  readonly threads: number;
+  /** Weight rows of a team when there are few input rows, at least 4; changes no bits. */
+  readonly outputs: number;
+}
+
+const MOST_INPUTS = 16;
+/** Of a thread: they stay in registers, and the tree that adds them fits in shared memory. */
+const MOST_SUMS = 32;
+/** Below this many weight rows, tall tiles would leave cores without work. */
+const TALL_ROWS = 512;
+
+/** The plan for a weight on an adapter; it does not depend on the number of input rows. */
+export function planMatvec(info: Pick<GpuInfo, "software">, cols: number): MatvecPlan {
+  if (info.software) return { kind: "lanes" };
+  if (cols >= 8192) return { kind: "team", threads: 128, outputs: 4 };
+  return { kind: "team", threads: cols >= 1024 ? 64 : 32, outputs: 4 };
+}
+
+/**
+ * Computes y = x · Wᵀ, or y += x · Wᵀ, in f32, for any number of rows; meant for at most a few dozen.
+ * @throws {GpuError} `invalid_shape` when a tensor is too small or no f32
+ */
+export function matvec(commands: Commands, product: Product, plan?: MatvecPlan): void {
+  const { weight, x, y, rows } = product;
+  expectTensor("matvec", x, "f32", [rows, weight.cols]);
+  expectTensor("matvec", y, "f32", [rows, weight.rows]);
+  if (rows === 0) return;
+  const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
+  if (chosen.kind === "lanes") byLanes(commands, product);
+  else byTeams(commands, product, chosen);
+}
+
+function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }: Product): void {
+  const outputs = weight.rows >= TALL_ROWS ? 8 : 4;
+  const tile = { dtype: weight.dtype, accumulate, inputs: Math.min(8, columnsFor(rows)), outputs };
+  const kernel = commands.kernel(laneProductName(tile), () => laneProduct(tile));
+  for (const { tensor, firstRow, rows: partRows } of weight.parts) {
+    commands.dispatch(kernel, {
+      tensors: [tensor, x, y],
+      params: { rows, part_rows: partRows, first_row: firstRow, weight_rows: weight.rows, eights: weight.cols / 8 },
+      groups: [Math.ceil(partRows / (LANES * outputs)), Math.ceil(rows / tile.inputs), 1],
+    });
+  }
+}
+
+function byTeams(commands: Commands, product: Product, { threads, outputs }: TeamPlan): void {
+  const { weight, x, y, rows, accumulate = false } = product;
+  for (let firstInput = 0; firstInput < rows; firstInput += MOST_INPUTS) {
+    const inputs = columnsFor(Math.min(MOST_INPUTS, rows - firstInput));
+    const tile = {
+      dtype: weight.dtype,
+      accumulate,
+      threads,
+      inputs,
+      outputs: Math.min(outputs, MOST_SUMS / inputs),
+    };
+    const kernel = commands.kernel(teamProductName(tile), () => teamProduct(tile));
+    for (const { tensor, firstRow, rows: partRows } of weight.parts) {
+      commands.dispatch(kernel, {
+        tensors: [tensor, x, y],
+        params: {
+          rows,
+          first_input: firstInput,
+          part_rows: partRows,
+          first_row: firstRow,
+          weight_rows: weight.rows,
+          eights: weight.cols / 8,
+        },
+        groups: spread(Math.ceil(partRows / tile.outputs)),
+      });
+    }
+  }
+}
+
+/** The narrowest variant that takes so many input rows. */
+function columnsFor(rows: number): number {
+  return [1, 2, 4, 8].find((columns) => rows <= columns) ?? MOST_INPUTS;
+}

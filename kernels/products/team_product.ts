@@ -1,0 +1,110 @@
+/**
+ * The matrix–vector product for real GPUs: a workgroup's threads share a few weight rows, each thread taking every n-th
+ * group of eight, so that loads are contiguous and many are in flight. Knows its tile; `matvec.ts` chooses it.
+ */
+
+import type { KernelSpec } from "../pipeline.ts";
+import {
+  addEight,
+  BUILTINS,
+  GROUP_INDEX,
+  halvings,
+  readEight,
+  reads,
+  unroll,
+  type WeightDType,
+  weightType,
+  writes,
+} from "../wgsl.ts";
+
+/**
+ * A variant of the kernel. A row's bits depend on `threads` alone, which therefore follows from the weight's shape:
+ * every thread adds its groups in ascending k, and one fixed tree adds the threads.
+ */
+export interface TeamTile {
+  readonly dtype: WeightDType;
+  readonly accumulate: boolean;
+  /** A power of two. */
+  readonly threads: number;
+  /** Weight rows of a workgroup. */
+  readonly outputs: number;
+  /** Input rows of a dispatch; inputs × outputs is a multiple of 4. */
+  readonly inputs: number;
+}
+
+/** The kernel's name, which tells all variants apart. */
+export function teamProductName({ dtype, accumulate, threads, outputs, inputs }: TeamTile): string {
+  return `team_product ${dtype} ${threads}:${inputs}×${outputs}${accumulate ? " accumulate" : ""}`;
+}
+
+/** Grid: one workgroup for each `outputs` weight rows, made by `spread`. */
+export function teamProduct(tile: TeamTile): KernelSpec {
+  const { dtype, accumulate, threads, outputs, inputs } = tile;
+  const each = (piece: (input: number, output: number) => string) =>
+    unroll(inputs, (m) => unroll(outputs, (n) => piece(m, n)));
+  return {
+    bindings: [reads("w", weightType(dtype)), reads("x", "array<vec4<f32>>"), writes("y", "array<f32>")],
+    params: [
+      ["rows", "u32"],
+      ["first_input", "u32"],
+      ["part_rows", "u32"],
+      ["first_row", "u32"],
+      ["weight_rows", "u32"],
+      ["eights", "u32"],
+    ],
+    source: `
+      var<workgroup> parts: array<vec4<f32>, ${threads * inputs * outputs / 4}>;
+
+      @compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
+        let first_n = (${GROUP_INDEX}) * ${outputs}u;
+        if (first_n >= params.part_rows) { return; }
+        ${unroll(outputs, (n) => `let w${n} = min(first_n + ${n}u, params.part_rows - 1u) * params.eights;`)}
+        ${unroll(inputs, (m) => `let x${m} = min(params.first_input + ${m}u, params.rows - 1u) * params.eights;`)}
+        ${each((m, n) => `var sum${m}_${n} = 0.0;`)}
+        var k = t;
+        ${walk(tile)}
+        ${addThreads(tile)}
+        workgroupBarrier();
+        if (t < ${inputs * outputs}u) {
+          let m = params.first_input + t / ${outputs}u;
+          let n = first_n + t % ${outputs}u;
+          if (m < params.rows && n < params.part_rows) {
+            let at = m * params.weight_rows + params.first_row + n;
+            y[at] = ${accumulate ? "y[at] + " : ""}parts[(t / 4u) * ${threads}u][t % 4u];
+          }
+        }
+      }`,
+  };
+}
+
+/** The tree that adds the threads' sums, four results to a vec4. */
+function addThreads({ threads, outputs, inputs }: TeamTile): string {
+  const quads = inputs * outputs / 4;
+  const sum = (index: number) => `sum${Math.floor(index / outputs)}_${index % outputs}`;
+  const four = (quad: number) => [0, 1, 2, 3].map((c) => sum(4 * quad + c)).join(", ");
+  const part = (quad: number, ahead: number) => `parts[${quad * threads + ahead}u + t]`;
+  return `${unroll(quads, (q) => `${part(q, 0)} = vec4<f32>(${four(q)});`)}
+        ${halvings(threads, (half) => unroll(quads, (q) => `${part(q, 0)} += ${part(q, half)};`))}`;
+}
+
+/** The walk over k. Two groups a round keep twice the loads in flight; with many inputs the arithmetic hides them anyway. */
+function walk({ dtype, threads, outputs, inputs }: TeamTile): string {
+  const load = (ahead: number) =>
+    unroll(outputs, (n) => readEight(dtype, "w", { into: `h${ahead}_${n}`, index: `w${n} + k + ${ahead * threads}u` }));
+  const add = (ahead: number) =>
+    unroll(inputs, (m) =>
+      readEight("f32", "x", { into: `v${ahead}_${m}`, index: `x${m} + k + ${ahead * threads}u` }) +
+      unroll(outputs, (n) => addEight(`sum${m}_${n}`, `h${ahead}_${n}`, `v${ahead}_${m}`)));
+  const pairs = `
+        for (; k + ${threads}u < params.eights; k += ${2 * threads}u) {
+          ${load(0)}
+          ${load(1)}
+          ${add(0)}
+          ${add(1)}
+        }`;
+  return `${inputs <= 2 ? pairs : ""}
+        for (; k < params.eights; k += ${threads}u) {
+          ${load(0)}
+          ${add(0)}
+        }`;
+}

@@ -1,0 +1,243 @@
+/**
+ * The workers of a group under one epoch: formed once, running one step at a time on all, until the first thing goes wrong
+ * with any of them; then the epoch is over. Knows workers, answers and deadlines; knows nothing of how a worker is started.
+ */
+
+import type { Step, StepResult } from "../../engine/span.ts";
+import { CodedError } from "../../kernels/errors.ts";
+import type { Address, CandidateLists } from "../../workers/protocol.ts";
+import { ProtocolError } from "../../workers/errors.ts";
+import { CandidateRounds } from "./candidate_rounds.ts";
+import { RequestError } from "../errors.ts";
+import type { SelectionRecord } from "./selection_record.ts";
+import type { Notice, StepAnswer, WorkerClient } from "./worker_client.ts";
+
+/** A worker at its place in the group; the place is its index. */
+export interface Seated {
+  /** For people. */
+  readonly name: string;
+  readonly client: WorkerClient;
+  readonly address: Address;
+  readonly kvPages: number;
+}
+
+/** Why an epoch is over. */
+export interface Breach {
+  readonly error: CodedError;
+  /** Workers that are lost, or given up for it; none when all may go on. */
+  readonly culprits: readonly Seated[];
+  /** Nothing went wrong. */
+  readonly isPlanned?: true;
+}
+
+/** What a formation is made of. */
+export interface FormationOptions {
+  readonly epoch: number;
+  readonly workers: readonly Seated[];
+  readonly selections: SelectionRecord;
+  /** Called once, before the step that runs fails. */
+  readonly onBroken: (breach: Breach) => void;
+}
+
+/** A step under way. */
+interface Round {
+  readonly step: Step;
+  /** By index. */
+  readonly answers: Map<number, StepAnswer>;
+  /** Who waits, and for whom; nobody: for the router. */
+  readonly stalled: Map<number, readonly number[]>;
+  readonly candidates: CandidateRounds;
+  readonly timer: ReturnType<typeof setTimeout>;
+  readonly resolve: (result: StepResult) => void;
+  readonly reject: (error: CodedError) => void;
+}
+
+/** @see the file's paragraph */
+export class Formation {
+  readonly #options: FormationOptions;
+  #round: Round | undefined;
+  #isOver = false;
+
+  constructor(options: FormationOptions) {
+    this.#options = options;
+    for (const worker of options.workers) {
+      worker.client.lost.then((error) => this.#break({ error, culprits: [worker] }));
+    }
+  }
+
+  get size(): number {
+    return this.#options.workers.length;
+  }
+
+  /** Brings the workers together. @returns whether it succeeded; if not, it is broken */
+  async form(): Promise<boolean> {
+    const { epoch, workers } = this.#options;
+    const members = workers.map(({ address: { hostname, port } }) => ({ hostname, port }));
+    const weights = workers.map(({ kvPages }) => kvPages);
+    // All are heard before one counts as broken: the one that hangs must be told from those that wait for it.
+    const ends = await Promise.allSettled(
+      workers.map(({ client }, index) =>
+        client.form({ epoch, index, members, weights }, (notice) => this.#hear(index, notice))
+      ),
+    );
+    const failures = ends.flatMap((end, index) => end.status === "rejected" ? [{ index, reason: end.reason }] : []);
+    // Who waited in vain knows less than who was turned away.
+    const failure = failures.find(({ reason }) => reason.code !== "peer_late") ?? failures[0];
+    if (failure !== undefined && !this.#isOver) {
+      const { index, reason } = failure;
+      if (!(reason instanceof CodedError)) throw reason;
+      this.#breakFor(`Cannot form group: ${this.#name(index)}: ${reason.message}`, []);
+    }
+    return !this.#isOver;
+  }
+
+  /**
+   * Runs one step on all workers.
+   * @throws {RequestError} `worker_lost` or `deadline_exceeded`: the formation is broken
+   * @throws {CodedError} any other code: all workers refused the step
+   */
+  run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
+    const { workers } = this.#options;
+    return new Promise((resolve, reject) => {
+      if (this.#isOver) throw new RequestError("worker_lost", `Cannot run step ${step.index}: the epoch is over`);
+      this.#round = {
+        step,
+        answers: new Map(),
+        stalled: new Map(),
+        candidates: new CandidateRounds(workers.length, step.index),
+        timer: setTimeout(() => this.#late(), step.deadlineMs),
+        resolve,
+        reject,
+      };
+      for (const [index, { client }] of workers.entries()) {
+        client.step(step, traceparents).then(
+          (answer) => this.#answered(index, answer),
+          (error) => this.#unsent(index, step, error),
+        );
+      }
+    });
+  }
+
+  /** Ends the epoch although nothing went wrong. */
+  dissolve(reason: string): void {
+    this.#break({ error: new RequestError("worker_lost", reason), culprits: [], isPlanned: true });
+  }
+
+  #answered(index: number, answer: StepAnswer): void {
+    const round = this.#round;
+    if (round === undefined) return;
+    const { answers, step } = round;
+    answers.set(index, answer);
+    if (answers.size < this.#options.workers.length) return this.#checkStalls(round);
+    const lead = answers.get(0);
+    const alike = answers.values().every((other) => outcomeOf(other) === outcomeOf(answer));
+    if (lead === undefined || !alike) {
+      const outcomes = answers.entries().map(([i, other]) => `${this.#name(i)}: ${outcomeOf(other)}`);
+      return this.#breakFor(`Cannot finish step ${step.index}: its workers disagree: ${[...outcomes].join(", ")}`, []);
+    }
+    this.#settle();
+    if (lead.kind === "result") round.resolve(lead.result);
+    else round.reject(new CodedError(lead.code, lead.message));
+  }
+
+  /** A step that fits into no frame is refused; any other failure has ended the epoch already. */
+  #unsent(index: number, step: Step, error: unknown): void {
+    if (this.#isOver) return;
+    if (!(error instanceof ProtocolError)) throw error;
+    this.#answered(index, { kind: "refused", index: step.index, code: error.code, message: error.message });
+  }
+
+  #hear(index: number, notice: Notice): void {
+    switch (notice.kind) {
+      case "candidates":
+        return this.#choose(index, notice);
+      case "stalled":
+        if (this.#round?.step.index !== notice.step) return;
+        this.#round.stalled.set(index, notice.on);
+        return this.#checkStalls(this.#round);
+      case "severed":
+        return this.#breakFor(`Cannot go on: ${this.#name(index)}: ${notice.message}`, []);
+    }
+  }
+
+  #choose(index: number, candidates: CandidateLists): void {
+    const { workers, selections } = this.#options;
+    try {
+      const choice = this.#round?.candidates.take(index, candidates);
+      if (choice === undefined) return;
+      for (const { client } of workers) client.tellSelection(choice.message);
+      selections.note(choice.layer, choice.rows, choice.lists);
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error;
+      this.#breakFor(`Cannot go on: ${this.#name(index)}: ${error.message}`, [index]);
+    }
+  }
+
+  /** Whoever waits for a worker that has finished already will wait in vain. */
+  #checkStalls({ answers, stalled, step }: Round): void {
+    for (const [index, on] of stalled) {
+      const done = on.find((peer) => answers.has(peer));
+      if (answers.has(index) || done === undefined) continue;
+      const why = `${this.#name(index)} waits for ${this.#name(done)}, which is done`;
+      return this.#breakFor(`Cannot finish step ${step.index}: ${why}`, []);
+    }
+  }
+
+  /** Those who wait for others are not to blame; if all do, it is the links. */
+  #late(): void {
+    const round = this.#round;
+    if (round === undefined) return;
+    const { step, answers, stalled } = round;
+    const indices = this.#options.workers.map((_, index) => index);
+    const silent = indices.filter((index) => !answers.has(index) && !stalled.has(index));
+    const missing = silent.length > 0 ? silent : indices.filter((index) => !answers.has(index));
+    const names = missing.map((index) => this.#name(index)).join(" and ");
+    const message = `Cannot finish step ${step.index}: ${names} did not answer within ${step.deadlineMs} ms`;
+    this.#breakFor(message, silent, "deadline_exceeded");
+  }
+
+  #breakFor(
+    message: string,
+    culprits: readonly number[],
+    code: "worker_lost" | "deadline_exceeded" = "worker_lost",
+  ): void {
+    const { workers } = this.#options;
+    this.#break({
+      error: new RequestError(code, message),
+      culprits: culprits.flatMap((index) => workers[index] ?? []),
+    });
+  }
+
+  /** The first breach counts. */
+  #break(breach: Breach): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    const { workers, onBroken } = this.#options;
+    const round = this.#settle();
+    for (const { client } of breach.culprits) client.giveUp(breach.error);
+    for (const { client } of workers) client.leave(breach.error);
+    onBroken(breach);
+    round?.reject(stepError(round.step, breach.error));
+  }
+
+  #settle(): Round | undefined {
+    const round = this.#round;
+    clearTimeout(round?.timer);
+    this.#round = undefined;
+    return round;
+  }
+
+  #name(index: number): string {
+    return this.#options.workers[index]?.name ?? `worker ${index}`;
+  }
+}
+
+function outcomeOf(answer: StepAnswer): string {
+  return answer.kind === "result" ? "done" : answer.code;
+}
+
+/** A worker's own code would read as a refusal, but the group's state is gone. */
+function stepError(step: Step, error: CodedError): CodedError {
+  if (error instanceof RequestError) return error;
+  return new RequestError("worker_lost", `Cannot finish step ${step.index}: ${error.message}`, { cause: error });
+}

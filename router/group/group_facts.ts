@@ -1,0 +1,53 @@
+/** What the facts of several workers make of their group. Knows facts; knows nothing of connections. */
+
+import type { EngineFacts } from "../../engine/facts.ts";
+import type { ModelFacts } from "./group.ts";
+
+/** A worker and what it has told about the model it loaded. */
+export interface InformedWorker {
+  /** For people. */
+  readonly name: string;
+  readonly facts: EngineFacts;
+}
+
+/** What must be the same on all workers. */
+const SHARED = [
+  "digest",
+  "layers",
+  "maxPositions",
+  "vocabSize",
+  "parameters",
+  "roles",
+  "selectLayers",
+  "sparse",
+] as const satisfies readonly (keyof EngineFacts)[];
+
+/** Why workers cannot be one group, naming two of them and both values; undefined when they can. */
+export function disagreement([first, ...others]: readonly InformedWorker[]): string | undefined {
+  if (first === undefined) return undefined;
+  for (const other of others) {
+    for (const name of SHARED) {
+      const [a, b] = [first, other].map(({ facts }) => JSON.stringify(facts[name] ?? "none"));
+      if (a !== b) return `Cannot form group: ${first.name} has ${name} ${a}, ${other.name} has ${b}`;
+    }
+  }
+  return undefined;
+}
+
+/**
+ * The model as the group serves it.
+ * @param workers in the order of their indices, at least one; they agree
+ */
+export function modelOf(workers: readonly InformedWorker[], id: string): ModelFacts {
+  const [lead] = workers;
+  if (lead === undefined) throw new RangeError("Cannot describe model: no worker has it");
+  const slices = workers.map(({ facts: { kvPages } }) => kvPages);
+  return {
+    ...lead.facts,
+    id,
+    software: workers.some(({ facts: { software } }) => software),
+    kvPages: slices.reduce((sum, pages) => sum + pages, 0),
+    slices,
+    adapters: workers.map(({ facts: { adapter } }) => adapter),
+  };
+}

@@ -1,0 +1,192 @@
+/**
+ * One place in a group: a worker that is started, loaded with the model and, when it is lost, started again, until it is
+ * given up. Knows one worker and its life; knows nothing of the others or of epochs.
+ */
+
+import type { EngineFacts } from "../../engine/facts.ts";
+import type { CodedError } from "../../kernels/errors.ts";
+import type { LoadRequest } from "../../workers/engine_host.ts";
+import { HandshakeError } from "../../workers/errors.ts";
+import { type Address, UNKNOWN_FAILURE } from "../../workers/protocol.ts";
+import { RequestError } from "../errors.ts";
+import { RESTART_NUMBERS, type RestartNumbers, RestartPolicy } from "./restart_policy.ts";
+import { type Patience, WorkerClient, WorkerFailure } from "./worker_client.ts";
+import type { WorkerHost, WorkerSource } from "./worker_source.ts";
+
+/** How long an idle worker may take to exit when the group closes. */
+const DRAIN_MS = 1000;
+
+/** How long a worker that was hung up on may take to free its GPU when the group closes. */
+const EXIT_MS = 3000;
+
+/** How long a worker whose connection ended may take to exit; one that hangs is killed after that. */
+const LAST_WORDS_MS = 500;
+
+/** Failures of a worker after which another try may well succeed; any other code of its own is final while loading. */
+const PASSING_FAILURES: readonly string[] = [
+  "device_lost",
+  UNKNOWN_FAILURE,
+  "protocol",
+  "link_timeout",
+  "link_overflow",
+];
+
+/** Where a member is in its life. */
+export type MemberState =
+  | { readonly kind: "starting"; readonly progress: number }
+  | { readonly kind: "present"; readonly worker: PresentWorker }
+  /** Given up; it may come back if somebody else starts it. */
+  | { readonly kind: "away"; readonly reason: string };
+
+/** A worker that has loaded the model. */
+export interface PresentWorker {
+  readonly client: WorkerClient;
+  readonly facts: EngineFacts;
+  readonly address: Address;
+}
+
+/** What a member is made of. */
+export interface MemberOptions {
+  /** Its place in the list of members. */
+  readonly index: number;
+  /** For people, e.g. `worker 1`. */
+  readonly name: string;
+  readonly source: WorkerSource;
+  readonly load: LoadRequest;
+  /** Of the group, for the handshake. */
+  readonly epoch: () => number;
+  /** Called after every change of state. */
+  readonly onChange: () => void;
+  /** Lines for the operator. */
+  readonly log: (line: string) => void;
+  readonly patience: Patience;
+  /** Unless the source has its own. */
+  readonly restarts: RestartNumbers | undefined;
+}
+
+/** Why a worker did not go on, and whether another try would end the same. */
+interface Failure {
+  readonly reason: string;
+  readonly isFinal: boolean;
+}
+
+/** @see the file's paragraph */
+export class Member {
+  readonly #options: MemberOptions;
+  readonly #restarts: RestartNumbers;
+  #state: MemberState = { kind: "starting", progress: 0 };
+
+  constructor(options: MemberOptions) {
+    this.#options = options;
+    this.#restarts = options.source.restarts ?? options.restarts ?? RESTART_NUMBERS;
+  }
+
+  get name(): string {
+    return this.#options.name;
+  }
+
+  get state(): MemberState {
+    const state = this.#state;
+    return state.kind === "present" && state.worker.client.loss !== undefined
+      ? { kind: "starting", progress: 0 }
+      : state;
+  }
+
+  /** Keeps the worker going until it is given up for good or the signal is aborted; leaves no process behind. */
+  async supervise(closing: AbortSignal): Promise<void> {
+    const policy = new RestartPolicy(this.#restarts);
+    while (!closing.aborted) {
+      const { reason, isFinal } = await this.#serveOnce(closing);
+      if (closing.aborted) return;
+      const isNews = this.#state.kind !== "away";
+      if (isNews) this.#options.log(`${capitalized(this.name)} is lost: ${reason}`);
+      const delayMs = isFinal ? undefined : policy.failed(performance.now());
+      if (delayMs === undefined && isNews) this.#enter({ kind: "away", reason });
+      if (delayMs === undefined && !this.#options.source.returns) return;
+      await pause(delayMs ?? this.#restarts.longestDelayMs, closing);
+    }
+  }
+
+  /** The life of one worker, from its start to its end. */
+  async #serveOnce(closing: AbortSignal): Promise<Failure> {
+    let host: WorkerHost | undefined;
+    let client: WorkerClient | undefined;
+    let failure: Failure;
+    try {
+      const { source, epoch, index, patience } = this.#options;
+      host = await source.start(closing);
+      const place = { ...host.address, secret: host.secret, epoch: epoch(), workerIndex: index };
+      client = await WorkerClient.connect(place, patience);
+      const loss = await this.#serveWith(client, host.address, closing);
+      failure = { reason: loss.message, isFinal: false };
+    } catch (error) {
+      failure = { reason: error instanceof Error ? error.message : String(error), isFinal: isFinal(error) };
+    }
+    if (this.#state.kind !== "away") this.#enter({ kind: "starting", progress: 0 });
+    await client?.close();
+    return await this.#end(host, closing, { failure, spoke: client?.loss instanceof WorkerFailure });
+  }
+
+  /** Loads the model and is present until the worker is lost or the group closes; throws when loading fails. */
+  async #serveWith(client: WorkerClient, address: Address, closing: AbortSignal): Promise<CodedError> {
+    const closed = aborted(closing);
+    const loading = client.load(this.#options.load, (doneBytes, totalBytes) => {
+      if (this.#state.kind === "away") return;
+      this.#enter({ kind: "starting", progress: totalBytes === 0 ? 0 : doneBytes / totalBytes });
+    });
+    const facts = await Promise.race([loading, closed]);
+    if (facts === undefined) return new RequestError("draining", "Cannot load model: the group is closed");
+    this.#enter({ kind: "present", worker: { client, facts, address } });
+    await Promise.race([client.lost, closed]);
+    if (client.loss === undefined) await client.drain(DRAIN_MS);
+    return await client.lost;
+  }
+
+  /** Leaves no process behind, and adds how it ended when the worker could not say so itself. */
+  async #end(
+    host: WorkerHost | undefined,
+    closing: AbortSignal,
+    { failure, spoke }: { readonly failure: Failure; readonly spoke: boolean },
+  ): Promise<Failure> {
+    if (host === undefined) return failure;
+    const ended = closing.aborted || await host.endsWithin(LAST_WORDS_MS);
+    await host.stop(closing.aborted ? EXIT_MS : 0);
+    if (!ended || spoke || host.lastWords === undefined) return failure;
+    return { ...failure, reason: `${failure.reason}; ${host.lastWords}` };
+  }
+
+  #enter(state: MemberState): void {
+    this.#state = state;
+    this.#options.onChange();
+  }
+}
+
+function isFinal(error: unknown): boolean {
+  if (error instanceof WorkerFailure) return !PASSING_FAILURES.includes(error.code);
+  return error instanceof HandshakeError && (error.code === "wrong_secret" || error.code === "wrong_version");
+}
+
+function capitalized(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/** Resolves once the signal is aborted. */
+function aborted(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve(undefined);
+    signal.addEventListener("abort", () => resolve(undefined), { once: true });
+  });
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end, { once: true });
+    if (signal.aborted) end();
+  });
+}

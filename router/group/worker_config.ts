@@ -1,0 +1,119 @@
+/**
+ * What an operator decides about the workers of a service: how many to start here or whom to join elsewhere, and how
+ * much each holds. Knows names, defaults and bounds; starts nobody.
+ */
+
+import { PAGE_TOKENS } from "../../engine/span.ts";
+import type { Address } from "../../workers/protocol.ts";
+import { formatAddress, parseAddress } from "./address.ts";
+import { type Flags, UsageError } from "../command_line.ts";
+
+/** What an operator may say about workers; the fields of `ServiceConfig` of the same names. */
+export interface WorkerChoice {
+  readonly workers?: number | "auto" | undefined;
+  readonly shareGpu?: boolean | undefined;
+  readonly join?: readonly string[] | undefined;
+  readonly secretFile?: string | undefined;
+  readonly kvTokens?: KvTokens | readonly KvTokens[] | undefined;
+}
+
+/** KV capacity of a worker in tokens; `auto` is what its GPU has. */
+export type KvTokens = number | "auto";
+
+/** Where the workers of a group come from. */
+export type WorkerOrigin =
+  /** Processes of this host, which the router starts and ends; `auto`: one for each GPU. */
+  | { readonly kind: "spawn"; readonly count: number | "auto"; readonly shareGpu: boolean }
+  /** Started elsewhere with `worker --listen`. */
+  | { readonly kind: "join"; readonly addresses: readonly Address[]; readonly secretFile: string | undefined };
+
+/** A `WorkerChoice` with nothing left open. */
+export interface ResolvedWorkers {
+  readonly workers: WorkerOrigin;
+  /** One for all workers, or one for each. */
+  readonly kvTokens: readonly KvTokens[];
+}
+
+const BOUNDS = {
+  workers: { min: 1, max: 64 },
+  kvTokens: { min: PAGE_TOKENS, max: 2 ** 31 - 1 },
+} as const;
+
+/** Flags about the slice of each worker, for every command that starts some. */
+export const SLICE_FLAGS = {
+  kvTokens: {
+    kind: "integers",
+    ...BOUNDS.kvTokens,
+    or: "auto",
+    default: ["auto"],
+    help: "KV capacity of each worker in tokens, one for all or one for each; auto takes what its GPU has",
+  },
+  shareGpu: { kind: "switch", help: "let several workers sit on one GPU" },
+} as const satisfies Flags;
+
+/** Flags of `serve` about workers. */
+export const WORKER_FLAGS = {
+  workers: {
+    kind: "integer",
+    ...BOUNDS.workers,
+    or: "auto",
+    help: "workers to start here, one GPU each; auto starts one for each GPU (default: 1)",
+  },
+  join: { kind: "text", value: "HOST:PORT,…", help: "workers started elsewhere with worker --listen, instead" },
+  secretFile: { kind: "text", value: "FILE", help: "file whose first line is the secret shared with joined workers" },
+  ...SLICE_FLAGS,
+} as const satisfies Flags;
+
+/**
+ * Fills in what is left out and checks the rest.
+ * @throws {UsageError}
+ */
+export function resolveWorkers(choice: WorkerChoice): ResolvedWorkers {
+  const kvTokens = [choice.kvTokens ?? "auto"].flat();
+  for (const tokens of kvTokens) checkNumber("kvTokens", tokens);
+  if (choice.workers !== undefined) checkNumber("workers", choice.workers);
+  const workers = originOf(choice);
+  const count = workers.kind === "join" ? workers.addresses.length : workers.count;
+  if (count !== "auto") kvTokensOfEach(kvTokens, count);
+  return { workers, kvTokens };
+}
+
+/**
+ * The KV capacity of each worker.
+ * @throws {UsageError} unless there is one for all or one for each
+ */
+export function kvTokensOfEach(kvTokens: readonly KvTokens[], workers: number): readonly KvTokens[] {
+  const [first = "auto"] = kvTokens;
+  if (kvTokens.length === 1) return Array.from({ length: workers }, () => first);
+  if (kvTokens.length === workers) return kvTokens;
+  throw new UsageError(
+    `Cannot deal KV capacity: one for all or one for each of ${workers} workers is needed, given [${
+      kvTokens.join(", ")
+    }]`,
+  );
+}
+
+function originOf({ workers, shareGpu = false, join, secretFile }: WorkerChoice): WorkerOrigin {
+  if (join === undefined) {
+    if (secretFile === undefined) return { kind: "spawn", count: workers ?? 1, shareGpu };
+    throw new UsageError("Cannot use a secret file: only workers that are joined share a secret (--join)");
+  }
+  if (workers !== undefined || shareGpu) {
+    throw new UsageError("Cannot choose workers: either start them here or --join them elsewhere, given both");
+  }
+  const addresses = join.map(parseAddress);
+  const names = addresses.map(formatAddress);
+  const again = names.find((name, i) => names.indexOf(name) < i);
+  if (again !== undefined) throw new UsageError(`Cannot join workers: ${again} is named twice`);
+  if (addresses.length >= BOUNDS.workers.min && addresses.length <= BOUNDS.workers.max) {
+    return { kind: "join", addresses, secretFile };
+  }
+  const { min, max } = BOUNDS.workers;
+  throw new UsageError(`Cannot join workers: ${min} to ${max} are possible, given ${addresses.length}`);
+}
+
+function checkNumber(name: keyof typeof BOUNDS, value: number | "auto"): void {
+  const { min, max } = BOUNDS[name];
+  if (value === "auto" || (Number.isInteger(value) && value >= min && value <= max)) return;
+  throw new UsageError(`Cannot configure ${name}: must be an integer from ${min} to ${max} or auto, given ${value}`);
+}

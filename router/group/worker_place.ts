@@ -1,0 +1,35 @@
+/** Where a worker is, and the way to it. Knows addresses and secrets; knows nothing of what is said there. */
+
+import type { Address } from "../../workers/protocol.ts";
+import { introduce } from "../../workers/handshake.ts";
+import { RequestError } from "../errors.ts";
+
+const CONNECT_MS = 5000;
+
+/** Where a worker is, and who it is to be. */
+export interface WorkerPlace extends Address {
+  readonly secret: string | undefined;
+  readonly epoch: number;
+  readonly workerIndex: number;
+}
+
+/**
+ * Connects and shakes hands; the caller owns the connection.
+ * @throws {RequestError} `worker_lost` when nobody listens
+ * @throws {HandshakeError} when it is nobody to talk to; the connection is closed then
+ */
+export async function dialWorker(place: WorkerPlace): Promise<Deno.TcpConn> {
+  const { hostname, port, secret, epoch, workerIndex } = place;
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), CONNECT_MS);
+  let conn: Deno.TcpConn;
+  try {
+    conn = await Deno.connect({ hostname, port, signal: late.signal });
+  } catch (cause) {
+    throw new RequestError("worker_lost", `Cannot reach worker at ${hostname}:${port}`, { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+  await introduce(conn, { role: "router", epoch, workerIndex }, { secret });
+  return conn;
+}

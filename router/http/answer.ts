@@ -1,0 +1,149 @@
+/**
+ * Token events of one generation to pieces of text: characters whole, stop strings and stop tokens left out.
+ * Knows tokens, text and log-probabilities; knows nothing of wire formats.
+ */
+
+import { Detokenizer } from "../../engine/text/detokenizer.ts";
+import { StopStrings } from "../../engine/text/stop_strings.ts";
+import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import type { Generation, GenerationEvent, GenerationUsage } from "../scheduling/generation.ts";
+
+/** A token as clients see it. */
+export interface ShownToken {
+  /** Bytes that are only part of a character show as U+FFFD. */
+  readonly text: string;
+  readonly bytes: readonly number[];
+  /** Natural logarithm, under the model's own distribution. */
+  readonly logprob: number;
+}
+
+/** A drawn token with its alternatives. */
+export interface ScoredToken extends ShownToken {
+  readonly top: readonly ShownToken[];
+  /** Where the token begins in the answer, in UTF-16 units. */
+  readonly offset: number;
+}
+
+/** What becomes of an answer: any number of `prefill`, one `text` for each token, then one `end`. */
+export type AnswerPiece =
+  | Extract<GenerationEvent, { kind: "prefill" }>
+  /** `text` is empty while a character or a possible stop string is incomplete, and for stop tokens. */
+  | { readonly kind: "text"; readonly text: string; readonly scored: ScoredToken | undefined }
+  | {
+    readonly kind: "end";
+    /** What was still held back. */
+    readonly text: string;
+    readonly reason: "stop" | "length";
+    /** The stop string or the listed stop token that ended it; undefined: the model itself, or the length. */
+    readonly stopReason: string | number | undefined;
+    readonly usage: GenerationUsage;
+  };
+
+type TokenEvent = Extract<GenerationEvent, { kind: "token" }>;
+
+/** How an answer is read. */
+export interface AnswerOptions {
+  readonly tokenizer: Tokenizer;
+  /** All tokens that end the generation; they are no part of the text. */
+  readonly stopTokens: readonly number[];
+  /** Those of them the client listed itself. */
+  readonly listedStopTokens: readonly number[];
+  readonly stopStrings: readonly string[];
+  readonly includeStopString: boolean;
+  readonly skipSpecialTokens: boolean;
+}
+
+/**
+ * Reads a generation to its end, or to a stop string, which cancels it. Ends without `end` when somebody else cancelled.
+ * @throws {CodedError} what the generation throws
+ */
+export async function* readAnswer(generation: Generation, options: AnswerOptions): AsyncGenerator<AnswerPiece> {
+  const writer = new AnswerWriter(options);
+  for await (const event of generation) {
+    if (event.kind === "prefill") {
+      yield event;
+    } else if (event.kind === "finished") {
+      yield writer.finish(event);
+      return;
+    } else {
+      const { piece, stopped } = writer.take(event);
+      if (stopped === undefined) {
+        yield piece;
+        continue;
+      }
+      // The scheduler may have drawn further tokens, which nobody will see.
+      const usage = { ...generation.usage(), completionTokens: writer.tokens };
+      generation.cancel();
+      yield piece;
+      yield { kind: "end", text: "", reason: "stop", stopReason: stopped, usage };
+      return;
+    }
+  }
+}
+
+/** Turns the tokens of one answer into its text. */
+class AnswerWriter {
+  readonly #options: AnswerOptions;
+  readonly #detokenizer: Detokenizer;
+  readonly #stops: StopStrings;
+  #tokens = 0;
+  #offset = 0;
+  #stopReason: number | undefined;
+
+  constructor(options: AnswerOptions) {
+    this.#options = options;
+    this.#detokenizer = new Detokenizer(options.tokenizer, { skipSpecialTokens: options.skipSpecialTokens });
+    this.#stops = new StopStrings(options.stopStrings, { includeStop: options.includeStopString });
+  }
+
+  /** Tokens taken so far. */
+  get tokens(): number {
+    return this.#tokens;
+  }
+
+  /** What a token adds, and the stop string it completed. */
+  take(event: TokenEvent): { readonly piece: AnswerPiece; readonly stopped: string | undefined } {
+    const { tokenizer, stopTokens, listedStopTokens } = this.#options;
+    this.#tokens++;
+    if (stopTokens.includes(event.token)) {
+      if (listedStopTokens.includes(event.token)) this.#stopReason = event.token;
+      return { piece: { kind: "text", text: "", scored: undefined }, stopped: undefined };
+    }
+    const scored = scoredToken(tokenizer, event, this.#offset);
+    const decoded = this.#detokenizer.push(event.token);
+    this.#offset += decoded.length;
+    const { text, stopped } = this.#stops.push(decoded);
+    return { piece: { kind: "text", text, scored }, stopped };
+  }
+
+  /** The end, with what was held back. */
+  finish({ reason, usage }: Extract<GenerationEvent, { kind: "finished" }>): AnswerPiece {
+    const { text, stopped } = this.#stops.push(this.#detokenizer.flush());
+    return {
+      kind: "end",
+      text: text + this.#stops.flush(),
+      reason: stopped === undefined ? reason : "stop",
+      stopReason: stopped ?? this.#stopReason,
+      usage,
+    };
+  }
+}
+
+function scoredToken(
+  tokenizer: Tokenizer,
+  { token, logprobs }: TokenEvent,
+  offset: number,
+): ScoredToken | undefined {
+  if (logprobs === undefined) return undefined;
+  const shown = (id: number, logprob: number): ShownToken => ({
+    text: tokenizer.tokenText(id),
+    bytes: [...tokenizer.tokenBytes(id)],
+    // JSON has no infinity; this is what OpenAI sends in its place.
+    logprob: Math.max(logprob, -9999),
+  });
+  return {
+    ...shown(token, logprobs.logprob),
+    top: logprobs.top.map((other) => shown(other.token, other.logprob)),
+    offset,
+  };
+}

@@ -1,0 +1,94 @@
+/**
+ * The HTTP application: which path leads where, request ids, and one shape for every error.
+ * Knows routes; knows nothing of tokens, sockets or metrics systems.
+ */
+
+import { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context } from "hono";
+
+import { CHAT_FORMAT } from "./chat.ts";
+import { COMPLETION_FORMAT } from "./completions.ts";
+import { describeError, RequestError } from "../errors.ts";
+import { readJob, servedModel, serveGeneration, type ServingDeps } from "./generation_route.ts";
+import { healthAnswer, readyAnswer } from "./health.ts";
+import { BodyReader, DEFAULT_LIMITS, type Limits } from "./limits.ts";
+import { listModels, retrieveModel } from "./models.ts";
+import { describeApi } from "./openapi.ts";
+import { selectionAnswer } from "./selection_route.ts";
+import type { SelectionReader } from "../scheduling/selection_view.ts";
+
+/** What the application needs of the rest of the service. */
+export interface AppDeps extends Omit<ServingDeps, "bodies" | "limits"> {
+  /** Where sequences look. */
+  readonly selections: SelectionReader;
+  /** @default DEFAULT_LIMITS */
+  readonly limits?: Partial<Limits>;
+  /** Adds routes of others, such as `/metrics`. */
+  readonly mount?: (app: OpenAPIHono) => void;
+}
+
+type Method = "get" | "post";
+
+/** Builds the application; it starts nothing and owns nothing. */
+export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono {
+  const limits = { ...DEFAULT_LIMITS, ...given.limits };
+  const deps: ServingDeps = { ...given, limits, bodies: new BodyReader(limits) };
+  const created = Math.floor(Date.now() / 1000);
+  const app = new OpenAPIHono();
+
+  app.use(async (c, next) => {
+    await next();
+    c.res.headers.set("x-request-id", requestId(c.req.raw));
+  });
+  app.onError((error, c) => errorResponse(error, c, deps));
+  app.notFound((c) => errorResponse(new RequestError("not_found", `Cannot find ${shortPath(c)}`), c, deps));
+
+  const route = (method: Method, path: string, handler: (c: Context) => Response | Promise<Response>) => {
+    app.on(method.toUpperCase(), path, handler);
+    // Hono answers HEAD from GET by itself.
+    app.all(path, (c) => wrongMethod(c, method, deps));
+  };
+  const job = (kind: "tokenize" | "detokenize") => async (c: Context) =>
+    Response.json(await readJob(kind, c.req.raw, { deps, model: servedModel(deps) }));
+
+  route("post", "/v1/chat/completions", (c) => serveGeneration({ request: c.req.raw, format: CHAT_FORMAT }, deps));
+  route("post", "/v1/completions", (c) => serveGeneration({ request: c.req.raw, format: COMPLETION_FORMAT }, deps));
+  route("get", "/v1/models", () => listModels(deps.model(), created));
+  route("get", "/v1/models/:id{.+}", (c) => retrieveModel(c.req.param("id") ?? "", deps.model(), created));
+  route(
+    "get",
+    "/v1/sequences/:id/selection",
+    (c) => selectionAnswer(c.req.param("id") ?? "", c.req.query("index"), selections),
+  );
+  route("post", "/tokenize", job("tokenize"));
+  route("post", "/detokenize", job("detokenize"));
+  route("get", "/health", () => healthAnswer(deps.state()));
+  route("get", "/ready", () => readyAnswer(deps.state()));
+  route("get", "/openapi.json", () => Response.json(describeApi(app)));
+  mount?.(app);
+  return app;
+}
+
+function wrongMethod(c: Context, method: Method, deps: ServingDeps): Response {
+  const allowed = method === "get" ? "GET, HEAD" : "POST";
+  const error = new RequestError("method_not_allowed", `Cannot ${c.req.method} ${shortPath(c)}: only ${allowed}`);
+  const response = errorResponse(error, c, deps);
+  response.headers.set("allow", allowed);
+  return response;
+}
+
+function errorResponse(error: unknown, c: Context, deps: ServingDeps): Response {
+  const { status, headers, body, internal } = describeError(error);
+  if (internal) deps.onInternalError(error);
+  return c.json(body, status, { ...headers });
+}
+
+function shortPath(c: Context): string {
+  return c.req.path.length <= 100 ? c.req.path : `${c.req.path.slice(0, 100)}…`;
+}
+
+/** The client's own id if it is a harmless one, so that its logs and ours meet. */
+function requestId(request: Request): string {
+  const given = request.headers.get("x-request-id");
+  return given !== null && /^[\x21-\x7e]{1,128}$/.test(given) ? given : crypto.randomUUID();
+}

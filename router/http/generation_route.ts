@@ -1,0 +1,256 @@
+/**
+ * Serves one generation request over HTTP, whatever its wire format: body → text thread → scheduler → answer, whole or
+ * streamed. Owns the request's life and its observation; knows nothing of chats or prompts.
+ */
+
+import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import type { AnswerPiece, ScoredToken } from "./answer.ts";
+import { longestContext } from "../scheduling/capacity.ts";
+import { describeError, errorCode, RequestError } from "../errors.ts";
+import type { AttentionRequest, Generator } from "../scheduling/generation.ts";
+import { GenerationRun } from "./generation_run.ts";
+import type { ModelFacts } from "../group/group.ts";
+import type { ServiceState } from "./health.ts";
+import type { BodyReader, Limits } from "./limits.ts";
+import type { PrepareContext, PreparedGeneration } from "../text/prepare.ts";
+import type { RequestObservation, RequestObserver } from "./request_observer.ts";
+import { SSE_DONE, SSE_HEADERS, sseComment, sseData, sseStream } from "./sse.ts";
+import type { TextResults, TextService } from "../text/text_thread.ts";
+import { usageBody } from "./usage.ts";
+import type { WireFormat } from "./wire_format.ts";
+
+/** What serving needs of the rest of the service. */
+export interface ServingDeps {
+  readonly generator: Generator;
+  readonly text: TextService;
+  /** Of the served model; turns tokens back into text. */
+  readonly tokenizer: Tokenizer;
+  /** Undefined while it loads. */
+  readonly model: () => ModelFacts | undefined;
+  readonly state: () => ServiceState;
+  readonly observer: RequestObserver;
+  readonly bodies: BodyReader;
+  readonly limits: Limits;
+  /** How requests that do not say attend. */
+  readonly attention: AttentionRequest;
+  /** Errors whose cause the client is not told. */
+  readonly onInternalError: (error: unknown) => void;
+}
+
+/** What of the client's request lives longer than its body. */
+export interface Client {
+  readonly request: Request;
+  readonly format: WireFormat;
+}
+
+const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+/** nginx's number for a client that closed the connection; nobody receives it. */
+const CLIENT_CLOSED = 499;
+
+/**
+ * Answers a request for text.
+ * @throws {CodedError} whatever refused it before the first byte
+ */
+export async function serveGeneration({ request, format }: Client, deps: ServingDeps): Promise<Response> {
+  const id = format.idPrefix + crypto.randomUUID().replaceAll("-", "");
+  const sent = request.headers.get("traceparent");
+  const traceparent = sent !== null && TRACEPARENT.test(sent) ? sent : undefined;
+  const observation = deps.observer.received({ operation: format.operation, id, traceparent });
+  let run: GenerationRun;
+  let reply: Reply;
+  try {
+    const model = servedModel(deps);
+    const prepared = await readJob(format.job, request, { deps, model });
+    run = new GenerationRun({ ...deps, id, prepared, observation, signal: request.signal });
+    observation.accepted(acceptedFacts(prepared, model));
+    reply = { format, prepared, run, observation, deps, signal: request.signal, head: replyHead(id, model) };
+  } catch (error) {
+    if (request.signal.aborted) {
+      observation.ended({ kind: "disconnected", phase: "reading" });
+      return new Response(null, { status: CLIENT_CLOSED });
+    }
+    observation.ended({ kind: "failed", code: errorCode(error), status: describeError(error).status });
+    throw error;
+  }
+  return reply.prepared.stream ? streamed(reply) : await whole(reply);
+}
+
+/**
+ * Reads the body and has the text thread do a job with it.
+ * @throws {CodedError}
+ */
+export async function readJob<Kind extends keyof TextResults>(
+  kind: Kind,
+  request: Request,
+  { deps, model }: { deps: ServingDeps; model: ModelFacts },
+): Promise<TextResults[Kind]> {
+  const body = await deps.bodies.read(request);
+  try {
+    const { bytes } = body;
+    return await deps.text.run(kind, { bytes, context: prepareContext(model, deps.attention), signal: request.signal });
+  } finally {
+    body.release();
+  }
+}
+
+/** @throws {RequestError} `draining`, `loading`, `group_unavailable` */
+export function servedModel({ state, model }: ServingDeps): ModelFacts {
+  const { draining, group } = state();
+  if (draining) throw new RequestError("draining", "Cannot take the request: the service is stopping");
+  const facts = model();
+  if (facts !== undefined) return facts;
+  if (group.kind === "loading") {
+    throw new RequestError("loading", "Cannot take the request: the model is still loading");
+  }
+  throw new RequestError("group_unavailable", "Cannot take the request: the workers are not all there");
+}
+
+interface Reply {
+  readonly format: WireFormat;
+  readonly prepared: PreparedGeneration;
+  readonly run: GenerationRun;
+  readonly observation: RequestObservation;
+  readonly deps: ServingDeps;
+  readonly head: ReturnType<typeof replyHead>;
+  /** Aborted when the client is gone. */
+  readonly signal: AbortSignal;
+}
+
+/** The same in the whole answer and in all its chunks. */
+function replyHead(id: string, model: ModelFacts) {
+  return {
+    id,
+    created: Math.floor(Date.now() / 1000),
+    model: model.id,
+    system_fingerprint: `fp_${model.digest.slice(0, 10)}`,
+  };
+}
+
+async function whole({ format, prepared, run, head }: Reply): Promise<Response> {
+  const texts: string[] = [];
+  const scored: ScoredToken[][] = [];
+  const choices: ReturnType<WireFormat["whole"]>[] = [];
+  try {
+    for await (const { index, value } of run.pieces()) {
+      if (value.kind === "prefill") continue;
+      texts[index] = (texts[index] ?? "") + value.text;
+      const tokens = scored[index] ??= [];
+      if (value.kind === "text") {
+        if (value.scored) tokens.push(value.scored);
+        continue;
+      }
+      choices[index] = format.whole(index, {
+        ...value,
+        text: texts[index] ?? "",
+        scored: prepared.sampling.topLogprobs === undefined ? undefined : tokens,
+        echo: prepared.prompts[Math.floor(index / prepared.n)]?.echo,
+      });
+    }
+    if (run.cancelled) return new Response(null, { status: CLIENT_CLOSED });
+    return Response.json({ ...head, object: format.object.whole, choices, usage: usageBody(run.usage) });
+  } catch (error) {
+    run.fail(error);
+    throw error;
+  } finally {
+    run.close();
+  }
+}
+
+function streamed(reply: Reply): Response {
+  const { keepAliveMs, stallMs } = reply.deps.limits;
+  const body = sseStream(frames(reply), {
+    keepAliveMs,
+    stallMs,
+    signal: reply.signal,
+    onKeepAlive: () => reply.observation.keepAlive(),
+    // What has not begun cannot end by itself: an untouched generator skips its `finally`.
+    onCancel: () => {
+      reply.run.cancel();
+      reply.run.close();
+    },
+  });
+  return new Response(body, { headers: SSE_HEADERS });
+}
+
+/** All events of a stream. Does not throw: a failure is its last frame, and no `[DONE]` follows it. */
+async function* frames(reply: Reply): AsyncGenerator<string> {
+  const { prepared, run, deps } = reply;
+  const begun = new Set<number>();
+  const startedMs = performance.now();
+  try {
+    for await (const { index, value } of run.pieces()) {
+      if (value.kind === "prefill") {
+        yield* prefillFrames(reply, value, performance.now() - startedMs);
+        continue;
+      }
+      if (!begun.has(index)) yield* openingFrames(reply, index);
+      begun.add(index);
+      yield* pieceFrames(reply, index, value);
+    }
+    if (run.cancelled) return;
+    if (prepared.includeUsage) yield chunk(reply, [], { usage: usageBody(run.usage) });
+    yield SSE_DONE;
+  } catch (error) {
+    run.fail(error);
+    const { body, internal } = describeError(error);
+    if (internal) deps.onInternalError(error);
+    yield sseData(body);
+  } finally {
+    run.close();
+  }
+}
+
+function* prefillFrames(reply: Reply, piece: Extract<AnswerPiece, { kind: "prefill" }>, elapsedMs: number) {
+  const { total, cached, processed } = piece;
+  yield sseComment(`prefill ${JSON.stringify({ total, cached, processed })}`);
+  if (!reply.prepared.returnProgress) return;
+  // llama.cpp's form, without a choice: clients take the first choice they see for the first token.
+  yield chunk(reply, [], { prompt_progress: { total, cache: cached, processed, time_ms: Math.round(elapsedMs) } });
+}
+
+function* openingFrames(reply: Reply, index: number) {
+  const { format, prepared } = reply;
+  const opening = format.opening(index, prepared.prompts[Math.floor(index / prepared.n)]?.echo);
+  if (opening !== undefined) yield chunk(reply, [opening]);
+}
+
+function* pieceFrames(reply: Reply, index: number, piece: Exclude<AnswerPiece, { kind: "prefill" }>) {
+  const scored = piece.kind === "text" ? piece.scored : undefined;
+  if (piece.text !== "" || scored !== undefined) yield chunk(reply, [reply.format.piece(index, piece.text, scored)]);
+  if (piece.kind === "end") yield chunk(reply, [reply.format.closing(index, piece)]);
+}
+
+function chunk(
+  { head, format, prepared }: Reply,
+  choices: readonly unknown[],
+  extra: Readonly<Record<string, unknown>> = {},
+): string {
+  const usage = prepared.includeUsage ? { usage: null } : {};
+  return sseData({ ...head, object: format.object.chunk, choices, ...usage, ...extra });
+}
+
+function prepareContext(model: ModelFacts, attention: AttentionRequest): PrepareContext {
+  return {
+    modelId: model.id,
+    contextTokens: longestContext(model),
+    maxPositions: model.maxPositions,
+    vocabSize: model.vocabSize,
+    calibrated: model.roles !== undefined,
+    attention,
+  };
+}
+
+function acceptedFacts({ prompts, n, sampling, stream, attention }: PreparedGeneration, model: ModelFacts) {
+  return {
+    model: model.id,
+    stream,
+    attention,
+    choices: prompts.length * n,
+    promptTokens: prompts.reduce((total, prompt) => total + prompt.tokens.length, 0),
+    maxTokens: Math.max(...prompts.map((prompt) => prompt.maxTokens)),
+    temperature: sampling.temperature,
+    topP: sampling.topP,
+    topK: sampling.topK,
+  };
+}

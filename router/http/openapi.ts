@@ -1,0 +1,100 @@
+/** The OpenAPI document, from the same schemas that check the requests. Knows routes and their shapes in outline. */
+
+import { type OpenAPIHono, z } from "@hono/zod-openapi";
+
+import { ERROR_TABLE } from "../errors.ts";
+import { chatSchema, completionSchema, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
+
+const errorBody = z.object({
+  error: z.object({
+    message: z.string(),
+    type: z.string(),
+    param: z.string().nullable(),
+    code: z.string().nullable(),
+  }),
+}).openapi("Error");
+
+interface Route {
+  readonly method: "get" | "post";
+  readonly path: string;
+  readonly summary: string;
+  readonly body?: z.ZodType;
+  readonly streams?: true;
+  readonly parameter?: string;
+  /** Optional, behind the question mark. */
+  readonly query?: string;
+  /** Refusals of a route without a body, beside 500. */
+  readonly refusals?: readonly number[];
+}
+
+const ROUTES: readonly Route[] = [
+  { method: "post", path: "/v1/chat/completions", summary: "Continue a conversation", body: chatSchema, streams: true },
+  { method: "post", path: "/v1/completions", summary: "Continue a text", body: completionSchema, streams: true },
+  { method: "get", path: "/v1/models", summary: "The models served" },
+  { method: "get", path: "/v1/models/{id}", summary: "One model", parameter: "id" },
+  {
+    method: "get",
+    path: "/v1/sequences/{id}/selection",
+    summary: "The positions chosen last for a running or lately ended response",
+    parameter: "id",
+    query: "index",
+    refusals: [400, 404, 409],
+  },
+  { method: "post", path: "/tokenize", summary: "Text or messages to token ids", body: tokenizeSchema },
+  { method: "post", path: "/detokenize", summary: "Token ids to text", body: detokenizeSchema },
+  { method: "get", path: "/health", summary: "Whether the process lives" },
+  { method: "get", path: "/ready", summary: "Whether requests are taken now" },
+];
+
+const STATUSES = [...new Set(Object.values(ERROR_TABLE).map((row) => row.status))].sort((a, b) => a - b);
+
+/** Nothing in a body leads to these. */
+const NOT_OF_BODIES: ReadonlySet<number> = new Set([405, 409]);
+
+/** The document, with the routes that others mounted on the same application. */
+export function describeApi(app: OpenAPIHono): ReturnType<OpenAPIHono["getOpenAPI31Document"]> {
+  const known = new Set(
+    app.openAPIRegistry.definitions.flatMap((definition) =>
+      definition.type === "route" ? [`${definition.route.method} ${definition.route.path}`] : []
+    ),
+  );
+  for (const route of ROUTES) {
+    if (!known.has(`${route.method} ${route.path}`)) register(app, route);
+  }
+  return app.getOpenAPI31Document({
+    openapi: "3.1.0",
+    info: { title: "Tidepool", version: "1", description: "Long-context language models, OpenAI-compatible" },
+  });
+}
+
+function register(app: OpenAPIHono, { method, path, summary, body, streams, ...route }: Route): void {
+  const { parameter, query, refusals = [] } = route;
+  const json = { "application/json": { schema: z.looseObject({}) } };
+  const events = streams ? { "text/event-stream": { schema: z.string() } } : {};
+  const failed = (status: number) => ({
+    description: `Refused or failed: ${codesOf(status).join(", ")}`,
+    content: { "application/json": { schema: errorBody } },
+  });
+  app.openAPIRegistry.registerPath({
+    method,
+    path,
+    summary,
+    request: {
+      ...(body === undefined ? {} : { body: { required: true, content: { "application/json": { schema: body } } } }),
+      ...(parameter === undefined ? {} : { params: z.object({ [parameter]: z.string() }) }),
+      ...(query === undefined ? {} : { query: z.object({ [query]: z.string().optional() }) }),
+    },
+    responses: {
+      200: { description: "Done", content: { ...json, ...events } },
+      ...Object.fromEntries(
+        (body === undefined ? [...refusals, 500] : STATUSES.filter((status) => !NOT_OF_BODIES.has(status))).map((
+          s,
+        ) => [s, failed(s)]),
+      ),
+    },
+  });
+}
+
+function codesOf(status: number): string[] {
+  return Object.entries(ERROR_TABLE).filter(([, row]) => row.status === status).map(([code]) => code);
+}

@@ -1,0 +1,196 @@
+/**
+ * What a request may say, field by field; the source of validation and of the OpenAPI document alike.
+ * Knows fields and their ranges; what depends on the model (context, vocabulary) is checked in `prepare.ts`.
+ */
+
+import { z } from "@hono/zod-openapi";
+
+import { MIN_BUDGET } from "../../engine/layer_plan.ts";
+import { describeIssues } from "./schema_issues.ts";
+
+/** Sequences one completions request may ask for: prompts × n. */
+export const MAX_CHOICES = 128;
+
+const MAX_MESSAGES = 16_384;
+const MAX_STOPS = 4;
+const MAX_STOP_CHARS = 1024;
+const MAX_LISTED_TOKENS = 1024;
+
+/** A list whose length is checked first, so that a million wrong elements are one complaint and not a million. */
+function list<Item extends z.ZodType>(item: Item, { min = 0, max }: { min?: number; max: number }) {
+  const { $schema: _, ...items }: Record<string, unknown> = z.toJSONSchema(item, {
+    io: "input",
+    unrepresentable: "any",
+  });
+  return z.array(z.unknown()).min(min).max(max).pipe(z.array(item))
+    // The generator of the document sees only the first half of a pipe.
+    .openapi({ items: items as Record<string, never> });
+}
+
+const tokenId = z.int().min(0).max(2 ** 32 - 1);
+const flag = z.boolean().nullish();
+
+const logitBias = z.custom<Record<string, number>>((value) => {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  const entries = Object.entries(value);
+  return entries.length <= MAX_LISTED_TOKENS &&
+    entries.every(([token, bias]) =>
+      /^\d{1,9}$/.test(token) && typeof bias === "number" && bias >= -100 && bias <= 100
+    );
+}, `expected an object of at most ${MAX_LISTED_TOKENS} token ids, each with a bias from -100 to 100`)
+  .openapi({ type: ["object", "null"], additionalProperties: { type: "number", minimum: -100, maximum: 100 } });
+
+const stop = z.union([
+  z.string().min(1).max(MAX_STOP_CHARS),
+  list(z.string().min(1).max(MAX_STOP_CHARS), { max: MAX_STOPS }),
+]);
+
+/** How decoded rows attend; the answer's `usage.attention` tells how they did. */
+const attention = z.object({
+  mode: z.enum(["auto", "dense", "sparse"]).nullish(),
+  budget: z.int().min(MIN_BUDGET).nullish(),
+  heads: z.enum(["kv_head", "query_head", "all_heads"]).nullish(),
+}).openapi("Attention");
+
+const generationFields = {
+  model: z.string().nullish(),
+  stream: flag,
+  stream_options: z.object({ include_usage: flag, include_obfuscation: flag }).nullish(),
+  max_tokens: z.int().min(1).nullish(),
+  temperature: z.number().min(0).max(2).nullish(),
+  top_p: z.number().gt(0).max(1).nullish(),
+  // −1 is how vLLM's clients switch it off.
+  top_k: z.int().min(-1).max(2 ** 31 - 1).nullish(),
+  min_p: z.number().min(0).max(1).nullish(),
+  repetition_penalty: z.number().gt(0).max(10).nullish(),
+  presence_penalty: z.number().min(-2).max(2).nullish(),
+  frequency_penalty: z.number().min(-2).max(2).nullish(),
+  logit_bias: logitBias.nullish(),
+  seed: z.int().nullish(),
+  n: z.int().min(1).max(MAX_CHOICES).nullish(),
+  stop: stop.nullish(),
+  stop_token_ids: list(tokenId, { max: MAX_LISTED_TOKENS }).nullish(),
+  include_stop_str_in_output: flag,
+  min_tokens: z.int().min(0).nullish(),
+  ignore_eos: flag,
+  skip_special_tokens: flag,
+  cache_salt: z.string().max(256).nullish(),
+  return_progress: flag,
+  attention: attention.nullish(),
+} as const;
+
+const textPart = z.object({ type: z.literal("text"), text: z.string() });
+
+const message = z.object({
+  role: z.enum(["developer", "system", "user", "assistant", "tool"]),
+  content: z.union([z.string(), list(textPart, { max: MAX_MESSAGES })]).nullish(),
+  name: z.string().nullish(),
+  tool_call_id: z.string().nullish(),
+  tool_calls: list(z.looseObject({}), { max: 128 }).nullish(),
+}).refine((value) => typeof value.content === "string" || value.content?.length || value.tool_calls?.length, {
+  path: ["content"],
+  message: "expected a string or text parts",
+}).openapi("Message");
+
+const messages = list(message, { min: 1, max: MAX_MESSAGES });
+
+const templateFields = {
+  messages,
+  add_generation_prompt: flag,
+  continue_final_message: flag,
+  chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+} as const;
+
+/** Fields that change what the answer means: dropping them silently would be a lie, so they are refused if used. */
+const refusedOnChat = {
+  tools: z.array(z.unknown()).nullish(),
+  functions: z.array(z.unknown()).nullish(),
+  response_format: z.looseObject({ type: z.string() }).nullish(),
+  modalities: list(z.string(), { max: 8 }).nullish(),
+  audio: z.unknown().optional(),
+} as const;
+
+/** `POST /v1/chat/completions` */
+export const chatSchema = z.object({
+  ...generationFields,
+  ...templateFields,
+  ...refusedOnChat,
+  max_completion_tokens: z.int().min(1).nullish(),
+  logprobs: flag,
+  top_logprobs: z.int().min(0).max(20).nullish(),
+}).openapi("ChatCompletionRequest");
+
+/** A prompt of a completion: text, token ids, or several of either. */
+export type PromptField = string | readonly string[] | readonly number[] | readonly (readonly number[])[];
+
+const isTokenList = (value: unknown): value is number[] =>
+  Array.isArray(value) && value.length > 0 &&
+  value.every((token) => Number.isInteger(token) && token >= 0 && token < 2 ** 32);
+
+// By hand: prompts are long, and the schema library would try each form on every element.
+const prompt = z.custom<PromptField>(
+  (value) =>
+    typeof value === "string" || isTokenList(value) || (Array.isArray(value) && value.length > 0 &&
+      value.length <= MAX_CHOICES && (value.every((item) => typeof item === "string") || value.every(isTokenList))),
+  `expected a string, an array of token ids, or an array of 1 to ${MAX_CHOICES} of either`,
+).openapi({
+  type: ["string", "array"],
+  items: {
+    oneOf: [{ type: "string" }, { type: "integer" }, { type: "array", items: { type: "integer" } }],
+  },
+});
+
+/** `POST /v1/completions` */
+export const completionSchema = z.object({
+  ...generationFields,
+  prompt,
+  echo: flag,
+  best_of: z.int().nullish(),
+  suffix: z.string().nullish(),
+  logprobs: z.int().min(0).max(5).nullish(),
+  add_special_tokens: flag,
+}).openapi("CompletionRequest");
+
+const text = z.custom<string>((value) => typeof value === "string", "expected a string")
+  .openapi({ type: ["string", "null"] });
+
+/** `POST /tokenize`: `prompt` or `messages` as in vLLM, `content` as in llama.cpp. */
+export const tokenizeSchema = z.object({
+  model: z.string().nullish(),
+  prompt: text.nullish(),
+  content: text.nullish(),
+  ...templateFields,
+  messages: messages.nullish(),
+  add_special_tokens: flag,
+  return_token_strs: flag,
+  add_special: flag,
+  with_pieces: flag,
+}).openapi("TokenizeRequest");
+
+/** `POST /detokenize` */
+export const detokenizeSchema = z.object({
+  model: z.string().nullish(),
+  tokens: z.custom<readonly number[]>(
+    (value) => isTokenList(value) || (Array.isArray(value) && value.length === 0),
+    "expected an array of token ids",
+  ).openapi({ type: "array", items: { type: "integer" } }),
+}).openapi("DetokenizeRequest");
+
+/** The fields of a valid chat request. */
+export type ChatBody = z.infer<typeof chatSchema>;
+/** The fields of a valid completion request. */
+export type CompletionBody = z.infer<typeof completionSchema>;
+/** One message of a valid chat request. */
+export type MessageBody = z.infer<typeof message>;
+/** The fields that decide how messages become a prompt. */
+export type TemplateBody = Pick<ChatBody, keyof typeof templateFields>;
+
+/**
+ * Checks a parsed body against a schema; unknown fields are dropped, null counts as absent.
+ * @throws {RequestError} `invalid_request`, naming field, bound and the value given
+ */
+export function checkBody<Schema extends z.ZodType>(schema: Schema, body: unknown): z.infer<Schema> {
+  const result = schema.safeParse(body, { reportInput: true });
+  if (!result.success) throw describeIssues(result.error.issues);
+  return result.data;
+}

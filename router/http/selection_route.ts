@@ -1,0 +1,31 @@
+/** `GET /v1/sequences/{id}/selection`: where a sequence looked last. Knows response ids; knows nothing of the group. */
+
+import { RequestError } from "../errors.ts";
+import type { SelectionReader } from "../scheduling/selection_view.ts";
+
+/**
+ * @param id of the response, `chatcmpl-…` or `cmpl-…`
+ * @param index of the choice as the client wrote it; undefined: the first
+ * @throws {RequestError} `invalid_request`, `not_found`, `selection_unavailable`
+ */
+export function selectionAnswer(id: string, index: string | undefined, selections: SelectionReader): Response {
+  const choice = parseIndex(index);
+  // A single choice has no index in its name.
+  const selection = selections.read(`${id}-${choice}`) ?? (choice === 0 ? selections.read(id) : undefined);
+  if (selection === undefined) {
+    const name = id.length <= 100 ? `"${id}"` : "of that id";
+    throw new RequestError("not_found", `Cannot find choice ${choice} of response ${name}: none runs or ended lately`);
+  }
+  const layers = selection.layers.map(({ layer, position, sets }) => ({
+    layer,
+    position,
+    sets: sets.map((positions) => [...positions]),
+  }));
+  return Response.json({ object: "sequence.selection", id, index: choice, running: selection.running, layers });
+}
+
+function parseIndex(index: string | undefined): number {
+  if (index === undefined) return 0;
+  if (/^\d{1,6}$/.test(index)) return Number(index);
+  throw new RequestError("invalid_request", "Cannot read index: must be a whole number from 0 on", { param: "index" });
+}

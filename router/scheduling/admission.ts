@@ -1,0 +1,67 @@
+/**
+ * What is refused at the door: requests that no queue could help. Knows the model's bounds and the group's state;
+ * decides nothing about who runs.
+ */
+
+import { longestOnSlices } from "./capacity.ts";
+import { RequestError } from "../errors.ts";
+import type { GenerationRequest } from "./generation.ts";
+import type { GroupState, ModelFacts } from "../group/group.ts";
+import type { Roster } from "./roster.ts";
+
+/**
+ * The model that is ready to serve.
+ * @throws {RequestError} `loading`, `group_unavailable`
+ */
+export function readyModel(state: GroupState): ModelFacts {
+  if (state.kind === "ready") return state.model;
+  if (state.kind === "loading") {
+    const percent = Math.floor(100 * state.progress);
+    throw new RequestError("loading", `Cannot admit request: the model is loading (${percent} %)`);
+  }
+  const reason = state.kind === "broken" ? "the workers failed for good" : "the group is closed";
+  throw new RequestError("group_unavailable", `Cannot admit request: ${reason}`);
+}
+
+/**
+ * Checks that a request could run alone.
+ * @throws {RequestError} `context_length_exceeded`, `invalid_request`
+ */
+export function checkFits(request: GenerationRequest, model: ModelFacts): void {
+  const { promptTokens, maxTokens } = request;
+  const asked = `${promptTokens.length} prompt tokens + ${maxTokens} to generate`;
+  if (promptTokens.length < 1 || !(maxTokens >= 1)) {
+    throw new RequestError("invalid_request", `Cannot admit request: ${asked}, at least 1 of each is needed`);
+  }
+  const total = promptTokens.length + maxTokens;
+  const capacity = longestOnSlices(model.slices);
+  if (total > Math.min(model.maxPositions, capacity)) {
+    const bound = capacity < model.maxPositions
+      ? `KV capacity of ${capacity} tokens`
+      : `context of ${model.maxPositions} tokens`;
+    throw new RequestError("context_length_exceeded", `Cannot admit request: ${asked} exceed the ${bound}`);
+  }
+  // A step with an unknown token would be refused, and everyone in it with it.
+  const unknown = promptTokens.find((token) => token >= model.vocabSize);
+  if (unknown !== undefined) {
+    const message = `Cannot admit request: token ${unknown} is outside the vocabulary of ${model.vocabSize}`;
+    throw new RequestError("invalid_request", message, { param: "prompt" });
+  }
+}
+
+/**
+ * Checks that the queue has room: a free place to run is no queue, and whoever ran before has its place already.
+ * @throws {RequestError} `queue_full`
+ */
+export function checkQueue(
+  { waiting, running }: Roster,
+  { maxBatch, maxQueued }: { readonly maxBatch: number; readonly maxQueued: number },
+): void {
+  const fresh = waiting.filter((sequence) => sequence.cachedTokens === undefined).length;
+  const free = Math.max(0, maxBatch - running.filter((sequence) => !sequence.paused).length);
+  if (fresh < maxQueued + free) return;
+  throw new RequestError(
+    "queue_full",
+    `Cannot admit request: ${fresh} requests wait already, at most ${maxQueued} may`,
+  );
+}

@@ -1,0 +1,78 @@
+/**
+ * Who runs and who waits, in order of arrival, and whom the workers must forget. Every way into and out of running
+ * goes through here, so that pages and releases cannot be left behind. Knows sequences; knows nothing of steps.
+ */
+
+import type { SequenceId } from "../../engine/span.ts";
+import type { PageLedger } from "./page_ledger.ts";
+import type { Sequence } from "./sequence.ts";
+
+/** Both lists are sorted by arrival. */
+export class Roster {
+  readonly #waiting: Sequence[] = [];
+  readonly #running: Sequence[] = [];
+  readonly #releases: SequenceId[] = [];
+  #nextId: SequenceId = 1;
+
+  get waiting(): readonly Sequence[] {
+    return this.#waiting;
+  }
+
+  get running(): readonly Sequence[] {
+    return this.#running;
+  }
+
+  /** Lets a sequence wait behind those that came earlier. */
+  enqueue(sequence: Sequence): void {
+    insert(this.#waiting, sequence);
+  }
+
+  /** From waiting to running, on what the prefix cache has. */
+  admit(sequence: Sequence, ledger: PageLedger): void {
+    ledger.admit(sequence, this.#nextId++, this.#running);
+    remove(this.#waiting, sequence);
+    insert(this.#running, sequence);
+  }
+
+  /** Out of running or waiting; its exact pages stay cached. */
+  leave(sequence: Sequence, ledger: PageLedger | undefined): void {
+    remove(this.#waiting, sequence);
+    if (!remove(this.#running, sequence)) return;
+    if (sequence.opened && sequence.id !== undefined) this.#releases.push(sequence.id);
+    if (ledger === undefined) sequence.stop();
+    else ledger.leave(sequence);
+  }
+
+  /** From running back to waiting, without its pages. */
+  preempt(sequence: Sequence, ledger: PageLedger): void {
+    this.leave(sequence, ledger);
+    this.enqueue(sequence);
+  }
+
+  /** The group is gone and all it knew: everything that ran waits again. @returns what ran */
+  reset(): readonly Sequence[] {
+    const ran = this.#running.splice(0);
+    for (const sequence of ran) {
+      sequence.stop();
+      this.enqueue(sequence);
+    }
+    this.#releases.length = 0;
+    return ran;
+  }
+
+  /** Sequences that are gone here, but not yet on the workers; whoever takes them must tell the workers. */
+  takeReleases(): readonly SequenceId[] {
+    return this.#releases.splice(0);
+  }
+}
+
+function insert(list: Sequence[], sequence: Sequence): void {
+  const behind = list.findIndex((other) => other.arrival > sequence.arrival);
+  list.splice(behind < 0 ? list.length : behind, 0, sequence);
+}
+
+function remove(list: Sequence[], sequence: Sequence): boolean {
+  const at = list.indexOf(sequence);
+  if (at >= 0) list.splice(at, 1);
+  return at >= 0;
+}

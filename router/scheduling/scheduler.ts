@@ -1,0 +1,300 @@
+/**
+ * Who runs when: admits requests, plans steps, runs them on the group one after another and hands tokens out, until
+ * nothing is left to do. Survives preemption and the loss of the group, because every token is here.
+ * Knows requests and the group; knows nothing of HTTP, text or GPUs.
+ */
+
+import type { SequenceId, SpanResult, Step, StepResult } from "../../engine/span.ts";
+import { CodedError } from "../../kernels/errors.ts";
+import { checkFits, checkQueue, readyModel } from "./admission.ts";
+import { resolveAttention } from "./attention_policy.ts";
+import { CostModel, NO_LOAD } from "./cost_model.ts";
+import { RequestError } from "../errors.ts";
+import { EventQueue } from "./event_queue.ts";
+import type { Generation, GenerationRequest, Generator } from "./generation.ts";
+import type { Group } from "../group/group.ts";
+import type { PageLedger } from "./page_ledger.ts";
+import { Residence } from "./residence.ts";
+import { Roster } from "./roster.ts";
+import type { GenerationOutcome, SchedulerStats } from "./scheduler_observer.ts";
+import { DEFAULTS, type SchedulerOptions } from "./scheduler_options.ts";
+import { SchedulerTally } from "./scheduler_tally.ts";
+import { SelectionView } from "./selection_view.ts";
+import { Sequence } from "./sequence.ts";
+import { type Plan, type PlannedSpan, StepPlanner } from "./step_planner.ts";
+
+/** A step on its way through the group. */
+interface Flight {
+  readonly step: Step;
+  readonly plan: Plan;
+  readonly ledger: PageLedger;
+}
+
+/** Releases one doubtful sequence, and nothing that could suffer if that is refused. */
+const PROBE: Plan = { spans: [], load: NO_LOAD };
+
+/** Runs the generations of all requests on one group. */
+export class Scheduler implements Generator {
+  /** What was chosen last for whom. */
+  readonly selections: SelectionView;
+  readonly #group: Group;
+  readonly #options: Required<Omit<SchedulerOptions, "observer">>;
+  readonly #tally: SchedulerTally;
+  readonly #roster = new Roster();
+  readonly #residence: Residence;
+  readonly #costs = new CostModel();
+  /** Everyone who has not been told the end. */
+  readonly #active = new Set<Sequence>();
+  readonly #queueTimers = new Map<Sequence, ReturnType<typeof setTimeout>>();
+  #flight: Flight | undefined;
+  #looping = false;
+  #loop: Promise<void> = Promise.resolve();
+  #arrivals = 0;
+  #stepIndex = 0;
+  /** Opened or released by a step that was refused: the worker may or may not know them. */
+  #doubtful: SequenceId[] = [];
+  #draining = false;
+  #closed = false;
+  #onEmpty: (() => void)[] = [];
+
+  constructor(group: Group, options: SchedulerOptions = {}) {
+    const { observer, ...limits } = options;
+    this.#group = group;
+    this.selections = new SelectionView(group);
+    this.#options = { ...DEFAULTS, ...limits };
+    this.#tally = new SchedulerTally(observer);
+    this.#residence = new Residence(group, this.#roster, {
+      recoverMs: this.#options.recoverMs,
+      onSettled: ({ slices }) => {
+        this.#costs.coolDown(slices.length);
+        this.#doubtful = [];
+      },
+      onLost: (sequence, error) => this.#onLost(sequence, error),
+      onStranded: (sequence, error) => this.#fail(sequence, error),
+    });
+    group.onState(() => this.#wake());
+  }
+
+  generate(request: GenerationRequest): Generation {
+    if (this.#draining) throw new RequestError("draining", "Cannot admit request: the service is shutting down");
+    const model = readyModel(this.#group.state);
+    checkFits(request, model);
+    const policy = resolveAttention(request.attention, model);
+    checkQueue(this.#roster, this.#options);
+    const events: EventQueue = new EventQueue(this.#options.maxUnread, {
+      onRoom: () => this.#wake(),
+      onLeave: () => this.#cancel(sequence),
+    });
+    const sequence: Sequence = new Sequence({ request, model, policy, events, arrival: this.#arrivals++ });
+    this.#active.add(sequence);
+    this.selections.name(request.id, undefined);
+    this.#roster.enqueue(sequence);
+    this.#queueTimers.set(sequence, setTimeout(() => this.#timeOut(sequence), this.#options.queueTimeoutMs));
+    this.#wake();
+    return {
+      [Symbol.asyncIterator]: () => events,
+      usage: () => sequence.usage(),
+      cancel: () => this.#cancel(sequence),
+    };
+  }
+
+  /** The state of things, now. */
+  stats(): SchedulerStats {
+    return {
+      ...this.#tally.counts,
+      running: this.#roster.running.length,
+      waiting: this.#roster.waiting.length,
+      pages: this.#residence.ledger?.pages ?? { total: 0, used: 0, cached: 0, free: 0 },
+    };
+  }
+
+  /**
+   * Refuses new requests and lets those it has finish; whoever has not by the deadline ends with `draining`.
+   * @returns when no request is left
+   */
+  async drain(deadlineMs: number): Promise<void> {
+    this.#draining = true;
+    if (this.#active.size === 0) return;
+    const message = `Cannot finish request: the service shuts down, ${deadlineMs} ms are over`;
+    const timer = setTimeout(() => this.#failAll(new RequestError("draining", message)), deadlineMs);
+    await new Promise<void>((resolve) => this.#onEmpty.push(resolve));
+    clearTimeout(timer);
+  }
+
+  /** Ends what is left and waits for the running step, which closing the group cuts short. Does not close the group. */
+  async close(): Promise<void> {
+    this.#draining = this.#closed = true;
+    this.#failAll(new RequestError("draining", "Cannot finish request: the service shuts down"));
+    this.#residence.close();
+    await this.#loop;
+  }
+
+  /**
+   * Checks the accounts of pages: everything that is held is held by someone known.
+   * @throws {EngineError} `invalid_step`
+   */
+  check(): void {
+    this.#residence.ledger?.check(this.#roster.running);
+  }
+
+  #wake(): void {
+    if (!this.#looping && !this.#closed) this.#loop = this.#run();
+  }
+
+  async #run(): Promise<void> {
+    this.#looping = true;
+    try {
+      // Whatever else is asked in this turn comes along in the first step.
+      await Promise.resolve();
+      for (let flight = this.#next(); flight !== undefined; flight = this.#next()) {
+        this.#flight = flight;
+        await this.#fly(flight);
+      }
+    } catch (error) {
+      // Our own mistake: nobody may wait for an answer that will not come.
+      this.#flight = undefined;
+      this.#failAll(codedError(error));
+      // Who was cancelled while that step ran was to leave with its result.
+      for (const sequence of [...this.#roster.running]) this.#roster.leave(sequence, this.#residence.ledger);
+    } finally {
+      this.#looping = false;
+    }
+  }
+
+  /** The next step, or undefined when there is nothing to do. */
+  #next(): Flight | undefined {
+    const ledger = this.#closed ? undefined : this.#residence.follow();
+    if (ledger === undefined) return undefined;
+    const doubtful = this.#doubtful.shift();
+    if (doubtful !== undefined) return this.#flightOf(PROBE, ledger, [doubtful]);
+    const plan = new StepPlanner({
+      roster: this.#roster,
+      ledger,
+      costs: this.#costs,
+      limits: this.#options,
+      onPreempted: (sequence) => this.#tally.preempted(sequence),
+      onAdmitted: (sequence) => this.#onAdmitted(sequence),
+    }).plan();
+    const release = this.#roster.takeReleases();
+    return plan.spans.length + release.length > 0 ? this.#flightOf(plan, ledger, release) : undefined;
+  }
+
+  #flightOf(plan: Plan, ledger: PageLedger, release: readonly SequenceId[]): Flight {
+    const step: Step = {
+      index: ++this.#stepIndex,
+      open: plan.spans.flatMap(({ sequence, span }) => sequence.opened ? [] : [sequence.open(span.sequence)]),
+      release,
+      spans: plan.spans.map(({ span }) => span),
+      deadlineMs: this.#costs.deadlineMs(plan.load),
+    };
+    return { step, plan, ledger };
+  }
+
+  async #fly(flight: Flight): Promise<void> {
+    const { step, plan } = flight;
+    const traceparents = new Set(plan.spans.flatMap(({ sequence }) => sequence.request.traceparent ?? []));
+    const predictedMs = this.#costs.predictMs(plan.load);
+    const startMs = performance.now();
+    const result = await this.#group.run(step, [...traceparents]).catch(codedError);
+    this.#flight = undefined;
+    if (result instanceof CodedError) return this.#crash(flight, result);
+    this.#costs.learn(plan.load, result.timing.totalMs);
+    this.#land(flight, result);
+    this.#tally.step({ step, result, predictedMs, roundTripMs: performance.now() - startMs });
+  }
+
+  /** Takes in the results of a step. */
+  #land({ step, plan, ledger }: Flight, result: StepResult): void {
+    for (const { sequence } of plan.spans) {
+      sequence.opened = true;
+      sequence.lastStep = step.index;
+    }
+    plan.spans.forEach((planned, i) => this.#take(planned, result.spans[i], ledger));
+  }
+
+  #take({ sequence, span }: PlannedSpan, result: SpanResult | undefined, ledger: PageLedger): void {
+    sequence.advance(span, result);
+    this.#tally.span(span);
+    if (span.kind === "prefill") ledger.share(sequence);
+    const reason = sequence.finishReason();
+    if (sequence.over) this.#roster.leave(sequence, ledger);
+    else if (reason !== undefined) {
+      sequence.events.push({ kind: "finished", reason, usage: sequence.usage() });
+      sequence.events.end();
+      this.#end(sequence, reason);
+    }
+  }
+
+  /** A step came back with an error: the group is gone, or it refused the step. */
+  #crash({ step, plan, ledger }: Flight, error: CodedError): void {
+    if (error.code === "worker_lost" || error.code === "deadline_exceeded") return this.#residence.lose(error);
+    // The worker does not know the sequence: then there is nothing to release.
+    if (plan === PROBE) return;
+    this.#tally.refused(step, error);
+    // The fault may have been found after some were released or opened: each is released in a step of its own.
+    this.#doubtful.push(...step.release, ...step.open.map((open) => open.sequence));
+    for (const { sequence } of plan.spans) {
+      if (sequence.over) this.#roster.leave(sequence, ledger);
+      else this.#fail(sequence, error);
+    }
+  }
+
+  #onAdmitted(sequence: Sequence): void {
+    this.selections.name(sequence.request.id, sequence.id);
+    if (!this.#queueTimers.has(sequence)) return;
+    this.#stopTimer(sequence);
+    this.#tally.admitted(sequence, performance.now() - sequence.arrivedAtMs);
+  }
+
+  /** The group broke under it: it may try again, but must get further than the last time. */
+  #onLost(sequence: Sequence, error: CodedError): void {
+    if (sequence.over) return this.#roster.leave(sequence, undefined);
+    if (sequence.replayedAt === sequence.generated) return this.#fail(sequence, error);
+    sequence.replayedAt = sequence.generated;
+    this.#tally.replayed(sequence);
+  }
+
+  #timeOut(sequence: Sequence): void {
+    const message = `Cannot admit request: it waited ${this.#options.queueTimeoutMs} ms for its turn`;
+    this.#fail(sequence, new RequestError("queue_timeout", message));
+  }
+
+  #cancel(sequence: Sequence): void {
+    if (sequence.over) return;
+    sequence.events.cut();
+    this.#end(sequence, "cancelled");
+  }
+
+  #fail(sequence: Sequence, error: CodedError): void {
+    if (sequence.over) return;
+    sequence.events.end(error);
+    this.#end(sequence, error.code);
+  }
+
+  #failAll(error: CodedError): void {
+    for (const sequence of [...this.#active]) this.#fail(sequence, error);
+  }
+
+  /** Its reader knows; its pages go now, or with the step that is computing it. */
+  #end(sequence: Sequence, outcome: GenerationOutcome): void {
+    sequence.over = true;
+    this.#stopTimer(sequence);
+    this.#active.delete(sequence);
+    this.selections.end(sequence.request.id);
+    const flying = this.#flight?.plan.spans.some((planned) => planned.sequence === sequence) ?? false;
+    if (!flying) this.#roster.leave(sequence, this.#residence.ledger);
+    this.#tally.ended(sequence, outcome);
+    if (this.#active.size === 0) this.#onEmpty.splice(0).forEach((resolve) => resolve());
+    this.#wake();
+  }
+
+  #stopTimer(sequence: Sequence): void {
+    clearTimeout(this.#queueTimers.get(sequence));
+    this.#queueTimers.delete(sequence);
+  }
+}
+
+function codedError(error: unknown): CodedError {
+  if (error instanceof CodedError) return error;
+  return new RequestError("group_unavailable", `Cannot run step: ${error}`, { cause: error });
+}

@@ -1,0 +1,59 @@
+/**
+ * Counts what happens in the scheduler, and passes it on to an observer. Knows sequences and steps; decides nothing.
+ */
+
+import type { Span, Step } from "../../engine/span.ts";
+import type { GenerationOutcome, SchedulerObserver, SchedulerStats, StepReport } from "./scheduler_observer.ts";
+import type { Sequence } from "./sequence.ts";
+
+/** The counters of one scheduler, since its start. */
+export class SchedulerTally {
+  readonly #observer: SchedulerObserver;
+  readonly #counts = { queryTokens: 0, hitTokens: 0, preemptions: 0, replays: 0, steps: 0, prefilled: 0, generated: 0 };
+
+  constructor(observer: SchedulerObserver | undefined) {
+    this.#observer = observer ?? {};
+  }
+
+  get counts(): Pick<SchedulerStats, "prefix" | "preemptions" | "replays" | "steps" | "tokens"> {
+    const { queryTokens, hitTokens, preemptions, replays, steps, prefilled, generated } = this.#counts;
+    return { prefix: { queryTokens, hitTokens }, preemptions, replays, steps, tokens: { prefilled, generated } };
+  }
+
+  /** Its first admission. @param queueMs since it arrived */
+  admitted(sequence: Sequence, queueMs: number): void {
+    const cachedTokens = sequence.cachedTokens ?? 0;
+    this.#counts.queryTokens += sequence.request.promptTokens.length;
+    this.#counts.hitTokens += cachedTokens;
+    this.#observer.onAdmitted?.(sequence.request, { queueMs, cachedTokens });
+  }
+
+  preempted(sequence: Sequence): void {
+    this.#counts.preemptions++;
+    this.#observer.onPreempted?.(sequence.request);
+  }
+
+  replayed(sequence: Sequence): void {
+    this.#counts.replays++;
+    this.#observer.onReplayed?.(sequence.request);
+  }
+
+  /** A span that was computed: each that asks for logits draws a token, and only decode rows are not prefill. */
+  span(span: Span): void {
+    if (span.logits !== "none") this.#counts.generated++;
+    if (span.kind === "prefill" || span.logits === "none") this.#counts.prefilled += span.tokens.length;
+  }
+
+  step(report: StepReport): void {
+    this.#counts.steps++;
+    this.#observer.onStep?.(report);
+  }
+
+  refused(step: Step, error: Error): void {
+    this.#observer.onRefused?.(step, error);
+  }
+
+  ended(sequence: Sequence, outcome: GenerationOutcome): void {
+    this.#observer.onEnded?.(sequence.request, outcome);
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * Which positions were chosen last for the sequences that clients know by their response ids. Knows which sequence of the
+ * group stands for which request, for those that run and some that ended lately; the selections themselves are
+ * remembered by the group.
+ */
+
+import type { SequenceId } from "../../engine/span.ts";
+import { RequestError } from "../errors.ts";
+import type { Group } from "../group/group.ts";
+
+/** What a select layer chose last for a sequence. */
+export interface ChosenPositions {
+  readonly layer: number;
+  /** Of the row that it was chosen for. */
+  readonly position: number;
+  /** Global positions, ascending; one list for each set of heads. */
+  readonly sets: readonly Uint32Array[];
+}
+
+/** Whoever remembers selections, those of ended sequences for a while too. */
+export interface SelectionSource {
+  /** By layer; empty when nothing was chosen, or nothing is remembered. */
+  of(sequence: SequenceId): readonly ChosenPositions[];
+}
+
+/** A look at one sequence. */
+export interface SequenceSelection {
+  readonly running: boolean;
+  /** By layer; empty while all its rows attend to everything. */
+  readonly layers: readonly ChosenPositions[];
+}
+
+/** What the HTTP side asks. */
+export interface SelectionReader {
+  /**
+   * @param request id of a single generation
+   * @returns undefined when no such request runs or ended lately
+   * @throws {RequestError} `selection_unavailable` when the group does not let its selections be seen
+   */
+  read(request: string): SequenceSelection | undefined;
+}
+
+/** Requests that are remembered after their end. */
+const ENDED = 256;
+
+/** Kept up to date by the scheduler. */
+export class SelectionView implements SelectionReader {
+  readonly #group: Pick<Group, "state" | "selections">;
+  readonly #running = new Map<string, SequenceId | undefined>();
+  /** Whoever ended first comes first. */
+  readonly #ended = new Map<string, SequenceId | undefined>();
+
+  constructor(group: Pick<Group, "state" | "selections">) {
+    this.#group = group;
+  }
+
+  /** A request runs, or runs again, under this name; undefined before its first time. */
+  name(request: string, sequence: SequenceId | undefined): void {
+    this.#running.set(request, sequence);
+  }
+
+  /** A request is over. */
+  end(request: string): void {
+    this.#ended.set(request, this.#running.get(request));
+    this.#running.delete(request);
+    const [oldest] = this.#ended.keys();
+    if (oldest !== undefined && this.#ended.size > ENDED) this.#ended.delete(oldest);
+  }
+
+  read(request: string): SequenceSelection | undefined {
+    const running = this.#running.has(request);
+    if (!running && !this.#ended.has(request)) return undefined;
+    const sequence = running ? this.#running.get(request) : this.#ended.get(request);
+    const layers = sequence === undefined ? [] : this.#group.selections?.of(sequence) ?? [];
+    if (layers.length === 0) this.#requireVisible();
+    return { running, layers };
+  }
+
+  #requireVisible(): void {
+    const { state } = this.#group;
+    if (state.kind !== "ready" || state.model.slices.length > 1) return;
+    throw new RequestError(
+      "selection_unavailable",
+      "Cannot show the selection: unsupported in a group of one worker, whose selections stay on its GPU",
+    );
+  }
+}

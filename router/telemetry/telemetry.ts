@@ -1,0 +1,210 @@
+/**
+ * Requests and steps as OpenTelemetry spans, metrics as OpenTelemetry instruments. The only importer of its API; the SDK
+ * is Deno's own (`OTEL_DENO=true`), and without it all of this does nothing.
+ * Knows records and numbers; prompts and answers never come here.
+ */
+
+import {
+  type Attributes,
+  type Context,
+  context,
+  type Link,
+  metrics,
+  propagation,
+  type Span,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+} from "@opentelemetry/api";
+import type { Step, StepResult } from "../../engine/span.ts";
+import { METRIC_NAMES } from "./metrics.ts";
+import type { InstrumentDefinition, Labels, Mirror, Reading } from "./metrics_registry.ts";
+import { nowMs, type ReceivedRequest, type RequestRecord, type RequestTrace } from "./request_record.ts";
+
+const SCOPE = "tidepool";
+
+/** Instruments that have a name in the GenAI conventions; all others are ours, with dots for the first underscore. */
+const CONVENTIONAL_NAMES: Readonly<Record<string, string>> = {
+  [METRIC_NAMES.requestSeconds]: "gen_ai.server.request.duration",
+  [METRIC_NAMES.firstTokenSeconds]: "gen_ai.server.time_to_first_token",
+  [METRIC_NAMES.outputTokenSeconds]: "gen_ai.server.time_per_output_token",
+};
+
+/** Labels that have a name in the GenAI conventions. */
+const CONVENTIONAL_LABELS: Readonly<Record<string, string>> = {
+  "model_name": "gen_ai.request.model",
+  "operation": "gen_ai.operation.name",
+  "error_type": "error.type",
+};
+
+/** Tells every value to OpenTelemetry too. */
+export const openTelemetryMirror: Mirror = {
+  record(instrument) {
+    const meter = metrics.getMeter(SCOPE);
+    const { name, options } = described(instrument);
+    if (instrument.kind === "counter") {
+      const counter = meter.createCounter(name, options);
+      return (value, labels) => counter.add(value, attributesOf(labels));
+    }
+    const histogram = meter.createHistogram(name, {
+      ...options,
+      advice: { explicitBucketBoundaries: [...instrument.buckets] },
+    });
+    return (value, labels) => histogram.record(value, attributesOf(labels));
+  },
+  observe(instrument, read: () => readonly Reading[]) {
+    const meter = metrics.getMeter(SCOPE);
+    const { name, options } = described(instrument);
+    const observable = instrument.kind === "counter"
+      ? meter.createObservableCounter(name, options)
+      : meter.createObservableGauge(name, options);
+    observable.addCallback((result) => {
+      for (const { value, labels = {} } of read()) result.observe(value, attributesOf(labels));
+    });
+  },
+};
+
+function described(
+  { name, help }: InstrumentDefinition,
+): { name: string; options: { description: string; unit: string } } {
+  const unit = name.endsWith("_seconds") || name.endsWith("_seconds_total") ? "s" : "1";
+  const own = name.replace("_", ".").replace(/_total$/, "").replace(/_seconds$/, "");
+  return { name: CONVENTIONAL_NAMES[name] ?? own, options: { description: help, unit } };
+}
+
+function attributesOf(labels: Labels): Attributes {
+  const named = Object.entries(labels).map(([name, value]) => [CONVENTIONAL_LABELS[name] ?? name, value] as const);
+  return { "gen_ai.provider.name": SCOPE, ...Object.fromEntries(named) };
+}
+
+/**
+ * Starts the span of a request: below Deno's own server span where there is one, else below the client's.
+ * It ends with the stream, not with the headers as Deno's does.
+ */
+export function traceRequest(received: ReceivedRequest): RequestTrace {
+  const active = context.active();
+  const parent = trace.getSpan(active) === undefined ? contextFrom(received.traceparent) : active;
+  const span = trace.getTracer(SCOPE).startSpan(received.operation, {
+    kind: SpanKind.SERVER,
+    attributes: { "gen_ai.operation.name": received.operation, "gen_ai.provider.name": SCOPE },
+  }, parent);
+  const own = trace.setSpan(parent, span);
+  return {
+    traceparent: traceparentOf(own),
+    end(record) {
+      describeRequest(span, record);
+      addPhases(own, record);
+      span.end(record.endedAt);
+    },
+  };
+}
+
+/** Names the route on Deno's server span, which otherwise is only `GET` or `POST`. */
+export function nameRoute(method: string, route: string): void {
+  const span = trace.getActiveSpan();
+  span?.setAttribute("http.route", route);
+  span?.updateName(`${method} ${route}`);
+}
+
+/** Every so many decode steps a span: one for each would be thousands an answer. */
+const TRACED_DECODE_STEPS = 64;
+
+/** A step that a worker ran, as a span below the first of its requests and linked to the others. */
+export function traceStep(traceparents: readonly string[], step: Step, result: StepResult): void {
+  const prefills = step.spans.some(({ kind }) => kind === "prefill");
+  if (!prefills && step.index % TRACED_DECODE_STEPS !== 0) return;
+  const [parent, ...others] = traceparents;
+  const endedAt = nowMs();
+  const span = trace.getTracer(SCOPE).startSpan("step", {
+    startTime: endedAt - result.timing.totalMs,
+    links: others.flatMap(linkTo),
+    attributes: {
+      "tidepool.step.index": step.index,
+      "tidepool.step.spans": step.spans.length,
+      "tidepool.step.rows": step.spans.reduce((rows, { tokens }) => rows + tokens.length, 0),
+      "tidepool.step.prefill": prefills,
+      "tidepool.step.encode_ms": result.timing.encodeMs,
+      "tidepool.step.wait_ms": result.timing.waitMs,
+    },
+  }, contextFrom(parent));
+  span.end(endedAt);
+}
+
+function contextFrom(traceparent: string | undefined): Context {
+  return traceparent === undefined ? context.active() : propagation.extract(context.active(), { traceparent });
+}
+
+function linkTo(traceparent: string): Link[] {
+  const spanContext = trace.getSpanContext(contextFrom(traceparent));
+  return spanContext === undefined ? [] : [{ context: spanContext }];
+}
+
+function traceparentOf(own: Context): string | undefined {
+  const carrier: { traceparent?: string } = {};
+  propagation.inject(own, carrier);
+  return carrier.traceparent;
+}
+
+function describeRequest(span: Span, record: RequestRecord): void {
+  const { accepted, outcome } = record;
+  span.setAttributes({ "gen_ai.response.id": record.id, "gen_ai.request.id": record.id, ...latencies(record) });
+  if (accepted !== undefined) {
+    span.updateName(`${record.operation} ${accepted.model}`);
+    span.setAttributes({
+      "gen_ai.request.model": accepted.model,
+      "gen_ai.response.model": accepted.model,
+      "gen_ai.request.stream": accepted.stream,
+      "gen_ai.request.choice.count": accepted.choices,
+      "gen_ai.request.max_tokens": accepted.maxTokens,
+      "gen_ai.request.temperature": accepted.temperature,
+      "gen_ai.request.top_p": accepted.topP,
+      "gen_ai.request.top_k": accepted.topK,
+      "gen_ai.usage.input_tokens": accepted.promptTokens,
+      "tidepool.attention.asked": accepted.attention.mode,
+    });
+  }
+  if (outcome.kind === "finished") {
+    const { usage: { promptTokens, completionTokens, cachedTokens, attention } } = outcome;
+    span.setAttributes({
+      "gen_ai.response.finish_reasons": [...outcome.reasons],
+      "gen_ai.usage.output_tokens": completionTokens,
+      "gen_ai.usage.prompt_tokens": promptTokens,
+      "gen_ai.usage.completion_tokens": completionTokens,
+      "gen_ai.usage.cache_read.input_tokens": cachedTokens,
+      "tidepool.attention.mode": attention.mode,
+      "tidepool.attention.rows_read_per_token": attention.rowsReadPerToken,
+    });
+    return;
+  }
+  const type = outcome.kind === "failed" ? outcome.code : "client_disconnected";
+  span.setAttribute("error.type", type);
+  span.setStatus({ code: SpanStatusCode.ERROR, message: type });
+}
+
+/** The keys that vLLM and SGLang use, which dashboards read. */
+function latencies({ receivedAt, admittedAt, queueMs, firstTokenAt, endedAt }: RequestRecord): Attributes {
+  const seconds = (from: number | undefined, to: number | undefined) =>
+    from === undefined || to === undefined ? undefined : (to - from) / 1000;
+  const known = {
+    "gen_ai.latency.time_in_queue": queueMs === undefined ? undefined : queueMs / 1000,
+    "gen_ai.latency.time_to_first_token": seconds(receivedAt, firstTokenAt),
+    "gen_ai.latency.time_in_model_prefill": seconds(admittedAt, firstTokenAt),
+    "gen_ai.latency.time_in_model_decode": seconds(firstTokenAt, endedAt),
+    "gen_ai.latency.time_in_model_inference": seconds(admittedAt, endedAt),
+    "gen_ai.latency.e2e": seconds(receivedAt, endedAt),
+  };
+  return Object.fromEntries(Object.entries(known).filter(([, value]) => value !== undefined));
+}
+
+/** The spans of what happened inside; made at the end, when all moments are known. */
+function addPhases(own: Context, record: RequestRecord): void {
+  const { admittedAt, queueMs, firstTokenAt, endedAt } = record;
+  if (admittedAt === undefined) return;
+  const phases = [
+    { name: "queue", from: admittedAt - (queueMs ?? 0), to: admittedAt },
+    { name: "prefill", from: admittedAt, to: firstTokenAt ?? endedAt },
+    ...(firstTokenAt === undefined ? [] : [{ name: "decode", from: firstTokenAt, to: endedAt }]),
+  ];
+  const tracer = trace.getTracer(SCOPE);
+  for (const { name, from, to } of phases) tracer.startSpan(name, { startTime: from }, own).end(to);
+}

@@ -1,0 +1,29 @@
+/**
+ * The text side of a model: tokenizer, chat template, and the tokens that end an answer.
+ * Knows where each comes from; knows nothing of requests.
+ */
+
+import { readModelConfig } from "../../engine/model/model_config.ts";
+import { ChatTemplate } from "../../engine/text/chat_template.ts";
+import { Tokenizer } from "../../engine/text/tokenizer.ts";
+
+/** What it takes to turn requests into tokens. */
+export interface ModelText {
+  readonly tokenizer: Tokenizer;
+  /** Undefined: the model was not made for conversations. */
+  readonly template: ChatTemplate | undefined;
+  /** Drawing one of them ends an answer. */
+  readonly stopTokens: readonly number[];
+}
+
+/**
+ * Reads a model's text files.
+ * @param stopTokens in place of the model's own
+ * @throws {EngineError} `invalid_model`, `unsupported_model`
+ */
+export async function loadModelText(directory: string, stopTokens?: readonly number[]): Promise<ModelText> {
+  const tokenizer = await Tokenizer.load(directory);
+  const template = await ChatTemplate.load(directory);
+  const { eosTokens } = await readModelConfig(directory);
+  return { tokenizer, template, stopTokens: stopTokens ?? eosTokens };
+}

@@ -1,0 +1,97 @@
+/**
+ * Messages or prompts to token ids, with the model's template and tokenizer.
+ * Knows roles and text parts; knows nothing of sampling, limits or HTTP.
+ */
+
+import { RequestError } from "../errors.ts";
+import type { ModelText } from "./model_text.ts";
+import type { CompletionBody, MessageBody, TemplateBody } from "../http/schemas.ts";
+
+/** A prompt, and its text when the answer shall repeat it. */
+export interface Prompt {
+  readonly tokens: Uint32Array;
+  readonly echo: string | undefined;
+}
+
+/** What templates see of a message. */
+type TemplateMessage = Record<string, unknown> & { readonly role: string; readonly content: string };
+
+/**
+ * Renders a conversation and tokenizes it.
+ * @throws {RequestError} `invalid_request`, `unsupported` when the model has no template
+ * @throws {EngineError} `invalid_text` when the template refuses the messages
+ */
+export function chatPrompt(text: ModelText, body: TemplateBody, vocabSize: number): Prompt {
+  if (text.template === undefined) {
+    throw new RequestError("unsupported", "Cannot chat: the model has no chat template", { param: "messages" });
+  }
+  const messages = body.messages.map(templateMessage);
+  const continues = body.continue_final_message ?? false;
+  if (continues && (body.add_generation_prompt === true || messages.at(-1)?.role !== "assistant")) {
+    throw new RequestError(
+      "invalid_request",
+      "Cannot continue the final message: it must be the assistant's, and add_generation_prompt false",
+      { param: "continue_final_message" },
+    );
+  }
+  const prompt = text.template.render(messages, {
+    addGenerationPrompt: !continues && (body.add_generation_prompt ?? true),
+    continueFinalMessage: continues,
+    kwargs: body.chat_template_kwargs ?? {},
+  });
+  const tokens = checked(text.tokenizer.encode(prompt), { vocabSize, param: "messages" });
+  return { tokens, echo: undefined };
+}
+
+/**
+ * Tokenizes the prompts of a completion; token ids are taken as they are.
+ * @throws {RequestError} `invalid_request`: a prompt without tokens, or a token outside the vocabulary
+ */
+export function completionPrompts(text: ModelText, body: CompletionBody, vocabSize: number): Prompt[] {
+  const { prompt } = body;
+  const prompts = typeof prompt === "string" || typeof prompt[0] === "number" ? [prompt] : prompt;
+  const addSpecialTokens = body.add_special_tokens ?? true;
+  return prompts.map((one) => {
+    if (typeof one === "string") {
+      const tokens = text.tokenizer.encode(one, { addSpecialTokens });
+      return { tokens: checked(tokens, { vocabSize, param: "prompt" }), echo: body.echo ? one : undefined };
+    }
+    const tokens = checked(Uint32Array.from(one as readonly number[]), { vocabSize, param: "prompt" });
+    return { tokens, echo: body.echo ? text.tokenizer.decode(tokens) : undefined };
+  });
+}
+
+/** What tokens are checked against, and the field to blame. */
+export interface TokenBounds {
+  /** Rows of the model's embedding: a GPU reads whatever lies behind them. */
+  readonly vocabSize: number;
+  readonly param: string;
+}
+
+/** @throws {RequestError} `invalid_request` for an id outside the vocabulary */
+export function tokensWithin(tokens: Uint32Array, { vocabSize, param }: TokenBounds): Uint32Array {
+  const outside = tokens.find((id) => id >= vocabSize);
+  if (outside === undefined) return tokens;
+  throw new RequestError(
+    "invalid_request",
+    `Cannot accept the request: ${param}: token ${outside} is outside the vocabulary of ${vocabSize}`,
+    { param },
+  );
+}
+
+function checked(tokens: Uint32Array, bounds: TokenBounds): Uint32Array {
+  if (tokens.length > 0) return tokensWithin(tokens, bounds);
+  throw new RequestError("invalid_request", `Cannot generate: ${bounds.param} gives no tokens, at least 1 expected`, {
+    param: bounds.param,
+  });
+}
+
+function templateMessage({ role, content, ...rest }: MessageBody): TemplateMessage {
+  const extras = Object.entries(rest).filter(([, value]) => value !== null && value !== undefined);
+  return {
+    ...Object.fromEntries(extras),
+    // The newer name of the same role; the templates of open models know the older one.
+    role: role === "developer" ? "system" : role,
+    content: typeof content === "string" ? content : (content ?? []).map((part) => part.text).join("\n"),
+  };
+}

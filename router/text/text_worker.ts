@@ -1,0 +1,57 @@
+/**
+ * Entry of the text thread: takes jobs one by one, answers each with a result or a flattened error.
+ * Knows which function does which job; knows nothing of HTTP, and keeps nothing between jobs but the model's text.
+ */
+
+import { CodedError } from "../../kernels/errors.ts";
+import { RequestError } from "../errors.ts";
+import { parseJsonBody } from "../http/json_body.ts";
+import { loadModelText, type ModelText } from "./model_text.ts";
+import { prepareChat, prepareCompletion, type PrepareContext } from "./prepare.ts";
+import type { FlatError, FromTextWorker, TextResults, ToTextWorker } from "./text_thread.ts";
+import { detokenize, tokenize } from "../http/tokenize.ts";
+
+/** What `deno check` lacks without the worker library: this file's own end of the channel. */
+interface WorkerScope {
+  onmessage: ((event: MessageEvent<ToTextWorker>) => void) | null;
+  postMessage(message: FromTextWorker, transfer: Transferable[]): void;
+}
+
+const scope = globalThis as unknown as WorkerScope;
+
+const JOBS: {
+  readonly [Kind in keyof TextResults]: (
+    text: ModelText,
+    value: Record<string, unknown>,
+    context: PrepareContext,
+  ) => TextResults[Kind];
+} = { chat: prepareChat, completion: prepareCompletion, tokenize, detokenize };
+
+let modelText: ModelText | undefined;
+
+scope.onmessage = async ({ data }) => {
+  const id = data.kind === "job" ? data.id : undefined;
+  try {
+    if (data.kind === "load") {
+      modelText = await loadModelText(data.directory, data.stopTokens);
+      scope.postMessage({ kind: "loaded" }, []);
+      return;
+    }
+    if (modelText === undefined) throw new Error("A job came before the tokenizer was loaded");
+    const result = JOBS[data.job](modelText, parseJsonBody(data.bytes), data.context);
+    scope.postMessage({ kind: "done", id: data.id, result }, transferable(result));
+  } catch (error) {
+    scope.postMessage({ kind: "failed", id, error: flatten(error) }, []);
+  }
+};
+
+function transferable(result: TextResults[keyof TextResults]): Transferable[] {
+  return "prompts" in result ? [...new Set(result.prompts.map((prompt) => prompt.tokens.buffer as ArrayBuffer))] : [];
+}
+
+function flatten(error: unknown): FlatError {
+  const message = error instanceof Error ? error.message : String(error);
+  const code = error instanceof CodedError ? error.code : "internal_error";
+  if (error instanceof RequestError) return { family: "request", code, message, param: error.param };
+  return { family: error instanceof CodedError ? "coded" : "unknown", code, message, param: undefined };
+}

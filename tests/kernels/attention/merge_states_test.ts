@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import { mergeStates } from "../../../kernels/attention/merge_states.ts";
+import { EMPTY } from "../../reference/attention.ts";
+import { merge } from "../../reference/merge_states.ts";
+import { assertClose } from "../../support/assert_close.ts";
+import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { Random } from "../../support/random.ts";
+
+const fixture = gpuFixture();
+
+const CASES = [
+  { count: 0, rows: 2, heads: 3, headDim: 64 },
+  { count: 1, rows: 1, heads: 4, headDim: 16 },
+  { count: 2, rows: 3, heads: 7, headDim: 128 },
+  { count: 5, rows: 2, heads: 1, headDim: 24 },
+  { count: 129, rows: 2, heads: 2, headDim: 64 },
+];
+
+interface Parts {
+  readonly o: Float32Array<ArrayBuffer>;
+  readonly lse: Float32Array<ArrayBuffer>;
+}
+
+for (const shape of CASES) {
+  const { count, rows, heads, headDim } = shape;
+  Deno.test(`mergeStates() equals plain loops: ${count} states of ${rows}×${heads}×${headDim}`, async () => {
+    const random = new Random(1);
+    const o = random.normals(count * rows * heads * headDim);
+    // Far apart, so that some weights vanish; every fifth state is empty.
+    const lse = random.normals(count * rows * heads, 30).map((value, i) => i % 5 === 4 ? EMPTY : value);
+    lse.forEach((value, i) => value === EMPTY && o.fill(0, i * headDim, (i + 1) * headDim));
+    const merged = await run(shape, { o, lse });
+    for (let at = 0; at < rows * heads; at++) {
+      const states = Array.from({ length: count }, (_, part) => {
+        const state = part * rows * heads + at;
+        return { o: Float64Array.from(o.subarray(state * headDim, (state + 1) * headDim)), lse: lse[state] ?? NaN };
+      });
+      const expected = merge(states, headDim);
+      // f32 exponentials of differences up to 100.
+      assertClose(merged.o.subarray(at * headDim, (at + 1) * headDim), expected.o, { nmse: 1e-9 });
+      assertClose([merged.lse[at] ?? NaN], [expected.lse], { maxAbs: 1e-4 });
+    }
+  });
+}
+
+Deno.test("mergeStates() with empty states changes no bit, and of empty states only makes an empty one", async () => {
+  const shape = { count: 3, rows: 1, heads: 2, headDim: 32 };
+  const own = new Random(2).normals(32);
+  const o = new Float32Array(3 * 64);
+  o.set(own, 64);
+  const lse = new Float32Array(6).fill(EMPTY);
+  lse[2] = -3.25;
+  const merged = await run(shape, { o, lse });
+  assert.deepEqual([...merged.o], [...own, ...new Float32Array(32)]);
+  assert.deepEqual([...merged.lse], [-3.25, EMPTY]);
+});
+
+async function run({ count, rows, heads, headDim }: (typeof CASES)[number], parts: Parts): Promise<Parts> {
+  const out = { o: fixture.zeros("f32", [rows, heads, headDim]), lse: fixture.zeros("f32", [rows, heads]) };
+  mergeStates(fixture.commands, {
+    shape: { heads, headDim },
+    rows,
+    count,
+    parts: {
+      o: fixture.upload("f32", parts.o, [count, rows, heads, headDim]),
+      lse: fixture.upload("f32", parts.lse, [count, rows, heads]),
+    },
+    out,
+  });
+  return { o: await fixture.floats(out.o), lse: await fixture.floats(out.lse) };
+}

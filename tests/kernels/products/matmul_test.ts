@@ -1,0 +1,63 @@
+import assert from "node:assert/strict";
+import { matmul, type MatmulPlan, planMatmul } from "../../../kernels/products/matmul.ts";
+import { createWeight, freeWeight, writeRows } from "../../../kernels/products/weight.ts";
+import { assertClose } from "../../support/assert_close.ts";
+import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { Random } from "../../support/random.ts";
+import { describeCase, makeOperands, MANY_ROWS } from "../product_cases.ts";
+
+const fixture = gpuFixture();
+
+const PLANS: readonly MatmulPlan[] = [
+  { kind: "lanes" },
+  { kind: "tiles", side: 64 },
+  { kind: "tiles", side: 128 },
+];
+
+function describePlan(plan: MatmulPlan): string {
+  return plan.kind === "lanes" ? "lanes" : `tiles of ${plan.side}`;
+}
+
+for (const plan of PLANS) {
+  for (const shape of MANY_ROWS) {
+    Deno.test(`matmul() equals plain loops: ${describePlan(plan)}, ${describeCase(shape)}`, async () => {
+      const { weight, x, y, expected } = makeOperands(fixture, shape);
+      matmul(fixture.commands, { weight, x, y, rows: shape.rows, accumulate: shape.accumulate ?? false }, plan);
+      assertClose(await fixture.floats(y), expected, { nmse: shape.nmse });
+      freeWeight(fixture.gpu, weight);
+    });
+  }
+}
+
+Deno.test("matmul() gives a row the same bits alone, among others, and in tiles of either size", async () => {
+  const [cols, weightRows, rows] = [264, 70, 150];
+  const random = new Random(6);
+  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
+  const { halves } = random.halves(weightRows * cols);
+  writeRows(fixture.gpu, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
+  const values = random.normals(rows * cols);
+  const run = async (plan: MatmulPlan, first: number, count: number) => {
+    const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
+    const y = fixture.zeros("f32", [count, weightRows]);
+    matmul(fixture.commands, { weight, x, y, rows: count }, plan);
+    return new Uint32Array((await fixture.floats(y)).buffer);
+  };
+  for (const kind of ["lanes", "tiles"] as const) {
+    const plans: MatmulPlan[] = kind === "lanes" ? [{ kind }] : [{ kind, side: 64 }, { kind, side: 128 }];
+    const together = await run(plans[0] ?? { kind: "lanes" }, 0, rows);
+    for (const plan of plans) {
+      for (const [first, count] of [[0, 1], [3, 9], [100, 50], [0, 150]] as const) {
+        const some = await run(plan, first, count);
+        const expected = together.slice(first * weightRows, (first + count) * weightRows);
+        assert.deepEqual(some, expected, `${describePlan(plan)}, rows ${first} + ${count}`);
+      }
+    }
+  }
+  freeWeight(fixture.gpu, weight);
+});
+
+Deno.test("planMatmul() takes large tiles only when there are enough of them", () => {
+  assert.deepEqual(planMatmul({ software: true }, 512, 4096), { kind: "lanes" });
+  assert.deepEqual(planMatmul({ software: false }, 1024, 14336), { kind: "tiles", side: 128 });
+  assert.deepEqual(planMatmul({ software: false }, 128, 4096), { kind: "tiles", side: 64 });
+});

@@ -1,0 +1,70 @@
+import assert from "node:assert/strict";
+import { GpuError } from "../../../kernels/errors.ts";
+import { matvec, type MatvecPlan, planMatvec } from "../../../kernels/products/matvec.ts";
+import { createWeight, freeWeight, writeRows } from "../../../kernels/products/weight.ts";
+import { assertClose } from "../../support/assert_close.ts";
+import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { Random } from "../../support/random.ts";
+import { describeCase, FEW_ROWS, makeOperands } from "../product_cases.ts";
+
+const fixture = gpuFixture();
+
+const PLANS: readonly MatvecPlan[] = [
+  { kind: "lanes" },
+  { kind: "team", threads: 32, outputs: 4 },
+  { kind: "team", threads: 64, outputs: 8 },
+];
+
+function describePlan(plan: MatvecPlan): string {
+  return plan.kind === "lanes" ? "lanes" : `teams of ${plan.threads}`;
+}
+
+for (const plan of PLANS) {
+  for (const shape of FEW_ROWS) {
+    Deno.test(`matvec() equals plain loops: ${describePlan(plan)}, ${describeCase(shape)}`, async () => {
+      const { weight, x, y, expected } = makeOperands(fixture, shape);
+      matvec(fixture.commands, { weight, x, y, rows: shape.rows, accumulate: shape.accumulate ?? false }, plan);
+      assertClose(await fixture.floats(y), expected, { nmse: shape.nmse });
+      freeWeight(fixture.gpu, weight);
+    });
+  }
+
+  Deno.test(`matvec() gives a row the same bits alone and among others: ${describePlan(plan)}`, async () => {
+    const [cols, weightRows, rows] = [1048, 70, 33];
+    const random = new Random(5);
+    const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
+    const { halves } = random.halves(weightRows * cols);
+    writeRows(fixture.gpu, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
+    const values = random.normals(rows * cols);
+    const run = async (first: number, count: number) => {
+      const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
+      const y = fixture.zeros("f32", [count, weightRows]);
+      matvec(fixture.commands, { weight, x, y, rows: count }, plan);
+      return new Uint32Array((await fixture.floats(y)).buffer);
+    };
+    const together = await run(0, rows);
+    for (const [first, count] of [[0, 1], [1, 2], [3, 4], [2, 5], [4, 8], [7, 16], [32, 1]] as const) {
+      const alone = await run(first, count);
+      assert.deepEqual(
+        alone,
+        together.slice(first * weightRows, (first + count) * weightRows),
+        `rows ${first} + ${count}`,
+      );
+    }
+    freeWeight(fixture.gpu, weight);
+  });
+}
+
+Deno.test("matvec() refuses tensors that are too small", () => {
+  const weight = createWeight(fixture.gpu, "small", { rows: 64, cols: 64, dtype: "f16" });
+  const x = fixture.zeros("f32", [2, 64]);
+  const y = fixture.zeros("f32", [1, 64]);
+  assert.throws(() => matvec(fixture.commands, { weight, x, y, rows: 2 }), GpuError);
+  freeWeight(fixture.gpu, weight);
+});
+
+Deno.test("planMatvec() does not know how many rows come along", () => {
+  assert.deepEqual(planMatvec({ software: true }, 4096), { kind: "lanes" });
+  assert.deepEqual(planMatvec({ software: false }, 4096), { kind: "team", threads: 64, outputs: 4 });
+  assert.deepEqual(planMatvec({ software: false }, 14336), { kind: "team", threads: 128, outputs: 4 });
+});

@@ -1,0 +1,295 @@
+/** Groups of two and three real worker processes with fake engines: what breaks, who is to blame, how long it takes. */
+
+import assert from "node:assert/strict";
+import { Launcher } from "../../../router/group/launcher.ts";
+import { WorkerGroup } from "../../../router/group/worker_group.ts";
+import { joinedWorker, type WorkerSource } from "../../../router/group/worker_source.ts";
+import { admit } from "../../../workers/handshake.ts";
+import { FAKE_FACTS, fakeStep, MODELS, TRICKS } from "../../support/fake_engine.ts";
+import { PHASES } from "../../support/fake_group_step.ts";
+import { FaultyProxy } from "../../support/faulty_proxy.ts";
+import { FAKE_ENTRY, type GroupStage, IMPATIENT, RESTARTS, withGroup } from "../../support/group_stage.ts";
+import { until } from "../../support/until.ts";
+
+const { fine, corrupt, other } = MODELS;
+const TIRELESS = { ...RESTARTS, failures: 1000 };
+
+/** From a failure to the next epoch, on a busy machine; a process has to start. */
+const RECOVERED_MS = 3000;
+const STEP_MS = 400;
+
+function epochOf({ group }: GroupStage): number {
+  assert.ok(group.state.kind === "ready", JSON.stringify(group.state));
+  return group.state.epoch;
+}
+
+async function works({ group }: GroupStage, index: number): Promise<void> {
+  const result = await group.run(fakeStep(index, [20, 22]), []);
+  assert.deepEqual([result.index, result.spans[0]?.token], [index, 42]);
+}
+
+Deno.test("WorkerGroup forms one, two or three workers, and every exchange of a step gives what all together must give", async () => {
+  for (const models of [[fine], [fine, fine], [fine, fine, fine]]) {
+    await withGroup(async (stage) => {
+      await stage.ready(1);
+      const { group } = stage;
+      const count = models.length;
+      assert.deepEqual(group.state.kind === "ready" && group.state.model, {
+        ...FAKE_FACTS,
+        id: "tide",
+        kvPages: count * FAKE_FACTS.kvPages,
+        slices: models.map(() => FAKE_FACTS.kvPages),
+        adapters: models.map(() => "fake"),
+      });
+      for (let index = 1; index <= 30; index++) await works(stage, index);
+      const { timing } = await group.run(fakeStep(31, [1]), []);
+      assert.equal(timing.exchange === undefined, count === 1);
+      if (timing.exchange !== undefined) {
+        const { states, queries, rows, candidates } = timing.exchange.bytes;
+        assert.ok(states > 0 && queries > 0 && rows === 0 && candidates > 0, "the lead sends itself no rows");
+      }
+      const [first] = group.selections.of(0);
+      assert.equal(first?.sets.length, count === 1 ? undefined : 2);
+      await assert.rejects(group.run(fakeStep(40, [TRICKS.refuse]), []), { code: "kv_exhausted" });
+      await works(stage, 41);
+      assert.equal(epochOf(stage), 1);
+    }, { models });
+  }
+});
+
+/** What happens to worker 1 of two, before an exchange of a step. */
+const FAULTS = {
+  kill: { trick: TRICKS.die, code: "worker_lost", log: /^Worker 1 is lost: .*was ended by SIGKILL/, survives: false },
+  stop: {
+    trick: TRICKS.stop,
+    code: "deadline_exceeded",
+    log: /^Worker 1 is lost: .*: worker 1 did not/,
+    survives: false,
+  },
+  cut: { trick: TRICKS.slow, code: "worker_lost", log: /^The group is formed anew: /, survives: true },
+  corrupt: { trick: TRICKS.slow, code: "worker_lost", log: /^The group is formed anew: /, survives: true },
+} as const;
+
+Deno.test("WorkerGroup survives each fault at each point of a step: the step fails in time, once, and the group is formed anew", async (t) => {
+  const proxies: FaultyProxy[] = [];
+  const between: Parameters<typeof withGroup>[1] = {
+    models: [fine, fine],
+    restarts: TIRELESS,
+    between(index, host) {
+      const proxy = new FaultyProxy(host.address);
+      proxies[index] = proxy;
+      return proxy.host(host);
+    },
+  };
+  await withGroup(async (stage) => {
+    await stage.ready(1);
+    let index = 1;
+    for (const [name, { trick, code, log, survives }] of Object.entries(FAULTS)) {
+      for (const [before, phase] of PHASES.entries()) {
+        await t.step(`${name} before ${phase}`, async () => {
+          const [epoch, lines] = [epochOf(stage), stage.log.length];
+          const pids = [stage.pidOf(0), stage.pidOf(1)];
+          const startedAt = performance.now();
+          const step = stage.group.run(
+            fakeStep(index++, [trick, 1, before], trick === TRICKS.slow ? 5000 : STEP_MS),
+            [],
+          );
+          const failed = assert.rejects(step, { code }).then(() => {
+            assert.notEqual(stage.group.state.kind, "ready", "the state changes before the step fails");
+          });
+          if (trick === TRICKS.slow) {
+            await new Promise((resolve) => setTimeout(resolve, 100));
+            // Worker 1 dials worker 0.
+            if (name === "cut") proxies[0]?.cut("peer");
+            else proxies[0]?.corrupt("peer");
+          }
+          await failed;
+          const bound = name === "stop" ? STEP_MS + 300 : 1000;
+          assert.ok(performance.now() - startedAt < bound, `it failed after ${performance.now() - startedAt} ms`);
+          await stage.ready(epoch + 1, RECOVERED_MS);
+          assert.deepEqual(
+            [stage.pidOf(0), stage.pidOf(1) === pids[1]],
+            [pids[0], survives],
+            "only the guilty is replaced",
+          );
+          const news = stage.log.slice(lines).filter((line) => /lost|anew/.test(line));
+          assert.equal(news.length, 1, news.join("\n"));
+          assert.match(news[0] ?? "", log);
+          await works(stage, index++);
+        });
+      }
+    }
+  }, between);
+});
+
+Deno.test("WorkerGroup replaces idle workers that die or hang, and forms anew over a link that is cut while nothing runs", async () => {
+  const proxies: FaultyProxy[] = [];
+  await withGroup(async (stage) => {
+    await stage.ready(1);
+    Deno.kill(stage.pidOf(0), "SIGKILL");
+    await stage.ready(2, RECOVERED_MS);
+    Deno.kill(stage.pidOf(2), "SIGSTOP");
+    await stage.ready(3, RECOVERED_MS);
+    assert.match(stage.log.join("\n"), /Worker 2 is lost: .*it was idle and silent for 400 ms/);
+    await works(stage, 1);
+    proxies[0]?.cut("peer");
+    await until(() => stage.group.state.kind === "loading");
+    await stage.ready(4, RECOVERED_MS);
+    assert.equal(stage.pids.length, 5, "three at first, and one for each that was lost");
+    await works(stage, 2);
+    for (const index of [0, 1, 2]) Deno.kill(stage.pidOf(index), "SIGKILL");
+    await until(() => stage.group.state.kind === "ready" && stage.group.state.epoch > 4);
+    await works(stage, 3);
+  }, {
+    models: [fine, fine, fine],
+    restarts: TIRELESS,
+    between: (index, host) => (proxies[index] = new FaultyProxy(host.address)).host(host),
+  });
+});
+
+Deno.test("WorkerGroup blames nobody when frames vanish between workers that are well", async () => {
+  const proxies: FaultyProxy[] = [];
+  await withGroup(async (stage) => {
+    await stage.ready(1);
+    proxies[0]?.swallow("peer");
+    await assert.rejects(stage.group.run(fakeStep(1, [1], STEP_MS), []), {
+      code: "deadline_exceeded",
+      message: "Cannot finish step 1: worker 0 and worker 1 did not answer within 400 ms",
+    });
+    await stage.ready(2, RECOVERED_MS);
+    assert.equal(stage.pids.length, 2);
+    await works(stage, 2);
+  }, {
+    models: [fine, fine],
+    between: (index, host) => (proxies[index] = new FaultyProxy(host.address)).host(host),
+  });
+});
+
+Deno.test("WorkerGroup gives up a worker that hangs while the group is formed", async () => {
+  await withGroup(async (stage) => {
+    await stage.ready(1);
+    // Stopped at once after the death of the other: it cannot take part in the next forming.
+    Deno.kill(stage.pidOf(0), "SIGKILL");
+    Deno.kill(stage.pidOf(1), "SIGSTOP");
+    await until(() => stage.group.state.kind === "ready" && stage.group.state.epoch > 1, 6000);
+    assert.equal(stage.pids.length, 4);
+    await works(stage, 1);
+  }, { models: [fine, fine], restarts: TIRELESS });
+});
+
+Deno.test("WorkerGroup breaks when workers disagree about a step", async () => {
+  await withGroup(async (stage) => {
+    await stage.ready(1);
+    await assert.rejects(stage.group.run(fakeStep(1, [TRICKS.refuse, 1, PHASES.indexOf("rows")], 1000), []), {
+      code: "worker_lost",
+      message: /worker 0 waits for worker 1, which is done|its workers disagree: .*worker 1: kv_exhausted/,
+    });
+    await stage.ready(2, RECOVERED_MS);
+    assert.equal(stage.pids.length, 2);
+    await works(stage, 2);
+  }, { models: [fine, fine] });
+});
+
+Deno.test("WorkerGroup is broken when its workers have loaded different models, and names both", async () => {
+  await withGroup(async ({ group }) => {
+    await until(() => group.state.kind === "broken");
+    const reason = 'Cannot form group: worker 0 has digest "fake", worker 1 has "other"';
+    assert.deepEqual(group.state, { kind: "broken", reason });
+  }, { models: [fine, other] });
+});
+
+Deno.test("WorkerGroup goes on with the workers that are left, and reports the smaller capacity", async () => {
+  await withGroup(async (stage) => {
+    await until(() => stage.group.state.kind === "ready");
+    assert.deepEqual(stage.group.state.kind === "ready" && stage.group.state.model.slices, [64, 64]);
+    assert.ok(stage.log.includes("The group goes on with 2 of 3 workers"));
+    await works(stage, 1);
+  }, { models: [fine, corrupt, fine] });
+});
+
+Deno.test("WorkerGroup finishes a step of several workers before it closes", async () => {
+  await withGroup(async (stage) => {
+    await stage.ready(1);
+    const last = stage.group.run(fakeStep(1, [TRICKS.slow, 1, 2]), []);
+    await stage.group.close();
+    assert.equal((await last).index, 1);
+  }, { models: [fine, fine] });
+});
+
+/** A group of workers that the test started itself. */
+async function withJoined(
+  sources: readonly WorkerSource[],
+  play: (group: WorkerGroup, log: readonly string[]) => Promise<void>,
+): Promise<void> {
+  const log: string[] = [];
+  const members = sources.map((source) => ({ source, load: { model: { random: fine }, kvTokens: 4096 } as const }));
+  const group = new WorkerGroup({
+    members,
+    modelId: "tide",
+    log: (line) => log.push(line),
+    patience: IMPATIENT,
+    restarts: { ...RESTARTS, failures: 2 },
+  });
+  try {
+    await play(group, log);
+  } finally {
+    await group.close();
+  }
+}
+
+Deno.test("WorkerGroup does not form workers that do not trust each other", async () => {
+  const log = () => {};
+  const sources = ["the secret of the first one", "the secret of the other one"].map((secret): WorkerSource => {
+    const launcher = new Launcher({ entry: FAKE_ENTRY, secret, log });
+    return { start: (signal) => launcher.launch(signal), returns: false };
+  });
+  await withJoined(sources, async (group) => {
+    await until(() => group.state.kind === "broken");
+    assert.match(group.state.kind === "broken" ? group.state.reason : "", /worker 1: .*holds another secret/);
+  });
+});
+
+Deno.test("WorkerGroup joins workers that run elsewhere, again when they come back, and never gives them up", async () => {
+  const secret = "the secret of the whole group";
+  const launcher = new Launcher({ entry: FAKE_ENTRY, secret, log: () => {} });
+  let far = await launcher.launch();
+  const proxy = new FaultyProxy({ port: 0 });
+  // The worker comes back under the same address, on another port behind the proxy.
+  proxy.target = far.address.port;
+  try {
+    const sources = [joinedWorker(proxy.address, secret)];
+    await withJoined(sources, async (group, log) => {
+      await until(() => group.state.kind === "ready");
+      await far.stop(0);
+      await until(() => group.state.kind === "loading");
+      far = await launcher.launch();
+      proxy.target = far.address.port;
+      await until(() => group.state.kind === "ready" && group.state.epoch === 2);
+      assert.equal((await group.run(fakeStep(1, [1]), [])).index, 1);
+      assert.match(log.join("\n"), /The worker is lost/);
+    });
+    assert.equal((await far.exited).code, 0, "a worker exits when its router leaves");
+  } finally {
+    await far.stop(0);
+    await proxy.close();
+  }
+});
+
+Deno.test("WorkerGroup tells of a worker of another version, and goes on trying", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const versions = (async () => {
+    for await (const conn of listener) {
+      await assert.rejects(admit(conn, "worker", { secret: undefined, version: 7 }), { code: "wrong_version" });
+    }
+  })();
+  await withJoined(
+    [joinedWorker({ hostname: "127.0.0.1", port: listener.addr.port }, undefined)],
+    async (group, log) => {
+      await until(() => log.length > 0);
+      assert.match(log[0] ?? "", /The worker is lost: .*the peer speaks protocol version 7, this side \d+/);
+      assert.equal(group.state.kind, "loading");
+    },
+  );
+  listener.close();
+  await versions;
+});

@@ -1,0 +1,270 @@
+/** The application around the completions: models, health, tokens, ids, and one shape for every error. */
+
+import fc from "fast-check";
+import assert from "node:assert/strict";
+
+import { CONTEXT_TOKENS, FACTS, TestService, tokensOf } from "../../support/test_service.ts";
+
+Deno.test("GET /v1/models lists the model, and finds it with slashes plain or encoded", async () => {
+  using service = await TestService.open();
+  const list = await (await service.app.request("/v1/models")).json();
+  assert.equal(list.object, "list");
+  const [model] = list.data;
+  assert.equal(model.id, "org/tide");
+  assert.equal(model.max_model_len, CONTEXT_TOKENS);
+  assert.equal(model.meta.n_ctx_train, 32_768);
+  for (const path of ["/v1/models/org/tide", "/v1/models/org%2Ftide"]) {
+    assert.deepEqual(await (await service.app.request(path)).json(), model, path);
+  }
+  const missing = await service.app.request("/v1/models/org/other");
+  assert.equal(missing.status, 404);
+  assert.equal((await missing.json()).error.code, "model_not_found");
+});
+
+Deno.test("unknown paths and wrong methods get the envelope", async () => {
+  using service = await TestService.open();
+  const missing = await service.app.request("/v1/nothing");
+  assert.equal(missing.status, 404);
+  assert.equal((await missing.json()).error.code, "not_found");
+  for (
+    const [method, path, allow] of [["GET", "/v1/chat/completions", "POST"], ["DELETE", "/v1/models", "GET, HEAD"]]
+  ) {
+    const wrong = await service.app.request(path ?? "", { method: method ?? "" });
+    assert.equal(wrong.status, 405);
+    assert.equal(wrong.headers.get("allow"), allow);
+    assert.equal((await wrong.json()).error.code, "method_not_allowed");
+  }
+  assert.equal((await service.app.request("/health", { method: "HEAD" })).status, 200);
+});
+
+Deno.test("x-request-id is the client's, or made; a harmful one is replaced", async () => {
+  using service = await TestService.open();
+  const idFor = async (sent?: string) => {
+    const headers: HeadersInit = sent === undefined ? {} : { "x-request-id": sent };
+    return (await service.app.request("/health", { headers })).headers.get("x-request-id");
+  };
+  assert.equal(await idFor("mine-1"), "mine-1");
+  const made = /^[0-9a-f-]{36}$/;
+  assert.match(await idFor() ?? "", made);
+  assert.match(await idFor("a".repeat(129)) ?? "", made);
+  const failed = await service.post("/v1/completions", "nonsense", { headers: { "x-request-id": "mine-2" } });
+  assert.equal(failed.headers.get("x-request-id"), "mine-2");
+  const streamed = await service.chat({ stream: true }, { headers: { "x-request-id": "mine-3" } });
+  assert.equal(streamed.headers.get("x-request-id"), "mine-3");
+  await streamed.text();
+});
+
+Deno.test("a body over the cap is 413, declared or not, and holds no memory afterwards", async () => {
+  using service = await TestService.open({ limits: { bodyBytes: 1000 } });
+  const declared = await service.chat({ user: "x".repeat(2000) });
+  assert.equal(declared.status, 413);
+  assert.deepEqual((await declared.json()).error.code, "request_too_large");
+  let sent = 0;
+  const endless = new ReadableStream<Uint8Array>({
+    pull(controller) {
+      sent += 400;
+      controller.enqueue(new Uint8Array(400));
+    },
+  });
+  const streamed = await service.app.request("/v1/completions", { method: "POST", body: endless });
+  assert.equal(streamed.status, 413);
+  assert.ok(sent <= 2400, `${sent} bytes were read`);
+  assert.equal((await service.chat()).status, 200);
+});
+
+Deno.test("a body that never ends is given up, and one that breaks off is the client's fault", async () => {
+  using service = await TestService.open({ limits: { bodyMs: 30 } });
+  const silent = new ReadableStream<Uint8Array>({ pull: () => new Promise(() => {}) });
+  const late = await service.app.request("/v1/completions", { method: "POST", body: silent });
+  assert.equal(late.status, 408);
+  const broken = new ReadableStream<Uint8Array>({ pull: (controller) => controller.error(new Error("reset")) });
+  const torn = await service.app.request("/v1/completions", { method: "POST", body: broken });
+  assert.equal(torn.status, 400);
+});
+
+Deno.test("/health lives while /ready tells why not", async () => {
+  using service = await TestService.open();
+  const ready = await service.app.request("/ready");
+  assert.equal(ready.status, 200);
+  assert.deepEqual(await ready.json(), {
+    status: "ready",
+    group: "ready",
+    epoch: 3,
+    model: "org/tide",
+    workers: [{ adapter: "none", capacity_tokens: CONTEXT_TOKENS }],
+    capacity_tokens: CONTEXT_TOKENS,
+    max_context_tokens: CONTEXT_TOKENS,
+    draining: false,
+    queue: { running: 1, waiting: 2 },
+    free_tokens: (50 + 4) * 64,
+  });
+  const cases = [
+    [{ ...service.state, draining: true }, "draining"],
+    [{ ...service.state, group: { kind: "loading", progress: 0.5 } }, "loading"],
+    [{ ...service.state, group: { kind: "broken", reason: "worker 0 died" } }, "group_unavailable"],
+  ] as const;
+  for (const [state, code] of cases) {
+    service.state = state;
+    const unready = await service.app.request("/ready");
+    assert.equal(unready.status, 503);
+    assert.ok(Number(unready.headers.get("retry-after")) > 0);
+    const body = await unready.json();
+    assert.equal(body.error.code, code);
+    assert.equal(body.group, state.group.kind);
+    assert.equal((await service.app.request("/health")).status, 200);
+  }
+});
+
+Deno.test("/ready and /v1/models tell what the group can do now: its workers, and the longest context", async () => {
+  using service = await TestService.open();
+  const told = async (model: Partial<typeof FACTS>, epoch: number) => {
+    service.model = { ...FACTS, ...model };
+    service.state = { ...service.state, group: { kind: "ready", epoch, model: service.model } };
+    const ready = await (await service.app.request("/ready")).json();
+    const [listed] = (await (await service.app.request("/v1/models")).json()).data;
+    assert.equal(listed.max_model_len, ready.max_context_tokens);
+    return [ready.epoch, ready.workers.length, ready.capacity_tokens, ready.max_context_tokens];
+  };
+  const three = { slices: [64, 32, 32], adapters: ["a", "b", "c"], kvPages: 128 };
+  assert.deepEqual(await told(three, 4), [4, 3, 8192, 8192]);
+  assert.deepEqual(await told({ ...three, maxPositions: 5000 }, 5), [5, 3, 8192, 5000]);
+  const left = { slices: [64, 32], adapters: ["a", "b"], kvPages: 96 };
+  assert.deepEqual(await told(left, 6), [6, 2, 6144, 6144]);
+  const prompt = Array.from({ length: 6144 }, () => 5);
+  const refused = await service.post("/v1/completions", { prompt, max_tokens: 1 });
+  assert.equal(refused.status, 400);
+  const { error } = await refused.json();
+  assert.equal(error.code, "context_length_exceeded");
+  assert.match(error.message, /6144 .* 6144/, "both numbers");
+});
+
+Deno.test("requests while broken, loading or draining are 503, and the last closes its connection", async () => {
+  using service = await TestService.open();
+  service.model = undefined;
+  service.state = { ...service.state, group: { kind: "broken", reason: "worker 0 died" } };
+  assert.equal((await (await service.chat()).json()).error.code, "group_unavailable");
+  service.state = { ...service.state, group: { kind: "loading", progress: 0 } };
+  const loading = await service.chat();
+  assert.equal(loading.status, 503);
+  assert.equal((await loading.json()).error.code, "loading");
+  assert.deepEqual((await (await service.app.request("/v1/models")).json()).data, []);
+  service.model = FACTS;
+  service.state = { ...service.state, draining: true };
+  const draining = await service.post("/tokenize", { prompt: "a" });
+  assert.equal(draining.status, 503);
+  assert.equal(draining.headers.get("connection"), "close");
+});
+
+Deno.test("POST /tokenize and /detokenize speak vLLM and llama.cpp", async () => {
+  using service = await TestService.open();
+  const text = "Naïve 🐙";
+  const tokens = tokensOf(service.tokenizer, text);
+  const ask = async (path: string, body: unknown) => await (await service.post(path, body)).json();
+  assert.deepEqual(await ask("/tokenize", { prompt: text }), {
+    count: 1 + tokens.length,
+    max_model_len: CONTEXT_TOKENS,
+    tokens: [0, ...tokens],
+  });
+  assert.deepEqual((await ask("/tokenize", { prompt: text, add_special_tokens: false })).tokens, tokens);
+  const strings = await ask("/tokenize", { prompt: "a b", return_token_strs: true });
+  assert.equal(strings.token_strs.join(""), "<|bos|>a b");
+  const chat = await ask("/tokenize", { messages: [{ role: "user", content: "Hi" }] });
+  assert.equal(service.tokenizer.decode(chat.tokens), "<|bos|><|user|>\nHi<|end|>\n<|assistant|>\n");
+  assert.deepEqual(await ask("/tokenize", { content: text }), { tokens });
+  assert.deepEqual(await ask("/tokenize", { content: text, add_special: true }), { tokens: [0, ...tokens] });
+  const pieces = await ask("/tokenize", { content: text, with_pieces: true });
+  const bytes = pieces.tokens.flatMap(({ piece }: { piece: string | number[] }) =>
+    typeof piece === "string" ? [...new TextEncoder().encode(piece)] : piece
+  );
+  assert.equal(new TextDecoder().decode(Uint8Array.from(bytes)), text);
+  assert.deepEqual(await ask("/detokenize", { tokens }), { prompt: text, content: text });
+  assert.match((await ask("/tokenize", { prompt: "a", content: "b" })).error.message, /2 given/);
+  assert.match((await ask("/detokenize", { tokens: [9999] })).error.message, /outside the vocabulary/);
+});
+
+Deno.test("/openapi.json describes every route, twice the same", async (t) => {
+  using service = await TestService.open();
+  const document = await (await service.app.request("/openapi.json")).json();
+  assert.deepEqual(await (await service.app.request("/openapi.json")).json(), document);
+  await t.assertSnapshot(document);
+});
+
+Deno.test("others mount routes of their own", async () => {
+  using service = await TestService.open({ mount: (app) => void app.get("/metrics", (c) => c.text("up 1\n")) });
+  assert.equal(await (await service.app.request("/metrics")).text(), "up 1\n");
+});
+
+const HOSTILE: readonly string[] = [
+  "",
+  " ",
+  "null",
+  "[]",
+  "7",
+  '"text"',
+  "{",
+  '{"prompt":"a"',
+  '{"prompt":"a"}x',
+  '{"prompt":"a","prompt":7}',
+  '{"prompt":"\\ud800"}',
+  '{"prompt":"\\u0000"}',
+  '{"messages":[{"role":"user","content":"\\udfff\\u0000"}]}',
+  '{"__proto__":{"prompt":"a"}}',
+  '{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"__proto__":null,"messages":[]}}',
+  '{"prompt":"a","seed":1e999}',
+  '{"prompt":"a","seed":-9007199254740991}',
+  '{"prompt":"a","temperature":-0}',
+  `{"prompt":"a","x":${"[".repeat(5000)}${"]".repeat(5000)}}`,
+  `{"prompt":"a","x":${"[".repeat(1_000_000)}`,
+  `{"messages":[${"1,".repeat(200_000)}1]}`,
+  `{"prompt":[${"[],".repeat(200_000)}[]]}`,
+  `{"prompt":"${"a".repeat(1_000_000)}"}`,
+  `{"stop":[${'"",'.repeat(100_000)}""],"prompt":"a"}`,
+];
+
+/** Answers, or refuses in the one shape; never fails. */
+async function checkHarmless(service: TestService, path: string, body: BodyInit): Promise<void> {
+  const response = await service.app.request(path, { method: "POST", body });
+  const text = await response.text();
+  const shown = `${response.status} ${text.slice(0, 300)}`;
+  assert.ok(response.status < 500, shown);
+  if (response.status === 200) return;
+  const { error } = JSON.parse(text);
+  assert.deepEqual(Object.keys(error), ["message", "type", "param", "code"], shown);
+  assert.match(error.message, /^Cannot .*[^.]$/s, shown);
+}
+
+const PATHS = ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"];
+
+Deno.test("a hostile body is refused in the one shape, and the service goes on", async () => {
+  using service = await TestService.open();
+  for (const body of [...HOSTILE, Uint8Array.of(0x7b, 0xff, 0x7d)]) {
+    for (const path of PATHS) await checkHarmless(service, path, body);
+  }
+  assert.equal((await service.chat()).status, 200);
+  assert.equal(service.generator.live, 0);
+  assert.deepEqual(service.internalErrors, []);
+});
+
+Deno.test("no body, whatever it says, makes the service fail", async () => {
+  using service = await TestService.open();
+  const value = fc.oneof(
+    { arbitrary: fc.jsonValue({ maxDepth: 3 }), weight: 3 },
+    fc.constantFrom(...[-1, 0, 1, 2, 0.5, 16, 1e30, "", "a", true, null, [], {}, [1, 2], ["a"], [[1]]]),
+    fc.array(fc.record({ role: fc.constantFrom("user", "assistant", "x"), content: fc.jsonValue({ maxDepth: 1 }) })),
+  );
+  const names = [
+    "messages prompt content tokens model max_tokens temperature top_p top_k min_p stop seed n logit_bias logprobs",
+    "top_logprobs stop_token_ids min_tokens ignore_eos stream stream_options attention echo best_of tools",
+    "response_format chat_template_kwargs continue_final_message with_pieces add_special_tokens cache_salt",
+  ].join(" ").split(" ");
+  const fields = fc.dictionary(fc.constantFrom(...names), value, { maxKeys: 6 });
+  const base = fc.constantFrom({}, { prompt: "a" }, { messages: [{ role: "user", content: "a" }] }, { tokens: [5] });
+  await fc.assert(
+    fc.asyncProperty(fc.constantFrom(...PATHS), base, fields, async (path, some, others) => {
+      await checkHarmless(service, path, JSON.stringify({ ...some, ...others }));
+    }),
+    { numRuns: 300 },
+  );
+  assert.equal(service.generator.live, 0);
+  assert.deepEqual(service.internalErrors, []);
+});

@@ -1,0 +1,119 @@
+/** What a collector receives: one child process exports to a server of this test over OTLP. */
+
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+
+interface Attribute {
+  readonly key: string;
+  readonly value: { readonly stringValue?: string; readonly doubleValue?: number };
+}
+
+interface Span {
+  readonly name: string;
+  readonly traceId: string;
+  readonly spanId: string;
+  readonly parentSpanId?: string;
+  readonly kind: number;
+  readonly attributes?: readonly Attribute[];
+}
+
+interface Metric {
+  readonly name: string;
+  readonly unit?: string;
+  readonly histogram?: {
+    readonly dataPoints: readonly {
+      readonly explicitBounds: readonly number[];
+      readonly attributes: readonly Attribute[];
+    }[];
+  };
+  readonly gauge?: { readonly dataPoints: readonly { readonly asDouble?: number; readonly asInt?: string | number }[] };
+  readonly sum?: { readonly dataPoints: readonly { readonly asDouble?: number; readonly asInt?: string | number }[] };
+}
+
+interface Export {
+  readonly resourceSpans?: readonly { readonly scopeSpans: readonly { readonly spans: readonly Span[] }[] }[];
+  readonly resourceMetrics?: readonly { readonly scopeMetrics: readonly { readonly metrics: readonly Metric[] }[] }[];
+}
+
+/** Runs the emitter against a collector; everything it exported. */
+async function collect(): Promise<{ spans: Span[]; metrics: Metric[] }> {
+  const exports: Export[] = [];
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
+    exports.push(await request.json());
+    return Response.json({});
+  });
+  try {
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", fileURLToPath(new URL("../../support/telemetry_emitter.ts", import.meta.url))],
+      env: {
+        OTEL_DENO: "true",
+        OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
+        OTEL_METRIC_EXPORT_INTERVAL: "100",
+        OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${server.addr.port}`,
+      },
+      signal: AbortSignal.timeout(60_000),
+    }).output();
+    assert.equal(code, 0, new TextDecoder().decode(stderr));
+  } finally {
+    await server.shutdown();
+  }
+  return {
+    spans: exports.flatMap((e) => e.resourceSpans ?? []).flatMap((r) => r.scopeSpans).flatMap((s) => s.spans),
+    metrics: exports.flatMap((e) => e.resourceMetrics ?? []).flatMap((r) => r.scopeMetrics).flatMap((s) => s.metrics),
+  };
+}
+
+function attribute({ attributes = [] }: { readonly attributes?: readonly Attribute[] }, key: string): unknown {
+  const value = attributes.find((one) => one.key === key)?.value;
+  return value?.stringValue ?? value?.doubleValue;
+}
+
+Deno.test("telemetry exports request → queue, prefill, decode, step, and the GenAI histograms with their buckets", async (t) => {
+  const { spans, metrics } = await collect();
+  const named = (name: string) => spans.filter((span) => span.name === name);
+  const [request] = named("chat tide-10m");
+  assert.ok(request !== undefined, `spans: ${spans.map(({ name }) => name)}`);
+
+  await t.step("traceRequest() makes a SERVER span below Deno's, which knows its route", () => {
+    assert.equal(request.kind, 2);
+    const [server] = named("GET /v1/chat/completions");
+    assert.equal(request.parentSpanId, server?.spanId);
+    assert.equal(server && attribute(server, "http.route"), "/v1/chat/completions");
+    assert.equal(attribute(request, "gen_ai.operation.name"), "chat");
+    assert.equal(attribute(request, "gen_ai.response.id"), "chatcmpl-7");
+    assert.equal(attribute(request, "gen_ai.usage.output_tokens"), 5);
+    assert.equal(attribute(request, "gen_ai.usage.cache_read.input_tokens"), 64);
+  });
+
+  await t.step("the phases and the worker's prefill step are its children; a decode step is sampled away", () => {
+    for (const name of ["queue", "prefill", "decode", "step"]) {
+      assert.deepEqual(named(name).map((span) => [span.traceId, span.parentSpanId]), [[
+        request.traceId,
+        request.spanId,
+      ]]);
+    }
+  });
+
+  await t.step("openTelemetryMirror exports histograms under the GenAI names", () => {
+    const duration = metrics.find(({ name }) => name === "gen_ai.server.request.duration");
+    const [point] = duration?.histogram?.dataPoints ?? [];
+    assert.equal(duration?.unit, "s");
+    assert.deepEqual(point?.explicitBounds.slice(0, 3), [0.01, 0.02, 0.04]);
+    assert.equal(point?.explicitBounds.at(-1), 1310.72);
+    assert.equal(point && attribute(point, "gen_ai.request.model"), "tide-10m");
+    assert.equal(point && attribute(point, "gen_ai.operation.name"), "chat");
+    for (const name of ["gen_ai.server.time_to_first_token", "gen_ai.server.time_per_output_token"]) {
+      assert.ok(metrics.some((metric) => metric.name === name), name);
+    }
+  });
+
+  await t.step("openTelemetryMirror reads gauges when it collects", () => {
+    const value = (name: string) => {
+      const metric = metrics.findLast((one) => one.name === name);
+      const [point] = (metric?.gauge ?? metric?.sum)?.dataPoints ?? [];
+      return Number(point?.asDouble ?? point?.asInt);
+    };
+    assert.equal(value("tidepool.num_requests_running"), 2);
+    assert.equal(value("tidepool.generation_tokens"), 33);
+  });
+});
