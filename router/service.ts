@@ -48,6 +48,7 @@ export interface ServedModel {
   readonly adapter: string;
   /** Whether the adapter computes on the CPU. */
   readonly software: boolean;
+  /** In the order of the group; the first one samples. */
   readonly workers: readonly ServedWorker[];
 }
 
