@@ -58,8 +58,8 @@ const NVIDIA_FACTS = "/proc/driver/nvidia/gpus";
 
 /** A GPU in words. */
 export function describeGpu({ name, bus, nodes }: GpuDevice): string {
-  const words = [name, nodes.length === 0 ? undefined : `(${nodes.join(", ")})`, bus === undefined ? bus : `at ${bus}`];
-  return words.filter((word) => word !== undefined).join(" ") || "the system's GPU";
+  const paths = nodes.length === 0 ? "" : ` (${nodes.join(", ")})`;
+  return `${name ?? "GPU"}${paths}${bus === undefined ? "" : ` at ${bus}`}`;
 }
 
 /**

@@ -45,7 +45,7 @@ Deno.test("findGpus() lists each GPU once, by number, with all its nodes", () =>
 Deno.test("findGpus() finds GPUs of which the system tells nothing but their nodes", () => {
   const gpus = findGpus("linux", host({ "/dev/nvidia3": "", "/dev/dri/renderD128": "" }));
   assert.deepEqual(gpus.map(({ nodes }) => nodes), [["/dev/nvidia3"], ["/dev/dri/renderD128"]]);
-  assert.deepEqual(gpus.map(describeGpu), ["(/dev/nvidia3)", "(/dev/dri/renderD128)"]);
+  assert.deepEqual(gpus.map(describeGpu), ["GPU (/dev/nvidia3)", "GPU (/dev/dri/renderD128)"]);
 });
 
 Deno.test("findGpus() finds none on a bare Linux host, and one where the system does not tell", () => {
