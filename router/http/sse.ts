@@ -109,6 +109,8 @@ class SseSource implements UnderlyingDefaultSource<Uint8Array> {
   }
 
   #awaitReader(controller: ReadableStreamDefaultController<Uint8Array>): void {
+    // Writing to a client that is gone cancels the stream while the frame is still being handed over.
+    if (this.#over) return;
     this.#stallTimer = setTimeout(async () => {
       controller.error(new DOMException("The client stopped reading", "TimeoutError"));
       await this.cancel();
