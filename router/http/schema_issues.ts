@@ -49,9 +49,9 @@ function expectation(issue: Issue): string {
     case "invalid_type":
       return issue.expected === "nonoptional" ? "expected a value" : `expected ${withArticle(issue.expected)}`;
     case "too_small":
-      return `expected ${issue.inclusive ? "at least" : "more than"} ${issue.minimum}${unitOf(issue.origin)}`;
+      return `expected ${issue.inclusive ? "at least" : "more than"} ${amount(issue.minimum, issue.origin)}`;
     case "too_big":
-      return `expected ${issue.inclusive ? "at most" : "less than"} ${issue.maximum}${unitOf(issue.origin)}`;
+      return `expected ${issue.inclusive ? "at most" : "less than"} ${amount(issue.maximum, issue.origin)}`;
     case "invalid_value":
       return `expected ${issue.values.map((value) => JSON.stringify(value)).join(" or ")}`;
     default:
@@ -64,9 +64,11 @@ function withArticle(kind: string): string {
   return `${/^[aeiou]/.test(name) ? "an" : "a"} ${name}`;
 }
 
-function unitOf(origin: string): string {
-  if (origin === "string") return " characters";
-  return origin === "array" ? " elements" : "";
+/** A bound with the unit of what it bounds. */
+function amount(bound: number | bigint, origin: string): string {
+  if (origin !== "string" && origin !== "array") return String(bound);
+  const unit = origin === "string" ? "character" : "element";
+  return `${bound} ${unit}${Number(bound) === 1 ? "" : "s"}`;
 }
 
 function pathText(path: readonly PropertyKey[]): string {

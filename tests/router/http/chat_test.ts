@@ -175,7 +175,7 @@ Deno.test("null counts as absent, and unknown fields are ignored", async () => {
 });
 
 const REFUSALS: readonly (readonly [Record<string, unknown>, string, string | null, RegExp])[] = [
-  [{ messages: [] }, "messages", null, /messages: expected at least 1 elements, an array of 0 given/],
+  [{ messages: [] }, "messages", null, /messages: expected at least 1 element, an array of 0 given/],
   [{ messages: "Hi" }, "messages", null, /messages: expected an array, "Hi" given/],
   [{ messages: [{ role: "poet", content: "" }] }, "messages[0].role", null, /"assistant".*"poet" given/],
   [{ messages: [{ role: "user" }] }, "messages[0].content", null, /expected a string or text parts/],
