@@ -11,7 +11,7 @@ import type { AttentionRequest, Generator } from "../scheduling/generation.ts";
 import { GenerationRun } from "./generation_run.ts";
 import type { ModelFacts } from "../group/group.ts";
 import type { ServiceState } from "./health.ts";
-import type { BodyReader, Limits } from "./limits.ts";
+import { BodyBrokenOff, type BodyReader, type Limits } from "./limits.ts";
 import type { PrepareContext, PreparedGeneration } from "../text/prepare.ts";
 import type { RequestObservation, RequestObserver } from "./request_observer.ts";
 import { SSE_DONE, SSE_HEADERS, sseComment, sseData, sseStream } from "./sse.ts";
@@ -66,7 +66,8 @@ export async function serveGeneration({ request, format }: Client, deps: Serving
     observation.accepted(acceptedFacts(prepared, model));
     reply = { format, prepared, run, observation, deps, signal: request.signal, head: replyHead(id, model) };
   } catch (error) {
-    if (request.signal.aborted) {
+    // A torn body is often seen before the signal is aborted.
+    if (request.signal.aborted || error instanceof BodyBrokenOff) {
       observation.ended({ kind: "disconnected", phase: "reading" });
       return new Response(null, { status: CLIENT_CLOSED });
     }

@@ -35,6 +35,13 @@ export interface Body {
   release(): void;
 }
 
+/** The client left in the middle of its body, or sent one that cannot be told from it. */
+export class BodyBrokenOff extends RequestError {
+  constructor(cause: unknown) {
+    super("invalid_request", "Cannot read the body: the connection broke off", { cause });
+  }
+}
+
 /** Reads bodies within the limits; one for the whole service, as it counts what all of them hold. */
 export class BodyReader {
   readonly #limits: Limits;
@@ -52,7 +59,7 @@ export class BodyReader {
   /**
    * Reads a whole body, or stops at the first byte too many.
    * @throws {RequestError} `request_too_large`, `request_timeout`, `queue_full` when all bodies together take too much,
-   * `invalid_request` when the client broke off
+   * or `BodyBrokenOff`
    */
   async read(request: Request): Promise<Body> {
     this.#refuseDeclared(request);
@@ -122,7 +129,7 @@ async function receive(reader: ReadableStreamDefaultReader<Uint8Array>) {
   try {
     return await reader.read();
   } catch (cause) {
-    throw new RequestError("invalid_request", "Cannot read the body: the connection broke off", { cause });
+    throw new BodyBrokenOff(cause);
   }
 }
 

@@ -72,14 +72,18 @@ Deno.test("a body over the cap is 413, declared or not, and holds no memory afte
   assert.equal((await service.chat()).status, 200);
 });
 
-Deno.test("a body that never ends is given up, and one that breaks off is the client's fault", async () => {
+Deno.test("a body that never ends is given up, and one that breaks off is a client that left", async () => {
   using service = await TestService.open({ limits: { bodyMs: 30 } });
   const silent = new ReadableStream<Uint8Array>({ pull: () => new Promise(() => {}) });
   const late = await service.app.request("/v1/completions", { method: "POST", body: silent });
   assert.equal(late.status, 408);
   const broken = new ReadableStream<Uint8Array>({ pull: (controller) => controller.error(new Error("reset")) });
   const torn = await service.app.request("/v1/completions", { method: "POST", body: broken });
-  assert.equal(torn.status, 400);
+  assert.equal(torn.status, 499);
+  assert.deepEqual(service.observer.outcomes, [
+    { kind: "failed", code: "request_timeout", status: 408 },
+    { kind: "disconnected", phase: "reading" },
+  ]);
 });
 
 Deno.test("/health lives while /ready tells why not", async () => {
