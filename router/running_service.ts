@@ -65,6 +65,7 @@ export class RunningService implements Service {
     const metrics = new ServiceMetrics(registry, {
       stats: () => this.#scheduler.stats(),
       groupState: () => this.#group.state,
+      workersUp: () => this.#group.workersUp,
     });
     const recorder = new RequestRecorder(traceRequest, [
       (record) => log.request(record),

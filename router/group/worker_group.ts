@@ -81,6 +81,11 @@ export class WorkerGroup implements Group {
     return this.#state;
   }
 
+  /** Of all members, in their order: whether each is there and has loaded the model. */
+  get workersUp(): readonly boolean[] {
+    return this.#members.map(({ state }) => state.kind === "present");
+  }
+
   /** See `Group`; a listener is not called with the present state. */
   onState(listener: (state: GroupState) => void): void {
     this.#listeners.add(listener);

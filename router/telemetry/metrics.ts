@@ -34,6 +34,8 @@ export const BUCKETS = {
 export interface MetricsSources {
   stats(): SchedulerStats;
   groupState(): GroupState;
+  /** Of all workers the group is to have, in their order: whether each is there. */
+  workersUp(): readonly boolean[];
 }
 
 /** All instruments of a service. */
@@ -74,7 +76,7 @@ export class ServiceMetrics {
     this.#stepRows = registry.histogram("tidepool_step_rows", "Rows computed in a step", BUCKETS.stepRows);
     this.#stepPhases = counter("step_phase_seconds_total", "Where the time of steps went: encode, wait, wire");
     observeScheduler(registry, () => sources.stats());
-    observeGroup(registry, () => sources.groupState());
+    observeGroup(registry, sources);
   }
 
   /** A request has ended. */
@@ -151,15 +153,15 @@ function observeScheduler(registry: MetricsRegistry, stats: () => SchedulerStats
   observed("counter", "replays_total", "Sequences rebuilt after a lost worker", ({ replays }) => replays);
 }
 
-function observeGroup(registry: MetricsRegistry, state: () => GroupState): void {
+function observeGroup(registry: MetricsRegistry, sources: MetricsSources): void {
   registry.observed("gauge", "tidepool_worker_up", {
     help: "Whether the worker is there and has loaded the model",
-    read: () => [{ value: state().kind === "ready" ? 1 : 0, labels: { worker: "0" } }],
+    read: () => sources.workersUp().map((isUp, i) => ({ value: isUp ? 1 : 0, labels: { worker: String(i) } })),
   });
   registry.observed("gauge", "tidepool_group_epoch", {
     help: "How often the group has formed; absent while it is not formed",
     read: () => {
-      const now = state();
+      const now = sources.groupState();
       return now.kind === "ready" ? [{ value: now.epoch }] : [];
     },
   });

@@ -21,6 +21,7 @@ const metrics = new ServiceMetrics(registry, {
     tokens: { prefilled: 0, generated: 33 },
   }),
   groupState: () => ({ kind: "loading", progress: 0 }),
+  workersUp: () => [false],
 });
 metrics.record(finishedRecord());
 

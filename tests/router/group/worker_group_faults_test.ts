@@ -203,6 +203,7 @@ Deno.test("WorkerGroup goes on with the workers that are left, and reports the s
     await until(() => stage.group.state.kind === "ready");
     assert.deepEqual(stage.group.state.kind === "ready" && stage.group.state.model.slices, [64, 64]);
     assert.ok(stage.log.includes("The group goes on with 2 of 3 workers"));
+    assert.deepEqual(stage.group.workersUp, [true, false, true]);
     await works(stage, 1);
   }, { models: [fine, corrupt, fine] });
 });

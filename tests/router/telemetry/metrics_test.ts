@@ -24,9 +24,13 @@ function scrape(registry: MetricsRegistry): Map<string, string> {
   return new Map(lines.map((line) => [line.slice(0, line.lastIndexOf(" ")), line.slice(line.lastIndexOf(" ") + 1)]));
 }
 
-function setUp(state: GroupState = { kind: "loading", progress: 0 }) {
+function setUp(state: GroupState = { kind: "loading", progress: 0 }, workersUp: readonly boolean[] = [false]) {
   const registry = new MetricsRegistry({});
-  const metrics = new ServiceMetrics(registry, { stats: () => STATS, groupState: () => state });
+  const metrics = new ServiceMetrics(registry, {
+    stats: () => STATS,
+    groupState: () => state,
+    workersUp: () => workersUp,
+  });
   return { metrics, values: () => scrape(registry) };
 }
 
@@ -100,8 +104,9 @@ Deno.test("ServiceMetrics reads scheduler and group when somebody looks", () => 
   assert.equal(read.get("tidepool_num_preemptions_total"), "4");
   assert.equal(read.get('tidepool_worker_up{worker="0"}'), "0");
   assert.equal(read.get("tidepool_group_epoch"), undefined);
-  const ready = setUp({ kind: "ready", epoch: 3 } as GroupState).values();
-  assert.equal(ready.get('tidepool_worker_up{worker="0"}'), "1");
+  const ready = setUp({ kind: "ready", epoch: 3 } as GroupState, [true, false, true]).values();
+  const up = ["0", "1", "2"].map((worker) => ready.get(`tidepool_worker_up{worker="${worker}"}`));
+  assert.deepEqual(up, ["1", "0", "1"]);
   assert.equal(ready.get("tidepool_group_epoch"), "3");
 });
 
