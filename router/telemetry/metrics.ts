@@ -55,6 +55,8 @@ export class ServiceMetrics {
   readonly #step: Histogram;
   readonly #stepRows: Histogram;
   readonly #stepPhases: Counter;
+  readonly #exchangeSeconds: Counter;
+  readonly #exchangeBytes: Counter;
 
   constructor(registry: MetricsRegistry, sources: MetricsSources) {
     const counter = (name: string, help: string) => registry.counter(`tidepool_${name}`, help);
@@ -75,6 +77,8 @@ export class ServiceMetrics {
     this.#step = seconds("tidepool_step_seconds", "A step of the group, round trip", BUCKETS.stepSeconds);
     this.#stepRows = registry.histogram("tidepool_step_rows", "Rows computed in a step", BUCKETS.stepRows);
     this.#stepPhases = counter("step_phase_seconds_total", "Where the time of steps went: encode, wait, wire");
+    this.#exchangeSeconds = counter("exchange_seconds_total", "Time the lead worker spent on exchanges, by kind");
+    this.#exchangeBytes = counter("exchange_bytes_total", "Tensor bytes the lead worker sent to others, by kind");
     observeScheduler(registry, () => sources.stats());
     observeGroup(registry, sources);
   }
@@ -110,6 +114,12 @@ export class ServiceMetrics {
     this.#stepPhases.add(timing.encodeMs / 1000, { phase: "encode" });
     this.#stepPhases.add(timing.waitMs / 1000, { phase: "wait" });
     this.#stepPhases.add((roundTripMs - timing.totalMs) / 1000, { phase: "wire" });
+    if (timing.exchange === undefined) return;
+    const { ms, readMs, bytes } = timing.exchange;
+    for (const [kind, value] of Object.entries({ ...ms, read: readMs })) {
+      this.#exchangeSeconds.add(value / 1000, { kind });
+    }
+    for (const [kind, value] of Object.entries(bytes)) this.#exchangeBytes.add(value, { kind });
   }
 
   /** @returns the error's type, if it is one */

@@ -67,7 +67,7 @@ export const openTelemetryMirror: Mirror = {
 function described(
   { name, help }: InstrumentDefinition,
 ): { name: string; options: { description: string; unit: string } } {
-  const unit = name.endsWith("_seconds") || name.endsWith("_seconds_total") ? "s" : "1";
+  const unit = /_seconds(_total)?$/.test(name) ? "s" : name.endsWith("_bytes_total") ? "By" : "1";
   const own = name.replace("_", ".").replace(/_total$/, "").replace(/_seconds$/, "");
   return { name: CONVENTIONAL_NAMES[name] ?? own, options: { description: help, unit } };
 }
@@ -125,9 +125,20 @@ export function traceStep(traceparents: readonly string[], step: Step, result: S
       "tidepool.step.prefill": prefills,
       "tidepool.step.encode_ms": result.timing.encodeMs,
       "tidepool.step.wait_ms": result.timing.waitMs,
+      ...exchangeAttributes(result.timing),
     },
   }, contextFrom(parent));
   span.end(endedAt);
+}
+
+/** None for a worker that is alone. */
+function exchangeAttributes({ exchange }: StepResult["timing"]): Attributes {
+  if (exchange === undefined) return {};
+  const { ms, bytes } = exchange;
+  return Object.fromEntries([
+    ...Object.entries(ms).map(([kind, value]) => [`tidepool.step.exchange.${kind}_ms`, value]),
+    ...Object.entries(bytes).map(([kind, value]) => [`tidepool.step.exchange.${kind}_bytes`, value]),
+  ]);
 }
 
 function contextFrom(traceparent: string | undefined): Context {

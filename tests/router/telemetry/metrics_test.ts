@@ -93,6 +93,31 @@ Deno.test("ServiceMetrics.step() splits the round trip into encode, wait and wir
   assert.deepEqual(phases, ["0.01", "0.02", "0.004"]);
 });
 
+Deno.test("ServiceMetrics.step() counts seconds and bytes of exchanges, where there are any", () => {
+  const { metrics, values } = setUp();
+  const step = { index: 1, open: [], release: [], spans: [], deadlineMs: 1 };
+  const timing = { encodeMs: 10, waitMs: 20, totalMs: 31 };
+  const exchange = {
+    ms: { queries: 2, states: 4, rows: 0, candidates: 8 },
+    readMs: 16,
+    bytes: { queries: 100, states: 200, rows: 0, candidates: 400 },
+  };
+  const report = { step, predictedMs: 30, roundTripMs: 35 };
+  metrics.step({ ...report, result: { index: 1, spans: [], timing } });
+  const named = (read: Map<string, string>) => [...read].filter(([name]) => /exchange_\w+_total\{/.test(name));
+  assert.deepEqual(named(values()), []);
+  metrics.step({ ...report, result: { index: 2, spans: [], timing: { ...timing, exchange } } });
+  assert.deepEqual(named(values()), [
+    ['tidepool_exchange_seconds_total{kind="queries"}', "0.002"],
+    ['tidepool_exchange_seconds_total{kind="states"}', "0.004"],
+    ['tidepool_exchange_seconds_total{kind="candidates"}', "0.008"],
+    ['tidepool_exchange_seconds_total{kind="read"}', "0.016"],
+    ['tidepool_exchange_bytes_total{kind="queries"}', "100"],
+    ['tidepool_exchange_bytes_total{kind="states"}', "200"],
+    ['tidepool_exchange_bytes_total{kind="candidates"}', "400"],
+  ]);
+});
+
 Deno.test("ServiceMetrics reads scheduler and group when somebody looks", () => {
   const read = setUp().values();
   assert.equal(read.get("tidepool_num_requests_running"), "2");

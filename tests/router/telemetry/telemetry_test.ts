@@ -92,6 +92,10 @@ Deno.test("telemetry exports request → queue, prefill, decode, step, and the G
         request.spanId,
       ]]);
     }
+    const [step] = named("step");
+    assert.ok(step !== undefined);
+    assert.equal(attribute(step, "tidepool.step.exchange.states_bytes"), 2);
+    assert.equal(attribute(step, "tidepool.step.exchange.queries_ms"), 1);
   });
 
   await t.step("openTelemetryMirror exports histograms under the GenAI names", () => {
