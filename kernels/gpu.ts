@@ -186,9 +186,10 @@ export class Gpu {
 
   /** @throws {GpuError} the first thing that went wrong on the device since the last call */
   async check(): Promise<void> {
-    const outOfMemory = await this.device.popErrorScope();
-    const invalid = await this.device.popErrorScope();
+    // Closed and opened anew without a turn of the event loop between: calls may overlap, and no error falls between scopes.
+    const closed = [this.device.popErrorScope(), this.device.popErrorScope()] as const;
     this.#openScopes();
+    const [outOfMemory, invalid] = await Promise.all(closed);
     if (this.#lost !== undefined) throw this.#lost;
     if (outOfMemory !== null) {
       throw new GpuError(

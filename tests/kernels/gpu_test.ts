@@ -1,0 +1,42 @@
+/** Errors of the device reach whoever checks next, once, also when checks overlap. */
+
+import assert from "node:assert/strict";
+
+import { gpuFixture } from "../support/gpu_fixture.ts";
+
+const fixture = gpuFixture();
+
+/** A buffer of a usage that no device allows. */
+function makeInvalid(): void {
+  const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.STORAGE;
+  fixture.gpu.device.createBuffer({ label: "impossible", size: 16, usage });
+}
+
+Deno.test("Gpu.check() tells an error once, to one of those who check at the same time", async () => {
+  const { gpu } = fixture;
+  makeInvalid();
+  const ends = await Promise.allSettled([gpu.check(), gpu.read([]), gpu.check()]);
+  const codes = ends.map((end) => end.status === "rejected" ? end.reason.code : end.status);
+  assert.deepEqual(codes, ["shader_error", "fulfilled", "fulfilled"]);
+  await gpu.check();
+});
+
+Deno.test("Gpu.check() does not lose an error that happens while another check waits", async () => {
+  const { gpu } = fixture;
+  const before = gpu.check();
+  makeInvalid();
+  await before;
+  await assert.rejects(gpu.check(), { code: "shader_error", message: /^Cannot run GPU commands: .*MAP_READ/ });
+});
+
+Deno.test("Gpu.read() gives each of several readers its own bytes", async () => {
+  const { gpu } = fixture;
+  const tensors = [1, 2, 3].map((value) => {
+    const tensor = gpu.tensor(`value ${value}`, "u32", [4]);
+    gpu.write(tensor, new Uint32Array(4).fill(value));
+    return tensor;
+  });
+  const read = await Promise.all(tensors.map((tensor) => gpu.read([{ tensor, byteLength: 4 }])));
+  assert.deepEqual(read.map(([bytes]) => bytes?.[0]), [1, 2, 3]);
+  for (const tensor of tensors) gpu.free(tensor);
+});
