@@ -74,8 +74,9 @@ export class Mailbox {
     for (const letters of this.#letters.values()) {
       for (const [key, letter] of letters) if (letter.step < step) letters.delete(key);
     }
-    const timer = setTimeout(() => this.#late(), deadlineMs);
-    this.#step = { index: step, deadlineMs, endsAt: performance.now() + deadlineMs, timer };
+    const timer = setTimeout(() => this.#late(running), deadlineMs);
+    const running = { index: step, deadlineMs, endsAt: performance.now() + deadlineMs, timer };
+    this.#step = running;
   }
 
   /** The step is over; nothing has a deadline any more. */
@@ -114,8 +115,10 @@ export class Mailbox {
       const present = letters?.get(key);
       letters?.delete(key);
       if (present !== undefined) return resolve(present as LetterOf<Kind>);
-      if (this.#waits.size === 0) this.#watch(this.#step);
       const what = `${kind} of layer ${point.layer}`;
+      // The step's timer may have gone off while nobody waited: it will not do so again.
+      if (performance.now() >= this.#step.endsAt) return reject(lateness(this.#step, from, what));
+      if (this.#waits.size === 0) this.#watch(this.#step);
       this.#waits.set(`${from} ${key}`, { from, what, resolve: resolve as (letter: Letter) => void, reject });
     });
   }
@@ -155,17 +158,18 @@ export class Mailbox {
     }, Math.max(0, endsAt - performance.now()) / 2);
   }
 
-  #late(): void {
+  #late(step: RunningStep): void {
     const waits = [...this.#waits.values()];
     this.#waits.clear();
     clearTimeout(this.#stallTimer);
-    for (const { from, what, reject } of waits) {
-      const who = from === "router" ? "the router" : `worker ${from}`;
-      const message =
-        `Cannot finish step ${this.#step?.index}: ${who} has not sent the ${what} within ${this.#step?.deadlineMs} ms`;
-      reject(new PeerError("peer_late", message, from === "router" ? {} : { peer: from }));
-    }
+    for (const { from, what, reject } of waits) reject(lateness(step, from, what));
   }
+}
+
+function lateness({ index, deadlineMs }: RunningStep, from: Sender, what: string): PeerError {
+  const who = from === "router" ? "the router" : `worker ${from}`;
+  const message = `Cannot finish step ${index}: ${who} has not sent the ${what} within ${deadlineMs} ms`;
+  return new PeerError("peer_late", message, from === "router" ? {} : { peer: from });
 }
 
 function keyOf(kind: Letter["kind"], { step, batch, layer }: ExchangePoint): string {

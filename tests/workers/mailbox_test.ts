@@ -94,6 +94,20 @@ Deno.test("Mailbox reports whom a wait is for at half of its time, and gives it 
   });
 });
 
+Deno.test("Mailbox.take() gives up at once what nobody has sent when the step's deadline has passed already", async () => {
+  await withMailbox(async (mailbox) => {
+    mailbox.begin(7, 10);
+    mailbox.put(1, rows(7, 4));
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    assert.equal((await mailbox.take(1, "queries", at(7, 4))).step, 7);
+    await assert.rejects(mailbox.take(2, "queries", at(7, 5)), {
+      code: "peer_late",
+      peer: 2,
+      message: "Cannot finish step 7: worker 2 has not sent the queries of layer 5 within 10 ms",
+    });
+  });
+});
+
 Deno.test("Mailbox does not report a wait that ends in time", async () => {
   await withMailbox(async (mailbox, stalls) => {
     mailbox.begin(7, 100);
