@@ -11,10 +11,10 @@ function read(path: string): Promise<string> {
   return Deno.readTextFile(new URL(`../../${path}`, import.meta.url));
 }
 
-/** Lists of strings behind a key, as JSON. */
+/** Lists of strings behind a key, as JSON but for a comma behind the last. */
 function lists(text: string, key: RegExp): readonly string[][] {
   return [...text.matchAll(new RegExp(`^ *${key.source} (\\[[^\\]]*\\])`, "gm"))].map(([, list = ""]) =>
-    JSON.parse(list)
+    JSON.parse(list.replace(/,\s*\]$/, "]"))
   );
 }
 
