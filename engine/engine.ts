@@ -13,7 +13,7 @@ import { EngineError } from "./errors.ts";
 import { ALONE, type Exchange } from "./exchange.ts";
 import type { EngineFacts } from "./facts.ts";
 import type { Model } from "./forward.ts";
-import { allocateSlice } from "./kv_capacity.ts";
+import { allocateSlice, type KvCapacity } from "./kv_capacity.ts";
 import { SLOTS } from "./kv_slice.ts";
 import { type Calibration, layerRoles } from "./layer_plan.ts";
 import { type ModelConfig, readModelConfig } from "./model/model_config.ts";
@@ -30,10 +30,8 @@ import { freeWeights, loadWeights, randomWeights, type Weights } from "./model/w
 export type ModelSource = { readonly directory: string } | { readonly random: string };
 
 /** How to open an engine. */
-export interface EngineOptions {
+export interface EngineOptions extends KvCapacity {
   readonly model: ModelSource;
-  /** Positions that the KV slice holds; `auto` takes what the device can spare. */
-  readonly kvTokens: number | "auto";
 }
 
 /** A worker's place in a group, and how it reaches the others. */
@@ -82,7 +80,7 @@ export class Engine {
     try {
       const commands = new Commands(gpu);
       const loaded = await load(commands, options, onProgress);
-      const slice = await allocateSlice(gpu, loaded.config, options.kvTokens);
+      const slice = await allocateSlice(gpu, loaded.config, options);
       const model: Model = {
         commands,
         scratch: new Scratch(commands),

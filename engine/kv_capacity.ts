@@ -16,18 +16,34 @@ const SOFTWARE_SHARE = 0.25;
 const HARDWARE_SHARE = 0.9;
 
 /** More full contexts than this seldom run at once; the bound keeps small models from taking a whole GPU. */
-const AUTO_CONTEXTS = 16;
+const HARDWARE_CONTEXTS = 16;
+
+/** A CPU could not compute more, and zeroes the whole slice at its first use: 3 GiB took 4.4 s, a quarter of that 0.3 s. */
+const SOFTWARE_CONTEXTS = 4;
+
+/** What a slice is to hold. */
+export interface KvCapacity {
+  /** Positions that the KV slice holds; `auto` takes what the device can spare. */
+  readonly kvTokens: number | "auto";
+  /** Workers that share the memory of this machine, this one included; counts for `auto` on a software adapter. @default 1 */
+  readonly workersOnHost?: number;
+}
 
 /**
  * Allocates the slice: as many positions as asked for, or what the device can spare.
  * @throws {EngineError} `kv_exhausted` when the number asked for cannot be
  * @throws {GpuError} `out_of_gpu_memory` when not even one page fits
  */
-export async function allocateSlice(gpu: Gpu, config: ModelConfig, kvTokens: number | "auto"): Promise<KvSlice> {
+export async function allocateSlice(
+  gpu: Gpu,
+  config: ModelConfig,
+  { kvTokens, workersOnHost = 1 }: KvCapacity,
+): Promise<KvSlice> {
   if (kvTokens !== "auto") return await allocateTokens(gpu, config, kvTokens);
-  const wanted = Math.min(bindablePages(gpu, config), AUTO_CONTEXTS * pagesFor(config.maxPositions));
+  const contexts = gpu.info.software ? SOFTWARE_CONTEXTS : HARDWARE_CONTEXTS;
+  const wanted = Math.min(bindablePages(gpu, config), contexts * pagesFor(config.maxPositions));
   if (gpu.info.software) {
-    const spare = Deno.systemMemoryInfo().available * SOFTWARE_SHARE;
+    const spare = Deno.systemMemoryInfo().available * SOFTWARE_SHARE / workersOnHost;
     const pages = Math.floor(spare / (kvBytesPerToken(config) * PAGE_TOKENS));
     return await KvSlice.allocate(gpu, config, Math.max(1, Math.min(wanted, pages)));
   }

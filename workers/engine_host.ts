@@ -15,6 +15,8 @@ export interface LoadRequest {
   readonly model: ModelSource;
   /** Capacity of the KV slice in tokens; `auto` probes the device. */
   readonly kvTokens: number | "auto";
+  /** Workers that share the memory of the worker's machine, itself included. @default 1 */
+  readonly workersOnHost?: number;
 }
 
 /** A worker's place in a group. */

@@ -37,7 +37,7 @@ import {
 } from "./shape.ts";
 
 /** Compared in the handshake; goes up with every change to a message or a frame. */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 /** Where a worker listens. */
 export interface Address {
@@ -229,7 +229,10 @@ const kvTokens: Shape<number | "auto"> = (value, path) => value === "auto" ? val
 type OfKind<Message, Kind> = Extract<Message, { readonly kind: Kind }>;
 
 const routerMessage = union<RouterMessage>({
-  load: record<OfKind<RouterMessage, "load">>({ kind: oneOf("load"), load: record<LoadRequest>({ model, kvTokens }) }),
+  load: record<OfKind<RouterMessage, "load">>({
+    kind: oneOf("load"),
+    load: record<LoadRequest>({ model, kvTokens }, { workersOnHost: count }),
+  }),
   step: record<OfKind<RouterMessage, "step">>({ kind: oneOf("step"), step, traceparents: list(text) }),
   ping: record<OfKind<RouterMessage, "ping">>({ kind: oneOf("ping"), id: count }),
   form: record<OfKind<RouterMessage, "form">>({

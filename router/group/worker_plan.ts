@@ -19,7 +19,12 @@ import { joinedWorker, spawnedWorker, type WorkerSource } from "./worker_source.
 export type WorkerPlan =
   & { readonly kvTokens: KvTokens }
   & (
-    | { readonly kind: "spawn"; readonly placement: Placement }
+    | {
+      readonly kind: "spawn";
+      readonly placement: Placement;
+      /** All those that are spawned. */
+      readonly workersOnHost: number;
+    }
     | { readonly kind: "join"; readonly address: Address; readonly secret: string | undefined }
   );
 
@@ -43,7 +48,8 @@ export async function planWorkers(
   if (isShared && each.includes("auto")) {
     throw new UsageError("Cannot share a GPU with --kv-tokens auto: the first worker would take all of it");
   }
-  return placements.map((placement, i) => ({ kind: "spawn", placement, kvTokens: each[i] ?? "auto" }));
+  const workersOnHost = placements.length;
+  return placements.map((placement, i) => ({ kind: "spawn", placement, workersOnHost, kvTokens: each[i] ?? "auto" }));
 }
 
 /** Where a worker is, in words; undefined for the only process of this host, which sits where WebGPU puts it. */
@@ -67,7 +73,11 @@ export function openGroup(plans: readonly WorkerPlan[], { model, modelId, log }:
   const secret = freshSecret();
   const members = plans.map((plan) => ({
     source: sourceOf(plan, { secret, log }),
-    load: { model, kvTokens: plan.kvTokens },
+    load: {
+      model,
+      kvTokens: plan.kvTokens,
+      ...(plan.kind === "spawn" && { workersOnHost: plan.workersOnHost }),
+    },
   }));
   return new WorkerGroup({ members, modelId, log });
 }

@@ -106,7 +106,7 @@ Deno.test("parsePeerMessage() gives back every message of a peer, and nothing el
 Deno.test("parseRouterMessage() gives back every message of a router", () => {
   const messages = [
     { kind: "load", load: { model: { directory: "/models/a" }, kvTokens: "auto" } },
-    { kind: "load", load: { model: { random: "tiny" }, kvTokens: 4096 } },
+    { kind: "load", load: { model: { random: "tiny" }, kvTokens: 4096, workersOnHost: 2 } },
     { kind: "step", step, traceparents: ["00-a-b-01"] },
     { kind: "ping", id: 3 },
     {
