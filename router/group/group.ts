@@ -19,7 +19,8 @@ export interface ModelFacts extends EngineFacts {
 
 /** Where a group is in its life. */
 export type GroupState =
-  | { readonly kind: "loading"; readonly progress: number }
+  /** The reason says what keeps it from loading; absent while it does load. */
+  | { readonly kind: "loading"; readonly progress: number; readonly reason?: string }
   | { readonly kind: "ready"; readonly epoch: number; readonly model: ModelFacts }
   | { readonly kind: "broken"; readonly reason: string }
   | { readonly kind: "closed" };

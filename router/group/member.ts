@@ -35,8 +35,8 @@ const PASSING_FAILURES: readonly string[] = [
 export type MemberState =
   | { readonly kind: "starting"; readonly progress: number }
   | { readonly kind: "present"; readonly worker: PresentWorker }
-  /** Given up; it may come back if somebody else starts it. */
-  | { readonly kind: "away"; readonly reason: string };
+  /** Given up; it may come back if somebody else starts it. Final: as it is, another try ends the same. */
+  | { readonly kind: "away"; readonly reason: string; readonly isFinal: boolean };
 
 /** A worker that has loaded the model. */
 export interface PresentWorker {
@@ -98,10 +98,10 @@ export class Member {
     while (!closing.aborted) {
       const { reason, isFinal } = await this.#serveOnce(closing);
       if (closing.aborted) return;
-      const isNews = this.#state.kind !== "away";
-      if (isNews) this.#options.log(`${capitalized(this.name)} is lost: ${reason}`);
+      const told = this.#state.kind === "away" ? this.#state.reason : undefined;
+      if (told !== reason) this.#options.log(`${capitalized(this.name)} is lost: ${reason}`);
       const delayMs = isFinal ? undefined : policy.failed(performance.now());
-      if (delayMs === undefined && isNews) this.#enter({ kind: "away", reason });
+      if (told !== undefined || delayMs === undefined) this.#enter({ kind: "away", reason, isFinal });
       if (delayMs === undefined && !this.#options.source.returns) return;
       await pause(delayMs ?? this.#restarts.longestDelayMs, closing);
     }
@@ -130,6 +130,8 @@ export class Member {
   /** Loads the model and is present until the worker is lost or the group closes; throws when loading fails. */
   async #serveWith(client: WorkerClient, address: Address, closing: AbortSignal): Promise<CodedError> {
     const closed = aborted(closing);
+    // They have shaken hands: what stood against it may be over.
+    if (this.#state.kind === "away") this.#enter({ ...this.#state, isFinal: false });
     const loading = client.load(this.#options.load, (doneBytes, totalBytes) => {
       if (this.#state.kind === "away") return;
       this.#enter({ kind: "starting", progress: totalBytes === 0 ? 0 : doneBytes / totalBytes });

@@ -31,9 +31,15 @@ export interface WorkerGroupOptions {
   readonly restarts?: RestartNumbers;
   /** How long a step that is running at `close` may take. @default 5000 */
   readonly drainMs?: number;
+  /**
+   * How long a group that was never formed waits for workers of others that cannot be used as they are: they hold another
+   * secret, speak another version, cannot load the model. @default 60000
+   */
+  readonly hopelessMs?: number;
 }
 
 const DRAIN_MS = 5000;
+const HOPELESS_MS = 60_000;
 const CLOSED = "Cannot finish step: the group is closed";
 
 /** A member that has loaded the model. */
@@ -56,6 +62,9 @@ export class WorkerGroup implements Group {
   #epoch = 1;
   /** Running while the group waits before it is formed anew. */
   #pause: ReturnType<typeof setTimeout> | undefined;
+  /** Running since no worker could be used, while none ever could. */
+  #hopeless: ReturnType<typeof setTimeout> | undefined;
+  #hasFormed = false;
   #running: { readonly index: number; readonly end: Promise<unknown> } | undefined;
 
   /** Starts the workers at once; `onState` tells how it goes. */
@@ -119,6 +128,7 @@ export class WorkerGroup implements Group {
     this.#enter({ kind: "closed" });
     this.#listeners.clear();
     clearTimeout(this.#pause);
+    clearTimeout(this.#hopeless);
     // Workers that share a step must all be there until it has ended.
     const late = setTimeout(() => this.#formation?.dissolve(CLOSED), this.#options.drainMs ?? DRAIN_MS);
     await this.#running?.end.catch(() => "whoever runs the step hears of it");
@@ -168,6 +178,7 @@ export class WorkerGroup implements Group {
     if (!await formation.form() || this.#isOver) return;
     const away = this.#members.length - workers.length;
     if (away > 0) this.#options.log(`The group goes on with ${workers.length} of ${this.#members.length} workers`);
+    this.#hasFormed = true;
     this.#enter({ kind: "ready", epoch, model: modelOf(present, this.#options.modelId) });
   }
 
@@ -191,12 +202,28 @@ export class WorkerGroup implements Group {
     }, delayMs);
   }
 
+  /** Nobody is there, and nobody is on the way. */
   #giveUp(): void {
     const mayReturn = this.#options.members.some(({ source }) => source.returns);
     const reasons = this.#members.flatMap(({ name, state }) => state.kind === "away" ? [{ name, ...state }] : []);
     const alone = this.#members.length === 1;
     const reason = reasons.map(({ name, reason }) => alone ? reason : `${name}: ${reason}`).join("; ");
-    this.#enter(mayReturn ? { kind: "loading", progress: 0 } : { kind: "broken", reason });
+    if (!mayReturn) return this.#enter({ kind: "broken", reason });
+    this.#enter({ kind: "loading", progress: 0, reason });
+    if (this.#isHopeless) {
+      this.#hopeless ??= setTimeout(() => this.#endHopeless(), this.#options.hopelessMs ?? HOPELESS_MS);
+    }
+  }
+
+  get #isHopeless(): boolean {
+    return !this.#hasFormed && this.#members.every(({ state }) => state.kind === "away" && state.isFinal);
+  }
+
+  /** What was in the way may have changed meanwhile. */
+  #endHopeless(): void {
+    this.#hopeless = undefined;
+    if (this.#isOver || !this.#isHopeless || this.#state.kind !== "loading") return;
+    this.#enter({ kind: "broken", reason: this.#state.reason ?? "Cannot form group: no worker can be used" });
   }
 
   #enter(state: GroupState): void {

@@ -43,6 +43,7 @@ function details({ group, draining, scheduler: { running, waiting, pages } }: Se
   return {
     group: group.kind,
     ...(group.kind === "loading" ? { progress: group.progress } : {}),
+    ...(group.kind === "loading" && group.reason !== undefined ? { reason: group.reason } : {}),
     ...(group.kind === "ready" ? groupDetails(group) : {}),
     draining,
     queue: { running, waiting },

@@ -105,6 +105,7 @@ Deno.test("/health lives while /ready tells why not", async () => {
   const cases = [
     [{ ...service.state, draining: true }, "draining"],
     [{ ...service.state, group: { kind: "loading", progress: 0.5 } }, "loading"],
+    [{ ...service.state, group: { kind: "loading", progress: 0, reason: "another secret" } }, "loading"],
     [{ ...service.state, group: { kind: "broken", reason: "worker 0 died" } }, "group_unavailable"],
   ] as const;
   for (const [state, code] of cases) {
@@ -115,6 +116,7 @@ Deno.test("/health lives while /ready tells why not", async () => {
     const body = await unready.json();
     assert.equal(body.error.code, code);
     assert.equal(body.group, state.group.kind);
+    assert.equal(body.reason, state.group.kind === "loading" && "reason" in state.group ? "another secret" : undefined);
     assert.equal((await service.app.request("/health")).status, 200);
   }
 });
