@@ -3,6 +3,7 @@
  * once: inside the engine there are only valid configurations. Knows names and numbers; knows nothing of tensors.
  */
 
+import { fitsAttention, HEAD_BOUNDS } from "../../kernels/attention/kv_pages.ts";
 import { EngineError } from "../errors.ts";
 import { fileExists, JsonObject, shown } from "./json_file.ts";
 import { readRope, type RopeScaling } from "./rope_config.ts";
@@ -139,6 +140,12 @@ function readHeads(config: JsonObject, architecture: Architecture): Pick<ModelCo
   const fallback = architecture === "qwen3" ? 128 : config.integer("hidden_size", SIZE) / heads;
   const headDim = config.integer("head_dim", { min: 2, max: 1024 }, fallback);
   if (headDim % 2 !== 0) throw config.invalid("head_dim", "even");
+  if (!fitsAttention({ heads, kvHeads, headDim })) {
+    throw new EngineError(
+      "unsupported_model",
+      `Cannot load ${config.source}: ${heads}/${kvHeads} heads of ${headDim} must be ${HEAD_BOUNDS}`,
+    );
+  }
   return { heads, kvHeads, headDim };
 }
 

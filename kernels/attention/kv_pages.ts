@@ -46,19 +46,27 @@ export const EMPTY_LSE = -1e30;
 const MOST_HEADS_TOGETHER = 32;
 const LONGEST_HEAD = 128;
 
+/** Says what `fitsAttention` demands. */
+export const HEAD_BOUNDS = `up to ${MOST_HEADS_TOGETHER} query heads for a KV head, ` +
+  `and a headDim up to ${LONGEST_HEAD} that is a multiple of 8`;
+
+/** Whether the attention kernels compute heads of this shape. */
+export function fitsAttention({ heads, kvHeads, headDim }: HeadShape): boolean {
+  const group = heads / kvHeads;
+  return Number.isInteger(group) && group <= MOST_HEADS_TOGETHER && headDim % 8 === 0 && headDim <= LONGEST_HEAD;
+}
+
 /**
  * Checks a shape at an attention kernel's door.
  * @throws {GpuError} `invalid_shape`
  */
-export function expectHeadShape(op: string, { heads, kvHeads, headDim }: HeadShape): void {
-  const group = heads / kvHeads;
-  if (!Number.isInteger(group) || group > MOST_HEADS_TOGETHER || headDim % 8 !== 0 || headDim > LONGEST_HEAD) {
-    throw new GpuError(
-      "invalid_shape",
-      `Cannot dispatch ${op}: ${heads}/${kvHeads} heads of ${headDim}, expected up to ${MOST_HEADS_TOGETHER} query heads ` +
-        `for a KV head, and a headDim up to ${LONGEST_HEAD} that is a multiple of 8`,
-    );
-  }
+export function expectHeadShape(op: string, shape: HeadShape): void {
+  if (fitsAttention(shape)) return;
+  const { heads, kvHeads, headDim } = shape;
+  throw new GpuError(
+    "invalid_shape",
+    `Cannot dispatch ${op}: ${heads}/${kvHeads} heads of ${headDim}, expected ${HEAD_BOUNDS}`,
+  );
 }
 
 /** Checks the pool's and table's types at a kernel's door; the number of pages is not the kernel's business. */

@@ -135,6 +135,9 @@ const UNSUPPORTED: typeof INVALID = [
   ["llama", { "partial_rotary_factor": 0.5 }, /partial_rotary_factor must be 1, given 0\.5$/],
   ["qwen2", { "use_sliding_window": true, "max_window_layers": 1 }, /max_window_layers must be 0 or at least 3/],
   ["qwen3", { "layer_types": ["full_attention", "sliding_attention"] }, /layer_types must be alike/],
+  ["llama", { "head_dim": 100 }, /4\/2 heads of 100 must be up to 32 query heads .* multiple of 8$/],
+  ["llama", { "head_dim": 256 }, /4\/2 heads of 256 must be/],
+  ["llama", { "num_attention_heads": 64, "num_key_value_heads": 1, "head_dim": 16 }, /64\/1 heads of 16 must be/],
 ];
 
 for (const [code, cases] of [["invalid_model", INVALID], ["unsupported_model", UNSUPPORTED]] as const) {
