@@ -17,12 +17,18 @@ export function adjustmentsAt(
   const { sampling, promptTokens } = open;
   const found = new Map<number, { repetition: number; bias: number }>();
   const at = (token: number) => {
-    const known = found.get(token) ?? { repetition: 1, bias: 0 };
-    found.set(token, known);
-    return known;
+    const known = found.get(token);
+    if (known !== undefined) return known;
+    const plain = { repetition: 1, bias: 0 };
+    found.set(token, plain);
+    return plain;
   };
   if (sampling.repetitionPenalty !== 1) {
-    for (const token of told(tokens, 0, position)) at(token).repetition = sampling.repetitionPenalty;
+    // By index, without a copy: it walks the whole context before every token.
+    for (let i = 0; i <= position; i++) {
+      const token = tokens[i];
+      if (token !== undefined && !found.has(token)) at(token).repetition = sampling.repetitionPenalty;
+    }
   }
   if (sampling.presencePenalty !== 0) {
     for (const token of new Set(told(tokens, promptTokens, position))) at(token).bias -= sampling.presencePenalty;
