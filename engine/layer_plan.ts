@@ -16,7 +16,7 @@ export type LayerRole = "dense" | "select" | "sparse";
 export const SINKS = 4;
 
 /** Share of the budget that goes to the newest positions, the current one included. */
-export const RECENT_SHARE = 0.25;
+const RECENT_SHARE = 0.25;
 
 /** Below this a selection would hold little but its forced positions. */
 export const MIN_BUDGET = 16;

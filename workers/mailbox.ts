@@ -24,7 +24,7 @@ export interface MailboxBounds {
 }
 
 /** A worker alone with all rows of a step runs ahead by all its layers. */
-export const MAILBOX_BOUNDS: MailboxBounds = { letters: 4096, bytes: 512 << 20 };
+const MAILBOX_BOUNDS: MailboxBounds = { letters: 4096, bytes: 512 << 20 };
 
 /** What a mailbox is told at its making. */
 export interface MailboxOptions {

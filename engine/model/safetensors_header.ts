@@ -7,7 +7,7 @@ import { EngineError } from "../errors.ts";
 import { JsonObject, shown } from "./json_file.ts";
 
 /** Bytes of one element of each type we read. */
-export const DTYPE_BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
+const DTYPE_BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
 
 /** A type of tensor element. */
 export type Dtype = keyof typeof DTYPE_BYTES;
@@ -36,7 +36,7 @@ export const PREFIX_BYTES = 8;
 const LITTLE_ENDIAN = true;
 
 /** The bound of the format itself; no sound file comes near it. */
-export const MAX_HEADER_BYTES = 100_000_000;
+const MAX_HEADER_BYTES = 100_000_000;
 
 /**
  * Length of the header that follows the prefix.

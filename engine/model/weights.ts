@@ -108,7 +108,7 @@ async function buildLayer(config: ModelConfig, source: WeightSource, layer: numb
 }
 
 /** Number of weights, the tied head counted once. */
-export function countParameters(config: ModelConfig): number {
+function countParameters(config: ModelConfig): number {
   const { hidden, ffn, heads, kvHeads, headDim, vocabSize } = config;
   const qkv = (heads + 2 * kvHeads) * headDim;
   const norms = 2 * hidden + (config.qkNorm ? 2 * headDim : 0) + (config.attentionBias ? qkv : 0);

@@ -23,7 +23,7 @@ export interface SplitOptions extends HeadShape {
 }
 
 /** K rows that a team has in flight. */
-export const ROWS_AT_ONCE = 4;
+const ROWS_AT_ONCE = 4;
 /** Threads that find the largest score and the sum of a head's split; each looks at 8 rows. */
 export const SEGMENTS = SPLIT_ROWS / 8;
 /** Heads whose outputs are added up over teams at the same time: bounds workgroup memory. */
