@@ -109,7 +109,7 @@ export interface ErrorAnswer {
 }
 
 /** The row of a code; codes without one count as our own mistake. */
-export function errorRow(code: string): ErrorRow {
+function errorRow(code: string): ErrorRow {
   return Object.hasOwn(ERROR_TABLE, code) ? ERROR_TABLE[code as keyof typeof ERROR_TABLE] : UNKNOWN;
 }
 

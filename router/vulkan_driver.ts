@@ -75,7 +75,7 @@ export async function ensureVulkanDriver(
 }
 
 /** Whether both the Vulkan loader and at least one driver are there. */
-export async function hasVulkanDriver(machine: DriverMachine = thisMachine): Promise<boolean> {
+async function hasVulkanDriver(machine: DriverMachine): Promise<boolean> {
   return await hasDriverFile(machine) && await hasLoader(machine);
 }
 

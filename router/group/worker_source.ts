@@ -30,7 +30,7 @@ export interface WorkerSource {
 }
 
 /** Patience with a worker that somebody else has to start: given up, for now, after half a minute. */
-export const JOIN_NUMBERS: RestartNumbers = {
+const JOIN_NUMBERS: RestartNumbers = {
   firstDelayMs: 200,
   longestDelayMs: 5000,
   failures: 12,
