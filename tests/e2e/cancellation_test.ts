@@ -67,7 +67,7 @@ Deno.test("a client that leaves frees what it held", async (t) => {
     const first = await Promise.all([begin(), begin({ prompt: prompt(100, 6) })]);
     await running(2);
     const waiting = await begin();
-    await live.until(async () => (await live.load()).waiting === 1, 1000);
+    await live.until(async () => (await live.load()).waiting === 1, 5000);
     await waiting.leave();
     await live.until(async () => (await live.load()).waiting === 0, RELEASED_MS);
     assert.equal((await live.load()).running, 2, "the others go on");

@@ -43,7 +43,7 @@ Deno.test("a worker that is killed is replaced, and nobody notices more than a p
       const response = await fetch(`${live.origin}/ready`);
       await response.body?.cancel();
       return response.status === 503;
-    }, 1000);
+    }, 5000);
     const refused = await live.ask<{ error: { code: string } }>("/v1/completions", request);
     assert.deepEqual([refused.status, refused.body.error.code], [503, "loading"]);
     assert.ok(Number(refused.headers.get("retry-after")) > 0);

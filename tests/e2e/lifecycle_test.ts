@@ -56,7 +56,7 @@ Deno.test("a full queue refuses with 429 and when to come again; whoever waits i
   const running = await live.stream("/v1/completions", LONG);
   await running.until(() => running.tokenTimes.length > 0);
   const waiting = await live.stream("/v1/completions", { ...LONG, max_tokens: 2 });
-  await live.until(async () => (await live.load()).waiting === 1, 1000);
+  await live.until(async () => (await live.load()).waiting === 1, 5000);
   for (const stream of [true, false]) {
     const refused = await live.ask<{ error: { code: string; type: string } }>("/v1/completions", { ...LONG, stream });
     assert.deepEqual([refused.status, refused.body.error.code], [429, "queue_full"]);
@@ -73,7 +73,7 @@ Deno.test("draining finishes what runs, takes nothing new, and leaves nothing be
   const stream = await live.stream("/v1/completions", LONG);
   await stream.until(() => stream.tokenTimes.length > 0);
   const whole = live.ask<{ usage: { completion_tokens: number } }>("/v1/completions", LONG);
-  await live.until(async () => (await live.load()).running === 2, 1000);
+  await live.until(async () => (await live.load()).running === 2, 5000);
   const drained = live.service.drain();
   // A closed door, or a word through a connection that is still open.
   const late = await live.post("/v1/completions", LONG).catch(() => undefined);

@@ -11,8 +11,11 @@ const { fine, corrupt, other } = MODELS;
 const TIRELESS = { ...RESTARTS, failures: 1000 };
 
 /** From a failure to the next epoch, on a busy machine; a process has to start. */
-const RECOVERED_MS = 3000;
+const RECOVERED_MS = 10_000;
 const STEP_MS = 400;
+
+/** From a fault to the failure of its step, on a busy machine; well before the deadline of a step that is slow. */
+const NOTICED_MS = 2500;
 
 function epochOf({ group }: GroupStage): number {
   assert.ok(group.state.kind === "ready", JSON.stringify(group.state));
@@ -100,8 +103,7 @@ Deno.test("WorkerGroup survives each fault at each point of a step: the step fai
             else proxies[0]?.corrupt("peer");
           }
           await failed;
-          const bound = name === "stop" ? STEP_MS + 300 : 1000;
-          assert.ok(performance.now() - startedAt < bound, `it failed after ${performance.now() - startedAt} ms`);
+          assert.ok(performance.now() - startedAt < NOTICED_MS, `it failed after ${performance.now() - startedAt} ms`);
           await stage.ready(epoch + 1, RECOVERED_MS);
           assert.deepEqual(
             [stage.pidOf(0), stage.pidOf(1) === pids[1]],
