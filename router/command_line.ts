@@ -16,7 +16,13 @@ export type Flag =
   & { readonly help: string }
   & (
     | { readonly kind: "switch" }
-    | { readonly kind: "text"; readonly value: string; readonly default?: string }
+    | {
+      readonly kind: "text";
+      readonly value: string;
+      readonly default?: string;
+      /** What help says in place of a default that is a path on this machine. */
+      readonly shownDefault?: string;
+    }
     | { readonly kind: "choice"; readonly choices: readonly string[]; readonly default?: string }
     | {
       readonly kind: "integer";
@@ -255,7 +261,8 @@ function placeholder(flag: Flag): string {
 
 function defaultNote(flag: Flag): string {
   if (flag.kind === "switch" || flag.default === undefined) return "";
-  return ` (default: ${flag.default})`;
+  const shown = flag.kind === "text" ? flag.shownDefault : undefined;
+  return ` (default: ${shown ?? flag.default})`;
 }
 
 function table(rows: readonly (readonly [string, string])[]): readonly string[] {

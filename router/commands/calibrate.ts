@@ -15,11 +15,18 @@ import { ensureVulkanDriver } from "../vulkan_driver.ts";
 import { EVALUATION_DATA } from "./evaluation_data.ts";
 
 const flags = {
-  model: { kind: "text", value: "DIR", default: EMBEDDED_MODEL, help: "model directory" },
+  model: {
+    kind: "text",
+    value: "DIR",
+    default: EMBEDDED_MODEL,
+    shownDefault: "the embedded tide-10m",
+    help: "model directory",
+  },
   needles: {
     kind: "text",
     value: "FILE",
     default: `${EVALUATION_DATA}/needles.jsonl`,
+    shownDefault: "the embedded model's",
     help: "cases: JSON lines with id, prompt_text, question, answer",
   },
   cases: { kind: "integer", min: 1, max: 10000, default: 20, help: "cases to use" },

@@ -16,8 +16,20 @@ import { ensureVulkanDriver } from "../vulkan_driver.ts";
 import { EVALUATION_DATA, readGreedy, readNeedles, readWindows } from "./evaluation_data.ts";
 
 const flags = {
-  model: { kind: "text", value: "DIR", default: EMBEDDED_MODEL, help: "model directory" },
-  data: { kind: "text", value: "DIR", default: EVALUATION_DATA, help: "needles.jsonl, perplexity.json, greedy.json" },
+  model: {
+    kind: "text",
+    value: "DIR",
+    default: EMBEDDED_MODEL,
+    shownDefault: "the embedded tide-10m",
+    help: "model directory",
+  },
+  data: {
+    kind: "text",
+    value: "DIR",
+    default: EVALUATION_DATA,
+    shownDefault: "the embedded model's",
+    help: "needles.jsonl, perplexity.json, greedy.json",
+  },
   full: { kind: "switch", help: "all lengths, all windows, both contexts: for a real GPU" },
   needles: { kind: "integer", min: 0, max: 10000, default: 20, help: "needle cases of each length" },
   windows: { kind: "integer", min: 0, max: 12, default: 1, help: "perplexity windows of each book" },

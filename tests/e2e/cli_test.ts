@@ -43,6 +43,11 @@ Deno.test("--help names every command, and serve --help its flags with their def
   const serve = await runCli(["serve", "--help"]);
   assert.match(serve.stdout, /--port N +port to listen on.*\(default: 8000\)/);
   assert.match(serve.stdout, /--kv-tokens N\|auto,… .*\(default: auto\)/);
+  for (const command of ["eval", "calibrate"]) {
+    const { stdout } = await runCli([command, "--help"]);
+    assert.match(stdout, /--model DIR .*\(default: the embedded tide-10m\)/);
+    assert.doesNotMatch(stdout, /default: \//, "no path of this machine");
+  }
 });
 
 Deno.test("serve prints a curl line that works, drains on SIGINT, exits with 0 and leaves no worker", async () => {
