@@ -14,6 +14,7 @@ import { ALONE, type Exchange } from "./exchange.ts";
 import type { EngineFacts } from "./facts.ts";
 import type { Model } from "./forward.ts";
 import { allocateSlice, type KvCapacity } from "./kv_capacity.ts";
+import { type KvRows, readKvRows } from "./kv_inspection.ts";
 import { SLOTS } from "./kv_slice.ts";
 import { type Calibration, layerRoles } from "./layer_plan.ts";
 import { type ModelConfig, readModelConfig } from "./model/model_config.ts";
@@ -23,7 +24,7 @@ import { presetNamed } from "./model/presets.ts";
 import { ropeFrequencies } from "./model/rope.ts";
 import { openSafetensors } from "./model/safetensors.ts";
 import { Sequences } from "./sequences.ts";
-import type { Step, StepResult } from "./span.ts";
+import type { SequenceId, Step, StepResult } from "./span.ts";
 import { freeWeights, loadWeights, randomWeights, type Weights } from "./model/weights.ts";
 
 /** Where a model comes from: a Hugging Face directory, or random weights of a named shape. */
@@ -151,6 +152,20 @@ export class Engine {
     } finally {
       this.#running = undefined;
     }
+  }
+
+  /**
+   * Reads what this worker holds of an open sequence in one layer, between steps; for tests and debugging.
+   * @throws {EngineError} `invalid_step` when the sequence is not open, there is no such layer, or a step runs
+   */
+  async readKvRows(sequence: SequenceId, layer: number): Promise<KvRows> {
+    const state = this.#sequences.open.get(sequence);
+    if (state === undefined || this.#running !== undefined) {
+      const why = state === undefined ? "it is not open" : "a step is running";
+      throw new EngineError("invalid_step", `Cannot read sequence ${sequence}: ${why}`);
+    }
+    const { commands: { gpu }, config, slice, share } = this.#model;
+    return await readKvRows({ gpu, config, slice, share }, state, layer);
   }
 
   /** Lets a running step end, and frees everything on the GPU. No step can run after it. */

@@ -110,3 +110,58 @@ Deno.test("A group chooses the positions that one worker chooses, whatever the s
     }
   }
 });
+
+/** Keys and values of a sequence over all workers of a group, by position. */
+async function kvOf(engines: readonly Engine[], sequence: number, layer: number): Promise<Map<string, Float32Array>> {
+  const rows = new Map<string, Float32Array>();
+  for (const engine of engines) {
+    const { positions, k, v } = await engine.readKvRows(sequence, layer);
+    const width = k.length / positions.length;
+    positions.forEach((position, row) => {
+      rows.set(`k ${position}`, k.subarray(row * width, (row + 1) * width));
+      rows.set(`v ${position}`, v.subarray(row * width, (row + 1) * width));
+    });
+  }
+  return rows;
+}
+
+/** Difference of two layers' rows, relative to the norm of the first. */
+function relativeRms(expected: ReadonlyMap<string, Float32Array>, given: ReadonlyMap<string, Float32Array>): number {
+  let [error, norm] = [0, 0];
+  for (const [place, row] of expected) {
+    row.forEach((value, i) => {
+      error += (value - (given.get(place)?.[i] ?? NaN)) ** 2;
+      norm += value ** 2;
+    });
+  }
+  return Math.sqrt(error / norm);
+}
+
+Deno.test("A group keeps the keys and values of one engine, each row on one worker, within 1e-3 rms", async () => {
+  const one = await Engine.open({ model: MODEL, kvTokens: 1024 });
+  try {
+    const alone = new SessionHost(one).open();
+    await alone.prefill(prompt(400));
+    await alone.decode(9);
+    for (const slices of GROUPS.slice(1)) {
+      const group = await MemoryGroup.open(MODEL, slices);
+      try {
+        const shared = new SessionHost(group, group.map).open({ pageOffset: 1 });
+        await shared.prefill(prompt(400));
+        await shared.decode(9);
+        for (let layer = 0; layer < one.config.layers; layer++) {
+          const expected = await kvOf([one], alone.sequence, layer);
+          const given = await kvOf(group.engines, shared.sequence, layer);
+          assert.deepEqual([given.size, expected.size], [802, 802]);
+          const difference = relativeRms(expected, given);
+          assert.ok(difference < 1e-3, `layer ${layer}: ${difference}`);
+        }
+        await assert.rejects(group.engines[0]?.readKvRows(99, 0) ?? Promise.resolve(), { code: "invalid_step" });
+      } finally {
+        await group.close();
+      }
+    }
+  } finally {
+    await one.close();
+  }
+});
