@@ -119,7 +119,11 @@ export class TextThread implements TextService {
         const why = `Cannot prepare the request: it waited over ${this.#options.queueMs} ms`;
         this.#drop(job, new RequestError("queue_timeout", why));
       }, this.#options.queueMs);
-      input.signal?.addEventListener("abort", () => this.#drop(job, input.signal?.reason), { once: true });
+      const leave = () => this.#drop(job, input.signal?.reason);
+      input.signal?.addEventListener("abort", leave);
+      // The signal lives as long as the answer; the job and its tokens must not.
+      const done = () => input.signal?.removeEventListener("abort", leave);
+      settle.promise.then(done, done);
       this.#waiting.push(job);
       this.#advance();
     }

@@ -106,6 +106,24 @@ Deno.test("a job that waits too long, or whose client leaves, never runs", async
   }
 });
 
+Deno.test("TextThread.run() lets go of the client's signal with the end of the job", async () => {
+  const thread = await TextThread.start({ directory: MODEL_DIRECTORY });
+  try {
+    const { signal } = new AbortController();
+    const heard = new Set<unknown>();
+    signal.addEventListener = (_: string, listener: unknown) => void heard.add(listener);
+    signal.removeEventListener = (_: string, listener: unknown) => void heard.delete(listener);
+    const job = thread.run("completion", inputOf({ prompt: "a" }, signal));
+    assert.equal(heard.size, 1);
+    await job;
+    assert.equal(heard.size, 0);
+    await assert.rejects(thread.run("chat", inputOf({ messages: 7 }, signal)));
+    assert.equal(heard.size, 0);
+  } finally {
+    thread.close();
+  }
+});
+
 Deno.test("TextThread.close() fails what is not done", async () => {
   const thread = await TextThread.start({ directory: MODEL_DIRECTORY });
   const running = thread.run("completion", inputOf(ENDLESS));
