@@ -1,5 +1,5 @@
 /**
- * How fast the attention kernels are here; run by hand: `deno run -A tests/kernels/attention_bench.ts [--hardware]`.
+ * How fast the attention kernels are here; run by hand: `deno run -A tests/kernels/attention/attention_bench.ts [--hardware]`.
  * Decode is judged by the K and V bytes that it must read, prefill by its causal multiplications and additions.
  * With `--hardware` the kernels for GPUs run on whatever adapter there is.
  */
