@@ -149,7 +149,10 @@ export class TextThread implements TextService {
     worker.onmessage = (event: MessageEvent<FromTextWorker>) => this.#receive(event.data);
     worker.onerror = (event) => {
       event.preventDefault();
-      this.#replace(new Error(`The text thread died: ${event.message}`));
+      const reason = new Error(`The text thread died: ${event.message}`);
+      // One that dies while it loads would die again at once: the next job tries again.
+      if (this.#loaded === undefined) this.#replace(reason);
+      else this.#lose(reason);
     };
     this.#loadTimer = setTimeout(() => {
       this.#lose(new RequestError("deadline_exceeded", "Cannot load the tokenizer: the deadline has passed"));
