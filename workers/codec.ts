@@ -120,11 +120,6 @@ export function encodePieces(message: unknown, limits: FrameLimits = FRAME_LIMIT
   return pieces.take();
 }
 
-/** The same in one piece, with everything copied. */
-export function encodeFrame(message: unknown, limits: FrameLimits = FRAME_LIMITS): Uint8Array<ArrayBuffer> {
-  return concat(encodePieces(message, limits));
-}
-
 /** From this size on a tensor is a piece of its own. */
 const LARGE_BYTES = 32 << 10;
 

@@ -3,10 +3,11 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { encode } from "@msgpack/msgpack";
-import { decodeMessage, decodePrefix, encodeFrame, FRAME_LIMITS, PREFIX_BYTES } from "../../workers/codec.ts";
+import { decodeMessage, decodePrefix, FRAME_LIMITS, PREFIX_BYTES } from "../../workers/codec.ts";
 import { ProtocolError } from "../../workers/errors.ts";
 import { FrameReader } from "../../workers/frame_reader.ts";
 import { scanHeader } from "../../workers/header_scan.ts";
+import { encodeFrame } from "../support/encode_frame.ts";
 
 const LITTLE_ENDIAN = true;
 

@@ -1,10 +1,10 @@
 /** Links over real loopback sockets: order, backpressure, deadlines, and exactly one end with its reason. */
 
 import assert from "node:assert/strict";
-import { encodeFrame } from "../../workers/codec.ts";
 import { ProtocolError } from "../../workers/errors.ts";
 import { Link, type LinkOptions } from "../../workers/link.ts";
 import { tcpPair } from "../support/tcp_pair.ts";
+import { encodeFrame } from "../support/encode_frame.ts";
 
 interface Note {
   readonly n: number;

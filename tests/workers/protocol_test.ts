@@ -2,10 +2,11 @@
 
 import assert from "node:assert/strict";
 import type { ExchangeTiming, Step, StepResult } from "../../engine/span.ts";
-import { decodeMessage, encodeFrame, PREFIX_BYTES } from "../../workers/codec.ts";
+import { decodeMessage, PREFIX_BYTES } from "../../workers/codec.ts";
 import { parsePeerMessage } from "../../workers/peer_protocol.ts";
 import { parseRouterMessage, parseWorkerMessage } from "../../workers/protocol.ts";
 import { FAKE_FACTS } from "../support/fake_engine.ts";
+import { encodeFrame } from "../support/encode_frame.ts";
 
 const LITTLE_ENDIAN = true;
 
