@@ -5,14 +5,16 @@
  * Length is not state: row i of a span sees positions 0 … from + i, so rollback is just the next span's `from`.
  */
 
+import { PAGE_ROWS } from "../kernels/attention/kv_pages.ts";
+import type { SetShape } from "../kernels/attention/row_table.ts";
+
+export type { SetShape };
+
 /** Names a sequence within one group; chosen by the router, never reused while the group lives. */
 export type SequenceId = number;
 
 /** Consecutive positions in one page, all layers. */
-export const PAGE_TOKENS = 64;
-
-/** Which heads share a selection: one set per KV head, per query head (as in the paper), or one for all. */
-export type SetShape = "kv_head" | "query_head" | "all_heads";
+export const PAGE_TOKENS = PAGE_ROWS;
 
 /** How the sparse rows of a sequence attend. */
 export interface SparseSettings {

@@ -6,7 +6,7 @@
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { MIN_BUDGET } from "../engine/layer_plan.ts";
-import type { ModelSource } from "../workers/engine_host.ts";
+import type { ModelSource } from "../engine/engine.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
 import type { AttentionRequest } from "./scheduling/generation.ts";
 import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./group/worker_config.ts";

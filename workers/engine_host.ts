@@ -1,14 +1,10 @@
 /** What a worker needs from an engine; owned here, so that a worker can be tested around an engine without a GPU. */
 
-import type { Exchange } from "../engine/exchange.ts";
+import type { Membership, ModelSource } from "../engine/engine.ts";
 import type { EngineFacts } from "../engine/facts.ts";
-import type { PageMap } from "../engine/page_map.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { type ExchangeMemory, GpuExchangeMemory } from "./exchange_memory.ts";
-
-/** Where the weights come from: a model directory, or random ones in the shape of a preset. */
-export type ModelSource = { readonly directory: string } | { readonly random: string };
 
 /** What a worker is asked to load. */
 export interface LoadRequest {
@@ -17,13 +13,6 @@ export interface LoadRequest {
   readonly kvTokens: number | "auto";
   /** Workers that share the memory of the worker's machine, itself included. @default 1 */
   readonly workersOnHost?: number;
-}
-
-/** A worker's place in a group. */
-export interface Membership {
-  readonly index: number;
-  readonly map: PageMap;
-  readonly exchange: Exchange;
 }
 
 /** A loaded engine. */

@@ -4,6 +4,7 @@
  */
 
 import type { Candidates } from "../engine/exchange.ts";
+import type { ModelSource } from "../engine/engine.ts";
 import type { EngineFacts } from "../engine/facts.ts";
 import type {
   ByExchange,
@@ -18,7 +19,7 @@ import type {
   StepTiming,
   TokenLogprobs,
 } from "../engine/span.ts";
-import type { LoadRequest, ModelSource } from "./engine_host.ts";
+import type { LoadRequest } from "./engine_host.ts";
 import {
   count,
   f32s,

@@ -8,7 +8,7 @@
 /** Words of one row. */
 export const ROW_WORDS = 8;
 
-/** Which heads share a set of selected positions. */
+/** Which heads share a set of selected positions: one set per KV head, per query head (as in the paper), or one for all. */
 export type SetShape = "kv_head" | "query_head" | "all_heads";
 
 /** The number of each shape on the GPU. */

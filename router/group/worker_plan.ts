@@ -3,7 +3,7 @@
  * with the GPUs of this host and the secret's file, and opens the group; what a group does then is its own business.
  */
 
-import type { ModelSource } from "../../workers/engine_host.ts";
+import type { ModelSource } from "../../engine/engine.ts";
 import type { Address } from "../../workers/protocol.ts";
 import { formatAddress } from "./address.ts";
 import { UsageError } from "../command_line.ts";

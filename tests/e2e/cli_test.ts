@@ -1,7 +1,7 @@
 /** The commands as processes: what they print, how they exit, and that they leave nothing behind. */
 
 import assert from "node:assert/strict";
-import { isRunning } from "../support/processes.ts";
+import { childrenOf, isRunning } from "../support/processes.ts";
 import { Cli, runCli } from "../support/cli.ts";
 import { TIDE, withFiles } from "../support/model_directory.ts";
 
@@ -14,17 +14,6 @@ const NO_DRIVER = {
   VK_ICD_FILENAMES: "/nonexistent.json",
   DENO_WEBGPU_BACKEND: "vulkan",
 };
-
-/** Children of a process, while it runs. */
-async function childrenOf(pid: number): Promise<number[]> {
-  const children: number[] = [];
-  for await (const { name } of Deno.readDir("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    const stat = await Deno.readTextFile(`/proc/${name}/stat`).catch(() => "");
-    if (Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]) === pid) children.push(Number(name));
-  }
-  return children;
-}
 
 Deno.test("the command line ends with 2 and one line for a flag it does not know, for every command", async () => {
   for (const command of ["serve", "worker", "chat", "eval", "calibrate", "bench", "doctor"]) {

@@ -5,18 +5,7 @@ import assert from "node:assert/strict";
 import { Engine } from "../../engine/engine.ts";
 import { SessionHost } from "../../engine/session.ts";
 import { everyLogprob, logprobsOf, mapsSettled, withSession } from "../support/engine_fixture.ts";
-import { FIXTURES, readFixture } from "../support/model_directory.ts";
-
-const FAMILIES = [
-  "llama",
-  "llama-linear",
-  "llama-rope3",
-  "mistral",
-  "mistral-sliding",
-  "qwen2",
-  "qwen2-yarn",
-  "qwen3",
-] as const;
+import { FAMILIES, FIXTURES, readFixture } from "../support/model_directory.ts";
 
 interface Expected {
   readonly prompts: readonly { readonly ids: number[]; readonly logits: number[]; readonly greedy: number[] }[];

@@ -2,20 +2,8 @@
 
 import assert from "node:assert/strict";
 
+import { FAMILIES, FIXTURES } from "../support/model_directory.ts";
 import { ReferenceModel } from "./transformer.ts";
-
-const FIXTURES = new URL("../fixtures/", import.meta.url).pathname;
-
-const FAMILIES = [
-  "llama",
-  "llama-linear",
-  "llama-rope3",
-  "mistral",
-  "mistral-sliding",
-  "qwen2",
-  "qwen2-yarn",
-  "qwen3",
-] as const;
 
 interface Expected {
   readonly prompts: readonly { readonly ids: number[]; readonly logits: number[]; readonly greedy: number[] }[];

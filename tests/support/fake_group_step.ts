@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import type { ExchangePoint, RowRange } from "../../engine/exchange.ts";
 import { merge } from "../reference/merge_states.ts";
-import type { Membership } from "../../workers/engine_host.ts";
+import type { Membership } from "../../engine/engine.ts";
 import type { HostMemory } from "./host_memory.ts";
 import { Random } from "./random.ts";
 

@@ -7,7 +7,8 @@
 import { Engine } from "../../engine/engine.ts";
 import type { Exchange } from "../../engine/exchange.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
-import { type EngineHandle, hostEngine, type Membership } from "../../workers/engine_host.ts";
+import { type EngineHandle, hostEngine } from "../../workers/engine_host.ts";
+import type { Membership } from "../../engine/engine.ts";
 import { runWorker } from "../../workers/worker.ts";
 
 /** Where a worker may fail. */

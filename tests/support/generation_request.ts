@@ -1,22 +1,10 @@
 /** Requests for tests of the scheduler: short, greedy, and different only in what a test says. */
 
+import { GREEDY as PLAIN_GREEDY } from "../../engine/session.ts";
 import type { SamplingSettings } from "../../engine/span.ts";
 import type { Generation, GenerationEvent, GenerationRequest } from "../../router/scheduling/generation.ts";
 
-export const GREEDY: SamplingSettings = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  seed: 7,
-  minTokens: 0,
-  suppressed: [],
-  topLogprobs: undefined,
-};
+export const GREEDY: SamplingSettings = { ...PLAIN_GREEDY, seed: 7 };
 
 /** Token ids that differ with `salt` from the first one on, all below 1000. */
 export function promptOf(length: number, salt = 0): Uint32Array {

@@ -3,6 +3,18 @@
 /** The checked-in models and data with known answers, ends in a slash. */
 export const FIXTURES = new URL("../fixtures/", import.meta.url).pathname;
 
+/** Folders of the small models with recorded logits, one a family or variant. */
+export const FAMILIES = [
+  "llama",
+  "llama-linear",
+  "llama-rope3",
+  "mistral",
+  "mistral-sliding",
+  "qwen2",
+  "qwen2-yarn",
+  "qwen3",
+] as const;
+
 /** The embedded default model. */
 export const TIDE = new URL("../../deploy/models/tide-10m", import.meta.url).pathname;
 

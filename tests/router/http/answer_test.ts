@@ -3,6 +3,7 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
 
+import { GREEDY } from "../../../engine/session.ts";
 import { Tokenizer } from "../../../engine/text/tokenizer.ts";
 import { type AnswerOptions, type AnswerPiece, readAnswer } from "../../../router/http/answer.ts";
 import type { GenerationRequest } from "../../../router/scheduling/generation.ts";
@@ -31,20 +32,7 @@ async function read(
     id: "x",
     promptTokens: Uint32Array.of(0),
     maxTokens,
-    sampling: {
-      temperature: 0,
-      topP: 1,
-      topK: 0,
-      minP: 0,
-      repetitionPenalty: 1,
-      presencePenalty: 0,
-      frequencyPenalty: 0,
-      logitBias: [],
-      seed: 0,
-      minTokens: 0,
-      suppressed: [],
-      topLogprobs,
-    },
+    sampling: { ...GREEDY, topLogprobs },
     attention: { mode: "auto", budget: undefined, heads: "kv_head" },
     stopTokens: [END],
     cacheSalt: "",
