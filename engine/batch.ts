@@ -31,6 +31,8 @@ export interface DrawnRow {
   readonly span: number;
   readonly sequence: SequenceState;
   readonly position: number;
+  /** `keep`: its logits wait for an audit; `compare`: they are held against what was kept at its position. */
+  readonly audit: "keep" | "compare" | undefined;
 }
 
 /** A row whose next token is known. */
@@ -236,12 +238,19 @@ function wantLogits(
   at: number,
 ): void {
   if (span.logits === "none") return;
+  const audit = auditOf(span, state);
   for (let i = 0; i < rows; i++) {
     const row = at + i;
     const target = span.tokens[first + i + 1] ?? span.next;
-    if (target === undefined) drawn.push({ row, span: index, sequence: state, position: span.from + first + i });
-    else if (span.logits === "all") scored.push({ row, span: index, target });
+    if (target === undefined || audit === "compare") {
+      drawn.push({ row, span: index, sequence: state, position: span.from + first + i, audit });
+    } else if (span.logits === "all") scored.push({ row, span: index, target });
   }
+}
+
+function auditOf(span: Span, { open }: SequenceState): DrawnRow["audit"] {
+  if (span.logits === "audit") return "compare";
+  return isSparse(span) && open.audited ? "keep" : undefined;
 }
 
 /** Decode rows that attend alike form one run; a prefill run belongs to one sequence. */

@@ -8,9 +8,9 @@ import { type Batch, planBatches } from "./batch.ts";
 import type { ExchangePoint } from "./exchange.ts";
 import { forward, type Model } from "./forward.ts";
 import { ownerOfRow, ownRanges } from "./row_ranges.ts";
-import { copyRows, draw, drawnRows, score } from "./sampler.ts";
+import { copyRows, draw, drawnRows, type DrawnToken, score } from "./sampler.ts";
 import type { SequenceState } from "./sequences.ts";
-import type { SequenceId, SpanResult, Step, StepResult } from "./span.ts";
+import type { SequenceId, SpanAudit, SpanResult, Step, StepResult } from "./span.ts";
 
 /** The worker that draws tokens. */
 const LEAD = 0;
@@ -55,18 +55,14 @@ export async function compute(
   const tokens = await draw(model, waiting, drawn);
   if (tokens.length === 0) await commands.gpu.read([]);
   const end = performance.now();
-  const tokenOf = new Map(drawn.map(({ span }, i) => [span, tokens[i]]));
+  const drawnBy = Map.groupBy(tokens, (_, i) => drawn[i]?.span);
   return {
     index: step.index,
-    spans: step.spans.map(({ sequence, logits }, i): SpanResult => {
-      const result = tokenOf.get(i);
-      return {
-        sequence,
-        ...(result && { token: result.token }),
-        ...(result?.logprobs && { logprobs: result.logprobs }),
-        ...(logits === "all" && { scores: packed(scores[i]) }),
-      };
-    }),
+    spans: step.spans.map(({ sequence, logits }, i): SpanResult => ({
+      sequence,
+      ...(logits === "audit" ? { audit: auditOf(drawnBy.get(i) ?? []) } : lastOf(drawnBy.get(i))),
+      ...(logits === "all" && { scores: packed(scores[i]) }),
+    })),
     timing: { encodeMs: encoded - start, waitMs: end - encoded, totalMs: end - start },
   };
 }
@@ -130,6 +126,23 @@ async function keepScores(
     scores[span]?.logprob.push(logprob[i] ?? NaN);
     scores[span]?.argmax.push(argmax[i] ?? 0);
   }
+}
+
+/** What a span drew that draws after its last row alone. */
+function lastOf(drawn: readonly DrawnToken[] | undefined): Pick<SpanResult, "token" | "logprobs"> {
+  const last = drawn?.at(-1);
+  if (last === undefined) return {};
+  return { token: last.token, ...(last.logprobs && { logprobs: last.logprobs }) };
+}
+
+/** @param drawn in the order of the span's rows: pieces of a span keep it */
+function auditOf(drawn: readonly DrawnToken[]): SpanAudit {
+  const logprobs = drawn.flatMap(({ logprobs }) => logprobs ?? []);
+  return {
+    tokens: Uint32Array.from(drawn, ({ token }) => token),
+    divergences: Float32Array.from(drawn, ({ divergence }) => divergence ?? NaN),
+    ...(logprobs.length > 0 && { logprobs }),
+  };
 }
 
 function packed(scores: SpanScores | undefined): NonNullable<SpanResult["scores"]> {

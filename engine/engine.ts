@@ -9,6 +9,7 @@ import { Scratch } from "../kernels/scratch.ts";
 import { admit } from "./admission.ts";
 import { readCalibration } from "./model/calibration.ts";
 import { compute } from "./compute.ts";
+import { DraftLogits } from "./draft_logits.ts";
 import { EngineError } from "./errors.ts";
 import { ALONE, type Exchange } from "./exchange.ts";
 import type { EngineFacts } from "./facts.ts";
@@ -93,6 +94,7 @@ export class Engine {
         share: { index: 0, map: new PageMap([slice.pages]) },
         exchange: ALONE,
         pacer: new SlicePacer(),
+        drafts: new DraftLogits(commands, loaded.config.vocabSize),
       };
       const engine = new Engine(model, factsOf(gpu, loaded, slice.pages));
       if (loaded.calibration !== undefined) engine.calibrate(loaded.calibration);
@@ -133,6 +135,7 @@ export class Engine {
     }
     this.#model = { ...this.#model, share: { index, map }, exchange };
     this.#sequences = new Sequences(this.#model.slice, this.#model.share);
+    this.#model.drafts.close();
   }
 
   /**
@@ -174,8 +177,9 @@ export class Engine {
     this.#closed = true;
     // Whoever runs the step hears of its failure.
     await this.#running?.catch(() => {});
-    const { commands, scratch, slice, weights } = this.#model;
+    const { commands, scratch, slice, weights, drafts } = this.#model;
     scratch.close();
+    drafts.close();
     slice.close();
     freeWeights(commands, weights);
     await commands.gpu.close();
@@ -190,6 +194,7 @@ export class Engine {
     try {
       const result = await compute(this.#model, step, this.#sequences.open);
       this.#sequences.end(step);
+      for (const sequence of step.release) this.#model.drafts.forget(sequence);
       return result;
     } catch (error) {
       this.#sequences.undo(step);

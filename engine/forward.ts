@@ -16,6 +16,7 @@ import type { Tensor } from "../kernels/tensor.ts";
 import type { Weight } from "../kernels/products/weight.ts";
 import { attend, type LayerInput, projectQueries } from "./attention.ts";
 import type { Batch } from "./batch.ts";
+import type { DraftLogits } from "./draft_logits.ts";
 import type { Exchange, ExchangePoint } from "./exchange.ts";
 import type { KvSlice } from "./kv_slice.ts";
 import type { LayerRole } from "./layer_plan.ts";
@@ -41,6 +42,8 @@ export interface Model {
   readonly share: PageShare;
   readonly exchange: Exchange;
   readonly pacer: SlicePacer;
+  /** Logits of sparse rows that await an audit; the lead's only. */
+  readonly drafts: DraftLogits;
 }
 
 /** The tensors of a batch that every layer uses. Rows that are split lie one own range behind the other. */

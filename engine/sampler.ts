@@ -16,13 +16,15 @@ import { bestTokens, logSumExp } from "./logprobs.ts";
 import { adjustmentsAt } from "./penalties.ts";
 import type { TokenLogprobs } from "./span.ts";
 
-/** Rows of logits made at once when every row of a prefill is scored; bounds memory, not results. */
-const SCORED_ROWS = 64;
+/** Rows of logits made at once when every row of a span is scored or drawn after; bounds memory, not results. */
+const LOGIT_ROWS = 64;
 
 /** What a draw gives. */
 export interface DrawnToken {
   readonly token: number;
   readonly logprobs: TokenLogprobs | undefined;
+  /** KL(row ‖ sparse row) in nats, of an audited row that a sparse one waited for. */
+  readonly divergence: number | undefined;
 }
 
 /** Log-probability and argmax of scored rows, in their order. */
@@ -32,7 +34,7 @@ export interface RowScores {
 }
 
 /** A row whose logits decide its next token. */
-type Undecided = Pick<DrawnRow, "sequence" | "position">;
+type Undecided = Pick<DrawnRow, "sequence" | "position" | "audit">;
 
 /** Where rows wait for the head: f32 [capacity, hidden]. */
 export function drawnRows({ scratch, config }: Model, capacity: number): Tensor {
@@ -44,7 +46,17 @@ export function drawnRows({ scratch, config }: Model, capacity: number): Tensor 
  * @param x f32 [rows.length, hidden], before the final norm
  */
 export async function draw(model: Model, x: Tensor, rows: readonly Undecided[]): Promise<DrawnToken[]> {
-  if (rows.length === 0) return [];
+  const drawn: DrawnToken[] = [];
+  for (let first = 0; first < rows.length; first += LOGIT_ROWS) {
+    // A multiple of 256 bytes whatever the width, as bindings demand.
+    const skipped = first * model.config.hidden * 4;
+    const block = { ...x, byteOffset: x.byteOffset + skipped, byteLength: x.byteLength - skipped };
+    drawn.push(...await drawBlock(model, block, rows.slice(first, first + LOGIT_ROWS)));
+  }
+  return drawn;
+}
+
+async function drawBlock(model: Model, x: Tensor, rows: readonly Undecided[]): Promise<DrawnToken[]> {
   const { commands, scratch, config: { vocabSize } } = model;
   const logits = headLogits(model, { x, rows: rows.length, product: "vector", name: "logits" });
   const raw = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
@@ -53,22 +65,45 @@ export async function draw(model: Model, x: Tensor, rows: readonly Undecided[]):
   raw.forEach((row, i) =>
     commands.copy(logits, kept, { from: row * rowBytes, to: i * rowBytes, byteLength: rowBytes })
   );
+  const { compared, divergences } = audit(model, logits, rows);
   adjust(model, logits, rows);
   const tokens = sampleRows(model, logits, rows);
-  const [tokenBytes, rawBytes] = await commands.gpu.read([
+  const [tokenBytes, rawBytes, divergenceBytes] = await commands.gpu.read([
     { tensor: tokens, byteLength: rows.length * 4 },
     { tensor: kept, byteLength: raw.length * rowBytes },
+    { tensor: divergences, byteLength: compared.length * 4 },
   ]);
   const drawn = new Uint32Array(tokenBytes?.buffer ?? new ArrayBuffer(0));
   const rawLogits = new Float32Array(rawBytes?.buffer ?? new ArrayBuffer(0));
+  const divergence = new Float32Array(divergenceBytes?.buffer ?? new ArrayBuffer(0));
+  const divergenceOf = new Map(compared.map((row, i) => [row, divergence[i]]));
   return rows.map(({ sequence }, row) => {
     const token = drawn[row] ?? 0;
     const { topLogprobs } = sequence.open.sampling;
-    if (topLogprobs === undefined) return { token, logprobs: undefined };
     const place = raw.indexOf(row);
     const own = rawLogits.subarray(place * vocabSize, (place + 1) * vocabSize);
-    return { token, logprobs: logprobsOf(own, token, topLogprobs) };
+    const logprobs = topLogprobs === undefined ? undefined : logprobsOf(own, token, topLogprobs);
+    return { token, logprobs, divergence: divergenceOf.get(row) };
   });
+}
+
+/**
+ * Holds the logits of rows, as they come from the head, against those that wait for them, and puts others aside.
+ * @returns rows that something waited for, and their divergences, f32 [their number]
+ */
+function audit(
+  { drafts }: Model,
+  logits: Tensor,
+  rows: readonly Undecided[],
+): { readonly compared: readonly number[]; readonly divergences: Tensor } {
+  const placed = (kind: Undecided["audit"]) =>
+    rows.flatMap(({ sequence: { open: { sequence } }, position, audit }, row) =>
+      audit === kind ? [{ row, sequence, position }] : []
+    );
+  const audited = placed("compare");
+  const { indices, divergences } = drafts.compare(logits, audited);
+  drafts.keep(logits, placed("keep"));
+  return { compared: indices.map((index) => audited[index]?.row ?? 0), divergences };
 }
 
 /** @returns u32 [rows.length] */
@@ -103,14 +138,14 @@ export async function score(
   const { commands, scratch, config } = model;
   const logprob = new Float32Array(rows.length);
   const argmax = new Uint32Array(rows.length);
-  for (let first = 0; first < rows.length; first += SCORED_ROWS) {
-    const block = rows.slice(first, first + SCORED_ROWS);
-    const gathered = scratch.take("scored rows", "f32", [SCORED_ROWS, config.hidden]);
+  for (let first = 0; first < rows.length; first += LOGIT_ROWS) {
+    const block = rows.slice(first, first + LOGIT_ROWS);
+    const gathered = scratch.take("scored rows", "f32", [LOGIT_ROWS, config.hidden]);
     copyRows(model, { from: x, to: gathered, rows: block.map(({ row }) => row) });
     const logits = headLogits(model, { x: gathered, rows: block.length, product, name: "scored logits" });
-    const targets = scratch.take("targets", "u32", [SCORED_ROWS]);
-    const scores = scratch.take("token scores", "f32", [SCORED_ROWS, 2]);
-    const best = scratch.take("best tokens", "u32", [SCORED_ROWS]);
+    const targets = scratch.take("targets", "u32", [LOGIT_ROWS]);
+    const scores = scratch.take("token scores", "f32", [LOGIT_ROWS, 2]);
+    const best = scratch.take("best tokens", "u32", [LOGIT_ROWS]);
     commands.submit();
     commands.gpu.write(targets, Uint32Array.from(block, ({ target }) => target));
     tokenScores(commands, { logits, targets, scores, best, rows: block.length, vocabulary: config.vocabSize });

@@ -45,6 +45,8 @@ export interface SessionOptions {
   readonly promptTokens?: number;
   /** Entry of the page map at which the sequence starts; shared pages keep that of their first owner. @default 0 */
   readonly pageOffset?: number;
+  /** Whether audit spans can say how far the sparse rows were off. @default false */
+  readonly audited?: boolean;
 }
 
 /** A span without what the session knows itself; it starts at `from`, by default at the end. */
@@ -252,6 +254,7 @@ export class Session {
       pageOffset,
       prefixPages: this.#prefixPages,
       prefixTokens: new Uint32Array(0),
+      audited: this.#options.audited ?? false,
     }];
     this.#opened = true;
     this.#length = end;

@@ -65,6 +65,8 @@ export interface Open {
   readonly prefixPages: Uint32Array;
   /** Tokens of that prefix; sent only if a penalty needs them, else empty. */
   readonly prefixTokens: Uint32Array;
+  /** Whether the logits of its sparse rows are kept, to be held against those of an `audit` span. */
+  readonly audited: boolean;
 }
 
 interface SpanBase {
@@ -74,9 +76,10 @@ interface SpanBase {
   readonly tokens: Uint32Array;
   /**
    * `none`: only the KV cache changes; `last`: a token is drawn after the last row;
-   * `all`: the same, and every row is scored against the token of the next row.
+   * `all`: the same, and every row is scored against the token of the next row;
+   * `audit`, of dense decode spans: a token is drawn after every row.
    */
-  readonly logits: "none" | "last" | "all";
+  readonly logits: "none" | "last" | "all" | "audit";
   /** Teacher forcing, with `all`: the token that follows the last row, which is scored too; none is drawn then. */
   readonly next?: number;
   /** Physical pages that the sequence takes with this span, in order of position. */
@@ -108,15 +111,30 @@ export interface TokenLogprobs {
   readonly top: readonly { readonly token: number; readonly logprob: number }[];
 }
 
+/** What full attention makes of rows that were decoded sparsely: one entry for each row of the span. */
+export interface SpanAudit {
+  /** Drawn after each row, with the noise, the penalties and the bias of its place. */
+  readonly tokens: Uint32Array;
+  /**
+   * KL(dense ‖ sparse) in nats, of the model's own distributions (before penalties, bias and temperature); the sparse
+   * logits have waited as f16. NaN of rows that no sparse step has computed, or whose logits found no room.
+   */
+  readonly divergences: Float32Array;
+  /** Set when the sequence asked for log-probabilities. */
+  readonly logprobs?: readonly TokenLogprobs[];
+}
+
 /** What a span gives back. */
 export interface SpanResult {
   readonly sequence: SequenceId;
-  /** Set when `logits` is not `none`. */
+  /** Set when `logits` is `last` or `all`. */
   readonly token?: number;
   /** Set when the sequence asked for log-probabilities. */
   readonly logprobs?: TokenLogprobs;
   /** Set when `logits` is `all`: one entry for each row whose next token is known. */
   readonly scores?: { readonly logprob: Float32Array; readonly argmax: Uint32Array };
+  /** Set when `logits` is `audit`. */
+  readonly audit?: SpanAudit;
 }
 
 /** What the workers of a group send each other and their router: one entry for each kind of exchange. */

@@ -12,6 +12,7 @@ import type {
   Open,
   SamplingSettings,
   Span,
+  SpanAudit,
   SpanResult,
   SparseSettings,
   Step,
@@ -38,7 +39,7 @@ import {
 } from "./shape.ts";
 
 /** Compared in the handshake; goes up with every change to a message or a frame. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** Where a worker listens. */
 export interface Address {
@@ -151,13 +152,14 @@ const open = record<Open>({
   pageOffset: count,
   prefixPages: u32s,
   prefixTokens: u32s,
+  audited: flag,
 });
 
 const spanFields = {
   sequence: count,
   from: count,
   tokens: u32s,
-  logits: oneOf("none", "last", "all"),
+  logits: oneOf("none", "last", "all", "audit"),
   newPages: u32s,
 } as const;
 
@@ -189,6 +191,7 @@ const spanResult = record<SpanResult>({ sequence: count }, {
   token: count,
   logprobs,
   scores: record<NonNullable<SpanResult["scores"]>>({ logprob: f32s, argmax: u32s }),
+  audit: record<SpanAudit>({ tokens: u32s, divergences: f32s }, { logprobs: list(logprobs) }),
 });
 
 const byExchange = record<ByExchange>({ queries: real, states: real, rows: real, candidates: real });

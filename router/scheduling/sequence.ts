@@ -164,6 +164,7 @@ export class Sequence {
       pageOffset: this.pageOffset,
       prefixPages: Uint32Array.from(this.pages.slice(0, this.prefixPages)),
       prefixTokens: needed ? this.#tokens.slice(0, prefix) : new Uint32Array(),
+      audited: false,
     };
   }
 

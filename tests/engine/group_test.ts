@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { Engine } from "../../engine/engine.ts";
 import { GREEDY, SessionHost } from "../../engine/session.ts";
 import type { SetShape } from "../../engine/span.ts";
+import { kvOf, relativeRms } from "../support/kv_difference.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { FIXTURES } from "../support/model_directory.ts";
 
@@ -110,32 +111,6 @@ Deno.test("A group chooses the positions that one worker chooses, whatever the s
     }
   }
 });
-
-/** Keys and values of a sequence over all workers of a group, by position. */
-async function kvOf(engines: readonly Engine[], sequence: number, layer: number): Promise<Map<string, Float32Array>> {
-  const rows = new Map<string, Float32Array>();
-  for (const engine of engines) {
-    const { positions, k, v } = await engine.readKvRows(sequence, layer);
-    const width = k.length / positions.length;
-    positions.forEach((position, row) => {
-      rows.set(`k ${position}`, k.subarray(row * width, (row + 1) * width));
-      rows.set(`v ${position}`, v.subarray(row * width, (row + 1) * width));
-    });
-  }
-  return rows;
-}
-
-/** Difference of two layers' rows, relative to the norm of the first. */
-function relativeRms(expected: ReadonlyMap<string, Float32Array>, given: ReadonlyMap<string, Float32Array>): number {
-  let [error, norm] = [0, 0];
-  for (const [place, row] of expected) {
-    row.forEach((value, i) => {
-      error += (value - (given.get(place)?.[i] ?? NaN)) ** 2;
-      norm += value ** 2;
-    });
-  }
-  return Math.sqrt(error / norm);
-}
 
 Deno.test("A group keeps the keys and values of one engine, each row on one worker, within 1e-3 rms", async () => {
   const one = await Engine.open({ model: MODEL, kvTokens: 1024 });

@@ -13,6 +13,7 @@ export function open(sequence: number, changes: Partial<Open> = {}): Open {
     pageOffset: 0,
     prefixPages: new Uint32Array(0),
     prefixTokens: new Uint32Array(0),
+    audited: false,
     ...changes,
   };
 }

@@ -40,6 +40,7 @@ const step: Step = {
     pageOffset: 3,
     prefixPages: Uint32Array.of(4, 9),
     prefixTokens: new Uint32Array(0),
+    audited: true,
   }],
   release: [1, 2],
   spans: [

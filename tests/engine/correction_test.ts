@@ -1,0 +1,152 @@
+/** Correction spans: exact caches in every slice, and audits that say what dense decoding would have said. */
+
+import assert from "node:assert/strict";
+import { GREEDY, type Session, SessionHost } from "../../engine/session.ts";
+import type { SamplingSettings, SpanAudit, SpanResult } from "../../engine/span.ts";
+import { mapsSettled } from "../support/engine_fixture.ts";
+import { kvOf, relativeRms } from "../support/kv_difference.ts";
+import { MemoryGroup } from "../support/memory_group.ts";
+import { FIXTURES } from "../support/model_directory.ts";
+
+const MODEL = { directory: `${FIXTURES}/llama-rope3` };
+const CALIBRATION = { selectLayers: [1], budget: 64, sparseFrom: 0 };
+const SPARSE = { budget: 24, heads: "kv_head" } as const;
+const GROUPS = [[1024], [1024, 1024], [1024, 512, 256]];
+const PROMPT = Array.from({ length: 200 }, (_, i) => 8 + (i * 37 + (i >> 3) * 11) % 500);
+/** More than a batch of 64 rows. */
+const DECODED = Array.from({ length: 71 }, (_, i) => 9 + (i * 53) % 499);
+
+/** Plays with a group of each shape; slices are uneven in one. */
+async function eachGroup(play: (host: SessionHost, group: MemoryGroup) => Promise<void>): Promise<void> {
+  for (const slices of GROUPS) {
+    const group = await MemoryGroup.open(MODEL, slices);
+    for (const engine of group.engines) engine.calibrate(CALIBRATION);
+    try {
+      await play(new SessionHost(group, group.map), group);
+    } finally {
+      await group.close();
+      await mapsSettled();
+    }
+  }
+}
+
+async function prompted(
+  host: SessionHost,
+  options: { sampling?: SamplingSettings; audited?: boolean } = {},
+): Promise<Session> {
+  const session = host.open({ ...options, sparse: SPARSE, promptTokens: PROMPT.length });
+  await session.prefill(PROMPT, "none");
+  return session;
+}
+
+function correct(session: Session, tokens: readonly number[], logits: "none" | "audit"): Promise<SpanResult> {
+  const from = session.length - tokens.length;
+  return session.run({ kind: "decode", attention: "dense", tokens: Uint32Array.from(tokens), from, logits });
+}
+
+Deno.test("A correction leaves the K and V of dense decoding, bit for bit, and of prefill within 1e-3 rms, in every slice", async () => {
+  await eachGroup(async (host, { engines }) => {
+    const [sparse, decoded, prefilled] = [await prompted(host), await prompted(host), await prompted(host)];
+    for (const token of DECODED) await sparse.decode(token, "sparse", "none");
+    for (const token of DECODED) await decoded.decode(token, "dense", "none");
+    await prefilled.prefill(DECODED, "none");
+    const layers = engines[0]?.config.layers ?? 0;
+    const difference = async (of: Session, layer: number) =>
+      relativeRms(await kvOf(engines, of.sequence, layer), await kvOf(engines, sparse.sequence, layer));
+    const before = await difference(decoded, layers - 1);
+    assert.ok(before > 1e-3, `sparse rows are off by ${before} before they are corrected`);
+    await correct(sparse, DECODED, "none");
+    for (let layer = 0; layer < layers; layer++) {
+      assert.equal(await difference(decoded, layer), 0, `layer ${layer} of ${engines.length} workers`);
+      const fromPrefill = await difference(prefilled, layer);
+      assert.ok(fromPrefill < 1e-3, `layer ${layer} of ${engines.length} workers: ${fromPrefill}`);
+    }
+  });
+});
+
+Deno.test("An audit draws what dense decoding draws, with noise, penalties and log-probabilities", async () => {
+  const sampling: SamplingSettings = {
+    ...GREEDY,
+    temperature: 1,
+    seed: 5,
+    repetitionPenalty: 1.3,
+    frequencyPenalty: 0.2,
+    topLogprobs: 3,
+  };
+  await eachGroup(async (host) => {
+    const dense = await prompted(host, { sampling });
+    const expected: SpanResult[] = [];
+    for (const token of DECODED) expected.push(await dense.decode(token));
+    const sparse = await prompted(host, { sampling, audited: true });
+    const drafts: number[] = [];
+    for (const token of DECODED) drafts.push((await sparse.decode(token, "sparse")).token ?? -1);
+    const { audit, token } = await correct(sparse, DECODED, "audit");
+    assert.equal(token, undefined);
+    assert.deepEqual([...audit?.tokens ?? []], expected.map((result) => result.token));
+    assert.deepEqual(audit?.logprobs, expected.map((result) => result.logprobs));
+    assert.ok(drafts.some((draft, i) => draft !== audit?.tokens[i]), "the budget is too large to test anything");
+    assertDivergences(audit, drafts);
+  });
+});
+
+/** Every row was decoded sparsely: it diverges, but for those that a budget of 24 serves well. */
+function assertDivergences(audit: SpanAudit | undefined, drafts: readonly number[]): void {
+  const divergences = [...audit?.divergences ?? []];
+  assert.equal(divergences.length, drafts.length);
+  assert.ok(divergences.every((divergence) => divergence >= 0 && divergence < 50), `${divergences}`);
+  const mean = (rows: readonly number[]) => rows.reduce((sum, row) => sum + row, 0) / rows.length;
+  const agreed = divergences.filter((_, i) => drafts[i] === audit?.tokens[i]);
+  const disagreed = divergences.filter((_, i) => drafts[i] !== audit?.tokens[i]);
+  assert.ok(mean(disagreed) > mean(agreed), `${mean(disagreed)} where tokens differ, ${mean(agreed)} where they agree`);
+}
+
+Deno.test("An audit knows nothing of rows that no sparse step computed, or that are audited a second time", async () => {
+  await eachGroup(async (host) => {
+    const session = await prompted(host, { audited: true });
+    const [first = 0, second = 0, third = 0] = DECODED;
+    await session.decode(first, "sparse");
+    await session.decode(second, "dense");
+    await session.decode(third, "sparse");
+    const known = async () => {
+      const { audit } = await correct(session, [first, second, third], "audit");
+      return [...audit?.divergences ?? []].map((divergence) => !Number.isNaN(divergence));
+    };
+    assert.deepEqual(await known(), [true, false, true]);
+    assert.deepEqual(await known(), [false, false, false]);
+    // Rolled back to the first row: what the third one left is of no use any more.
+    await session.run({
+      kind: "decode",
+      attention: "sparse",
+      tokens: Uint32Array.of(second),
+      from: 201,
+      logits: "last",
+    });
+    await session.run({
+      kind: "decode",
+      attention: "sparse",
+      tokens: Uint32Array.of(first),
+      from: 200,
+      logits: "last",
+    });
+    await session.run({
+      kind: "decode",
+      attention: "dense",
+      tokens: Uint32Array.of(second, third),
+      from: 201,
+      logits: "none",
+    });
+    assert.deepEqual(await known(), [true, false, false]);
+  });
+});
+
+Deno.test("Engine.run() refuses audits of anything but dense decode rows", async () => {
+  const group = await MemoryGroup.open(MODEL, [1024]);
+  try {
+    const session = new SessionHost(group, group.map).open();
+    const prefill = session.run({ kind: "prefill", tokens: Uint32Array.of(1, 2), logits: "audit" });
+    await assert.rejects(prefill, { code: "invalid_step", message: /audit/ });
+  } finally {
+    await group.close();
+    await mapsSettled();
+  }
+});
