@@ -6,9 +6,10 @@
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { MIN_BUDGET } from "../engine/layer_plan.ts";
+import { MAX_CORRECT_EVERY } from "./scheduling/correction.ts";
 import type { ModelSource } from "../engine/engine.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
-import type { AttentionRequest } from "./scheduling/generation.ts";
+import type { AttentionRequest, CorrectionRequest } from "./scheduling/generation.ts";
 import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./group/worker_config.ts";
 
 /**
@@ -41,7 +42,14 @@ export interface ServiceConfig {
   /** KV capacity in tokens of all workers or of each; `auto` takes what the GPU has. @default "auto" */
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
   /** How requests that do not say attend; no budget is the model's calibrated one. @default { mode: "auto" } */
-  readonly attention?: { readonly mode: "auto" | "dense" | "sparse"; readonly budget?: number };
+  readonly attention?: {
+    readonly mode: "auto" | "dense" | "sparse";
+    readonly budget?: number;
+    /** What becomes of sparse rows. @default "refresh" */
+    readonly correction?: CorrectionRequest["mode"];
+    /** Tokens between corrections; 0 is never. @default "auto" */
+    readonly correctEvery?: number | "auto";
+  };
   /** Sequences that decode together. @default 32 */
   readonly maxBatch?: number;
   /** Requests that may wait for their turn. @default 256 */
@@ -91,6 +99,7 @@ export const EMBEDDED_MODEL = fileURLToPath(new URL("../deploy/models/tide-10m",
 const BOUNDS = {
   port: { min: 0, max: 65535 },
   budget: { min: MIN_BUDGET, max: 2 ** 20 },
+  correctEvery: { min: 0, max: MAX_CORRECT_EVERY },
   maxBatch: { min: 1, max: 256 },
   maxQueued: { min: 0, max: 65536 },
   bodyBytes: { min: 1024, max: 2 ** 30 },
@@ -102,6 +111,8 @@ const DEFAULTS = {
   host: "127.0.0.1",
   port: 8000,
   attention: "auto",
+  correction: "refresh",
+  correctEvery: "auto",
   maxBatch: 32,
   maxQueued: 256,
   bodyBytes: 32 * 2 ** 20,
@@ -135,6 +146,19 @@ export const SERVICE_FLAGS = {
     ...BOUNDS.budget,
     help: "positions a sparse layer reads (default: the model's calibrated budget)",
   },
+  correction: {
+    kind: "choice",
+    choices: ["refresh", "audit", "lossless", "off"],
+    default: DEFAULTS.correction,
+    help: "what becomes of sparse rows: computed again, compared too, waited for, or left as they are",
+  },
+  correctEvery: {
+    kind: "integer",
+    ...BOUNDS.correctEvery,
+    or: "auto",
+    default: DEFAULTS.correctEvery,
+    help: "tokens between corrections; 0: never; auto: as often as is cheap, or as the agreement allows",
+  },
   maxBatch: { kind: "integer", ...BOUNDS.maxBatch, default: DEFAULTS.maxBatch, help: "sequences that decode together" },
   maxQueued: { kind: "integer", ...BOUNDS.maxQueued, default: DEFAULTS.maxQueued, help: "requests that may wait" },
   bodyBytes: {
@@ -160,7 +184,8 @@ export const SERVICE_FLAGS = {
 
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
-  const { attention, budget, model, random, modelName, workers, join, secretFile, ...rest } = values;
+  const { attention, budget, correction, model, random, modelName, workers, join, secretFile, ...others } = values;
+  const { correctEvery, ...rest } = others;
   return {
     ...rest,
     ...(model === undefined ? {} : { model }),
@@ -169,7 +194,12 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
     ...(workers === undefined ? {} : { workers }),
     ...(join === undefined ? {} : { join: join.split(",") }),
     ...(secretFile === undefined ? {} : { secretFile }),
-    attention: { mode: attention, ...(budget === undefined ? {} : { budget }) },
+    attention: {
+      mode: attention,
+      ...(budget === undefined ? {} : { budget }),
+      correction,
+      correctEvery,
+    },
   };
 }
 
@@ -189,6 +219,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
       mode: config.attention?.mode ?? DEFAULTS.attention,
       budget: config.attention?.budget,
       heads: "kv_head",
+      correction: resolveCorrection(config.attention),
     },
     maxBatch: config.maxBatch ?? DEFAULTS.maxBatch,
     maxQueued: config.maxQueued ?? DEFAULTS.maxQueued,
@@ -197,8 +228,18 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     recoverMs: config.recoverMs ?? DEFAULTS.recoverMs,
     log: config.log ?? DEFAULTS.log,
   };
-  checkBounds({ ...resolved, budget: resolved.attention.budget });
+  const { correctEvery = "auto" } = config.attention ?? {};
+  const { budget } = resolved.attention;
+  checkBounds({ ...resolved, budget, correctEvery: correctEvery === "auto" ? undefined : correctEvery });
   return resolved;
+}
+
+function resolveCorrection(attention: ServiceConfig["attention"]): CorrectionRequest {
+  const mode = attention?.correction ?? DEFAULTS.correction;
+  const every = attention?.correctEvery ?? DEFAULTS.correctEvery;
+  if (every !== 0) return { mode, every, perToken: false };
+  if (mode === "refresh" || mode === "off") return { mode: "off", every: "auto", perToken: false };
+  throw new UsageError(`Cannot configure correctEvery: correction ${mode} needs at least 1, given 0`);
 }
 
 /**

@@ -6,6 +6,7 @@
 import { z } from "@hono/zod-openapi";
 
 import { MIN_BUDGET } from "../../engine/layer_plan.ts";
+import { MAX_CORRECT_EVERY } from "../scheduling/correction.ts";
 import { describeIssues } from "./schema_issues.ts";
 
 /** Sequences one completions request may ask for: prompts × n. */
@@ -50,6 +51,9 @@ const attention = z.object({
   mode: z.enum(["auto", "dense", "sparse"]).nullish(),
   budget: z.int().min(MIN_BUDGET).nullish(),
   heads: z.enum(["kv_head", "query_head", "all_heads"]).nullish(),
+  correction: z.enum(["refresh", "audit", "lossless", "off"]).nullish(),
+  correct_every: z.union([z.int().min(0).max(MAX_CORRECT_EVERY), z.literal("auto")]).nullish(),
+  audit_tokens: flag,
 }).openapi("Attention");
 
 const generationFields = {

@@ -1,6 +1,6 @@
 /** What a request cost, over all its choices, and how that looks on the wire. Knows counts only. */
 
-import type { GenerationUsage } from "../scheduling/generation.ts";
+import type { AuditedToken, AuditUsage, CorrectionUsage, GenerationUsage } from "../scheduling/generation.ts";
 
 /**
  * Sums the choices of a request: a prompt counts once however many answers it got.
@@ -23,7 +23,44 @@ export function sumUsages(usages: readonly GenerationUsage[], n: number): Genera
       selectLayers: shown?.selectLayers ?? [],
       context: Math.max(0, ...attentions.map((attention) => attention.context)),
       rowsReadPerToken: completionTokens === 0 ? 0 : rowsRead / completionTokens,
+      correction: sumCorrections(attentions.flatMap((attention, choice) => {
+        return attention.correction === undefined ? [] : [{ ...attention.correction, choice }];
+      })),
     },
+  };
+}
+
+function sumCorrections(
+  corrections: readonly (CorrectionUsage & { readonly choice: number })[],
+): CorrectionUsage | undefined {
+  const [first] = corrections;
+  if (first === undefined) return undefined;
+  const audits = corrections.flatMap(({ audit, choice }) => audit === undefined ? [] : [{ ...audit, choice }]);
+  const { mode, every } = first;
+  return {
+    mode,
+    every,
+    stride: first.stride,
+    corrections: sum(corrections, (correction) => correction.corrections),
+    rows: sum(corrections, (correction) => correction.rows),
+    rollbacks: sum(corrections, (correction) => correction.rollbacks),
+    dropped: sum(corrections, (correction) => correction.dropped),
+    audit: audits.length === 0 ? undefined : sumAudits(audits),
+  };
+}
+
+function sumAudits(audits: readonly (AuditUsage & { readonly choice: number })[]): AuditUsage {
+  const firsts = audits.flatMap(({ firstDivergence }) => firstDivergence ?? []);
+  const listed = audits.flatMap(({ tokens, choice }) => tokens === undefined ? [] : [{ tokens, choice }]);
+  return {
+    checked: sum(audits, (audit) => audit.checked),
+    agreed: sum(audits, (audit) => audit.agreed),
+    divergence: sum(audits, (audit) => audit.divergence),
+    measured: sum(audits, (audit) => audit.measured),
+    firstDivergence: firsts.length === 0 ? undefined : Math.min(...firsts),
+    ...(listed.length > 0 && {
+      tokens: listed.flatMap(({ tokens, choice }) => tokens.map((token) => ({ ...token, choice }))),
+    }),
   };
 }
 
@@ -42,10 +79,40 @@ export function usageBody(usage: GenerationUsage): Readonly<Record<string, unkno
       select_layers: attention.selectLayers,
       context: attention.context,
       rows_read_per_token: Math.round(attention.rowsReadPerToken * 10) / 10,
+      ...correctionBody(attention.correction),
     },
   };
 }
 
-function sum(usages: readonly GenerationUsage[], of: (usage: GenerationUsage) => number): number {
-  return usages.reduce((total, usage) => total + of(usage), 0);
+/** Nothing when corrections were off. */
+function correctionBody(correction: CorrectionUsage | undefined): Readonly<Record<string, unknown>> {
+  if (correction === undefined) return {};
+  const { mode, every, stride, corrections, rows, rollbacks, dropped, audit } = correction;
+  const done = { mode, correct_every: every, stride: stride ?? null, corrections, rows };
+  if (audit === undefined) return { correction: done };
+  return {
+    correction: mode === "lossless" ? { ...done, rollbacks, dropped_drafts: dropped } : done,
+    audit: {
+      checked: audit.checked,
+      agreed: audit.agreed,
+      agreement: ratio(audit.agreed, audit.checked),
+      mean_kl: ratio(audit.divergence, audit.measured),
+      first_divergence: audit.firstDivergence ?? null,
+      corrections,
+      ...(audit.tokens && { tokens: audit.tokens.map(auditedTokenBody) }),
+    },
+  };
+}
+
+function auditedTokenBody({ choice, index, token, dense, divergence }: AuditedToken) {
+  return { choice, index, token, dense_token: dense, agreed: token === dense, kl: divergence ?? null };
+}
+
+/** JSON has no NaN. */
+function ratio(part: number, whole: number): number | null {
+  return whole === 0 ? null : part / whole;
+}
+
+function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
+  return items.reduce((total, item) => total + of(item), 0);
 }

@@ -6,7 +6,7 @@
 import { MIN_BUDGET, rowAttention, rowsRead } from "../../engine/layer_plan.ts";
 import type { SparseSettings } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
-import type { AttentionRequest } from "./generation.ts";
+import type { AttentionRequest, CorrectionRequest } from "./generation.ts";
 import type { ModelFacts } from "../group/group.ts";
 
 /** How the rows of one sequence attend, whatever its length. */
@@ -14,6 +14,7 @@ export interface AttentionPolicy {
   readonly sparse: SparseSettings;
   /** Contexts longer than this many positions are decoded sparsely; Infinity: none is. */
   readonly sparseFrom: number;
+  readonly correction: CorrectionRequest;
 }
 
 /**
@@ -30,8 +31,9 @@ export function resolveAttention(request: AttentionRequest, model: ModelFacts): 
     );
   }
   const sparse = { budget: request.budget ?? calibrated?.budget ?? MIN_BUDGET, heads: request.heads };
-  if (request.mode === "dense" || calibrated === undefined) return { sparse, sparseFrom: Infinity };
-  return { sparse, sparseFrom: request.mode === "sparse" ? 0 : calibrated.sparseFrom };
+  const { correction } = request;
+  if (request.mode === "dense" || calibrated === undefined) return { sparse, sparseFrom: Infinity, correction };
+  return { sparse, sparseFrom: request.mode === "sparse" ? 0 : calibrated.sparseFrom, correction };
 }
 
 /** How the decoded row at `position` attends. */

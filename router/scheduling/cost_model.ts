@@ -4,7 +4,7 @@
  */
 
 /** The kinds of rows that run different kernels. */
-export type RowKind = "prefill" | "dense" | "sparse" | "rebuild";
+export type RowKind = "prefill" | "dense" | "sparse" | "rebuild" | "correction";
 
 /** What a step has to compute. */
 export interface StepLoad {
@@ -13,22 +13,34 @@ export interface StepLoad {
   readonly prefillRows: number;
   /** Positions seen, summed over the prefill rows. */
   readonly prefillContext: number;
-  /** Rows of the matrix–vector family: decoded ones and rebuilt ones. */
+  /** Decoded rows, one for each of their sequences. */
   readonly decodeRows: number;
   /** KV rows read per layer, summed over the decode rows: sparse rows count what they read on average. */
   readonly decodeContext: number;
+  /** Rows of dense decode spans of many rows: corrected ones and rebuilt ones. */
+  readonly spanRows: number;
+  /** Positions seen, summed over these rows. */
+  readonly spanContext: number;
 }
 
 /** A step without rows. */
-export const NO_LOAD: StepLoad = { kinds: [], prefillRows: 0, prefillContext: 0, decodeRows: 0, decodeContext: 0 };
+export const NO_LOAD: StepLoad = {
+  kinds: [],
+  prefillRows: 0,
+  prefillContext: 0,
+  decodeRows: 0,
+  decodeContext: 0,
+  spanRows: 0,
+  spanContext: 0,
+};
 
 /** Positions seen by consecutive rows from a position on, summed: what prefill adds to `prefillContext`. */
 export function contextOf(from: number, rows: number): number {
   return rows * from + rows * (rows + 1) / 2;
 }
 
-/** Milliseconds per step, prefill row, prefill row × position, decode row, decode row × position. */
-const GUESS = [5, 7.5, 1e-4, 20, 1e-3] as const;
+/** Milliseconds per step, and per row and row × position of prefill, of decoding and of dense spans. */
+const GUESS = [5, 7.5, 1e-4, 20, 1e-3, 20, 1e-3] as const;
 
 /** What the guess weighs, in steps: little, so that a few real ones outvote it. */
 const GUESS_WEIGHT = 0.01;
@@ -39,7 +51,7 @@ const MEMORY = 0.99;
 /** A step this much slower than expected is believed only so far: it may have been a hiccup. */
 const SURPRISE = 4;
 
-/** Steps of a kind before its deadline is trusted: the first ones compile shaders. */
+/** Steps of a kind before what is known of it is trusted: the first ones compile shaders. */
 const WARM_STEPS = 3;
 
 const COLD_DEADLINE_MS = 120_000;
@@ -63,8 +75,13 @@ export class CostModel {
 
   /** When to take a worker for lost, in milliseconds after the step was sent. */
   deadlineMs(load: StepLoad): number {
-    if (load.kinds.some((kind) => (this.#seen.get(kind) ?? 0) < WARM_STEPS)) return COLD_DEADLINE_MS;
+    if (!load.kinds.every((kind) => this.knows(kind))) return COLD_DEADLINE_MS;
     return this.predictMs(load) * DEADLINE_FACTOR + DEADLINE_MARGIN_MS;
+  }
+
+  /** Whether enough steps of a kind were seen to go by. */
+  knows(kind: RowKind): boolean {
+    return (this.#seen.get(kind) ?? 0) >= WARM_STEPS;
   }
 
   /** Takes in what a step really took. The first step of each kind is only counted: it compiled shaders. */
@@ -115,5 +132,6 @@ function guessedMoment(): number[] {
 }
 
 function featuresOf(load: StepLoad): readonly number[] {
-  return [1, load.prefillRows, load.prefillContext, load.decodeRows, load.decodeContext];
+  const { prefillRows, prefillContext, decodeRows, decodeContext, spanRows, spanContext } = load;
+  return [1, prefillRows, prefillContext, decodeRows, decodeContext, spanRows, spanContext];
 }

@@ -11,6 +11,20 @@ export interface AttentionRequest {
   /** Undefined: the model's calibrated default. */
   readonly budget: number | undefined;
   readonly heads: SetShape;
+  readonly correction: CorrectionRequest;
+}
+
+/**
+ * What becomes of the rows that were decoded sparsely. `refresh`: their keys and values are computed again with full
+ * attention; `audit`: that pass also tells what dense decoding would have drawn; `lossless`: tokens wait for it, and the
+ * answer is that of dense decoding.
+ */
+export interface CorrectionRequest {
+  readonly mode: "off" | "refresh" | "audit" | "lossless";
+  /** Tokens, at least 1; `auto`: as often as is cheap (`refresh`), or as the agreement allows (`audit`, `lossless`). */
+  readonly every: number | "auto";
+  /** Whether an audit lists every token that it checked. */
+  readonly perToken: boolean;
 }
 
 /** One sequence to generate. Valid by construction: made only by the request parsers. */
@@ -39,6 +53,51 @@ export interface AttentionUsage {
   readonly context: number;
   /** KV rows one KV head read over all layers, mean over the decoded tokens; 0 when none was decoded. */
   readonly rowsReadPerToken: number;
+  /** Undefined: corrections were off. */
+  readonly correction: CorrectionUsage | undefined;
+}
+
+/** What corrections did, and what they found. */
+export interface CorrectionUsage {
+  readonly mode: Exclude<CorrectionRequest["mode"], "off">;
+  readonly every: number | "auto";
+  /** Every so many tokens, at the end; undefined: whenever it was cheap. */
+  readonly stride: number | undefined;
+  /** Spans; one that was cut for time counts once for each piece. */
+  readonly corrections: number;
+  /** Rows computed by them, those of the newest tokens included. */
+  readonly rows: number;
+  /** Corrections that made the sequence start over from one of its drafts. */
+  readonly rollbacks: number;
+  /** Drafts that were thrown away by them, those that diverged included. */
+  readonly dropped: number;
+  /** Undefined: nothing was compared. */
+  readonly audit: AuditUsage | undefined;
+}
+
+/** How tokens that were drawn sparsely compare with what full attention draws in their place. */
+export interface AuditUsage {
+  readonly checked: number;
+  readonly agreed: number;
+  /** Sum of KL(dense ‖ sparse) in nats over `measured` of the checked tokens. */
+  readonly divergence: number;
+  readonly measured: number;
+  /** Index in the output of the first token that did not agree. */
+  readonly firstDivergence: number | undefined;
+  /** Set when the request asked for it. */
+  readonly tokens?: readonly AuditedToken[];
+}
+
+/** One checked token. */
+export interface AuditedToken {
+  readonly choice: number;
+  /** In the output. */
+  readonly index: number;
+  readonly token: number;
+  /** What full attention draws there. */
+  readonly dense: number;
+  /** KL(dense ‖ sparse) in nats; undefined when the sparse logits are gone. */
+  readonly divergence: number | undefined;
 }
 
 /** What a sequence cost. */

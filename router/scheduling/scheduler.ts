@@ -212,9 +212,9 @@ export class Scheduler implements Generator {
     plan.spans.forEach((planned, i) => this.#take(planned, result.spans[i], ledger));
   }
 
-  #take({ sequence, span }: PlannedSpan, result: SpanResult | undefined, ledger: PageLedger): void {
-    sequence.advance(span, result);
-    this.#tally.span(span);
+  #take(planned: PlannedSpan, result: SpanResult | undefined, ledger: PageLedger): void {
+    const { sequence, span } = planned;
+    this.#tally.advanced(planned, sequence.advance(planned, result));
     if (span.kind === "prefill") ledger.share(sequence);
     const reason = sequence.finishReason();
     if (sequence.over) this.#roster.leave(sequence, ledger);

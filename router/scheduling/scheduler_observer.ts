@@ -4,6 +4,7 @@
  */
 
 import type { Step, StepResult } from "../../engine/span.ts";
+import type { CorrectionReport } from "./correction.ts";
 import type { GenerationRequest } from "./generation.ts";
 
 /** How a generation left the scheduler: a finish reason, `cancelled`, or the code of its error. */
@@ -24,6 +25,8 @@ export interface SchedulerObserver {
   /** A request got its first pages; once per request, replays aside. */
   onAdmitted?(request: GenerationRequest, admission: { readonly queueMs: number; readonly cachedTokens: number }): void;
   onStep?(report: StepReport): void;
+  /** Sparse rows of a request were computed again with full attention. */
+  onCorrection?(request: GenerationRequest, report: CorrectionReport): void;
   /** The group refused a step; the sequences in it end with the error. */
   onRefused?(step: Step, error: Error): void;
   /** Pages ran out: the request waits at the head of the queue and is rebuilt later. */
@@ -44,6 +47,6 @@ export interface SchedulerStats {
   readonly preemptions: number;
   readonly replays: number;
   readonly steps: number;
-  /** Rows prefilled (rebuilt ones included), and tokens drawn. */
+  /** Rows prefilled (rebuilt ones included), and tokens that readers got. */
   readonly tokens: { readonly prefilled: number; readonly generated: number };
 }

@@ -2,9 +2,10 @@
  * Counts what happens in the scheduler, and passes it on to an observer. Knows sequences and steps; decides nothing.
  */
 
-import type { Span, Step } from "../../engine/span.ts";
+import type { Step } from "../../engine/span.ts";
 import type { GenerationOutcome, SchedulerObserver, SchedulerStats, StepReport } from "./scheduler_observer.ts";
-import type { Sequence } from "./sequence.ts";
+import type { Progress, Sequence } from "./sequence.ts";
+import type { PlannedSpan } from "./step_planner.ts";
 
 /** The counters of one scheduler, since its start. */
 export class SchedulerTally {
@@ -38,10 +39,11 @@ export class SchedulerTally {
     this.#observer.onReplayed?.(sequence.request);
   }
 
-  /** A span that was computed: each that asks for logits draws a token, and only decode rows are not prefill. */
-  span(span: Span): void {
-    if (span.logits !== "none") this.#counts.generated++;
-    if (span.kind === "prefill" || span.logits === "none") this.#counts.prefilled += span.tokens.length;
+  /** A span was computed and brought its sequence on. */
+  advanced({ sequence, work }: PlannedSpan, { tokens, correction }: Progress): void {
+    this.#counts.generated += tokens;
+    if (work.kind === "prefill" || work.kind === "rebuild") this.#counts.prefilled += work.rows;
+    if (correction !== undefined) this.#observer.onCorrection?.(sequence.request, correction);
   }
 
   step(report: StepReport): void {

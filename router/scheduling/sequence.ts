@@ -4,22 +4,40 @@
  */
 
 import { EngineError } from "../../engine/errors.ts";
-import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
-import type { Open, SequenceId, Span, SpanResult, TokenLogprobs } from "../../engine/span.ts";
+import { PAGE_TOKENS } from "../../engine/span.ts";
+import type { Open, SequenceId, Span, SpanResult } from "../../engine/span.ts";
 import { attentionAt, type AttentionPolicy, rowsReadAt } from "./attention_policy.ts";
+import { AttentionTally } from "./attention_tally.ts";
+import { Correction, type CorrectionReport } from "./correction.ts";
 import type { RowKind } from "./cost_model.ts";
 import type { EventQueue } from "./event_queue.ts";
 import type { GenerationRequest, GenerationUsage } from "./generation.ts";
 import type { ModelFacts } from "../group/group.ts";
 import { type PageKey, pageKey, type Prefix } from "./prefix_cache.ts";
+import { SequenceTokens } from "./sequence_tokens.ts";
 
-/** Rows that come next: at most `rows` in one span, from the first position that is not cached. */
+/** Consecutive rows that are to be computed in one span, or the first of them. */
 export interface Work {
   readonly kind: RowKind;
+  /** Position of the first row. */
+  readonly from: number;
   readonly rows: number;
 }
 
-/** Most rows of the matrix–vector family in one span. */
+/** Work as it was done. */
+export interface DoneWork {
+  readonly work: Work;
+  readonly span: Span;
+}
+
+/** What a span brought a sequence. */
+export interface Progress {
+  /** Tokens that its reader got. */
+  readonly tokens: number;
+  readonly correction: CorrectionReport | undefined;
+}
+
+/** Most rows of the matrix–vector family in one span of a rebuilding. */
 const REBUILD_ROWS = 16;
 
 /** What a sequence is made of; all but the request is decided by the scheduler. */
@@ -59,14 +77,14 @@ export class Sequence {
   cachedTokens: number | undefined;
 
   readonly #policy: AttentionPolicy;
-  #tokens: Uint32Array;
-  #length: number;
+  readonly #tally: AttentionTally;
+  readonly #correction: Correction;
+  readonly #tokens: SequenceTokens;
   #cached = 0;
   #exact = 0;
+  /** Whether a correction was cut for time, and goes on before anything else. */
+  #isCorrecting = false;
   #keys: PageKey[] = [];
-  #decoded = 0;
-  #sparseDecoded = 0;
-  #rowsRead = 0;
 
   constructor(parts: SequenceParts) {
     this.request = parts.request;
@@ -74,14 +92,14 @@ export class Sequence {
     this.events = parts.events;
     this.arrival = parts.arrival;
     this.#policy = parts.policy;
-    this.#length = parts.request.promptTokens.length;
-    this.#tokens = new Uint32Array(pagesFor(this.#length + 1) * PAGE_TOKENS);
-    this.#tokens.set(parts.request.promptTokens);
+    this.#tally = new AttentionTally(parts.policy, parts.model);
+    this.#correction = new Correction(parts.policy.correction);
+    this.#tokens = new SequenceTokens(parts.request, parts.events);
   }
 
-  /** Tokens known: the prompt and what was drawn. */
+  /** Tokens known: the prompt and what was drawn, drafts included. */
   get length(): number {
-    return this.#length;
+    return this.#tokens.length;
   }
 
   /** Positions whose K/V are in the cache. */
@@ -94,8 +112,9 @@ export class Sequence {
     return this.#exact;
   }
 
+  /** Tokens that its reader got. */
   get generated(): number {
-    return this.#length - this.request.promptTokens.length;
+    return this.#tokens.generated;
   }
 
   /** Whether its reader is so slow that it must not run. */
@@ -108,11 +127,25 @@ export class Sequence {
    * always a decode row: a rebuilt dense sequence goes on bit for bit as if nothing had happened.
    */
   work(): Work {
+    const from = this.#cached;
     const prompt = this.request.promptTokens.length;
-    if (this.#cached < prompt) return { kind: "prefill", rows: prompt - this.#cached };
-    const lost = this.#length - 1 - this.#cached;
-    if (lost > 0) return { kind: "rebuild", rows: Math.min(lost, REBUILD_ROWS) };
-    return { kind: attentionAt(this.#policy, this.#cached), rows: 1 };
+    if (from < prompt) return { kind: "prefill", from, rows: prompt - from };
+    const lost = this.length - 1 - from;
+    if (lost > 0) return { kind: "rebuild", from, rows: Math.min(lost, REBUILD_ROWS) };
+    const kind = attentionAt(this.#policy, from);
+    return kind === "sparse" && this.#mustCorrect() ? this.#correctionWork() : { kind, from, rows: 1 };
+  }
+
+  /** The correction that may stand in for the sparse row that `work` tells, as soon as it is cheap enough. */
+  welcomeCorrection(): Work | undefined {
+    return this.#correction.isWelcome(this.length - this.#exact) ? this.#correctionWork() : undefined;
+  }
+
+  /** The sparse row that may stand in for the correction that `work` tells; undefined when that must not wait. */
+  rowInstead(): Work | undefined {
+    return this.#correction.holdsBack || this.#isCorrecting
+      ? undefined
+      : { kind: "sparse", from: this.#cached, rows: 1 };
   }
 
   /** KV rows per layer that the next decode row reads, on average over the layers. */
@@ -122,9 +155,10 @@ export class Sequence {
 
   /** Keys of its first full pages of tokens, at most `count`. */
   keys(count: number): readonly PageKey[] {
-    const full = Math.min(count, Math.floor(this.#length / PAGE_TOKENS));
+    // Drafts may still change.
+    const full = Math.min(count, Math.floor(this.#tokens.confirmed / PAGE_TOKENS));
     for (let i = this.#keys.length; i < full; i++) {
-      this.#keys.push(pageKey(this.#tokens.subarray(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)));
+      this.#keys.push(pageKey(this.#tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)));
     }
     return this.#keys.slice(0, full);
   }
@@ -139,8 +173,10 @@ export class Sequence {
     this.cachedTokens ??= this.#cached;
   }
 
-  /** Forgets all that is on the worker; the tokens stay. */
+  /** Forgets all that is on the worker; the tokens stay, but for drafts. */
   stop(): void {
+    this.#tokens.dropDrafts();
+    this.#isCorrecting = false;
     this.id = undefined;
     this.opened = false;
     this.pages = [];
@@ -164,19 +200,18 @@ export class Sequence {
       pageOffset: this.pageOffset,
       prefixPages: Uint32Array.from(this.pages.slice(0, this.prefixPages)),
       prefixTokens: needed ? this.#tokens.slice(0, prefix) : new Uint32Array(),
-      audited: false,
+      audited: this.#correction.audits,
     };
   }
 
-  /** The span of its next `rows` rows, all of them of the kind that `work` tells. */
-  span(sequence: SequenceId, rows: number, newPages: readonly number[]): Span {
-    const from = this.#cached;
-    const { kind } = this.work();
+  /** The span of some work, or of its first rows. @param newPages that it takes */
+  span(sequence: SequenceId, { kind, from, rows }: Work, newPages: readonly number[]): Span {
+    const end = from + rows;
     const base = {
       sequence,
       from,
-      tokens: this.#tokens.slice(from, from + rows),
-      logits: from + rows === this.#length ? "last" : "none",
+      tokens: this.#tokens.slice(from, end),
+      logits: kind === "correction" && this.#correction.audits ? "audit" : end === this.length ? "last" : "none",
       newPages: Uint32Array.from(newPages),
     } as const;
     if (kind === "prefill") return { ...base, kind };
@@ -187,64 +222,80 @@ export class Sequence {
    * Takes in what a span of it gave; tells its reader.
    * @throws {EngineError} `invalid_step` when that is not what the span asked for
    */
-  advance(span: Span, result: SpanResult | undefined): void {
+  advance({ work, span }: DoneWork, result: SpanResult | undefined): Progress {
     checkAnswer(span, result);
-    const { kind } = this.work();
-    if (kind === "dense" || kind === "sparse") this.#countDecoded(kind);
-    const end = span.from + span.tokens.length;
-    if (kind !== "sparse" && span.from <= this.#exact) this.#exact = end;
+    const before = this.generated;
+    const correction = work.kind === "correction" ? this.#corrected(work, result) : undefined;
+    if (correction === undefined) this.#computed(work, result);
+    return { tokens: this.generated - before, correction };
+  }
+
+  /** Why it is over, if it is. */
+  finishReason(): "stop" | "length" | undefined {
+    return this.#tokens.finishReason();
+  }
+
+  usage(): GenerationUsage {
+    const { generated } = this;
+    const context = generated > 0 ? this.#tokens.confirmed - 1 : this.#cached;
+    return {
+      promptTokens: this.request.promptTokens.length,
+      completionTokens: generated,
+      cachedTokens: this.cachedTokens ?? 0,
+      // The first token is drawn after the prompt.
+      attention: { ...this.#tally.usage(context, Math.max(0, generated - 1)), correction: this.#correction.usage() },
+    };
+  }
+
+  #mustCorrect(): boolean {
+    const { draftsEnd, isLastNext } = this.#tokens;
+    if (this.#isCorrecting || this.#correction.isDue(this.length - this.#exact)) return true;
+    return this.#correction.holdsBack && (draftsEnd || isLastNext);
+  }
+
+  #correctionWork(): Work {
+    const end = this.#tokens.draftsEnd ? this.length - 1 : this.length;
+    return { kind: "correction", from: this.#exact, rows: end - this.#exact };
+  }
+
+  #computed({ kind, from, rows }: Work, result: SpanResult | undefined): void {
+    const end = from + rows;
+    if (kind === "dense" || kind === "sparse") this.#tally.row(kind, from);
+    if (kind !== "sparse" && from <= this.#exact) this.#exact = end;
     this.#cached = end;
     if (this.generated === 0) {
       const total = this.request.promptTokens.length;
       this.events.push({ kind: "prefill", total, cached: this.cachedTokens ?? 0, processed: end });
     }
-    if (result?.token !== undefined) this.#append(result.token, result.logprobs);
+    if (result?.token === undefined) return;
+    if (kind === "sparse" && this.#correction.holdsBack) this.#tokens.draft(result.token);
+    else this.#tokens.draw(result.token, result.logprobs);
   }
 
-  /** Why it is over, if it is. */
-  finishReason(): "stop" | "length" | undefined {
-    const last = this.#tokens[this.#length - 1];
-    if (this.generated > 0 && last !== undefined && this.request.stopTokens.includes(last)) return "stop";
-    return this.generated >= this.request.maxTokens ? "length" : undefined;
-  }
-
-  usage(): GenerationUsage {
-    const sparse = this.#sparseDecoded > 0;
-    return {
-      promptTokens: this.request.promptTokens.length,
-      completionTokens: this.generated,
-      cachedTokens: this.cachedTokens ?? 0,
-      attention: {
-        mode: sparse ? "sparse" : "dense",
-        budget: sparse ? this.#policy.sparse.budget : undefined,
-        selectLayers: sparse ? this.model.selectLayers : [],
-        context: Math.max(this.#cached, this.generated > 0 ? this.#length - 1 : 0),
-        rowsReadPerToken: this.#decoded === 0 ? 0 : this.#rowsRead / this.#decoded,
-      },
-    };
-  }
-
-  #countDecoded(kind: "dense" | "sparse"): void {
-    this.#decoded++;
-    if (kind === "sparse") this.#sparseDecoded++;
-    this.#rowsRead += rowsReadAt(this.#policy, this.model, this.#cached);
-  }
-
-  #append(token: number, logprobs: TokenLogprobs | undefined): void {
-    if (this.#length === this.#tokens.length) {
-      const grown = new Uint32Array(2 * this.#length);
-      grown.set(this.#tokens);
-      this.#tokens = grown;
-    }
-    this.#tokens[this.#length++] = token;
-    this.events.push({ kind: "token", token, logprobs });
+  #corrected({ from, rows }: Work, result: SpanResult | undefined): CorrectionReport {
+    const { holdsBack } = this.#correction;
+    this.#tally.corrected(from, rows);
+    this.#exact = from + rows;
+    this.#cached = Math.max(this.#cached, this.#exact);
+    if (result?.token !== undefined) this.#tokens.draw(result.token, result.logprobs);
+    const outcome = result?.audit && this.#tokens.audit(from, result.audit, holdsBack);
+    // Length is not state: the rows of drafts that were thrown away are written over when their positions come again.
+    if (outcome?.overruled !== undefined) this.#exact = this.#cached = outcome.overruled;
+    this.#isCorrecting = this.#exact < this.#cached;
+    return this.#correction.took({ rows, checks: outcome?.checks ?? [], dropped: outcome?.dropped ?? 0 });
   }
 }
 
-function checkAnswer({ sequence, logits }: Span, result: SpanResult | undefined): void {
+function checkAnswer({ sequence, logits, tokens }: Span, result: SpanResult | undefined): void {
   const drawn = result?.token !== undefined;
-  if (result?.sequence === sequence && drawn === (logits !== "none")) return;
-  const answer = result === undefined ? "nothing" : `sequence ${result.sequence} and token ${result.token}`;
+  const audited = result?.audit?.tokens.length ?? 0;
+  const expected = logits === "audit"
+    ? { drawn: false, audited: tokens.length }
+    : { drawn: logits !== "none", audited: 0 };
+  if (result?.sequence === sequence && drawn === expected.drawn && audited === expected.audited) return;
+  const answer = result === undefined
+    ? "nothing"
+    : `sequence ${result.sequence}, token ${result.token} and ${audited} audited rows`;
   throw new EngineError(
     "invalid_step",
     `Cannot take the result of sequence ${sequence}: the group answered ${answer} to logits ${logits}`,

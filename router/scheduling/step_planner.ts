@@ -1,19 +1,19 @@
 /**
- * Decides what the next step computes: a row for every sequence that decodes, and as much prefill as fits into the
- * time they may wait. Knows sequences, pages and predicted time; knows nothing of the group that will run it.
+ * Decides what the next step computes: a row for every sequence that decodes, and as much of corrections and of prefill as
+ * fits into the time they may wait. Knows sequences, pages and predicted time; knows nothing of the group that will run it.
  */
 
 import { PAGE_TOKENS } from "../../engine/span.ts";
-import type { Span } from "../../engine/span.ts";
-import { contextOf, type CostModel, NO_LOAD, type StepLoad } from "./cost_model.ts";
+import { type CostModel, NO_LOAD, type StepLoad } from "./cost_model.ts";
+import { decodeWork } from "./decode_work.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import type { Roster } from "./roster.ts";
-import type { Sequence } from "./sequence.ts";
+import type { DoneWork, Sequence, Work } from "./sequence.ts";
+import { loadWith, rowsThatFit } from "./work_load.ts";
 
 /** One sequence's part of a step. */
-export interface PlannedSpan {
+export interface PlannedSpan extends DoneWork {
   readonly sequence: Sequence;
-  readonly span: Span;
 }
 
 /** What a step will do. */
@@ -26,7 +26,7 @@ export interface Plan {
 export interface PlanLimits {
   /** Rows decoded in one step, and sequences that run at a time. */
   readonly maxBatch: number;
-  /** Predicted time that prefill may add to a step in which others decode, in milliseconds. */
+  /** Predicted time that corrections and prefill may add to a step in which others decode, in milliseconds. */
   readonly sharedPrefillMs: number;
   /** The same when nobody decodes. */
   readonly alonePrefillMs: number;
@@ -54,7 +54,7 @@ export interface PlannerParts {
 /** Plans one step, once. */
 export class StepPlanner {
   readonly #parts: PlannerParts;
-  readonly #planned = new Map<Sequence, Span>();
+  readonly #planned = new Map<Sequence, DoneWork>();
   #load: StepLoad = NO_LOAD;
   #chunks = 0;
 
@@ -64,27 +64,33 @@ export class StepPlanner {
 
   /** Admits, grows and preempts as it goes; no spans come out only when nobody can run. */
   plan(): Plan {
-    this.#decode();
-    this.#prefill();
-    const spans = Array.from(this.#planned, ([sequence, span]) => ({ sequence, span }));
+    const latestMs = this.#decode();
+    this.#prefill(latestMs);
+    const spans = Array.from(this.#planned, ([sequence, done]) => ({ sequence, ...done }));
     return { spans, load: this.#load };
   }
 
-  /** Who waited longest decodes; pages go to the oldest first, so that at least that one always gets on. */
-  #decode(): void {
-    const { roster, limits } = this.#parts;
+  /**
+   * Who waited longest decodes; pages go to the oldest first, so that at least that one always gets on.
+   * @returns how long the step may take with prefill
+   */
+  #decode(): number {
+    const { roster, limits, costs } = this.#parts;
     const ready = roster.running.filter((sequence) => !sequence.paused && decodes(sequence));
     const chosen = ready.sort((a, b) => a.lastStep - b.lastStep || a.arrival - b.arrival).slice(0, limits.maxBatch);
-    for (const sequence of chosen.sort((a, b) => a.arrival - b.arrival)) {
-      if (sequence.id !== undefined && this.#makeRoom(sequence)) this.#add(sequence, 1);
+    const prefills = roster.waiting.length > 0 || roster.running.some((sequence) => !decodes(sequence));
+    const correctionMs = chosen.length > 1 ? limits.sharedPrefillMs : limits.alonePrefillMs;
+    const { works, rowsMs } = decodeWork(chosen, costs, prefills ? correctionMs / 2 : correctionMs);
+    for (const sequence of chosen.toSorted((a, b) => a.arrival - b.arrival)) {
+      const work = works.get(sequence);
+      if (sequence.id !== undefined && work !== undefined && this.#makeRoom(sequence)) this.#add(sequence, work);
     }
+    return rowsMs + (this.#planned.size > 0 ? limits.sharedPrefillMs : limits.alonePrefillMs);
   }
 
   /** First come, first served: whoever is not through with its prompt, then who waits. */
-  #prefill(): void {
-    const { costs, limits, roster } = this.#parts;
-    const budgetMs = this.#load.decodeRows > 0 ? limits.sharedPrefillMs : limits.alonePrefillMs;
-    const latestMs = costs.predictMs(this.#load) + budgetMs;
+  #prefill(latestMs: number): void {
+    const { roster } = this.#parts;
     for (const sequence of roster.running.filter((sequence) => !sequence.paused && !decodes(sequence))) {
       if (sequence.id !== undefined && !this.#chunk(sequence, latestMs)) return;
     }
@@ -92,7 +98,7 @@ export class StepPlanner {
       if (this.#rowsWithin(sequence, latestMs) === 0 || !this.#admit(sequence)) return;
       // All but a last token may have been found in the cache, and that one is a decode row if it was drawn.
       if (decodes(sequence)) {
-        if (this.#makeRoom(sequence)) this.#add(sequence, 1);
+        if (this.#makeRoom(sequence)) this.#add(sequence, sequence.work());
       } else if (!this.#chunk(sequence, latestMs)) return;
     }
   }
@@ -121,21 +127,16 @@ export class StepPlanner {
     const rows = Math.min(this.#rowsWithin(sequence, latestMs), ledger.reach(sequence) - sequence.cached);
     if (rows <= 0) return false;
     this.#chunks++;
-    this.#add(sequence, rows === work.rows ? rows : this.#aligned(sequence.cached, rows));
+    this.#add(sequence, { ...work, rows: rows === work.rows ? rows : this.#aligned(sequence.cached, rows) });
     return rows === work.rows;
   }
 
   /** Rows of its next chunk that the time allows; the first chunk of a step always gets some. */
   #rowsWithin(sequence: Sequence, latestMs: number): number {
-    const { kind, rows } = sequence.work();
-    let fitting = 0;
-    let tooMany = Math.min(rows, MAX_CHUNK - this.#load.prefillRows) + 1;
-    while (tooMany - fitting > 1) {
-      const middle = (fitting + tooMany) >> 1;
-      if (this.#parts.costs.predictMs(this.#loadWith(sequence, middle)) <= latestMs) fitting = middle;
-      else tooMany = middle;
-    }
-    const least = kind === "prefill" ? Math.min(rows, MIN_CHUNK) : rows;
+    const work = sequence.work();
+    const most = { ...work, rows: Math.min(work.rows, MAX_CHUNK - this.#load.prefillRows) };
+    const fitting = rowsThatFit(this.#parts.costs, this.#load, { sequence, work: most, latestMs });
+    const least = work.kind === "prefill" ? Math.min(work.rows, MIN_CHUNK) : work.rows;
     if (this.#chunks === 0) return Math.max(least, fitting);
     return fitting >= least ? fitting : 0;
   }
@@ -172,28 +173,16 @@ export class StepPlanner {
     this.#parts.onPreempted(victim);
   }
 
-  #add(sequence: Sequence, rows: number): void {
+  #add(sequence: Sequence, work: Work): void {
     if (sequence.id === undefined) return;
-    this.#load = this.#loadWith(sequence, rows);
-    const newPages = this.#parts.ledger.grow(sequence, sequence.cached + rows);
-    this.#planned.set(sequence, sequence.span(sequence.id, rows, newPages));
-  }
-
-  /** The load with `rows` more of a sequence. */
-  #loadWith(sequence: Sequence, rows: number): StepLoad {
-    const { kind } = sequence.work();
-    const load = { ...this.#load, kinds: [...new Set([...this.#load.kinds, kind])] };
-    const context = contextOf(sequence.cached, rows);
-    if (kind === "prefill") {
-      return { ...load, prefillRows: load.prefillRows + rows, prefillContext: load.prefillContext + context };
-    }
-    const read = kind === "rebuild" ? context : sequence.nextContext();
-    return { ...load, decodeRows: load.decodeRows + rows, decodeContext: load.decodeContext + read };
+    this.#load = loadWith(this.#load, sequence, work);
+    const newPages = this.#parts.ledger.grow(sequence, work.from + work.rows);
+    this.#planned.set(sequence, { work, span: sequence.span(sequence.id, work, newPages) });
   }
 }
 
-/** Whether its next row is a drawn token's. */
+/** Whether the next row is that of a drawn token, or stands in for it. */
 function decodes(sequence: Sequence): boolean {
   const { kind } = sequence.work();
-  return kind === "dense" || kind === "sparse";
+  return kind === "dense" || kind === "sparse" || kind === "correction";
 }

@@ -5,7 +5,7 @@
 
 import type { SamplingSettings } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
-import type { AttentionRequest } from "../scheduling/generation.ts";
+import type { AttentionRequest, CorrectionRequest } from "../scheduling/generation.ts";
 import type { ModelText } from "./model_text.ts";
 import { chatPrompt, completionPrompts, type Prompt } from "./prompt.ts";
 import {
@@ -205,7 +205,33 @@ function attention(given: Common["attention"], context: PrepareContext): Attenti
       param: "attention.mode",
     });
   }
-  return { mode, budget, heads: given?.heads ?? context.attention.heads };
+  const correction = correctionOf(given, context.attention.correction);
+  return { mode, budget, heads: given?.heads ?? context.attention.heads, correction };
+}
+
+/** A stride goes with its mode: that of the service counts for requests that keep the service's mode. */
+function correctionOf(given: Common["attention"], served: CorrectionRequest): CorrectionRequest {
+  const mode = given?.correction ?? served.mode;
+  const every = given?.correct_every ?? (mode === served.mode ? served.every : "auto");
+  const audits = mode === "audit" || mode === "lossless";
+  if (given?.audit_tokens && !audits) {
+    throw new RequestError(
+      "invalid_request",
+      `Cannot list audited tokens: correction is ${mode}, not audit or lossless`,
+      {
+        param: "attention.audit_tokens",
+      },
+    );
+  }
+  if (every !== 0) return { mode, every, perToken: given?.audit_tokens ?? false };
+  if (!audits) return { mode: "off", every: "auto", perToken: false };
+  throw new RequestError(
+    "invalid_request",
+    `Cannot correct: correction ${mode} needs a stride of at least 1, given 0`,
+    {
+      param: "attention.correct_every",
+    },
+  );
 }
 
 function checkToken(token: number, context: PrepareContext, param: string): void {

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { parseFlags } from "../../router/command_line.ts";
 import { configFromFlags, EMBEDDED_MODEL, modelSource, resolveConfig, SERVICE_FLAGS } from "../../router/config.ts";
+import { NO_CORRECTION } from "../support/generation_request.ts";
 
 function fromArgs(args: string[]): unknown {
   return resolveConfig(configFromFlags(parseFlags("serve", SERVICE_FLAGS, { args, env: {} })));
@@ -23,7 +24,7 @@ Deno.test("configFromFlags() without flags equals resolveConfig() without option
 Deno.test("configFromFlags() carries every flag over", () => {
   const args =
     "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096,auto --workers 2 --share-gpu --attention sparse " +
-    "--budget 64 --max-batch 2 --max-queued 0 --body-bytes 1024 --drain-ms 5 --recover-ms 7 --log json";
+    "--budget 64 --correction lossless --correct-every 8 --max-batch 2 --max-queued 0 --body-bytes 1024 --drain-ms 5 --recover-ms 7 --log json";
   assert.deepEqual(fromArgs(args.split(" ")), {
     host: "0.0.0.0",
     port: 0,
@@ -31,7 +32,12 @@ Deno.test("configFromFlags() carries every flag over", () => {
     modelName: "other",
     workers: { kind: "spawn", count: 2, shareGpu: true },
     kvTokens: [4096, "auto"],
-    attention: { mode: "sparse", budget: 64, heads: "kv_head" },
+    attention: {
+      mode: "sparse",
+      budget: 64,
+      heads: "kv_head",
+      correction: { mode: "lossless", every: 8, perToken: false },
+    },
     maxBatch: 2,
     maxQueued: 0,
     bodyBytes: 1024,

@@ -86,6 +86,7 @@ export class FakeGeneration implements Generation {
         selectLayers: [2, 6],
         context: this.#request.promptTokens.length + this.#drawn,
         rowsReadPerToken: 300,
+        correction: undefined,
       },
     };
   }

@@ -6,11 +6,11 @@
 
 import { EngineError } from "../../engine/errors.ts";
 import { type Open, PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SpanResult } from "../../engine/span.ts";
-import type { Step, StepResult } from "../../engine/span.ts";
+import type { SpanAudit, Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
-import type { GenerationRequest } from "../../router/scheduling/generation.ts";
 import type { Group, GroupState, ModelFacts } from "../../router/group/group.ts";
 import { fakeModel, FakeSlices } from "./fake_slices.ts";
+import { CHAIN_START, draw, extend, VOCABULARY } from "./fake_tokens.ts";
 
 /** What a page holds, row by row. */
 interface PageContent {
@@ -26,40 +26,13 @@ interface FakeSequence {
   length: number;
 }
 
-const VOCABULARY = fakeModel().vocabSize;
-
-const CHAIN_START = 0x811c9dc5;
-
-/** The token drawn after `chain`; depends on the seed and on where the output begins, as in the real sampler. */
-function draw(chain: number, { sampling, promptTokens }: Pick<Open, "sampling" | "promptTokens">): number {
-  return extend(extend(chain, sampling.seed), promptTokens) % VOCABULARY;
-}
-
-function extend(chain: number, token: number): number {
-  let hash = Math.imul(chain ^ (token + 0x9e3779b9), 0x01000193);
-  hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
-  return (hash ^ (hash >>> 13)) >>> 0;
-}
-
-/** What a request gives when it runs alone: its tokens, and why it ends. */
-export function runAlone(request: GenerationRequest): { tokens: number[]; reason: "stop" | "length" } {
-  const open = { sampling: request.sampling, promptTokens: request.promptTokens.length };
-  let chain = request.promptTokens.reduce(extend, CHAIN_START);
-  const tokens: number[] = [];
-  while (tokens.length < request.maxTokens) {
-    const token = draw(chain, open);
-    tokens.push(token);
-    if (request.stopTokens.includes(token)) return { tokens, reason: "stop" };
-    chain = extend(chain, token);
-  }
-  return { tokens, reason: "length" };
-}
-
 /** How the fake differs from its defaults. */
 export interface FakeGroupOptions {
   readonly model?: Partial<ModelFacts>;
   /** What a step claims to have taken; it really takes one turn of the event loop. @default 1 ms */
   readonly stepMs?: (step: Step) => number;
+  /** Whether the token drawn after a sparse row at this position differs from what full attention draws. @default never */
+  readonly errs?: (position: number, open: Open) => boolean;
   /** Starts out loading; `recover` makes it ready. @default false */
   readonly loading?: boolean;
 }
@@ -76,6 +49,7 @@ export class FakeGroup implements Group {
   #model: ModelFacts;
   #slices: FakeSlices;
   readonly #stepMs: (step: Step) => number;
+  readonly #errs: (position: number, open: Open) => boolean;
   readonly #listeners: ((state: GroupState) => void)[] = [];
   readonly #sequences = new Map<SequenceId, FakeSequence>();
   readonly #contents = new Map<number, PageContent>();
@@ -94,6 +68,7 @@ export class FakeGroup implements Group {
     this.#model = fakeModel(this.#facts);
     this.#slices = new FakeSlices(this.#model);
     this.#stepMs = options.stepMs ?? (() => 1);
+    this.#errs = options.errs ?? neverErrs;
     this.state = options.loading === true
       ? { kind: "loading", progress: 0.5 }
       : { kind: "ready", epoch: this.#epoch, model: this.#model };
@@ -239,15 +214,31 @@ export class FakeGroup implements Group {
     const rows = span.tokens.length;
     this.#expect(rows > 0, "a span has no rows");
     this.#expect(span.from <= sequence.length, `a span starts at ${span.from} of ${sequence.length} positions`);
-    if (span.kind === "decode") {
-      this.#expect(rows <= (span.attention === "sparse" ? 1 : 16), `${rows} rows are decoded`);
-    }
+    if (span.kind === "decode" && span.attention === "sparse") this.#expect(rows === 1, `${rows} rows are sparse`);
     this.#give(span, sequence);
     span.tokens.forEach((token, i) => this.#write(sequence, span, { token, position: span.from + i }));
-    sequence.length = span.from + rows;
+    // Length is not state: rows behind the span are still there.
+    sequence.length = Math.max(sequence.length, span.from + rows);
     if (span.logits === "none") return { sequence: span.sequence };
-    const chain = this.#row(sequence, sequence.length - 1)?.chain ?? CHAIN_START;
-    return { sequence: span.sequence, token: draw(chain, sequence.open) };
+    if (span.logits === "audit") return { sequence: span.sequence, audit: this.#audit(sequence, span) };
+    return { sequence: span.sequence, token: this.#draw(sequence, span, rows - 1) };
+  }
+
+  /** The token after row `i` of a span. */
+  #draw(sequence: FakeSequence, span: Span, i: number): number {
+    const position = span.from + i;
+    const token = draw(this.#row(sequence, position)?.chain ?? CHAIN_START, sequence.open);
+    const errs = span.kind === "decode" && span.attention === "sparse" && this.#errs(position, sequence.open);
+    return errs ? (token + 1) % VOCABULARY : token;
+  }
+
+  #audit(sequence: FakeSequence, span: Span): SpanAudit {
+    this.#expect(sequence.open.audited, `sequence ${span.sequence} is audited, but was not opened for it`);
+    this.#expect(span.kind === "decode" && span.attention === "dense", "an audit is no dense decode span");
+    return {
+      tokens: span.tokens.map((_, i) => this.#draw(sequence, span, i)),
+      divergences: Float32Array.from(span.tokens, (_, i) => this.#errs(span.from + i, sequence.open) ? 1 : 0),
+    };
   }
 
   #give({ newPages, from, tokens }: Span, { pages, open }: FakeSequence): void {
@@ -259,7 +250,8 @@ export class FakeGroup implements Group {
       this.#contents.set(page, { tokens, chain, exact: [] });
       pages.push(page);
     }
-    const needed = pagesFor(from + tokens.length);
+    // Drafts that were thrown away leave pages behind, which are needed sooner or later.
+    const needed = Math.max(pages.length - newPages.length, pagesFor(from + tokens.length));
     this.#expect(pages.length === needed, `${pages.length} pages are given where ${needed} are needed`);
   }
 
@@ -293,6 +285,10 @@ export class FakeGroup implements Group {
     this.complaints.push(otherwise);
     throw refused(otherwise);
   }
+}
+
+function neverErrs(): boolean {
+  return false;
 }
 
 function refused(reason: string): EngineError {

@@ -4,6 +4,9 @@ import { GREEDY as PLAIN_GREEDY } from "../../engine/session.ts";
 import type { SamplingSettings } from "../../engine/span.ts";
 import type { Generation, GenerationEvent, GenerationRequest } from "../../router/scheduling/generation.ts";
 
+/** Sparse rows stay as they are. */
+export const NO_CORRECTION = { mode: "off", every: "auto", perToken: false } as const;
+
 export const GREEDY: SamplingSettings = { ...PLAIN_GREEDY, seed: 7 };
 
 /** Token ids that differ with `salt` from the first one on, all below 1000. */
@@ -17,7 +20,7 @@ export function generationRequest(overrides: Partial<GenerationRequest> = {}): G
     promptTokens: promptOf(10),
     maxTokens: 5,
     sampling: GREEDY,
-    attention: { mode: "dense", budget: undefined, heads: "kv_head" },
+    attention: { mode: "dense", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
     stopTokens: [],
     cacheSalt: "",
     traceparent: undefined,

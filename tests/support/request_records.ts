@@ -3,13 +3,21 @@
 import type { GenerationUsage } from "../../router/scheduling/generation.ts";
 import type { AcceptedRequest } from "../../router/http/request_observer.ts";
 import type { RequestRecord } from "../../router/telemetry/request_record.ts";
+import { NO_CORRECTION } from "./generation_request.ts";
 
 /** What a sparse answer of 5 tokens to a prompt of 100 cost. */
 export const USAGE: GenerationUsage = {
   promptTokens: 100,
   completionTokens: 5,
   cachedTokens: 64,
-  attention: { mode: "sparse", budget: 64, selectLayers: [2, 6], context: 105, rowsReadPerToken: 900 },
+  attention: {
+    mode: "sparse",
+    budget: 64,
+    selectLayers: [2, 6],
+    context: 105,
+    rowsReadPerToken: 900,
+    correction: undefined,
+  },
 };
 
 /** A streamed request for that answer. */
@@ -22,7 +30,7 @@ export const ACCEPTED: AcceptedRequest = {
   temperature: 0.5,
   topP: 0.9,
   topK: 7,
-  attention: { mode: "auto", budget: undefined, heads: "kv_head" },
+  attention: { mode: "auto", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
 };
 
 /** Received at second 1000, queued for 0.25 s, first token after 2.5 s, four more in 2 s. */

@@ -14,6 +14,7 @@ import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../rou
 import { SelectionView } from "../../router/scheduling/selection_view.ts";
 import { TextThread } from "../../router/text/text_thread.ts";
 import { FakeGenerator, type FakeScript } from "./fake_generator.ts";
+import { NO_CORRECTION } from "./generation_request.ts";
 
 /** A model with a tokenizer, a template and an end-of-turn token. */
 export const MODEL_DIRECTORY = fileURLToPath(new URL("../../deploy/models/tide-10m", import.meta.url));
@@ -95,7 +96,7 @@ export class TestService implements Disposable {
       state: () => this.state,
       observer: this.observer,
       selections: new SelectionView({ state: { kind: "ready", epoch: 3, model: FACTS } }),
-      attention: { mode: "auto", budget: undefined, heads: "kv_head" },
+      attention: { mode: "auto", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
       onInternalError: (error) => void this.internalErrors.push(error),
       ...deps,
     });

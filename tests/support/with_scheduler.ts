@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import type { GenerationRequest } from "../../router/scheduling/generation.ts";
 import { Scheduler } from "../../router/scheduling/scheduler.ts";
 import type { SchedulerOptions } from "../../router/scheduling/scheduler_options.ts";
-import { FakeGroup, type FakeGroupOptions, runAlone } from "./fake_group.ts";
+import { FakeGroup, type FakeGroupOptions } from "./fake_group.ts";
+import { runAlone } from "./fake_tokens.ts";
 import { collect } from "./generation_request.ts";
 import { until } from "./until.ts";
 

@@ -9,6 +9,7 @@ import { type AnswerOptions, type AnswerPiece, readAnswer } from "../../../route
 import type { GenerationRequest } from "../../../router/scheduling/generation.ts";
 import { FakeGeneration } from "../../support/fake_generator.ts";
 import { MODEL_DIRECTORY } from "../../support/test_service.ts";
+import { NO_CORRECTION } from "../../support/generation_request.ts";
 
 const tokenizer = await Tokenizer.load(MODEL_DIRECTORY);
 const END = 1;
@@ -33,7 +34,7 @@ async function read(
     promptTokens: Uint32Array.of(0),
     maxTokens,
     sampling: { ...GREEDY, topLogprobs },
-    attention: { mode: "auto", budget: undefined, heads: "kv_head" },
+    attention: { mode: "auto", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
     stopTokens: [END],
     cacheSalt: "",
     traceparent: undefined,

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 
 import { RequestError } from "../../../router/errors.ts";
 import { CONTEXT_TOKENS, TestService } from "../../support/test_service.ts";
+import { NO_CORRECTION } from "../../support/generation_request.ts";
 
 /** Ids, times and request ids differ from run to run. */
 function steady(text: string): string {
@@ -43,7 +44,7 @@ Deno.test("POST /v1/chat/completions answers as OpenAI does, with what attention
       rows_read_per_token: 300,
     },
   });
-  assert.deepEqual(request?.attention, { mode: "sparse", budget: 128, heads: "kv_head" });
+  assert.deepEqual(request?.attention, { mode: "sparse", budget: 128, heads: "kv_head", correction: NO_CORRECTION });
   assert.equal(request?.sampling.seed, 7);
   assert.equal(request?.maxTokens, CONTEXT_TOKENS - promptTokens, "the default is the rest of the context");
   assert.deepEqual(request?.stopTokens, [1]);

@@ -10,7 +10,7 @@ import { EventQueue } from "../../../router/scheduling/event_queue.ts";
 import { PageLedger } from "../../../router/scheduling/page_ledger.ts";
 import { Sequence } from "../../../router/scheduling/sequence.ts";
 import { fakeModel } from "../../support/fake_slices.ts";
-import { generationRequest, promptOf } from "../../support/generation_request.ts";
+import { generationRequest, NO_CORRECTION, promptOf } from "../../support/generation_request.ts";
 
 /** The accounts of a group, and sequences that come and go. */
 class Bench {
@@ -28,7 +28,10 @@ class Bench {
     return new Sequence({
       request: generationRequest({ promptTokens: promptOf(tokens, text), maxTokens }),
       model: this.#model,
-      policy: resolveAttention({ mode: "dense", budget: undefined, heads: "kv_head" }, this.#model),
+      policy: resolveAttention(
+        { mode: "dense", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
+        this.#model,
+      ),
       events: new EventQueue(1000, { onRoom: () => {}, onLeave: () => {} }),
       arrival: this.#arrivals++,
     });
@@ -49,8 +52,9 @@ class Bench {
   #compute(sequence: Sequence): readonly number[] {
     this.running.push(sequence);
     const { rows } = sequence.work();
-    const span = sequence.span(sequence.arrival, rows, this.ledger.grow(sequence, sequence.length));
-    sequence.advance(span, { sequence: sequence.arrival, token: 1 });
+    const work = { ...sequence.work(), rows };
+    const span = sequence.span(sequence.arrival, work, this.ledger.grow(sequence, sequence.length));
+    sequence.advance({ work, span }, { sequence: sequence.arrival, token: 1 });
     return sequence.pages;
   }
 

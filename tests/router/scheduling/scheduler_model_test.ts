@@ -5,11 +5,13 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { PAGE_TOKENS } from "../../../engine/span.ts";
+import { type Open, PAGE_TOKENS } from "../../../engine/span.ts";
 import { longestOnSlices } from "../../../router/scheduling/capacity.ts";
+import type { CorrectionReport } from "../../../router/scheduling/correction.ts";
 import type { GenerationRequest } from "../../../router/scheduling/generation.ts";
 import { Scheduler } from "../../../router/scheduling/scheduler.ts";
-import { FakeGroup, runAlone } from "../../support/fake_group.ts";
+import { FakeGroup } from "../../support/fake_group.ts";
+import { runAlone } from "../../support/fake_tokens.ts";
 import { collect, generationRequest, GREEDY, promptOf } from "../../support/generation_request.ts";
 import { until } from "../../support/until.ts";
 
@@ -29,6 +31,8 @@ const client: fc.Arbitrary<Client> = fc.record({
   maxTokens: fc.integer({ min: 1, max: 180 }),
   stopAt: fc.option(fc.nat(100)),
   mode: fc.constantFrom("auto", "dense", "sparse"),
+  correction: fc.constantFrom("off", "refresh", "lossless"),
+  every: fc.constantFrom<"auto" | number>("auto", 1, 2, 5, 40),
   penalty: fc.constantFrom(1, 1.2),
   presence: fc.constantFrom(0, 0.5),
   afterSteps: fc.nat(20),
@@ -36,7 +40,8 @@ const client: fc.Arbitrary<Client> = fc.record({
   leavesAt: fc.option(fc.nat(100), { nil: undefined, freq: 2 }),
 }).map((raw) => {
   const sampling = { ...GREEDY, repetitionPenalty: raw.penalty, presencePenalty: raw.presence };
-  const attention = { mode: raw.mode, budget: undefined, heads: "kv_head" } as const;
+  const correction = { mode: raw.correction, every: raw.every, perToken: false } as const;
+  const attention = { mode: raw.mode, budget: undefined, heads: "kv_head", correction } as const;
   const promptTokens = promptOf(raw.length, raw.text);
   const request = generationRequest({ promptTokens, maxTokens: raw.maxTokens, sampling, attention });
   const stop = raw.stopAt === null ? undefined : runAlone(request).tokens[raw.stopAt];
@@ -50,6 +55,11 @@ const slices = fc.oneof(
   fc.array(fc.integer({ min: 1, max: 7 }), { minLength: 2, maxLength: 3 })
     .filter((pages) => longestOnSlices(pages) >= 5 * PAGE_TOKENS),
 );
+
+/** Sparse rows of lossless sequences often err: corrections must find every one. */
+function errs(position: number, { audited }: Open): boolean {
+  return audited && (position % 3 === 0 || position % 7 === 0);
+}
 
 const crowd = fc.record({
   clients: fc.array(client, { minLength: 1, maxLength: 16 }),
@@ -80,12 +90,18 @@ async function visit(scheduler: Scheduler, { request, leavesAt, slow }: Client):
 }
 
 Deno.test("Scheduler gives everyone the tokens of running alone, and leaks no page", async () => {
-  const totals = { preemptions: 0, hitTokens: 0, sharedSteps: 0, hitsAtAnOffset: 0 };
+  const totals = { preemptions: 0, hitTokens: 0, sharedSteps: 0, hitsAtAnOffset: 0, refreshes: 0, rollbacks: 0 };
   const property = fc.asyncProperty(crowd, async ({ clients, slices, rowMs, ...limits }) => {
     const stepMs = ({ spans }: { spans: readonly { tokens: Uint32Array }[] }) =>
       spans.reduce((ms, span) => ms + rowMs * span.tokens.length, 1);
-    const group = new FakeGroup({ model: { slices }, stepMs });
-    const scheduler = new Scheduler(group, limits);
+    const group = new FakeGroup({ model: { slices }, stepMs, errs });
+    const observer = {
+      onCorrection(_: GenerationRequest, { mode, dropped }: CorrectionReport) {
+        if (mode === "refresh") totals.refreshes++;
+        if (dropped > 0) totals.rollbacks++;
+      },
+    };
+    const scheduler = new Scheduler(group, { ...limits, observer });
     try {
       await Promise.all(clients.map(async (client) => {
         await turns(client.afterSteps);
@@ -124,7 +140,7 @@ Deno.test("Scheduler survives a group that breaks at random: the right tokens, o
   const codes = new Set<string | undefined>();
   const property = fc.asyncProperty(crowd, fc.array(loss, { minLength: 1, maxLength: 3 }), async (crowd, losses) => {
     const { clients, slices, maxBatch } = crowd;
-    const group = new FakeGroup({ model: { slices } });
+    const group = new FakeGroup({ model: { slices }, errs });
     const scheduler = new Scheduler(group, { maxBatch });
     try {
       const outcomes = clients.map(({ request }) => collect(scheduler.generate(request)));

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
-import { runAlone } from "../../support/fake_group.ts";
-import { collect, generationRequest, GREEDY, promptOf } from "../../support/generation_request.ts";
+import { runAlone } from "../../support/fake_tokens.ts";
+import { collect, generationRequest, GREEDY, NO_CORRECTION, promptOf } from "../../support/generation_request.ts";
 import { assertAlone, withScheduler } from "../../support/with_scheduler.ts";
 
 Deno.test("Scheduler reuses the exact pages of an earlier prompt, but not another tenant's", () =>
@@ -55,7 +55,7 @@ Deno.test("Scheduler keeps the exact pages of a cancelled request", () =>
 
 Deno.test("Scheduler counts only dense rows as exact: answers decoded sparsely are not reused", () =>
   withScheduler({}, async (scheduler) => {
-    const attention = { mode: "sparse", budget: 16, heads: "kv_head" } as const;
+    const attention = { mode: "sparse", budget: 16, heads: "kv_head", correction: NO_CORRECTION } as const;
     const promptTokens = promptOf(60);
     const sparse = scheduler.generate(generationRequest({ promptTokens, maxTokens: 100, attention }));
     const { tokens } = await collect(sparse);

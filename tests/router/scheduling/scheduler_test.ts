@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { EngineError } from "../../../engine/errors.ts";
 import { PageMap } from "../../../engine/page_map.ts";
 import { pagesWithin } from "../../../router/scheduling/capacity.ts";
-import { runAlone } from "../../support/fake_group.ts";
-import { collect, generationRequest, promptOf } from "../../support/generation_request.ts";
+import { runAlone } from "../../support/fake_tokens.ts";
+import { collect, generationRequest, NO_CORRECTION, promptOf } from "../../support/generation_request.ts";
 import { until } from "../../support/until.ts";
 import { assertAlone, withScheduler } from "../../support/with_scheduler.ts";
 
@@ -19,7 +19,14 @@ Deno.test("Scheduler.generate() tells prefill, tokens and the end in order, and 
     assert.deepEqual(kinds.slice(-4), ["token", "token", "token", "finished"]);
     const last = events[kinds.lastIndexOf("prefill")];
     assert.deepEqual(last, { kind: "prefill", total: 200, cached: 0, processed: 200 });
-    const attention = { mode: "dense", budget: undefined, selectLayers: [], context: 202, rowsReadPerToken: 4 * 201.5 };
+    const attention = {
+      mode: "dense",
+      budget: undefined,
+      selectLayers: [],
+      context: 202,
+      rowsReadPerToken: 4 * 201.5,
+      correction: undefined,
+    };
     const usage = { promptTokens: 200, completionTokens: 3, cachedTokens: 0, attention };
     assert.deepEqual(events.at(-1), { kind: "finished", reason: "length", usage });
     assert.deepEqual(generation.usage(), usage);
@@ -228,7 +235,10 @@ Deno.test("Scheduler gives every error a code", () =>
 Deno.test("Scheduler refuses sparse attention for a model without a calibration, but serves auto", () =>
   withScheduler({ model: { roles: undefined, sparse: undefined, selectLayers: [] } }, async (scheduler) => {
     const request = (mode: "auto" | "sparse") =>
-      generationRequest({ promptTokens: promptOf(100), attention: { mode, budget: undefined, heads: "kv_head" } });
+      generationRequest({
+        promptTokens: promptOf(100),
+        attention: { mode, budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
+      });
     assert.throws(() => scheduler.generate(request("sparse")), { code: "invalid_request", param: "attention.mode" });
     const generation = scheduler.generate(request("auto"));
     await collect(generation);
@@ -238,7 +248,7 @@ Deno.test("Scheduler refuses sparse attention for a model without a calibration,
 
 Deno.test("Scheduler decodes sparsely from sparseFrom on in mode auto, and counts the rows read", () =>
   withScheduler({}, async (scheduler, group) => {
-    const attention = { mode: "auto", budget: undefined, heads: "kv_head" } as const;
+    const attention = { mode: "auto", budget: undefined, heads: "kv_head", correction: NO_CORRECTION } as const;
     const generation = scheduler.generate(generationRequest({ promptTokens: promptOf(62), maxTokens: 5, attention }));
     await collect(generation);
     const modes = group.steps.flatMap(({ spans }) =>
@@ -246,7 +256,14 @@ Deno.test("Scheduler decodes sparsely from sparseFrom on in mode auto, and count
     );
     assert.deepEqual(modes, ["dense", "dense", "sparse", "sparse"]);
     const rowsReadPerToken = (4 * 63 + 4 * 64 + 3 * 65 + 16 + 3 * 66 + 16) / 4;
-    const expected = { mode: "sparse", budget: 16, selectLayers: [2], context: 66, rowsReadPerToken };
+    const expected = {
+      mode: "sparse",
+      budget: 16,
+      selectLayers: [2],
+      context: 66,
+      rowsReadPerToken,
+      correction: undefined,
+    };
     assert.deepEqual(generation.usage().attention, expected);
   }));
 

@@ -7,7 +7,7 @@ import { EventQueue } from "../../../router/scheduling/event_queue.ts";
 import type { AttentionRequest, GenerationRequest } from "../../../router/scheduling/generation.ts";
 import { Sequence } from "../../../router/scheduling/sequence.ts";
 import { FakeGroup } from "../../support/fake_group.ts";
-import { generationRequest, promptOf } from "../../support/generation_request.ts";
+import { generationRequest, NO_CORRECTION, promptOf } from "../../support/generation_request.ts";
 
 const { state } = new FakeGroup();
 const model = state.kind === "ready" ? state.model : assert.fail();
@@ -20,13 +20,15 @@ function sequenceOf(request: Partial<GenerationRequest>, policy: AttentionPolicy
 }
 
 function policyOf(mode: AttentionRequest["mode"], budget?: number): AttentionPolicy {
-  return resolveAttention({ mode, budget, heads: "kv_head" }, model);
+  return resolveAttention({ mode, budget, heads: "kv_head", correction: NO_CORRECTION }, model);
 }
 
 /** Runs the next span of at most `rows` rows. */
 function step(sequence: Sequence, rows = 1000): string {
-  const span = sequence.span(1, Math.min(rows, sequence.work().rows), []);
-  sequence.advance(span, span.logits === "none" ? { sequence: 1 } : { sequence: 1, token: 3 });
+  const next = sequence.work();
+  const work = { ...next, rows: Math.min(rows, next.rows) };
+  const span = sequence.span(1, work, []);
+  sequence.advance({ work, span }, span.logits === "none" ? { sequence: 1 } : { sequence: 1, token: 3 });
   const kind = span.kind === "prefill" ? span.kind : span.attention;
   return `${kind} ${span.from}+${span.tokens.length} ${span.logits}`;
 }
@@ -65,14 +67,16 @@ Deno.test("Sequence rebuilds what was lost with the kernels that made it, and co
 Deno.test("Sequence.advance() refuses an answer to another question", () => {
   const sequence = sequenceOf({}, policyOf("dense"));
   sequence.start(1, NOTHING);
-  const span = sequence.span(1, 10, []);
+  const work = sequence.work();
+  const span = sequence.span(1, work, []);
   for (const wrong of [undefined, { sequence: 2, token: 1 }, { sequence: 1 }]) {
-    assert.throws(() => sequence.advance(span, wrong), { code: "invalid_step" });
+    assert.throws(() => sequence.advance({ work, span }, wrong), { code: "invalid_step" });
   }
 });
 
 Deno.test("resolveAttention() takes the client's budget, else the model's", () => {
-  assert.deepEqual(policyOf("sparse"), { sparse: { budget: 16, heads: "kv_head" }, sparseFrom: 0 });
-  assert.deepEqual(policyOf("auto", 99), { sparse: { budget: 99, heads: "kv_head" }, sparseFrom: 64 });
+  const correction = NO_CORRECTION;
+  assert.deepEqual(policyOf("sparse"), { sparse: { budget: 16, heads: "kv_head" }, sparseFrom: 0, correction });
+  assert.deepEqual(policyOf("auto", 99), { sparse: { budget: 99, heads: "kv_head" }, sparseFrom: 64, correction });
   assert.equal(policyOf("dense").sparseFrom, Infinity);
 });

@@ -9,7 +9,7 @@ import { Roster } from "../../../router/scheduling/roster.ts";
 import { Sequence } from "../../../router/scheduling/sequence.ts";
 import { type Plan, StepPlanner } from "../../../router/scheduling/step_planner.ts";
 import { FakeGroup } from "../../support/fake_group.ts";
-import { generationRequest, promptOf } from "../../support/generation_request.ts";
+import { generationRequest, NO_CORRECTION, promptOf } from "../../support/generation_request.ts";
 
 const { state } = new FakeGroup();
 const model = state.kind === "ready" ? state.model : assert.fail();
@@ -40,7 +40,10 @@ class Bench {
     const sequence = new Sequence({
       request: generationRequest({ promptTokens: promptOf(promptTokens, this.#arrivals), maxTokens }),
       model,
-      policy: resolveAttention({ mode: "dense", budget: undefined, heads: "kv_head" }, model),
+      policy: resolveAttention(
+        { mode: "dense", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
+        model,
+      ),
       events: new EventQueue(1000, { onRoom: () => {}, onLeave: () => {} }),
       arrival: this.#arrivals++,
     });
@@ -62,9 +65,9 @@ class Bench {
   /** Plans a step and takes its results in. @returns rows by sequence, in order of arrival */
   step(index = 1): Record<number, number> {
     const { spans } = this.plan();
-    for (const { sequence, span } of spans) {
+    for (const { sequence, work, span } of spans) {
       sequence.lastStep = index;
-      sequence.advance(span, { sequence: span.sequence, ...(span.logits !== "none" && { token: 1 }) });
+      sequence.advance({ work, span }, { sequence: span.sequence, ...(span.logits !== "none" && { token: 1 }) });
     }
     return Object.fromEntries(spans.map(({ sequence, span }) => [sequence.arrival, span.tokens.length]));
   }

@@ -7,6 +7,7 @@ import { RequestError } from "../../../router/errors.ts";
 import type { PrepareContext } from "../../../router/text/prepare.ts";
 import { TextThread } from "../../../router/text/text_thread.ts";
 import { FACTS, MODEL_DIRECTORY } from "../../support/test_service.ts";
+import { NO_CORRECTION } from "../../support/generation_request.ts";
 
 const CONTEXT: PrepareContext = {
   modelId: FACTS.id,
@@ -14,7 +15,7 @@ const CONTEXT: PrepareContext = {
   maxPositions: 32_768,
   vocabSize: 8192,
   calibrated: true,
-  attention: { mode: "auto", budget: undefined, heads: "kv_head" },
+  attention: { mode: "auto", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
 };
 
 function inputOf(body: unknown, signal?: AbortSignal) {

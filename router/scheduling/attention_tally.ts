@@ -1,0 +1,45 @@
+/** What the rows of one sequence read, and so how it attended. Knows counts; decides nothing. */
+
+import type { ModelFacts } from "../group/group.ts";
+import { type AttentionPolicy, rowsReadAt } from "./attention_policy.ts";
+import { contextOf } from "./cost_model.ts";
+import type { AttentionUsage } from "./generation.ts";
+
+/** The reading of one sequence since its first decoded row; what is rebuilt does not count. */
+export class AttentionTally {
+  readonly #policy: AttentionPolicy;
+  readonly #model: ModelFacts;
+  #sparseRows = 0;
+  #rowsRead = 0;
+
+  constructor(policy: AttentionPolicy, model: ModelFacts) {
+    this.#policy = policy;
+    this.#model = model;
+  }
+
+  /** A decoded row was computed, sparse or dense as the policy says. */
+  row(kind: "dense" | "sparse", position: number): void {
+    if (kind === "sparse") this.#sparseRows++;
+    this.#rowsRead += rowsReadAt(this.#policy, this.#model, position);
+  }
+
+  /** Rows were computed with full attention, whatever the policy says. */
+  corrected(from: number, rows: number): void {
+    this.#rowsRead += this.#model.layers * contextOf(from, rows);
+  }
+
+  /**
+   * @param context positions in the cache
+   * @param decoded tokens that decoded rows gave the reader
+   */
+  usage(context: number, decoded: number): Omit<AttentionUsage, "correction"> {
+    const sparse = this.#sparseRows > 0;
+    return {
+      mode: sparse ? "sparse" : "dense",
+      budget: sparse ? this.#policy.sparse.budget : undefined,
+      selectLayers: sparse ? this.#model.selectLayers : [],
+      context,
+      rowsReadPerToken: decoded === 0 ? 0 : this.#rowsRead / decoded,
+    };
+  }
+}

@@ -1,0 +1,43 @@
+/**
+ * What the work of sequences adds to a step, and how much of it the time allows. Knows work and predicted time; takes no
+ * pages and plans nothing.
+ */
+
+import { contextOf, type CostModel, type StepLoad } from "./cost_model.ts";
+import type { Sequence, Work } from "./sequence.ts";
+
+/** A load with some work of a sequence more. */
+export function loadWith(load: StepLoad, sequence: Sequence, { kind, from, rows }: Work): StepLoad {
+  const kinds = [...new Set([...load.kinds, kind])];
+  const context = contextOf(from, rows);
+  switch (kind) {
+    case "prefill":
+      return { ...load, kinds, prefillRows: load.prefillRows + rows, prefillContext: load.prefillContext + context };
+    case "rebuild":
+    case "correction":
+      return { ...load, kinds, spanRows: load.spanRows + rows, spanContext: load.spanContext + context };
+    default:
+      return {
+        ...load,
+        kinds,
+        decodeRows: load.decodeRows + rows,
+        decodeContext: load.decodeContext + sequence.nextContext(),
+      };
+  }
+}
+
+/** The first rows of some work that fit beside a load into a step of `latestMs`; 0 when not even one does. */
+export function rowsThatFit(
+  costs: CostModel,
+  load: StepLoad,
+  { sequence, work, latestMs }: { readonly sequence: Sequence; readonly work: Work; readonly latestMs: number },
+): number {
+  let fitting = 0;
+  let tooMany = work.rows + 1;
+  while (tooMany - fitting > 1) {
+    const middle = (fitting + tooMany) >> 1;
+    if (costs.predictMs(loadWith(load, sequence, { ...work, rows: middle })) <= latestMs) fitting = middle;
+    else tooMany = middle;
+  }
+  return fitting;
+}
