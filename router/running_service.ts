@@ -78,6 +78,7 @@ export class RunningService implements Service {
       observer: {
         onAdmitted: (request, { queueMs }) => recorder.admitted(request, queueMs),
         onStep: (report) => metrics.step(report),
+        onCorrection: (_, report) => metrics.corrections.record(report),
         onRefused: (step, error) => log.say(`The group refused step ${step.index}: ${error.message}`),
       },
     });

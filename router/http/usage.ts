@@ -88,7 +88,7 @@ export function usageBody(usage: GenerationUsage): Readonly<Record<string, unkno
 function correctionBody(correction: CorrectionUsage | undefined): Readonly<Record<string, unknown>> {
   if (correction === undefined) return {};
   const { mode, every, stride, corrections, rows, rollbacks, dropped, audit } = correction;
-  const done = { mode, correct_every: every, stride: stride ?? null, corrections, rows };
+  const done = { mode, "correct_every": every, stride: stride ?? null, corrections, rows };
   if (audit === undefined) return { correction: done };
   return {
     correction: mode === "lossless" ? { ...done, rollbacks, dropped_drafts: dropped } : done,

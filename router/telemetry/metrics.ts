@@ -4,6 +4,7 @@
  */
 
 import type { GroupState } from "../group/group.ts";
+import { CorrectionMetrics } from "./correction_metrics.ts";
 import type { Counter, Histogram, MetricsRegistry, Reading } from "./metrics_registry.ts";
 import type { RequestRecord } from "./request_record.ts";
 import type { SchedulerStats, StepReport } from "../scheduling/scheduler_observer.ts";
@@ -40,6 +41,7 @@ export interface MetricsSources {
 
 /** All instruments of a service. */
 export class ServiceMetrics {
+  readonly corrections: CorrectionMetrics;
   readonly #success: Counter;
   readonly #failure: Counter;
   readonly #disconnects: Counter;
@@ -79,6 +81,7 @@ export class ServiceMetrics {
     this.#stepPhases = counter("step_phase_seconds_total", "Where the time of steps went: encode, wait, wire");
     this.#exchangeSeconds = counter("exchange_seconds_total", "Time the lead worker spent on exchanges, by kind");
     this.#exchangeBytes = counter("exchange_bytes_total", "Tensor bytes the lead worker sent to others, by kind");
+    this.corrections = new CorrectionMetrics(registry);
     observeScheduler(registry, () => sources.stats());
     observeGroup(registry, sources);
   }
@@ -152,7 +155,7 @@ function observeScheduler(registry: MetricsRegistry, stats: () => SchedulerStats
   );
   observed("counter", "prefix_cache_queries_total", "Prompt tokens looked up", ({ prefix }) => prefix.queryTokens);
   observed("counter", "prefix_cache_hits_total", "Prompt tokens found", ({ prefix }) => prefix.hitTokens);
-  observed("counter", "generation_tokens_total", "Tokens drawn", ({ tokens }) => tokens.generated);
+  observed("counter", "generation_tokens_total", "Tokens that clients got", ({ tokens }) => tokens.generated);
   observed(
     "counter",
     "prefilled_rows_total",

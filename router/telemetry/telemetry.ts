@@ -17,6 +17,7 @@ import {
   trace,
 } from "@opentelemetry/api";
 import type { Step, StepResult } from "../../engine/span.ts";
+import type { CorrectionUsage } from "../scheduling/generation.ts";
 import { METRIC_NAMES } from "./metrics.ts";
 import type { InstrumentDefinition, Labels, Mirror, Reading } from "./metrics_registry.ts";
 import { nowMs, type ReceivedRequest, type RequestRecord, type RequestTrace } from "./request_record.ts";
@@ -184,12 +185,34 @@ function describeRequest(span: Span, record: RequestRecord): void {
       "gen_ai.usage.cache_read.input_tokens": cachedTokens,
       "tidepool.attention.mode": attention.mode,
       "tidepool.attention.rows_read_per_token": attention.rowsReadPerToken,
+      ...correctionAttributes(attention.correction),
     });
     return;
   }
   const type = outcome.kind === "failed" ? outcome.code : "client_disconnected";
   span.setAttribute("error.type", type);
   span.setStatus({ code: SpanStatusCode.ERROR, message: type });
+}
+
+/** None when corrections were off. */
+function correctionAttributes(correction: CorrectionUsage | undefined): Attributes {
+  if (correction === undefined) return {};
+  const { mode, corrections, rows, dropped, audit } = correction;
+  const done = {
+    "tidepool.correction.mode": mode,
+    "tidepool.correction.count": corrections,
+    "tidepool.correction.rows": rows,
+    "tidepool.correction.dropped_drafts": dropped,
+  };
+  if (audit === undefined) return done;
+  const { checked, agreed, divergence, measured, firstDivergence } = audit;
+  return {
+    ...done,
+    "tidepool.audit.checked": checked,
+    "tidepool.audit.agreed": agreed,
+    ...(measured > 0 && { "tidepool.audit.mean_kl": divergence / measured }),
+    ...(firstDivergence !== undefined && { "tidepool.audit.first_divergence": firstDivergence }),
+  };
 }
 
 /** The keys that vLLM and SGLang use, which dashboards read. */

@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import { parseFlags } from "../../router/command_line.ts";
 import { configFromFlags, EMBEDDED_MODEL, modelSource, resolveConfig, SERVICE_FLAGS } from "../../router/config.ts";
-import { NO_CORRECTION } from "../support/generation_request.ts";
 
 function fromArgs(args: string[]): unknown {
   return resolveConfig(configFromFlags(parseFlags("serve", SERVICE_FLAGS, { args, env: {} })));

@@ -16,7 +16,16 @@ export const USAGE: GenerationUsage = {
     selectLayers: [2, 6],
     context: 105,
     rowsReadPerToken: 900,
-    correction: undefined,
+    correction: {
+      mode: "audit",
+      every: "auto",
+      stride: 6,
+      corrections: 1,
+      rows: 4,
+      rollbacks: 0,
+      dropped: 0,
+      audit: { checked: 3, agreed: 2, divergence: 0.5, measured: 2, firstDivergence: 1 },
+    },
   },
 };
 

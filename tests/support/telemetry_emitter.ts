@@ -24,6 +24,15 @@ const metrics = new ServiceMetrics(registry, {
   workersUp: () => [false],
 });
 metrics.record(finishedRecord());
+metrics.corrections.record({
+  mode: "audit",
+  rows: 4,
+  checked: 3,
+  agreed: 2,
+  divergence: 0.5,
+  measured: 2,
+  dropped: 0,
+});
 
 const recorder = new RequestRecorder(traceRequest, []);
 const rows = { sequence: 1, from: 0, tokens: new Uint32Array(6), logits: "last", newPages: new Uint32Array() } as const;

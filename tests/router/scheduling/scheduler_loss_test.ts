@@ -1,7 +1,7 @@
 /** What happens to requests when the group under them breaks: once they go on as if nothing had been, and never hang. */
 
 import assert from "node:assert/strict";
-import { type FakeGroup } from "../../support/fake_group.ts";
+import type { FakeGroup } from "../../support/fake_group.ts";
 import { runAlone } from "../../support/fake_tokens.ts";
 import { collect, generationRequest, promptOf } from "../../support/generation_request.ts";
 import { until } from "../../support/until.ts";

@@ -55,6 +55,36 @@ Deno.test("ServiceMetrics.record() counts a finished request in tokens, seconds 
   for (const [name, value] of Object.entries(expected)) assert.equal(Number(read.get(name)), value, name);
 });
 
+Deno.test("ServiceMetrics.corrections counts what corrections did and audits found, by mode", () => {
+  const { metrics, values } = setUp();
+  const report = { rows: 5, checked: 4, agreed: 3, divergence: 0.25, measured: 4, dropped: 1 } as const;
+  metrics.corrections.record({ ...report, mode: "lossless" });
+  metrics.corrections.record({ ...report, mode: "lossless" });
+  metrics.corrections.record({
+    ...report,
+    mode: "refresh",
+    checked: 0,
+    agreed: 0,
+    divergence: 0,
+    measured: 0,
+    dropped: 0,
+  });
+  const read = values();
+  const expected: Record<string, readonly [lossless: number, refresh: number]> = {
+    corrections: [2, 1],
+    ["corrected_rows"]: [10, 5],
+    ["dropped_drafts"]: [2, 0],
+    ["audit_tokens_checked"]: [8, 0],
+    ["audit_tokens_agreed"]: [6, 0],
+    ["audit_tokens_measured"]: [8, 0],
+    ["audit_kl_nats"]: [0.5, 0],
+  };
+  for (const [name, [lossless, refresh]] of Object.entries(expected)) {
+    assert.equal(Number(read.get(`tidepool_${name}_total{mode="lossless"}`)), lossless, name);
+    assert.equal(Number(read.get(`tidepool_${name}_total{mode="refresh"}`) ?? 0), refresh, name);
+  }
+});
+
 Deno.test("ServiceMetrics.record() tells refusals, failures and disconnects apart", () => {
   const { metrics, values } = setUp();
   const none = { accepted: undefined, admittedAt: undefined, queueMs: undefined, firstTokenAt: undefined };

@@ -83,6 +83,9 @@ Deno.test("telemetry exports request → queue, prefill, decode, step, and the G
     assert.equal(attribute(request, "gen_ai.response.id"), "chatcmpl-7");
     assert.equal(attribute(request, "gen_ai.usage.output_tokens"), 5);
     assert.equal(attribute(request, "gen_ai.usage.cache_read.input_tokens"), 64);
+    const audit = ["checked", "agreed", "mean_kl", "first_divergence"];
+    assert.deepEqual(audit.map((name) => attribute(request, `tidepool.audit.${name}`)), [3, 2, 0.25, 1]);
+    assert.equal(attribute(request, "tidepool.correction.mode"), "audit");
   });
 
   await t.step("the phases and the worker's prefill step are its children; a decode step is sampled away", () => {
@@ -119,5 +122,6 @@ Deno.test("telemetry exports request → queue, prefill, decode, step, and the G
     };
     assert.equal(value("tidepool.num_requests_running"), 2);
     assert.equal(value("tidepool.generation_tokens"), 33);
+    assert.equal(value("tidepool.audit_tokens_agreed"), 2);
   });
 });
