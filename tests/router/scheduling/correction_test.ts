@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { type Check, Correction } from "../../../router/scheduling/correction.ts";
 import type { CorrectionRequest } from "../../../router/scheduling/generation.ts";
 
-function correction(mode: CorrectionRequest["mode"], every: number | "auto" = "auto", perToken?: "per token") {
-  return new Correction({ mode, every, perToken: perToken !== undefined });
+function correction(mode: CorrectionRequest["mode"], every: number | "auto" = "auto"): Correction {
+  return new Correction({ mode, every, perToken: false });
 }
 
 function check(index: number, dense = 7, divergence = 0.5): Check {
@@ -36,19 +36,19 @@ Deno.test("Correction keeps a stride that was asked for, and says when it is due
   assert.deepEqual([4, 5, 6].map((rows) => fixed.isDue(rows)), [false, true, true]);
   assert.equal(take(fixed, 4), 5);
   assert.equal(take(fixed, 0, "diverges"), 5);
-  assert.equal(correction("refresh", 1).isDue(1), true, "every token is dense");
+  assert.ok(correction("refresh", 1).isDue(1), "every token is dense");
 });
 
 Deno.test("Correction leaves it to the planner when a refresh on its own account is made, and none when it is off", () => {
   const [refresh, off] = [correction("refresh"), correction("off")];
   assert.deepEqual([15, 16, 999].map((rows) => refresh.isWelcome(rows)), [false, true, true]);
-  assert.equal(refresh.isDue(100_000), false);
+  assert.ok(!refresh.isDue(100_000));
   assert.deepEqual([off.isWelcome(999), off.isDue(999), off.audits, off.usage()], [false, false, false, undefined]);
-  assert.equal(correction("refresh", 32).isWelcome(16), false);
+  assert.ok(!correction("refresh", 32).isWelcome(16));
 });
 
 Deno.test("Correction counts what was checked, and knows the first divergence", () => {
-  const audit = correction("audit", "auto", "per token");
+  const audit = new Correction({ mode: "audit", every: "auto", perToken: true });
   audit.took({ rows: 3, checks: [check(1), { ...check(2), divergence: undefined }], dropped: 0 });
   const report = audit.took({ rows: 3, checks: [check(3, 9), check(4, 9, 1.5)], dropped: 0 });
   assert.deepEqual(report, {
