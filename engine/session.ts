@@ -93,9 +93,16 @@ export class SessionHost {
   /** A sequence that starts with the full pages of another one's first `tokens` positions, as far as there are any. */
   share(other: Session, tokens: number, options: SessionOptions = {}): Session {
     const pages = other.pages.slice(0, Math.floor(Math.min(tokens, other.length) / PAGE_TOKENS));
+    return this.openOn(pages, { ...options, pageOffset: other.pageOffset });
+  }
+
+  /**
+   * A sequence that starts with full pages of others; it uses them too, so that they outlive their first owners.
+   * @param pages in order of position, each on the worker that owns its place
+   */
+  openOn(pages: readonly number[], options: SessionOptions = {}): Session {
     for (const page of pages) this.#users.set(page, (this.#users.get(page) ?? 0) + 1);
-    const shared = { ...options, pageOffset: other.pageOffset };
-    return new Session(this, this.#nextSequence++, { options: shared, pages, length: pages.length * PAGE_TOKENS });
+    return new Session(this, this.#nextSequence++, { options, pages, length: pages.length * PAGE_TOKENS });
   }
 
   /** Runs spans of several sessions in one step. */

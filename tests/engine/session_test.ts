@@ -55,6 +55,25 @@ Deno.test("SessionHost.share() shares only full pages of what is there", async (
   });
 });
 
+Deno.test("SessionHost.openOn() keeps pages of several sequences beyond their ends", async () => {
+  const { host, open } = counting();
+  const all = fixture.engine.facts.kvPages;
+  const owners = [host.open(), host.open()];
+  for (const owner of owners) await owner.prefill(PROMPT.subarray(0, 64), "none");
+  const joined = host.openOn(owners.flatMap((owner) => owner.pages));
+  const pages = [...joined.pages];
+  for (const owner of owners) await owner.close();
+  assert.equal(open.size, 0);
+  assert.equal(joined.length, 128);
+  const free = host.takePages(0, 0, all - 2);
+  assert.ok(!free.some((page) => pages.includes(page)));
+  host.returnPages(free);
+  await joined.decode(1);
+  assert.deepEqual(joined.pages.slice(0, 2), pages);
+  await joined.close();
+  assert.equal(host.takePages(0, 0, all).length, all);
+});
+
 Deno.test("Session.close() gives pages back when nobody shares them any more", async () => {
   const { host, open } = counting();
   const all = fixture.engine.facts.kvPages;
