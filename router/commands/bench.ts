@@ -1,6 +1,6 @@
 /**
- * `bench`: prefill and decode speed by context and number of workers, dense and sparse, through worker processes as in
- * service. Knows flags; what is measured and how it is shown is said in the files beside it.
+ * `bench`: prefill and decode speed by context and number of workers, dense, sparse and corrected, through worker
+ * processes as in service. Knows flags; what is measured and how it is shown is said in the files beside it.
  */
 
 import { PAGE_TOKENS } from "../../engine/span.ts";
@@ -8,7 +8,8 @@ import { type Command, type FlagValues, UsageError } from "../command_line.ts";
 import { MODEL_FLAGS } from "../config.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
-import { type ContextFigures, measure, tokensOf, warmUp } from "./bench_figures.ts";
+import { type ContextFigures, measure, type MeasureOptions, tokensOf, warmUp } from "./bench_figures.ts";
+import { copied, type Filling, prefilled } from "./bench_fill.ts";
 import { type BenchGroup, measureReadBack, openBenchGroup } from "./bench_group.ts";
 import { type BenchResult, type GroupFigures, report } from "./bench_report.ts";
 
@@ -25,13 +26,32 @@ const flags = {
   budget: { kind: "integer", min: 16, max: 2 ** 20, default: 256, help: "positions a sparse layer reads" },
   tokens: { kind: "integer", min: 2, max: 10000, default: 16, help: "tokens to decode at each context, per attention" },
   chunk: { kind: "integer", min: 16, max: 8192, default: 512, help: "prompt tokens per prefill step" },
+  fill: {
+    kind: "choice",
+    choices: ["prefill", "copied"],
+    default: "prefill",
+    help: "how caches are filled: prefill reads a prompt of each context's length, and measures it; copied joins the " +
+      "pages of many short prompts, which saves minutes with a large model at long contexts",
+  },
+  corrections: {
+    kind: "integers",
+    min: 2,
+    max: 4096,
+    help: "measure sparse decoding that is refreshed by a dense span every so many tokens (default: not)",
+  },
+  agreement: {
+    kind: "text",
+    value: "A,…",
+    help: "measure lossless rounds, and judge them for drafts of which such a share (0 to 1) agrees (default: not)",
+  },
+  cycles: { kind: "integer", min: 2, max: 1000, default: 3, help: "least timed cycles of each correction stride" },
   json: { kind: "switch", help: "print one JSON object" },
 } as const;
 
 type Values = FlagValues<typeof flags>;
 
 export const command: Command<typeof flags> = {
-  summary: "Prefill and decode speed by context and number of workers, dense and sparse",
+  summary: "Prefill and decode speed by context and number of workers, dense, sparse and corrected",
   flags,
   async run(values: Values, terminal: Terminal): Promise<number> {
     const most = Math.max(...values.workers);
@@ -42,34 +62,66 @@ export const command: Command<typeof flags> = {
         }]`,
       );
     }
+    const agreements = values.agreement === undefined ? [] : parseAgreements(values.agreement);
     await ensureVulkanDriver((line) => terminal.error(line));
-    const readBackMs = await measureReadBack();
+    const common = {
+      ...values,
+      corrections: values.corrections ?? [],
+      agreements,
+      readBackMs: await measureReadBack(),
+    };
     const groups: GroupFigures[] = [];
     let about = { model: "", parameters: 0 };
     for (const workers of values.workers) {
       const group = await openBenchGroup(values, workers, (fraction) => terminal.progress("weights", fraction));
       try {
         about = { model: group.facts.id, parameters: group.facts.parameters };
-        groups.push(await measureGroup(group, values, readBackMs));
+        groups.push(await measureGroup(group, common, (fraction) => terminal.progress("cache", fraction)));
       } finally {
         await group.close();
       }
     }
     const date = new Date().toISOString().slice(0, 10);
-    const result: BenchResult = { date, ...about, budget: values.budget, groups };
+    const { budget, fill } = values;
+    const result: BenchResult = { date, ...about, budget, fill, groups };
     if (values.json) terminal.line(JSON.stringify(result, undefined, 2));
     else for (const line of report(result)) terminal.line(line);
     return 0;
   },
 };
 
-async function measureGroup(group: BenchGroup, values: Values, readBackMs: number): Promise<GroupFigures> {
+/**
+ * Shares from 0 to 1, parted by commas.
+ * @throws {UsageError}
+ */
+export function parseAgreements(text: string): readonly number[] {
+  return text.split(",").map((part) => {
+    const value = part.trim() === "" ? NaN : Number(part);
+    if (value >= 0 && value <= 1) return value;
+    throw new UsageError(
+      `Cannot parse --agreement: must be a number from 0 to 1, or several parted by commas, given "${text}"`,
+    );
+  });
+}
+
+type GroupOptions = Omit<MeasureOptions, "context"> & Pick<Values, "contexts" | "chunk" | "fill">;
+
+async function measureGroup(
+  group: BenchGroup,
+  common: GroupOptions,
+  onFill: (fraction: number) => void,
+): Promise<GroupFigures> {
   const { facts, longest, places } = group;
-  const measured = values.contexts.map((context) => ({ ...values, context, readBackMs }));
+  const measured = common.contexts.map((context) => ({ ...common, context }));
   const fitting = measured.filter((options) => tokensOf(options) <= longest.tokens);
-  if (fitting.length > 0) await warmUp(group);
   const figures: ContextFigures[] = [];
-  for (const options of fitting) figures.push(await measure(group, options));
+  if (fitting.length > 0) {
+    await warmUp(group);
+    const deepest = Math.max(...fitting.map(({ context }) => context));
+    const filling = await fillingOf(group, { ...common, deepest, onProgress: onFill });
+    for (const options of fitting) figures.push(await measure(group, filling, options));
+    await filling.close();
+  }
   return {
     workers: facts.slices.map((pages, i) => ({
       adapter: facts.adapters[i] ?? facts.adapter,
@@ -81,4 +133,16 @@ async function measureGroup(group: BenchGroup, values: Values, readBackMs: numbe
     figures,
     skipped: measured.filter((options) => !fitting.includes(options)).map(({ context }) => context),
   };
+}
+
+async function fillingOf(
+  { host, map, longest: { pageOffset } }: BenchGroup,
+  { budget, chunk, fill, deepest, onProgress }: GroupOptions & {
+    /** Longest context to be opened. */
+    readonly deepest: number;
+    readonly onProgress: (fraction: number) => void;
+  },
+): Promise<Filling> {
+  const options = { host, map, chunk, session: { sparse: { budget, heads: "kv_head" }, pageOffset } } as const;
+  return fill === "prefill" ? prefilled(options) : await copied({ ...options, longest: deepest, onProgress });
 }

@@ -1,179 +1,124 @@
 /**
- * What `bench` measures: prefill and decoding of one sequence on a group that does nothing else.
- * Knows steps and clocks; what a figure means is said beside it.
+ * What `bench` measures at one context: decoding of one sequence on a group that does nothing else, and what the files
+ * beside this one know of its prompt and its corrections. Knows steps; what a figure means is said beside it.
  */
 
-import type { Session } from "../../engine/session.ts";
-import type { ByExchange, ExchangeTiming, StepResult } from "../../engine/span.ts";
+import type { ModelConfig } from "../../engine/model/model_config.ts";
+import type { SessionHost } from "../../engine/session.ts";
+import {
+  type CorrectionFigures,
+  type CorrectionOptions,
+  correctionTokens,
+  measureCorrections,
+} from "./bench_corrections.ts";
+import { type ExchangeFigures, exchangeFigures } from "./bench_exchange.ts";
+import type { Filling, PrefillFigures } from "./bench_fill.ts";
 import type { BenchGroup } from "./bench_group.ts";
-
-/** What the lead worker spent on exchanges with its peers and the router; absent when it has no peer. */
-export interface ExchangeFigures {
-  /** Of a step, divided by the layers: queries and attention states, from own data on the host to all peers' on the GPU. */
-  readonly msPerLayer: number;
-  /** Of a step, divided by the layers: read-backs of own data, with the GPU work that they wait for. */
-  readonly readMsPerLayer: number;
-  /** Of a step, by kind. */
-  readonly ms: ByExchange;
-  /** Sent to all peers together, or to the router. */
-  readonly bytesPerToken: ByExchange;
-}
-
-/** Medians over the decoded tokens, in milliseconds. */
-export interface StepMs {
-  /** Round trip as the router sees it. */
-  readonly step: number;
-  /** On the lead worker: planning and recording commands. */
-  readonly encode: number;
-  /** On the lead worker: from the last submit until the token is read, the read-back's own latency taken off. */
-  readonly gpu: number;
-  /** A read-back from an idle queue. */
-  readonly readBack: number;
-  /** What the lead worker did not see: framing, the socket, the event loops, slower peers. */
-  readonly wire: number;
-}
+import {
+  mean,
+  type MeasuredSequence,
+  randomTokens,
+  type StepMs,
+  stepMs,
+  type TimedStep,
+  timedStep,
+} from "./bench_steps.ts";
 
 /** Decoding at one context. */
 export interface DecodeFigures {
   readonly attention: "dense" | "sparse";
+  /** By the median step. */
   readonly tokensPerSecond: number;
   readonly ms: StepMs;
+  /** Mean round trip of a step: what cycles of many steps are held against. */
+  readonly meanMs: number;
   readonly exchange?: ExchangeFigures;
 }
 
 /** All about one context. */
 export interface ContextFigures {
   readonly context: number;
-  readonly prefillTokensPerSecond: number;
-  /** From the first prefill step to the first token. */
-  readonly firstTokenMs: number;
-  readonly prefillExchange?: ExchangeFigures;
+  /** Absent when the cache was filled with copied pages. */
+  readonly prefill?: PrefillFigures;
   readonly decode: readonly DecodeFigures[];
+  /** Absent when none are asked for, and where nothing is sparse: there is nothing to correct then. */
+  readonly corrections?: CorrectionFigures;
 }
 
 /** What to measure. */
-export interface MeasureOptions {
+export interface MeasureOptions extends CorrectionOptions {
   readonly context: number;
   readonly budget: number;
   /** To decode, per attention. */
   readonly tokens: number;
-  /** Prompt tokens per prefill step. */
-  readonly chunk: number;
   readonly readBackMs: number;
+}
+
+/** What is measured. */
+export interface MeasuredHost {
+  readonly host: SessionHost;
+  readonly config: ModelConfig;
 }
 
 /** Decoded before the clock starts: the first token after a change of attention may still compile or grow memory. */
 const UNTIMED = 1;
 
-/** Tokens that a measurement puts into the cache. */
-export function tokensOf({ context, tokens }: MeasureOptions): number {
-  return context + 2 * (tokens + UNTIMED);
+/** Tokens that a measurement puts into the cache: everything decoded starts at the context anew. */
+export function tokensOf(options: MeasureOptions): number {
+  return options.context + Math.max(options.tokens + UNTIMED, correctionTokens(options));
 }
 
 /** Compiles every kernel that the measurement uses, those of a prompt long enough to be split included. */
-export async function warmUp(group: BenchGroup): Promise<void> {
-  const { host, facts, longest } = group;
-  const session = open(group, 16);
-  const prompt = Math.min(longest.tokens - 8, 128 * facts.slices.length + 80);
+export async function warmUp({ host, facts, longest: { pageOffset, tokens } }: BenchGroup): Promise<void> {
+  const session = host.open({ sparse: { budget: 16, heads: "kv_head" }, pageOffset });
+  const prompt = Math.min(tokens - 8, 128 * facts.slices.length + 80);
   await session.prefill(randomTokens(prompt, facts.vocabSize));
   await session.decode(1);
-  if (host.runner.facts.roles !== undefined) await session.decode(1, "sparse");
+  if (facts.roles !== undefined) await session.decode(1, "sparse");
   await session.close();
 }
 
 /** Measures one context. */
-export async function measure(group: BenchGroup, options: MeasureOptions): Promise<ContextFigures> {
-  const { context, budget, chunk } = options;
-  const session = open(group, budget);
+export async function measure(
+  { host, config }: MeasuredHost,
+  filling: Filling,
+  options: MeasureOptions,
+): Promise<ContextFigures> {
+  const { context, budget, readBackMs } = options;
+  const { session, ...filled } = await filling.open(context);
   try {
-    const tokens = randomTokens(context, group.facts.vocabSize);
-    const timings: StepResult["timing"][] = [];
-    const start = performance.now();
-    for (let at = 0; at < context; at += chunk) {
-      const end = Math.min(context, at + chunk);
-      const logits = end === context ? "last" : "none";
-      const step = session.plan({ kind: "prefill", tokens: tokens.subarray(at, end), logits });
-      timings.push((await group.host.run(step)).timing);
-    }
-    const firstTokenMs = performance.now() - start;
-    const decode = [await measureDecode(group, session, { ...options, attention: "dense" })];
-    if (group.facts.roles !== undefined && context > budget) {
-      decode.push(await measureDecode(group, session, { ...options, attention: "sparse" }));
-    }
-    const exchange = exchangeFigures(timings, { layers: group.facts.layers, tokens: context });
-    const prefill = { prefillTokensPerSecond: context / (firstTokenMs / 1000), firstTokenMs };
-    return { context, ...prefill, ...(exchange === undefined ? {} : { prefillExchange: exchange }), decode };
+    const sequence = { host, session, config, context, readBackMs };
+    const dense = await measureDecode(sequence, { ...options, attention: "dense" });
+    if (host.runner.facts.roles === undefined || context <= budget) return { context, ...filled, decode: [dense] };
+    const decode = [dense, await measureDecode(sequence, { ...options, attention: "sparse" })];
+    if (correctionTokens(options) === 0) return { context, ...filled, decode };
+    const corrections = await measureCorrections(sequence, { ...options, denseMsPerToken: dense.meanMs });
+    return { context, ...filled, decode, corrections };
   } finally {
     await session.close();
   }
 }
 
 async function measureDecode(
-  group: BenchGroup,
-  session: Session,
-  { attention, tokens, readBackMs }: MeasureOptions & { readonly attention: "dense" | "sparse" },
+  { host, session, context, readBackMs }: MeasuredSequence,
+  { attention, tokens }: { readonly attention: "dense" | "sparse"; readonly tokens: number },
 ): Promise<DecodeFigures> {
-  const steps: { readonly stepMs: number; readonly timing: StepResult["timing"] }[] = [];
+  const steps: TimedStep[] = [];
   let token = 1;
   for (let i = 0; i < tokens + UNTIMED; i++) {
-    const step = session.plan({ kind: "decode", attention, tokens: Uint32Array.of(token), logits: "last" });
-    const start = performance.now();
-    const { spans, timing } = await group.host.run(step);
-    if (i >= UNTIMED) steps.push({ stepMs: performance.now() - start, timing });
-    token = spans[0]?.token ?? 0;
+    const row = { tokens: Uint32Array.of(token), from: context + i, logits: "last" } as const;
+    const step = await timedStep(host, session, { kind: "decode", attention, ...row });
+    if (i >= UNTIMED) steps.push(step);
+    token = step.token ?? 0;
   }
-  const ms: StepMs = {
-    step: median(steps.map(({ stepMs }) => stepMs)),
-    encode: median(steps.map(({ timing }) => timing.encodeMs)),
-    gpu: median(steps.map(({ timing }) => Math.max(0, timing.waitMs - readBackMs))),
-    readBack: readBackMs,
-    wire: median(steps.map(({ stepMs, timing }) => stepMs - timing.totalMs)),
-  };
-  const exchange = exchangeFigures(steps.map(({ timing }) => timing), {
-    layers: group.facts.layers,
-    tokens: steps.length,
-  });
-  return { attention, tokensPerSecond: 1000 / ms.step, ms, ...(exchange === undefined ? {} : { exchange }) };
-}
-
-/** Means over steps of what they tell about exchanges; undefined when they tell nothing. */
-export function exchangeFigures(
-  timings: readonly StepResult["timing"][],
-  { layers, tokens }: { readonly layers: number; readonly tokens: number },
-): ExchangeFigures | undefined {
-  const exchanges = timings.flatMap(({ exchange }) => exchange === undefined ? [] : [exchange]);
-  if (exchanges.length === 0) return undefined;
-  const ms = scaled(exchanges, ({ ms }) => ms, 1 / exchanges.length);
+  const ms = stepMs(steps, readBackMs);
+  const { layers } = host.runner.facts;
+  const exchange = exchangeFigures(steps.map(({ timing }) => timing), { layers, tokens: steps.length });
   return {
-    msPerLayer: (ms.queries + ms.states) / layers,
-    readMsPerLayer: exchanges.reduce((sum, { readMs }) => sum + readMs, 0) / exchanges.length / layers,
+    attention,
+    tokensPerSecond: 1000 / ms.step,
     ms,
-    bytesPerToken: scaled(exchanges, ({ bytes }) => bytes, 1 / tokens),
+    meanMs: mean(steps.map(({ stepMs }) => stepMs)),
+    ...(exchange === undefined ? {} : { exchange }),
   };
-}
-
-function scaled(
-  exchanges: readonly ExchangeTiming[],
-  of: (exchange: ExchangeTiming) => ByExchange,
-  factor: number,
-): ByExchange {
-  const total = (kind: keyof ByExchange) => factor * exchanges.reduce((sum, exchange) => sum + of(exchange)[kind], 0);
-  return { queries: total("queries"), states: total("states"), rows: total("rows"), candidates: total("candidates") };
-}
-
-function open({ host, longest: { pageOffset } }: BenchGroup, budget: number): Session {
-  return host.open({ sparse: { budget, heads: "kv_head" }, pageOffset });
-}
-
-function randomTokens(count: number, vocabSize: number): Uint32Array {
-  let state = 1;
-  return Uint32Array.from({ length: count }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return (state >>> 8) % vocabSize;
-  });
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] ?? NaN;
 }

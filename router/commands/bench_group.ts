@@ -3,6 +3,9 @@
  * Knows how to start and end a group; knows nothing of what is measured.
  */
 
+import type { ModelSource } from "../../engine/engine.ts";
+import { type ModelConfig, readModelConfig } from "../../engine/model/model_config.ts";
+import { presetNamed } from "../../engine/model/presets.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import { SessionHost } from "../../engine/session.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
@@ -18,6 +21,10 @@ import { describePlan, openGroup, planWorkers } from "../group/worker_plan.ts";
 /** A loaded group; `close` ends its processes. */
 export interface BenchGroup {
   readonly facts: ModelFacts;
+  /** The model's shape, which facts do not tell. */
+  readonly config: ModelConfig;
+  /** Of the workers. */
+  readonly map: PageMap;
   /** Opens sessions on the group. */
   readonly host: SessionHost;
   /** Of each worker, in words; see `describePlan`. */
@@ -37,6 +44,7 @@ export interface BenchModel {
 
 /**
  * Starts so many workers and waits until they are loaded.
+ * @throws {EngineError} `invalid_model`, `unsupported_model` when there is no such model
  * @throws {RequestError} `group_unavailable` with the reason when they cannot load the model
  */
 export async function openBenchGroup(
@@ -48,6 +56,7 @@ export async function openBenchGroup(
   const model = modelSource(flags);
   // A list of capacities is for the largest group; smaller ones take its beginning.
   const own = kvTokens.length === 1 ? kvTokens : kvTokens.slice(0, workers);
+  const config = await configOf(model);
   const plans = await planWorkers(resolveWorkers({ workers, shareGpu, kvTokens: own }));
   const modelId = "directory" in model ? model.directory.replace(/\/+$/, "").replace(/.*\//, "") : model.random;
   const group = openGroup(plans, { model, modelId, log: () => {} });
@@ -55,11 +64,16 @@ export async function openBenchGroup(
     const facts = await loaded(group, onProgress);
     const map = new PageMap(facts.slices);
     const host = new SessionHost({ facts, run: (step) => group.run(step, []) }, map);
-    return { facts, host, places: plans.map(describePlan), longest: longestOn(map, facts), close: () => group.close() };
+    const longest = longestOn(map, facts);
+    return { facts, config, map, host, places: plans.map(describePlan), longest, close: () => group.close() };
   } catch (error) {
     await group.close();
     throw error;
   }
+}
+
+async function configOf(model: ModelSource): Promise<ModelConfig> {
+  return "random" in model ? presetNamed(model.random).config : await readModelConfig(model.directory);
 }
 
 function longestOn(map: PageMap, { slices, maxPositions }: ModelFacts): BenchGroup["longest"] {

@@ -1,6 +1,9 @@
 /** The figures of `bench` as Markdown. Knows tables; measures nothing. */
 
-import type { ContextFigures, ExchangeFigures } from "./bench_figures.ts";
+import { correctionNotes, correctionTables } from "./bench_correction_tables.ts";
+import type { ExchangeFigures } from "./bench_exchange.ts";
+import type { ContextFigures } from "./bench_figures.ts";
+import { SHORT_TOKENS } from "./bench_fill.ts";
 
 /** What was measured with one number of workers. */
 export interface GroupFigures {
@@ -20,6 +23,7 @@ export interface BenchResult {
   readonly model: string;
   readonly parameters: number;
   readonly budget: number;
+  readonly fill: "prefill" | "copied";
   readonly groups: readonly GroupFigures[];
 }
 
@@ -52,18 +56,29 @@ const EXCHANGE_COLUMNS = [
   "candidates B/token",
 ];
 
+const FILLS = {
+  prefill: "caches filled by prompts of the context's length",
+  copied: `caches filled with the pages of many prompts of ${SHORT_TOKENS} tokens, so prefill is not measured`,
+} as const;
+
 /** Lines for people. */
 export function report(result: BenchResult): readonly string[] {
-  const { date, model, parameters, budget, groups } = result;
+  const { date, model, parameters, budget, fill, groups } = result;
   const millions = (parameters / 1e6).toFixed(1);
-  const exchangeRows = groups.flatMap((group) => group.figures.flatMap((figures) => exchangeRowsOf(group, figures)));
+  const measured = groups.flatMap(({ workers, figures }) =>
+    figures.map((context) => ({ workers: workers.length, ...context }))
+  );
+  const tables = [
+    { columns: SPEED_COLUMNS, rows: measured.flatMap(speedRowsOf) },
+    { columns: EXCHANGE_COLUMNS, rows: measured.flatMap(exchangeRowsOf) },
+    ...correctionTables(measured),
+  ];
   return [
-    `${model}, ${millions} M parameters, ${date}; sparse budget ${budget}; one sequence`,
+    `${model}, ${millions} M parameters, ${date}; sparse budget ${budget}; one sequence; ${FILLS[fill]}`,
     "",
     ...groups.flatMap(aboutGroup),
-    "",
-    ...table(SPEED_COLUMNS, groups.flatMap((group) => group.figures.flatMap((figures) => speedRowsOf(group, figures)))),
-    ...(exchangeRows.length === 0 ? [] : ["", ...table(EXCHANGE_COLUMNS, exchangeRows)]),
+    ...tables.filter(({ rows }) => rows.length > 0).flatMap(({ columns, rows }) => ["", ...table(columns, rows)]),
+    ...correctionNotes(measured),
   ];
 }
 
@@ -78,29 +93,29 @@ function aboutGroup({ workers, kvTokens, longestContext, skipped }: GroupFigures
   ];
 }
 
-function speedRowsOf({ workers }: GroupFigures, figures: ContextFigures): readonly (readonly string[])[] {
-  const { context, prefillTokensPerSecond, firstTokenMs, decode } = figures;
+type Measured = ContextFigures & { readonly workers: number };
+
+function speedRowsOf({ workers, context, prefill, decode }: Measured): readonly (readonly string[])[] {
   return decode.map(({ attention, tokensPerSecond, ms, exchange }) => [
-    ...[workers.length, context].map(String),
-    ...[prefillTokensPerSecond, firstTokenMs].map((value) => value.toFixed(0)),
+    ...[workers, context].map(String),
+    ...[prefill?.tokensPerSecond, prefill?.firstTokenMs].map((value) => value?.toFixed(0) ?? "–"),
     attention,
     tokensPerSecond.toFixed(1),
     ...[ms.step, ms.gpu, ms.encode, ms.readBack, ms.wire].map((value) => value.toFixed(2)),
-    exchange === undefined ? "–" : exchange.msPerLayer.toFixed(3),
+    exchange?.msPerLayer.toFixed(3) ?? "–",
   ]);
 }
 
-function exchangeRowsOf({ workers }: GroupFigures, figures: ContextFigures): readonly (readonly string[])[] {
-  const { context, prefillExchange, decode } = figures;
+function exchangeRowsOf({ workers, context, prefill, decode }: Measured): readonly (readonly string[])[] {
   const works: readonly (readonly [string, ExchangeFigures | undefined])[] = [
-    ["prefill", prefillExchange],
+    ["prefill", prefill?.exchange],
     ...decode.map(({ attention, exchange }) => [attention, exchange] as const),
   ];
   return works.flatMap(([work, exchange]) => {
     if (exchange === undefined) return [];
     const { msPerLayer, readMsPerLayer, ms, bytesPerToken: bytes } = exchange;
     return [[
-      ...[`${workers.length}`, `${context}`, work],
+      ...[`${workers}`, `${context}`, work],
       ...[msPerLayer, readMsPerLayer, ms.rows, ms.candidates].map((value) => value.toFixed(3)),
       ...[bytes.queries, bytes.states, bytes.rows, bytes.candidates].map((value) => value.toFixed(0)),
     ]];

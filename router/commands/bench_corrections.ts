@@ -1,0 +1,136 @@
+/**
+ * What corrections cost and what they leave of the gain over dense decoding: whole cycles of sparse steps and one dense
+ * span over their rows. Knows steps and strides; what a given agreement makes of a round is said in `bench_break_even.ts`.
+ */
+
+import type { Span } from "../../engine/span.ts";
+import { bestLossless, breakEvenStride, type LosslessFigures } from "./bench_break_even.ts";
+import { denseSpanFlop } from "./bench_flop.ts";
+import { mean, type MeasuredSequence, type StepMs, stepMs, type TimedStep, timedStep } from "./bench_steps.ts";
+
+/** A cycle: all its rows but the last decoded sparsely, then all of them in one dense span. */
+export interface CycleFigures {
+  /** Rows of the dense span. */
+  readonly stride: number;
+  /** That were timed, behind one that was not. */
+  readonly cycles: number;
+  /** Mean of whole cycles: the round trips of all their steps. */
+  readonly cycleMs: number;
+  /** Of the dense span. */
+  readonly correction: StepMs;
+  /** Operations of the dense span; see `denseSpanFlop`. */
+  readonly flop: number;
+  /** Operations over the span's round trip. */
+  readonly teraflopPerSecond: number;
+}
+
+/** Corrections at one context. */
+export interface CorrectionFigures {
+  /** A cycle gives as many tokens as it has rows. */
+  readonly refresh: readonly (CycleFigures & { readonly msPerToken: number })[];
+  /** See `breakEvenStride`; null: at no measured stride. */
+  readonly refreshBeatsDenseFrom: number | null;
+  /** A cycle drafts and verifies; how many tokens it gives depends on the agreement. */
+  readonly rounds: readonly CycleFigures[];
+  /** At each given agreement. */
+  readonly lossless: readonly LosslessFigures[];
+}
+
+/** What to measure. */
+export interface CorrectionOptions {
+  /** Strides of refresh. */
+  readonly corrections: readonly number[];
+  /** Agreements at which lossless rounds are judged. */
+  readonly agreements: readonly number[];
+  /** Timed cycles of each stride, at the least; short ones are timed more often. */
+  readonly cycles: number;
+}
+
+/** Strides of lossless rounds: fine where the best ones lie. */
+const ROUND_STRIDES = [2, 3, 4, 6, 8, 12, 16] as const;
+
+/** Rows that are timed at each stride: a mean over fewer steps says little. */
+const FEWEST_ROWS = 32;
+
+/** A refresh draws one token, after its last row. */
+const REFRESH_LOGITS: Span["logits"] = "last";
+
+/** A verification makes the logits of every row. */
+const VERIFICATION_LOGITS: Span["logits"] = "all";
+
+/** Tokens behind the context that the measurement writes: every cycle starts at the context anew. */
+export function correctionTokens({ corrections, agreements }: CorrectionOptions): number {
+  return Math.max(0, ...corrections, ...(agreements.length === 0 ? [] : ROUND_STRIDES));
+}
+
+/** @param options with `denseMsPerToken`, the mean that others are held against */
+export async function measureCorrections(
+  sequence: MeasuredSequence,
+  options: CorrectionOptions & { readonly denseMsPerToken: number },
+): Promise<CorrectionFigures> {
+  const { cycles, corrections, agreements, denseMsPerToken } = options;
+  const refresh: (CycleFigures & { readonly msPerToken: number })[] = [];
+  for (const stride of corrections) {
+    const figures = await measureCycles(sequence, { stride, cycles, logits: REFRESH_LOGITS });
+    refresh.push({ ...figures, msPerToken: figures.cycleMs / stride });
+  }
+  const rounds: CycleFigures[] = [];
+  for (const stride of agreements.length === 0 ? [] : ROUND_STRIDES) {
+    rounds.push(await measureCycles(sequence, { stride, cycles, logits: VERIFICATION_LOGITS }));
+  }
+  return {
+    refresh,
+    refreshBeatsDenseFrom: breakEvenStride(refresh, denseMsPerToken) ?? null,
+    rounds,
+    lossless: agreements.map((agreement) => bestLossless(rounds, agreement)),
+  };
+}
+
+interface CycleOptions {
+  readonly stride: number;
+  readonly cycles: number;
+  readonly logits: Span["logits"];
+}
+
+async function measureCycles(
+  sequence: MeasuredSequence,
+  { stride, logits, ...options }: CycleOptions,
+): Promise<CycleFigures> {
+  const { config, context, readBackMs } = sequence;
+  const cycles = Math.max(options.cycles, Math.ceil(FEWEST_ROWS / stride));
+  const timed: (readonly TimedStep[])[] = [];
+  for (let i = 0; i <= cycles; i++) {
+    const steps = await runCycle(sequence, { stride, logits });
+    // The first may still compile or grow memory.
+    if (i > 0) timed.push(steps);
+  }
+  const correction = stepMs(timed.flatMap((steps) => steps.slice(-1)), readBackMs);
+  const headRows = logits === REFRESH_LOGITS ? 1 : stride;
+  const flop = denseSpanFlop(config, { from: context, rows: stride, headRows });
+  return {
+    stride,
+    cycles,
+    cycleMs: mean(timed.map((steps) => steps.reduce((sum, { stepMs }) => sum + stepMs, 0))),
+    correction,
+    flop,
+    teraflopPerSecond: flop / correction.step / 1e9,
+  };
+}
+
+/** The correction takes the newest token along, which no sparse step has cached. */
+async function runCycle(
+  { host, session, context }: MeasuredSequence,
+  { stride, logits }: Omit<CycleOptions, "cycles">,
+): Promise<readonly TimedStep[]> {
+  const steps: TimedStep[] = [];
+  const tokens = [1];
+  for (let i = 0; i < stride - 1; i++) {
+    const row = { tokens: Uint32Array.of(tokens.at(-1) ?? 0), from: context + i, logits: "last" } as const;
+    const step = await timedStep(host, session, { kind: "decode", attention: "sparse", ...row });
+    steps.push(step);
+    tokens.push(step.token ?? 0);
+  }
+  const rows = { tokens: Uint32Array.from(tokens), from: context, logits } as const;
+  steps.push(await timedStep(host, session, { kind: "decode", attention: "dense", ...rows }));
+  return steps;
+}

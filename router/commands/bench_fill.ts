@@ -1,0 +1,124 @@
+/**
+ * How the cache of a measured sequence is filled: by its own prompt, which is measured too, or with pages that short
+ * sequences made. Knows prompts and pages; knows nothing of decoding.
+ *
+ * The prompt of a long context takes minutes on a large model, because every row of it attends to all rows before.
+ * Copied pages cost as much as many short prompts: their keys and values are the model's own and all different, only
+ * their rotary positions and what they attended to are those of a short text. Dense attention reads them just as fast.
+ */
+
+import type { Session, SessionHost, SessionOptions } from "../../engine/session.ts";
+import type { PageMap } from "../../engine/page_map.ts";
+import { PAGE_TOKENS } from "../../engine/span.ts";
+import { type ExchangeFigures, exchangeFigures } from "./bench_exchange.ts";
+import { randomTokens, timedStep } from "./bench_steps.ts";
+
+/** A prompt that was read. */
+export interface PrefillFigures {
+  readonly tokensPerSecond: number;
+  /** From the first step to the first token. */
+  readonly firstTokenMs: number;
+  readonly exchange?: ExchangeFigures;
+}
+
+/** A sequence whose cache holds a context. */
+export interface FilledSession {
+  readonly session: Session;
+  /** Absent when its pages are copied. */
+  readonly prefill?: PrefillFigures;
+}
+
+/** Fills caches; `close` gives up what it keeps for the next one. */
+export interface Filling {
+  open(context: number): Promise<FilledSession>;
+  close(): Promise<void>;
+}
+
+/** What a cache is filled on. */
+export interface FillOptions {
+  readonly host: SessionHost;
+  /** Of the host's workers. */
+  readonly map: PageMap;
+  /** Of the sequences that are opened. */
+  readonly session: SessionOptions & { readonly pageOffset: number };
+  /** Prompt tokens per prefill step. */
+  readonly chunk: number;
+}
+
+/** Reads a prompt for every sequence. */
+export function prefilled(options: FillOptions): Filling {
+  const { host, session: settings, chunk } = options;
+  const { layers, vocabSize } = host.runner.facts;
+  return {
+    async open(context) {
+      const session = host.open(settings);
+      const tokens = randomTokens(context, vocabSize);
+      const timings = [];
+      const start = performance.now();
+      for (let at = 0; at < context; at += chunk) {
+        const end = Math.min(context, at + chunk);
+        const logits = end === context ? "last" : "none";
+        const span = { kind: "prefill", tokens: tokens.subarray(at, end), logits } as const;
+        timings.push((await timedStep(host, session, span)).timing);
+      }
+      const firstTokenMs = performance.now() - start;
+      const exchange = exchangeFigures(timings, { layers, tokens: context });
+      const prefill = { tokensPerSecond: context / (firstTokenMs / 1000), firstTokenMs };
+      return { session, prefill: { ...prefill, ...(exchange === undefined ? {} : { exchange }) } };
+    },
+    close: () => Promise.resolve(),
+  };
+}
+
+/** Tokens of a short sequence: one batch of tiled rows, and whole pages. */
+export const SHORT_TOKENS = 512;
+
+/**
+ * Makes the pages of the longest context once; every sequence starts on as many of them as its context fills, and reads
+ * the few tokens behind the last full page itself. Only full pages are shared, so that nobody writes into them.
+ */
+export async function copied(
+  options: FillOptions & { readonly longest: number; readonly onProgress?: (fraction: number) => void },
+): Promise<Filling> {
+  const { host, session: settings, longest, onProgress = () => {} } = options;
+  const { vocabSize } = host.runner.facts;
+  const tokens = randomTokens(longest, vocabSize);
+  const pages = Math.floor(longest / PAGE_TOKENS);
+  const holders: Session[] = [];
+  for (let page = 0; page < pages; page += SHORT_TOKENS / PAGE_TOKENS) {
+    const end = Math.min(longest - longest % PAGE_TOKENS, page * PAGE_TOKENS + SHORT_TOKENS);
+    holders.push(await shortSequence(options, { page, tokens: tokens.subarray(page * PAGE_TOKENS, end) }));
+    onProgress(end / PAGE_TOKENS / pages);
+  }
+  const all = holders.flatMap((holder) => holder.pages);
+  return {
+    async open(context) {
+      const full = Math.floor(context / PAGE_TOKENS);
+      const session = host.openOn(all.slice(0, full), settings);
+      const rest = tokens.subarray(full * PAGE_TOKENS, context);
+      if (rest.length > 0) await session.prefill(rest, "none");
+      return { session };
+    },
+    async close() {
+      for (const holder of holders) await holder.close();
+    },
+  };
+}
+
+/**
+ * Reads a short prompt from position 0 on, on the workers that own its pages' places in the long sequence.
+ * @param page its first page's place there
+ * @returns a holder of its pages that no worker knows: sequences are many and workers' slots are few
+ */
+async function shortSequence(
+  { host, map, session: { pageOffset } }: FillOptions,
+  { page, tokens }: { readonly page: number; readonly tokens: Uint32Array },
+): Promise<Session> {
+  const short = host.open({ pageOffset: (pageOffset + page) % map.period });
+  try {
+    await short.prefill(tokens, "none");
+    return host.openOn(short.pages);
+  } finally {
+    await short.close();
+  }
+}

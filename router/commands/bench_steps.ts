@@ -1,0 +1,76 @@
+/** Steps of one sequence with a clock, and what `bench` says of several alike. Knows spans; knows no workload. */
+
+import type { ModelConfig } from "../../engine/model/model_config.ts";
+import type { HandSpan, Session, SessionHost } from "../../engine/session.ts";
+import type { StepTiming } from "../../engine/span.ts";
+
+/** A sequence whose cache holds a context. */
+export interface MeasuredSequence {
+  readonly host: SessionHost;
+  readonly session: Session;
+  readonly config: ModelConfig;
+  readonly context: number;
+  /** A read-back from an idle queue. */
+  readonly readBackMs: number;
+}
+
+/** A step that was run. */
+export interface TimedStep {
+  /** Round trip as the router sees it. */
+  readonly stepMs: number;
+  readonly timing: StepTiming;
+  /** Drawn after the last row; undefined when the span wanted none. */
+  readonly token: number | undefined;
+}
+
+/** Medians over steps that are alike, in milliseconds. */
+export interface StepMs {
+  /** Round trip as the router sees it. */
+  readonly step: number;
+  /** On the lead worker: planning and recording commands; scoring several rows waits for the GPU in between. */
+  readonly encode: number;
+  /** On the lead worker: from the last submit until the token is read, the read-back's own latency taken off. */
+  readonly gpu: number;
+  /** A read-back from an idle queue. */
+  readonly readBack: number;
+  /** What the lead worker did not see: framing, the socket, the event loops, slower peers. */
+  readonly wire: number;
+}
+
+/** Runs one span as a step of its own. */
+export async function timedStep(host: SessionHost, session: Session, span: HandSpan): Promise<TimedStep> {
+  const step = session.plan(span);
+  const start = performance.now();
+  const { spans, timing } = await host.run(step);
+  return { stepMs: performance.now() - start, timing, token: spans[0]?.token };
+}
+
+/** @param readBackMs latency of a read-back from an idle queue */
+export function stepMs(steps: readonly TimedStep[], readBackMs: number): StepMs {
+  return {
+    step: median(steps.map(({ stepMs }) => stepMs)),
+    encode: median(steps.map(({ timing }) => timing.encodeMs)),
+    gpu: median(steps.map(({ timing }) => Math.max(0, timing.waitMs - readBackMs))),
+    readBack: readBackMs,
+    wire: median(steps.map(({ stepMs, timing }) => stepMs - timing.totalMs)),
+  };
+}
+
+/** The same tokens at every call: they differ from one position to the next, that is all that speed depends on. */
+export function randomTokens(count: number, vocabSize: number): Uint32Array {
+  let state = 1;
+  return Uint32Array.from({ length: count }, () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return (state >>> 8) % vocabSize;
+  });
+}
+
+/** The upper one of two. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? NaN;
+}
+
+export function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
