@@ -35,7 +35,8 @@ interface TeamPlan {
   readonly outputs: number;
 }
 
-const MOST_INPUTS = 16;
+/** Two dispatches of 8 rows take less time than one of 16, which would leave each thread two weight rows only. */
+const MOST_INPUTS = 8;
 /** Of a thread: they stay in registers, and the tree that adds them fits in shared memory. */
 const MOST_SUMS = 32;
 /** Below this many weight rows, tall tiles would leave cores without work. */
@@ -64,7 +65,7 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
 
 function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }: Product): void {
   const outputs = weight.rows >= TALL_ROWS ? 8 : 4;
-  const tile = { dtype: weight.dtype, accumulate, inputs: Math.min(8, columnsFor(rows)), outputs };
+  const tile = { dtype: weight.dtype, accumulate, inputs: columnsFor(rows), outputs };
   const kernel = commands.kernel(laneProductName(tile), () => laneProduct(tile));
   for (const { tensor, firstRow, rows: partRows } of weight.parts) {
     commands.dispatch(kernel, {
@@ -106,5 +107,5 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
 
 /** The narrowest variant that takes so many input rows. */
 function columnsFor(rows: number): number {
-  return [1, 2, 4, 8].find((columns) => rows <= columns) ?? MOST_INPUTS;
+  return [1, 2, 4].find((columns) => rows <= columns) ?? MOST_INPUTS;
 }

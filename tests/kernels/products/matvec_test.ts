@@ -43,7 +43,7 @@ for (const plan of PLANS) {
       return new Uint32Array((await fixture.floats(y)).buffer);
     };
     const together = await run(0, rows);
-    for (const [first, count] of [[0, 1], [1, 2], [3, 4], [2, 5], [4, 8], [7, 16], [32, 1]] as const) {
+    for (const [first, count] of [[0, 1], [1, 2], [3, 4], [2, 5], [4, 8], [5, 9], [7, 16], [32, 1]] as const) {
       const alone = await run(first, count);
       assert.deepEqual(
         alone,
