@@ -21,6 +21,8 @@ export interface BindingSpec {
 export interface KernelSpec {
   readonly bindings: readonly BindingSpec[];
   readonly params: readonly ParamField[];
+  /** Words of `params.list`, an `array<vec4<u32>>` behind the other parameters; a multiple of 4. @default no list */
+  readonly listWords?: number;
   /** WGSL with an entry point `main`. */
   readonly source: string;
 }
@@ -37,6 +39,8 @@ export interface Kernel {
 export interface Dispatch {
   readonly tensors: readonly Tensor[];
   readonly params: Readonly<Record<string, number>>;
+  /** At most as many words as the kernel's list holds; those behind them are of no meaning. @default none */
+  readonly list?: readonly number[];
   /** Workgroups in x, y, z; any 0 means that there is nothing to do. */
   readonly groups: readonly [number, number, number];
 }
@@ -85,7 +89,7 @@ export class Commands {
   }
 
   /** Records one dispatch. */
-  dispatch(kernel: Kernel, { tensors, params, groups }: Dispatch): void {
+  dispatch(kernel: Kernel, { tensors, params, list = [], groups }: Dispatch): void {
     const [x, y, z] = groups;
     if (x === 0 || y === 0 || z === 0) return;
     if (x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) {
@@ -94,6 +98,7 @@ export class Commands {
     if (this.#usedSlots === ARENA_SLOTS) this.submit();
     const slot = this.#usedSlots++;
     this.#writeParams(kernel, params, slot * SLOT_BYTES);
+    this.#writeList(kernel, list, slot * SLOT_BYTES);
     this.#dynamicOffset[0] = slot * SLOT_BYTES;
     const pass = this.#openPass();
     pass.setPipeline(kernel.pipeline);
@@ -159,11 +164,23 @@ export class Commands {
     }
   }
 
+  #writeList({ name, spec }: Kernel, list: readonly number[], at: number): void {
+    const { listWords = 0 } = spec;
+    if (list.length > listWords) {
+      throw new GpuError(
+        "invalid_shape",
+        `Cannot dispatch ${name}: a list of ${list.length} words exceeds ${listWords}`,
+      );
+    }
+    for (const [i, word] of list.entries()) this.#slots.setUint32(at + listOffset(spec) + i * 4, word, LITTLE_ENDIAN);
+  }
+
   #compile(name: string, spec: KernelSpec): Kernel {
-    if (spec.params.length * 4 > SLOT_BYTES) {
+    const words = spec.listWords === undefined ? spec.params.length : listOffset(spec) / 4 + spec.listWords;
+    if (words * 4 > SLOT_BYTES) {
       throw new GpuError(
         "shader_error",
-        `Cannot compile ${name}: ${spec.params.length} parameters exceed ${SLOT_BYTES / 4}`,
+        `Cannot compile ${name}: ${words} parameter words exceed ${SLOT_BYTES / 4}`,
       );
     }
     const layout = this.#layout(spec);
@@ -237,8 +254,17 @@ export class Commands {
   }
 }
 
+/** Bytes of the parameters before the list, which is aligned as its vectors are. */
+function listOffset({ params }: KernelSpec): number {
+  return Math.ceil(params.length / 4) * 16;
+}
+
 function declarations(spec: KernelSpec): string {
-  const fields = spec.params.map(([name, type]) => `  ${name}: ${type},\n`).join("");
+  const { listWords = 0 } = spec;
+  const fields = [
+    ...spec.params.map(([name, type]) => `  ${name}: ${type},\n`),
+    ...(listWords === 0 ? [] : [`  list: array<vec4<u32>, ${listWords / 4}>,\n`]),
+  ].join("");
   const bindings = spec.bindings
     .map(({ name, type, access }, i) => `@group(0) @binding(${i}) var<storage, ${access}> ${name}: ${type};\n`)
     .join("");

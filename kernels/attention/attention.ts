@@ -5,11 +5,12 @@
  */
 
 import { splitSpec } from "./attention_split.ts";
-import { SPLIT_ROWS, type SplitOptions } from "./attention_split_plan.ts";
+import { rowsTogetherOf, SPLIT_ROWS, type SplitOptions } from "./attention_split_plan.ts";
 import { GpuError } from "../errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
 import { mergeSplits } from "./merge_states.ts";
 import type { Commands } from "../pipeline.ts";
+import { BLOCK_WORDS, blocksOf, listsOf, type Pass, passesOf, type RowBlock } from "./row_blocks.ts";
 import { ROW_WORDS, type SetShape } from "./row_table.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
 
@@ -60,8 +61,15 @@ export interface AttendRows extends PagedKv {
   readonly scores?: ScoreOutput;
   /** Given: the call is gathered; else dense. */
   readonly selection?: Selection;
+  /**
+   * Rows of the call, in order, that follow each other in one sequence: each visible range begins and ends at most one KV
+   * row behind the one before. Dense rows without scores then share the reading of K and V. Changes no bits. @default none
+   */
+  readonly spans?: readonly RowBlock[];
   /** @default what suits the adapter */
   readonly tuning?: Tuning;
+  /** Most rows of a span that a workgroup computes. Changes no bits. @default what suits the shape and the adapter */
+  readonly rowsTogether?: number;
 }
 
 /** Kernels for GPUs, and kernels for adapters that compute on the CPU, where lanes do not merge their reads. */
@@ -94,7 +102,7 @@ export function scratchShape(
  * @throws {GpuError} `invalid_shape`, also when scratch is smaller than one row needs
  */
 export function attendRows(commands: Commands, args: AttendRows): void {
-  const { shape, firstRow, rows, scratch, rowTable, out, selection, longest } = args;
+  const { shape, firstRow, rows, scratch, rowTable, out, selection, scores, longest } = args;
   check(args);
   const gathered = selection !== undefined;
   const splits = splitsOf(longest, gathered ? "gathered" : "dense");
@@ -106,32 +114,16 @@ export function attendRows(commands: Commands, args: AttendRows): void {
       `Cannot dispatch attention: scratch holds ${states} states, ${splits} splits are needed`,
     );
   }
-  const shapes = selection?.shapes ?? ["kv_head"];
-  for (let done = 0; done < rows; done += rowsPerPass) {
-    const pass = { first: done, rows: Math.min(rowsPerPass, rows - done), splits };
-    if (shapes.includes("query_head")) dispatchSplits(commands, args, { ...pass, ownSets: true });
-    if (shapes.some((shape) => shape !== "query_head")) dispatchSplits(commands, args, { ...pass, ownSets: false });
+  const spans = gathered || scores !== undefined ? [] : args.spans ?? [];
+  const together = spans.length === 0 ? 1 : rowsTogether(commands, args);
+  const blocks = blocksOf({ first: firstRow, rows }, spans, Math.min(together, rowsPerPass));
+  for (const pass of passesOf(blocks, rowsPerPass)) {
+    dispatchBlocks(commands, args, { ...pass, splits, together });
     // A single possible split writes the state itself.
-    if (splits === 1) continue;
-    mergeSplits(commands, {
-      shape,
-      firstRow: firstRow + done,
-      rows: pass.rows,
-      parts: scratch,
-      rowTable,
-      gathered,
-      out,
-    });
+    if (splits > 1) {
+      mergeSplits(commands, { shape, firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, gathered, out });
+    }
   }
-}
-
-interface Pass {
-  /** Counted from the first row of the call. */
-  readonly first: number;
-  readonly rows: number;
-  readonly splits: number;
-  /** Whether it serves the rows whose query heads have a set each, or the others. */
-  readonly ownSets: boolean;
 }
 
 /** Query heads of a workgroup: all of a KV head, or the largest share of them that workgroup memory holds. */
@@ -143,18 +135,72 @@ function headsTogether({ heads, kvHeads }: HeadShape): number {
   return 1;
 }
 
-function dispatchSplits(commands: Commands, args: AttendRows, pass: Pass): void {
-  const { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, scores, selection } = args;
-  const software = (args.tuning ?? (commands.gpu.info.software ? "software" : "hardware")) === "software";
-  const options: SplitOptions = {
+/** What tells the variants of a call apart. */
+type Variant = Pick<SplitOptions, "ownSets" | "rowsTogether" | "listed">;
+
+/** Rows of one block each, that are alone and need no list. */
+const ALONE: Variant = { ownSets: false, rowsTogether: 1, listed: false };
+
+function optionsOf(
+  commands: Commands,
+  { shape, tuning, scores, selection }: AttendRows,
+  variant: Variant,
+): SplitOptions {
+  const software = (tuning ?? (commands.gpu.info.software ? "software" : "hardware")) === "software";
+  return {
     ...shape,
-    headsTogether: pass.ownSets ? 1 : headsTogether(shape),
-    ownSets: pass.ownSets,
+    headsTogether: variant.ownSets ? 1 : headsTogether(shape),
+    ...variant,
     gathered: selection !== undefined,
     scores: scores !== undefined,
     threads: software ? 64 : 128,
     maxLanes: software ? 1 : 4,
   };
+}
+
+function rowsTogether(commands: Commands, args: AttendRows): number {
+  const { maxWorkgroupBytes } = commands.gpu.info;
+  return rowsTogetherOf(optionsOf(commands, args, ALONE), { most: args.rowsTogether ?? Infinity, maxWorkgroupBytes });
+}
+
+interface BlocksOfPass extends Pass {
+  readonly splits: number;
+  /** Rows of a full block. */
+  readonly together: number;
+}
+
+function dispatchBlocks(commands: Commands, args: AttendRows, { blocks, together, ...pass }: BlocksOfPass): void {
+  const shared = blocks.filter(({ rows }) => rows > 1);
+  if (shared.length === 0) {
+    const shapes = args.selection?.shapes ?? ["kv_head"];
+    if (shapes.includes("query_head")) dispatchSplits(commands, args, { ...pass, ...ALONE, ownSets: true });
+    if (shapes.some((shape) => shape !== "query_head")) dispatchSplits(commands, args, { ...pass, ...ALONE });
+    return;
+  }
+  const variant = { ...ALONE, listed: true };
+  for (const list of listsOf(shared, pass.first)) {
+    // The rows of a block together see some KV rows more than one of them.
+    const splits = splitsOf(args.longest + together - 1, "dense");
+    dispatchSplits(commands, args, { ...pass, ...variant, rowsTogether: together, splits, list });
+  }
+  for (const list of listsOf(blocks.filter(({ rows }) => rows === 1), pass.first)) {
+    dispatchSplits(commands, args, { ...pass, ...variant, list });
+  }
+}
+
+interface SplitDispatch extends RowBlock, Variant {
+  readonly splits: number;
+  /** The blocks that it serves; undefined: all rows of the pass, each alone. */
+  readonly list?: readonly number[];
+}
+
+function dispatchSplits(
+  commands: Commands,
+  args: AttendRows,
+  { first, rows, splits, list, ...variant }: SplitDispatch,
+) {
+  const { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, scores, selection } = args;
+  const options = optionsOf(commands, args, variant);
   const kernel = commands.kernel(`attention ${Object.values(options)}`, () => splitSpec(options));
   commands.dispatch(kernel, {
     tensors: [
@@ -163,16 +209,18 @@ function dispatchSplits(commands: Commands, args: AttendRows, pass: Pass): void 
       ...(selection === undefined ? [] : [selection.positions]),
     ],
     params: {
-      firstRow: args.firstRow + pass.first,
-      callRow: pass.first,
-      rows: pass.rows,
+      firstRow: first,
+      callRow: first - args.firstRow,
+      rows,
       maxPages,
       scale: args.scale,
       scoreStride: scores?.stride ?? 0,
       sets: selection?.sets ?? 0,
       selectionStride: selection?.stride ?? 0,
     },
-    groups: [pass.splits, shape.heads / options.headsTogether, pass.rows],
+    ...(list && { list }),
+    // Workgroups that read the same K and V run side by side: what one has read, the next finds in the cache.
+    groups: [list === undefined ? rows : list.length / BLOCK_WORDS, shape.heads / options.headsTogether, splits],
   });
 }
 

@@ -1,22 +1,18 @@
 /**
- * The WGSL of one split: 256 KV rows at a fixed multiple, against all query heads that share a KV head (or some of them).
- * Teams of lanes read each K row in 16-byte pieces; the products of a team meet in workgroup memory, so no subgroup
- * feature is needed. Knows one workgroup's work; `attention.ts` decides how many there are.
+ * The WGSL of one split: 256 KV rows at a fixed multiple, against all query heads that share a KV head (or some of them),
+ * of one row or of several rows of a sequence. Each row and head is a column; a column's operations and their order are
+ * the same in any company. Teams of lanes read each K row in 16-byte pieces; the products of a team meet in workgroup
+ * memory, so no subgroup feature is needed. Knows one workgroup's work; `attention.ts` decides how many there are.
  */
 
-import { scoresWgsl, softmaxWgsl, valuesWgsl } from "./attention_split_phases.ts";
-import {
-  HEADS_ADDED_AT_ONCE,
-  type Plan,
-  planOf,
-  SEGMENTS,
-  SPLIT_ROWS,
-  type SplitOptions,
-} from "./attention_split_plan.ts";
+import { scoresWgsl, softmaxWgsl } from "./attention_split_phases.ts";
+import { memoryOf, type Plan, planOf, SEGMENTS, SPLIT_ROWS, type SplitOptions } from "./attention_split_plan.ts";
+import { valuesWgsl } from "./attention_split_values.ts";
 import { EMPTY_LSE, HALVES_WGSL, kvAddressWgsl } from "./kv_pages.ts";
 import type { KernelSpec, ParamField } from "../pipeline.ts";
+import { LIST_WORDS, LISTED_BLOCK_WGSL } from "./row_blocks.ts";
 import { ROW_TABLE_WGSL, SET_SHAPE_CODE } from "./row_table.ts";
-import { reads, writes } from "../wgsl.ts";
+import { reads, unroll, writes } from "../wgsl.ts";
 
 /** WGSL: the splits of a row, `first` in multiples of 256 rows and how many are `live`. */
 export function splitRangeWgsl(gathered: boolean): string {
@@ -56,43 +52,35 @@ export function splitSpec(options: SplitOptions): KernelSpec {
       ...(options.gathered ? [reads("selection", "array<u32>")] : []),
     ],
     params,
+    ...(options.listed ? { listWords: LIST_WORDS } : {}),
     source: source(options),
   };
 }
 
 function source(options: SplitOptions): string {
   const plan = planOf(options);
-  const { headsTogether: G, threads, pieces, lanes, turnRows, valueTeams } = plan;
-  const meeting = lanes > 1 ? turnRows * G : 0;
-  const adding = valueTeams * pieces * 2 * Math.min(G, HEADS_ADDED_AT_ONCE);
+  const { headsTogether: G, rowsTogether, threads, pieces } = plan;
+  const memory = memoryOf(plan);
+  const perRow = G * pieces * 2;
   return /* wgsl */ `
 ${ROW_TABLE_WGSL}${splitRangeWgsl(plan.gathered)}${kvAddressWgsl(plan, 8)}${HALVES_WGSL}
-var<workgroup> query: array<vec4<f32>, ${G * pieces * 2}>;
-var<workgroup> rowAt: array<u32, ${SPLIT_ROWS}>;
-var<workgroup> weights: array<vec4<f32>, ${(G * SPLIT_ROWS) / 4}>;
-var<workgroup> segments: array<vec4<f32>, ${(G * SEGMENTS) / 4}>;
-var<workgroup> maxima: array<f32, ${G}>;
-var<workgroup> meeting: array<vec4<f32>, ${Math.max(meeting, adding)}>;
+${plan.listed ? LISTED_BLOCK_WGSL : ""}
+var<workgroup> query: array<vec4<f32>, ${memory.query}>;
+var<workgroup> rowAt: array<u32, ${memory.rowAt}>;
+var<workgroup> weights: array<vec4<f32>, ${memory.weights}>;
+var<workgroup> segments: array<vec4<f32>, ${memory.segments}>;
+var<workgroup> maxima: array<f32, ${memory.columns}>;
+var<workgroup> masses: array<f32, ${memory.columns}>;
+var<workgroup> meeting: array<vec4<f32>, ${memory.meeting}>;
 
 ${reductionWgsl("segmentsMax", "max", String(EMPTY_LSE))}${reductionWgsl("segmentsSum", "+", "0")}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let row = group.z;
-  let entry = readRow(params.firstRow + row);
+${rowsWgsl(plan)}
 ${headsWgsl(plan)}
-  let range = splitRange(entry);
-  if (group.x >= max(range.live, 1u)) { return; }
-  if (range.live == 0u) {
-    for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) {
-      outO[((params.firstRow + row) * ${plan.heads}u + firstHead) * ${pieces * 2}u + i] = vec4<f32>();
-    }
-    if (thread < ${G}u) { outLse[(params.firstRow + row) * ${plan.heads}u + firstHead + thread] = ${EMPTY_LSE}f; }
-    return;
-  }
-  let start = (range.first + group.x) * ${SPLIT_ROWS}u;
-  let end = min(${plan.gathered ? "min(entry.selected, entry.kvLimit)" : "entry.kvLimit"}, start + ${SPLIT_ROWS}u);
-  for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) {
-    query[i] = params.scale * q[((params.firstRow + row) * ${plan.heads}u + firstHead) * ${pieces * 2}u + i];
+${splitWgsl(plan)}
+  for (var i = thread; i < ${perRow}u; i += ${threads}u) {
+${unroll(rowsTogether, (r) => `    query[${r * perRow}u + i] = params.scale * q[${vectorAt(plan, `row${r}`)} + i];`)}
   }
   workgroupBarrier();
 ${scoresWgsl(plan)}
@@ -102,13 +90,54 @@ ${valuesWgsl(plan)}
 `;
 }
 
-/** One of the two reductions over a head's segments, always in the same order. */
+/** WGSL: where a row's first head of this workgroup lies in q and the outputs. */
+function vectorAt({ heads, pieces }: Plan, row: string): string {
+  return `((params.firstRow + ${row}) * ${heads}u + firstHead) * ${pieces * 2}u`;
+}
+
+/** The workgroup's rows; a block that is not full repeats its last row, whose state is then written twice, the same. */
+function rowsWgsl({ rowsTogether, listed }: Plan): string {
+  const rows = !listed ? "let row0 = group.x;" : `let block = listedBlock(group.x);
+${unroll(rowsTogether, (r) => `  let row${r} = block.first + min(${r}u, block.rows - 1u);`)}`;
+  return `  ${rows}
+${
+    unroll(rowsTogether, (r) =>
+      `  let entry${r} = readRow(params.firstRow + row${r}); let range${r} = splitRange(entry${r});`)
+  }`;
+}
+
+/**
+ * Which split of the rows together this is, and its bounds. Rows that see nothing are done with here; a row whose own
+ * splits begin later or end earlier is hidden where it sees nothing.
+ */
+function splitWgsl(plan: Plan): string {
+  const { headsTogether: G, rowsTogether, pieces, threads, gathered } = plan;
+  const each = (name: "min" | "max", value: (r: number) => string) =>
+    Array.from({ length: rowsTogether }, (_, r) => value(r)).reduce((a, b) => `${name}(${a}, ${b})`);
+  const limit = (r: number) => gathered ? `min(entry${r}.selected, entry${r}.kvLimit)` : `entry${r}.kvLimit`;
+  return /* wgsl */ `
+${
+    unroll(rowsTogether, (r) => /* wgsl */ `
+  if (group.z == 0u && range${r}.live == 0u) {
+    for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) { outO[${
+      vectorAt(plan, `row${r}`)
+    } + i] = vec4<f32>(); }
+    if (thread < ${G}u) { outLse[(params.firstRow + row${r}) * ${plan.heads}u + firstHead + thread] = ${EMPTY_LSE}f; }
+  }`)
+  }
+  let split = ${each("min", (r) => `select(range${r}.first, 0xffffffffu, range${r}.live == 0u)`)} + group.z;
+  if (split >= ${each("max", (r) => `range${r}.first + range${r}.live`)}) { return; }
+  let start = split * ${SPLIT_ROWS}u;
+  let end = min(${each("max", limit)}, start + ${SPLIT_ROWS}u);`;
+}
+
+/** One of the two reductions over a column's segments, always in the same order. */
 function reductionWgsl(name: string, operation: "max" | "+", zero: string): string {
   const combine = (a: string, b: string) => operation === "max" ? `max(${a}, ${b})` : `${a} + ${b}`;
   return /* wgsl */ `
-fn ${name}(head: u32) -> f32 {
+fn ${name}(column: u32) -> f32 {
   var four = vec4<f32>(${zero}f);
-  for (var i = 0u; i < ${SEGMENTS / 4}u; i++) { four = ${combine("four", `segments[head * ${SEGMENTS / 4}u + i]`)}; }
+  for (var i = 0u; i < ${SEGMENTS / 4}u; i++) { four = ${combine("four", `segments[column * ${SEGMENTS / 4}u + i]`)}; }
   return ${combine(combine("four.x", "four.y"), combine("four.z", "four.w"))};
 }
 `;
@@ -121,9 +150,9 @@ function headsWgsl({ heads, kvHeads, headsTogether, gathered, ownSets }: Plan): 
     `let firstHead = group.y * ${headsTogether}u;`,
   ];
   if (gathered) {
-    lines.push(`if (entry.setShape ${ownSets ? "!=" : "=="} ${SET_SHAPE_CODE.query_head}u) { return; }`);
-    const own = ownSets ? "group.y" : `select(kvHead, 0u, entry.setShape == ${SET_SHAPE_CODE.all_heads}u)`;
-    lines.push(`let selectionAt = ((params.callRow + row) * params.sets + ${own}) * params.selectionStride;`);
+    lines.push(`if (entry0.setShape ${ownSets ? "!=" : "=="} ${SET_SHAPE_CODE.query_head}u) { return; }`);
+    const own = ownSets ? "group.y" : `select(kvHead, 0u, entry0.setShape == ${SET_SHAPE_CODE.all_heads}u)`;
+    lines.push(`let selectionAt = ((params.callRow + row0) * params.sets + ${own}) * params.selectionStride;`);
   }
   return lines.map((line) => `  ${line}`).join("\n");
 }

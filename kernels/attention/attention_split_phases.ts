@@ -1,174 +1,131 @@
 /**
- * The three phases of a split: scores of its KV rows, their exponentials, the weighted sum of the V rows.
- * Knows one workgroup's threads; where it stands among others is `attention_split.ts`'s.
+ * The first two phases of a split: scores of its KV rows, and their exponentials. Knows one workgroup's threads; where it
+ * stands among others is `attention_split.ts`'s.
  */
 
-import { HEADS_ADDED_AT_ONCE, type Plan, SEGMENTS, SPLIT_ROWS } from "./attention_split_plan.ts";
+import { type Plan, SEGMENTS, SPLIT_ROWS } from "./attention_split_plan.ts";
 import { EMPTY_LSE } from "./kv_pages.ts";
 import { component, unroll } from "../wgsl.ts";
 
 /** Scores of all rows of the split into `weights`, of hidden rows the empty floor; each row's address into `rowAt`. */
 export function scoresWgsl(plan: Plan): string {
-  const { headsTogether: G, threads, lanes, turnRows, pieces, gathered } = plan;
+  const { columns, threads, lanes, turnRows, pieces } = plan;
   const teams = threads / lanes;
   const each = turnRows / teams;
-  const heads = G;
-  const sums = unroll(each, (u) => unroll(heads, (g) => `var s${u}_${g} = 0.0;`));
-  const rowOf = (u: number) => /* wgsl */ `
-    let index${u} = min(turn + ${u * teams}u + team, end - 1u);
-    let picked${u} = ${gathered ? `selection[selectionAt + index${u}]` : `index${u}`};
-    let local${u} = min(picked${u}, entry.kvLimit - 1u);
-    let at${u} = kvAddress(entry.sequenceSlot, local${u}, kvHead);
-    let seen${u} = turn + ${u * teams}u + team < end && picked${u} >= entry.kvFrom && picked${u} < entry.kvLimit;
-    if (lane == 0u) { rowAt[turn - start + ${u * teams}u + team] = at${u}; }`;
+  const sums = unroll(each, (u) => unroll(columns, (c) => `var s${u}_${c} = 0.0;`));
   return /* wgsl */ `
   let team = thread / ${lanes}u;
   let lane = thread % ${lanes}u;
   for (var turn = start; turn < end; turn += ${turnRows}u) {
-    ${unroll(each, rowOf)}
+    ${unroll(each, (u) => findRow(plan, u, u * teams))}
     ${sums}
     for (var piece = lane; piece < ${pieces}u; piece += ${lanes}u) {
       ${unroll(each, (u) => `let k${u} = k[at${u} + piece];`)}
       ${unroll(each, (u) => `let a${u} = low(k${u}); let b${u} = high(k${u});`)}
 ${
-    unroll(heads, (g) => /* wgsl */ `
-      let qa${g} = query[${g * pieces * 2}u + 2u * piece]; let qb${g} = query[${g * pieces * 2}u + 2u * piece + 1u];
-      ${unroll(each, (u) => `s${u}_${g} += dot(a${u}, qa${g}) + dot(b${u}, qb${g});`)}`)
+    unroll(columns, (c) => /* wgsl */ `
+      let qa${c} = query[${c * pieces * 2}u + 2u * piece]; let qb${c} = query[${c * pieces * 2}u + 2u * piece + 1u];
+      ${unroll(each, (u) => `s${u}_${c} += dot(a${u}, qa${c}) + dot(b${u}, qb${c});`)}`)
   }
     }
-${lanes === 1 ? unroll(each, (u) => keepScore(plan, u)) : meetWgsl(plan)}
+${lanes === 1 ? unroll(each, (u) => keepScores(plan, u)) : meetWgsl(plan)}
   }
   workgroupBarrier();
 `;
 }
 
-/** With one lane a row, the lane has the whole product. */
-function keepScore(plan: Plan, u: number): string {
-  const slot = `turn - start + ${u * plan.threads}u + team`;
-  return unroll(plan.headsTogether, (g) => /* wgsl */ `
-    weights[${(g * SPLIT_ROWS) / 4}u + (${slot}) / 4u][(${slot}) % 4u] = select(${EMPTY_LSE}f, s${u}_${g}, seen${u});
-    ${plan.scores ? `if (seen${u}) { ${writeScore(plan, String(g), `local${u}`, `s${u}_${g}`)} }` : ""}`);
+/** The KV row of a team's turn that lies `ahead` rows behind the first team's. */
+function findRow({ gathered }: Plan, u: number, ahead: number): string {
+  return /* wgsl */ `
+    let index${u} = min(turn + ${ahead}u + team, end - 1u);
+    let inside${u} = turn + ${ahead}u + team < end;
+    let picked${u} = ${gathered ? `selection[selectionAt + index${u}]` : `index${u}`};
+    let at${u} = kvAddress(entry0.sequenceSlot, ${
+    gathered ? `min(picked${u}, entry0.kvLimit - 1u)` : `picked${u}`
+  }, kvHead);
+    if (lane == 0u) { rowAt[turn - start + ${ahead}u + team] = at${u}; }`;
 }
 
-/** With several lanes a row, their parts meet in workgroup memory; hidden rows carry the floor in the first lane. */
+/** Whether the row of a column sees a KV row. */
+function seen({ headsTogether }: Plan, column: number, kvRow: string): string {
+  const entry = `entry${Math.floor(column / headsTogether)}`;
+  return `${kvRow} >= ${entry}.kvFrom && ${kvRow} < ${entry}.kvLimit`;
+}
+
+/** With one lane a row, the lane has the whole product. */
+function keepScores(plan: Plan, u: number): string {
+  const slot = `turn - start + ${u * plan.threads}u + team`;
+  return unroll(plan.columns, (c) => /* wgsl */ `
+    let seen${u}_${c} = inside${u} && ${seen(plan, c, `picked${u}`)};
+    weights[${
+    (c * SPLIT_ROWS) / 4
+  }u + (${slot}) / 4u][(${slot}) % 4u] = select(${EMPTY_LSE}f, s${u}_${c}, seen${u}_${c});
+    ${plan.scores ? `if (seen${u}_${c}) { ${writeScore(plan, c, `picked${u}`, `s${u}_${c}`)} }` : ""}`);
+}
+
+/** With several lanes a row, their parts meet in workgroup memory, some columns at a time. */
 function meetWgsl(plan: Plan): string {
-  const { headsTogether: G, threads, lanes, turnRows } = plan;
+  const { columns, columnsMeeting, threads, lanes, turnRows } = plan;
   const teams = threads / lanes;
-  const part = (u: number, g: number) => `meeting[${g * turnRows + u * teams}u + team][lane] = s${u}_${g};`;
-  const sum = Array.from({ length: lanes }, (_, lane) => `four.${component(lane)}`).join(" + ");
-  return /* wgsl */ `
-    ${unroll(turnRows / teams, (u) => unroll(G, (g) => part(u, g)))}
+  return unroll(Math.ceil(columns / columnsMeeting), (round) => {
+    const first = round * columnsMeeting;
+    const count = Math.min(columnsMeeting, columns - first);
+    const part = (u: number, i: number) => `meeting[${i * turnRows + u * teams}u + team][lane] = s${u}_${first + i};`;
+    return /* wgsl */ `
+    ${unroll(turnRows / teams, (u) => unroll(count, (i) => part(u, i)))}
     workgroupBarrier();
-    for (var i = thread; i < ${G * turnRows}u; i += ${threads}u) {
-      let four = meeting[i];
-      let index = turn + i % ${turnRows}u;
-      let head = i / ${turnRows}u;
-      ${plan.gathered ? `let local = selection[selectionAt + min(index, end - 1u)];` : "let local = index;"}
-      let seen = index < end && local >= entry.kvFrom && local < entry.kvLimit;
+    for (var i = thread; i < ${turnRows}u; i += ${threads}u) {
+      let index = turn + i;
+      let local = ${plan.gathered ? "selection[selectionAt + min(index, end - 1u)]" : "index"};
       let slot = index - start;
-      weights[head * ${SPLIT_ROWS / 4}u + slot / 4u][slot % 4u] = select(${EMPTY_LSE}f, ${sum}, seen);
-      ${plan.scores ? `if (seen) { ${writeScore(plan, "head", "local", sum)} }` : ""}
+      ${unroll(count, (i) => addLanes(plan, first + i, i * turnRows))}
     }
     workgroupBarrier();`;
+  });
 }
 
-function writeScore({ heads }: Plan, head: string, local: string, value: string): string {
-  return `scores[((params.callRow + row) * ${heads}u + firstHead + ${head}) * params.scoreStride + ${local}] = ${value};`;
+/** The score of one column from the parts of its lanes. */
+function addLanes(plan: Plan, c: number, meetingAt: number): string {
+  const sum = Array.from({ length: plan.lanes }, (_, lane) => `four${c}.${component(lane)}`).join(" + ");
+  return /* wgsl */ `
+      let four${c} = meeting[${meetingAt}u + i];
+      let seen${c} = index < end && ${seen(plan, c, "local")};
+      weights[${(c * SPLIT_ROWS) / 4}u + slot / 4u][slot % 4u] = select(${EMPTY_LSE}f, ${sum}, seen${c});
+      ${plan.scores ? `if (seen${c}) { ${writeScore(plan, c, "local", sum)} }` : ""}`;
+}
+
+/** Scores are written by calls with one row a workgroup: a column is a head. */
+function writeScore({ heads }: Plan, column: number, local: string, value: string): string {
+  return `scores[((params.callRow + row0) * ${heads}u + firstHead + ${column}u) * params.scoreStride + ${local}] = ${value};`;
 }
 
 /** `weights` from scores to exponentials; `segments` from maxima to sums. Turns that were not scored count as hidden. */
-export function softmaxWgsl({ headsTogether: G, threads, turnRows }: Plan): string {
+export function softmaxWgsl({ columns, threads, turnRows }: Plan): string {
   return /* wgsl */ `
   let scored = (end - start + ${turnRows - 1}u) / ${turnRows}u * ${turnRows}u;
-  for (var i = thread; i < ${G * SEGMENTS}u; i += ${threads}u) {
+  for (var i = thread; i < ${columns * SEGMENTS}u; i += ${threads}u) {
     let hidden = i % ${SEGMENTS}u * 8u >= scored;
     let eight = max(weights[2u * i], weights[2u * i + 1u]);
     segments[i / 4u][i % 4u] = select(max(max(eight.x, eight.y), max(eight.z, eight.w)), ${EMPTY_LSE}f, hidden);
   }
   workgroupBarrier();
-  if (thread < ${G}u) { maxima[thread] = segmentsMax(thread); }
-${unroll(G, (g) => `  let top${g} = segmentsMax(${g}u);\n`)}
+  if (thread < ${columns}u) { maxima[thread] = segmentsMax(thread); }
   workgroupBarrier();
-${
-    unroll(G, (g) => /* wgsl */ `
-  for (var i = thread; i < ${SEGMENTS}u; i += ${threads}u) {
-    let at = ${(g * SPLIT_ROWS) / 4}u + 2u * i;
+  for (var i = thread; i < ${columns * SEGMENTS}u; i += ${threads}u) {
+    let top = maxima[i / ${SEGMENTS}u];
     var eight = vec4<f32>();
-    if (i * 8u < scored) {
-      let a = weights[at];
-      let b = weights[at + 1u];
-      let ea = select(exp(a - top${g}), vec4<f32>(), a <= vec4<f32>(${EMPTY_LSE}f));
-      let eb = select(exp(b - top${g}), vec4<f32>(), b <= vec4<f32>(${EMPTY_LSE}f));
-      weights[at] = ea;
-      weights[at + 1u] = eb;
+    if (i % ${SEGMENTS}u * 8u < scored) {
+      let a = weights[2u * i];
+      let b = weights[2u * i + 1u];
+      let ea = select(exp(a - top), vec4<f32>(), a <= vec4<f32>(${EMPTY_LSE}f));
+      let eb = select(exp(b - top), vec4<f32>(), b <= vec4<f32>(${EMPTY_LSE}f));
+      weights[2u * i] = ea;
+      weights[2u * i + 1u] = eb;
       eight = ea + eb;
     }
-    segments[(${g * SEGMENTS}u + i) / 4u][i % 4u] = eight.x + eight.y + (eight.z + eight.w);
-  }`)
+    segments[i / 4u][i % 4u] = eight.x + eight.y + (eight.z + eight.w);
   }
   workgroupBarrier();
-`;
-}
-
-/** The weighted sum of V rows: teams take every n-th quad of rows, then their sums are added in order. */
-export function valuesWgsl(plan: Plan): string {
-  const { headsTogether: G, pieces, valueTeams } = plan;
-  const quad = 4;
-  const add = (g: number) =>
-    unroll(quad, (r) => {
-      const weight = `w${g}.${component(r)}`;
-      return `oa${g} += ${weight} * a${r}; ob${g} += ${weight} * b${r};`;
-    });
-  return /* wgsl */ `
-  let valueTeam = thread / ${pieces}u;
-  let piece = thread % ${pieces}u;
-  ${unroll(G, (g) => `var oa${g} = vec4<f32>(); var ob${g} = vec4<f32>();`)}
-  if (valueTeam < ${valueTeams}u) {
-    let quads = (end - start + 3u) / 4u;
-    for (var i = valueTeam; i < quads; i += ${valueTeams}u) {
-      ${unroll(quad, (r) => `let v${r} = v[rowAt[4u * i + ${r}u] + piece];`)}
-      ${unroll(quad, (r) => `let a${r} = low(v${r}); let b${r} = high(v${r});`)}
-      ${unroll(G, (g) => `let w${g} = weights[${(g * SPLIT_ROWS) / 4}u + i];`)}
-      ${unroll(G, add)}
-    }
-  }
-${unroll(Math.ceil(G / HEADS_ADDED_AT_ONCE), (turn) => addTeamsWgsl(plan, turn * HEADS_ADDED_AT_ONCE))}
-`;
-}
-
-/** Adds up the heads from `first` on, as many as are added at once. */
-function addTeamsWgsl(plan: Plan, first: number): string {
-  const { heads, headsTogether, pieces, valueTeams, threads } = plan;
-  const count = Math.min(HEADS_ADDED_AT_ONCE, headsTogether - first);
-  const perHead = valueTeams * pieces * 2;
-  const put = unroll(count, (i) => {
-    const at = `${i * perHead}u + 2u * thread`;
-    return `meeting[${at}] = oa${first + i}; meeting[${at} + 1u] = ob${first + i};`;
-  });
-  return /* wgsl */ `
-  if (valueTeam < ${valueTeams}u) { ${put} }
-  workgroupBarrier();
-  for (var i = thread; i < ${count * pieces * 2}u; i += ${threads}u) {
-    let slot = i / ${pieces * 2}u;
-    let head = ${first}u + slot;
-    let source = slot * ${perHead}u + i % ${pieces * 2}u;
-    var sum = meeting[source];
-    ${unroll(valueTeams - 1, (t) => `sum += meeting[source + ${(t + 1) * pieces * 2}u];`)}
-    let mass = segmentsSum(head);
-    let o = select(vec4<f32>(), sum / max(mass, 1e-30), mass > 0.0);
-    let lse = select(${EMPTY_LSE}f, maxima[head] + log(max(mass, 1e-30)), mass > 0.0);
-    var to = (params.firstRow + row) * ${heads}u + firstHead + head;
-    let vec = i % ${pieces * 2}u;
-    // A row's only split is its state: it needs no merge.
-    if (range.live == 1u) {
-      outO[to * ${pieces * 2}u + vec] = o;
-      if (vec == 0u) { outLse[to] = lse; }
-    } else {
-      to = (group.x * params.rows + row) * ${heads}u + firstHead + head;
-      partsO[to * ${pieces * 2}u + vec] = o;
-      if (vec == 0u) { partsLse[to] = lse; }
-    }
-  }
-  workgroupBarrier();
+  if (thread < ${columns}u) { masses[thread] = segmentsSum(thread); }
 `;
 }

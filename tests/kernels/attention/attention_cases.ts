@@ -3,6 +3,7 @@
  */
 
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
+import type { RowBlock } from "../../../kernels/attention/row_blocks.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";
 import { tableRow } from "../../support/kv_fixture.ts";
 
@@ -11,6 +12,8 @@ export interface AttentionCase {
   readonly name: string;
   readonly shape: HeadShape;
   readonly rows: readonly TableRow[];
+  /** Which rows follow each other in one sequence. @default none */
+  readonly spans?: readonly RowBlock[];
   readonly nmse: number;
 }
 
@@ -59,6 +62,20 @@ export const ATTENTION_CASES: readonly AttentionCase[] = [
     rows: [[0, 48], [1, 49], [200, 300], [255, 512], [600, 601], [601, 601]].map(([kvFrom = 0, kvLimit = 0]) =>
       tableRow({ kvFrom, kvLimit })
     ),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "spans between single rows",
+    shape: { heads: 4, kvHeads: 2, headDim: 64 },
+    rows: [...limits(77), ...spanRows({ from: 252, rows: 7 }), ...limits(1), ...spanRows({ from: 510, rows: 3 })],
+    spans: [{ first: 1, rows: 7 }, { first: 9, rows: 3 }],
+    nmse: F32_SUMS,
+  },
+  {
+    name: "G = 4, headDim 128, a span in a sliding window",
+    shape: { heads: 8, kvHeads: 2, headDim: 128 },
+    rows: spanRows({ from: 505, rows: 6, window: 250 }),
+    spans: [{ first: 0, rows: 6 }],
     nmse: F32_SUMS,
   },
 ];

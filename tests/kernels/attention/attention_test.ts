@@ -7,6 +7,7 @@ import {
   type Tuning,
 } from "../../../kernels/attention/attention.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
+import type { RowBlock } from "../../../kernels/attention/row_blocks.ts";
 import { type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
@@ -22,7 +23,7 @@ const LOGIT_ERROR = 1e-5;
 
 const TUNINGS = ["software", "hardware"] as const;
 
-for (const { name, shape, rows, nmse } of ATTENTION_CASES) {
+for (const { name, shape, rows, spans, nmse } of ATTENTION_CASES) {
   Deno.test(`attendRows() equals plain loops: ${name}`, async () => {
     const call = prepare(shape, rows);
     const expected = reference(call);
@@ -31,6 +32,10 @@ for (const { name, shape, rows, nmse } of ATTENTION_CASES) {
       assertClose(o, expected.o, { nmse });
       assertClose(lse, expected.lse, { maxAbs: LOGIT_ERROR });
       for (const [at, score] of expected.scores) assert.ok(Math.abs((scores[at] ?? NaN) - score) < LOGIT_ERROR);
+      if (spans === undefined) continue;
+      const shared = await run(call, { spans, tuning });
+      assertClose(shared.o, expected.o, { nmse });
+      assertClose(shared.lse, expected.lse, { maxAbs: LOGIT_ERROR });
     }
   });
 }
@@ -138,6 +143,7 @@ interface Overrides {
   readonly withScores?: boolean;
   readonly selected?: Selected;
   readonly tuning?: Tuning;
+  readonly spans?: readonly RowBlock[];
 }
 
 function prepare(shape: HeadShape, rows: readonly TableRow[]): Call {

@@ -1,0 +1,86 @@
+/**
+ * How the rows of a call are shared out among workgroups: neighbours in one sequence in blocks, others alone. Knows
+ * counts of rows; knows nothing of what a block costs, and nothing on which a row's bits depend.
+ */
+
+import { GpuError } from "../errors.ts";
+
+/** Consecutive rows: [first, first + rows). */
+export interface RowBlock {
+  readonly first: number;
+  readonly rows: number;
+}
+
+/** Blocks that one dispatch serves: what fits beside its other parameters. */
+const MOST_LISTED = 24;
+
+/** Words of a block in a kernel's list. */
+export const BLOCK_WORDS = 2;
+
+/** Words of a kernel's list of blocks. */
+export const LIST_WORDS = MOST_LISTED * BLOCK_WORDS;
+
+/** WGSL: a block of a kernel's list. */
+export const LISTED_BLOCK_WGSL = /* wgsl */ `
+struct Block { first: u32, rows: u32 }
+fn listedBlock(index: u32) -> Block {
+  let two = params.list[index / 2u];
+  return Block(two[2u * (index % 2u)], two[2u * (index % 2u) + 1u]);
+}
+`;
+
+/**
+ * Cuts a call's rows into blocks of at most `together` rows of a span, and single rows outside of spans, in order.
+ * @throws {GpuError} `invalid_shape` when spans overlap, are out of order or leave the call
+ */
+export function blocksOf(call: RowBlock, spans: readonly RowBlock[], together: number): RowBlock[] {
+  const blocks: RowBlock[] = [];
+  let at = call.first;
+  const cut = (end: number, most: number) => {
+    if (end < at) {
+      throw new GpuError(
+        "invalid_shape",
+        `Cannot dispatch attention: a span overlaps another or leaves the call: ${end} is before ${at}`,
+      );
+    }
+    while (at < end) {
+      const rows = Math.min(most, end - at);
+      blocks.push({ first: at, rows });
+      at += rows;
+    }
+  };
+  for (const { first, rows } of spans) {
+    cut(first, 1);
+    cut(first + rows, together);
+  }
+  cut(call.first + call.rows, 1);
+  return blocks;
+}
+
+/** Blocks whose states lie in scratch at the same time, and the rows that they cover. */
+export interface Pass extends RowBlock {
+  readonly blocks: readonly RowBlock[];
+}
+
+/** Shares consecutive blocks out among passes of at most `rowsPerPass` rows, in order; no block may be larger. */
+export function passesOf(blocks: readonly RowBlock[], rowsPerPass: number): Pass[] {
+  const passes: Pass[] = [];
+  for (const block of blocks) {
+    const last = passes.at(-1);
+    if (last === undefined || last.rows + block.rows > rowsPerPass) {
+      passes.push({ ...block, blocks: [block] });
+    } else {
+      passes[passes.length - 1] = { ...last, rows: last.rows + block.rows, blocks: [...last.blocks, block] };
+    }
+  }
+  return passes;
+}
+
+/** The lists of blocks, for one dispatch each, counted from row `first`. */
+export function listsOf(blocks: readonly RowBlock[], first: number): number[][] {
+  const lists: number[][] = [];
+  for (let at = 0; at < blocks.length; at += MOST_LISTED) {
+    lists.push(blocks.slice(at, at + MOST_LISTED).flatMap((block) => [block.first - first, block.rows]));
+  }
+  return lists;
+}
