@@ -108,7 +108,10 @@ export function attend(model: Model, rows: Rows, layer: AttendInput): AttentionS
   for (const run of batch.runs) {
     const range = { ...common, firstRow: run.first, rows: run.rows, longest: run.longest };
     if (batch.product === "tiled") attendSpan(commands, range);
-    else attendRows(commands, { ...range, scratch: splitScratch(model, run), ...reading(model, run, role) });
+    else {
+      const { spans } = run;
+      attendRows(commands, { ...range, spans, scratch: splitScratch(model, run), ...reading(model, run, role) });
+    }
   }
   return out;
 }

@@ -3,6 +3,7 @@
  * row table, and says which rows need logits. Knows positions and slots; knows nothing of weights.
  */
 
+import type { RowBlock } from "../kernels/attention/row_blocks.ts";
 import { ROW_WORDS, type TableRow, writeTableRow } from "../kernels/attention/row_table.ts";
 import { EngineError } from "./errors.ts";
 import type { RowRange } from "./exchange.ts";
@@ -21,6 +22,8 @@ export interface RowRun {
   readonly sparse: SparseSettings | undefined;
   /** Most local KV rows that any of the rows sees. */
   readonly longest: number;
+  /** Those of its rows that follow each other in one sequence, in order. */
+  readonly spans: readonly RowBlock[];
 }
 
 /** A row after which a token is drawn. */
@@ -185,7 +188,8 @@ function fill(product: "tiled" | "vector", pieces: readonly Piece[], context: Ba
     if (sparse !== undefined) batch.sparse.push({ row: at, sequence: state, position: span.from });
     const { pageOffset } = state.open;
     const longest = map.localRows(context.share.index, pageOffset, span.from + first + piece.rows);
-    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest }, product);
+    const spans = piece.rows > 1 ? [{ first: at, rows: piece.rows }] : [];
+    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest, spans }, product);
     markHolders(piece, context, sparse === undefined ? [batch.holders, batch.denseHolders] : [batch.holders]);
     sequences.push({ first: at, rows: piece.rows, from: span.from + first, pageOffset });
     at += piece.rows;
@@ -267,5 +271,6 @@ function addRun(runs: RowRun[], run: RowRun, product: "tiled" | "vector"): void 
       ? { heads: last.sparse.heads, budget: Math.max(last.sparse.budget, run.sparse.budget) }
       : undefined,
     longest: Math.max(last.longest, run.longest),
+    spans: [...last.spans, ...run.spans],
   };
 }

@@ -44,8 +44,8 @@ Deno.test("planBatches() cuts long spans into pieces that keep their order", () 
   const tiled = plan([prefill(0, 10, 700), prefill(1, 0, 400)]);
   assert.deepEqual(tiled.map(({ rows }) => rows), [512, 512, 76]);
   assert.deepEqual(tiled[1]?.runs, [
-    { first: 0, rows: 188, sparse: undefined, longest: 710 },
-    { first: 188, rows: 324, sparse: undefined, longest: 324 },
+    { first: 0, rows: 188, sparse: undefined, longest: 710, spans: [{ first: 0, rows: 188 }] },
+    { first: 188, rows: 324, sparse: undefined, longest: 324, spans: [{ first: 188, rows: 324 }] },
   ]);
   assert.deepEqual([tiled[2]?.positions[0], tiled[2]?.positions.at(-1), tiled[2]?.tokens[0]], [324, 399, 325]);
   assert.deepEqual(plan([decode(0, 0, 150)]).map(({ rows }) => rows), [64, 64, 22]);
@@ -55,10 +55,10 @@ Deno.test("planBatches() joins decode rows that attend alike in one run", () => 
   const spans = [sparse(0, 50), decode(1, 7, 1), sparse(2, 90), sparse(3, 70), sparse(4, 60), decode(5, 8, 2)];
   const [batch] = plan(spans);
   assert.deepEqual(batch?.runs, [
-    { first: 0, rows: 3, sparse: undefined, longest: 10 },
-    { first: 3, rows: 1, sparse: { heads: "kv_head", budget: 18 }, longest: 91 },
-    { first: 4, rows: 1, sparse: { heads: "query_head", budget: 20 }, longest: 61 },
-    { first: 5, rows: 2, sparse: { heads: "all_heads", budget: 19 }, longest: 71 },
+    { first: 0, rows: 3, sparse: undefined, longest: 10, spans: [{ first: 1, rows: 2 }] },
+    { first: 3, rows: 1, sparse: { heads: "kv_head", budget: 18 }, longest: 91, spans: [] },
+    { first: 4, rows: 1, sparse: { heads: "query_head", budget: 20 }, longest: 61, spans: [] },
+    { first: 5, rows: 2, sparse: { heads: "all_heads", budget: 19 }, longest: 71, spans: [] },
   ]);
   assert.deepEqual([...batch?.positions ?? []], [7, 8, 9, 90, 60, 50, 70]);
 });

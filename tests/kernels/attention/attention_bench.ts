@@ -1,7 +1,7 @@
 /**
  * How fast the attention kernels are here; run by hand: `deno run -A tests/kernels/attention/attention_bench.ts [--hardware]`.
- * Decode is judged by the K and V bytes that it must read, prefill by its causal multiplications and additions.
- * With `--hardware` the kernels for GPUs run on whatever adapter there is.
+ * Decode is judged by the K and V bytes that it must read, corrections and prefill by their causal multiplications and
+ * additions. With `--hardware` the kernels for GPUs run on whatever adapter there is. `--corrections` measures those only.
  */
 
 import { attendRows, scratchShape, type Tuning } from "../../../kernels/attention/attention.ts";
@@ -37,7 +37,20 @@ const HARDWARE_CASES: readonly BenchCase[] = [
 
 const SELECTED = 256;
 const SPAN_ROWS = 512;
+/** Rows of a correction, and most rows that a workgroup computes: 1 is each row alone. */
+const CORRECTION_ROWS = [8, 32];
+const ROWS_TOGETHER = [1, 2, 4];
 const MEASURED_MS = 200;
+
+/** What is measured, recorded but not submitted. */
+interface Calls {
+  readonly row: () => void;
+  readonly scored: () => void;
+  readonly select: () => void;
+  readonly gather: () => void;
+  readonly span: () => void;
+  readonly correct: (rows: number, rowsTogether: number) => void;
+}
 
 /** All kernels over one context. */
 class Bench {
@@ -49,30 +62,50 @@ class Bench {
   }
 
   async run(): Promise<void> {
-    const { model, shape: { heads, kvHeads, headDim }, kvRows } = this.at;
-    const kvBytes = kvRows * kvHeads * headDim * 2 * 2;
-    const report = (what: string, ms: number, rate: string) =>
-      print(
-        `${model.padEnd(9)} ${String(kvRows).padStart(6)} KV  ${what.padEnd(30)} ${
-          ms.toFixed(3).padStart(9)
-        } ms  ${rate}`,
-      );
-    const gigabytes = (bytes: number, ms: number) => `${(bytes / ms / 1e6).toFixed(2)} GB/s`;
-    const { row, span, select, gather, scored } = this.#prepare();
-    let ms = await this.#time(row);
-    report("dense row", ms, gigabytes(kvBytes, ms));
-    ms = await this.#time(scored);
-    report("dense row with scores", ms, gigabytes(kvBytes, ms));
-    ms = await this.#time(select);
-    report(`pool and select ${SELECTED}`, ms, "");
-    ms = await this.#time(gather);
-    report(`gathered row of ${SELECTED}`, ms, gigabytes((kvBytes * SELECTED) / kvRows, ms));
-    const visited = SPAN_ROWS * (kvRows - (SPAN_ROWS - 1) / 2);
-    ms = await this.#time(span);
-    report(`tile of ${SPAN_ROWS} rows`, ms, `${((4 * visited * heads * headDim) / ms / 1e6).toFixed(1)} GFLOP/s`);
+    const calls = this.#prepare();
+    if (!Deno.args.includes("--corrections")) await this.#runKernels(calls);
+    for (const rows of CORRECTION_ROWS) {
+      for (const rowsTogether of ROWS_TOGETHER) {
+        const ms = await this.#time(() => calls.correct(rows, rowsTogether));
+        const how = rowsTogether === 1 ? "each alone" : `by ${rowsTogether}`;
+        this.#report(`correction of ${rows}, ${how}`, ms, this.#rate(rows, ms));
+      }
+    }
   }
 
-  #prepare() {
+  async #runKernels({ row, scored, select, gather, span }: Calls): Promise<void> {
+    const { shape: { kvHeads, headDim }, kvRows } = this.at;
+    const kvBytes = kvRows * kvHeads * headDim * 2 * 2;
+    const gigabytes = (bytes: number, ms: number) => `${(bytes / ms / 1e6).toFixed(2)} GB/s`;
+    let ms = await this.#time(row);
+    this.#report("dense row", ms, gigabytes(kvBytes, ms));
+    ms = await this.#time(scored);
+    this.#report("dense row with scores", ms, gigabytes(kvBytes, ms));
+    ms = await this.#time(select);
+    this.#report(`pool and select ${SELECTED}`, ms, "");
+    ms = await this.#time(gather);
+    this.#report(`gathered row of ${SELECTED}`, ms, gigabytes((kvBytes * SELECTED) / kvRows, ms));
+    ms = await this.#time(span);
+    this.#report(`tile of ${SPAN_ROWS} rows`, ms, this.#rate(SPAN_ROWS, ms));
+  }
+
+  #report(what: string, ms: number, rate: string): void {
+    const { model, kvRows } = this.at;
+    print(
+      `${model.padEnd(9)} ${String(kvRows).padStart(6)} KV  ${what.padEnd(30)} ${
+        ms.toFixed(3).padStart(9)
+      } ms  ${rate}`,
+    );
+  }
+
+  /** Of the last rows of the context, each of which sees itself and what lies before it. */
+  #rate(rows: number, ms: number): string {
+    const { shape: { heads, headDim }, kvRows } = this.at;
+    const visited = rows * (kvRows - (rows - 1) / 2);
+    return `${((4 * visited * heads * headDim) / ms / 1e9).toFixed(4)} TFLOP/s`;
+  }
+
+  #prepare(): Calls {
     const { shape, kvRows } = this.at;
     const { heads, kvHeads, headDim } = shape;
     const pages = kvRows / PAGE_ROWS;
@@ -93,13 +126,14 @@ class Bench {
       out: { o: this.#zeros([SPAN_ROWS, heads, headDim]), lse: this.#zeros([SPAN_ROWS, heads]) },
       tuning: this.tuning,
     };
-    const sizes = scratchShape(shape, { rows: 1, longest: kvRows });
+    const sizes = scratchShape(shape, { rows: Math.max(...CORRECTION_ROWS), longest: kvRows });
+    const scratch = { o: this.#zeros(sizes.o), lse: this.#zeros(sizes.lse) };
     const one = {
       ...given,
       firstRow: SPAN_ROWS - 1,
       rows: 1,
       longest: kvRows,
-      scratch: { o: this.#zeros(sizes.o), lse: this.#zeros(sizes.lse) },
+      scratch,
     };
     const scores = this.#zeros([1, heads, kvRows]);
     const values = this.#zeros([1, kvHeads, kvRows]);
@@ -115,6 +149,10 @@ class Bench {
         topK(commands, { ...sets, positions, keptStride: SELECTED });
       },
       gather: () => attendRows(commands, { ...one, longest: SELECTED, selection }),
+      correct: (rows: number, rowsTogether: number) => {
+        const first = SPAN_ROWS - rows;
+        attendRows(commands, { ...one, firstRow: first, rows, spans: [{ first, rows }], scratch, rowsTogether });
+      },
       span: () => attendSpan(commands, { ...given, firstRow: 0, rows: SPAN_ROWS }),
     };
   }
