@@ -5,7 +5,7 @@
  */
 
 import { splitSpec } from "./attention_split.ts";
-import { rowsTogetherOf, SPLIT_ROWS, type SplitOptions } from "./attention_split_plan.ts";
+import { ROWS_TOGETHER, rowsTogetherOf, SPLIT_ROWS, type SplitOptions } from "./attention_split_plan.ts";
 import { GpuError } from "../errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
 import { mergeSplits } from "./merge_states.ts";
@@ -118,7 +118,7 @@ export function attendRows(commands: Commands, args: AttendRows): void {
   const together = spans.length === 0 ? 1 : rowsTogether(commands, args);
   const blocks = blocksOf({ first: firstRow, rows }, spans, Math.min(together, rowsPerPass));
   for (const pass of passesOf(blocks, rowsPerPass)) {
-    dispatchBlocks(commands, args, { ...pass, splits, together });
+    dispatchBlocks(commands, args, { ...pass, splits });
     // A single possible split writes the state itself.
     if (splits > 1) {
       mergeSplits(commands, { shape, firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, gathered, out });
@@ -138,19 +138,21 @@ function headsTogether({ heads, kvHeads }: HeadShape): number {
 /** What tells the variants of a call apart. */
 type Variant = Pick<SplitOptions, "ownSets" | "rowsTogether" | "listed">;
 
-/** Rows of one block each, that are alone and need no list. */
+/** Every row of a pass alone: no list is needed. */
 const ALONE: Variant = { ownSets: false, rowsTogether: 1, listed: false };
 
 function optionsOf(
   commands: Commands,
   { shape, tuning, scores, selection }: AttendRows,
-  variant: Variant,
+  { ownSets, rowsTogether, listed }: Variant,
 ): SplitOptions {
   const software = (tuning ?? (commands.gpu.info.software ? "software" : "hardware")) === "software";
   return {
     ...shape,
-    headsTogether: variant.ownSets ? 1 : headsTogether(shape),
-    ...variant,
+    headsTogether: ownSets ? 1 : headsTogether(shape),
+    rowsTogether,
+    listed,
+    ownSets,
     gathered: selection !== undefined,
     scores: scores !== undefined,
     threads: software ? 64 : 128,
@@ -163,28 +165,20 @@ function rowsTogether(commands: Commands, args: AttendRows): number {
   return rowsTogetherOf(optionsOf(commands, args, ALONE), { most: args.rowsTogether ?? Infinity, maxWorkgroupBytes });
 }
 
-interface BlocksOfPass extends Pass {
-  readonly splits: number;
-  /** Rows of a full block. */
-  readonly together: number;
-}
-
-function dispatchBlocks(commands: Commands, args: AttendRows, { blocks, together, ...pass }: BlocksOfPass): void {
-  const shared = blocks.filter(({ rows }) => rows > 1);
-  if (shared.length === 0) {
+function dispatchBlocks(commands: Commands, args: AttendRows, { blocks, ...pass }: Pass & { readonly splits: number }) {
+  if (blocks.every(({ rows }) => rows === 1)) {
     const shapes = args.selection?.shapes ?? ["kv_head"];
     if (shapes.includes("query_head")) dispatchSplits(commands, args, { ...pass, ...ALONE, ownSets: true });
     if (shapes.some((shape) => shape !== "query_head")) dispatchSplits(commands, args, { ...pass, ...ALONE });
     return;
   }
-  const variant = { ...ALONE, listed: true };
-  for (const list of listsOf(shared, pass.first)) {
+  for (const rowsTogether of ROWS_TOGETHER) {
+    const fitting = blocks.filter(({ rows }) => ROWS_TOGETHER.find((width) => rows <= width) === rowsTogether);
     // The rows of a block together see some KV rows more than one of them.
-    const splits = splitsOf(args.longest + together - 1, "dense");
-    dispatchSplits(commands, args, { ...pass, ...variant, rowsTogether: together, splits, list });
-  }
-  for (const list of listsOf(blocks.filter(({ rows }) => rows === 1), pass.first)) {
-    dispatchSplits(commands, args, { ...pass, ...variant, list });
+    const splits = splitsOf(args.longest + rowsTogether - 1, "dense");
+    for (const list of listsOf(fitting, pass.first)) {
+      dispatchSplits(commands, args, { ...pass, ownSets: false, listed: true, rowsTogether, splits, list });
+    }
   }
 }
 

@@ -36,8 +36,8 @@ export const COLUMNS_ADDED_AT_ONCE = 4;
 const MEETING_SCORES = 1024;
 /** Columns of a workgroup: their sums stay in registers. */
 const MOST_COLUMNS = 16;
-/** Most rows first: the more columns use a K or V row, the less its reading and conversion weigh. */
-const ROWS_TOGETHER = [4, 2] as const;
+/** Rows that variants compute together: the more columns use a K or V row, the less its reading and conversion weigh. */
+export const ROWS_TOGETHER = [1, 2, 4] as const;
 
 /** Numbers that follow from the options. */
 export interface Plan extends SplitOptions {
@@ -106,10 +106,11 @@ export function rowsTogetherOf(
   options: SplitOptions,
   { most, maxWorkgroupBytes }: { readonly most: number; readonly maxWorkgroupBytes: number },
 ): number {
-  return ROWS_TOGETHER.find((rowsTogether) => {
+  const fits = (rowsTogether: number) => {
     const plan = planOf({ ...options, rowsTogether });
     const { query, weights, segments, meeting, rowAt, columns } = memoryOf(plan);
     const bytes = 16 * (query + weights + segments + meeting) + 4 * (rowAt + 2 * columns);
     return rowsTogether <= most && plan.columns <= MOST_COLUMNS && bytes <= maxWorkgroupBytes;
-  }) ?? 1;
+  };
+  return ROWS_TOGETHER.findLast(fits) ?? 1;
 }
