@@ -1,19 +1,15 @@
 /**
- * `eval`: does the model still answer as it should? Needle accuracy and perplexity, dense and sparse, and greedy answers
- * against known ones. Knows samples and tables; `engine/evaluation` knows how each is measured.
+ * `eval`: does the model still answer as it should? Knows flags; what is measured and how it is shown is said in the file
+ * beside it.
  */
 
 import { Engine } from "../../engine/engine.ts";
-import { greedyMatches } from "../../engine/evaluation/greedy.ts";
-import { loadTextModel, type NeedleVariant, runNeedle } from "../../engine/evaluation/needles.ts";
-import { windowNll } from "../../engine/evaluation/perplexity.ts";
-import { SessionHost } from "../../engine/session.ts";
-import type { SparseSettings } from "../../engine/span.ts";
-import type { Command, FlagValues } from "../command_line.ts";
+import { type Command, type FlagValues } from "../command_line.ts";
 import { EMBEDDED_MODEL } from "../config.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
-import { EVALUATION_DATA, readGreedy, readNeedles, readWindows } from "./evaluation_data.ts";
+import { evaluateAnswers, reportAnswers } from "./eval_answers.ts";
+import { EVALUATION_DATA } from "./evaluation_data.ts";
 
 const flags = {
   model: {
@@ -38,48 +34,6 @@ const flags = {
 
 type Values = FlagValues<typeof flags>;
 
-/** One line of the needle table. */
-interface NeedleRow {
-  readonly size: number;
-  readonly variant: string;
-  readonly right: number;
-  readonly of: number;
-}
-
-/** One line of the perplexity table. */
-interface PerplexityRow {
-  readonly context: number;
-  readonly attention: string;
-  readonly perplexity: number;
-  /** What the reference found on the same windows under full attention. */
-  readonly reference: number;
-}
-
-/** Everything `eval` found; its `--json` output. */
-interface Evaluation {
-  readonly adapter: string;
-  readonly selectLayers: readonly number[];
-  readonly greedy: { readonly equal: number; readonly of: number };
-  readonly needles: readonly NeedleRow[];
-  readonly perplexity: readonly PerplexityRow[];
-  readonly seconds: number;
-}
-
-const BUDGETS = [64, 256];
-
-/** Needles up to this length are the default sample: a software adapter answers them in minutes. */
-const SAMPLE_TOKENS = 1000;
-
-const SPARSE = BUDGETS.map((budget): SparseSettings => ({ budget, heads: "kv_head" }));
-
-const VARIANTS: readonly NeedleVariant[] = [false, true].flatMap((questionDecoded) => {
-  const fed = questionDecoded ? "question decoded" : "question prefilled";
-  return [
-    { name: `dense, ${fed}`, sparse: undefined, questionDecoded },
-    ...SPARSE.map((sparse) => ({ name: `sparse ${sparse.budget}, ${fed}`, sparse, questionDecoded })),
-  ];
-});
-
 export const command: Command<typeof flags> = {
   summary: "Needle accuracy, perplexity and greedy answers, dense and sparse",
   flags,
@@ -87,101 +41,19 @@ export const command: Command<typeof flags> = {
     await ensureVulkanDriver((line) => terminal.error(line));
     const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto" });
     try {
-      const evaluation = await evaluate(engine, values, terminal);
-      if (values.json) terminal.line(JSON.stringify(evaluation, undefined, 2));
-      else for (const line of report(evaluation)) terminal.line(line);
-      return evaluation.greedy.equal === evaluation.greedy.of ? 0 : 1;
+      return await answers(engine, values, terminal);
     } finally {
       await engine.close();
     }
   },
 };
 
-async function evaluate(engine: Engine, values: Values, terminal: Terminal): Promise<Evaluation> {
-  const start = performance.now();
-  const host = new SessionHost(engine);
-  const greedy = await readGreedy(values.data);
-  let equal = 0;
-  for (const each of greedy) equal += await greedyMatches(host, each, engine.config.eosTokens) ? 1 : 0;
-  terminal.progress("greedy answers", 1);
-  return {
-    adapter: engine.facts.adapter,
-    selectLayers: engine.facts.selectLayers,
-    greedy: { equal, of: greedy.length },
-    needles: await evaluateNeedles(engine, values, terminal),
-    perplexity: await evaluatePerplexity(engine, values, terminal),
-    seconds: Math.round((performance.now() - start) / 1000),
-  };
+async function answers(engine: Engine, values: Values, terminal: Terminal): Promise<number> {
+  const found = await evaluateAnswers(engine, values, terminal);
+  print(terminal, values.json ? [JSON.stringify(found, undefined, 2)] : reportAnswers(found));
+  return found.greedy.equal === found.greedy.of ? 0 : 1;
 }
 
-async function evaluateNeedles(engine: Engine, values: Values, terminal: Terminal): Promise<NeedleRow[]> {
-  const host = new SessionHost(engine);
-  const text = await loadTextModel(values.model);
-  const all = await readNeedles(values.data);
-  const sizes = [...new Set(all.map(({ size }) => size))].filter((size) => values.full || size <= SAMPLE_TOKENS);
-  const cases = sizes.flatMap((size) => all.filter((needle) => needle.size === size).slice(0, values.needles));
-  const variants = engine.facts.roles === undefined ? VARIANTS.filter(({ sparse }) => !sparse) : VARIANTS;
-  const rows = new Map<string, { size: number; variant: string; right: number; of: number }>();
-  for (const [i, needle] of cases.entries()) {
-    const stop = engine.config.eosTokens;
-    for (const { variant, correct } of await runNeedle(host, text, { needle, variants, stop })) {
-      const key = `${needle.size} ${variant}`;
-      const row = rows.get(key) ?? { size: needle.size, variant, right: 0, of: 0 };
-      row.of++;
-      if (correct) row.right++;
-      rows.set(key, row);
-    }
-    terminal.progress("needles", (i + 1) / cases.length);
-  }
-  return [...rows.values()];
-}
-
-async function evaluatePerplexity(engine: Engine, values: Values, terminal: Terminal): Promise<PerplexityRow[]> {
-  const host = new SessionHost(engine);
-  const contexts = values.full ? [512, 2000] : [512];
-  const attentions = [undefined, ...(engine.facts.roles === undefined ? [] : SPARSE)];
-  const rows: PerplexityRow[] = [];
-  for (const context of contexts) {
-    const windows = await readWindows(values.data, { context, perBook: values.full ? 12 : values.windows });
-    if (windows.length === 0) continue;
-    const reference = Math.exp(windows.reduce((sum, { nll }) => sum + nll, 0) / windows.length);
-    for (const sparse of attentions) {
-      let nll = 0;
-      for (const [i, window] of windows.entries()) {
-        nll += await windowNll(host, window, sparse);
-        terminal.progress(
-          `perplexity ${context} ${sparse ? `sparse ${sparse.budget}` : "dense"}`,
-          (i + 1) / windows.length,
-        );
-      }
-      const attention = sparse === undefined ? "dense" : `sparse ${sparse.budget}, decoded`;
-      rows.push({ context, attention, perplexity: Math.exp(nll / windows.length), reference });
-    }
-  }
-  return rows;
-}
-
-function report(evaluation: Evaluation): string[] {
-  const { greedy, needles, perplexity } = evaluation;
-  const sizes = [...new Set(needles.map(({ size }) => size))];
-  const variants = [...new Set(needles.map(({ variant }) => variant))];
-  const cell = (variant: string, size: number) => {
-    const row = needles.find((each) => each.variant === variant && each.size === size);
-    return row === undefined ? "–" : `${row.right}/${row.of}`;
-  };
-  return [
-    `Adapter ${evaluation.adapter}; select layers {${evaluation.selectLayers.join(", ")}}; ${evaluation.seconds} s`,
-    "",
-    `Greedy answers equal: ${greedy.equal} of ${greedy.of}`,
-    "",
-    `| needles right, by text length | ${sizes.map((size) => `${size} tokens`).join(" | ")} |`,
-    `|---|${sizes.map(() => "---").join("|")}|`,
-    ...variants.map((variant) => `| ${variant} | ${sizes.map((size) => cell(variant, size)).join(" | ")} |`),
-    "",
-    "| perplexity | context | measured | reference (dense) |",
-    "|---|---|---|---|",
-    ...perplexity.map((row) =>
-      `| ${row.attention} | ${row.context} | ${row.perplexity.toFixed(3)} | ${row.reference.toFixed(3)} |`
-    ),
-  ];
+function print(terminal: Terminal, lines: readonly string[]): void {
+  for (const line of lines) terminal.line(line);
 }
