@@ -1,14 +1,17 @@
 /**
- * `eval`: does the model still answer as it should? Knows flags; what is measured and how it is shown is said in the file
- * beside it.
+ * `eval`: does the model still answer as it should, and what are corrections worth? Knows flags, and which part they ask
+ * for; what is measured and how it is shown is said in the files beside it.
  */
 
 import { Engine } from "../../engine/engine.ts";
-import { type Command, type FlagValues } from "../command_line.ts";
+import { MIN_BUDGET } from "../../engine/layer_plan.ts";
+import { type Command, type FlagValues, UsageError } from "../command_line.ts";
 import { EMBEDDED_MODEL } from "../config.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
 import { evaluateAnswers, reportAnswers } from "./eval_answers.ts";
+import { evaluateCorrections } from "./eval_corrections.ts";
+import { plotCorrections, reportCorrections } from "./eval_corrections_report.ts";
 import { EVALUATION_DATA } from "./evaluation_data.ts";
 
 const flags = {
@@ -26,22 +29,47 @@ const flags = {
     shownDefault: "the embedded model's",
     help: "needles.jsonl, perplexity.json, greedy.json",
   },
-  full: { kind: "switch", help: "all lengths, all windows, both contexts: for a real GPU" },
+  full: {
+    kind: "switch",
+    help: "all lengths, all windows, both contexts; with --corrections 5 texts, 4000 + 2000 tokens: for a real GPU",
+  },
   needles: { kind: "integer", min: 0, max: 10000, default: 20, help: "needle cases of each length" },
   windows: { kind: "integer", min: 0, max: 12, default: 1, help: "perplexity windows of each book" },
+  corrections: { kind: "switch", help: "instead: what corrections of sparse decoding are worth, and what they cost" },
+  texts: { kind: "integer", min: 1, max: 5, default: 1, help: "corrections: texts, each of another book" },
+  context: {
+    kind: "integer",
+    min: 1,
+    max: 2 ** 24,
+    default: 1000,
+    help: "corrections: tokens before the decoded ones",
+  },
+  tokens: { kind: "integer", min: 1, max: 2 ** 24, default: 256, help: "corrections: decoded tokens of each text" },
+  budgets: { kind: "integers", min: MIN_BUDGET, max: 2 ** 20, default: [64, 256], help: "corrections: sparse budgets" },
+  strides: {
+    kind: "integers",
+    min: 1,
+    max: 2 ** 16,
+    default: [16, 32, 64, 128],
+    help: "corrections: every so many rows",
+  },
+  plot: { kind: "text", value: "FILE.svg", help: "corrections: draw agreement and perplexity by position" },
   json: { kind: "switch", help: "print one JSON object" },
 } as const;
 
 type Values = FlagValues<typeof flags>;
 
 export const command: Command<typeof flags> = {
-  summary: "Needle accuracy, perplexity and greedy answers, dense and sparse",
+  summary: "Needle accuracy, perplexity and greedy answers, dense and sparse; what corrections are worth",
   flags,
   async run(values: Values, terminal: Terminal): Promise<number> {
+    if (values.plot !== undefined && !values.corrections) {
+      throw new UsageError("Cannot plot: --plot draws what --corrections measures, which is not given");
+    }
     await ensureVulkanDriver((line) => terminal.error(line));
     const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto" });
     try {
-      return await answers(engine, values, terminal);
+      return values.corrections ? await corrections(engine, values, terminal) : await answers(engine, values, terminal);
     } finally {
       await engine.close();
     }
@@ -52,6 +80,14 @@ async function answers(engine: Engine, values: Values, terminal: Terminal): Prom
   const found = await evaluateAnswers(engine, values, terminal);
   print(terminal, values.json ? [JSON.stringify(found, undefined, 2)] : reportAnswers(found));
   return found.greedy.equal === found.greedy.of ? 0 : 1;
+}
+
+async function corrections(engine: Engine, values: Values, terminal: Terminal): Promise<number> {
+  const sample = values.full ? { ...values, texts: 5, context: 4000, tokens: 2000 } : values;
+  const found = await evaluateCorrections(engine, sample, terminal);
+  print(terminal, values.json ? [JSON.stringify(found, undefined, 2)] : reportCorrections(found));
+  if (values.plot !== undefined) await Deno.writeTextFile(values.plot, plotCorrections(found));
+  return 0;
 }
 
 function print(terminal: Terminal, lines: readonly string[]): void {

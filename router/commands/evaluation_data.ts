@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import type { GreedyCase } from "../../engine/evaluation/greedy.ts";
 import { type NeedleCase, parseNeedles } from "../../engine/evaluation/needles.ts";
 import type { Window } from "../../engine/evaluation/perplexity.ts";
+import { UsageError } from "../command_line.ts";
 
 /** Data made for the embedded model. */
 export const EVALUATION_DATA = fileURLToPath(new URL("../../tests/fixtures/tide-10m", import.meta.url));
@@ -15,6 +16,11 @@ export const EVALUATION_DATA = fileURLToPath(new URL("../../tests/fixtures/tide-
 export interface ReferenceWindow extends Window {
   readonly book: string;
   readonly nll: number;
+}
+
+/** A long text of one book. */
+export interface LongText extends Window {
+  readonly book: string;
 }
 
 /** A needle case with its intended length. */
@@ -61,6 +67,36 @@ export async function readWindows(
       return { book, nll, context, tokens };
     })
   );
+}
+
+/**
+ * One long text for each of the first `books` books, with `tokens` rows to score behind the context.
+ *
+ * In the embedded data a book's windows are 2,256 tokens each and start 5,000 tokens apart. A text is the end of as many windows, joined in
+ * order, as are needed: it jumps in the story wherever one window meets the next. The last token of the text is the last
+ * of a window, so that up to 2,255 rows to score lie within one window, without a jump among them.
+ *
+ * @throws {UsageError} when a book's windows together are shorter
+ */
+export async function readLongTexts(
+  directory: string,
+  { context, tokens, books }: { readonly context: number; readonly tokens: number; readonly books: number },
+): Promise<LongText[]> {
+  const file = JSON.parse(await Deno.readTextFile(`${directory}/perplexity.json`)) as PerplexityFile;
+  return Object.entries(file.books).slice(0, books).map(([book, { windows }]) => {
+    const joined: number[] = [];
+    for (const { ids } of windows) {
+      if (joined.length < context + tokens) joined.push(...ids);
+    }
+    if (joined.length < context + tokens) {
+      throw new UsageError(
+        `Cannot build a text of ${book}: its windows hold ${joined.length} tokens, ` +
+          `given a context of ${context} and ${tokens} to decode`,
+      );
+    }
+    // With the first token there is one more than rows: the token after the last row.
+    return { book, context, tokens: Uint32Array.of(BOS, ...joined.slice(-(context + tokens))) };
+  });
 }
 
 /** All conversations with known answers. */
