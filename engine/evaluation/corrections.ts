@@ -148,7 +148,10 @@ async function warmUp(session: Session, text: Window, variant: DecodingVariant):
   }
 }
 
-/** KV rows that one KV head reads over all layers while a text is decoded, corrections included; per token. */
+/**
+ * KV rows that one KV head reads over all layers while a text is decoded, per token. Every row of a correction counts in
+ * full, though a kernel may read for several rows at once.
+ */
 export function rowsReadPerToken(
   { layers, roles }: Pick<EngineFacts, "layers" | "roles">,
   text: Window,
