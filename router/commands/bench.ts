@@ -143,6 +143,11 @@ async function fillingOf(
     readonly onProgress: (fraction: number) => void;
   },
 ): Promise<Filling> {
-  const options = { host, map, chunk, session: { sparse: { budget, heads: "kv_head" }, pageOffset } } as const;
+  const options = {
+    host,
+    map,
+    chunk,
+    session: { sparse: { budget, heads: "kv_head" }, pageOffset, audited: true },
+  } as const;
   return fill === "prefill" ? prefilled(options) : await copied({ ...options, longest: deepest, onProgress });
 }

@@ -59,7 +59,7 @@ export function correctionNotes(measured: readonly (ContextFigures & { readonly 
       "* Lossless at stride s: s − 1 sparse drafts, then one dense span of s rows that verifies them. The agreement a is " +
       "given, not measured here (random weights draft arbitrarily): a measured round is divided by the tokens that it " +
       "is expected to release when each draft agrees with probability a, (1 − a^s) / (1 − a). The best measured stride " +
-      "is shown. Scoring waits for the GPU, so a verification's ms do not divide into GPU and encode.",
+      "is shown.",
     ]),
     "* GFLOP: 2 × weights in matrix products × rows (the head only for rows with logits) + 4 × visited KV rows × heads × " +
     "head dimension × layers, counted once however many workers; TFLOP/s over the whole step.",
@@ -105,7 +105,7 @@ function correctionRows({ workers, context, corrections: { refresh, rounds } }: 
     work,
     `${stride}`,
     ...[correction.step, correction.step / stride].map((ms) => ms.toFixed(2)),
-    ...[correction.gpu, correction.encode].map((ms) => work === "refresh" ? ms.toFixed(2) : "–"),
+    ...[correction.gpu, correction.encode].map((ms) => ms.toFixed(2)),
     ...[flop / 1e9, teraflopPerSecond].map((value) => `${Number(value.toPrecision(3))}`),
   ]);
 }

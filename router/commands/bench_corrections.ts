@@ -55,8 +55,8 @@ const FEWEST_ROWS = 32;
 /** A refresh draws one token, after its last row. */
 const REFRESH_LOGITS: Span["logits"] = "last";
 
-/** A verification makes the logits of every row. */
-const VERIFICATION_LOGITS: Span["logits"] = "all";
+/** A verification draws a token after every row, and says how far the drafts were off. */
+const VERIFICATION_LOGITS: Span["logits"] = "audit";
 
 /** Tokens behind the context that the measurement writes: every cycle starts at the context anew. */
 export function correctionTokens({ corrections, agreements }: CorrectionOptions): number {

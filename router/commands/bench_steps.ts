@@ -27,7 +27,7 @@ export interface TimedStep {
 export interface StepMs {
   /** Round trip as the router sees it. */
   readonly step: number;
-  /** On the lead worker: planning and recording commands; scoring several rows waits for the GPU in between. */
+  /** On the lead worker: planning and recording commands. */
   readonly encode: number;
   /** On the lead worker: from the last submit until the token is read, the read-back's own latency taken off. */
   readonly gpu: number;

@@ -115,7 +115,7 @@ Deno.test("report() holds refresh and lossless against dense, also where they ar
       "| 1 | 32000 | sparse, refresh every 32 | 9.00 | 111.1 | 1.11 × faster |",
       "| 1 | 32000 | lossless at agreement 0.5, stride 2 | 12.67 | 78.9 | 1.27 × slower |",
       "| 1 | 32000 | refresh | 32 | 164.00 | 5.13 | 163.00 | 0.50 | 3200 | 19.5 |",
-      "| 1 | 32000 | verification | 4 | 20.00 | 5.00 | – | – | 400 | 20 |",
+      "| 1 | 32000 | verification | 4 | 20.00 | 5.00 | 19.00 | 0.50 | 400 | 20 |",
       "| workers | context | stride | round ms | ms/token at 0.5 |",
       "| 1 | 32000 | 4 | 32.00 | 17.07 |",
       "* 1 worker, context 32000: refresh is faster than dense from stride 32 on (of 16, 32)",
