@@ -1,7 +1,8 @@
 /**
- * Attention of single rows to the pages of their sequences: all visible rows (dense), or those of a selection (gathered).
- * The KV rows are cut at fixed multiples of 256, so that a row's bits depend on nothing but itself; the splits' states are
- * merged in order. Knows rows and pages; knows nothing of layers, roles or workers.
+ * Attention of decode rows to the pages of their sequences: all visible rows (dense), or those of a selection (gathered).
+ * The KV rows are cut at fixed multiples of 256, so that a row's bits depend on nothing but itself, also when neighbours in
+ * a sequence are computed together; the splits' states are merged in order. Knows rows and pages; knows nothing of layers,
+ * roles or workers.
  */
 
 import { splitSpec } from "./attention_split.ts";

@@ -95,7 +95,7 @@ function vectorAt({ heads, pieces }: Plan, row: string): string {
   return `((params.firstRow + ${row}) * ${heads}u + firstHead) * ${pieces * 2}u`;
 }
 
-/** The workgroup's rows; a block that is not full repeats its last row, whose state is then written twice, the same. */
+/** The workgroup's rows; a block that is not full repeats its last row, for nothing. */
 function rowsWgsl({ rowsTogether, listed }: Plan): string {
   const rows = !listed ? "let row0 = group.x;" : `let block = listedBlock(group.x);
 ${unroll(rowsTogether, (r) => `  let row${r} = block.first + min(${r}u, block.rows - 1u);`)}`;
@@ -115,16 +115,14 @@ function splitWgsl(plan: Plan): string {
   const each = (name: "min" | "max", value: (r: number) => string) =>
     Array.from({ length: rowsTogether }, (_, r) => value(r)).reduce((a, b) => `${name}(${a}, ${b})`);
   const limit = (r: number) => gathered ? `min(entry${r}.selected, entry${r}.kvLimit)` : `entry${r}.kvLimit`;
-  return /* wgsl */ `
-${
-    unroll(rowsTogether, (r) => /* wgsl */ `
+  const empty = (r: number) => /* wgsl */ `
   if (group.z == 0u && range${r}.live == 0u) {
-    for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) { outO[${
-      vectorAt(plan, `row${r}`)
-    } + i] = vec4<f32>(); }
-    if (thread < ${G}u) { outLse[(params.firstRow + row${r}) * ${plan.heads}u + firstHead + thread] = ${EMPTY_LSE}f; }
-  }`)
-  }
+    let at = ${vectorAt(plan, `row${r}`)};
+    for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) { outO[at + i] = vec4<f32>(); }
+    if (thread < ${G}u) { outLse[at / ${pieces * 2}u + thread] = ${EMPTY_LSE}f; }
+  }`;
+  return /* wgsl */ `
+${unroll(rowsTogether, empty)}
   let split = ${each("min", (r) => `select(range${r}.first, 0xffffffffu, range${r}.live == 0u)`)} + group.z;
   if (split >= ${each("max", (r) => `range${r}.first + range${r}.live`)}) { return; }
   let start = split * ${SPLIT_ROWS}u;

@@ -64,18 +64,19 @@ ${writeStateWgsl(plan)}
 /** A row's only split is its state, and needs no merge; others are parts. A split that is none of the row's is nothing. */
 function writeStateWgsl({ heads, headsTogether: G, rowsTogether, pieces }: Plan): string {
   const own = rowsTogether === 1
-    ? "let row = row0; let range = range0;"
+    ? "let row = row0; let range = range0; let live = range.live;"
     : `let row = block.first + min(column / ${G}u, block.rows - 1u);
-    let range = splitRange(readRow(params.firstRow + row));`;
+    let range = splitRange(readRow(params.firstRow + row));
+    let live = select(0u, range.live, column / ${G}u < block.rows);`;
   return /* wgsl */ `
     ${own}
     let head = firstHead + column % ${G}u;
     let part = split - range.first;
-    if (range.live == 1u && part == 0u) {
+    if (live == 1u && part == 0u) {
       let to = (params.firstRow + row) * ${heads}u + head;
       outO[to * ${pieces * 2}u + vec] = o;
       if (vec == 0u) { outLse[to] = lse; }
-    } else if (part < range.live) {
+    } else if (part < live) {
       let to = (part * params.rows + row) * ${heads}u + head;
       partsO[to * ${pieces * 2}u + vec] = o;
       if (vec == 0u) { partsLse[to] = lse; }
