@@ -131,6 +131,35 @@ Deno.test("Engine.run() gives the rows of a correction the bits of single dense 
   });
 });
 
+Deno.test("Engine.run() gives rows of corrections the bits of single dense rows beside others of their kind", async () => {
+  // Two sequences are corrected across a border of splits, with 7 and 6 rows, and a third decodes.
+  const prompts = [PROMPT.subarray(0, 252), PROMPT, PROMPT.subarray(0, 253)];
+  const tokens = [randomTokens(6, 7), TOKEN, randomTokens(7, 6)];
+  const single: Float64Array[] = [];
+  for (const [i, prompt] of prompts.entries()) {
+    single.push(
+      await prompted(prompt, undefined, async (session) => {
+        let last = new Float64Array();
+        for (const token of tokens[i] ?? []) last = logprobsOf(await session.decode(token));
+        return last;
+      }),
+    );
+  }
+  const sessions = prompts.map(() => fixture.host.open({ sampling: SAMPLING }));
+  try {
+    for (const [i, session] of sessions.entries()) await session.prefill(prompts[i] ?? [], "none");
+    const { spans } = await runTogether(
+      fixture.host,
+      sessions.map((session, i) =>
+        session.plan({ kind: "decode", attention: "dense", tokens: tokens[i] ?? TOKEN, logits: "last" })
+      ),
+    );
+    assert.deepEqual(spans.map((span) => logprobsOf(span)), single);
+  } finally {
+    for (const session of sessions) await session.close();
+  }
+});
+
 Deno.test("Engine.run() gives the same bits however a prompt is cut", async () => {
   const whole = await withSession(fixture.host, { sampling: SAMPLING }, async (session) => {
     return logprobsOf(await session.prefill(PROMPT));
