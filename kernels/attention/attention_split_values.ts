@@ -7,7 +7,10 @@ import { COLUMNS_ADDED_AT_ONCE, type Plan, SPLIT_ROWS } from "./attention_split_
 import { EMPTY_LSE } from "./kv_pages.ts";
 import { component, unroll } from "../wgsl.ts";
 
-/** The weighted sum of V rows: teams take every n-th quad of rows, then their sums are added in order. */
+/**
+ * The weighted sum of V rows: teams take every n-th quad of rows, then their sums are added in order. Rows that a column
+ * does not see, but its neighbours do, weigh 0: they change nothing as long as V is finite.
+ */
 export function valuesWgsl(plan: Plan): string {
   const { columns, pieces, valueTeams } = plan;
   const quad = 4;
