@@ -93,7 +93,7 @@ export class Engine {
         frequencies: ropeFrequencies(loaded.config),
         share: { index: 0, map: new PageMap([slice.pages]) },
         exchange: ALONE,
-        pacer: new SlicePacer(),
+        pacers: { prefill: new SlicePacer(), spans: new SlicePacer() },
         drafts: new DraftLogits(commands, loaded.config.vocabSize),
       };
       const engine = new Engine(model, factsOf(gpu, loaded, slice.pages));

@@ -28,6 +28,9 @@ import { ownRanges } from "./row_ranges.ts";
 import { choose, isSparse, type SharedSelection, shareSelection } from "./selection.ts";
 import type { LayerWeights, Weights } from "./model/weights.ts";
 
+/** Layers that are submitted together: recording a decode row takes a good part of the time that it computes. */
+const LAYERS_A_SUBMIT = 4;
+
 /** Everything that stays the same from step to step. */
 export interface Model {
   readonly commands: Commands;
@@ -41,7 +44,7 @@ export interface Model {
   /** What this worker holds of every sequence. */
   readonly share: PageShare;
   readonly exchange: Exchange;
-  readonly pacer: SlicePacer;
+  readonly pacers: { readonly prefill: SlicePacer; readonly spans: SlicePacer };
   /** Logits of sparse rows that await an audit; the lead's only. */
   readonly drafts: DraftLogits;
 }
@@ -72,7 +75,8 @@ export async function forward(
   batch: Batch,
   { step, batch: index }: Omit<ExchangePoint, "layer">,
 ): Promise<Tensor> {
-  model.pacer.begin(batch.rows);
+  const pacer = pacerOf(model, batch);
+  pacer?.begin(batch.rows);
   const rows = prepare(model, batch);
   let chosen: SharedSelection | undefined;
   for (const [layer, weights] of model.weights.layers.entries()) {
@@ -98,7 +102,9 @@ export async function forward(
       model.commands.submit();
       chosen = await choosing;
     }
-    if (batch.product === "tiled") await model.pacer.afterLayer(model.commands);
+    // The GPU computes these layers while the next ones are recorded.
+    if (layer % LAYERS_A_SUBMIT === LAYERS_A_SUBMIT - 1) model.commands.submit();
+    await pacer?.afterLayer(model.commands);
   }
   return rows.x;
 }
@@ -132,6 +138,12 @@ async function attention(
   commands.submit();
   await merging;
   return merged;
+}
+
+/** Of work that may take long: prefill, and dense decode spans of many rows. */
+function pacerOf({ pacers }: Model, { product, runs }: Batch): SlicePacer | undefined {
+  if (product === "tiled") return pacers.prefill;
+  return runs.some(({ spans }) => spans.length > 0) ? pacers.spans : undefined;
 }
 
 function prepare(model: Model, batch: Batch): Rows {

@@ -6,7 +6,7 @@
  */
 
 import { splitSpec } from "./attention_split.ts";
-import { ROWS_TOGETHER, rowsTogetherOf, SPLIT_ROWS, type SplitOptions } from "./attention_split_plan.ts";
+import { rowsTogetherOf, SPLIT_ROWS, type SplitOptions } from "./attention_split_plan.ts";
 import { GpuError } from "../errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
 import { mergeSplits } from "./merge_states.ts";
@@ -116,10 +116,11 @@ export function attendRows(commands: Commands, args: AttendRows): void {
     );
   }
   const spans = gathered || scores !== undefined ? [] : args.spans ?? [];
-  const together = spans.length === 0 ? 1 : rowsTogether(commands, args);
-  const blocks = blocksOf({ first: firstRow, rows }, spans, Math.min(together, rowsPerPass));
+  const most = spans.length === 0 ? 1 : rowsTogether(commands, args);
+  const together = most <= rowsPerPass ? most : 1;
+  const blocks = blocksOf({ first: firstRow, rows }, spans, together);
   for (const pass of passesOf(blocks, rowsPerPass)) {
-    dispatchBlocks(commands, args, { ...pass, splits });
+    dispatchBlocks(commands, args, { ...pass, splits, together });
     // A single possible split writes the state itself.
     if (splits > 1) {
       mergeSplits(commands, { shape, firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, gathered, out });
@@ -166,15 +167,19 @@ function rowsTogether(commands: Commands, args: AttendRows): number {
   return rowsTogetherOf(optionsOf(commands, args, ALONE), { most: args.rowsTogether ?? Infinity, maxWorkgroupBytes });
 }
 
-function dispatchBlocks(commands: Commands, args: AttendRows, { blocks, ...pass }: Pass & { readonly splits: number }) {
+function dispatchBlocks(
+  commands: Commands,
+  args: AttendRows,
+  { blocks, together, ...pass }: Pass & { readonly splits: number; readonly together: number },
+) {
   if (blocks.every(({ rows }) => rows === 1)) {
     const shapes = args.selection?.shapes ?? ["kv_head"];
     if (shapes.includes("query_head")) dispatchSplits(commands, args, { ...pass, ...ALONE, ownSets: true });
     if (shapes.some((shape) => shape !== "query_head")) dispatchSplits(commands, args, { ...pass, ...ALONE });
     return;
   }
-  for (const rowsTogether of ROWS_TOGETHER) {
-    const fitting = blocks.filter(({ rows }) => ROWS_TOGETHER.find((width) => rows <= width) === rowsTogether);
+  for (const rowsTogether of [1, together]) {
+    const fitting = blocks.filter(({ rows }) => rows === rowsTogether);
     // The rows of a block together see some KV rows more than one of them.
     const splits = splitsOf(args.longest + rowsTogether - 1, "dense");
     for (const list of listsOf(fitting, pass.first)) {

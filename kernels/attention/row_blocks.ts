@@ -30,7 +30,8 @@ fn listedBlock(index: u32) -> Block {
 `;
 
 /**
- * Cuts a call's rows into blocks of at most `together` rows of a span, and single rows outside of spans, in order.
+ * Cuts a call's rows into blocks of `together` rows of a span, and single rows where fewer are left or there is no span,
+ * in order.
  * @throws {GpuError} `invalid_shape` when spans overlap, are out of order or leave the call
  */
 export function blocksOf(call: RowBlock, spans: readonly RowBlock[], together: number): RowBlock[] {
@@ -44,7 +45,7 @@ export function blocksOf(call: RowBlock, spans: readonly RowBlock[], together: n
       );
     }
     while (at < end) {
-      const rows = Math.min(most, end - at);
+      const rows = end - at >= most ? most : 1;
       blocks.push({ first: at, rows });
       at += rows;
     }

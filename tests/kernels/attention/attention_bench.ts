@@ -39,7 +39,7 @@ const SELECTED = 256;
 const SPAN_ROWS = 512;
 /** Rows of a correction, and most rows that a workgroup computes: 1 is each row alone. */
 const CORRECTION_ROWS = [8, 32];
-const ROWS_TOGETHER = [1, 2, 4];
+const ROWS_TOGETHER = [1, 4];
 const MEASURED_MS = 200;
 
 /** What is measured, recorded but not submitted. */
