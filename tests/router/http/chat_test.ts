@@ -54,6 +54,25 @@ Deno.test("POST /v1/chat/completions answers as OpenAI does, with what attention
   );
 });
 
+Deno.test("a request says what becomes of its sparse rows; what it leaves open, the service decides", async () => {
+  const served = { mode: "refresh", every: 32, perToken: false } as const;
+  const attention = { mode: "auto", budget: undefined, heads: "kv_head", correction: served } as const;
+  using service = await TestService.open({ attention });
+  const asked: readonly (readonly [Record<string, unknown>, Record<string, unknown>])[] = [
+    [{}, served],
+    [{ correct_every: 8 }, { ...served, every: 8 }],
+    [{ correct_every: "auto" }, { ...served, every: "auto" }],
+    [{ correct_every: 0 }, { mode: "off", every: "auto", perToken: false }],
+    [{ correction: "off" }, { mode: "off", every: "auto", perToken: false }],
+    // A stride goes with its mode.
+    [{ correction: "lossless" }, { mode: "lossless", every: "auto", perToken: false }],
+    [{ correction: "audit", correct_every: 5, audit_tokens: true }, { mode: "audit", every: 5, perToken: true }],
+  ];
+  for (const [fields] of asked) assert.equal((await service.chat({ attention: fields })).status, 200);
+  const corrections = service.generator.requests.map((request) => request.attention.correction);
+  assert.deepEqual(corrections, asked.map(([, correction]) => correction));
+});
+
 Deno.test("a chat stream is the transcript we promise", async (t) => {
   using service = await TestService.open();
   service.say("Wide world", { prefill: [4, 9] });
@@ -201,6 +220,10 @@ const REFUSALS: readonly (readonly [Record<string, unknown>, string, string | nu
   [{ attention: { mode: "holy" } }, "attention.mode", null, /"auto" or "dense" or "sparse", "holy" given/],
   [{ attention: { budget: 15 } }, "attention.budget", null, /at least 16, 15 given/],
   [{ attention: { budget: 40_000 } }, "attention.budget", null, /40000 positions exceeds the model's 32768/],
+  [{ attention: { correction: "maybe" } }, "attention.correction", null, /"refresh" or "audit" or "lossless" or "off"/],
+  [{ attention: { correct_every: -1 } }, "attention.correct_every", null, /correct_every/],
+  [{ attention: { correction: "audit", correct_every: 0 } }, "attention.correct_every", null, /audit needs a stride/],
+  [{ attention: { audit_tokens: true } }, "attention.audit_tokens", null, /correction is off, not audit or lossless/],
   [{ model: "gpt-9" }, "model", "model_not_found", /"gpt-9".*"org\/tide"/],
   [{ max_tokens: 5000 }, "messages", "context_length_exceeded", /max_tokens 5000 exceed the context of 4096/],
   [{ tools: [{ type: "function" }] }, "tools", "unsupported", /tool calls are not supported/],
