@@ -13,7 +13,7 @@ import { Gpu } from "../../kernels/gpu.ts";
 import { pagesWithin } from "../scheduling/capacity.ts";
 import { modelSource } from "../config.ts";
 import { RequestError } from "../errors.ts";
-import type { ModelFacts } from "../group/group.ts";
+import type { Group, ModelFacts } from "../group/group.ts";
 import { type KvTokens, resolveWorkers } from "../group/worker_config.ts";
 import type { WorkerGroup } from "../group/worker_group.ts";
 import { describePlan, openGroup, planWorkers } from "../group/worker_plan.ts";
@@ -25,7 +25,9 @@ export interface BenchGroup {
   readonly config: ModelConfig;
   /** Of the workers. */
   readonly map: PageMap;
-  /** Opens sessions on the group. */
+  /** Runs the steps of a scheduler. */
+  readonly group: Group;
+  /** Opens sessions on the group; a scheduler must not use it at the same time. */
   readonly host: SessionHost;
   /** Of each worker, in words; see `describePlan`. */
   readonly places: readonly (string | undefined)[];
@@ -65,7 +67,7 @@ export async function openBenchGroup(
     const map = new PageMap(facts.slices);
     const host = new SessionHost({ facts, run: (step) => group.run(step, []) }, map);
     const longest = longestOn(map, facts);
-    return { facts, config, map, host, places: plans.map(describePlan), longest, close: () => group.close() };
+    return { facts, config, map, group, host, places: plans.map(describePlan), longest, close: () => group.close() };
   } catch (error) {
     await group.close();
     throw error;

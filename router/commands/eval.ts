@@ -12,6 +12,7 @@ import { ensureVulkanDriver } from "../vulkan_driver.ts";
 import { evaluateAnswers, reportAnswers } from "./eval_answers.ts";
 import { evaluateCorrections } from "./eval_corrections.ts";
 import { plotCorrections, reportCorrections } from "./eval_corrections_report.ts";
+import { evaluateLossless, reportLossless } from "./eval_lossless.ts";
 import { EVALUATION_DATA } from "./evaluation_data.ts";
 
 const flags = {
@@ -31,11 +32,16 @@ const flags = {
   },
   full: {
     kind: "switch",
-    help: "all lengths, all windows, both contexts; with --corrections 5 texts, 4000 + 2000 tokens: for a real GPU",
+    help:
+      "all lengths, all windows, both contexts; with --corrections 5 texts, 4000 + 2000 tokens; with --lossless 40 " +
+      "questions, 300 tokens, 1 and 2 workers: for a real GPU",
   },
   needles: { kind: "integer", min: 0, max: 10000, default: 20, help: "needle cases of each length" },
   windows: { kind: "integer", min: 0, max: 12, default: 1, help: "perplexity windows of each book" },
   corrections: { kind: "switch", help: "instead: what corrections of sparse decoding are worth, and what they cost" },
+  lossless: { kind: "switch", help: "instead: whether lossless answers are those of dense decoding, token for token" },
+  prompts: { kind: "integer", min: 1, max: 40, default: 4, help: "lossless: questions" },
+  workers: { kind: "integers", min: 1, max: 64, default: [1, 2], help: "lossless: groups of so many workers" },
   texts: { kind: "integer", min: 1, max: 5, default: 1, help: "corrections: texts, each of another book" },
   context: {
     kind: "integer",
@@ -44,8 +50,14 @@ const flags = {
     default: 1000,
     help: "corrections: tokens before the decoded ones",
   },
-  tokens: { kind: "integer", min: 1, max: 2 ** 24, default: 256, help: "corrections: decoded tokens of each text" },
-  budgets: { kind: "integers", min: MIN_BUDGET, max: 2 ** 20, default: [64, 256], help: "corrections: sparse budgets" },
+  tokens: { kind: "integer", min: 1, max: 2 ** 24, default: 256, help: "corrections, lossless: decoded tokens" },
+  budgets: {
+    kind: "integers",
+    min: MIN_BUDGET,
+    max: 2 ** 20,
+    default: [64, 256],
+    help: "corrections, lossless: sparse budgets",
+  },
   strides: {
     kind: "integers",
     min: 1,
@@ -63,10 +75,15 @@ export const command: Command<typeof flags> = {
   summary: "Needle accuracy, perplexity and greedy answers, dense and sparse; what corrections are worth",
   flags,
   async run(values: Values, terminal: Terminal): Promise<number> {
+    if (values.corrections && values.lossless) {
+      throw new UsageError("Cannot evaluate: either --corrections or --lossless, both given");
+    }
     if (values.plot !== undefined && !values.corrections) {
       throw new UsageError("Cannot plot: --plot draws what --corrections measures, which is not given");
     }
     await ensureVulkanDriver((line) => terminal.error(line));
+    // Its workers need the GPU's memory.
+    if (values.lossless) return await lossless(values, terminal);
     const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto" });
     try {
       return values.corrections ? await corrections(engine, values, terminal) : await answers(engine, values, terminal);
@@ -88,6 +105,13 @@ async function corrections(engine: Engine, values: Values, terminal: Terminal): 
   print(terminal, values.json ? [JSON.stringify(found, undefined, 2)] : reportCorrections(found));
   if (values.plot !== undefined) await Deno.writeTextFile(values.plot, plotCorrections(found));
   return 0;
+}
+
+async function lossless(values: Values, terminal: Terminal): Promise<number> {
+  const sample = values.full ? { ...values, prompts: 40, tokens: 300, workers: [1, 2] } : values;
+  const found = await evaluateLossless(sample, terminal);
+  print(terminal, values.json ? [JSON.stringify(found, undefined, 2)] : reportLossless(found));
+  return found.figures.every(({ identical, answers }) => identical === answers) ? 0 : 1;
 }
 
 function print(terminal: Terminal, lines: readonly string[]): void {

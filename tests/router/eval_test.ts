@@ -1,8 +1,9 @@
-/** What `eval --corrections` reads, prints and draws; what it measures is tested with the engine. */
+/** What `eval --corrections` and `--lossless` read, print and draw; what they measure is tested with the engine. */
 
 import assert from "node:assert/strict";
 import type { CorrectionFigures, VariantFigures } from "../../router/commands/eval_corrections.ts";
 import { plotCorrections, reportCorrections } from "../../router/commands/eval_corrections_report.ts";
+import { type LosslessResult, reportLossless } from "../../router/commands/eval_lossless.ts";
 import { EVALUATION_DATA, readLongTexts } from "../../router/commands/evaluation_data.ts";
 import { runCli } from "../support/cli.ts";
 import { readFixture } from "../support/model_directory.ts";
@@ -128,4 +129,35 @@ Deno.test("eval --corrections prints all figures as JSON and writes the plot", a
   } finally {
     await Deno.remove(plot);
   }
+});
+
+Deno.test("eval --lossless finds the tokens of dense decoding, and counts what was thrown away for them", async () => {
+  const sample = ["--prompts", "2", "--tokens", "24", "--budgets", "16", "--workers", "1"];
+  const { code, stdout, stderr } = await runCli(["eval", "--lossless", "--json", ...sample]);
+  assert.equal(code, 0, stderr);
+  const found: LosslessResult = JSON.parse(stdout);
+  assert.deepEqual(found.figures.map(({ workers, budget, sampling }) => [workers, budget, sampling]), [
+    [1, 16, "greedy"],
+    [1, 16, "seeded"],
+  ]);
+  for (const figures of found.figures) {
+    const { answers, identical, tokens, checked, agreed, rollbacks, dropped } = figures;
+    assert.deepEqual([identical, tokens], [answers, 24 * answers]);
+    assert.ok(checked > 0 && checked - agreed === rollbacks && dropped >= rollbacks, JSON.stringify(figures));
+  }
+  assert.ok(found.figures.some(({ rollbacks }) => rollbacks > 0), "nothing was ever wrong: the budget is too large");
+  assert.deepEqual(found.seconds.map(({ attention }) => attention), ["dense", "lossless 16"]);
+});
+
+Deno.test("reportLossless() shows every group with its figures per correction", () => {
+  const counts = { answers: 6, identical: 5, tokens: 60, checked: 40, agreed: 30, rollbacks: 10, dropped: 12 };
+  const lines = reportLossless({
+    adapter: "GPU",
+    prompts: 2,
+    tokens: 10,
+    seconds: [{ workers: 2, attention: "dense", seconds: 4 }],
+    figures: [{ workers: 2, budget: 64, sampling: "seeded", ...counts, corrections: 20, rows: 70 }],
+  });
+  assert.ok(lines.includes("| 2 | 64 | seeded | 5/6 | 10 | 75.0 % | 12 | 3.00 | 3.50 |"), lines.join("\n"));
+  assert.ok(lines.includes("| 2 | dense | 4.0 | 20 |"), lines.join("\n"));
 });
