@@ -4,6 +4,7 @@
  */
 
 import { adjustLogits, ADJUSTMENT_WORDS, packAdjustments } from "../kernels/logits/adjust_logits.ts";
+import type { ReadRequest } from "../kernels/gpu.ts";
 import { matmul } from "../kernels/products/matmul.ts";
 import { matvec } from "../kernels/products/matvec.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
@@ -40,11 +41,16 @@ export function drawnRows({ scratch, config }: Model, capacity: number): Tensor 
 }
 
 /**
- * Draws one token after each row; waits for the GPU.
+ * Draws one token after each row; waits for the GPU, also when there are no rows.
  * @param x f32 [rows.length, hidden], before the final norm
+ * @param beside what else to read back at the same time, as each read-back waits for everything
  */
-export async function draw(model: Model, x: Tensor, rows: readonly Undecided[]): Promise<DrawnToken[]> {
-  if (rows.length === 0) return [];
+export async function draw(
+  model: Model,
+  x: Tensor,
+  { rows, beside = [] }: { readonly rows: readonly Undecided[]; readonly beside?: readonly ReadRequest[] },
+): Promise<{ readonly tokens: readonly DrawnToken[]; readonly beside: readonly Uint8Array<ArrayBuffer>[] }> {
+  if (rows.length === 0) return { tokens: [], beside: await model.commands.gpu.read(beside) };
   const { commands, scratch, config: { vocabSize } } = model;
   const logits = headLogits(model, { x, rows: rows.length, product: "vector", name: "logits" });
   const raw = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
@@ -55,13 +61,14 @@ export async function draw(model: Model, x: Tensor, rows: readonly Undecided[]):
   );
   adjust(model, logits, rows);
   const tokens = sampleRows(model, logits, rows);
-  const [tokenBytes, rawBytes] = await commands.gpu.read([
+  const [tokenBytes, rawBytes, ...besideBytes] = await commands.gpu.read([
     { tensor: tokens, byteLength: rows.length * 4 },
     { tensor: kept, byteLength: raw.length * rowBytes },
+    ...beside,
   ]);
   const drawn = new Uint32Array(tokenBytes?.buffer ?? new ArrayBuffer(0));
   const rawLogits = new Float32Array(rawBytes?.buffer ?? new ArrayBuffer(0));
-  return rows.map(({ sequence }, row) => {
+  const tokensDrawn = rows.map(({ sequence }, row): DrawnToken => {
     const token = drawn[row] ?? 0;
     const { topLogprobs } = sequence.open.sampling;
     if (topLogprobs === undefined) return { token, logprobs: undefined };
@@ -69,6 +76,7 @@ export async function draw(model: Model, x: Tensor, rows: readonly Undecided[]):
     const own = rawLogits.subarray(place * vocabSize, (place + 1) * vocabSize);
     return { token, logprobs: logprobsOf(own, token, topLogprobs) };
   });
+  return { tokens: tokensDrawn, beside: besideBytes };
 }
 
 /** @returns u32 [rows.length] */

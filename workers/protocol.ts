@@ -38,7 +38,7 @@ import {
 } from "./shape.ts";
 
 /** Compared in the handshake; goes up with every change to a message or a frame. */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 /** Where a worker listens. */
 export interface Address {
@@ -126,7 +126,9 @@ export type WorkerMessage =
 /** The code of a failure that carries none of its own. */
 export const UNKNOWN_FAILURE = "unknown";
 
-const sparse = record<SparseSettings>({ budget: count, heads: oneOf("kv_head", "query_head", "all_heads") });
+const sparse = record<SparseSettings>({ budget: count, heads: oneOf("kv_head", "query_head", "all_heads") }, {
+  coverage: real,
+});
 
 const sampling = record<SamplingSettings>({
   temperature: real,
@@ -189,6 +191,7 @@ const spanResult = record<SpanResult>({ sequence: count }, {
   token: count,
   logprobs,
   scores: record<NonNullable<SpanResult["scores"]>>({ logprob: f32s, argmax: u32s }),
+  rowsRead: real,
 });
 
 const byExchange = record<ByExchange>({ queries: real, states: real, rows: real, candidates: real });
@@ -226,6 +229,11 @@ const model: Shape<ModelSource> = (value, path) => {
 };
 
 const kvTokens: Shape<number | "auto"> = (value, path) => value === "auto" ? value : count(value, path);
+
+const candidateRow = record<Candidates["rows"][number]>(
+  { sequence: count, position: count, budget: count, sets: count },
+  { coverage: real },
+);
 
 type OfKind<Message, Kind> = Extract<Message, { readonly kind: Kind }>;
 
@@ -270,7 +278,7 @@ const workerMessage = union<WorkerMessage>({
   candidates: record<OfKind<WorkerMessage, "candidates">>({
     kind: oneOf("candidates"),
     ...tag,
-    rows: list(record<Candidates["rows"][number]>({ sequence: count, position: count, budget: count, sets: count })),
+    rows: list(candidateRow),
     lengths: u32s,
     positions: u32s,
     values: f32s,

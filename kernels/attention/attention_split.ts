@@ -15,8 +15,8 @@ import {
 } from "./attention_split_plan.ts";
 import { EMPTY_LSE, HALVES_WGSL, kvAddressWgsl } from "./kv_pages.ts";
 import type { KernelSpec, ParamField } from "../pipeline.ts";
-import { ROW_TABLE_WGSL, SET_SHAPE_CODE } from "./row_table.ts";
-import { reads, writes } from "../wgsl.ts";
+import { NO_POSITION, ROW_TABLE_WGSL, SET_SHAPE_CODE } from "./row_table.ts";
+import { reads, unroll, writes } from "../wgsl.ts";
 
 /** WGSL: the splits of a row, `first` in multiples of 256 rows and how many are `live`. */
 export function splitRangeWgsl(gathered: boolean): string {
@@ -90,7 +90,7 @@ ${headsWgsl(plan)}
     return;
   }
   let start = (range.first + group.x) * ${SPLIT_ROWS}u;
-  let end = min(${plan.gathered ? "min(entry.selected, entry.kvLimit)" : "entry.kvLimit"}, start + ${SPLIT_ROWS}u);
+${endWgsl(plan)}
   for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) {
     query[i] = params.scale * q[((params.firstRow + row) * ${plan.heads}u + firstHead) * ${pieces * 2}u + i];
   }
@@ -100,6 +100,31 @@ ${softmaxWgsl(plan)}
 ${valuesWgsl(plan)}
 }
 `;
+}
+
+/**
+ * Where the rows of a split end. A set that is padded ends where its padding begins, so that a split of padding alone
+ * reads nothing and leaves an empty state; the 256 entries are looked at in two rounds of 16 loads that do not wait for
+ * each other.
+ */
+function endWgsl({ gathered }: Plan): string {
+  if (!gathered) return `  let end = min(entry.kvLimit, start + ${SPLIT_ROWS}u);`;
+  const step = Math.sqrt(SPLIT_ROWS);
+  const count = (into: string, index: (u: number) => string) =>
+    unroll(step, (u) => /* wgsl */ `
+    ${into} += select(0u, 1u, ${index(u)} < full && selection[selectionAt + min(${
+      index(u)
+    }, full - 1u)] != ${NO_POSITION}u);`);
+  return /* wgsl */ `
+  let full = min(min(entry.selected, entry.kvLimit), start + ${SPLIT_ROWS}u);
+  var blocks = 0u;
+  ${count("blocks", (u) => `start + ${u * step}u`)}
+  var end = start;
+  if (blocks > 0u) {
+    let block = start + (blocks - 1u) * ${step}u;
+    end = block;
+    ${count("end", (u) => `block + ${u}u`)}
+  }`;
 }
 
 /** One of the two reductions over a head's segments, always in the same order. */

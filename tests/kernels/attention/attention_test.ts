@@ -1,13 +1,7 @@
 import assert from "node:assert/strict";
-import {
-  type AttendRows,
-  attendRows,
-  NO_POSITION,
-  scratchShape,
-  type Tuning,
-} from "../../../kernels/attention/attention.ts";
+import { type AttendRows, attendRows, scratchShape, type Tuning } from "../../../kernels/attention/attention.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
-import { type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
+import { NO_POSITION, type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
