@@ -5,7 +5,7 @@
  * chosen. Knows heads and budgets; knows nothing of who merges.
  */
 
-import { type ScoreOutput, type Selection } from "../kernels/attention/attention.ts";
+import type { ScoreOutput, Selection } from "../kernels/attention/attention.ts";
 import { poolScores } from "../kernels/attention/pool_scores.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { NO_POSITION, setsOf } from "../kernels/attention/row_table.ts";

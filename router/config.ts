@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { MIN_BUDGET } from "../engine/layer_plan.ts";
 import type { ModelSource } from "../engine/engine.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
+import { DEFAULT_COVERAGE } from "./scheduling/attention_policy.ts";
 import type { AttentionRequest } from "./scheduling/generation.ts";
 import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./group/worker_config.ts";
 
@@ -40,8 +41,16 @@ export interface ServiceConfig {
   readonly secretFile?: string;
   /** KV capacity in tokens of all workers or of each; `auto` takes what the GPU has. @default "auto" */
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
-  /** How requests that do not say attend; no budget is the model's calibrated one. @default { mode: "auto" } */
-  readonly attention?: { readonly mode: "auto" | "dense" | "sparse"; readonly budget?: number };
+  /**
+   * How requests that do not say attend; no budget is the model's calibrated one. With the budget `auto` sparse layers read
+   * as few positions as cover `coverage` of the attention, at most that one. @default { mode: "auto" }
+   */
+  readonly attention?: {
+    readonly mode: "auto" | "dense" | "sparse";
+    readonly budget?: number | "auto";
+    /** Above 0, at most 1. @default 0.98, with the budget `auto` */
+    readonly coverage?: number;
+  };
   /** Sequences that decode together. @default 32 */
   readonly maxBatch?: number;
   /** Requests that may wait for their turn. @default 256 */
@@ -98,6 +107,8 @@ const BOUNDS = {
   recoverMs: { min: 0, max: 3_600_000 },
 } as const;
 
+const COVERAGE = { above: 0, max: 1 } as const;
+
 const DEFAULTS = {
   host: "127.0.0.1",
   port: 8000,
@@ -133,7 +144,13 @@ export const SERVICE_FLAGS = {
   budget: {
     kind: "integer",
     ...BOUNDS.budget,
-    help: "positions a sparse layer reads (default: the model's calibrated budget)",
+    or: "auto",
+    help: "positions a sparse layer reads; auto: as few as cover enough (default: the model's calibrated budget)",
+  },
+  coverage: {
+    kind: "number",
+    ...COVERAGE,
+    help: `share of the attention that the budget auto covers (default: ${DEFAULT_COVERAGE})`,
   },
   maxBatch: { kind: "integer", ...BOUNDS.maxBatch, default: DEFAULTS.maxBatch, help: "sequences that decode together" },
   maxQueued: { kind: "integer", ...BOUNDS.maxQueued, default: DEFAULTS.maxQueued, help: "requests that may wait" },
@@ -160,7 +177,7 @@ export const SERVICE_FLAGS = {
 
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
-  const { attention, budget, model, random, modelName, workers, join, secretFile, ...rest } = values;
+  const { attention, budget, coverage, model, random, modelName, workers, join, secretFile, ...rest } = values;
   return {
     ...rest,
     ...(model === undefined ? {} : { model }),
@@ -169,7 +186,11 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
     ...(workers === undefined ? {} : { workers }),
     ...(join === undefined ? {} : { join: join.split(",") }),
     ...(secretFile === undefined ? {} : { secretFile }),
-    attention: { mode: attention, ...(budget === undefined ? {} : { budget }) },
+    attention: {
+      mode: attention,
+      ...(budget === undefined ? {} : { budget }),
+      ...(coverage === undefined ? {} : { coverage }),
+    },
   };
 }
 
@@ -187,7 +208,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     ...resolveWorkers(config),
     attention: {
       mode: config.attention?.mode ?? DEFAULTS.attention,
-      budget: config.attention?.budget,
+      budget: budgetOf(config.attention),
       heads: "kv_head",
     },
     maxBatch: config.maxBatch ?? DEFAULTS.maxBatch,
@@ -197,8 +218,25 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     recoverMs: config.recoverMs ?? DEFAULTS.recoverMs,
     log: config.log ?? DEFAULTS.log,
   };
-  checkBounds({ ...resolved, budget: resolved.attention.budget });
+  const { budget } = resolved.attention;
+  checkBounds({ ...resolved, budget: typeof budget === "object" ? undefined : budget });
   return resolved;
+}
+
+/**
+ * What `--budget` and `--coverage` mean together.
+ * @throws {UsageError} for a coverage out of bounds, or without the budget `auto`
+ */
+function budgetOf(
+  { budget, coverage }: Partial<NonNullable<ServiceConfig["attention"]>> = {},
+): AttentionRequest["budget"] {
+  const { above, max } = COVERAGE;
+  if (coverage !== undefined && !(coverage > above && coverage <= max)) {
+    throw new UsageError(`Cannot configure coverage: must be above ${above} and at most ${max}, given ${coverage}`);
+  }
+  if (budget === "auto") return { coverage: coverage ?? DEFAULT_COVERAGE, atMost: undefined };
+  if (coverage === undefined) return budget;
+  throw new UsageError(`Cannot configure coverage: it needs the budget "auto", given ${budget ?? "none"}`);
 }
 
 /**

@@ -67,6 +67,8 @@ export class Sequence {
   #decoded = 0;
   #sparseDecoded = 0;
   #rowsRead = 0;
+  /** Rows that an adaptive row read, on average over those so far; undefined before the first. */
+  #adaptiveRead: number | undefined;
 
   constructor(parts: SequenceParts) {
     this.request = parts.request;
@@ -115,9 +117,11 @@ export class Sequence {
     return { kind: attentionAt(this.#policy, this.#cached), rows: 1 };
   }
 
-  /** KV rows per layer that the next decode row reads, on average over the layers. */
+  /** KV rows per layer that the next decode row reads, on average over the layers; of an adaptive one, presumably. */
   nextContext(): number {
-    return rowsReadAt(this.#policy, this.model, this.#cached) / this.model.layers;
+    const isSparse = attentionAt(this.#policy, this.#cached) === "sparse";
+    const presumed = isSparse ? this.#adaptiveRead : undefined;
+    return (presumed ?? rowsReadAt(this.#policy, this.model, this.#cached)) / this.model.layers;
   }
 
   /** Keys of its first full pages of tokens, at most `count`. */
@@ -189,7 +193,7 @@ export class Sequence {
   advance(span: Span, result: SpanResult | undefined): void {
     checkAnswer(span, result);
     const { kind } = this.work();
-    if (kind === "dense" || kind === "sparse") this.#countDecoded(kind);
+    if (kind === "dense" || kind === "sparse") this.#countDecoded(kind, result?.rowsRead);
     const end = span.from + span.tokens.length;
     if (kind !== "sparse" && span.from <= this.#exact) this.#exact = end;
     this.#cached = end;
@@ -209,13 +213,15 @@ export class Sequence {
 
   usage(): GenerationUsage {
     const sparse = this.#sparseDecoded > 0;
+    const { budget, coverage } = this.#policy.sparse;
     return {
       promptTokens: this.request.promptTokens.length,
       completionTokens: this.generated,
       cachedTokens: this.cachedTokens ?? 0,
       attention: {
         mode: sparse ? "sparse" : "dense",
-        budget: sparse ? this.#policy.sparse.budget : undefined,
+        budget: sparse ? (coverage === undefined ? budget : "auto") : undefined,
+        ...(sparse && coverage !== undefined && { coverage }),
         selectLayers: sparse ? this.model.selectLayers : [],
         context: Math.max(this.#cached, this.generated > 0 ? this.#length - 1 : 0),
         rowsReadPerToken: this.#decoded === 0 ? 0 : this.#rowsRead / this.#decoded,
@@ -223,10 +229,14 @@ export class Sequence {
     };
   }
 
-  #countDecoded(kind: "dense" | "sparse"): void {
+  /** @param told how much an adaptive row has really read */
+  #countDecoded(kind: "dense" | "sparse", told: number | undefined): void {
     this.#decoded++;
     if (kind === "sparse") this.#sparseDecoded++;
-    this.#rowsRead += rowsReadAt(this.#policy, this.model, this.#cached);
+    this.#rowsRead += told ?? rowsReadAt(this.#policy, this.model, this.#cached);
+    if (told === undefined) return;
+    const before = this.#adaptiveRead ?? told;
+    this.#adaptiveRead = before + (told - before) / this.#sparseDecoded;
   }
 
   #append(token: number, logprobs: TokenLogprobs | undefined): void {

@@ -6,6 +6,7 @@
 import type { SamplingSettings } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
 import type { AttentionRequest } from "../scheduling/generation.ts";
+import { requestedBudget } from "./budget.ts";
 import type { ModelText } from "./model_text.ts";
 import { chatPrompt, completionPrompts, type Prompt } from "./prompt.ts";
 import {
@@ -192,20 +193,12 @@ function seed(given: number | null | undefined): number {
 
 function attention(given: Common["attention"], context: PrepareContext): AttentionRequest {
   const mode = given?.mode ?? context.attention.mode;
-  const budget = given?.budget ?? context.attention.budget;
-  if (given?.budget && given.budget > context.maxPositions) {
-    throw new RequestError(
-      "invalid_request",
-      `Cannot attend: a budget of ${given.budget} positions exceeds the model's ${context.maxPositions}`,
-      { param: "attention.budget" },
-    );
-  }
   if (given?.mode === "sparse" && !context.calibrated) {
     throw new RequestError("unsupported", `Cannot attend sparsely: model "${context.modelId}" is not calibrated`, {
       param: "attention.mode",
     });
   }
-  return { mode, budget, heads: given?.heads ?? context.attention.heads };
+  return { mode, budget: requestedBudget(given, context), heads: given?.heads ?? context.attention.heads };
 }
 
 function checkToken(token: number, context: PrepareContext, param: string): void {
