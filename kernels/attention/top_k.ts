@@ -5,8 +5,9 @@
 
 import { MASS_WGSL } from "./mass.ts";
 import type { Commands, KernelSpec } from "../pipeline.ts";
-import { NO_POSITION, ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
+import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
+import { cutWgsl, goalWgsl } from "./top_k_adaptive.ts";
 import { reads, unroll, writes } from "../wgsl.ts";
 
 /** What `topK` reads and writes. */
@@ -160,37 +161,6 @@ ${DIGITS.map((digit) => digitWgsl({ threads, adapts }, digit)).join("")}
 ${adapts ? cutWgsl(threads) : ""}
 ${keepWgsl(threads, keeps)}
 }
-`;
-}
-
-/** What an adaptive row wants of the rows that it sees; when it sees none here, there is nothing to choose. */
-function goalWgsl(threads: number): string {
-  return /* wgsl */ `
-  if (entry.coverage > 0u) {
-    let cap = min(k, n - min(n, entry.kvFrom));
-    goal = vec3<u32>(cap, min(cap, params.floor), entry.coverage);
-    if (cap == 0u) {
-      for (var i = thread; i < k; i += ${threads}u) { positions[to + i] = ${NO_POSITION}u; }
-      return;
-    }
-  }
-  let all = goal.x;
-`;
-}
-
-/** How many of those equal to the threshold are needed, all of one mass; the places that stay empty; the tally. */
-function cutWgsl(threads: number): string {
-  return /* wgsl */ `
-  if (entry.coverage > 0u) {
-    // Nothing hidden is kept: the threshold is the key of a value that is not negative.
-    let each = massOf(bitcast<f32>(threshold & 0x7fffffffu));
-    var heavy = 0u;
-    if (goal.z > 0u) { heavy = select((goal.z - 1u) / max(each, 1u) + 1u, goal.x, each == 0u); }
-    wanted = min(goal.x, max(goal.y, heavy));
-    let kept = all - goal.x + wanted;
-    for (var i = kept + thread; i < k; i += ${threads}u) { positions[to + i] = ${NO_POSITION}u; }
-    if (thread == 0u) { atomicAdd(&tally[params.tallyAt + group.y], kept * params.weight); }
-  }
 `;
 }
 

@@ -23,10 +23,9 @@ function policyOf(mode: AttentionRequest["mode"], budget?: number): AttentionPol
   return resolveAttention({ mode, budget, heads: "kv_head" }, model);
 }
 
-/** Runs the next span of at most `rows` rows. @param read what the group tells that a row read */
-function step(sequence: Sequence, rows = 1000, read?: number): string {
+/** Runs the next span of at most `rows` rows. @param told what the group tells besides */
+function step(sequence: Sequence, rows = 1000, told: { readonly rowsRead?: number } = {}): string {
   const span = sequence.span(1, Math.min(rows, sequence.work().rows), []);
-  const told = read === undefined ? {} : { rowsRead: read };
   sequence.advance(span, span.logits === "none" ? { sequence: 1 } : { sequence: 1, token: 3, ...told });
   const kind = span.kind === "prefill" ? span.kind : span.attention;
   return `${kind} ${span.from}+${span.tokens.length} ${span.logits}`;
@@ -61,9 +60,9 @@ Deno.test("Sequence counts what adaptive rows really read, and expects as much o
   const roles = model.roles ?? [];
   const most = roles.reduce((sum, role) => sum + (role === "sparse" ? 20 : 21), 0);
   assert.equal(sequence.nextContext(), most / model.layers, "nothing is known yet");
-  assert.equal(step(sequence, 1, 70), "sparse 20+1 last");
+  assert.equal(step(sequence, 1, { rowsRead: 70 }), "sparse 20+1 last");
   assert.equal(sequence.nextContext(), 70 / model.layers);
-  step(sequence, 1, 76);
+  step(sequence, 1, { rowsRead: 76 });
   assert.equal(sequence.nextContext(), 73 / model.layers);
   const { mode, budget, coverage, rowsReadPerToken } = sequence.usage().attention;
   assert.deepEqual([mode, budget, coverage, rowsReadPerToken], ["sparse", "auto", 0.9, (whole + 70 + 76) / 3]);
