@@ -9,6 +9,7 @@ import { attendSpan } from "../../../kernels/attention/attention_tile.ts";
 import { Gpu } from "../../../kernels/gpu.ts";
 import { type HeadShape, PAGE_ROWS } from "../../../kernels/attention/kv_pages.ts";
 import { Commands } from "../../../kernels/pipeline.ts";
+import { neededMass } from "../../../kernels/attention/mass.ts";
 import { poolScores } from "../../../kernels/attention/pool_scores.ts";
 import { ROW_WORDS, writeTableRow } from "../../../kernels/attention/row_table.ts";
 import type { DType, Tensor } from "../../../kernels/tensor.ts";
@@ -58,13 +59,15 @@ class Bench {
         } ms  ${rate}`,
       );
     const gigabytes = (bytes: number, ms: number) => `${(bytes / ms / 1e6).toFixed(2)} GB/s`;
-    const { row, span, select, gather, scored } = this.#prepare();
+    const { row, span, select, cover, gather, scored } = this.#prepare();
     let ms = await this.#time(row);
     report("dense row", ms, gigabytes(kvBytes, ms));
     ms = await this.#time(scored);
     report("dense row with scores", ms, gigabytes(kvBytes, ms));
     ms = await this.#time(select);
     report(`pool and select ${SELECTED}`, ms, "");
+    ms = await this.#time(cover);
+    report(`pool and select, most ${SELECTED}`, ms, "");
     ms = await this.#time(gather);
     report(`gathered row of ${SELECTED}`, ms, gigabytes((kvBytes * SELECTED) / kvRows, ms));
     const visited = SPAN_ROWS * (kvRows - (SPAN_ROWS - 1) / 2);
@@ -106,6 +109,11 @@ class Bench {
     const positions = this.gpu.tensor("positions", "u32", [1, kvHeads, SELECTED]);
     const commands = this.#commands;
     const sets = { ...shape, ...one, sets: kvHeads, stride: kvRows, values };
+    const coverage = neededMass(0.98);
+    const row = tableRow({ kvLimit: kvRows, selected: SELECTED, recent: 4, coverage });
+    writeTableRow(table, SPAN_ROWS - 1, row);
+    const adaptiveSets = { ...sets, rowTable: this.#upload("u32", table, [SPAN_ROWS, ROW_WORDS]) };
+    const adaptive = { floor: 16, tally: this.gpu.tensor("tally", "u32", [1]), tallyAt: 0, weight: 1 };
     const selection = { positions, sets: kvHeads, stride: SELECTED, shapes: ["kv_head"] as const };
     return {
       row: () => attendRows(commands, one),
@@ -113,6 +121,10 @@ class Bench {
       select: () => {
         poolScores(commands, { ...sets, scores, scoreStride: kvRows, lse: given.out.lse });
         topK(commands, { ...sets, positions, keptStride: SELECTED });
+      },
+      cover: () => {
+        poolScores(commands, { ...adaptiveSets, scores, scoreStride: kvRows, lse: given.out.lse });
+        topK(commands, { ...adaptiveSets, positions, keptStride: SELECTED, adaptive });
       },
       gather: () => attendRows(commands, { ...one, longest: SELECTED, selection }),
       span: () => attendSpan(commands, { ...given, firstRow: 0, rows: SPAN_ROWS }),
