@@ -72,6 +72,8 @@ function admitOpen(open: Open, bounds: AdmissionBounds): OpenSequence {
   const why = faultOfPages(prefixPages, { pages: 0, open }, bounds);
   if (why !== undefined) throw refuse(why);
   if (sparse.budget < MIN_BUDGET) throw refuse(`a budget of ${sparse.budget} is below ${MIN_BUDGET}`);
+  const { coverage = 1 } = sparse;
+  if (!(coverage > 0 && coverage <= 1)) throw refuse(`a coverage of ${coverage} is not above 0 and at most 1`);
   const length = prefixPages.length * PAGE_TOKENS;
   if (prefixTokens.length !== 0 && prefixTokens.length !== length) {
     throw refuse(`${prefixTokens.length} prefix tokens are not the ${length} of its pages`);

@@ -3,6 +3,7 @@
  * row table, and says which rows need logits. Knows positions and slots; knows nothing of weights.
  */
 
+import { neededMass } from "../kernels/attention/mass.ts";
 import type { RowBlock } from "../kernels/attention/row_blocks.ts";
 import { ROW_WORDS, type TableRow, writeTableRow } from "../kernels/attention/row_table.ts";
 import { EngineError } from "./errors.ts";
@@ -18,7 +19,10 @@ import { PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings 
 export interface RowRun {
   readonly first: number;
   readonly rows: number;
-  /** Sparse layers read a selection of this shape, at most so large; undefined: everything. */
+  /**
+   * Sparse layers read a selection of this shape, at most so large; with a coverage, some of the rows are adaptive.
+   * Undefined: everything.
+   */
   readonly sparse: SparseSettings | undefined;
   /** Most local KV rows that any of the rows sees. */
   readonly longest: number;
@@ -48,6 +52,8 @@ export interface ScoredRow {
 /** A row that reads a selection in sparse layers. */
 export interface SparseRow {
   readonly row: number;
+  /** Index of its span in the step. */
+  readonly span: number;
   readonly sequence: SequenceState;
   readonly position: number;
 }
@@ -185,7 +191,7 @@ function fill(product: "tiled" | "vector", pieces: readonly Piece[], context: Ba
       writeTableRow(batch.table, at + i, tableRow(state, position, { ...context, sparse }));
     }
     wantLogits(batch, piece, at);
-    if (sparse !== undefined) batch.sparse.push({ row: at, sequence: state, position: span.from });
+    if (sparse !== undefined) batch.sparse.push({ row: at, span: piece.index, sequence: state, position: span.from });
     const { pageOffset } = state.open;
     const longest = map.localRows(context.share.index, pageOffset, span.from + first + piece.rows);
     const spans = piece.rows > 1 ? [{ first: at, rows: piece.rows }] : [];
@@ -214,9 +220,10 @@ function tableRow(
     kvLimit,
     appendRow: isMine ? kvLimit - 1 : undefined,
     selected: sparse?.budget ?? 0,
+    coverage: sparse?.coverage === undefined ? undefined : neededMass(sparse.coverage),
     setShape: sparse?.heads ?? "kv_head",
     sinks: sparse === undefined ? 0 : below(Math.min(SINKS, position + 1)),
-    recent: sparse === undefined ? 0 : kvLimit - below(position + 1 - recentOf(sparse.budget)),
+    recent: sparse === undefined ? 0 : kvLimit - below(position + 1 - recentOf(sparse)),
   };
 }
 
@@ -267,10 +274,15 @@ function addRun(runs: RowRun[], run: RowRun, product: "tiled" | "vector"): void 
   runs[runs.length - 1] = {
     first: last.first,
     rows: last.rows + run.rows,
-    sparse: last.sparse && run.sparse
-      ? { heads: last.sparse.heads, budget: Math.max(last.sparse.budget, run.sparse.budget) }
-      : undefined,
+    sparse: last.sparse && run.sparse && joined(last.sparse, run.sparse),
     longest: Math.max(last.longest, run.longest),
     spans: [...last.spans, ...run.spans],
   };
+}
+
+/** What holds for rows of both. */
+function joined(a: SparseSettings, b: SparseSettings): SparseSettings {
+  const coverage = a.coverage ?? b.coverage;
+  const budget = Math.max(a.budget, b.budget);
+  return { heads: a.heads, budget, ...(coverage === undefined ? {} : { coverage }) };
 }

@@ -7,6 +7,7 @@ import type { Tensor } from "../kernels/tensor.ts";
 import { type Batch, planBatches } from "./batch.ts";
 import type { ExchangePoint } from "./exchange.ts";
 import { forward, type Model } from "./forward.ts";
+import { ReadTally } from "./read_tally.ts";
 import { ownerOfRow, ownRanges } from "./row_ranges.ts";
 import { copyRows, draw, drawnRows, type DrawnToken, score } from "./sampler.ts";
 import type { SequenceState } from "./sequences.ts";
@@ -38,11 +39,12 @@ export async function compute(
   const batches = planBatches(step.spans, { sequences, window: config.slidingWindow, maxScores, share });
   const drawn = batches.flatMap((batch) => batch.drawn);
   const waiting = drawnRows(model, drawn.length);
+  const tally = new ReadTally(model, batches);
   const scores = step.spans.map((): SpanScores => ({ logprob: [], argmax: [] }));
   let at = 0;
   for (const [index, batch] of batches.entries()) {
     const point = { step: step.index, batch: index };
-    const x = await forward(model, batch, point);
+    const x = await forward(model, batch, { ...point, tally: tally.of(index) });
     const wanted = await gatherOnLead(model, { x, batch, point: { ...point, layer: config.layers } });
     if (share.index !== LEAD) continue;
     copyRows(model, { from: wanted.x, to: waiting, rows: wanted.drawn, at });
@@ -52,17 +54,21 @@ export async function compute(
   if (share.index !== LEAD) return await followed(model, step, start);
   commands.submit();
   const encoded = performance.now();
-  const tokens = await draw(model, waiting, drawn);
-  if (tokens.length === 0) await commands.gpu.read([]);
+  const { tokens, beside } = await draw(model, waiting, { rows: drawn, beside: tally.requests });
   const end = performance.now();
+  const rowsRead = tally.rowsRead(beside);
   const drawnBy = Map.groupBy(tokens, (_, i) => drawn[i]?.span);
   return {
     index: step.index,
-    spans: step.spans.map(({ sequence, logits }, i): SpanResult => ({
-      sequence,
-      ...(logits === "audit" ? { audit: auditOf(drawnBy.get(i) ?? []) } : lastOf(drawnBy.get(i))),
-      ...(logits === "all" && { scores: packed(scores[i]) }),
-    })),
+    spans: step.spans.map(({ sequence, logits }, i): SpanResult => {
+      const read = rowsRead.get(i);
+      return {
+        sequence,
+        ...(logits === "audit" ? { audit: auditOf(drawnBy.get(i) ?? []) } : lastOf(drawnBy.get(i))),
+        ...(logits === "all" && { scores: packed(scores[i]) }),
+        ...(read !== undefined && { rowsRead: read }),
+      };
+    }),
     timing: { encodeMs: encoded - start, waitMs: end - encoded, totalMs: end - start },
   };
 }

@@ -40,7 +40,7 @@ export interface PartialStates extends AttentionState {
  */
 export interface PositionList {
   readonly positions: Uint32Array;
-  /** Competition value of each; forced positions carry a huge finite one. Empty in answers. */
+  /** Competition value of each, see `mass.ts`. Empty in answers. */
   readonly values: Float32Array;
 }
 
@@ -50,8 +50,10 @@ export interface Candidates {
   readonly rows: readonly {
     readonly sequence: SequenceId;
     readonly position: number;
-    /** Positions to choose per list. */
+    /** Positions to choose per list, or at most to choose. */
     readonly budget: number;
+    /** Of an adaptive row: what the chosen positions of a list must cover, the fewest that do. */
+    readonly coverage?: number;
     readonly sets: number;
   }[];
   /** Row by row, set by set. */

@@ -19,10 +19,11 @@ import type { Batch } from "./batch.ts";
 import type { DraftLogits } from "./draft_logits.ts";
 import type { Exchange, ExchangePoint } from "./exchange.ts";
 import type { KvSlice } from "./kv_slice.ts";
-import type { LayerRole } from "./layer_plan.ts";
+import { type LayerRole, readersOf } from "./layer_plan.ts";
 import type { ModelConfig } from "./model/model_config.ts";
 import type { SlicePacer } from "./pacer.ts";
 import type { PageShare } from "./page_map.ts";
+import type { BatchTally } from "./read_tally.ts";
 import { type RopeFrequencies, rotations } from "./model/rope.ts";
 import { ownRanges } from "./row_ranges.ts";
 import { choose, isSparse, type SharedSelection, shareSelection } from "./selection.ts";
@@ -73,7 +74,7 @@ export interface Rows {
 export async function forward(
   model: Model,
   batch: Batch,
-  { step, batch: index }: Omit<ExchangePoint, "layer">,
+  { step, batch: index, tally }: Omit<ExchangePoint, "layer"> & { readonly tally: BatchTally },
 ): Promise<Tensor> {
   const pacer = pacerOf(model, batch);
   pacer?.begin(batch.rows);
@@ -88,10 +89,11 @@ export async function forward(
     const attended = await attention(model, rows, { input: { weights, kv, role }, point, holders });
     let choosing: Promise<SharedSelection> | undefined;
     if (role === "select" && batch.sparse.length > 0) {
+      const choice = { tally, readers: readersOf(model.roles ?? [], layer) };
       for (const run of batch.runs.filter(isSparse)) {
-        choose(model, run, { lse: attended.lse, rowTable: rows.wholeTable });
+        choose(model, run, { lse: attended.lse, rowTable: rows.wholeTable, ...choice });
       }
-      const shared = shareSelection(model, batch, point);
+      const shared = shareSelection(model, batch, point, choice);
       // Once the candidates are read the queue is empty: the rest of the layer overlaps with the router's merge.
       if (shared !== undefined) await shared.read;
       choosing = shared?.chosen;

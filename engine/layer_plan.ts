@@ -18,7 +18,7 @@ export const SINKS = 4;
 /** Share of the budget that goes to the newest positions, the current one included. */
 const RECENT_SHARE = 0.25;
 
-/** Below this a selection would hold little but its forced positions. */
+/** Below this a selection would hold little but its forced positions; adaptive ones have at least so many. */
 export const MIN_BUDGET = 16;
 
 /** What `calibrate` found for a model; kept beside it as `tidepool.json`. */
@@ -50,9 +50,18 @@ export function layerRoles(layers: number, selectLayers: readonly number[]): rea
   });
 }
 
-/** Newest positions that are always selected, the current one included. */
-export function recentOf(budget: number): number {
-  return Math.max(1, Math.floor(budget * RECENT_SHARE));
+/**
+ * Newest positions that are always selected, the current one included. Where the budget is only a cap it is the share of
+ * the smallest budget: a set must be able to become small, and newer positions than these can win their place.
+ */
+export function recentOf({ budget, coverage }: Pick<SparseSettings, "budget" | "coverage">): number {
+  return Math.max(1, Math.floor((coverage === undefined ? budget : MIN_BUDGET) * RECENT_SHARE));
+}
+
+/** Sparse layers that read what a select layer chooses. */
+export function readersOf(roles: readonly LayerRole[], layer: number): number {
+  const next = roles.findIndex((role, other) => other > layer && role !== "sparse");
+  return (next < 0 ? roles.length : next) - layer - 1;
 }
 
 /**
@@ -63,7 +72,7 @@ export function rowAttention(sparse: SparseSettings, position: number): "dense" 
   return position + 1 <= sparse.budget ? "dense" : "sparse";
 }
 
-/** KV rows that one KV head reads over all layers for the row at `position`. */
+/** KV rows that one KV head reads over all layers for the row at `position`; of an adaptive row, at most reads. */
 export function rowsRead(roles: readonly LayerRole[], budget: number, position: number): number {
   const context = position + 1;
   return roles.reduce((sum, role) => sum + (role === "sparse" ? Math.min(budget, context) : context), 0);

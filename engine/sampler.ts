@@ -4,6 +4,7 @@
  */
 
 import { adjustLogits, ADJUSTMENT_WORDS, packAdjustments } from "../kernels/logits/adjust_logits.ts";
+import type { ReadRequest } from "../kernels/gpu.ts";
 import { matmul } from "../kernels/products/matmul.ts";
 import { matvec } from "../kernels/products/matvec.ts";
 import { rmsNorm } from "../kernels/rms_norm.ts";
@@ -33,6 +34,18 @@ export interface RowScores {
   readonly argmax: Uint32Array;
 }
 
+/** Rows to draw after, and what else to read back at the same time, as each read-back waits for everything. */
+interface Drawing {
+  readonly rows: readonly Undecided[];
+  readonly beside?: readonly ReadRequest[];
+}
+
+/** In the order of what was asked. */
+interface Drawn {
+  readonly tokens: readonly DrawnToken[];
+  readonly beside: readonly Uint8Array<ArrayBuffer>[];
+}
+
 /** A row whose logits decide its next token. */
 type Undecided = Pick<DrawnRow, "sequence" | "position" | "audit">;
 
@@ -42,21 +55,26 @@ export function drawnRows({ scratch, config }: Model, capacity: number): Tensor 
 }
 
 /**
- * Draws one token after each row; waits for the GPU.
+ * Draws one token after each row; waits for the GPU, also when there are no rows.
  * @param x f32 [rows.length, hidden], before the final norm
  */
-export async function draw(model: Model, x: Tensor, rows: readonly Undecided[]): Promise<DrawnToken[]> {
-  const drawn: DrawnToken[] = [];
+export async function draw(model: Model, x: Tensor, { rows, beside = [] }: Drawing): Promise<Drawn> {
+  if (rows.length === 0) return { tokens: [], beside: await model.commands.gpu.read(beside) };
+  const tokens: DrawnToken[] = [];
+  const read: Uint8Array<ArrayBuffer>[] = [];
   for (let first = 0; first < rows.length; first += LOGIT_ROWS) {
     // A multiple of 256 bytes whatever the width, as bindings demand.
     const skipped = first * model.config.hidden * 4;
     const block = { ...x, byteOffset: x.byteOffset + skipped, byteLength: x.byteLength - skipped };
-    drawn.push(...await drawBlock(model, block, rows.slice(first, first + LOGIT_ROWS)));
+    const some = { rows: rows.slice(first, first + LOGIT_ROWS), beside: first === 0 ? beside : [] };
+    const drawn = await drawBlock(model, block, some);
+    tokens.push(...drawn.tokens);
+    read.push(...drawn.beside);
   }
-  return drawn;
+  return { tokens, beside: read };
 }
 
-async function drawBlock(model: Model, x: Tensor, rows: readonly Undecided[]): Promise<DrawnToken[]> {
+async function drawBlock(model: Model, x: Tensor, { rows, beside }: Required<Drawing>): Promise<Drawn> {
   const { commands, scratch, config: { vocabSize } } = model;
   const logits = headLogits(model, { x, rows: rows.length, product: "vector", name: "logits" });
   const raw = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
@@ -68,16 +86,17 @@ async function drawBlock(model: Model, x: Tensor, rows: readonly Undecided[]): P
   const { compared, divergences } = audit(model, logits, rows);
   adjust(model, logits, rows);
   const tokens = sampleRows(model, logits, rows);
-  const [tokenBytes, rawBytes, divergenceBytes] = await commands.gpu.read([
+  const [tokenBytes, rawBytes, divergenceBytes, ...besideBytes] = await commands.gpu.read([
     { tensor: tokens, byteLength: rows.length * 4 },
     { tensor: kept, byteLength: raw.length * rowBytes },
     { tensor: divergences, byteLength: compared.length * 4 },
+    ...beside,
   ]);
   const drawn = new Uint32Array(tokenBytes?.buffer ?? new ArrayBuffer(0));
   const rawLogits = new Float32Array(rawBytes?.buffer ?? new ArrayBuffer(0));
   const divergence = new Float32Array(divergenceBytes?.buffer ?? new ArrayBuffer(0));
   const divergenceOf = new Map(compared.map((row, i) => [row, divergence[i]]));
-  return rows.map(({ sequence }, row) => {
+  const tokensDrawn = rows.map(({ sequence }, row): DrawnToken => {
     const token = drawn[row] ?? 0;
     const { topLogprobs } = sequence.open.sampling;
     const place = raw.indexOf(row);
@@ -85,6 +104,7 @@ async function drawBlock(model: Model, x: Tensor, rows: readonly Undecided[]): P
     const logprobs = topLogprobs === undefined ? undefined : logprobsOf(own, token, topLogprobs);
     return { token, logprobs, divergence: divergenceOf.get(row) };
   });
+  return { tokens: tokensDrawn, beside: besideBytes };
 }
 
 /**

@@ -5,17 +5,19 @@
  * chosen. Knows heads and budgets; knows nothing of who merges.
  */
 
-import { NO_POSITION, type ScoreOutput, type Selection } from "../kernels/attention/attention.ts";
+import type { ScoreOutput, Selection } from "../kernels/attention/attention.ts";
 import { poolScores } from "../kernels/attention/pool_scores.ts";
 import type { Commands } from "../kernels/pipeline.ts";
-import { setsOf } from "../kernels/attention/row_table.ts";
+import { NO_POSITION, setsOf } from "../kernels/attention/row_table.ts";
 import type { Scratch } from "../kernels/scratch.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { topK } from "../kernels/attention/top_k.ts";
 import type { Batch, RowRun, SparseRow } from "./batch.ts";
 import type { Candidates, Exchange, ExchangePoint, PositionList } from "./exchange.ts";
+import { MIN_BUDGET } from "./layer_plan.ts";
 import type { ModelConfig } from "./model/model_config.ts";
 import type { PageShare } from "./page_map.ts";
+import type { BatchTally } from "./read_tally.ts";
 import { PAGE_TOKENS } from "./span.ts";
 
 /** A run whose rows are sparse. */
@@ -62,8 +64,21 @@ function valuesOf(place: Place, run: SparseRun): Tensor {
   return place.scratch.take(`candidate values (${run.sparse.heads})`, "f32", [run.rows, sets, stride]);
 }
 
-/** Chooses positions for a run from its scores and the log-sum-exp over all workers, f32 [rows of the batch, heads]. */
-export function choose(place: Place, run: SparseRun, rows: { readonly lse: Tensor; readonly rowTable: Tensor }): void {
+/** What `choose` takes besides a run. */
+export interface ChoiceInput {
+  /** f32 [rows of the batch, heads], over all workers. */
+  readonly lse: Tensor;
+  readonly rowTable: Tensor;
+  readonly tally: BatchTally;
+  /** Layers that will read the selection. */
+  readonly readers: number;
+}
+
+/**
+ * Chooses positions for a run from its scores and log-sum-exp. In a group these are what it puts forward: with what lies
+ * elsewhere known, no list gets longer, for the coverage is only reached earlier.
+ */
+export function choose(place: Place, run: SparseRun, { tally, readers, ...rows }: ChoiceInput): void {
   const { commands, scratch, config } = place;
   const { scores, stride } = scoresOf(place, run);
   const { positions, sets, stride: keptStride } = selectionOf(place, run);
@@ -90,6 +105,9 @@ export function choose(place: Place, run: SparseRun, rows: { readonly lse: Tenso
     positions,
     keptStride,
     keptValues: valuesOf(place, run),
+    ...(run.sparse.coverage !== undefined && {
+      adaptive: { floor: MIN_BUDGET, tally: tally.counts, tallyAt: tally.at + run.first, weight: readers },
+    }),
   });
 }
 
@@ -112,6 +130,7 @@ export function shareSelection(
   group: Group,
   batch: Batch,
   point: ExchangePoint,
+  choice: Pick<ChoiceInput, "tally" | "readers">,
 ): { readonly read: Promise<void>; readonly chosen: Promise<SharedSelection> } | undefined {
   const read = Promise.withResolvers<void>();
   const choosing = group.exchange.select(point, async () => {
@@ -120,7 +139,7 @@ export function shareSelection(
     return candidates;
   });
   if (choosing === undefined) return undefined;
-  const chosen = choosing.then((lists) => adopt(group, batch, lists));
+  const chosen = choosing.then((lists) => adopt(group, batch, { lists, ...choice }));
   // Whoever waits for the candidates hears of a failure through `chosen`.
   chosen.catch(() => read.resolve());
   return { read: read.promise, chosen };
@@ -147,11 +166,13 @@ async function readCandidates(group: Group, batch: Batch): Promise<Candidates> {
     const values = new Float32Array(data[2 * i + 1]?.buffer ?? new ArrayBuffer(0));
     const { sets, stride } = selectionOf(group, run);
     for (const [r, { sequence: { open }, position }] of rowsOf(batch, run).entries()) {
-      const { budget } = open.sparse;
-      const count = Math.min(budget, map.localRows(index, open.pageOffset, position + 1));
-      rows.push({ sequence: open.sequence, position, budget, sets });
+      const { budget, coverage } = open.sparse;
+      const most = Math.min(budget, map.localRows(index, open.pageOffset, position + 1));
+      rows.push({ sequence: open.sequence, position, budget, sets, ...(coverage !== undefined && { coverage }) });
       for (let set = 0; set < sets; set++) {
         const at = (r * sets + set) * stride;
+        const padding = positions.subarray(at, at + most).indexOf(NO_POSITION);
+        const count = padding < 0 ? most : padding;
         const local = positions.subarray(at, at + count);
         lists.push({
           positions: local.map((row) => map.globalRow(index, open.pageOffset, row)),
@@ -164,17 +185,23 @@ async function readCandidates(group: Group, batch: Batch): Promise<Candidates> {
 }
 
 /** Writes what this worker owns of the chosen positions where the sparse layers read them. */
-function adopt(group: Group, batch: Batch, lists: readonly Uint32Array[]): SharedSelection {
+function adopt(
+  group: Group,
+  batch: Batch,
+  { lists, tally, readers }: Pick<ChoiceInput, "tally" | "readers"> & { readonly lists: readonly Uint32Array[] },
+): SharedSelection {
   const { commands, share: { map, index } } = group;
   const holders = [...batch.denseHolders];
   let next = 0;
   for (const run of batch.runs.filter(isSparse)) {
     const { positions, sets, stride } = selectionOf(group, run);
     const table = new Uint32Array(run.rows * sets * stride).fill(NO_POSITION);
-    for (const [r, { sequence: { open } }] of rowsOf(batch, run).entries()) {
+    for (const [r, { row, sequence: { open } }] of rowsOf(batch, run).entries()) {
       for (let set = 0; set < sets; set++) {
         let to = (r * sets + set) * stride;
-        for (const position of lists[next++] ?? []) {
+        const chosen = lists[next++] ?? new Uint32Array(0);
+        tally.add(row, chosen.length * readers);
+        for (const position of chosen) {
           const page = Math.floor(position / PAGE_TOKENS);
           const owner = map.owner(open.pageOffset, page);
           holders[owner] = true;

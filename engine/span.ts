@@ -18,8 +18,13 @@ export const PAGE_TOKENS = PAGE_ROWS;
 
 /** How the sparse rows of a sequence attend. */
 export interface SparseSettings {
-  /** Positions a sparse layer reads per row, forced ones included; at least 16. */
+  /** Positions a sparse layer reads per row, forced ones included, or at most reads; at least 16. */
   readonly budget: number;
+  /**
+   * Given: rows are adaptive. Each set is the smallest one of at least 16 positions, and of at most `budget`, whose pooled
+   * probabilities add up to this; above 0, at most 1. 1 is never reached: such sets have `budget` positions.
+   */
+  readonly coverage?: number;
   /** @default "kv_head" */
   readonly heads: SetShape;
 }
@@ -135,6 +140,8 @@ export interface SpanResult {
   readonly scores?: { readonly logprob: Float32Array; readonly argmax: Uint32Array };
   /** Set when `logits` is `audit`. */
   readonly audit?: SpanAudit;
+  /** Of an adaptive row: KV rows that one KV head read over all layers, on average over the sets. Set by the lead. */
+  readonly rowsRead?: number;
 }
 
 /** What the workers of a group send each other and their router: one entry for each kind of exchange. */

@@ -23,6 +23,8 @@ export type Flag =
       /** What help says in place of a default that is a path on this machine. */
       readonly shownDefault?: string;
     }
+    /** A decimal number above `above`. */
+    | { readonly kind: "number"; readonly above: number; readonly max: number; readonly default?: number }
     | { readonly kind: "choice"; readonly choices: readonly string[]; readonly default?: string }
     | {
       readonly kind: "integer";
@@ -51,6 +53,7 @@ type NumberOf<F extends Flag> = number | (F extends { or: infer Word } ? Word : 
 type ValueOf<F extends Flag> = F extends { kind: "switch" } ? boolean
   : F extends { kind: "integer" } ? NumberOf<F>
   : F extends { kind: "integers" } ? readonly NumberOf<F>[]
+  : F extends { kind: "number" } ? number
   : F extends { kind: "choice"; choices: readonly (infer Choice)[] } ? Choice
   : string;
 
@@ -202,6 +205,13 @@ function parseValue(
     if (flag.choices.includes(text)) return text;
     throw new UsageError(`Cannot parse ${name}: must be one of ${flag.choices.join(", ")}, given "${text}"`);
   }
+  if (flag.kind === "number") {
+    const value = /^\d*\.?\d+$/.test(text) ? Number(text) : NaN;
+    if (value > flag.above && value <= flag.max) return value;
+    throw new UsageError(
+      `Cannot parse ${name}: must be a number above ${flag.above} and at most ${flag.max}, given "${text}"`,
+    );
+  }
   return flag.kind === "integer"
     ? parseInteger(name, flag, text)
     : text.split(",").map((part) => parseInteger(name, flag, part.trim()));
@@ -255,6 +265,7 @@ function placeholder(flag: Flag): string {
   if (flag.kind === "switch") return "";
   if (flag.kind === "text") return ` ${flag.value}`;
   if (flag.kind === "choice") return ` ${flag.choices.join("|")}`;
+  if (flag.kind === "number") return " X";
   const one = flag.or === undefined ? "N" : `N|${flag.or}`;
   return flag.kind === "integer" ? ` ${one}` : ` ${one},…`;
 }

@@ -9,6 +9,7 @@ import { MIN_BUDGET } from "../engine/layer_plan.ts";
 import { MAX_CORRECT_EVERY } from "./scheduling/correction.ts";
 import type { ModelSource } from "../engine/engine.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
+import { DEFAULT_COVERAGE } from "./scheduling/attention_policy.ts";
 import type { AttentionRequest, CorrectionRequest } from "./scheduling/generation.ts";
 import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./group/worker_config.ts";
 
@@ -41,10 +42,15 @@ export interface ServiceConfig {
   readonly secretFile?: string;
   /** KV capacity in tokens of all workers or of each; `auto` takes what the GPU has. @default "auto" */
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
-  /** How requests that do not say attend; no budget is the model's calibrated one. @default { mode: "auto" } */
+  /**
+   * How requests that do not say attend; no budget is the model's calibrated one. With the budget `auto` sparse layers read
+   * as few positions as cover `coverage` of the attention, at most that one. @default { mode: "auto" }
+   */
   readonly attention?: {
     readonly mode: "auto" | "dense" | "sparse";
-    readonly budget?: number;
+    readonly budget?: number | "auto";
+    /** Above 0, at most 1. @default 0.98, with the budget `auto` */
+    readonly coverage?: number;
     /** What becomes of sparse rows. @default "refresh" */
     readonly correction?: CorrectionRequest["mode"];
     /** Tokens between corrections; 0 is never. @default "auto" */
@@ -107,6 +113,8 @@ const BOUNDS = {
   recoverMs: { min: 0, max: 3_600_000 },
 } as const;
 
+const COVERAGE = { above: 0, max: 1 } as const;
+
 const DEFAULTS = {
   host: "127.0.0.1",
   port: 8000,
@@ -144,7 +152,13 @@ export const SERVICE_FLAGS = {
   budget: {
     kind: "integer",
     ...BOUNDS.budget,
-    help: "positions a sparse layer reads (default: the model's calibrated budget)",
+    or: "auto",
+    help: "positions a sparse layer reads; auto: as few as cover enough (default: the model's calibrated budget)",
+  },
+  coverage: {
+    kind: "number",
+    ...COVERAGE,
+    help: `share of the attention that the budget auto covers (default: ${DEFAULT_COVERAGE})`,
   },
   correction: {
     kind: "choice",
@@ -184,8 +198,8 @@ export const SERVICE_FLAGS = {
 
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
-  const { attention, budget, correction, model, random, modelName, workers, join, secretFile, ...others } = values;
-  const { correctEvery, ...rest } = others;
+  const { attention, budget, coverage, correction, correctEvery, ...others } = values;
+  const { model, random, modelName, workers, join, secretFile, ...rest } = others;
   return {
     ...rest,
     ...(model === undefined ? {} : { model }),
@@ -197,6 +211,7 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
     attention: {
       mode: attention,
       ...(budget === undefined ? {} : { budget }),
+      ...(coverage === undefined ? {} : { coverage }),
       correction,
       correctEvery,
     },
@@ -217,7 +232,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     ...resolveWorkers(config),
     attention: {
       mode: config.attention?.mode ?? DEFAULTS.attention,
-      budget: config.attention?.budget,
+      budget: budgetOf(config.attention),
       heads: "kv_head",
       correction: resolveCorrection(config.attention),
     },
@@ -230,7 +245,11 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
   };
   const { correctEvery = "auto" } = config.attention ?? {};
   const { budget } = resolved.attention;
-  checkBounds({ ...resolved, budget, correctEvery: correctEvery === "auto" ? undefined : correctEvery });
+  checkBounds({
+    ...resolved,
+    budget: typeof budget === "object" ? undefined : budget,
+    correctEvery: correctEvery === "auto" ? undefined : correctEvery,
+  });
   return resolved;
 }
 
@@ -240,6 +259,22 @@ function resolveCorrection(attention: ServiceConfig["attention"]): CorrectionReq
   if (every !== 0) return { mode, every, perToken: false };
   if (mode === "refresh" || mode === "off") return { mode: "off", every: "auto", perToken: false };
   throw new UsageError(`Cannot configure correctEvery: correction ${mode} needs at least 1, given 0`);
+}
+
+/**
+ * What `--budget` and `--coverage` mean together.
+ * @throws {UsageError} for a coverage out of bounds, or without the budget `auto`
+ */
+function budgetOf(
+  { budget, coverage }: Partial<NonNullable<ServiceConfig["attention"]>> = {},
+): AttentionRequest["budget"] {
+  const { above, max } = COVERAGE;
+  if (coverage !== undefined && !(coverage > above && coverage <= max)) {
+    throw new UsageError(`Cannot configure coverage: must be above ${above} and at most ${max}, given ${coverage}`);
+  }
+  if (budget === "auto") return { coverage: coverage ?? DEFAULT_COVERAGE, atMost: undefined };
+  if (coverage === undefined) return budget;
+  throw new UsageError(`Cannot configure coverage: it needs the budget "auto", given ${budget ?? "none"}`);
 }
 
 /**

@@ -127,7 +127,9 @@ export type WorkerMessage =
 /** The code of a failure that carries none of its own. */
 export const UNKNOWN_FAILURE = "unknown";
 
-const sparse = record<SparseSettings>({ budget: count, heads: oneOf("kv_head", "query_head", "all_heads") });
+const sparse = record<SparseSettings>({ budget: count, heads: oneOf("kv_head", "query_head", "all_heads") }, {
+  coverage: real,
+});
 
 const sampling = record<SamplingSettings>({
   temperature: real,
@@ -192,6 +194,7 @@ const spanResult = record<SpanResult>({ sequence: count }, {
   logprobs,
   scores: record<NonNullable<SpanResult["scores"]>>({ logprob: f32s, argmax: u32s }),
   audit: record<SpanAudit>({ tokens: u32s, divergences: f32s }, { logprobs: list(logprobs) }),
+  rowsRead: real,
 });
 
 const byExchange = record<ByExchange>({ queries: real, states: real, rows: real, candidates: real });
@@ -229,6 +232,11 @@ const model: Shape<ModelSource> = (value, path) => {
 };
 
 const kvTokens: Shape<number | "auto"> = (value, path) => value === "auto" ? value : count(value, path);
+
+const candidateRow = record<Candidates["rows"][number]>(
+  { sequence: count, position: count, budget: count, sets: count },
+  { coverage: real },
+);
 
 type OfKind<Message, Kind> = Extract<Message, { readonly kind: Kind }>;
 
@@ -273,7 +281,7 @@ const workerMessage = union<WorkerMessage>({
   candidates: record<OfKind<WorkerMessage, "candidates">>({
     kind: oneOf("candidates"),
     ...tag,
-    rows: list(record<Candidates["rows"][number]>({ sequence: count, position: count, budget: count, sets: count })),
+    rows: list(candidateRow),
     lengths: u32s,
     positions: u32s,
     values: f32s,

@@ -5,7 +5,7 @@
 
 import { EngineError } from "../errors.ts";
 import type { Session, SessionHost } from "../session.ts";
-import type { SetShape } from "../span.ts";
+import type { SparseSettings } from "../span.ts";
 import { ChatTemplate } from "../text/chat_template.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 
@@ -22,7 +22,7 @@ export interface NeedleCase {
 export interface NeedleVariant {
   readonly name: string;
   /** Undefined: dense. */
-  readonly sparse: { readonly budget: number; readonly heads: SetShape } | undefined;
+  readonly sparse: SparseSettings | undefined;
   /** Whether the question's rows are decoded one by one, under the variant's attention, instead of prefilled. */
   readonly questionDecoded: boolean;
 }

@@ -37,9 +37,6 @@ export interface Selection {
   readonly shapes: readonly SetShape[];
 }
 
-/** Fills up a set: no row lies there. */
-export const NO_POSITION = 0xffffffff;
-
 /** What `attendRows` reads and writes. */
 export interface AttendRows extends PagedKv {
   readonly shape: HeadShape;

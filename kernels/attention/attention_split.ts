@@ -11,7 +11,7 @@ import { valuesWgsl } from "./attention_split_values.ts";
 import { EMPTY_LSE, HALVES_WGSL, kvAddressWgsl } from "./kv_pages.ts";
 import type { KernelSpec, ParamField } from "../pipeline.ts";
 import { LIST_WORDS, LISTED_BLOCK_WGSL } from "./row_blocks.ts";
-import { ROW_TABLE_WGSL, SET_SHAPE_CODE } from "./row_table.ts";
+import { NO_POSITION, ROW_TABLE_WGSL, SET_SHAPE_CODE } from "./row_table.ts";
 import { reads, unroll, writes } from "../wgsl.ts";
 
 /** WGSL: the splits of a row, `first` in multiples of 256 rows and how many are `live`. */
@@ -114,7 +114,6 @@ function splitWgsl(plan: Plan): string {
   const { headsTogether: G, rowsTogether, pieces, threads, gathered } = plan;
   const each = (name: "min" | "max", value: (r: number) => string) =>
     Array.from({ length: rowsTogether }, (_, r) => value(r)).reduce((a, b) => `${name}(${a}, ${b})`);
-  const limit = (r: number) => gathered ? `min(entry${r}.selected, entry${r}.kvLimit)` : `entry${r}.kvLimit`;
   const empty = (r: number) => /* wgsl */ `
   if (group.z == 0u && range${r}.live == 0u) {
     let at = ${vectorAt(plan, `row${r}`)};
@@ -126,7 +125,35 @@ ${unroll(rowsTogether, empty)}
   let split = ${each("min", (r) => `select(range${r}.first, 0xffffffffu, range${r}.live == 0u)`)} + group.z;
   if (split >= ${each("max", (r) => `range${r}.first + range${r}.live`)}) { return; }
   let start = split * ${SPLIT_ROWS}u;
-  let end = min(${each("max", limit)}, start + ${SPLIT_ROWS}u);`;
+${
+    gathered
+      ? gatheredEndWgsl()
+      : `  let end = min(${each("max", (r) => `entry${r}.kvLimit`)}, start + ${SPLIT_ROWS}u);`
+  }`;
+}
+
+/**
+ * Where the rows of a split end. A set that is padded ends where its padding begins, so that a split of padding alone
+ * reads nothing and leaves an empty state; the 256 entries are looked at in two rounds of 16 loads that do not wait for
+ * each other.
+ */
+function gatheredEndWgsl(): string {
+  const step = Math.sqrt(SPLIT_ROWS);
+  const count = (into: string, index: (u: number) => string) =>
+    unroll(step, (u) => /* wgsl */ `
+    ${into} += select(0u, 1u, ${index(u)} < full && selection[selectionAt + min(${
+      index(u)
+    }, full - 1u)] != ${NO_POSITION}u);`);
+  return /* wgsl */ `
+  let full = min(min(entry0.selected, entry0.kvLimit), start + ${SPLIT_ROWS}u);
+  var blocks = 0u;
+  ${count("blocks", (u) => `start + ${u * step}u`)}
+  var end = start;
+  if (blocks > 0u) {
+    let block = start + (blocks - 1u) * ${step}u;
+    end = block;
+    ${count("end", (u) => `block + ${u}u`)}
+  }`;
 }
 
 /** One of the two reductions over a column's segments, always in the same order. */

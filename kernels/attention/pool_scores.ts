@@ -4,6 +4,7 @@
  */
 
 import { EMPTY_LSE, type HeadShape } from "./kv_pages.ts";
+import { MASS_WGSL } from "./mass.ts";
 import type { Commands, KernelSpec } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
@@ -30,9 +31,6 @@ export interface PoolScores {
   readonly stride: number;
 }
 
-/** The value of a position that is selected whatever its score. */
-export const FORCED_VALUE = 1e30;
-
 /** The value of a position that the row cannot see. */
 const HIDDEN_VALUE = EMPTY_LSE;
 
@@ -40,7 +38,8 @@ const THREADS = 256;
 
 /**
  * Pools scores as the row's set shape says: `kv_head` and `all_heads` the mean probability over the query heads of the
- * set, with sinks and newest positions forced in; `query_head` the raw score itself, nothing forced.
+ * set, with sinks and newest positions forced in (their values carry their probability too, see `mass.ts`); `query_head`
+ * the raw score itself, of an adaptive row its probability, nothing forced.
  * @throws {GpuError} `invalid_shape`
  */
 export function poolScores(commands: Commands, args: PoolScores): void {
@@ -74,7 +73,7 @@ function spec(heads: number, kvHeads: number): KernelSpec {
 function source(heads: number, kvHeads: number): string {
   const group = heads / kvHeads;
   return /* wgsl */ `
-${ROW_TABLE_WGSL}
+${ROW_TABLE_WGSL}${MASS_WGSL}
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let localRow = group.x * ${THREADS}u + thread;
@@ -98,15 +97,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let forced = pooled && (localRow < entry.sinks || localRow + entry.recent >= entry.kvLimit);
   if (localRow < entry.kvFrom) {
     values[to] = ${HIDDEN_VALUE}f;
-  } else if (forced) {
-    values[to] = ${FORCED_VALUE}f;
-  } else if (pooled) {
+  } else if (pooled || entry.coverage > 0u) {
     var sum = 0.0;
     for (var head = first; head < first + count; head++) {
       let score = scores[(row * ${heads}u + head) * params.scoreStride + localRow];
       sum += exp(score - lse[(params.firstRow + row) * ${heads}u + head]);
     }
-    values[to] = sum / f32(count);
+    let probability = sum / f32(count);
+    values[to] = select(probability, forcedValue(probability), forced);
   } else {
     values[to] = scores[(row * ${heads}u + first) * params.scoreStride + localRow];
   }

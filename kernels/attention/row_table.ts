@@ -14,6 +14,12 @@ export type SetShape = "kv_head" | "query_head" | "all_heads";
 /** The number of each shape on the GPU. */
 export const SET_SHAPE_CODE = { kv_head: 0, query_head: 1, all_heads: 2 } as const satisfies Record<SetShape, number>;
 
+/** Bits of a shape's number. */
+const SHAPE_BITS = 2;
+
+/** Fills up a set of positions: no row lies there. */
+export const NO_POSITION = 0xffffffff;
+
 /** On the GPU: this worker does not keep the row's K and V. */
 const APPEND_NOWHERE = 0xffffffff;
 
@@ -29,8 +35,13 @@ export interface TableRow {
   readonly kvLimit: number;
   /** Local row that takes this row's K and V; undefined when another worker owns it. */
   readonly appendRow: number | undefined;
-  /** Budget of positions of a sparse row, which reads min(selected, kvLimit) of them; 0 for a dense row. */
+  /** Budget of positions of a sparse row, which reads at most min(selected, kvLimit) of them; 0 for a dense row. */
   readonly selected: number;
+  /**
+   * Of an adaptive row, which reads only as many positions as have this mass together (`neededMass`, below 2^30);
+   * undefined: it reads its budget.
+   */
+  readonly coverage: number | undefined;
   readonly setShape: SetShape;
   /** Last visible local rows that are always selected. */
   readonly recent: number;
@@ -45,7 +56,8 @@ export function writeTableRow(table: Uint32Array, index: number, row: TableRow):
     row.kvLimit,
     row.appendRow ?? APPEND_NOWHERE,
     row.selected,
-    SET_SHAPE_CODE[row.setShape],
+    // Two numbers in one word: a ninth word would cost every reader of a row 16 bytes more.
+    SET_SHAPE_CODE[row.setShape] + (row.coverage ?? 0) * 2 ** SHAPE_BITS,
     row.recent,
   ], index * ROW_WORDS);
 }
@@ -62,10 +74,12 @@ const APPEND_NOWHERE = ${APPEND_NOWHERE}u;
 struct Row {
   sequenceSlot: u32, sinks: u32, kvFrom: u32, kvLimit: u32,
   appendRow: u32, selected: u32, setShape: u32, recent: u32,
+  // 0: not adaptive.
+  coverage: u32,
 }
 fn readRow(index: u32) -> Row {
   let a = rowTable[2u * index];
   let b = rowTable[2u * index + 1u];
-  return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w);
+  return Row(a.x, a.y, a.z, a.w, b.x, b.y, b.z & ${2 ** SHAPE_BITS - 1}u, b.w, b.z >> ${SHAPE_BITS}u);
 }
 `;

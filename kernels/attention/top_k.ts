@@ -1,11 +1,13 @@
 /**
- * The exact best k of a row of values, as ascending positions: a radix select in one workgroup, no host, no sorting.
- * Knows values and sets; knows nothing of what they mean.
+ * The exact best k of a row of values, or of an adaptive row the fewest of the best that are heavy enough, as ascending
+ * positions: a radix select in one workgroup, no host, no sorting. Knows values, masses and sets; knows nothing of layers.
  */
 
+import { MASS_WGSL } from "./mass.ts";
 import type { Commands, KernelSpec } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
+import { cutWgsl, goalWgsl } from "./top_k_adaptive.ts";
 import { reads, unroll, writes } from "../wgsl.ts";
 
 /** What `topK` reads and writes. */
@@ -21,12 +23,28 @@ export interface TopK {
   readonly stride: number;
   /** Sets a row has room for. */
   readonly sets: number;
-  /** Written: u32 `[rows, sets, keptStride]`, ascending, the first min(selected, kvLimit) of each set. */
+  /**
+   * Written: u32 `[rows, sets, keptStride]`, ascending, the first min(selected, kvLimit) of each set; what an adaptive
+   * row does not keep of them is `NO_POSITION`.
+   */
   readonly positions: Tensor;
   /** Written when given: f32 `[rows, sets, keptStride]`, the values at those positions. */
   readonly keptValues?: Tensor;
   /** At least the largest min(selected, kvLimit) among the rows. */
   readonly keptStride: number;
+  /** Must be given when there are adaptive rows. */
+  readonly adaptive?: AdaptiveSelect;
+}
+
+/** What adaptive rows need besides; rows with a fixed budget are chosen for as without it. */
+export interface AdaptiveSelect {
+  /** Positions that a set has at least, as far as the row sees so many. */
+  readonly floor: number;
+  /** Added to: u32 `[tallied rows]`, positions kept of a row, over its sets, times `weight`. */
+  readonly tally: Tensor;
+  /** Of the first row of the call. */
+  readonly tallyAt: number;
+  readonly weight: number;
 }
 
 /** Bits of the key that each pass decides, from the top. */
@@ -39,53 +57,85 @@ const SCAN_GROUPS = 16;
 
 /**
  * Selects the k = min(selected, kvLimit) largest values of each set of each row; of equal values the lower position wins.
- * One workgroup each, any length.
+ * Of an adaptive row, in the same order, the fewest that number at least `floor` and whose masses reach the row's
+ * coverage: k of the visible ones at most. One workgroup each, any length.
  * @throws {GpuError} `invalid_shape`
  */
 export function topK(commands: Commands, args: TopK): void {
   const { heads, kvHeads, firstRow, rows, rowTable, values, stride, sets, positions, keptValues, keptStride } = args;
+  const { adaptive } = args;
   const op = "top_k";
   expectTensor(op, rowTable, "u32", [firstRow + rows, ROW_WORDS]);
   expectTensor(op, values, "f32", [rows, sets, stride]);
   expectTensor(op, positions, "u32", [rows, sets, keptStride]);
   if (keptValues !== undefined) expectTensor(op, keptValues, "f32", [rows, sets, keptStride]);
+  if (adaptive !== undefined) expectTensor(op, adaptive.tally, "u32", [adaptive.tallyAt + rows]);
   const { software, maxInvocations } = commands.gpu.info;
   const threads = 2 ** Math.floor(Math.log2(Math.min(maxInvocations, software ? 128 : 1024)));
-  const keeps = keptValues !== undefined;
-  const kernel = commands.kernel(`${op} ${threads} ${keeps}`, () => spec(threads, keeps));
+  const variant: Variant = { threads, keeps: keptValues !== undefined, adapts: adaptive !== undefined };
+  const kernel = commands.kernel(`${op} ${Object.values(variant)}`, () => spec(variant));
   commands.dispatch(kernel, {
-    tensors: [rowTable, values, positions, ...(keptValues === undefined ? [] : [keptValues])],
-    params: { firstRow, stride, sets, keptStride, heads, kvHeads },
+    tensors: [
+      ...[rowTable, values, positions],
+      ...(keptValues === undefined ? [] : [keptValues]),
+      ...(adaptive === undefined ? [] : [adaptive.tally]),
+    ],
+    params: {
+      ...{ firstRow, stride, sets, keptStride, heads, kvHeads },
+      floor: adaptive?.floor ?? 0,
+      tallyAt: adaptive?.tallyAt ?? 0,
+      weight: adaptive?.weight ?? 0,
+    },
     groups: [sets, rows, 1],
   });
 }
 
-function spec(threads: number, keeps: boolean): KernelSpec {
+/** What tells one variant of the kernel from another. */
+interface Variant {
+  readonly threads: number;
+  /** Whether values are kept beside positions. */
+  readonly keeps: boolean;
+  /** Whether some rows may be adaptive. */
+  readonly adapts: boolean;
+}
+
+function spec(variant: Variant): KernelSpec {
+  const { keeps, adapts } = variant;
+  const params = ["firstRow", "stride", "sets", "keptStride", "heads", "kvHeads"];
   return {
     bindings: [
       reads("rowTable", "array<vec4<u32>>"),
       reads("values", "array<f32>"),
       writes("positions", "array<u32>"),
       ...(keeps ? [writes("keptValues", "array<f32>")] : []),
+      ...(adapts ? [writes("tally", "array<atomic<u32>>")] : []),
     ],
-    params: ["firstRow", "stride", "sets", "keptStride", "heads", "kvHeads"].map((name) => [name, "u32"]),
-    source: source(threads, keeps),
+    params: [...params, ...(adapts ? ["floor", "tallyAt", "weight"] : [])].map((name) => [name, "u32"]),
+    source: source(variant),
   };
 }
 
-function source(threads: number, keeps: boolean): string {
+function source({ threads, keeps, adapts }: Variant): string {
   return /* wgsl */ `
-${ROW_TABLE_WGSL}
+${ROW_TABLE_WGSL}${MASS_WGSL}
 var<workgroup> bins: array<atomic<u32>, ${BINS}>;
+${adapts ? `var<workgroup> masses: array<atomic<u32>, ${BINS}>;` : ""}
 var<workgroup> cells: array<vec2<u32>, ${threads}>;
 var<workgroup> groups: array<vec2<u32>, ${SCAN_GROUPS}>;
-// The digit that holds the k-th value, and how many values lie above it.
-var<workgroup> found: vec2<u32>;
+// The digit that holds the last value kept, and how many values, and what mass, lie above it.
+var<workgroup> found: vec3<u32>;
 
 // Unsigned order of keys is the order of values; both zeros are one value.
 fn keyOf(value: f32) -> u32 {
   let bits = select(bitcast<u32>(value), 0u, bitcast<u32>(value) == 0x80000000u);
   return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+// Whether so many values of such a mass are enough. The goal: at most how many, at least how many, what mass.
+fn enough(have: vec2<u32>, goal: vec3<u32>) -> bool {
+  return have.x >= goal.x || (have.x >= goal.y && have.y >= goal.z);
+}
+fn inBin(bin: u32) -> vec2<u32> {
+  return vec2<u32>(atomicLoad(&bins[bin]), ${adapts ? "atomicLoad(&masses[bin])" : "0u"});
 }
 ${scanWgsl(threads)}
 @compute @workgroup_size(${threads})
@@ -99,13 +149,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   if (group.x >= sets || k == 0u) { return; }
   let base = (group.y * params.sets + group.x) * params.stride;
   let to = (group.y * params.sets + group.x) * params.keptStride;
-  if (k == n) {
+  if (k == n && entry.coverage == 0u) {
     for (var i = thread; i < n; i += ${threads}u) { ${keep(keeps, "i", "i", "values[base + i]")} }
     return;
   }
   var threshold = 0u;
-  var wanted = k;
-${DIGITS.map((digit) => digitWgsl(threads, digit)).join("")}
+  var goal = vec3<u32>(k, k, 0u);
+${adapts ? goalWgsl(threads) : ""}
+${DIGITS.map((digit) => digitWgsl({ threads, adapts }, digit)).join("")}
+  var wanted = goal.x;
+${adapts ? cutWgsl(threads) : ""}
 ${keepWgsl(threads, keeps)}
 }
 `;
@@ -134,18 +187,28 @@ fn before(thread: u32, own: vec2<u32>) -> vec2<u32> {
 `;
 }
 
-/** One pass: counts a digit of the keys that agree so far, and narrows the threshold to the digit of the k-th. */
-function digitWgsl(threads: number, { shift, bits }: (typeof DIGITS)[number]): string {
+/** One pass: counts a digit of the keys that agree so far, and narrows the threshold to that of the last value kept. */
+function digitWgsl(
+  { threads, adapts }: Pick<Variant, "threads" | "adapts">,
+  { shift, bits }: (typeof DIGITS)[number],
+): string {
   const above = shift + bits;
   const agrees = above === 32 ? "true" : `key >> ${above}u == threshold >> ${above}u`;
   const own = BINS / threads;
   const count = (u: number) => /* wgsl */ `
     {
       let key = keyOf(value${u});
-      if (i + ${u * threads}u < n && ${agrees}) { atomicAdd(&bins[(key >> ${shift}u) & ${2 ** bits - 1}u], 1u); }
+      if (i + ${u * threads}u < n && ${agrees}) {
+        let bin = (key >> ${shift}u) & ${2 ** bits - 1}u;
+        atomicAdd(&bins[bin], 1u);
+        ${adapts ? `if (goal.z > 0u) { atomicAdd(&masses[bin], massOf(value${u})); }` : ""}
+      }
     }`;
   return /* wgsl */ `
-  for (var i = thread; i < ${BINS}u; i += ${threads}u) { atomicStore(&bins[i], 0u); }
+  for (var i = thread; i < ${BINS}u; i += ${threads}u) {
+    atomicStore(&bins[i], 0u);
+    ${adapts ? "atomicStore(&masses[i], 0u);" : ""}
+  }
   workgroupBarrier();
   for (var i = thread; i < n; i += ${AT_ONCE * threads}u) {
     ${unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u * threads}u, n - 1u)];`)}
@@ -153,22 +216,22 @@ function digitWgsl(threads: number, { shift, bits }: (typeof DIGITS)[number]): s
   }
   workgroupBarrier();
   {
-    var sum = 0u;
-    for (var i = 0u; i < ${own}u; i++) { sum += atomicLoad(&bins[${BINS - 1}u - thread * ${own}u - i]); }
-    var higher = before(thread, vec2<u32>(sum, 0u)).x;
-    if (higher < wanted && wanted <= higher + sum) {
+    var sum = vec2<u32>();
+    for (var i = 0u; i < ${own}u; i++) { sum += inBin(${BINS - 1}u - thread * ${own}u - i); }
+    var higher = before(thread, sum);
+    if (!enough(higher, goal) && enough(higher + sum, goal)) {
       var bin = ${BINS - 1}u - thread * ${own}u;
-      var size = atomicLoad(&bins[bin]);
-      for (; higher + size < wanted; size = atomicLoad(&bins[bin])) {
+      var size = inBin(bin);
+      for (; !enough(higher + size, goal); size = inBin(bin)) {
         higher += size;
         bin--;
       }
-      found = vec2<u32>(bin, higher);
+      found = vec3<u32>(bin, higher);
     }
   }
   workgroupBarrier();
   threshold |= found.x << ${shift}u;
-  wanted -= found.y;
+  goal -= min(goal, found.yyz);
   workgroupBarrier();
 `;
 }

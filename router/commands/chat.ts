@@ -25,6 +25,7 @@ const flags = {
     help: "how answers attend to what was said (default: what the server does)",
   },
   budget: SERVICE_FLAGS.budget,
+  coverage: SERVICE_FLAGS.coverage,
   maxTokens: { kind: "integer", min: 1, max: 2 ** 31 - 1, help: "longest answer (default: what the context holds)" },
 } as const;
 
@@ -94,11 +95,15 @@ class Conversation {
 
   /** Streams the answer; undefined when there was none. What Ctrl-C leaves of one counts. */
   async #answer(model: string, messages: readonly ChatMessage[]): Promise<string | undefined> {
-    const { attention: mode, budget, maxTokens } = this.#values;
+    const { attention: mode, budget, coverage, maxTokens } = this.#values;
     const question: ChatQuestion = {
       model,
       messages,
-      attention: { ...(mode === undefined ? {} : { mode }), ...(budget === undefined ? {} : { budget }) },
+      attention: {
+        ...(mode === undefined ? {} : { mode }),
+        ...(budget === undefined ? {} : { budget }),
+        ...(coverage === undefined ? {} : { coverage }),
+      },
       ...(maxTokens === undefined ? {} : { maxTokens }),
     };
     const shown = new ShownAnswer(this.#terminal);
@@ -156,7 +161,8 @@ class ShownAnswer {
   }
 }
 
-function describeAttention({ mode, budget, context }: NonNullable<ChatUsage["attention"]>): string {
+function describeAttention({ mode, budget, coverage, context }: NonNullable<ChatUsage["attention"]>): string {
+  if (coverage !== undefined) return `${mode}: ${coverage} of the attention to ${context} positions`;
   return mode === "sparse" && budget !== undefined ? `sparse: ${budget} of ${context} positions` : mode;
 }
 

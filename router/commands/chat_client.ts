@@ -16,7 +16,7 @@ export interface ChatQuestion {
   readonly model: string;
   readonly messages: readonly ChatMessage[];
   /** What is left out, the server decides. */
-  readonly attention: { readonly mode?: string; readonly budget?: number };
+  readonly attention: { readonly mode?: string; readonly budget?: number | "auto"; readonly coverage?: number };
   readonly maxTokens?: number;
 }
 
@@ -27,7 +27,12 @@ export interface ChatUsage {
   readonly cachedTokens: number;
   /** Undefined when the server is not Tidepool. */
   readonly attention:
-    | { readonly mode: string; readonly budget: number | undefined; readonly context: number }
+    | {
+      readonly mode: string;
+      readonly budget: number | "auto" | undefined;
+      readonly coverage?: number;
+      readonly context: number;
+    }
     | undefined;
 }
 
@@ -162,7 +167,12 @@ interface Chunk {
     readonly prompt_tokens: number;
     readonly completion_tokens: number;
     readonly prompt_tokens_details?: { readonly cached_tokens?: number };
-    readonly attention?: { readonly mode: string; readonly budget?: number | null; readonly context: number };
+    readonly attention?: {
+      readonly mode: string;
+      readonly budget?: number | "auto" | null;
+      readonly coverage?: number;
+      readonly context: number;
+    };
   } | null;
 }
 

@@ -5,7 +5,7 @@
 
 import { loadTextModel, needleTokens } from "../../engine/evaluation/needles.ts";
 import { GREEDY } from "../../engine/session.ts";
-import type { SamplingSettings } from "../../engine/span.ts";
+import { PAGE_TOKENS, pagesFor, type SamplingSettings } from "../../engine/span.ts";
 import type { Group } from "../group/group.ts";
 import type { CorrectionUsage, GenerationRequest } from "../scheduling/generation.ts";
 import { Scheduler } from "../scheduling/scheduler.ts";
@@ -78,7 +78,7 @@ export async function evaluateLossless(options: LosslessOptions, terminal: Termi
   const figures: LosslessFigures[] = [];
   let adapter = "";
   for (const workers of options.workers) {
-    const flags = { model, random: undefined, kvTokens: ["auto"], shareGpu: true } as const;
+    const flags = { model, random: undefined, kvTokens: [kvTokensOf(requests, workers)], shareGpu: true } as const;
     const group = await openBenchGroup(flags, workers, (fraction) => terminal.progress("weights", fraction));
     adapter = group.facts.adapter;
     try {
@@ -104,6 +104,12 @@ export async function evaluateLossless(options: LosslessOptions, terminal: Termi
     }
   }
   return { adapter, prompts, tokens, seconds, figures };
+}
+
+/** What each worker must hold for a full batch of the longest answers; pages are dealt unevenly by one or two. */
+function kvTokensOf(requests: readonly GenerationRequest[], workers: number): number {
+  const longest = Math.max(...requests.map(({ promptTokens, maxTokens }) => promptTokens.length + maxTokens));
+  return Math.ceil(BATCH * (pagesFor(longest) + 2) / workers) * PAGE_TOKENS;
 }
 
 /** Every question greedily and with each seed, densely. */

@@ -59,13 +59,13 @@ function choose(all: readonly CandidateLists[], { epoch, step, batch, layer, row
     positions: cutLists(positions, lengths),
     values: cutLists(values, lengths),
   }));
-  const budgets = rows.flatMap(({ budget, sets }) => Array.from({ length: sets }, () => budget));
-  const lists = budgets.map((budget, i) => {
+  const bounds = rows.flatMap((row) => Array.from({ length: row.sets }, () => row));
+  const lists = bounds.map((row, i) => {
     const ofList = ofWorkers.map(({ positions, values }) => ({
       positions: positions[i] ?? new Uint32Array(0),
       values: values[i] ?? new Float32Array(0),
     }));
-    return chooseBest(ofList, budget);
+    return chooseBest(ofList, row);
   });
   const lengths = Uint32Array.from(lists, ({ length }) => length);
   return { message: { epoch, step, batch, layer, lengths, positions: joinPositions(lists) }, layer, rows, lists };

@@ -35,13 +35,19 @@ interface Complaint {
 function resolve(issue: Issue, path: readonly PropertyKey[]): Complaint {
   if (issue.code !== "invalid_union") return { path, expected: expectation(issue), input: issue.input };
   const firsts = issue.errors.flatMap((errors) => errors.slice(0, 1));
-  const meant = firsts.find((first) => first.path.length > 0 || first.code !== "invalid_type");
+  const meant = firsts.find((first) => first.path.length > 0 || !KINDS.includes(first.code));
   if (meant !== undefined) return resolve(meant, [...path, ...meant.path]);
   return { path, expected: `expected ${firsts.map((first) => kindOf(first)).join(" or ")}`, input: issue.input };
 }
 
+/** Complaints that say only that a value is none of this member's. */
+const KINDS: readonly Issue["code"][] = ["invalid_type", "invalid_value"];
+
 function kindOf(issue: Issue): string {
-  return issue.code === "invalid_type" ? withArticle(issue.expected) : "another value";
+  if (issue.code === "invalid_type") return withArticle(issue.expected);
+  return issue.code === "invalid_value"
+    ? issue.values.map((value) => JSON.stringify(value)).join(" or ")
+    : "another value";
 }
 
 function expectation(issue: Issue): string {

@@ -46,10 +46,15 @@ const stop = z.union([
   list(z.string().min(1).max(MAX_STOP_CHARS), { max: MAX_STOPS }),
 ]);
 
-/** How decoded rows attend; the answer's `usage.attention` tells how they did. */
+/**
+ * How decoded rows attend; the answer's `usage.attention` tells how they did. With the budget `auto` a sparse layer reads
+ * as few positions as cover `coverage` of the attention, at most `max_budget`.
+ */
 const attention = z.object({
   mode: z.enum(["auto", "dense", "sparse"]).nullish(),
-  budget: z.int().min(MIN_BUDGET).nullish(),
+  budget: z.union([z.int().min(MIN_BUDGET), z.literal("auto")]).nullish(),
+  coverage: z.number().gt(0).max(1).nullish(),
+  max_budget: z.int().min(MIN_BUDGET).nullish(),
   heads: z.enum(["kv_head", "query_head", "all_heads"]).nullish(),
   correction: z.enum(["refresh", "audit", "lossless", "off"]).nullish(),
   correct_every: z.union([z.int().min(0).max(MAX_CORRECT_EVERY), z.literal("auto")]).nullish(),

@@ -20,6 +20,7 @@ export function sumUsages(usages: readonly GenerationUsage[], n: number): Genera
     attention: {
       mode: shown?.mode ?? "dense",
       budget: shown?.budget,
+      ...(shown?.coverage !== undefined && { coverage: shown.coverage }),
       selectLayers: shown?.selectLayers ?? [],
       context: Math.max(0, ...attentions.map((attention) => attention.context)),
       rowsReadPerToken: completionTokens === 0 ? 0 : rowsRead / completionTokens,
@@ -76,6 +77,7 @@ export function usageBody(usage: GenerationUsage): Readonly<Record<string, unkno
     attention: {
       mode: attention.mode,
       budget: attention.budget ?? null,
+      ...(attention.coverage !== undefined && { coverage: attention.coverage }),
       select_layers: attention.selectLayers,
       context: attention.context,
       rows_read_per_token: Math.round(attention.rowsReadPerToken * 10) / 10,

@@ -9,6 +9,9 @@ import { RequestError } from "../errors.ts";
 import type { AttentionRequest, CorrectionRequest } from "./generation.ts";
 import type { ModelFacts } from "../group/group.ts";
 
+/** The share of the attention that adaptive sets cover when nobody says more. */
+export const DEFAULT_COVERAGE = 0.98;
+
 /** How the rows of one sequence attend, whatever its length. */
 export interface AttentionPolicy {
   readonly sparse: SparseSettings;
@@ -30,10 +33,16 @@ export function resolveAttention(request: AttentionRequest, model: ModelFacts): 
       { param: "attention.mode" },
     );
   }
-  const sparse = { budget: request.budget ?? calibrated?.budget ?? MIN_BUDGET, heads: request.heads };
+  const sparse = sparseSettings(request, calibrated?.budget ?? MIN_BUDGET);
   const { correction } = request;
   if (request.mode === "dense" || calibrated === undefined) return { sparse, sparseFrom: Infinity, correction };
   return { sparse, sparseFrom: request.mode === "sparse" ? 0 : calibrated.sparseFrom, correction };
+}
+
+/** @param fallback the budget, or its bound, when the request names none */
+function sparseSettings({ budget, heads }: AttentionRequest, fallback: number): SparseSettings {
+  if (typeof budget !== "object") return { budget: budget ?? fallback, heads };
+  return { budget: budget.atMost ?? fallback, heads, coverage: budget.coverage };
 }
 
 /** How the decoded row at `position` attends. */
@@ -41,7 +50,7 @@ export function attentionAt(policy: AttentionPolicy, position: number): "dense" 
   return position + 1 > policy.sparseFrom ? rowAttention(policy.sparse, position) : "dense";
 }
 
-/** KV rows that one KV head reads over all layers for the decoded row at `position`. */
+/** KV rows that one KV head reads over all layers for the decoded row at `position`; of an adaptive row, at most reads. */
 export function rowsReadAt(policy: AttentionPolicy, model: ModelFacts, position: number): number {
   if (model.roles === undefined || attentionAt(policy, position) === "dense") return model.layers * (position + 1);
   return rowsRead(model.roles, policy.sparse.budget, position);

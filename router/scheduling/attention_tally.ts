@@ -1,7 +1,7 @@
 /** What the rows of one sequence read, and so how it attended. Knows counts; decides nothing. */
 
 import type { ModelFacts } from "../group/group.ts";
-import { type AttentionPolicy, rowsReadAt } from "./attention_policy.ts";
+import { attentionAt, type AttentionPolicy, rowsReadAt } from "./attention_policy.ts";
 import { contextOf } from "./cost_model.ts";
 import type { AttentionUsage } from "./generation.ts";
 
@@ -11,16 +11,30 @@ export class AttentionTally {
   readonly #model: ModelFacts;
   #sparseRows = 0;
   #rowsRead = 0;
+  /** Rows that an adaptive row read, on average over those so far; undefined before the first. */
+  #adaptiveRead: number | undefined;
 
   constructor(policy: AttentionPolicy, model: ModelFacts) {
     this.#policy = policy;
     this.#model = model;
   }
 
-  /** A decoded row was computed, sparse or dense as the policy says. */
-  row(kind: "dense" | "sparse", position: number): void {
+  /**
+   * A decoded row was computed, sparse or dense as the policy says.
+   * @param told how much an adaptive row has really read
+   */
+  row(kind: "dense" | "sparse", position: number, told: number | undefined): void {
     if (kind === "sparse") this.#sparseRows++;
-    this.#rowsRead += rowsReadAt(this.#policy, this.#model, position);
+    this.#rowsRead += told ?? rowsReadAt(this.#policy, this.#model, position);
+    if (told === undefined) return;
+    const before = this.#adaptiveRead ?? told;
+    this.#adaptiveRead = before + (told - before) / this.#sparseRows;
+  }
+
+  /** KV rows over all layers that the decoded row at `position` reads; of an adaptive one, presumably. */
+  expected(position: number): number {
+    const isSparse = attentionAt(this.#policy, position) === "sparse";
+    return (isSparse ? this.#adaptiveRead : undefined) ?? rowsReadAt(this.#policy, this.#model, position);
   }
 
   /** Rows were computed with full attention, whatever the policy says. */
@@ -34,9 +48,11 @@ export class AttentionTally {
    */
   usage(context: number, decoded: number): Omit<AttentionUsage, "correction"> {
     const sparse = this.#sparseRows > 0;
+    const { budget, coverage } = this.#policy.sparse;
     return {
       mode: sparse ? "sparse" : "dense",
-      budget: sparse ? this.#policy.sparse.budget : undefined,
+      budget: sparse ? (coverage === undefined ? budget : "auto") : undefined,
+      ...(sparse && coverage !== undefined && { coverage }),
       selectLayers: sparse ? this.#model.selectLayers : [],
       context,
       rowsReadPerToken: decoded === 0 ? 0 : this.#rowsRead / decoded,

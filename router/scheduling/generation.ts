@@ -5,11 +5,19 @@
 
 import type { SamplingSettings, SetShape, TokenLogprobs } from "../../engine/span.ts";
 
+/** As few positions as cover a share of the attention. */
+export interface AdaptiveBudget {
+  /** Above 0, at most 1. */
+  readonly coverage: number;
+  /** Undefined: the model's calibrated default. */
+  readonly atMost: number | undefined;
+}
+
 /** How a request wants its decoded rows to attend. `auto` is sparse when the model is calibrated and the context long. */
 export interface AttentionRequest {
   readonly mode: "auto" | "dense" | "sparse";
   /** Undefined: the model's calibrated default. */
-  readonly budget: number | undefined;
+  readonly budget: number | AdaptiveBudget | undefined;
   readonly heads: SetShape;
   readonly correction: CorrectionRequest;
 }
@@ -47,7 +55,9 @@ export interface GenerationRequest {
 /** How the decoded rows really attended; goes into `usage.attention`. */
 export interface AttentionUsage {
   readonly mode: "dense" | "sparse";
-  readonly budget: number | undefined;
+  readonly budget: number | "auto" | undefined;
+  /** Set when the budget is `auto`. */
+  readonly coverage?: number;
   readonly selectLayers: readonly number[];
   /** Positions in the cache at the end. */
   readonly context: number;

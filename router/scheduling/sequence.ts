@@ -6,7 +6,7 @@
 import { EngineError } from "../../engine/errors.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import type { Open, SequenceId, Span, SpanResult } from "../../engine/span.ts";
-import { attentionAt, type AttentionPolicy, rowsReadAt } from "./attention_policy.ts";
+import { attentionAt, type AttentionPolicy } from "./attention_policy.ts";
 import { AttentionTally } from "./attention_tally.ts";
 import { Correction, type CorrectionReport } from "./correction.ts";
 import type { RowKind } from "./cost_model.ts";
@@ -148,9 +148,9 @@ export class Sequence {
       : { kind: "sparse", from: this.#cached, rows: 1 };
   }
 
-  /** KV rows per layer that the next decode row reads, on average over the layers. */
+  /** KV rows per layer that the next decode row reads, on average over the layers; of an adaptive one, presumably. */
   nextContext(): number {
-    return rowsReadAt(this.#policy, this.model, this.#cached) / this.model.layers;
+    return this.#tally.expected(this.#cached) / this.model.layers;
   }
 
   /** Keys of its first full pages of tokens, at most `count`. */
@@ -260,7 +260,7 @@ export class Sequence {
 
   #computed({ kind, from, rows }: Work, result: SpanResult | undefined): void {
     const end = from + rows;
-    if (kind === "dense" || kind === "sparse") this.#tally.row(kind, from);
+    if (kind === "dense" || kind === "sparse") this.#tally.row(kind, from, result?.rowsRead);
     if (kind !== "sparse" && from <= this.#exact) this.#exact = end;
     this.#cached = end;
     if (this.generated === 0) {

@@ -6,6 +6,7 @@
 import type { SamplingSettings } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
 import type { AttentionRequest, CorrectionRequest } from "../scheduling/generation.ts";
+import { requestedBudget } from "./budget.ts";
 import type { ModelText } from "./model_text.ts";
 import { chatPrompt, completionPrompts, type Prompt } from "./prompt.ts";
 import {
@@ -192,21 +193,13 @@ function seed(given: number | null | undefined): number {
 
 function attention(given: Common["attention"], context: PrepareContext): AttentionRequest {
   const mode = given?.mode ?? context.attention.mode;
-  const budget = given?.budget ?? context.attention.budget;
-  if (given?.budget && given.budget > context.maxPositions) {
-    throw new RequestError(
-      "invalid_request",
-      `Cannot attend: a budget of ${given.budget} positions exceeds the model's ${context.maxPositions}`,
-      { param: "attention.budget" },
-    );
-  }
   if (given?.mode === "sparse" && !context.calibrated) {
     throw new RequestError("unsupported", `Cannot attend sparsely: model "${context.modelId}" is not calibrated`, {
       param: "attention.mode",
     });
   }
   const correction = correctionOf(given, context.attention.correction);
-  return { mode, budget, heads: given?.heads ?? context.attention.heads, correction };
+  return { mode, budget: requestedBudget(given, context), heads: given?.heads ?? context.attention.heads, correction };
 }
 
 /** A stride goes with its mode: that of the service counts for requests that keep the service's mode. */

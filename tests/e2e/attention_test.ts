@@ -114,3 +114,30 @@ Deno.test("a budget of the whole context gives the dense answer; smaller sets of
     assert.notDeepEqual(choices, dense.choices, `${heads}: so few positions must change something`);
   }
 });
+
+Deno.test("the budget auto reads more the more it must cover, tells how much, and finds the needle", async () => {
+  await using live = await LiveService.start({ kvTokens: 1024 });
+  const { prompt_text: text, question, answer } = await needle("n300-00");
+  const ask = async (attention: object) => {
+    const { body } = await live.ask<Chat>("/v1/chat/completions", {
+      messages: aboutText(text, question),
+      attention: { mode: "sparse", ...attention },
+      temperature: 0,
+      max_tokens: 60,
+    });
+    return { content: body.choices[0]?.message.content, attention: body.usage.attention };
+  };
+  const fixed = await ask({ budget: 256 });
+  const read = [];
+  for (const coverage of [0.9, 0.98, 1]) {
+    const { content, attention } = await ask({ budget: "auto", coverage });
+    assert.equal(content, answer);
+    assert.deepEqual([attention.budget, attention.coverage], ["auto", coverage]);
+    read.push(attention.rows_read_per_token);
+  }
+  assert.deepEqual(read, [...new Set(read)].sort((a, b) => a - b), "more for more");
+  assert.ok((read[1] ?? 0) < fixed.attention.rows_read_per_token, `${read} rows, fixed ${fixed.attention}`);
+  const capped = await ask({ budget: "auto", coverage: 1, max_budget: 64 });
+  const four = await ask({ budget: 64 });
+  assert.equal(capped.attention.rows_read_per_token, four.attention.rows_read_per_token, "all of the cap");
+});

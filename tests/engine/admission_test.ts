@@ -38,6 +38,11 @@ const REFUSED: readonly (readonly [what: string, parts: Partial<Step>, message: 
     { open: [open(3, { prefixPages: pages(1), prefixTokens: pages(1, 2) })] },
     /2 prefix tokens are not the 64 of its pages$/,
   ],
+  [
+    "a coverage of nothing",
+    { open: [open(3, { sparse: { budget: 16, heads: "kv_head", coverage: 0 } })] },
+    /a coverage of 0 is not above 0 and at most 1$/,
+  ],
   ["a tiny budget", { open: [open(3, { sparse: { budget: 15, heads: "kv_head" } })] }, /a budget of 15 is below 16$/],
   ["two spans of a sequence", { spans: [decode(1, 40, 1), prefill(1, 41, 1)] }, /it has two spans in one step$/],
   ["an empty span", { spans: [prefill(1, 40, 0)] }, /it has no rows$/],

@@ -64,15 +64,19 @@ function difference(a: Float64Array, b: Float64Array): number {
 
 const dense = oracle([1], { budget: 1000, heads: "kv_head" });
 
+/** Fixed budgets, and one that is the cap of adaptive sets. */
+const BOUNDS = [{ budget: 16 }, { budget: 32 }, { budget: 40, coverage: 0.7 }];
+
 for (const heads of ["kv_head", "query_head", "all_heads"] as const) {
-  for (const budget of [16, 32]) {
-    Deno.test(`forward() decodes sparsely as the oracle does: ${heads}, budget ${budget}`, async () => {
+  for (const bounds of BOUNDS) {
+    Deno.test(`forward() decodes sparsely as the oracle does: ${heads}, ${JSON.stringify(bounds)}`, async () => {
       for (const selectLayers of PLANS) {
-        const expected = oracle(selectLayers, { budget, heads });
-        fixture.engine.calibrate({ selectLayers, budget, sparseFrom: 0 });
+        const sparse = { ...bounds, heads };
+        const expected = oracle(selectLayers, sparse);
+        fixture.engine.calibrate({ selectLayers, budget: bounds.budget, sparseFrom: 0 });
         await withSession(
           fixture.host,
-          { sampling: everyLogprob(vocabSize), sparse: { budget, heads } },
+          { sampling: everyLogprob(vocabSize), sparse },
           async (session) => {
             await session.prefill(PROMPT, "none");
             for (const [i, token] of DECODED.entries()) {

@@ -112,6 +112,50 @@ Deno.test("A group chooses the positions that one worker chooses, whatever the s
   }
 });
 
+Deno.test("A group chooses adaptive sets as one worker does, and tells as much read", async () => {
+  const sparse = { budget: 200, heads: "kv_head", coverage: 0.8 } as const;
+  const read = async (host: SessionHost): Promise<number[]> => {
+    const session = host.open({ sparse });
+    await session.prefill(prompt(400), "none");
+    const rows: number[] = [];
+    for (let i = 0; i < 6; i++) {
+      rows.push((await session.decode(prompt(401 + i).at(-1) ?? 0, "sparse")).rowsRead ?? NaN);
+    }
+    return rows;
+  };
+  const one = await Engine.open({ model: MODEL, kvTokens: 1024 });
+  one.calibrate(CALIBRATION);
+  const alone = await read(new SessionHost(one)).finally(() => one.close());
+  let expected: MemoryGroup["count"]["chosen"] | undefined;
+  for (const slices of GROUPS) {
+    const group = await MemoryGroup.open(MODEL, slices);
+    for (const engine of group.engines) engine.calibrate(CALIBRATION);
+    const rows = await read(new SessionHost(group, group.map)).finally(() => group.close());
+    const { chosen } = group.count;
+    expected ??= chosen;
+    assert.equal(chosen.length, 6);
+    for (const [i, { lists }] of chosen.entries()) {
+      const { sets: sizes, strangers } = compared(expected[i]?.lists ?? [], lists);
+      assert.ok(sizes.every((size) => size > 16 && size < 200), `${sizes}: neither floor nor cap binds`);
+      // At the edge of the coverage a last bit may decide for one position more or less, and for which.
+      assert.ok(strangers <= 2 * lists.length, `${slices}: ${strangers} positions differ`);
+      const heads = lists.length;
+      const own = 2 * 401 + 2 * i + 2 * sizes.reduce((sum, size) => sum + size, 0) / heads;
+      assert.equal(rows[i], own);
+      assert.ok(Math.abs(own - (alone[i] ?? NaN)) <= 4, `${own} rows, alone ${alone[i]}`);
+    }
+  }
+});
+
+/** Sizes of lists, and in how many positions they are not those expected. */
+function compared(
+  expected: readonly Uint32Array[],
+  given: readonly Uint32Array[],
+): { sets: readonly number[]; strangers: number } {
+  const strangers = given.map((list, i) => new Set(list).symmetricDifference(new Set(expected[i])).size);
+  return { sets: given.map(({ length }) => length), strangers: strangers.reduce((sum, count) => sum + count, 0) };
+}
+
 Deno.test("A group keeps the keys and values of one engine, each row on one worker, within 1e-3 rms", async () => {
   const one = await Engine.open({ model: MODEL, kvTokens: 1024 });
   try {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { layerRoles, recentOf, rowAttention, rowsRead } from "../../engine/layer_plan.ts";
+import { layerRoles, readersOf, recentOf, rowAttention, rowsRead } from "../../engine/layer_plan.ts";
 
 Deno.test("layerRoles() is dense up to the first select layer, sparse after it but for the others", () => {
   assert.deepEqual(layerRoles(6, [2, 4]), ["dense", "dense", "select", "sparse", "select", "sparse"]);
@@ -22,7 +22,13 @@ Deno.test("rowAttention() is dense as long as the context fits the budget", () =
 });
 
 Deno.test("recentOf() is a quarter of the budget, and never nothing", () => {
-  assert.deepEqual([16, 19, 256, 3].map(recentOf), [4, 4, 64, 1]);
+  assert.deepEqual([16, 19, 256, 3].map((budget) => recentOf({ budget })), [4, 4, 64, 1]);
+  assert.equal(recentOf({ budget: 256, coverage: 0.9 }), 4, "where the budget is a cap, that of the smallest one");
+});
+
+Deno.test("readersOf() counts the sparse layers up to the next that sees everything", () => {
+  const roles = layerRoles(8, [1, 4]);
+  assert.deepEqual([readersOf(roles, 1), readersOf(roles, 4)], [2, 3]);
 });
 
 Deno.test("rowsRead() counts the budget in sparse layers and the context in the others", () => {

@@ -3,8 +3,8 @@
  * sorting where the GPU selects. Knows roles, budgets and scores; the forward pass itself is `transformer.ts`.
  */
 
-import { type LayerRole, recentOf, rowAttention, SINKS } from "../../engine/layer_plan.ts";
-import type { SetShape, SparseSettings } from "../../engine/span.ts";
+import { type LayerRole, MIN_BUDGET, recentOf, rowAttention, SINKS } from "../../engine/layer_plan.ts";
+import type { SparseSettings } from "../../engine/span.ts";
 import { type ReferenceCache, score, type Visible } from "./transformer.ts";
 
 /** The positions 0 … position. */
@@ -26,19 +26,31 @@ function best(positions: readonly number[], values: readonly number[], count: nu
   return [...positions].sort((a, b) => value(b) - value(a) || a - b).slice(0, count).sort((a, b) => a - b);
 }
 
+/** How many positions a set gets. */
+type Bounds = Pick<SparseSettings, "budget" | "coverage">;
+
 /**
  * Chooses from pooled probabilities: the first positions and the newest ones are always in, the rest of the budget
- * goes to the most probable.
+ * goes to the most probable, of an adaptive set as few of them as cover its share of the attention.
  *
  * @param pooled by position, 0 … the row's own
- * @returns ascending, `budget` of them
+ * @returns ascending, `budget` of them, or fewer of an adaptive set
  */
-export function selectPooled(pooled: readonly number[], budget: number): number[] {
+export function selectPooled(pooled: readonly number[], bounds: Bounds): number[] {
   const position = pooled.length - 1;
-  const isForced = (p: number) => p < SINKS || p > position - recentOf(budget);
-  const forced = upTo(position).filter(isForced);
-  const open = upTo(position).filter((p) => !isForced(p));
-  return [...forced, ...best(open, pooled, budget - forced.length)].sort((a, b) => a - b);
+  const isForced = (p: number) => p < SINKS || p > position - recentOf(bounds);
+  return bestWithin(bounds, pooled, upTo(position).filter(isForced));
+}
+
+/** The forced positions and the most probable others. */
+function bestWithin({ budget, coverage }: Bounds, pooled: readonly number[], forced: readonly number[]): number[] {
+  const open = upTo(pooled.length - 1).filter((p) => !forced.includes(p));
+  const set = (size: number) => [...forced, ...best(open, pooled, size - forced.length)].sort((a, b) => a - b);
+  if (coverage === undefined || coverage === 1) return set(budget);
+  for (let size = MIN_BUDGET; size < budget; size++) {
+    if (set(size).reduce((sum, p) => sum + (pooled[p] ?? 0), 0) >= coverage) return set(size);
+  }
+  return set(budget);
 }
 
 /** Scores of one row in one layer: [head][position]. */
@@ -55,15 +67,16 @@ function rowScores(
 }
 
 /** One set per query head; heads that share a set hold the same one. */
-function chooseSets(scores: readonly number[][], kvHeads: number, { budget, heads }: SparseSettings): number[][] {
-  if (heads === "query_head") return scores.map((row) => best(upTo(row.length - 1), row, budget));
+function chooseSets(scores: readonly number[][], kvHeads: number, settings: SparseSettings): number[][] {
+  const { heads } = settings;
+  if (heads === "query_head") return scores.map((row) => bestWithin(settings, softmax(row), []));
   const groups = heads === "all_heads" ? 1 : kvHeads;
   const size = scores.length / groups;
   return scores.map((_, head) => {
     const first = Math.floor(head / size) * size;
     const members = scores.slice(first, first + size).map(softmax);
     const pooled = (members[0] ?? []).map((_, p) => members.reduce((sum, row) => sum + (row[p] ?? 0), 0) / size);
-    return selectPooled(pooled, budget);
+    return selectPooled(pooled, settings);
   });
 }
 
@@ -76,7 +89,7 @@ export class TidalDecode {
   readonly #settings: SparseSettings;
   #current: number[][] = [];
 
-  constructor(roles: readonly LayerRole[], kvHeads: number, settings: { budget: number; heads: SetShape }) {
+  constructor(roles: readonly LayerRole[], kvHeads: number, settings: SparseSettings) {
     this.#roles = roles;
     this.#kvHeads = kvHeads;
     this.#settings = settings;

@@ -52,7 +52,7 @@ Deno.test("TidalDecode chooses per query head by raw score, with nothing forced 
 
 Deno.test("selectPooled() takes the whole budget, forced positions included", () => {
   const pooled = Array.from({ length: 40 }, (_, p) => p / 1000);
-  assert.deepEqual(selectPooled(pooled, 16), [0, 1, 2, 3, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39]);
+  assert.deepEqual(selectPooled(pooled, { budget: 16 }), [0, 1, 2, 3, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39]);
 });
 
 Deno.test("TidalDecode within the budget is dense, beyond it is not", async () => {

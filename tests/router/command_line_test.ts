@@ -8,6 +8,7 @@ const flags = {
   port: { kind: "integer", min: 0, max: 65535, default: 8000, help: "port to listen on" },
   kvTokens: { kind: "integer", min: 64, max: 1000, or: "auto", default: "auto", help: "KV capacity" },
   sizes: { kind: "integers", min: 1, max: 9, or: "auto", default: ["auto", 2], help: "some sizes" },
+  share: { kind: "number", above: 0, max: 1, help: "a share" },
   name: { kind: "text", value: "NAME", help: "a name" },
   log: { kind: "choice", choices: ["text", "json"], default: "text", help: "log lines" },
   json: { kind: "switch", help: "as JSON" },
@@ -38,6 +39,7 @@ Deno.test("parseFlags() fills in defaults and leaves flags without one undefined
     port: 8000,
     kvTokens: "auto",
     sizes: ["auto", 2],
+    share: undefined,
     name: undefined,
     log: "text",
     json: false,
@@ -46,10 +48,12 @@ Deno.test("parseFlags() fills in defaults and leaves flags without one undefined
 
 Deno.test("parseFlags() takes the flag before the environment and the environment before the default", () => {
   const env = { TIDEPOOL_GREET_PORT: "1", TIDEPOOL_GREET_KV_TOKENS: "128", TIDEPOOL_GREET_JSON: "true" };
-  assert.deepEqual(parse(["--port", "2", "--log=json", "--name=--x", "--sizes", "9, 1,auto"], env), {
+  const args = ["--port", "2", "--log=json", "--name=--x", "--sizes", "9, 1,auto", "--share", "0.25"];
+  assert.deepEqual(parse(args, env), {
     port: 2,
     kvTokens: 128,
     sizes: [9, 1, "auto"],
+    share: 0.25,
     name: "--x",
     log: "json",
     json: true,
@@ -70,6 +74,9 @@ for (
       ["--sizes", "1,,2"],
       'Cannot parse --sizes: must be an integer from 1 to 9 or auto, or several parted by commas, given ""',
     ],
+    [["--share", "0"], 'Cannot parse --share: must be a number above 0 and at most 1, given "0"'],
+    [["--share", "1.01"], 'Cannot parse --share: must be a number above 0 and at most 1, given "1.01"'],
+    [["--share", "half"], 'Cannot parse --share: must be a number above 0 and at most 1, given "half"'],
     [["--name="], "Cannot parse --name: must not be empty"],
     [["--log", "xml"], 'Cannot parse --log: must be one of text, json, given "xml"'],
     [["--json=maybe"], 'Cannot parse --json: must be true or false, given "maybe"'],

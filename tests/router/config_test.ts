@@ -46,6 +46,23 @@ Deno.test("configFromFlags() carries every flag over", () => {
   });
 });
 
+Deno.test("configFromFlags() makes an adaptive budget of auto, with a coverage or the usual one", () => {
+  const attention = (args: string) => (fromArgs(args.split(" ")) as { attention: unknown }).attention;
+  const correction = { mode: "refresh", every: "auto", perToken: false };
+  const adaptive = (coverage: number) => {
+    return { mode: "auto", budget: { coverage, atMost: undefined }, heads: "kv_head", correction };
+  };
+  assert.deepEqual(attention("--budget auto"), adaptive(0.98));
+  assert.deepEqual(attention("--budget auto --coverage .995"), adaptive(0.995));
+  assert.throws(() => attention("--coverage 0.9"), { message: /coverage: it needs the budget "auto", given none$/ });
+  assert.throws(() => attention("--budget 64 --coverage 0.9"), { message: /needs the budget "auto", given 64$/ });
+  for (const coverage of [0, 1.01, NaN]) {
+    assert.throws(() => resolveConfig({ attention: { mode: "auto", budget: "auto", coverage } }), {
+      message: `Cannot configure coverage: must be above 0 and at most 1, given ${coverage}`,
+    });
+  }
+});
+
 Deno.test("resolveConfig() names a model after its directory or its shape", () => {
   assert.equal(resolveConfig({ model: "/models/llama/" }).modelName, "llama");
   assert.equal(resolveConfig({ random: "llama-3-8b" }).modelName, "llama-3-8b");

@@ -82,13 +82,18 @@ export class FakeGeneration implements Generation {
       cachedTokens: 2,
       attention: {
         mode: "sparse",
-        budget: this.#request.attention.budget ?? 64,
+        ...this.#bounds(),
         selectLayers: [2, 6],
         context: this.#request.promptTokens.length + this.#drawn,
         rowsReadPerToken: 300,
         correction: undefined,
       },
     };
+  }
+
+  #bounds(): Pick<GenerationUsage["attention"], "budget" | "coverage"> {
+    const { budget = 64 } = this.#request.attention;
+    return typeof budget === "number" ? { budget } : { budget: "auto", coverage: budget.coverage };
   }
 
   cancel(): void {

@@ -60,6 +60,7 @@ export function tableRow(row: Partial<TableRow> & Pick<TableRow, "kvLimit">): Ta
     kvFrom: 0,
     appendRow: undefined,
     selected: 0,
+    coverage: undefined,
     setShape: "kv_head",
     recent: 1,
     ...row,

@@ -5,12 +5,14 @@
 
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
 import type { Candidates, Exchange, ExchangePoint, RowRange } from "../../engine/exchange.ts";
+import { MIN_BUDGET } from "../../engine/layer_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import type { StepRunner } from "../../engine/session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { Scratch } from "../../kernels/scratch.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import { coveringPositions } from "../reference/top_k.ts";
 
 /** What happened at the exchanges of a group, for tests to look at. */
 export interface ExchangeCount {
@@ -155,16 +157,19 @@ class MemoryExchange implements Exchange {
   }
 }
 
-/** The choice over all workers' candidates by a full sort: value descending, position ascending, cut at the budget. */
+/** The choice over all workers' candidates by a full sort: value descending, position ascending, cut at the bounds. */
 function chooseBySorting(all: readonly Candidates[]): Uint32Array[] {
-  const budgets = (all[0]?.rows ?? []).flatMap(({ budget, sets }) => new Array<number>(sets).fill(budget));
-  return budgets.map((budget, list) => {
+  const rows = (all[0]?.rows ?? []).flatMap((row) => Array.from({ length: row.sets }, () => row));
+  return rows.map(({ budget, coverage }, list) => {
     const entries = all.flatMap(({ lists }) => {
       const { positions = new Uint32Array(0), values = new Float32Array(0) } = lists[list] ?? {};
       return [...positions].map((position, i) => ({ position, value: values[i] ?? NaN }));
     });
     entries.sort((a, b) => b.value - a.value || a.position - b.position);
-    return Uint32Array.from(entries.slice(0, budget).map(({ position }) => position)).sort();
+    const best = coverage === undefined
+      ? entries.slice(0, budget).map((_, i) => i)
+      : coveringPositions(entries.map(({ value }) => value), { cap: budget, floor: MIN_BUDGET, coverage });
+    return Uint32Array.from(best, (i) => entries[i]?.position ?? NaN).sort();
   });
 }
 

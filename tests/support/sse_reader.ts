@@ -10,7 +10,8 @@ export interface UsageBody {
   readonly "prompt_tokens_details": { readonly "cached_tokens": number };
   readonly attention: {
     readonly mode: "dense" | "sparse";
-    readonly budget: number | null;
+    readonly budget: number | "auto" | null;
+    readonly coverage?: number;
     readonly "select_layers": readonly number[];
     readonly context: number;
     readonly "rows_read_per_token": number;

@@ -35,7 +35,7 @@ const step: Step = {
       suppressed: [2],
       topLogprobs: undefined,
     },
-    sparse: { budget: 64, heads: "kv_head" },
+    sparse: { budget: 64, heads: "kv_head", coverage: 0.98 },
     promptTokens: 130,
     pageOffset: 3,
     prefixPages: Uint32Array.of(4, 9),
@@ -75,7 +75,7 @@ const result: StepResult = {
       logprobs: { logprob: -0.25, top: [{ token: 11, logprob: -0.25 }, { token: 1, logprob: -Infinity }] },
     },
     { sequence: 4, token: 12, scores: { logprob: Float32Array.of(-1, -2), argmax: Uint32Array.of(1, 2) } },
-    { sequence: 5 },
+    { sequence: 5, rowsRead: 1234.5 },
   ],
   timing: { encodeMs: 0.1, waitMs: 2, totalMs: 2.2 },
 };
@@ -140,7 +140,13 @@ Deno.test("parseWorkerMessage() gives back every message of a worker", () => {
     {
       kind: "candidates",
       ...tag,
-      rows: [{ sequence: 3, position: 9, budget: 16, sets: 2 }],
+      rows: [{ sequence: 3, position: 9, budget: 16, sets: 1 }, {
+        sequence: 4,
+        position: 90,
+        budget: 64,
+        coverage: 0.9,
+        sets: 1,
+      }],
       lengths: Uint32Array.of(2, 0),
       positions: Uint32Array.of(4, 5),
       values: Float32Array.of(0.5, 1),

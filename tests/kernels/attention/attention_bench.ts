@@ -9,6 +9,7 @@ import { attendSpan } from "../../../kernels/attention/attention_tile.ts";
 import { Gpu } from "../../../kernels/gpu.ts";
 import { type HeadShape, PAGE_ROWS } from "../../../kernels/attention/kv_pages.ts";
 import { Commands } from "../../../kernels/pipeline.ts";
+import { neededMass } from "../../../kernels/attention/mass.ts";
 import { poolScores } from "../../../kernels/attention/pool_scores.ts";
 import { ROW_WORDS, writeTableRow } from "../../../kernels/attention/row_table.ts";
 import type { DType, Tensor } from "../../../kernels/tensor.ts";
@@ -47,6 +48,7 @@ interface Calls {
   readonly row: () => void;
   readonly scored: () => void;
   readonly select: () => void;
+  readonly cover: () => void;
   readonly gather: () => void;
   readonly span: () => void;
   readonly correct: (rows: number, rowsTogether: number) => void;
@@ -73,7 +75,7 @@ class Bench {
     }
   }
 
-  async #runKernels({ row, scored, select, gather, span }: Calls): Promise<void> {
+  async #runKernels({ row, scored, select, cover, gather, span }: Calls): Promise<void> {
     const { shape: { kvHeads, headDim }, kvRows } = this.at;
     const kvBytes = kvRows * kvHeads * headDim * 2 * 2;
     const gigabytes = (bytes: number, ms: number) => `${(bytes / ms / 1e6).toFixed(2)} GB/s`;
@@ -83,6 +85,8 @@ class Bench {
     this.#report("dense row with scores", ms, gigabytes(kvBytes, ms));
     ms = await this.#time(select);
     this.#report(`pool and select ${SELECTED}`, ms, "");
+    ms = await this.#time(cover);
+    this.#report(`pool and select, most ${SELECTED}`, ms, "");
     ms = await this.#time(gather);
     this.#report(`gathered row of ${SELECTED}`, ms, gigabytes((kvBytes * SELECTED) / kvRows, ms));
     ms = await this.#time(span);
@@ -140,6 +144,11 @@ class Bench {
     const positions = this.gpu.tensor("positions", "u32", [1, kvHeads, SELECTED]);
     const commands = this.#commands;
     const sets = { ...shape, ...one, sets: kvHeads, stride: kvRows, values };
+    const coverage = neededMass(0.98);
+    const row = tableRow({ kvLimit: kvRows, selected: SELECTED, recent: 4, coverage });
+    writeTableRow(table, SPAN_ROWS - 1, row);
+    const adaptiveSets = { ...sets, rowTable: this.#upload("u32", table, [SPAN_ROWS, ROW_WORDS]) };
+    const adaptive = { floor: 16, tally: this.gpu.tensor("tally", "u32", [1]), tallyAt: 0, weight: 1 };
     const selection = { positions, sets: kvHeads, stride: SELECTED, shapes: ["kv_head"] as const };
     return {
       row: () => attendRows(commands, one),
@@ -147,6 +156,10 @@ class Bench {
       select: () => {
         poolScores(commands, { ...sets, scores, scoreStride: kvRows, lse: given.out.lse });
         topK(commands, { ...sets, positions, keptStride: SELECTED });
+      },
+      cover: () => {
+        poolScores(commands, { ...adaptiveSets, scores, scoreStride: kvRows, lse: given.out.lse });
+        topK(commands, { ...adaptiveSets, positions, keptStride: SELECTED, adaptive });
       },
       gather: () => attendRows(commands, { ...one, longest: SELECTED, selection }),
       correct: (rows: number, rowsTogether: number) => {

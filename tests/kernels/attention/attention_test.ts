@@ -1,14 +1,8 @@
 import assert from "node:assert/strict";
-import {
-  type AttendRows,
-  attendRows,
-  NO_POSITION,
-  scratchShape,
-  type Tuning,
-} from "../../../kernels/attention/attention.ts";
+import { type AttendRows, attendRows, scratchShape, type Tuning } from "../../../kernels/attention/attention.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { RowBlock } from "../../../kernels/attention/row_blocks.ts";
-import { type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
+import { NO_POSITION, type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
@@ -108,6 +102,22 @@ Deno.test("attendRows() skips the padding of sets of unlike length, down to none
   const expected = reference(call, selected);
   assertClose(o, expected.o, { nmse: F32_SUMS });
   assertClose(lse, expected.lse, { nmse: F32_SUMS });
+});
+
+Deno.test("attendRows() ends where the padding of a set begins: at, before and behind the border of a split", async () => {
+  const kept = [256, 255, 257, 0, 16, 513, 600, 700, 1, 271, 272, 273];
+  const rows = kept.map(() => tableRow({ kvLimit: 900, selected: 700 }));
+  const call = prepare({ heads: 2, kvHeads: 1, headDim: 32 }, rows);
+  const selected = select(call, ["kv_head"]);
+  kept.forEach((count, row) => {
+    selected.positions.fill(NO_POSITION, row * selected.stride + count, (row + 1) * selected.stride);
+  });
+  const expected = reference(call, selected);
+  for (const tuning of TUNINGS) {
+    const { o, lse } = await run(call, { selected, longest: 700, tuning });
+    assertClose(o, expected.o, { nmse: F32_SUMS });
+    assertClose(lse, expected.lse, { nmse: F32_SUMS });
+  }
 });
 
 Deno.test("attendRows() refuses scratch that cannot hold one row", () => {

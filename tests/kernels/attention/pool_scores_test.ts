@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { FORCED_VALUE, poolScores } from "../../../kernels/attention/pool_scores.ts";
+import { poolScores } from "../../../kernels/attention/pool_scores.ts";
+import { FORCED_LEAST } from "../../../kernels/attention/mass.ts";
 import { setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
 import { pooled } from "../../reference/pool_scores.ts";
 import { assertClose } from "../../support/assert_close.ts";
@@ -16,6 +17,8 @@ const ROWS: readonly TableRow[] = [
   tableRow({ kvLimit: 257, recent: 5, setShape: "all_heads" }),
   tableRow({ kvLimit: 90, recent: 16, setShape: "query_head" }),
   tableRow({ kvLimit: 200, kvFrom: 101, recent: 8 }),
+  tableRow({ kvLimit: 120, recent: 4, setShape: "query_head", coverage: 1 }),
+  tableRow({ kvLimit: 130, recent: 4, coverage: 1 }),
   tableRow({ kvLimit: 0 }),
 ];
 const [FIRST_ROW, LONGEST, SCORE_STRIDE, STRIDE] = [1, 300, 301, 303];
@@ -36,14 +39,14 @@ for (const shape of [{ heads: 4, kvHeads: 2 }, { heads: 7, kvHeads: 1 }, { heads
         const at = (index * shape.heads + set) * STRIDE;
         // A set that the row's shape does not have is left alone.
         const values = expected[set] ?? new Array<number>(row.kvLimit).fill(0);
-        const isDecided = (value: number) => Math.abs(value) >= FORCED_VALUE / 2;
         const own = [...actual.subarray(at, at + row.kvLimit)];
-        assert.deepEqual(
-          own.map((value) => isDecided(value) && value > 0),
-          values.map((value) => value === FORCED_VALUE),
-        );
-        assert.deepEqual(own.map((value) => isDecided(value) && value < 0), values.map((value) => value === -1e30));
-        const free = (all: readonly number[]) => all.map((value) => isDecided(value) ? 0 : value);
+        const isForced = (value: number) => value >= FORCED_LEAST;
+        const isHidden = (value: number) => value === Math.fround(-1e30) || value === -1e30;
+        assert.deepEqual(own.map(isForced), values.map(isForced));
+        assert.deepEqual(own.map(isHidden), values.map(isHidden));
+        const forced = (all: readonly number[]) => all.filter(isForced).map((value) => value / 2 ** 64);
+        const free = (all: readonly number[]) => all.map((value) => isForced(value) || isHidden(value) ? 0 : value);
+        assertClose(forced(own), forced(values), { nmse: NMSE });
         assertClose(free(own), free(values), { nmse: NMSE });
       }
     });
@@ -87,8 +90,11 @@ function reference(shape: Shape, { scores, lse }: Inputs, index: number): number
     const at = (index * heads + head) * SCORE_STRIDE;
     return scores.subarray(at, at + row.kvLimit);
   });
-  if (row.setShape === "query_head") return own.map((values) => [...values]);
   const at = (FIRST_ROW + index) * heads;
+  if (row.setShape === "query_head") {
+    const weigh = (value: number, head: number) => row.coverage ? Math.exp(value - (lse[at + head] ?? NaN)) : value;
+    return own.map((values, head) => Array.from(values, (value) => weigh(value, head)));
+  }
   const group = heads / setsOf(row.setShape, shape);
   const entry = { ...row, scores: own, lse: [...lse.subarray(at, at + heads)] };
   return Array.from({ length: heads / group }, (_, set) => pooled(entry, set * group, group));

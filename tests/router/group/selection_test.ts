@@ -2,9 +2,12 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { MIN_BUDGET } from "../../../engine/layer_plan.ts";
 import type { PositionList } from "../../../engine/exchange.ts";
+import { FORCED_LEAST } from "../../../kernels/attention/mass.ts";
 import { chooseBest } from "../../../router/group/selection.ts";
 import { SelectionRecord } from "../../../router/group/selection_record.ts";
+import { coveringPositions } from "../../reference/top_k.ts";
 
 interface Entry {
   readonly position: number;
@@ -43,8 +46,36 @@ Deno.test("chooseBest() of the workers' best is the best of the whole cache, wit
         position: position += gap,
       }));
       const lists = [0, 1, 2, 3].map((worker) => listOf(best(entries.filter(({ owner }) => owner === worker), budget)));
-      const chosen = chooseBest(lists, budget);
+      const chosen = chooseBest(lists, { budget });
       assert.deepEqual([...chosen], best(entries, budget).map(({ position }) => position));
+    }),
+    { numRuns: 300 },
+  );
+});
+
+Deno.test("chooseBest() with a coverage takes what one worker would that holds the whole cache", () => {
+  const weight = fc.oneof(fc.constantFrom(0, 1, 1, 5), fc.double({ min: 0, max: 1, noNaN: true }), fc.constant(1e-9));
+  const cache = fc.array(fc.record({ weight, owner: fc.nat(2) }), { minLength: 1, maxLength: 120 });
+  const goals = fc.record({
+    cap: fc.integer({ min: 16, max: 130 }),
+    coverage: fc.oneof(fc.constantFrom(1, 0.5), fc.double({ min: 0.01, max: 1, noNaN: true })),
+  });
+  fc.assert(
+    fc.property(cache, goals, (rows, { cap, coverage }) => {
+      const total = rows.reduce((sum, { weight }) => sum + weight, 1e-6);
+      const values = rows.map(({ weight }, i) => {
+        const forced = i < 4 || i >= rows.length - 4;
+        return Math.fround(forced ? Math.max(weight / total * 2 ** 64, FORCED_LEAST) : weight / total);
+      });
+      const goal = { cap, coverage, floor: MIN_BUDGET };
+      const lists = [0, 1, 2].map((worker) => {
+        const own = [...rows.keys()].filter((i) => rows[i]?.owner === worker);
+        // Each puts forward what would be enough if there was nothing else.
+        const kept = coveringPositions(own.map((i) => values[i] ?? NaN), goal).map((at) => own[at] ?? NaN);
+        return listOf(kept.map((position) => ({ position, value: values[position] ?? NaN })));
+      });
+      const chosen = chooseBest(lists, { budget: cap, coverage });
+      assert.deepEqual([...chosen], coveringPositions(values, goal));
     }),
     { numRuns: 300 },
   );
@@ -52,8 +83,8 @@ Deno.test("chooseBest() of the workers' best is the best of the whole cache, wit
 
 Deno.test("chooseBest() takes all when there are not more than the budget, and none of nothing", () => {
   const lists = [listOf([{ position: 4, value: 0 }]), listOf([]), listOf([{ position: 1, value: 1 }])];
-  assert.deepEqual(chooseBest(lists, 2), Uint32Array.of(1, 4));
-  assert.deepEqual(chooseBest([], 16), new Uint32Array(0));
+  assert.deepEqual(chooseBest(lists, { budget: 2 }), Uint32Array.of(1, 4));
+  assert.deepEqual(chooseBest([], { budget: 16 }), new Uint32Array(0));
 });
 
 Deno.test("chooseBest() refuses what no worker should send", () => {
@@ -61,7 +92,7 @@ Deno.test("chooseBest() refuses what no worker should send", () => {
   const nothing = [listOf([{ position: 4, value: NaN }])];
   const short = [{ positions: Uint32Array.of(1, 2), values: Float32Array.of(1) }];
   for (const lists of [twice, nothing, short]) {
-    assert.throws(() => chooseBest(lists, 2), { code: "protocol", message: /Cannot choose positions/ });
+    assert.throws(() => chooseBest(lists, { budget: 2 }), { code: "protocol", message: /Cannot choose positions/ });
   }
 });
 

@@ -23,12 +23,12 @@ function policyOf(mode: AttentionRequest["mode"], budget?: number): AttentionPol
   return resolveAttention({ mode, budget, heads: "kv_head", correction: NO_CORRECTION }, model);
 }
 
-/** Runs the next span of at most `rows` rows. */
-function step(sequence: Sequence, rows = 1000): string {
+/** Runs the next span of at most `rows` rows. @param told what the group tells besides */
+function step(sequence: Sequence, rows = 1000, told: { readonly rowsRead?: number } = {}): string {
   const next = sequence.work();
   const work = { ...next, rows: Math.min(rows, next.rows) };
   const span = sequence.span(1, work, []);
-  sequence.advance({ work, span }, span.logits === "none" ? { sequence: 1 } : { sequence: 1, token: 3 });
+  sequence.advance({ work, span }, span.logits === "none" ? { sequence: 1 } : { sequence: 1, token: 3, ...told });
   const kind = span.kind === "prefill" ? span.kind : span.attention;
   return `${kind} ${span.from}+${span.tokens.length} ${span.logits}`;
 }
@@ -47,6 +47,32 @@ Deno.test("Sequence.exact stays where the first sparse row begins, and dense row
   const spans = Array.from({ length: 5 }, () => step(sequence));
   assert.deepEqual(spans.slice(1), ["dense 14+1 last", "dense 15+1 last", "sparse 16+1 last", "sparse 17+1 last"]);
   assert.deepEqual([sequence.exact, sequence.cached], [16, 18]);
+});
+
+Deno.test("Sequence counts what adaptive rows really read, and expects as much of the next", () => {
+  const attention = {
+    mode: "sparse",
+    budget: { coverage: 0.9, atMost: 20 },
+    heads: "kv_head",
+    correction: NO_CORRECTION,
+  } as const;
+  const policy = resolveAttention(attention, model);
+  assert.deepEqual(policy.sparse, { budget: 20, heads: "kv_head", coverage: 0.9 });
+  const sequence = sequenceOf({ promptTokens: promptOf(19), maxTokens: 100, attention }, policy);
+  sequence.start(1, NOTHING);
+  step(sequence);
+  assert.deepEqual(sequence.usage().attention.budget, undefined);
+  assert.equal(step(sequence), "dense 19+1 last");
+  const whole = model.layers * 20;
+  const roles = model.roles ?? [];
+  const most = roles.reduce((sum, role) => sum + (role === "sparse" ? 20 : 21), 0);
+  assert.equal(sequence.nextContext(), most / model.layers, "nothing is known yet");
+  assert.equal(step(sequence, 1, { rowsRead: 70 }), "sparse 20+1 last");
+  assert.equal(sequence.nextContext(), 70 / model.layers);
+  step(sequence, 1, { rowsRead: 76 });
+  assert.equal(sequence.nextContext(), 73 / model.layers);
+  const { mode, budget, coverage, rowsReadPerToken } = sequence.usage().attention;
+  assert.deepEqual([mode, budget, coverage, rowsReadPerToken], ["sparse", "auto", 0.9, (whole + 70 + 76) / 3]);
 });
 
 Deno.test("Sequence rebuilds what was lost with the kernels that made it, and continues with a decode row", () => {
@@ -79,4 +105,11 @@ Deno.test("resolveAttention() takes the client's budget, else the model's", () =
   assert.deepEqual(policyOf("sparse"), { sparse: { budget: 16, heads: "kv_head" }, sparseFrom: 0, correction });
   assert.deepEqual(policyOf("auto", 99), { sparse: { budget: 99, heads: "kv_head" }, sparseFrom: 64, correction });
   assert.equal(policyOf("dense").sparseFrom, Infinity);
+  const adaptive = {
+    mode: "auto",
+    budget: { coverage: 0.9, atMost: undefined },
+    heads: "all_heads",
+    correction: NO_CORRECTION,
+  } as const;
+  assert.deepEqual(resolveAttention(adaptive, model).sparse, { budget: 16, heads: "all_heads", coverage: 0.9 });
 });
