@@ -18,6 +18,7 @@ export {
 } from "./router/service.ts";
 
 // What an operator decides about it.
+export type { AttentionConfig } from "./router/attention_config.ts";
 export type { LogFormat, ServiceConfig } from "./router/config.ts";
 
 /** Command → its module, which is loaded only when it runs. */

@@ -5,12 +5,15 @@
 
 import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
-import { MIN_BUDGET } from "../engine/layer_plan.ts";
-import { MAX_CORRECT_EVERY } from "./scheduling/correction.ts";
 import type { ModelSource } from "../engine/engine.ts";
+import {
+  ATTENTION_FLAGS,
+  type AttentionConfig,
+  attentionFromFlags,
+  resolveAttentionConfig,
+} from "./attention_config.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
-import { DEFAULT_COVERAGE } from "./scheduling/attention_policy.ts";
-import type { AttentionRequest, CorrectionRequest } from "./scheduling/generation.ts";
+import type { AttentionRequest } from "./scheduling/generation.ts";
 import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./group/worker_config.ts";
 
 /**
@@ -42,20 +45,8 @@ export interface ServiceConfig {
   readonly secretFile?: string;
   /** KV capacity in tokens of all workers or of each; `auto` takes what the GPU has. @default "auto" */
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
-  /**
-   * How requests that do not say attend; no budget is the model's calibrated one. With the budget `auto` sparse layers read
-   * as few positions as cover `coverage` of the attention, at most that one. @default { mode: "auto" }
-   */
-  readonly attention?: {
-    readonly mode: "auto" | "dense" | "sparse";
-    readonly budget?: number | "auto";
-    /** Above 0, at most 1. @default 0.98, with the budget `auto` */
-    readonly coverage?: number;
-    /** What becomes of sparse rows. @default "refresh" */
-    readonly correction?: CorrectionRequest["mode"];
-    /** Tokens between corrections; 0 is never. @default "auto" */
-    readonly correctEvery?: number | "auto";
-  };
+  /** How requests that do not say attend. @default { mode: "auto" } */
+  readonly attention?: AttentionConfig;
   /** Sequences that decode together. @default 32 */
   readonly maxBatch?: number;
   /** Requests that may wait for their turn. @default 256 */
@@ -104,8 +95,6 @@ export const EMBEDDED_MODEL = fileURLToPath(new URL("../deploy/models/tide-10m",
 /** Smallest and largest value of every number, both included. */
 const BOUNDS = {
   port: { min: 0, max: 65535 },
-  budget: { min: MIN_BUDGET, max: 2 ** 20 },
-  correctEvery: { min: 0, max: MAX_CORRECT_EVERY },
   maxBatch: { min: 1, max: 256 },
   maxQueued: { min: 0, max: 65536 },
   bodyBytes: { min: 1024, max: 2 ** 30 },
@@ -113,14 +102,9 @@ const BOUNDS = {
   recoverMs: { min: 0, max: 3_600_000 },
 } as const;
 
-const COVERAGE = { above: 0, max: 1 } as const;
-
 const DEFAULTS = {
   host: "127.0.0.1",
   port: 8000,
-  attention: "auto",
-  correction: "refresh",
-  correctEvery: "auto",
   maxBatch: 32,
   maxQueued: 256,
   bodyBytes: 32 * 2 ** 20,
@@ -143,36 +127,7 @@ export const SERVICE_FLAGS = {
   modelName: { kind: "text", value: "NAME", help: "name under which clients ask for it (default: the directory's)" },
   host: { kind: "text", value: "ADDRESS", default: DEFAULTS.host, help: "address to listen on" },
   port: { kind: "integer", ...BOUNDS.port, default: DEFAULTS.port, help: "port to listen on; 0 takes a free one" },
-  attention: {
-    kind: "choice",
-    choices: ["auto", "dense", "sparse"],
-    default: DEFAULTS.attention,
-    help: "how requests that do not say attend; auto is sparse for long contexts of calibrated models",
-  },
-  budget: {
-    kind: "integer",
-    ...BOUNDS.budget,
-    or: "auto",
-    help: "positions a sparse layer reads; auto: as few as cover enough (default: the model's calibrated budget)",
-  },
-  coverage: {
-    kind: "number",
-    ...COVERAGE,
-    help: `share of the attention that the budget auto covers (default: ${DEFAULT_COVERAGE})`,
-  },
-  correction: {
-    kind: "choice",
-    choices: ["refresh", "audit", "lossless", "off"],
-    default: DEFAULTS.correction,
-    help: "what becomes of sparse rows: computed again, compared too, waited for, or left as they are",
-  },
-  correctEvery: {
-    kind: "integer",
-    ...BOUNDS.correctEvery,
-    or: "auto",
-    default: DEFAULTS.correctEvery,
-    help: "tokens between corrections; 0: never; auto: as often as is cheap, or as the agreement allows",
-  },
+  ...ATTENTION_FLAGS,
   maxBatch: { kind: "integer", ...BOUNDS.maxBatch, default: DEFAULTS.maxBatch, help: "sequences that decode together" },
   maxQueued: { kind: "integer", ...BOUNDS.maxQueued, default: DEFAULTS.maxQueued, help: "requests that may wait" },
   bodyBytes: {
@@ -208,13 +163,7 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
     ...(workers === undefined ? {} : { workers }),
     ...(join === undefined ? {} : { join: join.split(",") }),
     ...(secretFile === undefined ? {} : { secretFile }),
-    attention: {
-      mode: attention,
-      ...(budget === undefined ? {} : { budget }),
-      ...(coverage === undefined ? {} : { coverage }),
-      correction,
-      correctEvery,
-    },
+    attention: attentionFromFlags({ attention, budget, coverage, correction, correctEvery }),
   };
 }
 
@@ -230,12 +179,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     model,
     modelName: config.modelName ?? ("directory" in model ? basename(model.directory) : model.random),
     ...resolveWorkers(config),
-    attention: {
-      mode: config.attention?.mode ?? DEFAULTS.attention,
-      budget: budgetOf(config.attention),
-      heads: "kv_head",
-      correction: resolveCorrection(config.attention),
-    },
+    attention: resolveAttentionConfig(config.attention),
     maxBatch: config.maxBatch ?? DEFAULTS.maxBatch,
     maxQueued: config.maxQueued ?? DEFAULTS.maxQueued,
     bodyBytes: config.bodyBytes ?? DEFAULTS.bodyBytes,
@@ -243,38 +187,8 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     recoverMs: config.recoverMs ?? DEFAULTS.recoverMs,
     log: config.log ?? DEFAULTS.log,
   };
-  const { correctEvery = "auto" } = config.attention ?? {};
-  const { budget } = resolved.attention;
-  checkBounds({
-    ...resolved,
-    budget: typeof budget === "object" ? undefined : budget,
-    correctEvery: correctEvery === "auto" ? undefined : correctEvery,
-  });
+  checkBounds(resolved);
   return resolved;
-}
-
-function resolveCorrection(attention: ServiceConfig["attention"]): CorrectionRequest {
-  const mode = attention?.correction ?? DEFAULTS.correction;
-  const every = attention?.correctEvery ?? DEFAULTS.correctEvery;
-  if (every !== 0) return { mode, every, perToken: false };
-  if (mode === "refresh" || mode === "off") return { mode: "off", every: "auto", perToken: false };
-  throw new UsageError(`Cannot configure correctEvery: correction ${mode} needs at least 1, given 0`);
-}
-
-/**
- * What `--budget` and `--coverage` mean together.
- * @throws {UsageError} for a coverage out of bounds, or without the budget `auto`
- */
-function budgetOf(
-  { budget, coverage }: Partial<NonNullable<ServiceConfig["attention"]>> = {},
-): AttentionRequest["budget"] {
-  const { above, max } = COVERAGE;
-  if (coverage !== undefined && !(coverage > above && coverage <= max)) {
-    throw new UsageError(`Cannot configure coverage: must be above ${above} and at most ${max}, given ${coverage}`);
-  }
-  if (budget === "auto") return { coverage: coverage ?? DEFAULT_COVERAGE, atMost: undefined };
-  if (coverage === undefined) return budget;
-  throw new UsageError(`Cannot configure coverage: it needs the budget "auto", given ${budget ?? "none"}`);
 }
 
 /**

@@ -6,20 +6,7 @@
 import type { Candidates } from "../engine/exchange.ts";
 import type { ModelSource } from "../engine/engine.ts";
 import type { EngineFacts } from "../engine/facts.ts";
-import type {
-  ByExchange,
-  ExchangeTiming,
-  Open,
-  SamplingSettings,
-  Span,
-  SpanAudit,
-  SpanResult,
-  SparseSettings,
-  Step,
-  StepResult,
-  StepTiming,
-  TokenLogprobs,
-} from "../engine/span.ts";
+import type { Step, StepResult } from "../engine/span.ts";
 import type { LoadRequest } from "./engine_host.ts";
 import {
   count,
@@ -37,6 +24,7 @@ import {
   u32s,
   union,
 } from "./shape.ts";
+import { result, step } from "./step_shapes.ts";
 
 /** Compared in the handshake; goes up with every change to a message or a frame. */
 export const PROTOCOL_VERSION = 4;
@@ -126,86 +114,6 @@ export type WorkerMessage =
 
 /** The code of a failure that carries none of its own. */
 export const UNKNOWN_FAILURE = "unknown";
-
-const sparse = record<SparseSettings>({ budget: count, heads: oneOf("kv_head", "query_head", "all_heads") }, {
-  coverage: real,
-});
-
-const sampling = record<SamplingSettings>({
-  temperature: real,
-  topP: real,
-  topK: count,
-  minP: real,
-  repetitionPenalty: real,
-  presencePenalty: real,
-  frequencyPenalty: real,
-  logitBias: list(pair(count, real)),
-  seed: count,
-  minTokens: count,
-  suppressed: list(count),
-  topLogprobs: maybe(count),
-});
-
-const open = record<Open>({
-  sequence: count,
-  sampling,
-  sparse,
-  promptTokens: count,
-  pageOffset: count,
-  prefixPages: u32s,
-  prefixTokens: u32s,
-  audited: flag,
-});
-
-const spanFields = {
-  sequence: count,
-  from: count,
-  tokens: u32s,
-  logits: oneOf("none", "last", "all", "audit"),
-  newPages: u32s,
-} as const;
-
-const optionalSpanFields = { next: count } as const;
-
-const span = union<Span>({
-  prefill: record<Extract<Span, { kind: "prefill" }>>({ kind: oneOf("prefill"), ...spanFields }, optionalSpanFields),
-  decode: record<Extract<Span, { kind: "decode" }>>({
-    kind: oneOf("decode"),
-    attention: oneOf("dense", "sparse"),
-    ...spanFields,
-  }, optionalSpanFields),
-});
-
-const step = record<Step>({
-  index: count,
-  open: list(open),
-  release: list(count),
-  spans: list(span),
-  deadlineMs: real,
-});
-
-const logprobs = record<TokenLogprobs>({
-  logprob: real,
-  top: list(record<TokenLogprobs["top"][number]>({ token: count, logprob: real })),
-});
-
-const spanResult = record<SpanResult>({ sequence: count }, {
-  token: count,
-  logprobs,
-  scores: record<NonNullable<SpanResult["scores"]>>({ logprob: f32s, argmax: u32s }),
-  audit: record<SpanAudit>({ tokens: u32s, divergences: f32s }, { logprobs: list(logprobs) }),
-  rowsRead: real,
-});
-
-const byExchange = record<ByExchange>({ queries: real, states: real, rows: real, candidates: real });
-
-const result = record<StepResult>({
-  index: count,
-  spans: list(spanResult),
-  timing: record<StepTiming>({ encodeMs: real, waitMs: real, totalMs: real }, {
-    exchange: record<ExchangeTiming>({ ms: byExchange, readMs: real, bytes: byExchange }),
-  }),
-});
 
 /** Shapes of the fields of `ExchangeTag`. */
 export const tag = { epoch: count, step: count, batch: count, layer: count } as const;

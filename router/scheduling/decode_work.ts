@@ -4,7 +4,8 @@
  */
 
 import { type CostModel, NO_LOAD, type StepLoad } from "./cost_model.ts";
-import type { Sequence, Work } from "./sequence.ts";
+import type { Sequence } from "./sequence.ts";
+import type { Work } from "./work.ts";
 import { loadWith, rowsThatFit } from "./work_load.ts";
 
 /** Share of the time of decoding that corrections may take which are made whenever they are cheap. */

@@ -4,7 +4,8 @@
 
 import type { Step } from "../../engine/span.ts";
 import type { GenerationOutcome, SchedulerObserver, SchedulerStats, StepReport } from "./scheduler_observer.ts";
-import type { Progress, Sequence } from "./sequence.ts";
+import type { Sequence } from "./sequence.ts";
+import type { Progress } from "./work.ts";
 import type { PlannedSpan } from "./step_planner.ts";
 
 /** The counters of one scheduler, since its start. */

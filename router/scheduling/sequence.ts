@@ -15,27 +15,7 @@ import type { GenerationRequest, GenerationUsage } from "./generation.ts";
 import type { ModelFacts } from "../group/group.ts";
 import { type PageKey, pageKey, type Prefix } from "./prefix_cache.ts";
 import { SequenceTokens } from "./sequence_tokens.ts";
-
-/** Consecutive rows that are to be computed in one span, or the first of them. */
-export interface Work {
-  readonly kind: RowKind;
-  /** Position of the first row. */
-  readonly from: number;
-  readonly rows: number;
-}
-
-/** Work as it was done. */
-export interface DoneWork {
-  readonly work: Work;
-  readonly span: Span;
-}
-
-/** What a span brought a sequence. */
-export interface Progress {
-  /** Tokens that its reader got. */
-  readonly tokens: number;
-  readonly correction: CorrectionReport | undefined;
-}
+import type { DoneWork, Progress, Work } from "./work.ts";
 
 /** Most rows of the matrix–vector family in one span of a rebuilding. */
 const REBUILD_ROWS = 16;

@@ -8,7 +8,8 @@ import { type CostModel, NO_LOAD, type StepLoad } from "./cost_model.ts";
 import { decodeWork } from "./decode_work.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import type { Roster } from "./roster.ts";
-import type { DoneWork, Sequence, Work } from "./sequence.ts";
+import type { Sequence } from "./sequence.ts";
+import type { DoneWork, Work } from "./work.ts";
 import { loadWith, rowsThatFit } from "./work_load.ts";
 
 /** One sequence's part of a step. */

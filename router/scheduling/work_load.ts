@@ -4,7 +4,8 @@
  */
 
 import { contextOf, type CostModel, type StepLoad } from "./cost_model.ts";
-import type { Sequence, Work } from "./sequence.ts";
+import type { Sequence } from "./sequence.ts";
+import type { Work } from "./work.ts";
 
 /** A load with some work of a sequence more. */
 export function loadWith(load: StepLoad, sequence: Sequence, { kind, from, rows }: Work): StepLoad {

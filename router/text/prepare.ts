@@ -5,8 +5,8 @@
 
 import type { SamplingSettings } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
-import type { AttentionRequest, CorrectionRequest } from "../scheduling/generation.ts";
-import { requestedBudget } from "./budget.ts";
+import type { AttentionRequest } from "../scheduling/generation.ts";
+import { requestedAttention } from "./requested_attention.ts";
 import type { ModelText } from "./model_text.ts";
 import { chatPrompt, completionPrompts, type Prompt } from "./prompt.ts";
 import {
@@ -141,7 +141,7 @@ function common(text: ModelText, body: Common, context: PrepareContext) {
     stream: body.stream ?? false,
     includeUsage: body.stream_options?.include_usage ?? false,
     returnProgress: body.return_progress ?? false,
-    attention: attention(body.attention, context),
+    attention: requestedAttention(body.attention, context),
     stopTokens: body.ignore_eos ? listedStopTokens : [...text.stopTokens, ...listedStopTokens],
     listedStopTokens,
     stopStrings: typeof stop === "string" ? [stop] : stop,
@@ -189,42 +189,6 @@ function sampling(
 function seed(given: number | null | undefined): number {
   if (given === undefined || given === null) return crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
   return Number(BigInt.asUintN(32, BigInt(given)));
-}
-
-function attention(given: Common["attention"], context: PrepareContext): AttentionRequest {
-  const mode = given?.mode ?? context.attention.mode;
-  if (given?.mode === "sparse" && !context.calibrated) {
-    throw new RequestError("unsupported", `Cannot attend sparsely: model "${context.modelId}" is not calibrated`, {
-      param: "attention.mode",
-    });
-  }
-  const correction = correctionOf(given, context.attention.correction);
-  return { mode, budget: requestedBudget(given, context), heads: given?.heads ?? context.attention.heads, correction };
-}
-
-/** A stride goes with its mode: that of the service counts for requests that keep the service's mode. */
-function correctionOf(given: Common["attention"], served: CorrectionRequest): CorrectionRequest {
-  const mode = given?.correction ?? served.mode;
-  const every = given?.correct_every ?? (mode === served.mode ? served.every : "auto");
-  const audits = mode === "audit" || mode === "lossless";
-  if (given?.audit_tokens && !audits) {
-    throw new RequestError(
-      "invalid_request",
-      `Cannot list audited tokens: correction is ${mode}, not audit or lossless`,
-      {
-        param: "attention.audit_tokens",
-      },
-    );
-  }
-  if (every !== 0) return { mode, every, perToken: given?.audit_tokens ?? false };
-  if (!audits) return { mode: "off", every: "auto", perToken: false };
-  throw new RequestError(
-    "invalid_request",
-    `Cannot correct: correction ${mode} needs a stride of at least 1, given 0`,
-    {
-      param: "attention.correct_every",
-    },
-  );
 }
 
 function checkToken(token: number, context: PrepareContext, param: string): void {

@@ -19,14 +19,8 @@ Deno.test("Scheduler.generate() tells prefill, tokens and the end in order, and 
     assert.deepEqual(kinds.slice(-4), ["token", "token", "token", "finished"]);
     const last = events[kinds.lastIndexOf("prefill")];
     assert.deepEqual(last, { kind: "prefill", total: 200, cached: 0, processed: 200 });
-    const attention = {
-      mode: "dense",
-      budget: undefined,
-      selectLayers: [],
-      context: 202,
-      rowsReadPerToken: 4 * 201.5,
-      correction: undefined,
-    };
+    const attended = { mode: "dense", budget: undefined, selectLayers: [], context: 202, rowsReadPerToken: 4 * 201.5 };
+    const attention = { ...attended, correction: undefined };
     const usage = { promptTokens: 200, completionTokens: 3, cachedTokens: 0, attention };
     assert.deepEqual(events.at(-1), { kind: "finished", reason: "length", usage });
     assert.deepEqual(generation.usage(), usage);
