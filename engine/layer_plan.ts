@@ -22,14 +22,16 @@ const RECENT_SHARE = 0.25;
 export const MIN_BUDGET = 16;
 
 /**
- * Positions that an adaptive set has at least, as far as its cap allows. Where a select layer looks at few positions, the
- * layers after it still look at more: with fewer than these, answers get worse than a fixed budget of the same mean size
- * (measured), and reading these costs next to nothing beside the layers that read everything.
+ * Newest positions that an adaptive set contains at most unasked: the share of its cap would keep it from becoming small.
+ * With a quarter of these, text is predicted worse than under a fixed budget of the same mean size; with these, better.
  */
-export const ADAPTIVE_FLOOR = 64;
+const ADAPTIVE_RECENT = 64;
 
-/** Newest positions that an adaptive set contains at most unasked: it must be able to become small. */
-const ADAPTIVE_RECENT = 32;
+/**
+ * Positions that an adaptive set has at least, as far as its cap allows: where a select layer looks at few positions, the
+ * layers after it still look at more. Reading these costs next to nothing beside the layers that read everything.
+ */
+export const ADAPTIVE_FLOOR = 80;
 
 /** What `calibrate` found for a model; kept beside it as `tidepool.json`. */
 export interface Calibration {

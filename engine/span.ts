@@ -21,7 +21,7 @@ export interface SparseSettings {
   /** Positions a sparse layer reads per row, forced ones included, or at most reads; at least 16. */
   readonly budget: number;
   /**
-   * Given: rows are adaptive. Each set is the smallest one of at least 64 positions, and of at most `budget`, whose pooled
+   * Given: rows are adaptive. Each set is the smallest one of at least 80 positions, and of at most `budget`, whose pooled
    * probabilities (over all that the row sees, on all workers) add up to this; above 0, at most 1. 1 is never reached: such
    * sets have `budget` positions.
    */

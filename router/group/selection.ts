@@ -17,7 +17,7 @@ const SIGN = 0x8000_0000;
 export interface ChoiceBounds {
   /** So many, if there are so many. */
   readonly budget: number;
-  /** Given: at most so many, the fewest that cover this share of the attention, and not below 64. */
+  /** Given: at most so many, the fewest that cover this share of the attention, and not below 80. */
   readonly coverage?: number;
 }
 

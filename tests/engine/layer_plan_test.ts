@@ -25,8 +25,8 @@ Deno.test("recentOf() is a quarter of the budget, and never nothing", () => {
   assert.deepEqual([16, 19, 256, 3].map((budget) => recentOf({ budget })), [4, 4, 64, 1]);
   assert.deepEqual(
     [16, 100, 4096].map((budget) => recentOf({ budget, coverage: 0.9 })),
-    [4, 25, 32],
-    "at most 32 of a cap",
+    [4, 25, 64],
+    "at most 64 of a cap",
   );
 });
 
