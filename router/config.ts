@@ -43,7 +43,7 @@ export interface ServiceConfig {
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
   /**
    * How requests that do not say attend; no budget is the model's calibrated one. With the budget `auto` sparse layers read
-   * as few positions as cover `coverage` of the attention, at most that one. @default { mode: "auto" }
+   * as few positions as cover `coverage` of the attention, at most the calibrated budget. @default { mode: "auto" }
    */
   readonly attention?: {
     readonly mode: "auto" | "dense" | "sparse";
