@@ -11,9 +11,9 @@ import type { Model } from "./forward.ts";
 
 /** Where the rows of one batch are counted. */
 export interface BatchTally {
-  /** u32 [rows of all batches with adaptive rows]: positions chosen for a row, over its sets, once for each layer that reads them. */
+  /** u32 [rows of all batches with sparse rows]: positions chosen for a row, over its sets, once for each layer that reads them. */
   readonly counts: Tensor;
-  /** Of the batch's first row; of no meaning for a batch without adaptive rows. */
+  /** Of the batch's first row; of no meaning for a batch without sparse rows. */
   readonly at: number;
   /** Counts on the host what was chosen for a row of the batch, over its sets. */
   add(row: number, positions: number): void;
@@ -31,10 +31,11 @@ export class ReadTally {
   constructor(model: Model, batches: readonly Batch[]) {
     this.#model = model;
     this.#batches = batches;
+    const counting = batches.some(({ sparse }) => sparse.some(isAdaptive));
     let rows = 0;
     this.#starts = batches.map((batch) => {
       const start = rows;
-      if (batch.sparse.some(isAdaptive)) rows += batch.rows;
+      if (counting && batch.sparse.length > 0) rows += batch.rows;
       return start;
     });
     this.#listed = new Uint32Array(rows);
@@ -49,7 +50,7 @@ export class ReadTally {
   /** For the batch with that index. */
   of(batch: number): BatchTally {
     const at = this.#starts[batch] ?? 0;
-    // Beyond the end lie rows of a batch that nobody counts.
+    // When no row is adaptive there is no place for any, and nothing is kept.
     const add = (row: number, positions: number) => {
       this.#listed[at + row] = (this.#listed[at + row] ?? 0) + positions;
     };

@@ -14,7 +14,7 @@ import type { Tensor } from "../kernels/tensor.ts";
 import { topK } from "../kernels/attention/top_k.ts";
 import type { Batch, RowRun, SparseRow } from "./batch.ts";
 import type { Candidates, Exchange, ExchangePoint, PositionList } from "./exchange.ts";
-import { MIN_BUDGET } from "./layer_plan.ts";
+import { ADAPTIVE_FLOOR } from "./layer_plan.ts";
 import type { ModelConfig } from "./model/model_config.ts";
 import type { PageShare } from "./page_map.ts";
 import type { BatchTally } from "./read_tally.ts";
@@ -106,7 +106,7 @@ export function choose(place: Place, run: SparseRun, { tally, readers, ...rows }
     keptStride,
     keptValues: valuesOf(place, run),
     ...(run.sparse.coverage !== undefined && {
-      adaptive: { floor: MIN_BUDGET, tally: tally.counts, tallyAt: tally.at + run.first, weight: readers },
+      adaptive: { floor: ADAPTIVE_FLOOR, tally: tally.counts, tallyAt: tally.at + run.first, weight: readers },
     }),
   });
 }

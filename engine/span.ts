@@ -21,8 +21,9 @@ export interface SparseSettings {
   /** Positions a sparse layer reads per row, forced ones included, or at most reads; at least 16. */
   readonly budget: number;
   /**
-   * Given: rows are adaptive. Each set is the smallest one of at least 16 positions, and of at most `budget`, whose pooled
-   * probabilities add up to this; above 0, at most 1. 1 is never reached: such sets have `budget` positions.
+   * Given: rows are adaptive. Each set is the smallest one of at least 80 positions, and of at most `budget`, whose pooled
+   * probabilities (over all that the row sees, on all workers) add up to this; above 0, at most 1. 1 is never reached: such
+   * sets have `budget` positions.
    */
   readonly coverage?: number;
   /** @default "kv_head" */

@@ -139,20 +139,21 @@ ${
  */
 function gatheredEndWgsl(): string {
   const step = Math.sqrt(SPLIT_ROWS);
-  const count = (into: string, index: (u: number) => string) =>
-    unroll(step, (u) => /* wgsl */ `
-    ${into} += select(0u, 1u, ${index(u)} < full && selection[selectionAt + min(${
-      index(u)
-    }, full - 1u)] != ${NO_POSITION}u);`);
+  const count = (into: string, from: string, stride: number) =>
+    unroll(step, (u) => {
+      const at = `${from} + ${u * stride}u`;
+      const entry = `selection[selectionAt + min(${at}, full - 1u)]`;
+      return `    ${into} += select(0u, 1u, ${at} < full && ${entry} != ${NO_POSITION}u);`;
+    });
   return /* wgsl */ `
   let full = min(min(entry0.selected, entry0.kvLimit), start + ${SPLIT_ROWS}u);
   var blocks = 0u;
-  ${count("blocks", (u) => `start + ${u * step}u`)}
+${count("blocks", "start", step)}
   var end = start;
   if (blocks > 0u) {
     let block = start + (blocks - 1u) * ${step}u;
     end = block;
-    ${count("end", (u) => `block + ${u}u`)}
+${count("end", "block", 1)}
   }`;
 }
 

@@ -4,7 +4,7 @@
  */
 
 import type { PositionList } from "../../engine/exchange.ts";
-import { MIN_BUDGET } from "../../engine/layer_plan.ts";
+import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
 import { massOf, neededMass } from "../../kernels/attention/mass.ts";
 import { ProtocolError } from "../../workers/errors.ts";
 
@@ -17,7 +17,7 @@ const SIGN = 0x8000_0000;
 export interface ChoiceBounds {
   /** So many, if there are so many. */
   readonly budget: number;
-  /** Given: at most so many, the fewest that cover this share of the attention; never fewer than 16. */
+  /** Given: at most so many, the fewest that cover this share of the attention, and not below 80. */
   readonly coverage?: number;
 }
 
@@ -36,7 +36,7 @@ export function chooseBest(
   const most = Math.min(budget, positions.length);
   const goal = coverage === undefined
     ? { most, least: most, mass: 0 }
-    : { most, least: Math.min(MIN_BUDGET, most), mass: neededMass(coverage) };
+    : { most, least: Math.min(ADAPTIVE_FLOOR, most), mass: neededMass(coverage) };
   const masses = coverage === undefined ? undefined : Float64Array.from(values, massOf);
   const chosen = goal.least === positions.length ? positions : cut(positions, { keys, masses }, goal);
   chosen.sort();

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { layerRoles, MIN_BUDGET } from "../../engine/layer_plan.ts";
+import { ADAPTIVE_FLOOR, layerRoles } from "../../engine/layer_plan.ts";
 import type { Session } from "../../engine/session.ts";
 import type { SpanResult, SparseSettings } from "../../engine/span.ts";
 import { engineFixture, everyLogprob, logprobsOf, runTogether, withSession } from "../support/engine_fixture.ts";
@@ -40,20 +40,22 @@ const SHAPES = ["kv_head", "query_head", "all_heads"] as const;
 for (const heads of SHAPES) {
   Deno.test(`Engine.run() reads the more the higher the coverage, between floor and cap: ${heads}`, async () => {
     const sizes: number[] = [];
-    for (const coverage of [1e-6, 0.5, 0.8, 0.9, 1]) {
+    for (const coverage of [1e-6, 0.5, 0.9, 0.97, 1]) {
       sizes.push(setSize(await decoded({ budget: 256, heads, coverage })));
     }
     assert.deepEqual(sizes, [...sizes].sort((a, b) => a - b));
-    assert.equal(sizes[0], MIN_BUDGET);
+    assert.equal(sizes[0], ADAPTIVE_FLOOR);
     assert.equal(sizes.at(-1), 256);
-    assert.ok((sizes[2] ?? 0) > MIN_BUDGET && (sizes[2] ?? 0) < 256, `${sizes}`);
+    assert.ok((sizes[3] ?? 0) > ADAPTIVE_FLOOR && (sizes[3] ?? 0) < 256, `${sizes}`);
   });
 
   Deno.test(`Engine.run() with a coverage of 1 is the fixed budget, bit for bit, where the windows agree: ${heads}`, async () => {
-    const fixed = await decoded({ budget: MIN_BUDGET, heads });
-    const adaptive = await decoded({ budget: MIN_BUDGET, heads, coverage: 1 });
-    assert.deepEqual(logprobsOf(adaptive), logprobsOf(fixed));
-    assert.deepEqual([setSize(adaptive), fixed.rowsRead], [MIN_BUDGET, undefined]);
+    for (const budget of [16, 256]) {
+      const fixed = await decoded({ budget, heads });
+      const adaptive = await decoded({ budget, heads, coverage: 1 });
+      assert.deepEqual(logprobsOf(adaptive), logprobsOf(fixed));
+      assert.deepEqual([setSize(adaptive), fixed.rowsRead], [budget, undefined]);
+    }
   });
 }
 

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { Engine } from "../../engine/engine.ts";
+import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
 import { GREEDY, SessionHost } from "../../engine/session.ts";
 import type { SetShape } from "../../engine/span.ts";
+import { runTogether } from "../support/engine_fixture.ts";
 import { kvOf, relativeRms } from "../support/kv_difference.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { FIXTURES } from "../support/model_directory.ts";
@@ -113,7 +115,7 @@ Deno.test("A group chooses the positions that one worker chooses, whatever the s
 });
 
 Deno.test("A group chooses adaptive sets as one worker does, and tells as much read", async () => {
-  const sparse = { budget: 200, heads: "kv_head", coverage: 0.8 } as const;
+  const sparse = { budget: 300, heads: "kv_head", coverage: 0.9 } as const;
   const read = async (host: SessionHost): Promise<number[]> => {
     const session = host.open({ sparse });
     await session.prefill(prompt(400), "none");
@@ -136,7 +138,7 @@ Deno.test("A group chooses adaptive sets as one worker does, and tells as much r
     assert.equal(chosen.length, 6);
     for (const [i, { lists }] of chosen.entries()) {
       const { sets: sizes, strangers } = compared(expected[i]?.lists ?? [], lists);
-      assert.ok(sizes.every((size) => size > 16 && size < 200), `${sizes}: neither floor nor cap binds`);
+      assert.ok(sizes.every((size) => size > ADAPTIVE_FLOOR && size < 300), `${sizes}: neither floor nor cap binds`);
       // At the edge of the coverage a last bit may decide for one position more or less, and for which.
       assert.ok(strangers <= 2 * lists.length, `${slices}: ${strangers} positions differ`);
       const heads = lists.length;
@@ -144,6 +146,33 @@ Deno.test("A group chooses adaptive sets as one worker does, and tells as much r
       assert.equal(rows[i], own);
       assert.ok(Math.abs(own - (alone[i] ?? NaN)) <= 4, `${own} rows, alone ${alone[i]}`);
     }
+  }
+});
+
+Deno.test("A group counts what an adaptive row read apart from fixed rows of other batches", async () => {
+  const group = await MemoryGroup.open(MODEL, [4096, 4096]);
+  for (const engine of group.engines) engine.calibrate(CALIBRATION);
+  const host = new SessionHost(group, group.map);
+  const row = { kind: "decode", attention: "sparse", tokens: Uint32Array.of(7), logits: "last" } as const;
+  try {
+    const read: (number | undefined)[] = [];
+    // They fill the first batch.
+    for (const fixedRows of [0, 64]) {
+      const adaptive = host.open({ sparse: { budget: 200, heads: "kv_head", coverage: 0.8 } });
+      await adaptive.prefill(prompt(300), "none");
+      const settings = { sparse: { budget: 16, heads: "kv_head" } } as const;
+      const fixed = Array.from({ length: fixedRows }, (_, i) => host.open({ ...settings, pageOffset: i % 2 }));
+      const prefill = { kind: "prefill", tokens: Uint32Array.from(prompt(20)), logits: "none" } as const;
+      await runTogether(host, fixed.map((session) => session.plan(prefill)));
+      const { spans } = await runTogether(host, [...fixed, adaptive].map((session) => session.plan(row)));
+      read.push(spans.at(-1)?.rowsRead);
+      assert.equal(spans.filter(({ rowsRead }) => rowsRead !== undefined).length, 1);
+      for (const session of [...fixed, adaptive]) await session.close();
+    }
+    assert.ok(read[0] !== undefined);
+    assert.equal(read[1], read[0]);
+  } finally {
+    await group.close();
   }
 });
 

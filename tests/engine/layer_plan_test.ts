@@ -23,7 +23,11 @@ Deno.test("rowAttention() is dense as long as the context fits the budget", () =
 
 Deno.test("recentOf() is a quarter of the budget, and never nothing", () => {
   assert.deepEqual([16, 19, 256, 3].map((budget) => recentOf({ budget })), [4, 4, 64, 1]);
-  assert.equal(recentOf({ budget: 256, coverage: 0.9 }), 4, "where the budget is a cap, that of the smallest one");
+  assert.deepEqual(
+    [16, 100, 4096].map((budget) => recentOf({ budget, coverage: 0.9 })),
+    [4, 25, 64],
+    "at most 64 of a cap",
+  );
 });
 
 Deno.test("readersOf() counts the sparse layers up to the next that sees everything", () => {

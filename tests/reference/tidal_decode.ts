@@ -3,7 +3,7 @@
  * sorting where the GPU selects. Knows roles, budgets and scores; the forward pass itself is `transformer.ts`.
  */
 
-import { type LayerRole, MIN_BUDGET, recentOf, rowAttention, SINKS } from "../../engine/layer_plan.ts";
+import { ADAPTIVE_FLOOR, type LayerRole, recentOf, rowAttention, SINKS } from "../../engine/layer_plan.ts";
 import type { SparseSettings } from "../../engine/span.ts";
 import { type ReferenceCache, score, type Visible } from "./transformer.ts";
 
@@ -47,7 +47,7 @@ function bestWithin({ budget, coverage }: Bounds, pooled: readonly number[], for
   const open = upTo(pooled.length - 1).filter((p) => !forced.includes(p));
   const set = (size: number) => [...forced, ...best(open, pooled, size - forced.length)].sort((a, b) => a - b);
   if (coverage === undefined || coverage === 1) return set(budget);
-  for (let size = MIN_BUDGET; size < budget; size++) {
+  for (let size = Math.min(ADAPTIVE_FLOOR, budget); size < budget; size++) {
     if (set(size).reduce((sum, p) => sum + (pooled[p] ?? 0), 0) >= coverage) return set(size);
   }
   return set(budget);

@@ -5,7 +5,7 @@
 
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
 import type { Candidates, Exchange, ExchangePoint, RowRange } from "../../engine/exchange.ts";
-import { MIN_BUDGET } from "../../engine/layer_plan.ts";
+import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import type { StepRunner } from "../../engine/session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
@@ -168,7 +168,7 @@ function chooseBySorting(all: readonly Candidates[]): Uint32Array[] {
     entries.sort((a, b) => b.value - a.value || a.position - b.position);
     const best = coverage === undefined
       ? entries.slice(0, budget).map((_, i) => i)
-      : coveringPositions(entries.map(({ value }) => value), { cap: budget, floor: MIN_BUDGET, coverage });
+      : coveringPositions(entries.map(({ value }) => value), { cap: budget, floor: ADAPTIVE_FLOOR, coverage });
     return Uint32Array.from(best, (i) => entries[i]?.position ?? NaN).sort();
   });
 }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { MIN_BUDGET } from "../../../engine/layer_plan.ts";
+import { ADAPTIVE_FLOOR } from "../../../engine/layer_plan.ts";
 import type { PositionList } from "../../../engine/exchange.ts";
 import { FORCED_LEAST } from "../../../kernels/attention/mass.ts";
 import { chooseBest } from "../../../router/group/selection.ts";
@@ -67,7 +67,7 @@ Deno.test("chooseBest() with a coverage takes what one worker would that holds t
         const forced = i < 4 || i >= rows.length - 4;
         return Math.fround(forced ? Math.max(weight / total * 2 ** 64, FORCED_LEAST) : weight / total);
       });
-      const goal = { cap, coverage, floor: MIN_BUDGET };
+      const goal = { cap, coverage, floor: ADAPTIVE_FLOOR };
       const lists = [0, 1, 2].map((worker) => {
         const own = [...rows.keys()].filter((i) => rows[i]?.owner === worker);
         // Each puts forward what would be enough if there was nothing else.
