@@ -26,6 +26,11 @@ const flags = {
   },
   budget: SERVICE_FLAGS.budget,
   coverage: SERVICE_FLAGS.coverage,
+  correction: {
+    kind: "choice",
+    choices: SERVICE_FLAGS.correction.choices,
+    help: "what becomes of sparse rows (default: what the server does)",
+  },
   maxTokens: { kind: "integer", min: 1, max: 2 ** 31 - 1, help: "longest answer (default: what the context holds)" },
 } as const;
 
@@ -95,7 +100,7 @@ class Conversation {
 
   /** Streams the answer; undefined when there was none. What Ctrl-C leaves of one counts. */
   async #answer(model: string, messages: readonly ChatMessage[]): Promise<string | undefined> {
-    const { attention: mode, budget, coverage, maxTokens } = this.#values;
+    const { attention: mode, budget, coverage, correction, maxTokens } = this.#values;
     const question: ChatQuestion = {
       model,
       messages,
@@ -103,6 +108,7 @@ class Conversation {
         ...(mode === undefined ? {} : { mode }),
         ...(budget === undefined ? {} : { budget }),
         ...(coverage === undefined ? {} : { coverage }),
+        ...(correction === undefined ? {} : { correction }),
       },
       ...(maxTokens === undefined ? {} : { maxTokens }),
     };
@@ -161,9 +167,10 @@ class ShownAnswer {
   }
 }
 
-function describeAttention({ mode, budget, coverage, context }: NonNullable<ChatUsage["attention"]>): string {
-  if (coverage !== undefined) return `${mode}: ${coverage} of the attention to ${context} positions`;
-  return mode === "sparse" && budget !== undefined ? `sparse: ${budget} of ${context} positions` : mode;
+function describeAttention({ mode, budget, coverage, context, audit }: NonNullable<ChatUsage["attention"]>): string {
+  const checked = audit === undefined ? "" : `, ${audit.agreed} of ${audit.checked} checked tokens agree with dense`;
+  if (coverage !== undefined) return `${mode}: ${coverage} of the attention to ${context} positions${checked}`;
+  return `${mode === "sparse" && budget !== undefined ? `sparse: ${budget} of ${context} positions` : mode}${checked}`;
 }
 
 /** Ctrl-C ends the answer that is being given, else the conversation. */

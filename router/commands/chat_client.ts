@@ -16,7 +16,12 @@ export interface ChatQuestion {
   readonly model: string;
   readonly messages: readonly ChatMessage[];
   /** What is left out, the server decides. */
-  readonly attention: { readonly mode?: string; readonly budget?: number | "auto"; readonly coverage?: number };
+  readonly attention: {
+    readonly mode?: string;
+    readonly budget?: number | "auto";
+    readonly coverage?: number;
+    readonly correction?: string;
+  };
   readonly maxTokens?: number;
 }
 
@@ -32,6 +37,8 @@ export interface ChatUsage {
       readonly budget: number | "auto" | undefined;
       readonly coverage?: number;
       readonly context: number;
+      /** Undefined when nothing was audited. */
+      readonly audit?: { readonly checked: number; readonly agreed: number };
     }
     | undefined;
 }
@@ -172,6 +179,7 @@ interface Chunk {
       readonly budget?: number | "auto" | null;
       readonly coverage?: number;
       readonly context: number;
+      readonly audit?: { readonly checked: number; readonly agreed: number };
     };
   } | null;
 }

@@ -13,7 +13,7 @@ const ANSWER = [
   'data: {"choices":[{"index":0,"delta":{"content":" di\\u001b[2Jch"}}]}\n\n',
   'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n',
   'data: {"choices":[],"usage":{"prompt_tokens":100,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":50},' +
-  '"attention":{"mode":"sparse","budget":64,"context":103}}}\n\n',
+  '"attention":{"mode":"sparse","budget":64,"context":103,"audit":{"checked":8,"agreed":7}}}}\n\n',
   "data: [DONE]\n\n",
 ];
 
@@ -62,13 +62,14 @@ Deno.test("chat streams an answer, tells what it cost and sends the conversation
   await withServer([ANSWER, ANSWER], async ({ url, asked }) => {
     await withFiles({ "text.txt": "A long text" }, async (directory) => {
       const args = ["chat", "--url", url, "--system", "Be brief", "--file", `${directory}/text.txt`, "--budget", "64"];
+      args.push("--correction", "audit");
       const { code, stdout, stderr } = await runCli(args, { stdin: "Who?\n\nWhere?\n" });
       assert.equal(code, 0, stderr);
       const line =
-        /^Grüß di\[2Jch\n\[3 tokens, [\d.]+ tokens\/s, 50 of 100 prompt tokens cached, sparse: 64 of 103 positions\]$/gm;
+        /^Grüß di\[2Jch\n\[3 tokens, [\d.]+ tokens\/s, 50 of 100 prompt tokens cached, sparse: 64 of 103 positions, 7 of 8 checked tokens agree with dense\]$/gm;
       assert.equal(stdout.match(line)?.length, 2, stdout);
     });
-    assert.deepEqual(asked[0]?.attention, { budget: 64 });
+    assert.deepEqual(asked[0]?.attention, { budget: 64, correction: "audit" });
     assert.deepEqual(asked[1]?.messages, [
       { role: "system", content: "Be brief" },
       { role: "user", content: "A long text" },
