@@ -16,7 +16,6 @@ import {
   list,
   maybe,
   oneOf,
-  pair,
   real,
   record,
   type Shape,

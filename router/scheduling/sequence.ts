@@ -9,7 +9,6 @@ import type { Open, SequenceId, Span, SpanResult } from "../../engine/span.ts";
 import { attentionAt, type AttentionPolicy } from "./attention_policy.ts";
 import { AttentionTally } from "./attention_tally.ts";
 import { Correction, type CorrectionReport } from "./correction.ts";
-import type { RowKind } from "./cost_model.ts";
 import type { EventQueue } from "./event_queue.ts";
 import type { GenerationRequest, GenerationUsage } from "./generation.ts";
 import type { ModelFacts } from "../group/group.ts";

@@ -25,8 +25,8 @@ interface Audit {
   readonly checked: number;
   readonly agreed: number;
   readonly agreement: number;
-  readonly mean_kl: number;
-  readonly first_divergence: number | null;
+  readonly "mean_kl": number;
+  readonly "first_divergence": number | null;
   readonly corrections: number;
   readonly tokens?: readonly { readonly index: number; readonly agreed: boolean; readonly kl: number | null }[];
 }
@@ -34,7 +34,7 @@ interface Audit {
 interface Correction {
   readonly mode: string;
   readonly rollbacks: number;
-  readonly dropped_drafts: number;
+  readonly "dropped_drafts": number;
 }
 
 /** A budget so small that sparse decoding goes astray again and again. */
@@ -78,7 +78,7 @@ Deno.test("audits, stop strings and clients that leave", async (t) => {
   const [first = "", second = ""] = CASES;
 
   await t.step("an audit leaves the answer as it is and says where full attention draws other tokens", async () => {
-    const sparse = { mode: "sparse", budget: 16, correct_every: 6 };
+    const sparse = { mode: "sparse", budget: 16, "correct_every": 6 };
     const drawn = { temperature: 1, seed: 4 };
     const audited = await ask(live, first, {
       ...drawn,
@@ -129,15 +129,15 @@ Deno.test("audits, stop strings and clients that leave", async (t) => {
 
   await t.step("max_tokens ends lossless answers to the token, whatever the stride", async () => {
     const dense = await ask(live, second, { temperature: 0, attention: { mode: "dense" } });
-    for (const max_tokens of [1, 2, 17]) {
+    for (const tokens of [1, 2, 17]) {
       const lossless = await ask(live, second, {
-        max_tokens,
+        max_tokens: tokens,
         temperature: 0,
         attention: { ...LOSSLESS, correct_every: 9 },
       });
-      assert.equal(lossless.usage.completion_tokens, max_tokens);
+      assert.equal(lossless.usage.completion_tokens, tokens);
       const logprobs = lossless.choices[0]?.logprobs?.content;
-      assert.deepEqual(logprobs, dense.choices[0]?.logprobs?.content.slice(0, max_tokens));
+      assert.deepEqual(logprobs, dense.choices[0]?.logprobs?.content.slice(0, tokens));
     }
   });
 });
