@@ -126,7 +126,7 @@ Deno.test("workers answer together what none could hold, and what one worker ans
   });
 
   await t.step("an adaptive budget is chosen by all together, and what it read is told", async () => {
-    const coverage = { mode: "sparse", budget: "auto", "max_budget": 600 };
+    const coverage = { mode: "sparse", budget: "auto", "max_budget": 600, correction: "off" };
     const [little, more] = [
       await ask({ attention: { ...coverage, coverage: 0.5 } }),
       await ask({ attention: { ...coverage, coverage: 0.98 } }),
