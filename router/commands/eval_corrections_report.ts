@@ -86,21 +86,25 @@ const COLOURS = ["#c62828", "#6a1b9a", "#1565c0", "#00897b", "#ef8f00"];
 /** By budget. */
 const DASHES = ["5 4", undefined, "1 3", "9 3 2 3"];
 
-/** Agreement and perplexity by position, as SVG. */
+/**
+ * Agreement and perplexity by position, as SVG. Perplexity is drawn against that of full attention: from one part of a
+ * book to the next it changes more than from one variant to another.
+ */
 export function plotCorrections({ variants, context }: CorrectionFigures): string {
-  const middles = (value: (figures: PositionAgreement) => number) =>
+  const dense = variants.find(({ budget }) => budget === null)?.byPosition ?? [];
+  const middles = (value: (figures: PositionAgreement, index: number) => number) =>
     variants.map(({ byPosition }) =>
-      byPosition.map((part): [number, number] => [(part.from + part.to) / 2, value(part)])
+      byPosition.map((part, i): [number, number] => [(part.from + part.to) / 2, value(part, i)])
     );
   const xLabel = `tokens decoded behind a context of ${context}`;
   const agreement = { title: "Agreement with dense", xLabel, yLabel: "same most likely token, %" };
-  const perplexity = { title: "Perplexity", xLabel, yLabel: "perplexity" };
+  const perplexity = { title: "Perplexity against dense", xLabel, yLabel: "above that of dense, %" };
   return linePlot({
     title: "Sparse decoding with and without corrections: agreement with full attention, and perplexity",
     lines: stylesOf(variants),
     panels: [
       { ...agreement, points: middles((part) => part.agreement * 100) },
-      { ...perplexity, points: middles((part) => part.perplexity) },
+      { ...perplexity, points: middles((part, i) => (part.perplexity / (dense[i]?.perplexity ?? NaN) - 1) * 100) },
     ],
   });
 }
