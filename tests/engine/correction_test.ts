@@ -64,6 +64,24 @@ Deno.test("A correction leaves the K and V of dense decoding, bit for bit, and o
   });
 });
 
+Deno.test("A sequence that is rebuilt goes on sparsely as one that was corrected at that moment, bit for bit", async () => {
+  const sampling = { ...GREEDY, topLogprobs: 20 };
+  await eachGroup(async (host) => {
+    const [corrected, rebuilt] = [await prompted(host, { sampling }), await prompted(host, { sampling })];
+    for (const token of DECODED) await corrected.decode(token, "sparse", "none");
+    await correct(corrected, DECODED, "none");
+    // As the router rebuilds what a lost group had: by dense spans of a few rows.
+    for (let from = 0; from < DECODED.length; from += 16) {
+      const tokens = Uint32Array.from(DECODED.slice(from, from + 16));
+      await rebuilt.run({ kind: "decode", attention: "dense", tokens, logits: "none" });
+    }
+    for (const token of DECODED.slice(0, 5)) {
+      const [expected, given] = [await corrected.decode(token, "sparse"), await rebuilt.decode(token, "sparse")];
+      assert.deepEqual(given.logprobs, expected.logprobs);
+    }
+  });
+});
+
 Deno.test("An audit draws what dense decoding draws, with noise, penalties and log-probabilities", async () => {
   const sampling: SamplingSettings = {
     ...GREEDY,
