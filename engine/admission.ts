@@ -90,11 +90,11 @@ function admitRows(span: Span, { vocabSize, calibrated }: AdmissionBounds): void
   if (next !== undefined && logits !== "all") {
     throw refusedSpan(span, `its next token is given, but logits are "${logits}", not "all"`);
   }
-  const isDense = span.kind === "prefill" || span.attention === "dense";
-  if (logits === "audit" && (span.kind === "prefill" || !isDense)) {
+  const isSparse = span.kind === "decode" && span.attention === "sparse";
+  if (logits === "audit" && (span.kind === "prefill" || isSparse)) {
     throw refusedSpan(span, "it is an audit, but no dense decode span");
   }
-  if (isDense) return;
+  if (!isSparse) return;
   if (!calibrated) throw refusedSpan(span, "it is sparse, but the model has no calibration");
   if (tokens.length !== 1) throw refusedSpan(span, `it is sparse and has ${tokens.length} rows, not one`);
 }

@@ -49,7 +49,7 @@ export function decodeWork(sequences: readonly Sequence[], costs: CostModel, ext
     const fitting = rowsThatFit(costs, load, { sequence, work, latestMs: rowsMs + extraMs });
     // The first one gets on however long it takes: what never fits would never be done, nor ever be measured.
     const mustStart = isFirst && (isDue || !costs.knows("correction"));
-    const planned = fitting > 0 || mustStart ? { ...work, rows: Math.max(1, fitting) } : rowInstead(sequence, isDue);
+    const planned = fitting > 0 || mustStart ? { ...work, rows: Math.max(1, fitting) } : sequence.rowInstead();
     if (planned === undefined) continue;
     works.set(sequence, planned);
     load = loadWith(load, sequence, planned);
@@ -76,9 +76,4 @@ function isCheap(
 function rowOf(sequence: Sequence): Work {
   const work = sequence.work();
   return work.kind === "correction" ? { kind: "sparse", from: sequence.cached, rows: 1 } : work;
-}
-
-/** What a sequence does while its correction waits; undefined: nothing. */
-function rowInstead(sequence: Sequence, isDue: boolean): Work | undefined {
-  return isDue ? sequence.rowInstead() : rowOf(sequence);
 }

@@ -120,7 +120,7 @@ export class Sequence {
     return this.#correction.isWelcome(this.length - this.#exact) ? this.#correctionWork() : undefined;
   }
 
-  /** The sparse row that may stand in for the correction that `work` tells; undefined when that must not wait. */
+  /** The sparse row that is computed while a correction, due or welcome, waits; undefined when that must come first. */
   rowInstead(): Work | undefined {
     return this.#correction.holdsBack || this.#isCorrecting
       ? undefined
