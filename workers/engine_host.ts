@@ -1,7 +1,7 @@
 /** What a worker needs from an engine; owned here, so that a worker can be tested around an engine without a GPU. */
 
 import type { Membership, ModelSource } from "../engine/engine.ts";
-import type { EngineFacts } from "../engine/facts.ts";
+import type { EngineFacts } from "../engine/engine_info.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { type ExchangeMemory, GpuExchangeMemory } from "./exchange_memory.ts";

@@ -5,7 +5,7 @@
 
 import type { Candidates } from "../engine/exchange.ts";
 import type { ModelSource } from "../engine/engine.ts";
-import type { EngineFacts } from "../engine/facts.ts";
+import type { EngineFacts } from "../engine/engine_info.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import type { LoadRequest } from "./engine_host.ts";
 import {

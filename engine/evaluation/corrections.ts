@@ -8,9 +8,9 @@
  */
 
 import { EngineError } from "../errors.ts";
-import type { EngineFacts } from "../facts.ts";
+import type { EngineFacts } from "../engine_info.ts";
 import { type LayerRole, rowsRead } from "../layer_plan.ts";
-import type { Session, SessionHost } from "../session.ts";
+import type { Session, SessionHost } from "./hand_session.ts";
 import type { SparseSettings } from "../span.ts";
 import type { Window } from "./perplexity.ts";
 

@@ -1,6 +1,6 @@
 /** Greedy answers to conversations whose tokens are known. */
 
-import type { SessionHost } from "../session.ts";
+import type { SessionHost } from "./hand_session.ts";
 
 /** A rendered prompt and the tokens that must follow it. */
 export interface GreedyCase {

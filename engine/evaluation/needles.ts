@@ -4,7 +4,7 @@
  */
 
 import { EngineError } from "../errors.ts";
-import type { Session, SessionHost } from "../session.ts";
+import type { Session, SessionHost } from "./hand_session.ts";
 import type { SparseSettings } from "../span.ts";
 import { ChatTemplate } from "../text/chat_template.ts";
 import { Tokenizer } from "../text/tokenizer.ts";

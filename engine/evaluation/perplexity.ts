@@ -3,7 +3,7 @@
  * sparse attention.
  */
 
-import type { SessionHost } from "../session.ts";
+import type { SessionHost } from "./hand_session.ts";
 import type { SparseSettings } from "../span.ts";
 
 /** A run of tokens: the first `context` are given, of the rest each is scored but the first. */

@@ -3,7 +3,7 @@
  * Knows states (o, lse); knows nothing of where they come from.
  */
 
-import { splitRangeWgsl } from "./attention_split.ts";
+import { splitRangeWgsl } from "./split/split_kernel.ts";
 import { type AttentionState, EMPTY_LSE, type HeadShape } from "./kv_pages.ts";
 import type { Commands, Kernel, KernelSpec, ParamField } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";

@@ -4,7 +4,7 @@
  */
 
 import type { ModelConfig } from "../../engine/model/model_config.ts";
-import type { SessionHost } from "../../engine/session.ts";
+import type { SessionHost } from "../../engine/evaluation/hand_session.ts";
 import {
   type CorrectionFigures,
   type CorrectionOptions,

@@ -7,7 +7,7 @@
  * their rotary positions and what they attended to are those of a short text. Dense attention reads them just as fast.
  */
 
-import type { Session, SessionHost, SessionOptions } from "../../engine/session.ts";
+import type { Session, SessionHost, SessionOptions } from "../../engine/evaluation/hand_session.ts";
 import type { PageMap } from "../../engine/page_map.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import { type ExchangeFigures, exchangeFigures } from "./bench_exchange.ts";

@@ -7,7 +7,7 @@ import type { ModelSource } from "../../engine/engine.ts";
 import { type ModelConfig, readModelConfig } from "../../engine/model/model_config.ts";
 import { presetNamed } from "../../engine/model/presets.ts";
 import { PageMap } from "../../engine/page_map.ts";
-import { SessionHost } from "../../engine/session.ts";
+import { SessionHost } from "../../engine/evaluation/hand_session.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { pagesWithin } from "../scheduling/capacity.ts";

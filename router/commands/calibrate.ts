@@ -3,7 +3,7 @@
  * Knows files and flags; `engine/calibrate.ts` knows how candidates are compared.
  */
 
-import { scoreCandidates } from "../../engine/calibrate.ts";
+import { scoreCandidates } from "../../engine/evaluation/calibrate.ts";
 import { writeCalibration } from "../../engine/model/calibration.ts";
 import { Engine } from "../../engine/engine.ts";
 import { loadTextModel, parseNeedles } from "../../engine/evaluation/needles.ts";

@@ -18,8 +18,8 @@ import {
   DENSE,
   rowsReadPerToken,
 } from "../../engine/evaluation/corrections.ts";
-import type { EngineFacts } from "../../engine/facts.ts";
-import { SessionHost } from "../../engine/session.ts";
+import type { EngineFacts } from "../../engine/engine_info.ts";
+import { SessionHost } from "../../engine/evaluation/hand_session.ts";
 import { UsageError } from "../command_line.ts";
 import type { Terminal } from "../terminal.ts";
 import { type LongText, readLongTexts } from "./evaluation_data.ts";

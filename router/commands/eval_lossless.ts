@@ -4,7 +4,7 @@
  */
 
 import { loadTextModel, needleTokens } from "../../engine/evaluation/needles.ts";
-import { GREEDY } from "../../engine/session.ts";
+import { GREEDY } from "../../engine/evaluation/hand_session.ts";
 import { PAGE_TOKENS, pagesFor, type SamplingSettings } from "../../engine/span.ts";
 import type { Group } from "../group/group.ts";
 import type { CorrectionUsage, GenerationRequest } from "../scheduling/generation.ts";

@@ -3,7 +3,7 @@
  * Knows workers and their capacity; knows nothing of requests.
  */
 
-import type { EngineFacts } from "../../engine/facts.ts";
+import type { EngineFacts } from "../../engine/engine_info.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import type { SelectionSource } from "../scheduling/selection_view.ts";
 

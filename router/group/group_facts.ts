@@ -1,6 +1,6 @@
 /** What the facts of several workers make of their group. Knows facts; knows nothing of connections. */
 
-import type { EngineFacts } from "../../engine/facts.ts";
+import type { EngineFacts } from "../../engine/engine_info.ts";
 import type { ModelFacts } from "./group.ts";
 
 /** A worker and what it has told about the model it loaded. */

@@ -4,7 +4,7 @@
  * processes or restarts.
  */
 
-import type { EngineFacts } from "../../engine/facts.ts";
+import type { EngineFacts } from "../../engine/engine_info.ts";
 import type { Step } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import type { LoadRequest } from "../../workers/engine_host.ts";

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { ADAPTIVE_FLOOR, layerRoles } from "../../engine/layer_plan.ts";
-import type { Session } from "../../engine/session.ts";
+import type { Session } from "../../engine/evaluation/hand_session.ts";
 import type { SpanResult, SparseSettings } from "../../engine/span.ts";
 import { engineFixture, everyLogprob, logprobsOf, runTogether, withSession } from "../support/engine_fixture.ts";
 import { FIXTURES } from "../support/model_directory.ts";

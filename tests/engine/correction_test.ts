@@ -1,7 +1,7 @@
 /** Correction spans: exact caches in every slice, and audits that say what dense decoding would have said. */
 
 import assert from "node:assert/strict";
-import { GREEDY, type Session, SessionHost } from "../../engine/session.ts";
+import { GREEDY, type Session, SessionHost } from "../../engine/evaluation/hand_session.ts";
 import type { SamplingSettings, SpanAudit, SpanResult } from "../../engine/span.ts";
 import { mapsSettled } from "../support/engine_fixture.ts";
 import { kvOf, relativeRms } from "../support/kv_difference.ts";

@@ -8,7 +8,7 @@ import { Engine } from "../../engine/engine.ts";
 import { loadTextModel, runNeedle } from "../../engine/evaluation/needles.ts";
 import { windowNll } from "../../engine/evaluation/perplexity.ts";
 import { rowsRead } from "../../engine/layer_plan.ts";
-import { SessionHost, type StepRunner } from "../../engine/session.ts";
+import { SessionHost, type StepRunner } from "../../engine/evaluation/hand_session.ts";
 import type { SparseSettings, Step, StepResult } from "../../engine/span.ts";
 import { EVALUATION_DATA, readNeedles, readWindows } from "../../router/commands/evaluation_data.ts";
 import { TIDE } from "../support/model_directory.ts";

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 
 import { Engine } from "../../engine/engine.ts";
-import { SLOTS } from "../../engine/kv_slice.ts";
-import { GREEDY, SessionHost } from "../../engine/session.ts";
+import { SLOTS } from "../../engine/kv/kv_slice.ts";
+import { GREEDY, SessionHost } from "../../engine/evaluation/hand_session.ts";
 import type { Open, Step } from "../../engine/span.ts";
 import { engineFixture, everyLogprob, logprobsOf, mapsSettled } from "../support/engine_fixture.ts";
 import { FIXTURES, readFixture, withChangedFixture } from "../support/model_directory.ts";

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { Engine } from "../../engine/engine.ts";
-import { SessionHost } from "../../engine/session.ts";
+import { SessionHost } from "../../engine/evaluation/hand_session.ts";
 import { everyLogprob, logprobsOf, mapsSettled, withSession } from "../support/engine_fixture.ts";
 import { FAMILIES, FIXTURES, readFixture } from "../support/model_directory.ts";
 

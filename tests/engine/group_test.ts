@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Engine } from "../../engine/engine.ts";
 import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
-import { GREEDY, SessionHost } from "../../engine/session.ts";
+import { GREEDY, SessionHost } from "../../engine/evaluation/hand_session.ts";
 import type { SetShape } from "../../engine/span.ts";
 import { runTogether } from "../support/engine_fixture.ts";
 import { kvOf, relativeRms } from "../support/kv_difference.ts";

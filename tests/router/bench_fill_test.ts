@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { Engine } from "../../engine/engine.ts";
 import { presetNamed } from "../../engine/model/presets.ts";
 import { PageMap } from "../../engine/page_map.ts";
-import { SessionHost } from "../../engine/session.ts";
+import { SessionHost } from "../../engine/evaluation/hand_session.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import { measure } from "../../router/commands/bench_figures.ts";
 import { copied, prefilled } from "../../router/commands/bench_fill.ts";

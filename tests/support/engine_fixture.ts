@@ -4,7 +4,7 @@
  */
 
 import { Engine, type ModelSource } from "../../engine/engine.ts";
-import { GREEDY, type Session, SessionHost, type SessionOptions } from "../../engine/session.ts";
+import { GREEDY, type Session, SessionHost, type SessionOptions } from "../../engine/evaluation/hand_session.ts";
 import type { SamplingSettings, SpanResult, Step, StepResult } from "../../engine/span.ts";
 
 /** What a test of the engine needs. */

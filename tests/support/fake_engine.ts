@@ -5,7 +5,7 @@
  */
 
 import { EngineError } from "../../engine/errors.ts";
-import type { EngineFacts } from "../../engine/facts.ts";
+import type { EngineFacts } from "../../engine/engine_info.ts";
 import type { Span, SpanResult, Step, StepResult } from "../../engine/span.ts";
 import { GpuError } from "../../kernels/errors.ts";
 import type { EngineHandle, LoadRequest, OpenEngine } from "../../workers/engine_host.ts";

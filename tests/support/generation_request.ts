@@ -1,6 +1,6 @@
 /** Requests for tests of the scheduler: short, greedy, and different only in what a test says. */
 
-import { GREEDY as PLAIN_GREEDY } from "../../engine/session.ts";
+import { GREEDY as PLAIN_GREEDY } from "../../engine/evaluation/hand_session.ts";
 import type { SamplingSettings } from "../../engine/span.ts";
 import type { Generation, GenerationEvent, GenerationRequest } from "../../router/scheduling/generation.ts";
 

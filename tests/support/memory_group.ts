@@ -7,7 +7,7 @@ import { Engine, type EngineOptions } from "../../engine/engine.ts";
 import type { Candidates, Exchange, ExchangePoint, RowRange } from "../../engine/exchange.ts";
 import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
-import type { StepRunner } from "../../engine/session.ts";
+import type { StepRunner } from "../../engine/evaluation/hand_session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { Scratch } from "../../kernels/scratch.ts";

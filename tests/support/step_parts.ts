@@ -1,6 +1,6 @@
 /** Pieces of steps with everything filled in, for tests that change one field. */
 
-import { GREEDY } from "../../engine/session.ts";
+import { GREEDY } from "../../engine/evaluation/hand_session.ts";
 import type { Open, Span, Step } from "../../engine/span.ts";
 
 /** A sequence without a prefix. */

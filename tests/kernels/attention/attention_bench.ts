@@ -4,8 +4,8 @@
  * additions. With `--hardware` the kernels for GPUs run on whatever adapter there is. `--corrections` measures those only.
  */
 
-import { attendRows, scratchShape, type Tuning } from "../../../kernels/attention/attention.ts";
-import { attendSpan } from "../../../kernels/attention/attention_tile.ts";
+import { attendRows, scratchShape, type Tuning } from "../../../kernels/attention/decode_attention.ts";
+import { attendSpan } from "../../../kernels/attention/prefill_attention.ts";
 import { Gpu } from "../../../kernels/gpu.ts";
 import { type HeadShape, PAGE_ROWS } from "../../../kernels/attention/kv_pages.ts";
 import { Commands } from "../../../kernels/pipeline.ts";

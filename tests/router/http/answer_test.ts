@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
 
-import { GREEDY } from "../../../engine/session.ts";
+import { GREEDY } from "../../../engine/evaluation/hand_session.ts";
 import { Tokenizer } from "../../../engine/text/tokenizer.ts";
 import { type AnswerOptions, type AnswerPiece, readAnswer } from "../../../router/http/answer.ts";
 import type { GenerationRequest } from "../../../router/scheduling/generation.ts";

@@ -1,0 +1,98 @@
+/**
+ * The open sequences of an engine: their settings, their tokens, and which slot and pages of the KV slice they have.
+ * Changes only with steps that `check_step.ts` has let in. Knows slots and counts of pages; knows nothing of rows.
+ */
+
+import { EngineError } from "../errors.ts";
+import { type KvSlice, SLOTS } from "./kv_slice.ts";
+import type { PageShare } from "../page_map.ts";
+import { type Open, PAGE_TOKENS, type SequenceId, type Step } from "../span.ts";
+
+/** What the engine remembers of an open sequence. */
+export interface SequenceState {
+  readonly open: Open;
+  /** Row of the page table. */
+  readonly slot: number;
+  /** Pages it has on all workers, of its prefix and of its spans. */
+  pages: number;
+  /**
+   * Token at each position, as far as `prefixTokens` and spans have told; never cut, because length is not state.
+   * Positions of a prefix without tokens are empty.
+   */
+  readonly tokens: (number | undefined)[];
+}
+
+/** Open sequences by their ids. */
+export class Sequences {
+  readonly #slice: KvSlice;
+  readonly #share: PageShare;
+  readonly #states = new Map<SequenceId, SequenceState>();
+  readonly #freeSlots: number[] = Array.from({ length: SLOTS }, (_, i) => SLOTS - 1 - i);
+
+  constructor(slice: KvSlice, share: PageShare) {
+    this.#slice = slice;
+    this.#share = share;
+  }
+
+  get open(): ReadonlyMap<SequenceId, SequenceState> {
+    return this.#states;
+  }
+
+  /** Opens sequences, gives them the pages of their spans, and remembers their tokens. The step must be admitted. */
+  begin(step: Step): void {
+    for (const open of step.open) this.#open(open);
+    for (const { sequence, from, tokens, newPages } of step.spans) {
+      const state = this.#of(sequence);
+      this.#extend(state, newPages);
+      tokens.forEach((token, i) => state.tokens[from + i] = token);
+    }
+  }
+
+  /**
+   * After `begin`, when the step failed: closes what it opened and takes back the pages that it gave. The rows from each
+   * span's start on may hold anything then.
+   */
+  undo(step: Step): void {
+    for (const { sequence, newPages } of step.spans) this.#of(sequence).pages -= newPages.length;
+    for (const { sequence } of step.open) this.#release(sequence);
+  }
+
+  /** After `begin`, when the step succeeded: forgets what it releases. */
+  end(step: Step): void {
+    for (const sequence of step.release) this.#release(sequence);
+  }
+
+  #open(open: Open): void {
+    const slot = this.#freeSlots.pop();
+    if (slot === undefined) {
+      throw new EngineError("kv_exhausted", `Cannot open sequence ${open.sequence}: all ${SLOTS} slots are taken`);
+    }
+    const tokens = [...open.prefixTokens];
+    tokens.length = open.prefixPages.length * PAGE_TOKENS;
+    const state: SequenceState = { open, slot, pages: 0, tokens };
+    this.#states.set(open.sequence, state);
+    this.#extend(state, open.prefixPages);
+  }
+
+  /** Of the pages of all workers, only this worker's own go into its table. */
+  #extend(state: SequenceState, pages: Uint32Array): void {
+    const { map, index } = this.#share;
+    const { pageOffset } = state.open;
+    const own = pages.filter((_, i) => map.owner(pageOffset, state.pages + i) === index).map((page) =>
+      page - map.base(index)
+    );
+    this.#slice.writeTable(state.slot, map.pagesBefore(index, pageOffset, state.pages), own);
+    state.pages += pages.length;
+  }
+
+  #release(sequence: SequenceId): void {
+    this.#freeSlots.push(this.#of(sequence).slot);
+    this.#states.delete(sequence);
+  }
+
+  #of(sequence: SequenceId): SequenceState {
+    const state = this.#states.get(sequence);
+    if (state === undefined) throw new EngineError("invalid_step", `Cannot use sequence ${sequence}: it is not open`);
+    return state;
+  }
+}

@@ -1,0 +1,250 @@
+/**
+ * From residual rows to tokens: final norm, head, adjustments, the draw, and log-probabilities for those who asked.
+ * Knows rows and settings; keeps no state between steps.
+ */
+
+import { adjustLogits, ADJUSTMENT_WORDS, packAdjustments } from "../../kernels/logits/adjust_logits.ts";
+import type { ReadRequest } from "../../kernels/gpu.ts";
+import { matmul } from "../../kernels/products/matmul.ts";
+import { matvec } from "../../kernels/products/matvec.ts";
+import { rmsNorm } from "../../kernels/rms_norm.ts";
+import { packSampling, sample, SAMPLING_WORDS } from "../../kernels/logits/sample.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import { tokenScores } from "../../kernels/logits/token_scores.ts";
+import type { DrawnRow, ScoredRow } from "../pass/batch_plan.ts";
+import type { Model } from "../pass/forward.ts";
+import { bestTokens, logSumExp } from "./logprobs.ts";
+import { adjustmentsAt } from "./penalties.ts";
+import type { TokenLogprobs } from "../span.ts";
+
+/** Rows of logits made at once when every row of a span is scored or drawn after; bounds memory, not results. */
+const LOGIT_ROWS = 64;
+
+/** What a draw gives. */
+export interface DrawnToken {
+  readonly token: number;
+  readonly logprobs: TokenLogprobs | undefined;
+  /** KL(row ‖ sparse row) in nats, of an audited row that a sparse one waited for. */
+  readonly divergence: number | undefined;
+}
+
+/** Log-probability and argmax of scored rows, in their order. */
+export interface RowScores {
+  readonly logprob: Float32Array;
+  readonly argmax: Uint32Array;
+}
+
+/** Rows to draw after, and what else to read back at the same time, as each read-back waits for everything. */
+interface Drawing {
+  readonly rows: readonly Undecided[];
+  readonly beside?: readonly ReadRequest[];
+}
+
+/** In the order of what was asked. */
+interface Drawn {
+  readonly tokens: readonly DrawnToken[];
+  readonly beside: readonly Uint8Array<ArrayBuffer>[];
+}
+
+/** A row whose logits decide its next token. */
+type Undecided = Pick<DrawnRow, "sequence" | "position" | "audit">;
+
+/** Where rows wait for the head: f32 [capacity, hidden]. */
+export function drawnRows({ scratch, config }: Model, capacity: number): Tensor {
+  return scratch.take("drawn rows", "f32", [capacity, config.hidden]);
+}
+
+/**
+ * Draws one token after each row; waits for the GPU, also when there are no rows.
+ * @param x f32 [rows.length, hidden], before the final norm
+ */
+export async function draw(model: Model, x: Tensor, { rows, beside = [] }: Drawing): Promise<Drawn> {
+  if (rows.length === 0) return { tokens: [], beside: await model.commands.gpu.read(beside) };
+  const tokens: DrawnToken[] = [];
+  const read: Uint8Array<ArrayBuffer>[] = [];
+  for (let first = 0; first < rows.length; first += LOGIT_ROWS) {
+    // A multiple of 256 bytes whatever the width, as bindings demand.
+    const skipped = first * model.config.hidden * 4;
+    const block = { ...x, byteOffset: x.byteOffset + skipped, byteLength: x.byteLength - skipped };
+    const some = { rows: rows.slice(first, first + LOGIT_ROWS), beside: first === 0 ? beside : [] };
+    const drawn = await drawBlock(model, block, some);
+    tokens.push(...drawn.tokens);
+    read.push(...drawn.beside);
+  }
+  return { tokens, beside: read };
+}
+
+async function drawBlock(model: Model, x: Tensor, { rows, beside }: Required<Drawing>): Promise<Drawn> {
+  const { commands, scratch, config: { vocabSize } } = model;
+  const logits = headLogits(model, { x, rows: rows.length, product: "vector", name: "logits" });
+  const raw = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
+  const rowBytes = vocabSize * 4;
+  const kept = scratch.take("raw logits", "f32", [raw.length, vocabSize]);
+  raw.forEach((row, i) =>
+    commands.copy(logits, kept, { from: row * rowBytes, to: i * rowBytes, byteLength: rowBytes })
+  );
+  const { compared, divergences } = audit(model, logits, rows);
+  adjust(model, logits, rows);
+  const tokens = sampleRows(model, logits, rows);
+  const [tokenBytes, rawBytes, divergenceBytes, ...besideBytes] = await commands.gpu.read([
+    { tensor: tokens, byteLength: rows.length * 4 },
+    { tensor: kept, byteLength: raw.length * rowBytes },
+    { tensor: divergences, byteLength: compared.length * 4 },
+    ...beside,
+  ]);
+  const drawn = new Uint32Array(tokenBytes?.buffer ?? new ArrayBuffer(0));
+  const rawLogits = new Float32Array(rawBytes?.buffer ?? new ArrayBuffer(0));
+  const divergence = new Float32Array(divergenceBytes?.buffer ?? new ArrayBuffer(0));
+  const divergenceOf = new Map(compared.map((row, i) => [row, divergence[i]]));
+  const tokensDrawn = rows.map(({ sequence }, row): DrawnToken => {
+    const token = drawn[row] ?? 0;
+    const { topLogprobs } = sequence.open.sampling;
+    const place = raw.indexOf(row);
+    const own = rawLogits.subarray(place * vocabSize, (place + 1) * vocabSize);
+    const logprobs = topLogprobs === undefined ? undefined : logprobsOf(own, token, topLogprobs);
+    return { token, logprobs, divergence: divergenceOf.get(row) };
+  });
+  return { tokens: tokensDrawn, beside: besideBytes };
+}
+
+/**
+ * Holds the logits of rows, as they come from the head, against those that wait for them, and puts others aside.
+ * @returns rows that something waited for, and their divergences, f32 [their number]
+ */
+function audit(
+  { drafts }: Model,
+  logits: Tensor,
+  rows: readonly Undecided[],
+): { readonly compared: readonly number[]; readonly divergences: Tensor } {
+  const placed = (kind: Undecided["audit"]) =>
+    rows.flatMap(({ sequence: { open: { sequence } }, position, audit }, row) =>
+      audit === kind ? [{ row, sequence, position }] : []
+    );
+  const audited = placed("compare");
+  const { indices, divergences } = drafts.compare(logits, audited);
+  drafts.keep(logits, placed("keep"));
+  return { compared: indices.map((index) => audited[index]?.row ?? 0), divergences };
+}
+
+/** @returns u32 [rows.length] */
+function sampleRows({ commands, scratch, config }: Model, logits: Tensor, rows: readonly Undecided[]): Tensor {
+  const sampling = scratch.take("sampling", "u32", [rows.length, SAMPLING_WORDS]);
+  const tokens = scratch.take("drawn tokens", "u32", [rows.length]);
+  const packed = packSampling(rows.map(({ sequence: { open }, position }) => ({
+    ...open.sampling,
+    outputIndex: position + 1 - open.promptTokens,
+  })));
+  commands.submit();
+  commands.gpu.write(sampling, packed);
+  sample(commands, { logits, sampling, tokens, rows: rows.length, vocabulary: config.vocabSize });
+  commands.submit();
+  return tokens;
+}
+
+/**
+ * Scores rows against the tokens that follow them; waits for the GPU.
+ * @param x f32 [≥ rows, hidden]: the residual rows of a batch
+ * @param rows those of the batch that are scored
+ * @param product the family of the batch
+ */
+export async function score(
+  model: Model,
+  x: Tensor,
+  { rows, product }: {
+    readonly rows: readonly Pick<ScoredRow, "row" | "target">[];
+    readonly product: "tiled" | "vector";
+  },
+): Promise<RowScores> {
+  const { commands, scratch, config } = model;
+  const logprob = new Float32Array(rows.length);
+  const argmax = new Uint32Array(rows.length);
+  for (let first = 0; first < rows.length; first += LOGIT_ROWS) {
+    const block = rows.slice(first, first + LOGIT_ROWS);
+    const gathered = scratch.take("scored rows", "f32", [LOGIT_ROWS, config.hidden]);
+    copyRows(model, { from: x, to: gathered, rows: block.map(({ row }) => row) });
+    const logits = headLogits(model, { x: gathered, rows: block.length, product, name: "scored logits" });
+    const targets = scratch.take("targets", "u32", [LOGIT_ROWS]);
+    const scores = scratch.take("token scores", "f32", [LOGIT_ROWS, 2]);
+    const best = scratch.take("best tokens", "u32", [LOGIT_ROWS]);
+    commands.submit();
+    commands.gpu.write(targets, Uint32Array.from(block, ({ target }) => target));
+    tokenScores(commands, { logits, targets, scores, best, rows: block.length, vocabulary: config.vocabSize });
+    commands.submit();
+    const [scoreBytes, bestBytes] = await commands.gpu.read([
+      { tensor: scores, byteLength: block.length * 8 },
+      { tensor: best, byteLength: block.length * 4 },
+    ]);
+    const pairs = new Float32Array(scoreBytes?.buffer ?? new ArrayBuffer(0));
+    for (let i = 0; i < block.length; i++) logprob[first + i] = pairs[2 * i] ?? NaN;
+    argmax.set(new Uint32Array(bestBytes?.buffer ?? new ArrayBuffer(0)), first);
+  }
+  return { logprob, argmax };
+}
+
+/** Copies rows of f32 [·, hidden] to the consecutive rows of another tensor, from row `at` on. */
+export function copyRows(
+  { commands, config }: Model,
+  { from, to, rows, at = 0 }: {
+    readonly from: Tensor;
+    readonly to: Tensor;
+    readonly rows: readonly number[];
+    readonly at?: number;
+  },
+): void {
+  const rowBytes = config.hidden * 4;
+  for (let i = 0; i < rows.length;) {
+    const first = rows[i] ?? 0;
+    let count = 1;
+    while (rows[i + count] === first + count) count++;
+    commands.copy(from, to, { from: first * rowBytes, to: (at + i) * rowBytes, byteLength: count * rowBytes });
+    i += count;
+  }
+}
+
+function headLogits(
+  { commands, scratch, config, weights }: Model,
+  { x, rows, product, name }: { x: Tensor; rows: number; product: "tiled" | "vector"; name: string },
+): Tensor {
+  const normed = scratch.take(`normed for ${name}`, "f32", [rows, config.hidden]);
+  rmsNorm(commands, {
+    x,
+    weight: weights.finalNorm,
+    out: normed,
+    rows,
+    cols: config.hidden,
+    epsilon: config.rmsNormEps,
+  });
+  const logits = scratch.take(name, "f32", [rows, config.vocabSize]);
+  const multiply = product === "tiled" ? matmul : matvec;
+  multiply(commands, { weight: weights.head, x: normed, y: logits, rows });
+  return logits;
+}
+
+function adjust(
+  { commands, scratch, config }: Model,
+  logits: Tensor,
+  rows: readonly Undecided[],
+): void {
+  const entries = rows.flatMap(({ sequence, position }, row) =>
+    adjustmentsAt(sequence, position).map((adjustment) => ({ row, ...adjustment }))
+  );
+  if (entries.length === 0) return;
+  const table = scratch.take("adjustments", "u32", [entries.length, ADJUSTMENT_WORDS]);
+  commands.submit();
+  commands.gpu.write(table, packAdjustments(entries));
+  adjustLogits(commands, {
+    logits,
+    adjustments: table,
+    count: entries.length,
+    rows: rows.length,
+    vocabulary: config.vocabSize,
+  });
+}
+
+function logprobsOf(logits: Float32Array, token: number, top: number): TokenLogprobs {
+  const lse = logSumExp(logits);
+  return {
+    logprob: (logits[token] ?? 0) - lse,
+    top: bestTokens(logits, top).map((best) => ({ token: best, logprob: (logits[best] ?? 0) - lse })),
+  };
+}

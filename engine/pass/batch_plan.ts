@@ -1,0 +1,288 @@
+/**
+ * From spans to rows: the host-side plan of one pass through the layers. Groups rows that are computed alike, fills the
+ * row table, and says which rows need logits. Knows positions and slots; knows nothing of weights.
+ */
+
+import { neededMass } from "../../kernels/attention/mass.ts";
+import type { RowBlock } from "../../kernels/attention/row_blocks.ts";
+import { ROW_WORDS, type TableRow, writeTableRow } from "../../kernels/attention/row_table.ts";
+import { EngineError } from "../errors.ts";
+import type { RowRange } from "../exchange.ts";
+import { recentOf, SINKS } from "../layer_plan.ts";
+import type { PageShare } from "../page_map.ts";
+import { rangesByOwner, SPLIT_ROWS } from "./row_ranges.ts";
+import { scoreStride } from "./selection.ts";
+import type { SequenceState } from "../kv/sequences.ts";
+import { PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings } from "../span.ts";
+
+/** Rows of one batch that attend alike: [first, first + rows). */
+export interface RowRun {
+  readonly first: number;
+  readonly rows: number;
+  /**
+   * Sparse layers read a selection of this shape, at most so large; with a coverage, some of the rows are adaptive.
+   * Undefined: everything.
+   */
+  readonly sparse: SparseSettings | undefined;
+  /** Most local KV rows that any of the rows sees. */
+  readonly longest: number;
+  /** Those of its rows that follow each other in one sequence, in order. */
+  readonly spans: readonly RowBlock[];
+}
+
+/** A row after which a token is drawn. */
+export interface DrawnRow {
+  /** In its batch. */
+  readonly row: number;
+  /** Index of its span in the step. */
+  readonly span: number;
+  readonly sequence: SequenceState;
+  readonly position: number;
+  /** `keep`: its logits wait for an audit; `compare`: they are held against what was kept at its position. */
+  readonly audit: "keep" | "compare" | undefined;
+}
+
+/** A row whose next token is known. */
+export interface ScoredRow {
+  readonly row: number;
+  readonly span: number;
+  readonly target: number;
+}
+
+/** A row that reads a selection in sparse layers. */
+export interface SparseRow {
+  readonly row: number;
+  /** Index of its span in the step. */
+  readonly span: number;
+  readonly sequence: SequenceState;
+  readonly position: number;
+}
+
+/** Rows that pass through the layers together, with the products of one family. */
+export interface Batch {
+  readonly product: "tiled" | "vector";
+  readonly rows: number;
+  readonly tokens: Uint32Array<ArrayBuffer>;
+  readonly positions: Uint32Array<ArrayBuffer>;
+  readonly table: Uint32Array<ArrayBuffer>;
+  readonly runs: readonly RowRun[];
+  /** In the order of the batch's rows. */
+  readonly drawn: readonly DrawnRow[];
+  readonly scored: readonly ScoredRow[];
+  readonly sparse: readonly SparseRow[];
+  /** Which worker computes which rows, when they are split; undefined: every worker computes every row. */
+  readonly ranges: readonly RowRange[] | undefined;
+  /** By worker: whether it holds anything that rows of the batch see, sparse rows left out in `denseHolders`. */
+  readonly holders: readonly boolean[];
+  readonly denseHolders: readonly boolean[];
+}
+
+/** What the plan depends on besides the spans. */
+export interface BatchContext {
+  /** Must hold every sequence of the spans. */
+  readonly sequences: ReadonlyMap<SequenceId, SequenceState>;
+  /** Sliding window in positions; undefined: rows see everything before them. */
+  readonly window: number | undefined;
+  /** What this worker holds of each sequence. */
+  readonly share: PageShare;
+  /** Most scores of one query head that the sparse rows of a batch may need: they lie in one binding. */
+  readonly maxScores: number;
+}
+
+/** Rows of a prefill that pass through the layers at once; more pass in turn, with the same bits. */
+const MAX_TILED_ROWS = 512;
+
+/** The same for decode rows. */
+const MAX_VECTOR_ROWS = 64;
+
+/** A piece of a span: consecutive rows that fall into one batch. */
+interface Piece {
+  readonly span: Span;
+  readonly index: number;
+  readonly state: SequenceState;
+  readonly first: number;
+  readonly rows: number;
+}
+
+/** The batches of a step, in the order in which they must run: pieces of one span keep their order, decode goes first. */
+export function planBatches(spans: readonly Span[], context: BatchContext): Batch[] {
+  const whole = spans.map((span, index): Piece => ({
+    span,
+    index,
+    state: stateOf(context, span),
+    first: 0,
+    rows: span.tokens.length,
+  }));
+  const order = ({ span, state }: Piece) =>
+    isSparse(span) ? ["kv_head", "query_head", "all_heads"].indexOf(state.open.sparse.heads) + 1 : 0;
+  const decode = whole.filter(({ span }) => span.kind === "decode").sort((a, b) => order(a) - order(b));
+  const prefill = whole.filter(({ span }) => span.kind === "prefill");
+  const { maxScores } = context;
+  return [
+    ...pack(decode, { maxRows: MAX_VECTOR_ROWS, maxScores }).map((pieces) => fill("vector", pieces, context)),
+    ...pack(prefill, { maxRows: MAX_TILED_ROWS, maxScores }).map((pieces) => fill("tiled", pieces, context)),
+  ];
+}
+
+function stateOf({ sequences }: BatchContext, { sequence }: Span): SequenceState {
+  const state = sequences.get(sequence);
+  if (state === undefined) {
+    throw new EngineError("invalid_step", `Cannot plan a span of sequence ${sequence}: it is not open`);
+  }
+  return state;
+}
+
+function isSparse(span: Span): boolean {
+  return span.kind === "decode" && span.attention === "sparse";
+}
+
+/** Cuts spans into pieces and fills batches with them, in order. */
+function pack(spans: readonly Piece[], limits: { readonly maxRows: number; readonly maxScores: number }): Piece[][] {
+  const batches: Piece[][] = [];
+  let room = 0;
+  let sparseRows = 0;
+  let longest = 0;
+  for (const piece of spans) {
+    if (isSparse(piece.span)) {
+      sparseRows++;
+      longest = Math.max(longest, piece.span.from + 1);
+      if (sparseRows * scoreStride(longest) > limits.maxScores) room = 0;
+    }
+    for (let first = 0; first < piece.rows;) {
+      if (room === 0) {
+        batches.push([]);
+        room = limits.maxRows;
+        [sparseRows, longest] = isSparse(piece.span) ? [1, piece.span.from + 1] : [0, 0];
+      }
+      const rows = Math.min(room, piece.rows - first);
+      batches.at(-1)?.push({ ...piece, first, rows });
+      first += rows;
+      room -= rows;
+    }
+  }
+  return batches;
+}
+
+function fill(product: "tiled" | "vector", pieces: readonly Piece[], context: BatchContext): Batch {
+  const rows = pieces.reduce((sum, piece) => sum + piece.rows, 0);
+  const { map } = context.share;
+  const batch = {
+    product,
+    rows,
+    tokens: new Uint32Array(rows),
+    positions: new Uint32Array(rows),
+    table: new Uint32Array(rows * ROW_WORDS),
+    runs: [] as RowRun[],
+    drawn: [] as DrawnRow[],
+    scored: [] as ScoredRow[],
+    sparse: [] as SparseRow[],
+    holders: Array.from({ length: map.workers }, () => false),
+    denseHolders: Array.from({ length: map.workers }, () => false),
+  };
+  const sequences = [];
+  let at = 0;
+  for (const piece of pieces) {
+    const { span, state, first } = piece;
+    const sparse = isSparse(span) ? state.open.sparse : undefined;
+    batch.tokens.set(span.tokens.subarray(first, first + piece.rows), at);
+    for (let i = 0; i < piece.rows; i++) {
+      const position = span.from + first + i;
+      batch.positions[at + i] = position;
+      writeTableRow(batch.table, at + i, tableRow(state, position, { ...context, sparse }));
+    }
+    wantLogits(batch, piece, at);
+    if (sparse !== undefined) batch.sparse.push({ row: at, span: piece.index, sequence: state, position: span.from });
+    const { pageOffset } = state.open;
+    const longest = map.localRows(context.share.index, pageOffset, span.from + first + piece.rows);
+    const spans = piece.rows > 1 ? [{ first: at, rows: piece.rows }] : [];
+    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest, spans }, product);
+    markHolders(piece, context, sparse === undefined ? [batch.holders, batch.denseHolders] : [batch.holders]);
+    sequences.push({ first: at, rows: piece.rows, from: span.from + first, pageOffset });
+    at += piece.rows;
+  }
+  const split = product === "tiled" && map.workers > 1 && rows >= SPLIT_ROWS * map.workers;
+  return { ...batch, ranges: split ? rangesByOwner(map, sequences) : undefined };
+}
+
+/** What a row at a position sees of this worker's slice. */
+function tableRow(
+  { slot, open: { pageOffset } }: SequenceState,
+  position: number,
+  { share: { map, index }, window, sparse }: BatchContext & { readonly sparse: SparseSettings | undefined },
+): TableRow {
+  /** Local rows below a position. */
+  const below = (end: number) => map.localRows(index, pageOffset, Math.max(0, end));
+  const kvLimit = below(position + 1);
+  const isMine = map.owner(pageOffset, Math.floor(position / PAGE_TOKENS)) === index;
+  return {
+    sequenceSlot: slot,
+    kvFrom: window === undefined ? 0 : below(position + 1 - window),
+    kvLimit,
+    appendRow: isMine ? kvLimit - 1 : undefined,
+    selected: sparse?.budget ?? 0,
+    coverage: sparse?.coverage === undefined ? undefined : neededMass(sparse.coverage),
+    setShape: sparse?.heads ?? "kv_head",
+    sinks: sparse === undefined ? 0 : below(Math.min(SINKS, position + 1)),
+    recent: sparse === undefined ? 0 : kvLimit - below(position + 1 - recentOf(sparse)),
+  };
+}
+
+/** Marks the workers that hold something that a piece's rows see. */
+function markHolders(
+  { span, state, first, rows }: Piece,
+  { share: { map }, window }: BatchContext,
+  lists: readonly boolean[][],
+): void {
+  const { pageOffset } = state.open;
+  const start = window === undefined ? 0 : Math.max(0, span.from + first + 1 - window);
+  const pages = [Math.floor(start / PAGE_TOKENS), pagesFor(span.from + first + rows)] as const;
+  for (let worker = 0; worker < map.workers; worker++) {
+    const [before, after] = pages.map((page) => map.pagesBefore(worker, pageOffset, page));
+    if (before !== after) { for (const list of lists) list[worker] = true; }
+  }
+}
+
+/** Which rows of a piece, that starts at row `at` of the batch, are scored or drawn after. */
+function wantLogits(
+  { drawn, scored }: { readonly drawn: DrawnRow[]; readonly scored: ScoredRow[] },
+  { span, index, state, first, rows }: Piece,
+  at: number,
+): void {
+  if (span.logits === "none") return;
+  const audit = auditOf(span, state);
+  for (let i = 0; i < rows; i++) {
+    const row = at + i;
+    const target = span.tokens[first + i + 1] ?? span.next;
+    if (target === undefined || audit === "compare") {
+      drawn.push({ row, span: index, sequence: state, position: span.from + first + i, audit });
+    } else if (span.logits === "all") scored.push({ row, span: index, target });
+  }
+}
+
+function auditOf(span: Span, { open }: SequenceState): DrawnRow["audit"] {
+  if (span.logits === "audit") return "compare";
+  return isSparse(span) && open.audited ? "keep" : undefined;
+}
+
+/** Decode rows that attend alike form one run; a prefill run belongs to one sequence. */
+function addRun(runs: RowRun[], run: RowRun, product: "tiled" | "vector"): void {
+  const last = runs.at(-1);
+  if (product === "tiled" || last === undefined || last.sparse?.heads !== run.sparse?.heads) {
+    runs.push(run);
+    return;
+  }
+  runs[runs.length - 1] = {
+    first: last.first,
+    rows: last.rows + run.rows,
+    sparse: last.sparse && run.sparse && joined(last.sparse, run.sparse),
+    longest: Math.max(last.longest, run.longest),
+    spans: [...last.spans, ...run.spans],
+  };
+}
+
+/** What holds for rows of both. */
+function joined(a: SparseSettings, b: SparseSettings): SparseSettings {
+  const coverage = a.coverage ?? b.coverage;
+  const budget = Math.max(a.budget, b.budget);
+  return { heads: a.heads, budget, ...(coverage === undefined ? {} : { coverage }) };
+}

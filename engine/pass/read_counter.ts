@@ -1,0 +1,87 @@
+/**
+ * How much the adaptive rows of a step read in sparse layers, which only the choice of their positions decides: counted
+ * on the GPU where it stays there, and from the chosen lists in a group. Knows rows and counts; knows nothing of values.
+ */
+
+import type { ReadRequest } from "../../kernels/gpu.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import { setsOf } from "../../kernels/attention/row_table.ts";
+import type { Batch, SparseRow } from "./batch_plan.ts";
+import type { Model } from "./forward.ts";
+
+/** Where the rows of one batch are counted. */
+export interface BatchTally {
+  /** u32 [rows of all batches with sparse rows]: positions chosen for a row, over its sets, once for each layer that reads them. */
+  readonly counts: Tensor;
+  /** Of the batch's first row; of no meaning for a batch without sparse rows. */
+  readonly at: number;
+  /** Counts on the host what was chosen for a row of the batch, over its sets. */
+  add(row: number, positions: number): void;
+}
+
+/** Counts of one step; made before anything of it is recorded. */
+export class ReadTally {
+  readonly #model: Model;
+  readonly #batches: readonly Batch[];
+  readonly #counts: Tensor;
+  /** Of the group's lists; stays zero while the choice is made on the GPU alone. */
+  readonly #listed: Uint32Array;
+  readonly #starts: readonly number[];
+
+  constructor(model: Model, batches: readonly Batch[]) {
+    this.#model = model;
+    this.#batches = batches;
+    const counting = batches.some(({ sparse }) => sparse.some(isAdaptive));
+    let rows = 0;
+    this.#starts = batches.map((batch) => {
+      const start = rows;
+      if (counting && batch.sparse.length > 0) rows += batch.rows;
+      return start;
+    });
+    this.#listed = new Uint32Array(rows);
+    const { commands, scratch } = model;
+    this.#counts = scratch.take("read tally", "u32", [rows]);
+    if (rows === 0) return;
+    // Writes take effect before the next submit: what was recorded must be under way.
+    commands.submit();
+    commands.gpu.write(this.#counts, new Uint32Array(rows));
+  }
+
+  /** For the batch with that index. */
+  of(batch: number): BatchTally {
+    const at = this.#starts[batch] ?? 0;
+    // When no row is adaptive there is no place for any, and nothing is kept.
+    const add = (row: number, positions: number) => {
+      this.#listed[at + row] = (this.#listed[at + row] ?? 0) + positions;
+    };
+    return { counts: this.#counts, at, add };
+  }
+
+  /** What must be read back once all batches were submitted; nothing when no row is adaptive, or a group has chosen. */
+  get requests(): readonly ReadRequest[] {
+    const onGpu = this.#model.share.map.workers === 1;
+    return onGpu && this.#listed.length > 0 ? [{ tensor: this.#counts, byteLength: this.#listed.byteLength }] : [];
+  }
+
+  /**
+   * KV rows that one KV head read over all layers, on average over the sets, of each adaptive span.
+   * @param read what `requests` gave
+   * @returns by index of the span in the step
+   */
+  rowsRead([bytes]: readonly Uint8Array<ArrayBuffer>[]): ReadonlyMap<number, number> {
+    const counts = bytes === undefined ? this.#listed : new Uint32Array(bytes.buffer);
+    const { config, roles = [] } = this.#model;
+    const whole = roles.filter((role) => role !== "sparse").length;
+    const entries = this.#batches.flatMap((batch, index) =>
+      batch.sparse.filter(isAdaptive).map(({ row, span, position, sequence }): [number, number] => {
+        const count = counts[(this.#starts[index] ?? 0) + row] ?? 0;
+        return [span, whole * (position + 1) + count / setsOf(sequence.open.sparse.heads, config)];
+      })
+    );
+    return new Map(entries);
+  }
+}
+
+function isAdaptive({ sequence }: SparseRow): boolean {
+  return sequence.open.sparse.coverage !== undefined;
+}

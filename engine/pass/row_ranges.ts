@@ -1,0 +1,56 @@
+/**
+ * Which worker computes which rows of a long prefill: the owner of the page that a row falls into, so that keys and
+ * values never travel. Knows rows and pages; knows nothing of tensors.
+ */
+
+import type { RowRange } from "../exchange.ts";
+import type { PageMap } from "../page_map.ts";
+import { PAGE_TOKENS } from "../span.ts";
+
+/** Below this many rows per worker, computing a row everywhere costs less than sending it around. */
+export const SPLIT_ROWS = 128;
+
+/** Consecutive rows of one sequence in a batch. */
+export interface SequenceRows {
+  /** First row in the batch. */
+  readonly first: number;
+  readonly rows: number;
+  /** Position of the first row. */
+  readonly from: number;
+  /** Of the sequence, in the page map. */
+  readonly pageOffset: number;
+}
+
+/** The ranges of a batch, ascending and without gaps; neighbours have different owners. */
+export function rangesByOwner(map: PageMap, sequences: readonly SequenceRows[]): RowRange[] {
+  const ranges: { first: number; rows: number; owner: number }[] = [];
+  for (const { first, rows, from, pageOffset } of sequences) {
+    for (let done = 0; done < rows;) {
+      const position = from + done;
+      const count = Math.min(rows - done, PAGE_TOKENS - position % PAGE_TOKENS);
+      const owner = map.owner(pageOffset, Math.floor(position / PAGE_TOKENS));
+      const last = ranges.at(-1);
+      if (last?.owner === owner) last.rows += count;
+      else ranges.push({ first: first + done, rows: count, owner });
+      done += count;
+    }
+  }
+  return ranges;
+}
+
+/** The ranges that a worker computes, with the place of each among all rows that it computes. */
+export function ownRanges(ranges: readonly RowRange[], worker: number): (RowRange & { readonly at: number })[] {
+  let at = 0;
+  return ranges.filter(({ owner }) => owner === worker).map((range) => {
+    const placed = { ...range, at };
+    at += range.rows;
+    return placed;
+  });
+}
+
+/** Worker that computes a row. */
+export function ownerOfRow(ranges: readonly RowRange[], row: number): number {
+  const range = ranges.find(({ first, rows }) => row >= first && row < first + rows);
+  if (range === undefined) throw new RangeError(`Cannot tell who computes row ${row}: no range holds it`);
+  return range.owner;
+}

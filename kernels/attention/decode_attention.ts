@@ -1,0 +1,240 @@
+/**
+ * Attention of decode rows to the pages of their sequences: all visible rows (dense), or those of a selection (gathered).
+ * The KV rows are cut at fixed multiples of 256, so that a row's bits depend on nothing but itself, also when neighbours in
+ * a sequence are computed together; the splits' states are merged in order. Knows rows and pages; knows nothing of layers,
+ * roles or workers.
+ */
+
+import { splitSpec } from "./split/split_kernel.ts";
+import { rowsTogetherOf, SPLIT_ROWS, type SplitOptions } from "./split/split_plan.ts";
+import { GpuError } from "../errors.ts";
+import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
+import { mergeSplits } from "./merge_states.ts";
+import type { Commands } from "../pipeline.ts";
+import { BLOCK_WORDS, blocksOf, listsOf, type Pass, passesOf, type RowBlock } from "./row_blocks.ts";
+import { ROW_WORDS, type SetShape } from "./row_table.ts";
+import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
+
+/** Raw scaled logits q·k · scale of each row, for the choice of positions. */
+export interface ScoreOutput {
+  /** f32 `[rows of the call, heads, stride]`; written at the visible local rows only. */
+  readonly scores: Tensor;
+  /** At least `longest`, counted from local row 0. */
+  readonly stride: number;
+}
+
+/** The local rows that each row of a call reads. */
+export interface Selection {
+  /**
+   * u32 `[rows of the call, sets, stride]`: local rows, ascending; the first min(selected, kvLimit) of each set count.
+   * A set with fewer is padded with `NO_POSITION`.
+   */
+  readonly positions: Tensor;
+  /** Sets a row has room for. */
+  readonly sets: number;
+  readonly stride: number;
+  /** All set shapes that occur among the rows of the call. */
+  readonly shapes: readonly SetShape[];
+}
+
+/** What `attendRows` reads and writes. */
+export interface AttendRows extends PagedKv {
+  readonly shape: HeadShape;
+  /** First row of the call in q, out and the row table. */
+  readonly firstRow: number;
+  readonly rows: number;
+  /** f32 `[all rows, heads, headDim]`, rotated, not scaled. */
+  readonly q: Tensor;
+  /** u32 `[all rows, 8]`, see `row_table.ts`. */
+  readonly rowTable: Tensor;
+  /** At least the number of KV rows that any of these rows visits. Changes no bits. */
+  readonly longest: number;
+  /** Usually 1/√headDim. */
+  readonly scale: number;
+  /** At least as large as `scratchShape` says. */
+  readonly scratch: AttentionState;
+  /** o f32 `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
+  readonly out: AttentionState;
+  /** Dense calls only. */
+  readonly scores?: ScoreOutput;
+  /** Given: the call is gathered; else dense. */
+  readonly selection?: Selection;
+  /**
+   * Rows of the call, in order, that follow each other in one sequence: each visible range begins and ends at most one KV
+   * row behind the one before. Dense rows without scores then share the reading of K and V. Changes no bits. @default none
+   */
+  readonly spans?: readonly RowBlock[];
+  /** @default what suits the adapter */
+  readonly tuning?: Tuning;
+  /** Most rows of a span that a workgroup computes. Changes no bits. @default what suits the shape and the adapter */
+  readonly rowsTogether?: number;
+}
+
+/** Kernels for GPUs, and kernels for adapters that compute on the CPU, where lanes do not merge their reads. */
+export type Tuning = "hardware" | "software";
+
+const MOST_HEADS_TOGETHER = 8;
+
+/** Scratch beyond this is not asked for: a call with more rows than fit runs in several passes. */
+const SCRATCH_BYTES = 64 * 2 ** 20;
+
+/** Splits that one row may need; the visible rows of a sliding window may start and end inside one. */
+function splitsOf(longest: number, cut: "dense" | "gathered"): number {
+  const whole = Math.ceil(longest / SPLIT_ROWS);
+  return Math.max(1, cut === "gathered" ? whole : whole + 1);
+}
+
+/** Shapes of the scratch tensors of `attendRows` that visits up to `longest` KV rows a row: enough for dense and gathered calls. */
+export function scratchShape(
+  { heads, headDim }: HeadShape,
+  { rows, longest }: { readonly rows: number; readonly longest: number },
+): { readonly o: readonly number[]; readonly lse: readonly number[] } {
+  const splits = splitsOf(longest, "dense");
+  const fitting = Math.max(1, Math.floor(SCRATCH_BYTES / (splits * heads * headDim * 4)));
+  const states = splits * Math.max(1, Math.min(rows, fitting));
+  return { o: [states, heads, headDim], lse: [states, heads] };
+}
+
+/**
+ * Attends rows to their KV rows and writes their states.
+ * @throws {GpuError} `invalid_shape`, also when scratch is smaller than one row needs
+ */
+export function attendRows(commands: Commands, args: AttendRows): void {
+  const { shape, firstRow, rows, scratch, rowTable, out, selection, scores, longest } = args;
+  check(args);
+  const gathered = selection !== undefined;
+  const splits = splitsOf(longest, gathered ? "gathered" : "dense");
+  const states = Math.floor(scratch.lse.byteLength / (4 * shape.heads));
+  const rowsPerPass = Math.floor(states / splits);
+  if (rowsPerPass === 0) {
+    throw new GpuError(
+      "invalid_shape",
+      `Cannot dispatch attention: scratch holds ${states} states, ${splits} splits are needed`,
+    );
+  }
+  const spans = gathered || scores !== undefined ? [] : args.spans ?? [];
+  const most = spans.length === 0 ? 1 : rowsTogether(commands, args);
+  const together = most <= rowsPerPass ? most : 1;
+  const blocks = blocksOf({ first: firstRow, rows }, spans, together);
+  for (const pass of passesOf(blocks, rowsPerPass)) {
+    dispatchBlocks(commands, args, { ...pass, splits, together });
+    // A single possible split writes the state itself.
+    if (splits > 1) {
+      mergeSplits(commands, { shape, firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, gathered, out });
+    }
+  }
+}
+
+/** Query heads of a workgroup: all of a KV head, or the largest share of them that workgroup memory holds. */
+function headsTogether({ heads, kvHeads }: HeadShape): number {
+  const group = heads / kvHeads;
+  for (let parts = 1; parts < group; parts++) {
+    if (group % parts === 0 && group / parts <= MOST_HEADS_TOGETHER) return group / parts;
+  }
+  return 1;
+}
+
+/** What tells the variants of a call apart. */
+type Variant = Pick<SplitOptions, "ownSets" | "rowsTogether" | "listed">;
+
+/** Every row of a pass alone: no list is needed. */
+const ALONE: Variant = { ownSets: false, rowsTogether: 1, listed: false };
+
+function optionsOf(
+  commands: Commands,
+  { shape, tuning, scores, selection }: AttendRows,
+  { ownSets, rowsTogether, listed }: Variant,
+): SplitOptions {
+  const software = (tuning ?? (commands.gpu.info.software ? "software" : "hardware")) === "software";
+  return {
+    ...shape,
+    headsTogether: ownSets ? 1 : headsTogether(shape),
+    rowsTogether,
+    listed,
+    ownSets,
+    gathered: selection !== undefined,
+    scores: scores !== undefined,
+    threads: software ? 64 : 128,
+    maxLanes: software ? 1 : 4,
+  };
+}
+
+function rowsTogether(commands: Commands, args: AttendRows): number {
+  const { maxWorkgroupBytes } = commands.gpu.info;
+  return rowsTogetherOf(optionsOf(commands, args, ALONE), { most: args.rowsTogether ?? Infinity, maxWorkgroupBytes });
+}
+
+function dispatchBlocks(
+  commands: Commands,
+  args: AttendRows,
+  { blocks, together, ...pass }: Pass & { readonly splits: number; readonly together: number },
+) {
+  if (blocks.every(({ rows }) => rows === 1)) {
+    const shapes = args.selection?.shapes ?? ["kv_head"];
+    if (shapes.includes("query_head")) dispatchSplits(commands, args, { ...pass, ...ALONE, ownSets: true });
+    if (shapes.some((shape) => shape !== "query_head")) dispatchSplits(commands, args, { ...pass, ...ALONE });
+    return;
+  }
+  for (const rowsTogether of [1, together]) {
+    const fitting = blocks.filter(({ rows }) => rows === rowsTogether);
+    // The rows of a block together see some KV rows more than one of them.
+    const splits = splitsOf(args.longest + rowsTogether - 1, "dense");
+    for (const list of listsOf(fitting, pass.first)) {
+      dispatchSplits(commands, args, { ...pass, ownSets: false, listed: true, rowsTogether, splits, list });
+    }
+  }
+}
+
+interface SplitDispatch extends RowBlock, Variant {
+  readonly splits: number;
+  /** The blocks that it serves; undefined: all rows of the pass, each alone. */
+  readonly list?: readonly number[];
+}
+
+function dispatchSplits(
+  commands: Commands,
+  args: AttendRows,
+  { first, rows, splits, list, ...variant }: SplitDispatch,
+) {
+  const { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, scores, selection } = args;
+  const options = optionsOf(commands, args, variant);
+  const kernel = commands.kernel(`attention ${Object.values(options)}`, () => splitSpec(options));
+  commands.dispatch(kernel, {
+    tensors: [
+      ...[q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
+      ...(scores === undefined ? [] : [scores.scores]),
+      ...(selection === undefined ? [] : [selection.positions]),
+    ],
+    params: {
+      firstRow: first,
+      callRow: first - args.firstRow,
+      rows,
+      maxPages,
+      scale: args.scale,
+      scoreStride: scores?.stride ?? 0,
+      sets: selection?.sets ?? 0,
+      selectionStride: selection?.stride ?? 0,
+    },
+    ...(list && { list }),
+    // Workgroups that read the same K and V run side by side: what one has read, the next finds in the cache.
+    groups: [list === undefined ? rows : list.length / BLOCK_WORDS, shape.heads / options.headsTogether, splits],
+  });
+}
+
+function check({ shape, firstRow, rows, q, rowTable, scratch, out, scores, selection, longest, ...paged }: AttendRows) {
+  const op = "attention";
+  const { heads, headDim } = shape;
+  const all = firstRow + rows;
+  expectHeadShape(op, shape);
+  expectTensor(op, q, "f32", [all, heads, headDim]);
+  expectTensor(op, rowTable, "u32", [all, ROW_WORDS]);
+  expectTensor(op, out.o, "f32", [all, heads, headDim]);
+  expectTensor(op, out.lse, "f32", [all, heads]);
+  expectTensor(op, scratch.o, "f32", [sizeOf(scratch.lse.shape), headDim]);
+  expectPagedKv(op, shape, paged);
+  if (scores !== undefined) expectTensor(op, scores.scores, "f32", [rows, heads, Math.max(scores.stride, longest)]);
+  if (selection !== undefined) {
+    const { positions, sets, stride } = selection;
+    expectTensor(op, positions, "u32", [rows, sets, Math.max(stride, longest)]);
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * Causal attention of many consecutive rows of one sequence to its pages (prefill), without materialised scores: tiles of
+ * query rows walk over blocks of KV rows. Blocks lie at fixed multiples and hidden rows change no bit, so a row's bits do
+ * not depend on how a prompt is cut into chunks. Knows rows and pages; knows nothing of layers or chunks.
+ */
+
+import type { Tuning } from "./decode_attention.ts";
+import { type HardwareTile, hardwareTileBytes, hardwareTileTokens, hardwareTileWgsl } from "./tile/hardware_tile.ts";
+import { type SoftwareTile, softwareTileTokens, softwareTileWgsl, TILE_LANES } from "./tile/software_tile.ts";
+import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
+import type { Commands, Kernel, KernelSpec } from "../pipeline.ts";
+import { ROW_WORDS } from "./row_table.ts";
+import { expectTensor, type Tensor } from "../tensor.ts";
+import { reads, writes } from "../wgsl.ts";
+
+/** What `attendSpan` reads and writes. */
+export interface AttendSpan extends PagedKv {
+  readonly shape: HeadShape;
+  /** First row of the span in q, out and the row table; its rows follow each other in position. */
+  readonly firstRow: number;
+  readonly rows: number;
+  /** f32 `[all rows, heads, headDim]`, rotated, not scaled. */
+  readonly q: Tensor;
+  /** u32 `[all rows, 8]`, see `row_table.ts`; kvFrom and kvLimit never fall from row to row. */
+  readonly rowTable: Tensor;
+  /** Usually 1/√headDim. */
+  readonly scale: number;
+  /** o f32 `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
+  readonly out: AttentionState;
+  /** @default what suits the adapter */
+  readonly tuning?: Tuning;
+}
+
+/** Query values that one lane of the software kernel keeps. */
+const LANE_VALUES = 256;
+const MOST_ROWS_PER_LANE = 8;
+
+/**
+ * Attends the rows of one span, each to [kvFrom, kvLimit) of its sequence, and writes their states.
+ * @throws {GpuError} `invalid_shape`
+ */
+export function attendSpan(commands: Commands, args: AttendSpan): void {
+  const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, scale, out } = args;
+  const op = "attention_tile";
+  const all = firstRow + rows;
+  expectHeadShape(op, shape);
+  expectTensor(op, q, "f32", [all, shape.heads, shape.headDim]);
+  expectTensor(op, rowTable, "u32", [all, ROW_WORDS]);
+  expectTensor(op, out.o, "f32", [all, shape.heads, shape.headDim]);
+  expectTensor(op, out.lse, "f32", [all, shape.heads]);
+  expectPagedKv(op, shape, args);
+  const tuning = args.tuning ?? (commands.gpu.info.software ? "software" : "hardware");
+  const { kernel, tokens } = tuning === "software" ? software(commands, shape) : hardware(commands, shape);
+  commands.dispatch(kernel, {
+    tensors: [q, kv.k, kv.v, pageTable, rowTable, out.o, out.lse],
+    params: { firstRow, rows, maxPages, scale },
+    groups: [Math.ceil(rows / tokens), shape.kvHeads, 1],
+  });
+}
+
+/** A kernel, and the tokens that one of its workgroups takes. */
+interface Tile {
+  readonly kernel: Kernel;
+  readonly tokens: number;
+}
+
+function software(commands: Commands, shape: HeadShape): Tile {
+  const { subgroups } = commands.gpu.info;
+  const options: SoftwareTile = {
+    ...shape,
+    rowsPerLane: Math.min(MOST_ROWS_PER_LANE, Math.max(1, Math.floor(LANE_VALUES / shape.headDim))),
+    broadcast: subgroups && commands.gpu.device.adapterInfo.subgroupMinSize >= TILE_LANES,
+  };
+  const name = `attention_tile software ${Object.values(options)}`;
+  return {
+    kernel: commands.kernel(name, () => specOf(softwareTileWgsl(options))),
+    tokens: softwareTileTokens(options),
+  };
+}
+
+function hardware(commands: Commands, shape: HeadShape): Tile {
+  const wide: HardwareTile = { ...shape, blockRows: 32 };
+  const fits = hardwareTileBytes(wide) <= commands.gpu.info.maxWorkgroupBytes;
+  const options: HardwareTile = fits ? wide : { ...shape, blockRows: 16 };
+  const name = `attention_tile hardware ${Object.values(options)}`;
+  return {
+    kernel: commands.kernel(name, () => specOf(hardwareTileWgsl(options))),
+    tokens: hardwareTileTokens(options),
+  };
+}
+
+function specOf(source: string): KernelSpec {
+  return {
+    bindings: [
+      reads("q", "array<vec4<f32>>"),
+      reads("k", "array<vec4<u32>>"),
+      reads("v", "array<vec4<u32>>"),
+      reads("pageTable", "array<u32>"),
+      reads("rowTable", "array<vec4<u32>>"),
+      writes("outO", "array<vec4<f32>>"),
+      writes("outLse", "array<f32>"),
+    ],
+    params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"], ["scale", "f32"]],
+    source,
+  };
+}

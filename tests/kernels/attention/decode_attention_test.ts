@@ -1,0 +1,265 @@
+import assert from "node:assert/strict";
+import { type AttendRows, attendRows, scratchShape, type Tuning } from "../../../kernels/attention/decode_attention.ts";
+import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
+import type { RowBlock } from "../../../kernels/attention/row_blocks.ts";
+import { NO_POSITION, type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
+import { attend, scoresOf } from "../../reference/attention.ts";
+import { assertClose } from "../../support/assert_close.ts";
+import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { type KvFixture, kvFixture, tableRow, uploadRows } from "../../support/kv_fixture.ts";
+import { Random } from "../../support/random.ts";
+import { ATTENTION_CASES, F32_SUMS } from "./attention_cases.ts";
+
+const fixture = gpuFixture();
+
+/** Logits of a few units, summed over at most 128 f32 products. */
+const LOGIT_ERROR = 1e-5;
+
+const TUNINGS = ["software", "hardware"] as const;
+
+for (const { name, shape, rows, spans, nmse } of ATTENTION_CASES) {
+  Deno.test(`attendRows() equals plain loops: ${name}`, async () => {
+    const call = prepare(shape, rows);
+    const expected = reference(call);
+    for (const tuning of TUNINGS) {
+      const { o, lse, scores } = await run(call, { withScores: true, tuning });
+      assertClose(o, expected.o, { nmse });
+      assertClose(lse, expected.lse, { maxAbs: LOGIT_ERROR });
+      for (const [at, score] of expected.scores) assert.ok(Math.abs((scores[at] ?? NaN) - score) < LOGIT_ERROR);
+      if (spans === undefined) continue;
+      const shared = await run(call, { spans, tuning });
+      assertClose(shared.o, expected.o, { nmse });
+      assertClose(shared.lse, expected.lse, { maxAbs: LOGIT_ERROR });
+    }
+  });
+}
+
+Deno.test("attendRows() gives a row the same bits alone, in company, and under any bound", async () => {
+  const shape = { heads: 4, kvHeads: 2, headDim: 64 };
+  const limits = [1, 64, 255, 256, 257, 512, 700, 1000, 3, 128, 513, 999, 640, 320, 2, 800];
+  const call = prepare(shape, limits.map((kvLimit, i) => tableRow({ kvLimit, sequenceSlot: i % 2 })));
+  const all = await run(call, { longest: 5000 });
+  for (const row of [3, 7]) {
+    const alone = await run(call, { firstRow: row, rows: 1, longest: limits[row] ?? 0 });
+    assert.deepEqual(alone.o.subarray(row * 256, row * 256 + 256), all.o.subarray(row * 256, row * 256 + 256));
+    assert.equal(alone.lse[row * 4 + 1], all.lse[row * 4 + 1]);
+  }
+  const cramped = await run(call, { scratchRows: 3 });
+  assert.deepEqual(cramped.o, all.o);
+});
+
+for (const setShape of ["kv_head", "query_head", "all_heads"] as const) {
+  Deno.test(`attendRows() gathers what each ${setShape} set selects`, async () => {
+    for (
+      const shape of [{ heads: 4, kvHeads: 2, headDim: 64 }, { heads: 4, kvHeads: 1, headDim: 32 }, {
+        heads: 3,
+        kvHeads: 3,
+        headDim: 16,
+      }]
+    ) {
+      const rows = [300, 1000, 40, 700].map((kvLimit, i) =>
+        tableRow({ kvLimit, selected: [64, 290, 64, 0][i] ?? 0, setShape, sequenceSlot: i % 2 })
+      );
+      const call = prepare(shape, rows);
+      const selected = select(call, [setShape]);
+      const expected = reference(call, selected);
+      for (const tuning of TUNINGS) {
+        const { o, lse } = await run(call, { selected, longest: 290, tuning });
+        assertClose(o, expected.o, { nmse: F32_SUMS });
+        assertClose(lse, expected.lse, { maxAbs: LOGIT_ERROR });
+      }
+    }
+  });
+}
+
+Deno.test("attendRows() gathers rows of unlike set shapes in one call", async () => {
+  const shapes = ["kv_head", "query_head", "all_heads"] as const;
+  const rows = shapes.map((setShape) => tableRow({ kvLimit: 500, selected: 100, setShape }));
+  const call = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, rows);
+  const selected = select(call, shapes);
+  const { o } = await run(call, { selected, longest: 100 });
+  assertClose(o, reference(call, selected).o, { nmse: F32_SUMS });
+});
+
+Deno.test("attendRows() over a selection of everything is near the dense result", async () => {
+  const call = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, [tableRow({ kvLimit: 777, selected: 777 })]);
+  const selected = select(call, ["kv_head"]);
+  const gathered = await run(call, { selected });
+  const dense = await run(call, {});
+  assertClose(gathered.o, dense.o, { nmse: 1e-12 });
+});
+
+Deno.test("attendRows() skips the padding of sets of unlike length, down to none", async () => {
+  const rows = [tableRow({ kvLimit: 700, selected: 300 }), tableRow({ kvLimit: 40, selected: 300 })];
+  const call = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, rows);
+  const selected = select(call, ["kv_head"]);
+  const { stride } = selected;
+  // Row 0: 17 positions in the first set, none in the second; row 1: all 40, and 1.
+  for (const [set, kept] of [17, 0, 40, 1].entries()) {
+    selected.positions.fill(NO_POSITION, set * stride + kept, (set + 1) * stride);
+  }
+  const { o, lse } = await run(call, { selected, longest: 300 });
+  const expected = reference(call, selected);
+  assertClose(o, expected.o, { nmse: F32_SUMS });
+  assertClose(lse, expected.lse, { nmse: F32_SUMS });
+});
+
+Deno.test("attendRows() ends where the padding of a set begins: at, before and behind the border of a split", async () => {
+  const kept = [256, 255, 257, 0, 16, 513, 600, 700, 1, 271, 272, 273];
+  const rows = kept.map(() => tableRow({ kvLimit: 900, selected: 700 }));
+  const call = prepare({ heads: 2, kvHeads: 1, headDim: 32 }, rows);
+  const selected = select(call, ["kv_head"]);
+  kept.forEach((count, row) => {
+    selected.positions.fill(NO_POSITION, row * selected.stride + count, (row + 1) * selected.stride);
+  });
+  const expected = reference(call, selected);
+  for (const tuning of TUNINGS) {
+    const { o, lse } = await run(call, { selected, longest: 700, tuning });
+    assertClose(o, expected.o, { nmse: F32_SUMS });
+    assertClose(lse, expected.lse, { nmse: F32_SUMS });
+  }
+});
+
+Deno.test("attendRows() refuses scratch that cannot hold one row", () => {
+  const call = prepare({ heads: 2, kvHeads: 2, headDim: 16 }, [tableRow({ kvLimit: 600 })]);
+  const args = { ...argsOf(call), scratch: { o: fixture.zeros("f32", [2, 2, 16]), lse: fixture.zeros("f32", [2, 2]) } };
+  assert.throws(
+    () => attendRows(fixture.commands, args),
+    /Cannot dispatch attention: scratch holds 2 states, 4 splits/,
+  );
+});
+
+interface Call {
+  readonly shape: HeadShape;
+  readonly rows: readonly TableRow[];
+  readonly kv: KvFixture;
+  readonly q: Float32Array<ArrayBuffer>;
+  readonly longest: number;
+}
+
+/** What each set of each row selects, and its tensor's sizes. */
+interface Selected {
+  readonly shapes: readonly SetShape[];
+  readonly positions: Uint32Array<ArrayBuffer>;
+  readonly sets: number;
+  readonly stride: number;
+}
+
+interface Overrides {
+  readonly firstRow?: number;
+  readonly rows?: number;
+  readonly longest?: number;
+  readonly scratchRows?: number;
+  readonly withScores?: boolean;
+  readonly selected?: Selected;
+  readonly tuning?: Tuning;
+  readonly spans?: readonly RowBlock[];
+}
+
+function prepare(shape: HeadShape, rows: readonly TableRow[]): Call {
+  const longest = Math.max(...rows.map(({ kvLimit }) => kvLimit));
+  const slots = 1 + Math.max(...rows.map(({ sequenceSlot }) => sequenceSlot));
+  const kv = kvFixture(fixture, shape, { slots, length: longest, seed: 5 });
+  return { shape, rows, kv, longest, q: new Random(6).normals(rows.length * shape.heads * shape.headDim) };
+}
+
+function argsOf({ shape, rows, kv, q, longest }: Call): AttendRows {
+  const { heads, headDim } = shape;
+  const sizes = scratchShape(shape, { rows: rows.length, longest });
+  return {
+    shape,
+    ...kv.paged,
+    firstRow: 0,
+    rows: rows.length,
+    q: fixture.upload("f32", q, [rows.length, heads, headDim]),
+    rowTable: uploadRows(fixture, rows),
+    longest,
+    scale: 1 / Math.sqrt(headDim),
+    scratch: { o: fixture.zeros("f32", sizes.o), lse: fixture.zeros("f32", sizes.lse) },
+    out: { o: fixture.zeros("f32", [rows.length, heads, headDim]), lse: fixture.zeros("f32", [rows.length, heads]) },
+  };
+}
+
+async function run(call: Call, { scratchRows, withScores, selected, ...bounds }: Overrides) {
+  const longest = bounds.longest ?? call.longest;
+  const args: AttendRows = { ...argsOf({ ...call, longest }), ...bounds };
+  const { heads } = call.shape;
+  const sizes = scratchShape(call.shape, { rows: scratchRows ?? call.rows.length, longest });
+  const scores = fixture.zeros("f32", [call.rows.length, heads, longest]);
+  attendRows(fixture.commands, {
+    ...args,
+    scratch: { o: fixture.zeros("f32", sizes.o), lse: fixture.zeros("f32", sizes.lse) },
+    ...(withScores === true ? { scores: { scores, stride: longest } } : {}),
+    ...(selected === undefined ? {} : {
+      selection: {
+        ...selected,
+        positions: fixture.upload("u32", selected.positions, [call.rows.length, selected.sets, selected.stride]),
+      },
+    }),
+  });
+  return {
+    o: await fixture.floats(args.out.o),
+    lse: await fixture.floats(args.out.lse),
+    scores: await fixture.floats(scores),
+  };
+}
+
+/** Random ascending positions for every set. */
+function select({ shape, rows }: Call, shapes: readonly SetShape[]): Selected {
+  const random = new Random(7);
+  const sets = Math.max(...shapes.map((name) => setsOf(name, shape)));
+  const stride = Math.max(...rows.map(({ selected }) => selected)) + 3;
+  const positions = new Uint32Array(rows.length * sets * stride).fill(0xdead_beef);
+  rows.forEach(({ kvLimit, selected }, row) => {
+    for (let set = 0; set < sets; set++) {
+      const pool = Array.from({ length: kvLimit }, (_, i) => i);
+      const drawn = Array.from(
+        { length: Math.min(selected, kvLimit) },
+        () => pool.splice(random.integer(pool.length), 1)[0] ?? 0,
+      );
+      positions.set(drawn.sort((a, b) => a - b), (row * sets + set) * stride);
+    }
+  });
+  return { shapes, positions, sets, stride };
+}
+
+function reference({ shape, rows, kv, q, longest }: Call, selected?: Selected) {
+  const { heads, kvHeads, headDim } = shape;
+  const [o, lse]: [number[], number[]] = [[], []];
+  const scores = new Map<number, number>();
+  rows.forEach((row, index) => {
+    for (let head = 0; head < heads; head++) {
+      const kvHead = Math.floor(head / (heads / kvHeads));
+      const visible = visibleRows(
+        row,
+        selected === undefined ? undefined : setOf(selected, { shape, row, index, head }),
+      );
+      const at = (index * heads + head) * headDim;
+      const keys = visible.map((local) => kv.k(row.sequenceSlot, local, kvHead));
+      const own = scoresOf(q.subarray(at, at + headDim), keys, 1 / Math.sqrt(headDim));
+      visible.forEach((local, i) => scores.set((index * heads + head) * longest + local, own[i] ?? NaN));
+      const state = attend(own, visible.map((local) => kv.v(row.sequenceSlot, local, kvHead)), headDim);
+      o.push(...state.o);
+      lse.push(state.lse);
+    }
+  });
+  return { o, lse, scores };
+}
+
+function visibleRows({ kvFrom, kvLimit }: TableRow, set: Uint32Array | undefined): number[] {
+  const all = set === undefined ? Array.from({ length: kvLimit }, (_, i) => i) : [...set];
+  return all.filter((local) => local >= kvFrom && local < kvLimit);
+}
+
+interface SetQuery {
+  readonly shape: HeadShape;
+  readonly row: TableRow;
+  readonly index: number;
+  readonly head: number;
+}
+
+function setOf({ positions, sets, stride }: Selected, { shape, row, index, head }: SetQuery): Uint32Array {
+  const set = row.setShape === "all_heads" ? 0 : Math.floor((head * setsOf(row.setShape, shape)) / shape.heads);
+  const at = (index * sets + set) * stride;
+  return positions.subarray(at, at + Math.min(row.selected, row.kvLimit));
+}
