@@ -9,13 +9,8 @@ import { type CommandTable, runCommandLine } from "./router/command_line.ts";
 import { processTerminal } from "./router/terminal.ts";
 
 // A service: HTTP, scheduler and worker, started and ended together.
-export {
-  type ServedModel,
-  type ServedWorker,
-  type Service,
-  type ServiceOptions,
-  startService,
-} from "./router/service.ts";
+export type { ServedModel, ServedWorker, Service, ServiceOptions } from "./router/service.ts";
+export { startService } from "./router/start_service.ts";
 
 // What an operator decides about it.
 export type { AttentionConfig } from "./router/attention_config.ts";

@@ -6,10 +6,10 @@
 import { EngineError } from "./errors.ts";
 import { MIN_BUDGET } from "./layer_plan.ts";
 import type { PageMap } from "./page_map.ts";
-import { type Open, PAGE_TOKENS, type SequenceId, type Span, type Step } from "./span.ts";
+import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span, type Step } from "./span.ts";
 
 /** What a step is held against. */
-export interface AdmissionBounds {
+export interface StepBounds {
   /** The longest context, in positions. */
   readonly maxPositions: number;
   readonly vocabSize: number;
@@ -36,10 +36,10 @@ export interface OpenSequence {
  * @param sequences those open before the step
  * @throws {EngineError} `invalid_step`; `kv_exhausted` when it opens more sequences than there is room for
  */
-export function admit(
+export function checkStep(
   { open, release, spans }: Step,
   sequences: ReadonlyMap<SequenceId, OpenSequence>,
-  bounds: AdmissionBounds,
+  bounds: StepBounds,
 ): void {
   const leaving = new Set(release);
   for (const [i, sequence] of release.entries()) {
@@ -49,7 +49,7 @@ export function admit(
   const known = new Map(sequences);
   for (const sequence of open) {
     if (known.has(sequence.sequence)) throw refusal(`open sequence ${sequence.sequence}: it is open already`);
-    known.set(sequence.sequence, admitOpen(sequence, bounds));
+    known.set(sequence.sequence, checkOpening(sequence, bounds));
   }
   if (known.size > bounds.slots) {
     throw new EngineError("kv_exhausted", `Cannot open ${open.length} sequences: ${known.size} exceed ${bounds.slots}`);
@@ -61,12 +61,12 @@ export function admit(
     if (leaving.has(span.sequence)) throw refusedSpan(span, "the same step releases it");
     if (met.has(span.sequence)) throw refusedSpan(span, "it has two spans in one step");
     met.add(span.sequence);
-    admitRows(span, bounds);
-    admitPlace(span, state, bounds);
+    checkRows(span, bounds);
+    checkPlace(span, state, bounds);
   }
 }
 
-function admitOpen(open: Open, bounds: AdmissionBounds): OpenSequence {
+function checkOpening(open: SequenceOpening, bounds: StepBounds): OpenSequence {
   const { sequence, sparse, prefixPages, prefixTokens } = open;
   const refuse = (why: string) => refusal(`open sequence ${sequence}: ${why}`);
   const why = faultOfPages(prefixPages, { pages: 0, open }, bounds);
@@ -82,7 +82,7 @@ function admitOpen(open: Open, bounds: AdmissionBounds): OpenSequence {
 }
 
 /** What can be said of a span by itself. */
-function admitRows(span: Span, { vocabSize, calibrated }: AdmissionBounds): void {
+function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
   const { tokens, next, logits } = span;
   if (tokens.length === 0) throw refusedSpan(span, "it has no rows");
   const token = tokens.find((id) => id >= vocabSize) ?? (next !== undefined && next >= vocabSize ? next : undefined);
@@ -100,7 +100,7 @@ function admitRows(span: Span, { vocabSize, calibrated }: AdmissionBounds): void
 }
 
 /** Where its rows go. */
-function admitPlace(span: Span, state: OpenSequence, bounds: AdmissionBounds): void {
+function checkPlace(span: Span, state: OpenSequence, bounds: StepBounds): void {
   const { from, newPages } = span;
   const end = from + span.tokens.length;
   if (end > bounds.maxPositions) {
@@ -118,7 +118,7 @@ function admitPlace(span: Span, state: OpenSequence, bounds: AdmissionBounds): v
 function faultOfPages(
   pages: Uint32Array,
   { pages: present, open: { pageOffset } }: Pick<OpenSequence, "pages" | "open">,
-  { map, ...bounds }: AdmissionBounds,
+  { map, ...bounds }: StepBounds,
 ): string | undefined {
   const high = pages.find((page) => page >= map.pages);
   if (high !== undefined) return `page ${high} is not below ${map.pages}`;

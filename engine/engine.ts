@@ -6,14 +6,14 @@
 import { Gpu } from "../kernels/gpu.ts";
 import { Commands } from "../kernels/pipeline.ts";
 import { Scratch } from "../kernels/scratch.ts";
-import { admit } from "./check_step.ts";
+import { checkStep } from "./check_step.ts";
 import { readCalibration } from "./model/calibration.ts";
-import { compute } from "./pass/run_step.ts";
+import { runStep } from "./pass/run_step.ts";
 import { DraftLogits } from "./logits/draft_logits.ts";
 import { EngineError } from "./errors.ts";
 import { ALONE, type Exchange } from "./exchange.ts";
-import type { EngineFacts } from "./engine_info.ts";
-import type { Model } from "./pass/forward.ts";
+import type { EngineInfo } from "./engine_info.ts";
+import type { LoadedModel } from "./loaded_model.ts";
 import { allocateSlice, type KvCapacity } from "./kv/kv_capacity.ts";
 import { type KvRows, readKvRows } from "./kv/kv_inspection.ts";
 import { SLOTS } from "./kv/kv_slice.ts";
@@ -51,21 +51,21 @@ interface Loaded {
 /** A loaded model. Steps run one at a time. */
 export class Engine {
   readonly config: ModelConfig;
-  #facts: EngineFacts;
-  #model: Model;
+  #info: EngineInfo;
+  #model: LoadedModel;
   #sequences: Sequences;
   #running: Promise<StepResult> | undefined;
   #closed = false;
 
-  private constructor(model: Model, facts: EngineFacts) {
+  private constructor(model: LoadedModel, info: EngineInfo) {
     this.#model = model;
     this.config = model.config;
-    this.#facts = facts;
+    this.#info = info;
     this.#sequences = new Sequences(model.slice, model.share);
   }
 
-  get facts(): EngineFacts {
-    return this.#facts;
+  get info(): EngineInfo {
+    return this.#info;
   }
 
   /**
@@ -83,7 +83,7 @@ export class Engine {
       const commands = new Commands(gpu);
       const loaded = await load(commands, options, onProgress);
       const slice = await allocateSlice(gpu, loaded.config, options);
-      const model: Model = {
+      const model: LoadedModel = {
         commands,
         scratch: new Scratch(commands),
         config: loaded.config,
@@ -93,10 +93,10 @@ export class Engine {
         frequencies: ropeFrequencies(loaded.config),
         share: { index: 0, map: new PageMap([slice.pages]) },
         exchange: ALONE,
-        pacers: { prefill: new SlicePacer(), spans: new SlicePacer() },
+        pacers: { prefill: new SlicePacer(), blocks: new SlicePacer() },
         drafts: new DraftLogits(commands, loaded.config.vocabSize),
       };
-      const engine = new Engine(model, factsOf(gpu, loaded, slice.pages));
+      const engine = new Engine(model, infoOf(gpu, loaded, slice.pages));
       if (loaded.calibration !== undefined) engine.calibrate(loaded.calibration);
       return engine;
     } catch (error) {
@@ -112,7 +112,7 @@ export class Engine {
   calibrate({ selectLayers, budget, sparseFrom }: Calibration): void {
     const roles = layerRoles(this.config.layers, selectLayers);
     this.#model = { ...this.#model, roles };
-    this.#facts = { ...this.#facts, roles, selectLayers, sparse: { budget, sparseFrom } };
+    this.#info = { ...this.#info, roles, selectLayers, sparse: { budget, sparseFrom } };
   }
 
   /** Records and submits for this engine's device; an exchange reads and writes tensors with it between steps' layers. */
@@ -189,10 +189,10 @@ export class Engine {
     const { slice: { maxPages }, share: { map }, roles } = this.#model;
     const { maxPositions, vocabSize } = this.config;
     const bounds = { maxPositions, vocabSize, map, maxPages, slots: SLOTS, calibrated: roles !== undefined };
-    admit(step, this.#sequences.open, bounds);
+    checkStep(step, this.#sequences.open, bounds);
     this.#sequences.begin(step);
     try {
-      const result = await compute(this.#model, step, this.#sequences.open);
+      const result = await runStep(this.#model, step, this.#sequences.open);
       this.#sequences.end(step);
       for (const sequence of step.release) this.#model.drafts.forget(sequence);
       return result;
@@ -210,7 +210,7 @@ export class Engine {
   }
 }
 
-function factsOf({ info }: Gpu, { config, weights, digest }: Loaded, kvPages: number): EngineFacts {
+function infoOf({ info }: Gpu, { config, weights, digest }: Loaded, kvPages: number): EngineInfo {
   return {
     digest,
     layers: config.layers,

@@ -3,7 +3,7 @@
 import type { LayerRole } from "./layer_plan.ts";
 
 /** What is known once the weights are loaded and the KV slice is allocated. */
-export interface EngineFacts {
+export interface EngineInfo {
   /** SHA-256 (hex) over configuration and weights: all workers of a group must agree on it. */
   readonly digest: string;
   /** The longest context the model was made for, in tokens. */

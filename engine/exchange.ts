@@ -1,5 +1,5 @@
 /**
- * What the layer loop needs from whoever connects the slices of a group. Owned by the engine; a worker alone in its
+ * What the layer loop needs from the connections between the slices of a group. Owned by the engine; a worker alone in its
  * group uses `ALONE`, which does nothing. Implemented over peer links by `workers/`.
  *
  * All workers of a group pass the same points in the same order. Every method may reject with a coded error when a peer
@@ -7,6 +7,7 @@
  */
 
 import type { AttentionState } from "../kernels/attention/kv_pages.ts";
+import type { RowRange } from "../kernels/attention/row_blocks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { SequenceId } from "./span.ts";
 
@@ -19,9 +20,7 @@ export interface ExchangePoint {
 }
 
 /** Consecutive rows of a batch that one worker computes. */
-export interface RowRange {
-  readonly first: number;
-  readonly rows: number;
+export interface OwnedRange extends RowRange {
   /** Index of the worker that owns the rows' page. */
   readonly owner: number;
 }
@@ -44,9 +43,9 @@ export interface PositionList {
   readonly values: Float32Array;
 }
 
-/** What a worker puts forward at a select layer, for all sparse rows of a batch. */
+/** What a worker offers at a select layer, for all sparse rows of a batch. */
 export interface Candidates {
-  /** Whom the lists belong to: for each sparse row as many lists as it has sets. */
+  /** Which rows the lists belong to: for each sparse row as many lists as it has sets. */
   readonly rows: readonly {
     readonly sequence: SequenceId;
     readonly position: number;
@@ -68,26 +67,26 @@ export interface Exchange {
    */
   queries(
     point: ExchangePoint,
-    ranges: readonly RowRange[],
+    ranges: readonly OwnedRange[],
     q: { readonly tensor: Tensor; readonly rowBytes: number },
   ): Promise<void> | undefined;
   /**
    * Merges this worker's states with those of the peers, in the order of their indices, into `merged`.
-   * @param ranges given: each owner gets the states of its rows alone, and `merged` holds this worker's own rows, one
-   * range behind the other; undefined: every worker gets every row
-   * @param states.holders which workers hold any row that these states are over; the others send nothing, and nobody
-   * waits for them: their states are empty. All workers pass the same
+   * @param ranges given: each owner gets the states of its rows alone, and `merged` holds this worker's own rows, range by
+   * range; undefined: every worker gets every row
+   * @param states.holders which workers hold any row that these states are over; the others send nothing, and no
+   * worker waits for them: their states are empty. All workers pass the same
    * @returns undefined when the states are whole already: `merged` was not written then
    */
   states(
     point: ExchangePoint,
-    ranges: readonly RowRange[] | undefined,
+    ranges: readonly OwnedRange[] | undefined,
     states: { readonly own: PartialStates; readonly merged: AttentionState; readonly holders: readonly boolean[] },
   ): Promise<void> | undefined;
-  /** Puts candidates forward and returns the chosen positions, list by list; undefined: the worker's own are the chosen ones. */
+  /** Offers candidates and returns the chosen positions, list by list; undefined: the worker's own are the chosen ones. */
   select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> | undefined;
   /**
-   * Rows whose logits somebody wants end on the lead worker: completes them there, `rows` f32 [count, hidden].
+   * Rows whose logits are wanted end on the lead worker: completes them there, `rows` f32 [count, hidden].
    * @param owners worker that has computed each of the rows
    */
   gatherOnLead(

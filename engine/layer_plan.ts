@@ -70,7 +70,7 @@ export function recentOf({ budget, coverage }: Pick<SparseSettings, "budget" | "
 }
 
 /** Sparse layers that read what a select layer chooses. */
-export function readersOf(roles: readonly LayerRole[], layer: number): number {
+export function sparseLayersAfter(roles: readonly LayerRole[], layer: number): number {
   const next = roles.findIndex((role, other) => other > layer && role !== "sparse");
   return (next < 0 ? roles.length : next) - layer - 1;
 }

@@ -59,7 +59,7 @@ export interface SamplingSettings {
 }
 
 /** Makes a sequence known to a worker; carried by the step of its first span. */
-export interface Open {
+export interface SequenceOpening {
   readonly sequence: SequenceId;
   readonly sampling: SamplingSettings;
   readonly sparse: SparseSettings;
@@ -103,7 +103,7 @@ export type Span =
 /** Everything a group does at once; all its workers run the same step. */
 export interface Step {
   readonly index: number;
-  readonly open: readonly Open[];
+  readonly open: readonly SequenceOpening[];
   readonly release: readonly SequenceId[];
   readonly spans: readonly Span[];
   /** A worker that has not answered by then is taken for lost. */

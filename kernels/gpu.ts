@@ -6,7 +6,7 @@
 import { setImmediate } from "node:timers";
 import { GpuError } from "./errors.ts";
 import { type DType, paddedBytes, type Tensor } from "./tensor.ts";
-import { StagingRing } from "./read_back.ts";
+import { f32Of, StagingRing, u32Of } from "./read_back.ts";
 
 /** What the adapter is and can do, probed at start. */
 export interface GpuInfo {
@@ -62,7 +62,9 @@ export class Gpu {
     this.#staging = new StagingRing(device);
     this.#openScopes();
     device.lost.then((lost) => {
-      if (!this.#closed) this.#lost = new GpuError("device_lost", `Cannot go on: the GPU was lost: ${lost.message}`);
+      if (!this.#closed) {
+        this.#lost = new GpuError("device_lost", `Cannot run GPU commands: the GPU was lost: ${lost.message}`);
+      }
     });
   }
 
@@ -126,7 +128,7 @@ export class Gpu {
     return buffer;
   }
 
-  /** Uploads data into a tensor, in time before the next submit. */
+  /** Uploads data into a tensor before the next submit; `Commands.write` keeps the order with what is recorded. */
   write(tensor: Tensor, data: BufferSource & ArrayBufferView<ArrayBuffer>, byteOffset = 0): void {
     if (byteOffset + data.byteLength > tensor.byteLength) {
       throw new GpuError(
@@ -178,6 +180,18 @@ export class Gpu {
     return await this.#staging.read(ranges, this.#info.fastReadBack);
   }
 
+  /** Reads a u32 tensor, or a part of it. @throws {GpuError} as `read` */
+  async readU32(request: ReadRequest): Promise<Uint32Array<ArrayBuffer>> {
+    const [bytes] = await this.read([request]);
+    return u32Of(bytes);
+  }
+
+  /** Reads an f32 tensor, or a part of it. @throws {GpuError} as `read` */
+  async readF32(request: ReadRequest): Promise<Float32Array<ArrayBuffer>> {
+    const [bytes] = await this.read([request]);
+    return f32Of(bytes);
+  }
+
   /** Waits until the queue is empty, and gives the event loop a turn. */
   async settle(): Promise<void> {
     await this.read([]);
@@ -186,7 +200,7 @@ export class Gpu {
 
   /** @throws {GpuError} the first thing that went wrong on the device since the last call */
   async check(): Promise<void> {
-    // Closed and opened anew without a turn of the event loop between: calls may overlap, and no error falls between scopes.
+    // Closed and opened again without a turn of the event loop between: calls may overlap, and no error falls between scopes.
     const closed = [this.device.popErrorScope(), this.device.popErrorScope()] as const;
     this.#openScopes();
     const [outOfMemory, invalid] = await Promise.all(closed);

@@ -3,7 +3,7 @@
  */
 
 /** The largest finite f16. */
-export const LARGEST_HALF = 65504;
+export const MAX_HALF = 65504;
 
 /** The f16 bit patterns nearest to the values; ties go to the even one, what exceeds the range becomes an infinity. */
 export function toHalf(values: ArrayLike<number>): Uint16Array<ArrayBuffer> {

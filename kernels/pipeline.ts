@@ -39,7 +39,7 @@ export interface Kernel {
 export interface Dispatch {
   readonly tensors: readonly Tensor[];
   readonly params: Readonly<Record<string, number>>;
-  /** At most as many words as the kernel's list holds; those behind them are of no meaning. @default none */
+  /** At most as many words as the kernel's list holds; those after them are undefined. @default none */
   readonly list?: readonly number[];
   /** Workgroups in x, y, z; any 0 means that there is nothing to do. */
   readonly groups: readonly [number, number, number];
@@ -121,6 +121,15 @@ export class Commands {
       to.byteOffset + (range.to ?? 0),
       range.byteLength,
     );
+  }
+
+  /**
+   * Uploads data into a tensor, after what was recorded before and before what is recorded next. Submits: a queue runs
+   * its writes ahead of commands that are still being recorded.
+   */
+  write(tensor: Tensor, data: BufferSource & ArrayBufferView<ArrayBuffer>, byteOffset = 0): void {
+    this.submit();
+    this.gpu.write(tensor, data, byteOffset);
   }
 
   /** Submits what was recorded; does not wait. */

@@ -12,7 +12,7 @@ export interface ByteRange {
 }
 
 const SLOTS = 16;
-const SMALLEST = 4096;
+const MIN_BYTES = 4096;
 
 /** A ring of staging buffers: a buffer is not used again before its own map promise had time to settle. */
 export class StagingRing {
@@ -88,7 +88,7 @@ export class StagingRing {
     this.#next = (index + 1) % SLOTS;
     const present = this.#slots[index];
     if (present !== undefined && present.size >= byteLength) return present;
-    const size = Math.max(SMALLEST, 2 ** Math.ceil(Math.log2(byteLength)));
+    const size = Math.max(MIN_BYTES, 2 ** Math.ceil(Math.log2(byteLength)));
     const buffer = this.#device.createBuffer({
       label: `staging ${index}`,
       size,
@@ -101,4 +101,22 @@ export class StagingRing {
     this.#slots[index] = buffer;
     return buffer;
   }
+}
+
+/**
+ * Bytes that were read back, as u32. Does not copy.
+ * @throws {RangeError} when there are none: they were not asked for
+ */
+export function u32Of(bytes: Uint8Array<ArrayBuffer> | undefined): Uint32Array<ArrayBuffer> {
+  return new Uint32Array(bufferOf(bytes));
+}
+
+/** The same as f32. */
+export function f32Of(bytes: Uint8Array<ArrayBuffer> | undefined): Float32Array<ArrayBuffer> {
+  return new Float32Array(bufferOf(bytes));
+}
+
+function bufferOf(bytes: Uint8Array<ArrayBuffer> | undefined): ArrayBuffer {
+  if (bytes === undefined) throw new RangeError("Cannot view bytes from the GPU: they were not read");
+  return bytes.buffer;
 }

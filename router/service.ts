@@ -1,13 +1,4 @@
-/**
- * A service as its owner sees it: started with a configuration, ready some time later, and ended.
- * Knows what an owner needs; how the parts work together is the business of `running_service.ts`.
- */
-
-import { Tokenizer } from "../engine/text/tokenizer.ts";
-import { EMBEDDED_MODEL, resolveConfig, type ServiceConfig } from "./config.ts";
-import { RunningService } from "./running_service.ts";
-import { TextThread } from "./text/text_thread.ts";
-import { planWorkers } from "./group/worker_plan.ts";
+/** A service as its owner sees it: started with a configuration, ready some time later, and ended. */
 
 /**
  * What a service tells while it runs.
@@ -93,41 +84,4 @@ export interface Service {
   drain(): Promise<void>;
   /** Ends everything now; running answers end with an error event. No process is left when this returns. */
   close(): Promise<void>;
-}
-
-/**
- * Starts a service. It listens at once, unready while the model loads.
- *
- * @throws {CodedError} `invalid_request` for a bad configuration or an address that is taken, `invalid_model` or
- * `unsupported_model` when the model's text side is at fault; what else is wrong with the model, `ready` tells
- *
- * @example
- * ```ts
- * const service = await startService({ port: 0, random: "tiny", kvTokens: 1024 });
- * try {
- *   const model = await service.ready;
- *   const response = await fetch(`http://127.0.0.1:${service.address.port}/v1/completions`, {
- *     method: "POST",
- *     body: JSON.stringify({ model: model.id, prompt: [10, 20, 30], max_tokens: 2, ignore_eos: true }),
- *   });
- *   const { usage } = await response.json();
- *   if (usage.completion_tokens !== 2) throw new Error("Expected two tokens");
- * } finally {
- *   await service.close();
- * }
- * ```
- */
-export async function startService(config: ServiceConfig = {}, options: ServiceOptions = {}): Promise<Service> {
-  const resolved = resolveConfig(config);
-  const workers = await planWorkers(resolved);
-  // Random weights have no words of their own, and mean nothing by the token that ends an answer.
-  const [directory, stopTokens] = "directory" in resolved.model ? [resolved.model.directory] : [EMBEDDED_MODEL, []];
-  const tokenizer = await Tokenizer.load(directory);
-  const text = await TextThread.start({ directory, stopTokens });
-  try {
-    return new RunningService({ config: resolved, workers, text, tokenizer }, options);
-  } catch (error) {
-    text.close();
-    throw error;
-  }
 }

@@ -1,7 +1,7 @@
 /** What a worker needs from an engine; owned here, so that a worker can be tested around an engine without a GPU. */
 
 import type { Membership, ModelSource } from "../engine/engine.ts";
-import type { EngineFacts } from "../engine/engine_info.ts";
+import type { EngineInfo } from "../engine/engine_info.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { type ExchangeMemory, GpuExchangeMemory } from "./exchange_memory.ts";
@@ -17,7 +17,7 @@ export interface LoadRequest {
 
 /** A loaded engine. */
 export interface EngineHandle {
-  readonly facts: EngineFacts;
+  readonly info: EngineInfo;
   /** What the engine's tensors lie in. */
   readonly memory: ExchangeMemory;
   /** Forgets all sequences, and takes this place from the next step on; never called while a step runs. */
@@ -46,7 +46,7 @@ type GpuEngine = Omit<EngineHandle, "memory"> & { readonly commands: Commands };
 /** Makes an engine on a GPU fit for a worker. */
 export function hostEngine(engine: GpuEngine): EngineHandle {
   return {
-    facts: engine.facts,
+    info: engine.info,
     memory: new GpuExchangeMemory(engine.commands),
     join: (membership) => engine.join(membership),
     run: (step) => engine.run(step),

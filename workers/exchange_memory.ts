@@ -28,7 +28,7 @@ export interface ExchangeMemory {
   merge(states: StatesToMerge): void;
   /** Working memory, f32, that lasts until `free`; contents last until the next use of the same name. */
   take(name: string, shape: readonly number[]): Tensor;
-  /** Frees the working memory; it is made anew when needed. */
+  /** Frees the working memory; it is made again when needed. */
   free(): void;
 }
 
@@ -49,9 +49,7 @@ export class GpuExchangeMemory implements ExchangeMemory {
   }
 
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
-    // Writes take effect before the next submit: what was recorded must be under way.
-    this.#commands.submit();
-    this.#commands.gpu.write(tensor, data, byteOffset);
+    this.#commands.write(tensor, data, byteOffset);
   }
 
   copy(

@@ -4,9 +4,10 @@
  * whom; knows nothing of connections.
  */
 
+import type { RowRange } from "../kernels/attention/row_blocks.ts";
 import type { AttentionState } from "../kernels/attention/kv_pages.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { Candidates, Exchange, ExchangePoint, PartialStates, RowRange } from "../engine/exchange.ts";
+import type { Candidates, Exchange, ExchangePoint, OwnedRange, PartialStates } from "../engine/exchange.ts";
 import type { ExchangeTiming } from "../engine/span.ts";
 import { PeerError } from "./errors.ts";
 import type { ExchangeMemory } from "./exchange_memory.ts";
@@ -31,12 +32,9 @@ export interface PeerExchangeOptions {
   readonly mailbox: Mailbox;
   /** @throws {PeerError} when the peer is gone */
   readonly send: (peer: number, message: PeerMessage) => void;
-  /** Puts candidates forward to the router. */
+  /** Offers candidates to the router. */
   readonly propose: (candidates: CandidateLists) => void;
 }
-
-/** Rows as they lie in a tensor. */
-type Run = Pick<RowRange, "first" | "rows">;
 
 interface Rows {
   readonly tensor: Tensor;
@@ -54,7 +52,7 @@ interface Gathering {
   readonly kind: "queries" | "rows";
   readonly point: ExchangePoint;
   readonly rows: Rows;
-  readonly ranges: readonly RowRange[];
+  readonly ranges: readonly OwnedRange[];
 }
 
 /** @see the file's paragraph; any wait may reject with a `PeerError` */
@@ -74,7 +72,7 @@ export class PeerExchange implements Exchange {
   }
 
   /** See `Exchange`. */
-  queries(point: ExchangePoint, ranges: readonly RowRange[], q: Rows): Promise<void> | undefined {
+  queries(point: ExchangePoint, ranges: readonly OwnedRange[], q: Rows): Promise<void> | undefined {
     const { index, peers } = this.#options;
     const owners = peers.filter((peer) => ranges.some(({ owner }) => owner === peer));
     const own = ranges.filter(({ owner }) => owner === index);
@@ -93,7 +91,7 @@ export class PeerExchange implements Exchange {
   }
 
   /** See `Exchange`. */
-  states(point: ExchangePoint, ranges: readonly RowRange[] | undefined, states: States): Promise<void> | undefined {
+  states(point: ExchangePoint, ranges: readonly OwnedRange[] | undefined, states: States): Promise<void> | undefined {
     const { index } = this.#options;
     const mine = runsFor(index, ranges, states.own.rows);
     if (mine.length === 0 && states.holders[index] !== true) return undefined;
@@ -112,7 +110,7 @@ export class PeerExchange implements Exchange {
   #gather(
     { kind, point, rows: { tensor, rowBytes }, ranges }: Gathering,
     { own, to, from }: {
-      readonly own: readonly Run[];
+      readonly own: readonly RowRange[];
       readonly to: readonly number[];
       readonly from: readonly number[];
     },
@@ -129,7 +127,7 @@ export class PeerExchange implements Exchange {
     });
   }
 
-  async #states(point: ExchangePoint, ranges: readonly RowRange[] | undefined, states: States): Promise<void> {
+  async #states(point: ExchangePoint, ranges: readonly OwnedRange[] | undefined, states: States): Promise<void> {
     const { index, memory } = this.#options;
     const { own: { rows, heads, headDim }, merged, holders } = states;
     if (holders[index] === true) await this.#sendStates(point, ranges, states.own);
@@ -149,7 +147,7 @@ export class PeerExchange implements Exchange {
   /** Reads what the peers need of the own states, all at once, and sends each its part. */
   async #sendStates(
     point: ExchangePoint,
-    ranges: readonly RowRange[] | undefined,
+    ranges: readonly OwnedRange[] | undefined,
     { o, lse, rows, heads, headDim }: PartialStates,
   ): Promise<void> {
     const wanting = this.#options.peers
@@ -178,7 +176,7 @@ export class PeerExchange implements Exchange {
     { worker, part, mine, count, parts, own }: {
       readonly worker: number;
       readonly part: number;
-      readonly mine: readonly Run[];
+      readonly mine: readonly RowRange[];
       readonly count: number;
       readonly parts: AttentionState;
       readonly own: PartialStates;
@@ -232,7 +230,11 @@ export class PeerExchange implements Exchange {
   #write(
     peer: number,
     tensor: Tensor,
-    { runs, rowBytes, parts }: { readonly runs: readonly Run[]; readonly rowBytes: number; readonly parts: Tensors },
+    { runs, rowBytes, parts }: {
+      readonly runs: readonly RowRange[];
+      readonly rowBytes: number;
+      readonly parts: Tensors;
+    },
   ): void {
     const fits = parts.length === runs.length &&
       runs.every(({ rows }, i) => parts[i]?.byteLength === rows * rowBytes);
@@ -252,13 +254,13 @@ export class PeerExchange implements Exchange {
 }
 
 /** The rows whose states a worker wants: its own, or all of them when rows are not shared out. */
-function runsFor(worker: number, ranges: readonly RowRange[] | undefined, rows: number): readonly Run[] {
+function runsFor(worker: number, ranges: readonly OwnedRange[] | undefined, rows: number): readonly RowRange[] {
   if (ranges !== undefined) return ranges.filter(({ owner }) => owner === worker);
   return rows === 0 ? [] : [{ first: 0, rows }];
 }
 
-/** The same runs, one behind the other from a row on. */
-function pack(runs: readonly Run[], first: number): readonly Run[] {
+/** The same runs, back to back from a row on. */
+function pack(runs: readonly RowRange[], first: number): readonly RowRange[] {
   let next = first;
   return runs.map(({ rows }) => {
     const run = { first: next, rows };
@@ -268,8 +270,8 @@ function pack(runs: readonly Run[], first: number): readonly Run[] {
 }
 
 /** Rows of the same owner that follow each other. */
-function runsOf(owners: readonly number[]): readonly RowRange[] {
-  const runs: RowRange[] = [];
+function runsOf(owners: readonly number[]): readonly OwnedRange[] {
+  const runs: OwnedRange[] = [];
   for (const [row, owner] of owners.entries()) {
     const last = runs.at(-1);
     if (last?.owner === owner) runs[runs.length - 1] = { ...last, rows: last.rows + 1 };
@@ -278,6 +280,6 @@ function runsOf(owners: readonly number[]): readonly RowRange[] {
   return runs;
 }
 
-function requests(tensor: Tensor, runs: readonly Run[], rowBytes: number): Parameters<ExchangeMemory["read"]>[0] {
+function requests(tensor: Tensor, runs: readonly RowRange[], rowBytes: number): Parameters<ExchangeMemory["read"]>[0] {
   return runs.map(({ first, rows }) => ({ tensor, byteOffset: first * rowBytes, byteLength: rows * rowBytes }));
 }

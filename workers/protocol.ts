@@ -5,7 +5,7 @@
 
 import type { Candidates } from "../engine/exchange.ts";
 import type { ModelSource } from "../engine/engine.ts";
-import type { EngineFacts } from "../engine/engine_info.ts";
+import type { EngineInfo } from "../engine/engine_info.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import type { LoadRequest } from "./engine_host.ts";
 import {
@@ -89,7 +89,7 @@ export type WorkerMessage =
   /** The first message after the handshake. */
   | { readonly kind: "hello"; readonly pid: number }
   | { readonly kind: "loading"; readonly doneBytes: number; readonly totalBytes: number }
-  | { readonly kind: "loaded"; readonly facts: EngineFacts }
+  | { readonly kind: "loaded"; readonly facts: EngineInfo }
   | { readonly kind: "result"; readonly result: StepResult }
   /** The step changed nothing; the worker goes on. */
   | { readonly kind: "refused"; readonly index: number; readonly code: string; readonly message: string }
@@ -117,7 +117,7 @@ export const UNKNOWN_FAILURE = "unknown";
 /** Shapes of the fields of `ExchangeTag`. */
 export const tag = { epoch: count, step: count, batch: count, layer: count } as const;
 
-const facts = record<EngineFacts>({
+const facts = record<EngineInfo>({
   digest: text,
   layers: count,
   maxPositions: count,
@@ -125,7 +125,7 @@ const facts = record<EngineFacts>({
   parameters: count,
   roles: maybe(list(oneOf("dense", "select", "sparse"))),
   selectLayers: list(count),
-  sparse: maybe(record<NonNullable<EngineFacts["sparse"]>>({ budget: count, sparseFrom: count })),
+  sparse: maybe(record<NonNullable<EngineInfo["sparse"]>>({ budget: count, sparseFrom: count })),
   adapter: text,
   software: flag,
   kvPages: count,

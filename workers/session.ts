@@ -141,7 +141,7 @@ export class WorkerSession {
       reportedAt = now;
       this.#link.send({ kind: "loading", doneBytes, totalBytes });
     });
-    this.#link.send({ kind: "loaded", facts: this.#engine.facts });
+    this.#link.send({ kind: "loaded", facts: this.#engine.info });
   }
 
   async #step(step: Step, traceparents: readonly string[]): Promise<void> {

@@ -6,8 +6,8 @@
 import type {
   ByExchange,
   ExchangeTiming,
-  Open,
   SamplingSettings,
+  SequenceOpening,
   Span,
   SpanAudit,
   SpanResult,
@@ -38,7 +38,7 @@ const sampling = record<SamplingSettings>({
   topLogprobs: maybe(count),
 });
 
-const open = record<Open>({
+const open = record<SequenceOpening>({
   sequence: count,
   sampling,
   sparse,

@@ -57,7 +57,7 @@ export async function scoreCandidates(
   options: CalibrateOptions,
 ): Promise<CandidateScore[]> {
   const host = new SessionHost(engine);
-  const candidates = candidateLayers(engine.facts.layers);
+  const candidates = candidateLayers(engine.info.layers);
   const sums = candidates.map((selectLayers) => ({ selectLayers, right: 0, logprob: 0, tokens: 0 }));
   for (const [i, needle] of options.needles.entries()) {
     const { text, question } = needleTokens(model, needle);

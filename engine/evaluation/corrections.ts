@@ -8,7 +8,7 @@
  */
 
 import { EngineError } from "../errors.ts";
-import type { EngineFacts } from "../engine_info.ts";
+import type { EngineInfo } from "../engine_info.ts";
 import { type LayerRole, rowsRead } from "../layer_plan.ts";
 import type { Session, SessionHost } from "./hand_session.ts";
 import type { SparseSettings } from "../span.ts";
@@ -153,7 +153,7 @@ async function warmUp(session: Session, text: Window, variant: DecodingVariant):
  * full, though a kernel may read for several rows at once.
  */
 export function rowsReadPerToken(
-  { layers, roles }: Pick<EngineFacts, "layers" | "roles">,
+  { layers, roles }: Pick<EngineInfo, "layers" | "roles">,
   text: Window,
   { sparse, correctEvery }: DecodingVariant,
 ): number {

@@ -4,7 +4,7 @@
  */
 
 import { EngineError } from "../errors.ts";
-import type { EngineFacts } from "../engine_info.ts";
+import type { EngineInfo } from "../engine_info.ts";
 import { rowAttention } from "../layer_plan.ts";
 import { PageMap } from "../page_map.ts";
 import {
@@ -58,7 +58,7 @@ const ALWAYS_DENSE: SparseSettings = { budget: 2 ** 30, heads: "kv_head" };
 
 /** What sessions run on: an engine in this process, or a worker. */
 export interface StepRunner {
-  readonly facts: EngineFacts;
+  readonly info: EngineInfo;
   run(step: Step): Promise<StepResult>;
 }
 
@@ -76,7 +76,7 @@ export class SessionHost {
   #nextStep = 1;
 
   /** @param map of the runner's workers @default one worker */
-  constructor(runner: StepRunner, map: PageMap = new PageMap([runner.facts.kvPages])) {
+  constructor(runner: StepRunner, map: PageMap = new PageMap([runner.info.kvPages])) {
     this.runner = runner;
     this.#map = map;
     this.#freePages = Array.from({ length: map.workers }, (_, worker) => {

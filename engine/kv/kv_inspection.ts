@@ -1,6 +1,6 @@
 /**
  * The keys and values that a worker holds of a sequence, read back for tests and debugging: what a group computed can be
- * held against what one worker computed. Knows pages and their layout; never part of a step.
+ * compared with what one worker computed. Knows pages and their layout; never part of a step.
  */
 
 import { fromHalf } from "../../kernels/half.ts";
@@ -43,10 +43,8 @@ export async function readKvRows(from: InspectedSlice, state: SequenceState, lay
   const { pageOffset } = state.open;
   const rows = map.localRows(index, pageOffset, state.tokens.length);
   const pages = Math.ceil(rows / PAGE_TOKENS);
-  const [table] = await gpu.read([
-    { tensor: slice.pageTable, byteOffset: state.slot * slice.maxPages * 4, byteLength: pages * 4 },
-  ]);
-  const physical = new Uint32Array(table?.buffer ?? new ArrayBuffer(0));
+  const tableOffset = state.slot * slice.maxPages * 4;
+  const physical = await gpu.readU32({ tensor: slice.pageTable, byteOffset: tableOffset, byteLength: pages * 4 });
   return {
     positions: Uint32Array.from({ length: rows }, (_, row) => map.globalRow(index, pageOffset, row)),
     k: await readPages(from, kv.k, { physical, rows }),

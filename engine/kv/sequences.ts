@@ -6,11 +6,11 @@
 import { EngineError } from "../errors.ts";
 import { type KvSlice, SLOTS } from "./kv_slice.ts";
 import type { PageShare } from "../page_map.ts";
-import { type Open, PAGE_TOKENS, type SequenceId, type Step } from "../span.ts";
+import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type Step } from "../span.ts";
 
 /** What the engine remembers of an open sequence. */
 export interface SequenceState {
-  readonly open: Open;
+  readonly open: SequenceOpening;
   /** Row of the page table. */
   readonly slot: number;
   /** Pages it has on all workers, of its prefix and of its spans. */
@@ -38,7 +38,7 @@ export class Sequences {
     return this.#states;
   }
 
-  /** Opens sequences, gives them the pages of their spans, and remembers their tokens. The step must be admitted. */
+  /** Opens sequences, gives them the pages of their spans, and remembers their tokens. The step must have been checked. */
   begin(step: Step): void {
     for (const open of step.open) this.#open(open);
     for (const { sequence, from, tokens, newPages } of step.spans) {
@@ -62,7 +62,7 @@ export class Sequences {
     for (const sequence of step.release) this.#release(sequence);
   }
 
-  #open(open: Open): void {
+  #open(open: SequenceOpening): void {
     const slot = this.#freeSlots.pop();
     if (slot === undefined) {
       throw new EngineError("kv_exhausted", `Cannot open sequence ${open.sequence}: all ${SLOTS} slots are taken`);

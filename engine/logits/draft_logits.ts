@@ -1,5 +1,5 @@
 /**
- * Logits of sparse rows, put aside until an audit holds those of full attention against them. Owns the memory they wait in,
+ * Logits of sparse rows, kept until an audit compares those of full attention with them. Owns the memory they wait in,
  * and knows which sequence and position lies where; knows nothing of how audits come about.
  */
 
@@ -61,7 +61,7 @@ export class DraftLogits {
   }
 
   /**
-   * Holds rows against what waits at their positions, which then waits no longer.
+   * Compares rows with what waits at their positions, which then waits no longer.
    * @param logits f32 [rows, vocabulary]
    * @returns of the rows that there was something for: their indices in `rows`, and KL(row ‖ kept) as f32 [their number]
    */
@@ -136,9 +136,7 @@ export class DraftLogits {
 
   #upload(name: string, pairs: readonly (readonly [row: number, place: number])[]): Tensor {
     const tensor = this.#scratch.take(name, "u32", [pairs.length, 2]);
-    // Writes take effect before the next submit: what still reads the old pairs must be under way.
-    this.#commands.submit();
-    this.#commands.gpu.write(tensor, Uint32Array.from(pairs.flat()));
+    this.#commands.write(tensor, Uint32Array.from(pairs.flat()));
     return tensor;
   }
 }

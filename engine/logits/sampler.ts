@@ -9,10 +9,11 @@ import { matmul } from "../../kernels/products/matmul.ts";
 import { matvec } from "../../kernels/products/matvec.ts";
 import { rmsNorm } from "../../kernels/rms_norm.ts";
 import { packSampling, sample, SAMPLING_WORDS } from "../../kernels/logits/sample.ts";
+import { f32Of, u32Of } from "../../kernels/read_back.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { tokenScores } from "../../kernels/logits/token_scores.ts";
-import type { DrawnRow, ScoredRow } from "../pass/batch_plan.ts";
-import type { Model } from "../pass/forward.ts";
+import type { DrawnRow, ProductFamily, ScoredRow } from "../row_batch.ts";
+import type { LoadedModel } from "../loaded_model.ts";
 import { bestTokens, logSumExp } from "./logprobs.ts";
 import { adjustmentsAt } from "./penalties.ts";
 import type { TokenLogprobs } from "../span.ts";
@@ -50,7 +51,7 @@ interface Drawn {
 type Undecided = Pick<DrawnRow, "sequence" | "position" | "audit">;
 
 /** Where rows wait for the head: f32 [capacity, hidden]. */
-export function drawnRows({ scratch, config }: Model, capacity: number): Tensor {
+export function drawnRows({ scratch, config }: LoadedModel, capacity: number): Tensor {
   return scratch.take("drawn rows", "f32", [capacity, config.hidden]);
 }
 
@@ -58,7 +59,7 @@ export function drawnRows({ scratch, config }: Model, capacity: number): Tensor 
  * Draws one token after each row; waits for the GPU, also when there are no rows.
  * @param x f32 [rows.length, hidden], before the final norm
  */
-export async function draw(model: Model, x: Tensor, { rows, beside = [] }: Drawing): Promise<Drawn> {
+export async function draw(model: LoadedModel, x: Tensor, { rows, beside = [] }: Drawing): Promise<Drawn> {
   if (rows.length === 0) return { tokens: [], beside: await model.commands.gpu.read(beside) };
   const tokens: DrawnToken[] = [];
   const read: Uint8Array<ArrayBuffer>[] = [];
@@ -74,7 +75,7 @@ export async function draw(model: Model, x: Tensor, { rows, beside = [] }: Drawi
   return { tokens, beside: read };
 }
 
-async function drawBlock(model: Model, x: Tensor, { rows, beside }: Required<Drawing>): Promise<Drawn> {
+async function drawBlock(model: LoadedModel, x: Tensor, { rows, beside }: Required<Drawing>): Promise<Drawn> {
   const { commands, scratch, config: { vocabSize } } = model;
   const logits = headLogits(model, { x, rows: rows.length, product: "vector", name: "logits" });
   const raw = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
@@ -92,9 +93,9 @@ async function drawBlock(model: Model, x: Tensor, { rows, beside }: Required<Dra
     { tensor: divergences, byteLength: compared.length * 4 },
     ...beside,
   ]);
-  const drawn = new Uint32Array(tokenBytes?.buffer ?? new ArrayBuffer(0));
-  const rawLogits = new Float32Array(rawBytes?.buffer ?? new ArrayBuffer(0));
-  const divergence = new Float32Array(divergenceBytes?.buffer ?? new ArrayBuffer(0));
+  const drawn = u32Of(tokenBytes);
+  const rawLogits = f32Of(rawBytes);
+  const divergence = f32Of(divergenceBytes);
   const divergenceOf = new Map(compared.map((row, i) => [row, divergence[i]]));
   const tokensDrawn = rows.map(({ sequence }, row): DrawnToken => {
     const token = drawn[row] ?? 0;
@@ -108,11 +109,11 @@ async function drawBlock(model: Model, x: Tensor, { rows, beside }: Required<Dra
 }
 
 /**
- * Holds the logits of rows, as they come from the head, against those that wait for them, and puts others aside.
+ * Compares the logits of rows, as they come from the head, with those that wait for them, and keeps others.
  * @returns rows that something waited for, and their divergences, f32 [their number]
  */
 function audit(
-  { drafts }: Model,
+  { drafts }: LoadedModel,
   logits: Tensor,
   rows: readonly Undecided[],
 ): { readonly compared: readonly number[]; readonly divergences: Tensor } {
@@ -127,15 +128,14 @@ function audit(
 }
 
 /** @returns u32 [rows.length] */
-function sampleRows({ commands, scratch, config }: Model, logits: Tensor, rows: readonly Undecided[]): Tensor {
+function sampleRows({ commands, scratch, config }: LoadedModel, logits: Tensor, rows: readonly Undecided[]): Tensor {
   const sampling = scratch.take("sampling", "u32", [rows.length, SAMPLING_WORDS]);
   const tokens = scratch.take("drawn tokens", "u32", [rows.length]);
   const packed = packSampling(rows.map(({ sequence: { open }, position }) => ({
     ...open.sampling,
     outputIndex: position + 1 - open.promptTokens,
   })));
-  commands.submit();
-  commands.gpu.write(sampling, packed);
+  commands.write(sampling, packed);
   sample(commands, { logits, sampling, tokens, rows: rows.length, vocabulary: config.vocabSize });
   commands.submit();
   return tokens;
@@ -148,11 +148,11 @@ function sampleRows({ commands, scratch, config }: Model, logits: Tensor, rows: 
  * @param product the family of the batch
  */
 export async function score(
-  model: Model,
+  model: LoadedModel,
   x: Tensor,
   { rows, product }: {
     readonly rows: readonly Pick<ScoredRow, "row" | "target">[];
-    readonly product: "tiled" | "vector";
+    readonly product: ProductFamily;
   },
 ): Promise<RowScores> {
   const { commands, scratch, config } = model;
@@ -166,24 +166,23 @@ export async function score(
     const targets = scratch.take("targets", "u32", [LOGIT_ROWS]);
     const scores = scratch.take("token scores", "f32", [LOGIT_ROWS, 2]);
     const best = scratch.take("best tokens", "u32", [LOGIT_ROWS]);
-    commands.submit();
-    commands.gpu.write(targets, Uint32Array.from(block, ({ target }) => target));
+    commands.write(targets, Uint32Array.from(block, ({ target }) => target));
     tokenScores(commands, { logits, targets, scores, best, rows: block.length, vocabulary: config.vocabSize });
     commands.submit();
     const [scoreBytes, bestBytes] = await commands.gpu.read([
       { tensor: scores, byteLength: block.length * 8 },
       { tensor: best, byteLength: block.length * 4 },
     ]);
-    const pairs = new Float32Array(scoreBytes?.buffer ?? new ArrayBuffer(0));
+    const pairs = f32Of(scoreBytes);
     for (let i = 0; i < block.length; i++) logprob[first + i] = pairs[2 * i] ?? NaN;
-    argmax.set(new Uint32Array(bestBytes?.buffer ?? new ArrayBuffer(0)), first);
+    argmax.set(u32Of(bestBytes), first);
   }
   return { logprob, argmax };
 }
 
 /** Copies rows of f32 [·, hidden] to the consecutive rows of another tensor, from row `at` on. */
 export function copyRows(
-  { commands, config }: Model,
+  { commands, config }: LoadedModel,
   { from, to, rows, at = 0 }: {
     readonly from: Tensor;
     readonly to: Tensor;
@@ -202,8 +201,8 @@ export function copyRows(
 }
 
 function headLogits(
-  { commands, scratch, config, weights }: Model,
-  { x, rows, product, name }: { x: Tensor; rows: number; product: "tiled" | "vector"; name: string },
+  { commands, scratch, config, weights }: LoadedModel,
+  { x, rows, product, name }: { x: Tensor; rows: number; product: ProductFamily; name: string },
 ): Tensor {
   const normed = scratch.take(`normed for ${name}`, "f32", [rows, config.hidden]);
   rmsNorm(commands, {
@@ -221,7 +220,7 @@ function headLogits(
 }
 
 function adjust(
-  { commands, scratch, config }: Model,
+  { commands, scratch, config }: LoadedModel,
   logits: Tensor,
   rows: readonly Undecided[],
 ): void {
@@ -230,8 +229,7 @@ function adjust(
   );
   if (entries.length === 0) return;
   const table = scratch.take("adjustments", "u32", [entries.length, ADJUSTMENT_WORDS]);
-  commands.submit();
-  commands.gpu.write(table, packAdjustments(entries));
+  commands.write(table, packAdjustments(entries));
   adjustLogits(commands, {
     logits,
     adjustments: table,

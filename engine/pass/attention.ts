@@ -1,69 +1,59 @@
 /**
- * The attention of one layer on this worker: queries, keys and values of the computed rows, and the states of all rows of
- * a batch over this worker's slice. Knows layers and roles; knows nothing of peers.
+ * The attention of one layer: queries, keys and values of the computed rows, and the states of all rows over the slices
+ * of all workers.
  */
 
-import { attendRows, scratchShape } from "../../kernels/attention/decode_attention.ts";
-import { attendSpan } from "../../kernels/attention/prefill_attention.ts";
+import { type DecodeAttention, decodeAttention, scratchShape } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
-import { rmsNorm } from "../../kernels/rms_norm.ts";
+import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { ropeAppend } from "../../kernels/attention/rope_append.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import type { Weight } from "../../kernels/products/weight.ts";
-import type { RowRun } from "./batch_plan.ts";
-import type { Model, Rows } from "./forward.ts";
-import type { KvLayer } from "../kv/kv_slice.ts";
 import type { LayerRole } from "../layer_plan.ts";
+import type { LoadedModel } from "../loaded_model.ts";
+import type { RowRun } from "../row_batch.ts";
+import type { Pass, PassLayer } from "./pass.ts";
 import { ownRanges } from "./row_ranges.ts";
-import { isSparse, scoresOf, selectionOf } from "./selection.ts";
-import type { LayerWeights } from "../model/weights.ts";
-
-/** What one layer brings along. */
-export interface LayerInput {
-  readonly weights: LayerWeights;
-  readonly kv: KvLayer;
-  readonly role: LayerRole;
-}
-
-type Product = (operands: { readonly weight: Weight; readonly x: Tensor; readonly y: Tensor }) => void;
+import { isSparse, scoresOf, selectionOf } from "./selection_buffers.ts";
 
 /**
- * Norm, q, k and v of the computed rows; appends k and v rows that this worker owns.
- * @returns q f32 [rows of the batch, heads, headDim]; of split rows only the own ones are filled
+ * q, k, v = rope(qkv(norm(x))); appends the k and v rows that this worker owns.
+ * @returns f32 [rows of the batch, heads, headDim]: q of every row, whoever computed it
  */
-export function projectQueries(model: Model, rows: Rows, layer: LayerInput & { readonly product: Product }): Tensor {
-  const { commands, scratch, config, slice } = model;
+export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
+  const { model: { scratch, config, exchange }, batch, computed } = pass;
   const { heads, kvHeads, headDim } = config;
-  const { weights, kv } = layer;
-  rmsNorm(commands, {
-    x: rows.x,
-    weight: weights.attentionNorm,
-    out: rows.normed,
-    rows: rows.computed,
-    cols: config.hidden,
-    epsilon: config.rmsNormEps,
-  });
-  const qkv = scratch.take("qkv", "f32", [rows.computed, (heads + 2 * kvHeads) * headDim]);
-  layer.product({ weight: weights.qkv, x: rows.normed, y: qkv });
-  const q = scratch.take("q", "f32", [rows.computed, heads, headDim]);
+  const qkv = scratch.take("qkv", "f32", [computed, (heads + 2 * kvHeads) * headDim]);
+  pass.multiply({ weight: layer.weights.qkv, x: pass.norm(layer.weights.attentionNorm), y: qkv });
+  const own = rotateAndAppend(pass, layer, qkv);
+  if (batch.ranges === undefined) return own;
+  const q = spread(pass, own);
+  await exchange.queries(pass.pointAt(layer), batch.ranges, { tensor: q, rowBytes: heads * headDim * 4 });
+  return q;
+}
+
+/** @returns q of the computed rows, f32 [computed, heads, headDim] */
+function rotateAndAppend(pass: Pass, { weights, kv }: PassLayer, qkv: Tensor): Tensor {
+  const { model: { commands, scratch, config, slice }, computed } = pass;
+  const { heads, kvHeads, headDim } = config;
+  const q = scratch.take("q", "f32", [computed, heads, headDim]);
   ropeAppend(commands, {
     shape: { heads, kvHeads, headDim },
-    rows: rows.computed,
+    rows: computed,
     qkv,
     ...(weights.qkvBias && { bias: weights.qkvBias }),
     ...(weights.qNorm && weights.kNorm && { norms: { q: weights.qNorm, k: weights.kNorm, eps: config.rmsNormEps } }),
-    rotations: rows.rotations,
-    rowTable: rows.table,
+    rotations: pass.rotations,
+    rowTable: pass.computedTable,
     pageTable: slice.pageTable,
     maxPages: slice.maxPages,
     q,
     kv,
   });
-  return rows.batch.ranges === undefined ? q : spread(model, rows, q);
+  return q;
 }
 
-/** Own rows to their places among all rows of the batch. */
-function spread({ commands, scratch, config, share }: Model, { batch }: Rows, own: Tensor): Tensor {
+/** Copies own rows to their places among all rows of the batch; the others' rows are not filled yet. */
+function spread({ model: { commands, scratch, config, share }, batch }: Pass, own: Tensor): Tensor {
   const { heads, headDim } = config;
   const all = scratch.take("q of all rows", "f32", [batch.rows, heads, headDim]);
   const rowBytes = heads * headDim * 4;
@@ -73,50 +63,68 @@ function spread({ commands, scratch, config, share }: Model, { batch }: Rows, ow
   return all;
 }
 
-/** What attending takes besides the batch. */
-interface AttendInput extends LayerInput {
-  /** f32 [rows of the batch, heads, headDim]. */
-  readonly q: Tensor;
-  /** Whether this worker holds any row that these rows read. */
-  readonly holds: boolean;
+/**
+ * Attends all rows to this worker's slice, and merges the states of all workers.
+ * @param q f32 [rows of the batch, heads, headDim]
+ * @returns states of the computed rows over all slices: o f32 [computed, heads, headDim], lse f32 [computed, heads]
+ */
+export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promise<AttentionState> {
+  const { model: { commands, scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
+  const holders = pass.holdersAt(layer);
+  const own = attendOwn(pass, layer, { q, holders });
+  const merged = {
+    o: scratch.take("merged outputs", "f32", [computed, heads, headDim]),
+    lse: scratch.take("merged lse", "f32", [computed, heads]),
+  };
+  const states = { own: { ...own, rows: batch.rows, heads, headDim }, merged, holders };
+  const merging = exchange.states(pass.pointAt(layer), batch.ranges, states);
+  if (merging === undefined) return own;
+  commands.submit();
+  await merging;
+  return merged;
 }
 
-/**
- * Attends all rows of the batch to what this worker holds.
- * @returns o f32 [rows, heads, headDim], lse f32 [rows, heads]; of no meaning when it holds nothing, and never read then
- */
-export function attend(model: Model, rows: Rows, layer: AttendInput): AttentionState {
-  const { kv, role, q, holds } = layer;
-  const { commands, scratch, config, slice } = model;
-  const { batch } = rows;
+/** x += output(o) */
+export function addOutput(pass: Pass, { weights }: PassLayer, { o }: AttentionState): void {
+  pass.multiply({ weight: weights.output, x: o, y: pass.x, accumulate: true });
+}
+
+/** @returns states of all rows over this worker's slice; when it holds nothing, they are undefined and never read */
+function attendOwn(
+  pass: Pass,
+  { kv, role }: PassLayer,
+  { q, holders }: { readonly q: Tensor; readonly holders: readonly boolean[] },
+): AttentionState {
+  const { model, batch } = pass;
+  const { commands, scratch, config, slice, share } = model;
   const { heads, kvHeads, headDim } = config;
   const out = {
     o: scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]),
     lse: scratch.take("attention lse", "f32", [batch.rows, heads]),
   };
-  if (!holds) return out;
+  if (holders[share.index] !== true) return out;
   const common = {
     shape: { heads, kvHeads, headDim },
     q,
     kv,
     pageTable: slice.pageTable,
     maxPages: slice.maxPages,
-    rowTable: rows.wholeTable,
+    rowTable: pass.rowTable,
     scale: 1 / Math.sqrt(headDim),
     out,
   };
   for (const run of batch.runs) {
-    const range = { ...common, firstRow: run.first, rows: run.rows, longest: run.longest };
-    if (batch.product === "tiled") attendSpan(commands, range);
+    const { first: firstRow, rows, longest, blocks } = run;
+    if (batch.product === "tiled") prefillAttention(commands, { ...common, firstRow, rows });
     else {
-      const { spans } = run;
-      attendRows(commands, { ...range, spans, scratch: splitScratch(model, run), ...reading(model, run, role) });
+      const parts = { scratch: splitScratch(model, run), ...selectionParts(model, run, role) };
+      decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, ...parts });
     }
   }
   return out;
 }
 
-function splitScratch({ scratch, config }: Model, run: RowRun): AttentionState {
+function splitScratch({ scratch, config }: LoadedModel, run: RowRun): AttentionState {
   const { heads, kvHeads, headDim } = config;
   const splits = scratchShape({ heads, kvHeads, headDim }, run);
   return {
@@ -126,11 +134,11 @@ function splitScratch({ scratch, config }: Model, run: RowRun): AttentionState {
 }
 
 /** What the role of the layer adds to the attention of a run: scores to choose from, or the selection to read. */
-function reading(
-  model: Model,
+function selectionParts(
+  model: LoadedModel,
   run: RowRun,
   role: LayerRole,
-): Partial<Pick<Parameters<typeof attendRows>[1], "scores" | "selection" | "longest">> {
+): Partial<Pick<DecodeAttention, "scores" | "selection" | "longest">> {
   if (role === "dense" || !isSparse(run)) return {};
   if (role === "select") return { scores: scoresOf(model, run) };
   const selection = selectionOf(model, run);

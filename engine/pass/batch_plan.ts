@@ -4,78 +4,15 @@
  */
 
 import { neededMass } from "../../kernels/attention/mass.ts";
-import type { RowBlock } from "../../kernels/attention/row_blocks.ts";
 import { ROW_WORDS, type TableRow, writeTableRow } from "../../kernels/attention/row_table.ts";
 import { EngineError } from "../errors.ts";
-import type { RowRange } from "../exchange.ts";
 import { recentOf, SINKS } from "../layer_plan.ts";
 import type { PageShare } from "../page_map.ts";
+import type { BatchRow, DrawnRow, ProductFamily, RowBatch, RowRun, ScoredRow } from "../row_batch.ts";
 import { rangesByOwner, SPLIT_ROWS } from "./row_ranges.ts";
-import { scoreStride } from "./selection.ts";
+import { scoreStride } from "./selection_buffers.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import { PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings } from "../span.ts";
-
-/** Rows of one batch that attend alike: [first, first + rows). */
-export interface RowRun {
-  readonly first: number;
-  readonly rows: number;
-  /**
-   * Sparse layers read a selection of this shape, at most so large; with a coverage, some of the rows are adaptive.
-   * Undefined: everything.
-   */
-  readonly sparse: SparseSettings | undefined;
-  /** Most local KV rows that any of the rows sees. */
-  readonly longest: number;
-  /** Those of its rows that follow each other in one sequence, in order. */
-  readonly spans: readonly RowBlock[];
-}
-
-/** A row after which a token is drawn. */
-export interface DrawnRow {
-  /** In its batch. */
-  readonly row: number;
-  /** Index of its span in the step. */
-  readonly span: number;
-  readonly sequence: SequenceState;
-  readonly position: number;
-  /** `keep`: its logits wait for an audit; `compare`: they are held against what was kept at its position. */
-  readonly audit: "keep" | "compare" | undefined;
-}
-
-/** A row whose next token is known. */
-export interface ScoredRow {
-  readonly row: number;
-  readonly span: number;
-  readonly target: number;
-}
-
-/** A row that reads a selection in sparse layers. */
-export interface SparseRow {
-  readonly row: number;
-  /** Index of its span in the step. */
-  readonly span: number;
-  readonly sequence: SequenceState;
-  readonly position: number;
-}
-
-/** Rows that pass through the layers together, with the products of one family. */
-export interface Batch {
-  readonly product: "tiled" | "vector";
-  readonly rows: number;
-  readonly tokens: Uint32Array<ArrayBuffer>;
-  readonly positions: Uint32Array<ArrayBuffer>;
-  readonly table: Uint32Array<ArrayBuffer>;
-  readonly runs: readonly RowRun[];
-  /** In the order of the batch's rows. */
-  readonly drawn: readonly DrawnRow[];
-  readonly scored: readonly ScoredRow[];
-  readonly sparse: readonly SparseRow[];
-  /** Which worker computes which rows, when they are split; undefined: every worker computes every row. */
-  readonly ranges: readonly RowRange[] | undefined;
-  /** By worker: whether it holds anything that rows of the batch see, sparse rows left out in `denseHolders`. */
-  readonly holders: readonly boolean[];
-  readonly denseHolders: readonly boolean[];
-}
 
 /** What the plan depends on besides the spans. */
 export interface BatchContext {
@@ -105,7 +42,7 @@ interface Piece {
 }
 
 /** The batches of a step, in the order in which they must run: pieces of one span keep their order, decode goes first. */
-export function planBatches(spans: readonly Span[], context: BatchContext): Batch[] {
+export function planBatches(spans: readonly Span[], context: BatchContext): RowBatch[] {
   const whole = spans.map((span, index): Piece => ({
     span,
     index,
@@ -163,7 +100,7 @@ function pack(spans: readonly Piece[], limits: { readonly maxRows: number; reado
   return batches;
 }
 
-function fill(product: "tiled" | "vector", pieces: readonly Piece[], context: BatchContext): Batch {
+function fill(product: ProductFamily, pieces: readonly Piece[], context: BatchContext): RowBatch {
   const rows = pieces.reduce((sum, piece) => sum + piece.rows, 0);
   const { map } = context.share;
   const batch = {
@@ -175,7 +112,7 @@ function fill(product: "tiled" | "vector", pieces: readonly Piece[], context: Ba
     runs: [] as RowRun[],
     drawn: [] as DrawnRow[],
     scored: [] as ScoredRow[],
-    sparse: [] as SparseRow[],
+    sparse: [] as BatchRow[],
     holders: Array.from({ length: map.workers }, () => false),
     denseHolders: Array.from({ length: map.workers }, () => false),
   };
@@ -194,8 +131,8 @@ function fill(product: "tiled" | "vector", pieces: readonly Piece[], context: Ba
     if (sparse !== undefined) batch.sparse.push({ row: at, span: piece.index, sequence: state, position: span.from });
     const { pageOffset } = state.open;
     const longest = map.localRows(context.share.index, pageOffset, span.from + first + piece.rows);
-    const spans = piece.rows > 1 ? [{ first: at, rows: piece.rows }] : [];
-    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest, spans }, product);
+    const blocks = piece.rows > 1 ? [{ first: at, rows: piece.rows }] : [];
+    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest, blocks }, product);
     markHolders(piece, context, sparse === undefined ? [batch.holders, batch.denseHolders] : [batch.holders]);
     sequences.push({ first: at, rows: piece.rows, from: span.from + first, pageOffset });
     at += piece.rows;
@@ -265,7 +202,7 @@ function auditOf(span: Span, { open }: SequenceState): DrawnRow["audit"] {
 }
 
 /** Decode rows that attend alike form one run; a prefill run belongs to one sequence. */
-function addRun(runs: RowRun[], run: RowRun, product: "tiled" | "vector"): void {
+function addRun(runs: RowRun[], run: RowRun, product: ProductFamily): void {
   const last = runs.at(-1);
   if (product === "tiled" || last === undefined || last.sparse?.heads !== run.sparse?.heads) {
     runs.push(run);
@@ -276,7 +213,7 @@ function addRun(runs: RowRun[], run: RowRun, product: "tiled" | "vector"): void 
     rows: last.rows + run.rows,
     sparse: last.sparse && run.sparse && joined(last.sparse, run.sparse),
     longest: Math.max(last.longest, run.longest),
-    spans: [...last.spans, ...run.spans],
+    blocks: [...last.blocks, ...run.blocks],
   };
 }
 

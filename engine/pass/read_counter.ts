@@ -6,29 +6,29 @@
 import type { ReadRequest } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { setsOf } from "../../kernels/attention/row_table.ts";
-import type { Batch, SparseRow } from "./batch_plan.ts";
-import type { Model } from "./forward.ts";
+import type { LoadedModel } from "../loaded_model.ts";
+import type { BatchRow, RowBatch } from "../row_batch.ts";
 
 /** Where the rows of one batch are counted. */
-export interface BatchTally {
+export interface BatchCounter {
   /** u32 [rows of all batches with sparse rows]: positions chosen for a row, over its sets, once for each layer that reads them. */
   readonly counts: Tensor;
-  /** Of the batch's first row; of no meaning for a batch without sparse rows. */
+  /** Of the batch's first row; undefined for a batch without sparse rows. */
   readonly at: number;
   /** Counts on the host what was chosen for a row of the batch, over its sets. */
   add(row: number, positions: number): void;
 }
 
 /** Counts of one step; made before anything of it is recorded. */
-export class ReadTally {
-  readonly #model: Model;
-  readonly #batches: readonly Batch[];
+export class ReadCounter {
+  readonly #model: LoadedModel;
+  readonly #batches: readonly RowBatch[];
   readonly #counts: Tensor;
   /** Of the group's lists; stays zero while the choice is made on the GPU alone. */
   readonly #listed: Uint32Array;
   readonly #starts: readonly number[];
 
-  constructor(model: Model, batches: readonly Batch[]) {
+  constructor(model: LoadedModel, batches: readonly RowBatch[]) {
     this.#model = model;
     this.#batches = batches;
     const counting = batches.some(({ sparse }) => sparse.some(isAdaptive));
@@ -40,15 +40,13 @@ export class ReadTally {
     });
     this.#listed = new Uint32Array(rows);
     const { commands, scratch } = model;
-    this.#counts = scratch.take("read tally", "u32", [rows]);
+    this.#counts = scratch.take("read counts", "u32", [rows]);
     if (rows === 0) return;
-    // Writes take effect before the next submit: what was recorded must be under way.
-    commands.submit();
-    commands.gpu.write(this.#counts, new Uint32Array(rows));
+    commands.write(this.#counts, new Uint32Array(rows));
   }
 
   /** For the batch with that index. */
-  of(batch: number): BatchTally {
+  of(batch: number): BatchCounter {
     const at = this.#starts[batch] ?? 0;
     // When no row is adaptive there is no place for any, and nothing is kept.
     const add = (row: number, positions: number) => {
@@ -82,6 +80,6 @@ export class ReadTally {
   }
 }
 
-function isAdaptive({ sequence }: SparseRow): boolean {
+function isAdaptive({ sequence }: BatchRow): boolean {
   return sequence.open.sparse.coverage !== undefined;
 }

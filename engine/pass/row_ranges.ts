@@ -3,7 +3,8 @@
  * values never travel. Knows rows and pages; knows nothing of tensors.
  */
 
-import type { RowRange } from "../exchange.ts";
+import type { RowRange } from "../../kernels/attention/row_blocks.ts";
+import type { OwnedRange } from "../exchange.ts";
 import type { PageMap } from "../page_map.ts";
 import { PAGE_TOKENS } from "../span.ts";
 
@@ -11,10 +12,7 @@ import { PAGE_TOKENS } from "../span.ts";
 export const SPLIT_ROWS = 128;
 
 /** Consecutive rows of one sequence in a batch. */
-export interface SequenceRows {
-  /** First row in the batch. */
-  readonly first: number;
-  readonly rows: number;
+export interface SequenceRange extends RowRange {
   /** Position of the first row. */
   readonly from: number;
   /** Of the sequence, in the page map. */
@@ -22,7 +20,7 @@ export interface SequenceRows {
 }
 
 /** The ranges of a batch, ascending and without gaps; neighbours have different owners. */
-export function rangesByOwner(map: PageMap, sequences: readonly SequenceRows[]): RowRange[] {
+export function rangesByOwner(map: PageMap, sequences: readonly SequenceRange[]): OwnedRange[] {
   const ranges: { first: number; rows: number; owner: number }[] = [];
   for (const { first, rows, from, pageOffset } of sequences) {
     for (let done = 0; done < rows;) {
@@ -38,8 +36,14 @@ export function rangesByOwner(map: PageMap, sequences: readonly SequenceRows[]):
   return ranges;
 }
 
-/** The ranges that a worker computes, with the place of each among all rows that it computes. */
-export function ownRanges(ranges: readonly RowRange[], worker: number): (RowRange & { readonly at: number })[] {
+/** A range that this worker computes. */
+export interface OwnRange extends RowRange {
+  /** Place of its first row among all rows that the worker computes. */
+  readonly at: number;
+}
+
+/** The ranges that a worker computes. */
+export function ownRanges(ranges: readonly OwnedRange[], worker: number): OwnRange[] {
   let at = 0;
   return ranges.filter(({ owner }) => owner === worker).map((range) => {
     const placed = { ...range, at };
@@ -49,7 +53,7 @@ export function ownRanges(ranges: readonly RowRange[], worker: number): (RowRang
 }
 
 /** Worker that computes a row. */
-export function ownerOfRow(ranges: readonly RowRange[], row: number): number {
+export function ownerOfRow(ranges: readonly OwnedRange[], row: number): number {
   const range = ranges.find(({ first, rows }) => row >= first && row < first + rows);
   if (range === undefined) throw new RangeError(`Cannot tell who computes row ${row}: no range holds it`);
   return range.owner;

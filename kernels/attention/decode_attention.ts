@@ -11,7 +11,7 @@ import { GpuError } from "../errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
 import { mergeSplits } from "./merge_states.ts";
 import type { Commands } from "../pipeline.ts";
-import { BLOCK_WORDS, blocksOf, listsOf, type Pass, passesOf, type RowBlock } from "./row_blocks.ts";
+import { BLOCK_WORDS, cutBlocks, listsOf, type RowRange, type ScratchPass, scratchPassesOf } from "./row_blocks.ts";
 import { ROW_WORDS, type SetShape } from "./row_table.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
 
@@ -37,8 +37,8 @@ export interface Selection {
   readonly shapes: readonly SetShape[];
 }
 
-/** What `attendRows` reads and writes. */
-export interface AttendRows extends PagedKv {
+/** What `decodeAttention` reads and writes. */
+export interface DecodeAttention extends PagedKv {
   readonly shape: HeadShape;
   /** First row of the call in q, out and the row table. */
   readonly firstRow: number;
@@ -60,20 +60,20 @@ export interface AttendRows extends PagedKv {
   /** Given: the call is gathered; else dense. */
   readonly selection?: Selection;
   /**
-   * Rows of the call, in order, that follow each other in one sequence: each visible range begins and ends at most one KV
-   * row behind the one before. Dense rows without scores then share the reading of K and V. Changes no bits. @default none
+   * Rows of the call, in order, that are consecutive in one sequence: each visible range begins and ends at most one KV
+   * row after the one before. Dense rows without scores then share the reading of K and V. Changes no bits. @default none
    */
-  readonly spans?: readonly RowBlock[];
+  readonly blocks?: readonly RowRange[];
   /** @default what suits the adapter */
   readonly tuning?: Tuning;
-  /** Most rows of a span that a workgroup computes. Changes no bits. @default what suits the shape and the adapter */
+  /** Most rows of a block that a workgroup computes. Changes no bits. @default what suits the shape and the adapter */
   readonly rowsTogether?: number;
 }
 
 /** Kernels for GPUs, and kernels for adapters that compute on the CPU, where lanes do not merge their reads. */
 export type Tuning = "hardware" | "software";
 
-const MOST_HEADS_TOGETHER = 8;
+const MAX_HEADS_TOGETHER = 8;
 
 /** Scratch beyond this is not asked for: a call with more rows than fit runs in several passes. */
 const SCRATCH_BYTES = 64 * 2 ** 20;
@@ -84,7 +84,7 @@ function splitsOf(longest: number, cut: "dense" | "gathered"): number {
   return Math.max(1, cut === "gathered" ? whole : whole + 1);
 }
 
-/** Shapes of the scratch tensors of `attendRows` that visits up to `longest` KV rows a row: enough for dense and gathered calls. */
+/** Shapes of the scratch tensors of `decodeAttention` that visits up to `longest` KV rows a row: enough for dense and gathered calls. */
 export function scratchShape(
   { heads, headDim }: HeadShape,
   { rows, longest }: { readonly rows: number; readonly longest: number },
@@ -99,7 +99,7 @@ export function scratchShape(
  * Attends rows to their KV rows and writes their states.
  * @throws {GpuError} `invalid_shape`, also when scratch is smaller than one row needs
  */
-export function attendRows(commands: Commands, args: AttendRows): void {
+export function decodeAttention(commands: Commands, args: DecodeAttention): void {
   const { shape, firstRow, rows, scratch, rowTable, out, selection, scores, longest } = args;
   check(args);
   const gathered = selection !== undefined;
@@ -112,11 +112,11 @@ export function attendRows(commands: Commands, args: AttendRows): void {
       `Cannot dispatch attention: scratch holds ${states} states, ${splits} splits are needed`,
     );
   }
-  const spans = gathered || scores !== undefined ? [] : args.spans ?? [];
-  const most = spans.length === 0 ? 1 : rowsTogether(commands, args);
+  const given = gathered || scores !== undefined ? [] : args.blocks ?? [];
+  const most = given.length === 0 ? 1 : rowsTogether(commands, args);
   const together = most <= rowsPerPass ? most : 1;
-  const blocks = blocksOf({ first: firstRow, rows }, spans, together);
-  for (const pass of passesOf(blocks, rowsPerPass)) {
+  const blocks = cutBlocks({ first: firstRow, rows }, given, together);
+  for (const pass of scratchPassesOf(blocks, rowsPerPass)) {
     dispatchBlocks(commands, args, { ...pass, splits, together });
     // A single possible split writes the state itself.
     if (splits > 1) {
@@ -129,7 +129,7 @@ export function attendRows(commands: Commands, args: AttendRows): void {
 function headsTogether({ heads, kvHeads }: HeadShape): number {
   const group = heads / kvHeads;
   for (let parts = 1; parts < group; parts++) {
-    if (group % parts === 0 && group / parts <= MOST_HEADS_TOGETHER) return group / parts;
+    if (group % parts === 0 && group / parts <= MAX_HEADS_TOGETHER) return group / parts;
   }
   return 1;
 }
@@ -142,7 +142,7 @@ const ALONE: Variant = { ownSets: false, rowsTogether: 1, listed: false };
 
 function optionsOf(
   commands: Commands,
-  { shape, tuning, scores, selection }: AttendRows,
+  { shape, tuning, scores, selection }: DecodeAttention,
   { ownSets, rowsTogether, listed }: Variant,
 ): SplitOptions {
   const software = (tuning ?? (commands.gpu.info.software ? "software" : "hardware")) === "software";
@@ -159,15 +159,15 @@ function optionsOf(
   };
 }
 
-function rowsTogether(commands: Commands, args: AttendRows): number {
+function rowsTogether(commands: Commands, args: DecodeAttention): number {
   const { maxWorkgroupBytes } = commands.gpu.info;
   return rowsTogetherOf(optionsOf(commands, args, ALONE), { most: args.rowsTogether ?? Infinity, maxWorkgroupBytes });
 }
 
 function dispatchBlocks(
   commands: Commands,
-  args: AttendRows,
-  { blocks, together, ...pass }: Pass & { readonly splits: number; readonly together: number },
+  args: DecodeAttention,
+  { blocks, together, ...pass }: ScratchPass & { readonly splits: number; readonly together: number },
 ) {
   if (blocks.every(({ rows }) => rows === 1)) {
     const shapes = args.selection?.shapes ?? ["kv_head"];
@@ -185,7 +185,7 @@ function dispatchBlocks(
   }
 }
 
-interface SplitDispatch extends RowBlock, Variant {
+interface SplitDispatch extends RowRange, Variant {
   readonly splits: number;
   /** The blocks that it serves; undefined: all rows of the pass, each alone. */
   readonly list?: readonly number[];
@@ -193,7 +193,7 @@ interface SplitDispatch extends RowBlock, Variant {
 
 function dispatchSplits(
   commands: Commands,
-  args: AttendRows,
+  args: DecodeAttention,
   { first, rows, splits, list, ...variant }: SplitDispatch,
 ) {
   const { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, scores, selection } = args;
@@ -221,7 +221,9 @@ function dispatchSplits(
   });
 }
 
-function check({ shape, firstRow, rows, q, rowTable, scratch, out, scores, selection, longest, ...paged }: AttendRows) {
+function check(
+  { shape, firstRow, rows, q, rowTable, scratch, out, scores, selection, longest, ...paged }: DecodeAttention,
+) {
   const op = "attention";
   const { heads, headDim } = shape;
   const all = firstRow + rows;

@@ -43,17 +43,17 @@ export interface AttentionState {
 export const EMPTY_LSE = -1e30;
 
 /** Heads of one KV head that attention kernels hold at once, and the longest head: bounds of workgroup memory. */
-const MOST_HEADS_TOGETHER = 32;
-const LONGEST_HEAD = 128;
+const MAX_HEADS_TOGETHER = 32;
+const MAX_HEAD_DIM = 128;
 
 /** Says what `fitsAttention` demands. */
-export const HEAD_BOUNDS = `up to ${MOST_HEADS_TOGETHER} query heads for a KV head, ` +
-  `and a headDim up to ${LONGEST_HEAD} that is a multiple of 8`;
+export const HEAD_BOUNDS = `up to ${MAX_HEADS_TOGETHER} query heads for a KV head, ` +
+  `and a headDim up to ${MAX_HEAD_DIM} that is a multiple of 8`;
 
 /** Whether the attention kernels compute heads of this shape. */
 export function fitsAttention({ heads, kvHeads, headDim }: HeadShape): boolean {
   const group = heads / kvHeads;
-  return Number.isInteger(group) && group <= MOST_HEADS_TOGETHER && headDim % 8 === 0 && headDim <= LONGEST_HEAD;
+  return Number.isInteger(group) && group <= MAX_HEADS_TOGETHER && headDim % 8 === 0 && headDim <= MAX_HEAD_DIM;
 }
 
 /**

@@ -16,7 +16,7 @@ export interface PoolScores {
   /** First row of the call in lse and the row table. */
   readonly firstRow: number;
   readonly rows: number;
-  /** f32 `[rows, heads, scoreStride]`: raw scaled logits by local row, as `attendRows` writes them. */
+  /** f32 `[rows, heads, scoreStride]`: raw scaled logits by local row, as `decodeAttention` writes them. */
   readonly scores: Tensor;
   readonly scoreStride: number;
   /** f32 `[all rows, heads]`: natural log-sum-exp over everything that the row sees, on all workers. */

@@ -13,8 +13,8 @@ import { ROW_WORDS } from "./row_table.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { reads, writes } from "../wgsl.ts";
 
-/** What `attendSpan` reads and writes. */
-export interface AttendSpan extends PagedKv {
+/** What `prefillAttention` reads and writes. */
+export interface PrefillAttention extends PagedKv {
   readonly shape: HeadShape;
   /** First row of the span in q, out and the row table; its rows follow each other in position. */
   readonly firstRow: number;
@@ -33,13 +33,13 @@ export interface AttendSpan extends PagedKv {
 
 /** Query values that one lane of the software kernel keeps. */
 const LANE_VALUES = 256;
-const MOST_ROWS_PER_LANE = 8;
+const MAX_ROWS_PER_LANE = 8;
 
 /**
  * Attends the rows of one span, each to [kvFrom, kvLimit) of its sequence, and writes their states.
  * @throws {GpuError} `invalid_shape`
  */
-export function attendSpan(commands: Commands, args: AttendSpan): void {
+export function prefillAttention(commands: Commands, args: PrefillAttention): void {
   const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, scale, out } = args;
   const op = "attention_tile";
   const all = firstRow + rows;
@@ -68,7 +68,7 @@ function software(commands: Commands, shape: HeadShape): Tile {
   const { subgroups } = commands.gpu.info;
   const options: SoftwareTile = {
     ...shape,
-    rowsPerLane: Math.min(MOST_ROWS_PER_LANE, Math.max(1, Math.floor(LANE_VALUES / shape.headDim))),
+    rowsPerLane: Math.min(MAX_ROWS_PER_LANE, Math.max(1, Math.floor(LANE_VALUES / shape.headDim))),
     broadcast: subgroups && commands.gpu.device.adapterInfo.subgroupMinSize >= TILE_LANES,
   };
   const name = `attention_tile software ${Object.values(options)}`;

@@ -4,7 +4,7 @@
  */
 
 import { expectPagedKv, type HeadShape, kvAddressWgsl, type PagedKv } from "./kv_pages.ts";
-import { LARGEST_HALF } from "../half.ts";
+import { MAX_HALF } from "../half.ts";
 import type { BindingSpec, Commands, KernelSpec } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
@@ -107,7 +107,7 @@ fn input(row: u32, slot: u32, quad: u32) -> vec4<f32> {
 }
 fn halves(value: vec4<f32>) -> vec2<u32> {
   // Beyond the range of f16 the packing is not defined.
-  let bounded = clamp(value, vec4<f32>(-${LARGEST_HALF}.0), vec4<f32>(${LARGEST_HALF}.0));
+  let bounded = clamp(value, vec4<f32>(-${MAX_HALF}.0), vec4<f32>(${MAX_HALF}.0));
   return vec2<u32>(pack2x16float(bounded.xy), pack2x16float(bounded.zw));
 }
 ${options.norms ? normWgsl(heads, headDim) : ""}

@@ -6,19 +6,19 @@
 import { GpuError } from "../errors.ts";
 
 /** Consecutive rows: [first, first + rows). */
-export interface RowBlock {
+export interface RowRange {
   readonly first: number;
   readonly rows: number;
 }
 
 /** Blocks that one dispatch serves: what fits beside its other parameters. */
-const MOST_LISTED = 24;
+const MAX_LISTED = 24;
 
 /** Words of a block in a kernel's list. */
 export const BLOCK_WORDS = 2;
 
 /** Words of a kernel's list of blocks. */
-export const LIST_WORDS = MOST_LISTED * BLOCK_WORDS;
+export const LIST_WORDS = MAX_LISTED * BLOCK_WORDS;
 
 /** WGSL: a block of a kernel's list. */
 export const LISTED_BLOCK_WGSL = /* wgsl */ `
@@ -30,18 +30,18 @@ fn listedBlock(index: u32) -> Block {
 `;
 
 /**
- * Cuts a call's rows into blocks of `together` rows of a span, and single rows where fewer are left or there is no span,
- * in order.
- * @throws {GpuError} `invalid_shape` when spans overlap, are out of order or leave the call
+ * Cuts a call's rows, in order, into blocks of `together` rows of a given block, and single rows where fewer are left or
+ * no block was given.
+ * @throws {GpuError} `invalid_shape` when given blocks overlap, are out of order or leave the call
  */
-export function blocksOf(call: RowBlock, spans: readonly RowBlock[], together: number): RowBlock[] {
-  const blocks: RowBlock[] = [];
+export function cutBlocks(call: RowRange, given: readonly RowRange[], together: number): RowRange[] {
+  const blocks: RowRange[] = [];
   let at = call.first;
   const cut = (end: number, most: number) => {
     if (end < at) {
       throw new GpuError(
         "invalid_shape",
-        `Cannot dispatch attention: a span overlaps another or leaves the call: ${end} is before ${at}`,
+        `Cannot dispatch attention: a block overlaps another or leaves the call: ${end} is before ${at}`,
       );
     }
     while (at < end) {
@@ -50,7 +50,7 @@ export function blocksOf(call: RowBlock, spans: readonly RowBlock[], together: n
       at += rows;
     }
   };
-  for (const { first, rows } of spans) {
+  for (const { first, rows } of given) {
     cut(first, 1);
     cut(first + rows, together);
   }
@@ -59,13 +59,13 @@ export function blocksOf(call: RowBlock, spans: readonly RowBlock[], together: n
 }
 
 /** Blocks whose states lie in scratch at the same time, and the rows that they cover. */
-export interface Pass extends RowBlock {
-  readonly blocks: readonly RowBlock[];
+export interface ScratchPass extends RowRange {
+  readonly blocks: readonly RowRange[];
 }
 
 /** Shares consecutive blocks out among passes of at most `rowsPerPass` rows, in order; no block may be larger. */
-export function passesOf(blocks: readonly RowBlock[], rowsPerPass: number): Pass[] {
-  const passes: Pass[] = [];
+export function scratchPassesOf(blocks: readonly RowRange[], rowsPerPass: number): ScratchPass[] {
+  const passes: ScratchPass[] = [];
   for (const block of blocks) {
     const last = passes.at(-1);
     if (last === undefined || last.rows + block.rows > rowsPerPass) {
@@ -78,10 +78,10 @@ export function passesOf(blocks: readonly RowBlock[], rowsPerPass: number): Pass
 }
 
 /** The lists of blocks, for one dispatch each, counted from row `first`. */
-export function listsOf(blocks: readonly RowBlock[], first: number): number[][] {
+export function listsOf(blocks: readonly RowRange[], first: number): number[][] {
   const lists: number[][] = [];
-  for (let at = 0; at < blocks.length; at += MOST_LISTED) {
-    lists.push(blocks.slice(at, at + MOST_LISTED).flatMap((block) => [block.first - first, block.rows]));
+  for (let at = 0; at < blocks.length; at += MAX_LISTED) {
+    lists.push(blocks.slice(at, at + MAX_LISTED).flatMap((block) => [block.first - first, block.rows]));
   }
   return lists;
 }

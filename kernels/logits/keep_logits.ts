@@ -4,7 +4,7 @@
  */
 
 import type { Commands, KernelSpec } from "../pipeline.ts";
-import { LARGEST_HALF } from "../half.ts";
+import { MAX_HALF } from "../half.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { BUILTINS, reads, writes } from "../wgsl.ts";
 
@@ -46,7 +46,7 @@ export function keepLogits(commands: Commands, { logits, places, kept, count, vo
 function spec(): KernelSpec {
   // What f16 cannot hold is cut: no infinity is stored.
   const half = (token: string) =>
-    `clamp(logits[place.x * params.vocabulary + min(${token}, params.vocabulary - 1u)], -${LARGEST_HALF}f, ${LARGEST_HALF}f)`;
+    `clamp(logits[place.x * params.vocabulary + min(${token}, params.vocabulary - 1u)], -${MAX_HALF}f, ${MAX_HALF}f)`;
   return {
     bindings: [
       reads("logits", "array<f32>"),

@@ -36,9 +36,9 @@ interface TeamPlan {
 }
 
 /** Two dispatches of 8 rows take less time than one of 16, which would leave each thread two weight rows only. */
-const MOST_INPUTS = 8;
+const MAX_INPUTS = 8;
 /** Of a thread: they stay in registers, and the tree that adds them fits in shared memory. */
-const MOST_SUMS = 32;
+const MAX_SUMS = 32;
 /** Below this many weight rows, tall tiles would leave cores without work. */
 const TALL_ROWS = 512;
 
@@ -78,14 +78,14 @@ function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }:
 
 function byTeams(commands: Commands, product: Product, { threads, outputs }: TeamPlan): void {
   const { weight, x, y, rows, accumulate = false } = product;
-  for (let firstInput = 0; firstInput < rows; firstInput += MOST_INPUTS) {
-    const inputs = columnsFor(Math.min(MOST_INPUTS, rows - firstInput));
+  for (let firstInput = 0; firstInput < rows; firstInput += MAX_INPUTS) {
+    const inputs = columnsFor(Math.min(MAX_INPUTS, rows - firstInput));
     const tile = {
       dtype: weight.dtype,
       accumulate,
       threads,
       inputs,
-      outputs: Math.min(outputs, MOST_SUMS / inputs),
+      outputs: Math.min(outputs, MAX_SUMS / inputs),
     };
     const kernel = commands.kernel(teamProductName(tile), () => teamProduct(tile));
     for (const { tensor, firstRow, rows: partRows } of weight.parts) {
@@ -107,5 +107,5 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
 
 /** The narrowest variant that takes so many input rows. */
 function columnsFor(rows: number): number {
-  return [1, 2, 4].find((columns) => rows <= columns) ?? MOST_INPUTS;
+  return [1, 2, 4].find((columns) => rows <= columns) ?? MAX_INPUTS;
 }

@@ -5,7 +5,7 @@
 
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
-import { bf16ToF32, bf16ToHalf, fromHalf, LARGEST_HALF, toHalf } from "../half.ts";
+import { bf16ToF32, bf16ToHalf, fromHalf, MAX_HALF, toHalf } from "../half.ts";
 import { bytesOf, type Tensor } from "../tensor.ts";
 import type { WeightDType } from "../wgsl.ts";
 
@@ -45,13 +45,13 @@ export interface SourceRows {
   readonly data: Uint8Array<ArrayBuffer>;
 }
 
-const LARGEST_PART = 2 ** 30;
+const MAX_PART_BYTES = 2 ** 30;
 const CHUNK_BYTES = 4 * 2 ** 20;
 /** Staging memory of writes is given back at submits: one every so many bytes. */
 const SUBMIT_BYTES = 64 * 2 ** 20;
 const ROWS_MULTIPLE = 64;
 /** The pattern of 65280: the next bf16, 65536, exceeds f16. */
-const LARGEST_BF16_IN_HALF = 0x477f;
+const MAX_BF16_IN_HALF = 0x477f;
 
 /**
  * Allocates a zeroed weight.
@@ -63,7 +63,7 @@ export function createWeight(gpu: Gpu, label: string, shape: WeightShape): Weigh
     throw new GpuError("invalid_shape", `Cannot create ${label}: ${cols} columns are not a positive multiple of 8`);
   }
   const rowBytes = cols * bytesOf(dtype);
-  const bound = Math.min(gpu.info.maxBindingBytes, gpu.info.maxBufferBytes, shape.partBytes ?? LARGEST_PART);
+  const bound = Math.min(gpu.info.maxBindingBytes, gpu.info.maxBufferBytes, shape.partBytes ?? MAX_PART_BYTES);
   const fitting = Math.floor(bound / rowBytes);
   if (fitting === 0) {
     throw new GpuError(
@@ -121,9 +121,9 @@ export function writeRows(gpu: Gpu, weight: Weight, { firstRow, source, data }: 
 /** Whether every value is finite and within the range of f16: such data may be kept as f16. */
 export function fitsHalf(source: SourceDType, data: Uint8Array<ArrayBuffer>): boolean {
   const halves = source === "F32" ? undefined : asHalves(data);
-  if (halves === undefined) return largest(asFloats(data)) <= LARGEST_HALF;
+  if (halves === undefined) return largest(asFloats(data)) <= MAX_HALF;
   // The magnitude of both 16-bit formats grows with their lower 15 bits: 0x7c00 is the infinity of f16.
-  const bound = source === "F16" ? 0x7c00 : LARGEST_BF16_IN_HALF + 1;
+  const bound = source === "F16" ? 0x7c00 : MAX_BF16_IN_HALF + 1;
   let highest = 0;
   // By index: iterators are five times slower, and there are billions of weights.
   for (let i = 0; i < halves.length; i++) {
@@ -143,9 +143,7 @@ function convert(weight: Weight, source: SourceDType, data: Uint8Array<ArrayBuff
   if (!fitsHalf(source, data)) {
     throw new GpuError(
       "invalid_shape",
-      `Cannot write ${weight.label} as f16: its largest value ${
-        largest(toFloats(source, data))
-      } exceeds ${LARGEST_HALF}`,
+      `Cannot write ${weight.label} as f16: its largest value ${largest(toFloats(source, data))} exceeds ${MAX_HALF}`,
     );
   }
   return source === "BF16" ? bf16ToHalf(asHalves(data)) : toHalf(asFloats(data));

@@ -89,7 +89,7 @@ export async function measure(
   try {
     const sequence = { host, session, config, context, readBackMs };
     const dense = await measureDecode(sequence, { ...options, attention: "dense" });
-    if (host.runner.facts.roles === undefined || context <= budget) return { context, ...filled, decode: [dense] };
+    if (host.runner.info.roles === undefined || context <= budget) return { context, ...filled, decode: [dense] };
     const decode = [dense, await measureDecode(sequence, { ...options, attention: "sparse" })];
     if (correctionTokens(options) === 0) return { context, ...filled, decode };
     const corrections = await measureCorrections(sequence, { ...options, denseMsPerToken: dense.meanMs });
@@ -112,7 +112,7 @@ async function measureDecode(
     token = step.token ?? 0;
   }
   const ms = stepMs(steps, readBackMs);
-  const { layers } = host.runner.facts;
+  const { layers } = host.runner.info;
   const exchange = exchangeFigures(steps.map(({ timing }) => timing), { layers, tokens: steps.length });
   return {
     attention,

@@ -48,7 +48,7 @@ export interface FillOptions {
 /** Reads a prompt for every sequence. */
 export function prefilled(options: FillOptions): Filling {
   const { host, session: settings, chunk } = options;
-  const { layers, vocabSize } = host.runner.facts;
+  const { layers, vocabSize } = host.runner.info;
   return {
     async open(context) {
       const session = host.open(settings);
@@ -81,7 +81,7 @@ export async function copied(
   options: FillOptions & { readonly longest: number; readonly onProgress?: (fraction: number) => void },
 ): Promise<Filling> {
   const { host, session: settings, longest, onProgress = () => {} } = options;
-  const { vocabSize } = host.runner.facts;
+  const { vocabSize } = host.runner.info;
   const tokens = randomTokens(longest, vocabSize);
   const pages = Math.floor(longest / PAGE_TOKENS);
   const holders: Session[] = [];

@@ -65,7 +65,7 @@ export async function openBenchGroup(
   try {
     const facts = await loaded(group, onProgress);
     const map = new PageMap(facts.slices);
-    const host = new SessionHost({ facts, run: (step) => group.run(step, []) }, map);
+    const host = new SessionHost({ info: facts, run: (step) => group.run(step, []) }, map);
     const longest = longestOn(map, facts);
     return { facts, config, map, group, host, places: plans.map(describePlan), longest, close: () => group.close() };
   } catch (error) {

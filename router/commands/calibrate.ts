@@ -84,7 +84,7 @@ export const command: Command<typeof flags> = {
       if (best === undefined || values.dryRun) return 0;
       const calibration = { selectLayers: best.selectLayers, budget: values.budget, sparseFrom: values.sparseFrom };
       await writeCalibration(values.model, calibration, {
-        adapter: engine.facts.adapter,
+        adapter: engine.info.adapter,
         cases: cases.length,
         probe: values.probe,
         scores: scores.slice(0, 4),

@@ -112,10 +112,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 async function squaresAreRight(gpu: Gpu): Promise<boolean> {
   const squares = gpu.tensor("doctor squares", "u32", [ELEMENTS]);
   dispatchSquares(gpu, squares);
-  const [bytes] = await gpu.read([{ tensor: squares }]);
+  const computed = await gpu.readU32({ tensor: squares, byteLength: ELEMENTS * 4 });
   gpu.free(squares);
-  const computed = new Uint32Array(bytes?.buffer ?? new ArrayBuffer(0), 0, bytes === undefined ? 0 : ELEMENTS);
-  return computed.length === ELEMENTS && computed.every((value, i) => value === i * i);
+  return computed.every((value, i) => value === i * i);
 }
 
 function dispatchSquares({ device }: Gpu, squares: Tensor): void {

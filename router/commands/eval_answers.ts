@@ -76,8 +76,8 @@ export async function evaluateAnswers(engine: Engine, options: AnswerOptions, te
   for (const each of greedy) equal += await greedyMatches(host, each, engine.config.eosTokens) ? 1 : 0;
   terminal.progress("greedy answers", 1);
   return {
-    adapter: engine.facts.adapter,
-    selectLayers: engine.facts.selectLayers,
+    adapter: engine.info.adapter,
+    selectLayers: engine.info.selectLayers,
     greedy: { equal, of: greedy.length },
     needles: await evaluateNeedles(engine, options, terminal),
     perplexity: await evaluatePerplexity(engine, options, terminal),
@@ -91,7 +91,7 @@ async function evaluateNeedles(engine: Engine, options: AnswerOptions, terminal:
   const all = await readNeedles(options.data);
   const sizes = [...new Set(all.map(({ size }) => size))].filter((size) => options.full || size <= SAMPLE_TOKENS);
   const cases = sizes.flatMap((size) => all.filter((needle) => needle.size === size).slice(0, options.needles));
-  const variants = engine.facts.roles === undefined ? VARIANTS.filter(({ sparse }) => !sparse) : VARIANTS;
+  const variants = engine.info.roles === undefined ? VARIANTS.filter(({ sparse }) => !sparse) : VARIANTS;
   const rows = new Map<string, { size: number; variant: string; right: number; of: number }>();
   for (const [i, needle] of cases.entries()) {
     const stop = engine.config.eosTokens;
@@ -114,7 +114,7 @@ async function evaluatePerplexity(
 ): Promise<PerplexityRow[]> {
   const host = new SessionHost(engine);
   const contexts = options.full ? [512, 2000] : [512];
-  const attentions = [undefined, ...(engine.facts.roles === undefined ? [] : SPARSE)];
+  const attentions = [undefined, ...(engine.info.roles === undefined ? [] : SPARSE)];
   const rows: PerplexityRow[] = [];
   for (const context of contexts) {
     const windows = await readWindows(options.data, { context, perBook: options.full ? 12 : options.windows });

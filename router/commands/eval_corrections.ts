@@ -18,7 +18,7 @@ import {
   DENSE,
   rowsReadPerToken,
 } from "../../engine/evaluation/corrections.ts";
-import type { EngineFacts } from "../../engine/engine_info.ts";
+import type { EngineInfo } from "../../engine/engine_info.ts";
 import { SessionHost } from "../../engine/evaluation/hand_session.ts";
 import { UsageError } from "../command_line.ts";
 import type { Terminal } from "../terminal.ts";
@@ -87,7 +87,7 @@ export async function evaluateCorrections(
   options: CorrectionOptions,
   terminal: Terminal,
 ): Promise<CorrectionFigures> {
-  const { adapter, roles, selectLayers } = engine.facts;
+  const { adapter, roles, selectLayers } = engine.info;
   if (roles === undefined) {
     throw new UsageError("Cannot compare corrections: the model has no calibration (run calibrate)");
   }
@@ -102,7 +102,7 @@ export async function evaluateCorrections(
     runs.push({ text, decoded });
   }
   const figures = (of: readonly TextRun[]) =>
-    variants.map((variant, index) => figuresOf(engine.facts, variant, { runs: of, index }));
+    variants.map((variant, index) => figuresOf(engine.info, variant, { runs: of, index }));
   return {
     date: new Date().toISOString().slice(0, 10),
     adapter,
@@ -127,7 +127,7 @@ function variantsOf({ budgets, strides }: CorrectionOptions): DecodingVariant[] 
 }
 
 function figuresOf(
-  facts: EngineFacts,
+  info: EngineInfo,
   { sparse, correctEvery }: DecodingVariant,
   { runs, index }: { readonly runs: readonly TextRun[]; readonly index: number },
 ): VariantFigures {
@@ -144,7 +144,7 @@ function figuresOf(
     msPerToken: mean(steps.map(({ ms }) => ms)),
     rowMs: median(steps.flatMap(({ ms, isCorrection }) => (isCorrection ? [] : ms))),
     correctionMs: median(steps.flatMap(({ ms, isCorrection }) => (isCorrection ? ms : []))),
-    rowsReadPerToken: mean(runs.map(({ text }) => rowsReadPerToken(facts, text, { sparse, correctEvery }))),
+    rowsReadPerToken: mean(runs.map(({ text }) => rowsReadPerToken(info, text, { sparse, correctEvery }))),
     byPosition: agreementByPosition(compared, PARTS),
   };
 }

@@ -5,7 +5,8 @@
 
 import type { Command, FlagValues } from "../command_line.ts";
 import { configFromFlags, SERVICE_FLAGS } from "../config.ts";
-import { type ServedModel, type Service, startService } from "../service.ts";
+import type { ServedModel, Service } from "../service.ts";
+import { startService } from "../start_service.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
 

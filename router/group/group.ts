@@ -3,12 +3,11 @@
  * Knows workers and their capacity; knows nothing of requests.
  */
 
-import type { EngineFacts } from "../../engine/engine_info.ts";
-import type { Step, StepResult } from "../../engine/span.ts";
-import type { SelectionSource } from "../scheduling/selection_view.ts";
+import type { EngineInfo } from "../../engine/engine_info.ts";
+import type { SequenceId, Step, StepResult } from "../../engine/span.ts";
 
 /** What the service tells about the model it serves; put together from what its workers report once they have loaded it. */
-export interface ModelFacts extends EngineFacts {
+export interface ModelFacts extends EngineInfo {
   /** Name under which clients ask for it. */
   readonly id: string;
   /** Pages of each worker's slice, in the order of the workers; `kvPages` is their sum. */
@@ -25,10 +24,25 @@ export type GroupState =
   | { readonly kind: "broken"; readonly reason: string }
   | { readonly kind: "closed" };
 
-/** What the scheduler needs from whoever connects the workers. */
+/** What a select layer chose last for a sequence. */
+export interface ChosenPositions {
+  readonly layer: number;
+  /** Of the row that it was chosen for. */
+  readonly position: number;
+  /** Global positions, ascending; one list for each set of heads. */
+  readonly sets: readonly Uint32Array[];
+}
+
+/** What was chosen last for each sequence; for those that ended too, for a while. */
+export interface SelectionSource {
+  /** By layer; empty when nothing was chosen, or nothing is remembered. */
+  of(sequence: SequenceId): readonly ChosenPositions[];
+}
+
+/** What the scheduler needs from the workers of a group. */
 export interface Group {
   readonly state: GroupState;
-  /** What select layers chose last; undefined when nobody remembers it. */
+  /** What select layers chose last; undefined when it is not remembered. */
   readonly selections?: SelectionSource;
   /** Calls back on every change of state, until `close`. */
   onState(listener: (state: GroupState) => void): void;

@@ -1,13 +1,13 @@
 /** What the facts of several workers make of their group. Knows facts; knows nothing of connections. */
 
-import type { EngineFacts } from "../../engine/engine_info.ts";
+import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { ModelFacts } from "./group.ts";
 
 /** A worker and what it has told about the model it loaded. */
 export interface InformedWorker {
   /** For people. */
   readonly name: string;
-  readonly facts: EngineFacts;
+  readonly facts: EngineInfo;
 }
 
 /** What must be the same on all workers. */
@@ -20,7 +20,7 @@ const SHARED = [
   "roles",
   "selectLayers",
   "sparse",
-] as const satisfies readonly (keyof EngineFacts)[];
+] as const satisfies readonly (keyof EngineInfo)[];
 
 /** Why workers cannot be one group, naming two of them and both values; undefined when they can. */
 export function disagreement([first, ...others]: readonly InformedWorker[]): string | undefined {

@@ -3,7 +3,7 @@
  * given up. Knows one worker and its life; knows nothing of the others or of epochs.
  */
 
-import type { EngineFacts } from "../../engine/engine_info.ts";
+import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { CodedError } from "../../kernels/errors.ts";
 import type { LoadRequest } from "../../workers/engine_host.ts";
 import { HandshakeError } from "../../workers/errors.ts";
@@ -41,7 +41,7 @@ export type MemberState =
 /** A worker that has loaded the model. */
 export interface PresentWorker {
   readonly client: WorkerClient;
-  readonly facts: EngineFacts;
+  readonly facts: EngineInfo;
   readonly address: Address;
 }
 

@@ -4,7 +4,7 @@
  * processes or restarts.
  */
 
-import type { EngineFacts } from "../../engine/engine_info.ts";
+import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { Step } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import type { LoadRequest } from "../../workers/engine_host.ts";
@@ -95,7 +95,7 @@ export class WorkerClient {
    * @throws {WorkerFailure} the worker's own reason
    * @throws {RequestError} `worker_lost` or `deadline_exceeded`
    */
-  async load(load: LoadRequest, onProgress: Request["onProgress"] = () => {}): Promise<EngineFacts> {
+  async load(load: LoadRequest, onProgress: Request["onProgress"] = () => {}): Promise<EngineInfo> {
     const deadlineMs = this.#patience.loadStallMs;
     const answer = await this.#ask({ kind: "load", load }, {
       deadlineMs,

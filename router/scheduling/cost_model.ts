@@ -18,7 +18,7 @@ export interface StepLoad {
   /** KV rows read per layer, summed over the decode rows: sparse rows count what they read on average. */
   readonly decodeContext: number;
   /** Rows of dense decode spans of many rows: corrected ones and rebuilt ones. */
-  readonly spanRows: number;
+  readonly consecutiveRows: number;
   /** Positions seen, summed over these rows. */
   readonly spanContext: number;
 }
@@ -30,7 +30,7 @@ export const NO_LOAD: StepLoad = {
   prefillContext: 0,
   decodeRows: 0,
   decodeContext: 0,
-  spanRows: 0,
+  consecutiveRows: 0,
   spanContext: 0,
 };
 
@@ -132,6 +132,6 @@ function guessedMoment(): number[] {
 }
 
 function featuresOf(load: StepLoad): readonly number[] {
-  const { prefillRows, prefillContext, decodeRows, decodeContext, spanRows, spanContext } = load;
-  return [1, prefillRows, prefillContext, decodeRows, decodeContext, spanRows, spanContext];
+  const { prefillRows, prefillContext, decodeRows, decodeContext, consecutiveRows, spanContext } = load;
+  return [1, prefillRows, prefillContext, decodeRows, decodeContext, consecutiveRows, spanContext];
 }

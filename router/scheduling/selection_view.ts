@@ -6,22 +6,7 @@
 
 import type { SequenceId } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
-import type { Group } from "../group/group.ts";
-
-/** What a select layer chose last for a sequence. */
-export interface ChosenPositions {
-  readonly layer: number;
-  /** Of the row that it was chosen for. */
-  readonly position: number;
-  /** Global positions, ascending; one list for each set of heads. */
-  readonly sets: readonly Uint32Array[];
-}
-
-/** Whoever remembers selections, those of ended sequences for a while too. */
-export interface SelectionSource {
-  /** By layer; empty when nothing was chosen, or nothing is remembered. */
-  of(sequence: SequenceId): readonly ChosenPositions[];
-}
+import type { ChosenPositions, Group } from "../group/group.ts";
 
 /** A look at one sequence. */
 export interface SequenceSelection {

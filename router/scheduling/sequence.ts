@@ -5,7 +5,7 @@
 
 import { EngineError } from "../../engine/errors.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
-import type { Open, SequenceId, Span, SpanResult } from "../../engine/span.ts";
+import type { SequenceId, SequenceOpening, Span, SpanResult } from "../../engine/span.ts";
 import { attentionAt, type AttentionPolicy } from "./attention_policy.ts";
 import { AttentionTally } from "./attention_tally.ts";
 import { Correction, type CorrectionReport } from "./correction.ts";
@@ -38,7 +38,7 @@ export class Sequence {
   readonly arrivedAtMs: number = performance.now();
   /** Set by the roster while the sequence runs; a new one for each admission. */
   id: SequenceId | undefined;
-  /** Set by the scheduler once a step carried its `Open`: from then on the worker must be told to forget it. */
+  /** Set by the scheduler once a step carried its `SequenceOpening`: from then on the worker must be told to forget it. */
   opened = false;
   /** Physical pages in order of position, taken and given back by the ledger. */
   pages: number[] = [];
@@ -164,7 +164,7 @@ export class Sequence {
   }
 
   /** How the worker gets to know it. */
-  open(sequence: SequenceId): Open {
+  open(sequence: SequenceId): SequenceOpening {
     const { promptTokens, sampling } = this.request;
     const prefix = this.prefixPages * PAGE_TOKENS;
     // Penalties count the tokens of the prompt (repetition) or of the output (the others), which a rebuilt sequence may

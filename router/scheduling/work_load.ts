@@ -16,7 +16,7 @@ export function loadWith(load: StepLoad, sequence: Sequence, { kind, from, rows 
       return { ...load, kinds, prefillRows: load.prefillRows + rows, prefillContext: load.prefillContext + context };
     case "rebuild":
     case "correction":
-      return { ...load, kinds, spanRows: load.spanRows + rows, spanContext: load.spanContext + context };
+      return { ...load, kinds, consecutiveRows: load.consecutiveRows + rows, spanContext: load.spanContext + context };
     default:
       return {
         ...load,

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { startService } from "../../router/service.ts";
+import { startService } from "../../router/start_service.ts";
 import { LiveService } from "../support/live_service.ts";
 import { FIXTURES, withChangedFixture } from "../support/model_directory.ts";
 import { childrenOf, isRunning } from "../support/processes.ts";

@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 
-import { type AdmissionBounds, admit, type OpenSequence } from "../../engine/check_step.ts";
+import { checkStep, type OpenSequence, type StepBounds } from "../../engine/check_step.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import type { Step } from "../../engine/span.ts";
 import { decode, open, prefill, step } from "../support/step_parts.ts";
 
-const BOUNDS: AdmissionBounds = {
+const BOUNDS: StepBounds = {
   maxPositions: 200,
   vocabSize: 300,
   map: new PageMap([10]),
@@ -66,27 +66,31 @@ const REFUSED: readonly (readonly [what: string, parts: Partial<Step>, message: 
 ];
 
 for (const [what, parts, message] of REFUSED) {
-  Deno.test(`admit() refuses ${what}`, () => {
-    assert.throws(() => admit(step(parts), SEQUENCES, BOUNDS), { name: "EngineError", code: "invalid_step", message });
+  Deno.test(`checkStep() refuses ${what}`, () => {
+    assert.throws(() => checkStep(step(parts), SEQUENCES, BOUNDS), {
+      name: "EngineError",
+      code: "invalid_step",
+      message,
+    });
   });
 }
 
-Deno.test("admit() refuses sparse rows without a calibration", () => {
+Deno.test("checkStep() refuses sparse rows without a calibration", () => {
   const sparse = step({ spans: [decode(1, 40, 1, { attention: "sparse" })] });
-  admit(sparse, SEQUENCES, BOUNDS);
-  assert.throws(() => admit(sparse, SEQUENCES, { ...BOUNDS, calibrated: false }), /the model has no calibration$/);
+  checkStep(sparse, SEQUENCES, BOUNDS);
+  assert.throws(() => checkStep(sparse, SEQUENCES, { ...BOUNDS, calibrated: false }), /the model has no calibration$/);
 });
 
-Deno.test("admit() counts a sequence that is released until the step is over", () => {
-  admit(step({ open: [open(3)] }), SEQUENCES, BOUNDS);
-  assert.throws(() => admit(step({ open: [open(3), open(4)], release: [1] }), SEQUENCES, BOUNDS), {
+Deno.test("checkStep() counts a sequence that is released until the step is over", () => {
+  checkStep(step({ open: [open(3)] }), SEQUENCES, BOUNDS);
+  assert.throws(() => checkStep(step({ open: [open(3), open(4)], release: [1] }), SEQUENCES, BOUNDS), {
     code: "kv_exhausted",
     message: "Cannot open 2 sequences: 4 exceed 3",
   });
 });
 
-Deno.test("admit() lets in what only this step makes possible, and what is rolled back", () => {
-  admit(
+Deno.test("checkStep() lets in what only this step makes possible, and what is rolled back", () => {
+  checkStep(
     step({
       open: [open(3, { prefixPages: pages(9) })],
       release: [2],
@@ -100,13 +104,13 @@ Deno.test("admit() lets in what only this step makes possible, and what is rolle
   );
 });
 
-Deno.test("admit() wants every page on the worker that owns its place", () => {
+Deno.test("checkStep() wants every page on the worker that owns its place", () => {
   const group = { ...BOUNDS, map: new PageMap([6, 4]) };
   const [first, second] = [0, 1].map((page) => group.map.base(group.map.owner(0, page)));
   const prefix = (...physical: (number | undefined)[]) =>
     step({ open: [open(3, { prefixPages: pages(...physical.map((page) => page ?? NaN)) })] });
-  admit(prefix(first, second), SEQUENCES, group);
-  assert.throws(() => admit(prefix(second, first), SEQUENCES, group), {
+  checkStep(prefix(first, second), SEQUENCES, group);
+  assert.throws(() => checkStep(prefix(second, first), SEQUENCES, group), {
     code: "invalid_step",
     message: /3: page \d is not on the worker that owns its place$/,
   });

@@ -34,8 +34,8 @@ class CountingRunner implements StepRunner {
     this.#engine = engine;
   }
 
-  get facts(): Engine["facts"] {
-    return this.#engine.facts;
+  get info(): Engine["info"] {
+    return this.#engine.info;
   }
 
   /** Positions of a set, on average; undefined when no row was adaptive. */
@@ -45,7 +45,7 @@ class CountingRunner implements StepRunner {
 
   async run(step: Step): Promise<StepResult> {
     const result = await this.#engine.run(step);
-    const { roles = [] } = this.facts;
+    const { roles = [] } = this.info;
     const sparseLayers = roles.filter((role) => role === "sparse").length;
     result.spans.forEach(({ rowsRead: read }, i) => {
       if (read === undefined) return;

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { Engine } from "../../engine/engine.ts";
 import { SLOTS } from "../../engine/kv/kv_slice.ts";
 import { GREEDY, SessionHost } from "../../engine/evaluation/hand_session.ts";
-import type { Open, Step } from "../../engine/span.ts";
+import type { SequenceOpening, Step } from "../../engine/span.ts";
 import { engineFixture, everyLogprob, logprobsOf, mapsSettled } from "../support/engine_fixture.ts";
 import { FIXTURES, readFixture, withChangedFixture } from "../support/model_directory.ts";
 import { decode, open, prefill, step } from "../support/step_parts.ts";
@@ -13,7 +13,7 @@ import { decode, open, prefill, step } from "../support/step_parts.ts";
 const fixture = engineFixture({ random: "tiny" }, 640);
 const run = (parts: Partial<Step>) => fixture.engine.run(step(parts));
 const pages = (...numbers: number[]) => Uint32Array.from(numbers);
-const every = (sequence: number, changes: Partial<Open> = {}) =>
+const every = (sequence: number, changes: Partial<SequenceOpening> = {}) =>
   open(sequence, { sampling: everyLogprob(512), ...changes });
 
 /** Opens sequence 1 with 60 positions in page 4. */
@@ -149,11 +149,11 @@ Deno.test("Engine.run() refuses a step while another one runs, and after closing
 });
 
 Deno.test("Engine.calibrate() plans the layers, and refuses those that do not fit", () => {
-  assert.deepEqual(fixture.engine.facts.roles, ["dense", "select", "sparse"]);
-  assert.deepEqual(fixture.engine.facts.sparse, { budget: 64, sparseFrom: 128 });
+  assert.deepEqual(fixture.engine.info.roles, ["dense", "select", "sparse"]);
+  assert.deepEqual(fixture.engine.info.sparse, { budget: 64, sparseFrom: 128 });
   const calibration = { selectLayers: [2], budget: 64, sparseFrom: 0 };
   assert.throws(() => fixture.engine.calibrate(calibration), { code: "unsupported_model" });
-  assert.deepEqual(fixture.engine.facts.selectLayers, [1]);
+  assert.deepEqual(fixture.engine.info.selectLayers, [1]);
 });
 
 /** Counts the devices that are open while `body` runs, and demands that none is left. */
@@ -253,7 +253,7 @@ Deno.test("Engine.open() tells progress up to the end, and facts of the model", 
   );
   assert.equal(progress.at(-1), total);
   assert.ok(progress.every((done, i) => i === 0 || done > (progress[i - 1] ?? 0)));
-  const { digest, kvPages, layers, vocabSize, roles, sparse } = engine.facts;
+  const { digest, kvPages, layers, vocabSize, roles, sparse } = engine.info;
   assert.match(digest, /^[0-9a-f]{64}$/);
   assert.deepEqual([kvPages, layers, vocabSize, roles, sparse], [2, 3, 576, undefined, undefined]);
   const session = new SessionHost(engine).open({ sparse: { budget: 16, heads: "kv_head" } });

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { layerRoles, readersOf, recentOf, rowAttention, rowsRead } from "../../engine/layer_plan.ts";
+import { layerRoles, recentOf, rowAttention, rowsRead, sparseLayersAfter } from "../../engine/layer_plan.ts";
 
 Deno.test("layerRoles() is dense up to the first select layer, sparse after it but for the others", () => {
   assert.deepEqual(layerRoles(6, [2, 4]), ["dense", "dense", "select", "sparse", "select", "sparse"]);
@@ -30,9 +30,9 @@ Deno.test("recentOf() is a quarter of the budget, and never nothing", () => {
   );
 });
 
-Deno.test("readersOf() counts the sparse layers up to the next that sees everything", () => {
+Deno.test("sparseLayersAfter() counts the sparse layers up to the next that sees everything", () => {
   const roles = layerRoles(8, [1, 4]);
-  assert.deepEqual([readersOf(roles, 1), readersOf(roles, 4)], [2, 3]);
+  assert.deepEqual([sparseLayersAfter(roles, 1), sparseLayersAfter(roles, 4)], [2, 3]);
 });
 
 Deno.test("rowsRead() counts the budget in sparse layers and the context in the others", () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { bf16ToF32, bf16ToHalf, fromHalf, LARGEST_HALF, toHalf } from "../../kernels/half.ts";
+import { bf16ToF32, bf16ToHalf, fromHalf, MAX_HALF, toHalf } from "../../kernels/half.ts";
 
 const ALL = Uint16Array.from({ length: 65536 }, (_, pattern) => pattern);
 
@@ -37,7 +37,7 @@ Deno.test("toHalf() rounds to the nearest, ties to even, between all neighbours"
 });
 
 Deno.test("toHalf() overflows to infinity only halfway beyond the largest", () => {
-  assert.deepEqual([...fromHalf(toHalf([LARGEST_HALF, 65519.9, 65520, -1e30]))], [65504, 65504, Infinity, -Infinity]);
+  assert.deepEqual([...fromHalf(toHalf([MAX_HALF, 65519.9, 65520, -1e30]))], [65504, 65504, Infinity, -Infinity]);
 });
 
 Deno.test("bf16ToF32() puts the pattern into the upper half", () => {

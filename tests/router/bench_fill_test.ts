@@ -61,7 +61,7 @@ Deno.test("copied() gives the bits of the short prompts, and nothing that is dec
   const engine = await Engine.open({ model: MODEL, kvTokens: 2048 });
   try {
     const host = new SessionHost(engine);
-    const map = new PageMap([engine.facts.kvPages]);
+    const map = new PageMap([engine.info.kvPages]);
     const session = { sparse: SPARSE, sampling: everyLogprob(512), pageOffset: 0 };
     const filling = await copied({ host, map, session, chunk: 512, longest: 700 });
     const tokens = randomTokens(700, 512);

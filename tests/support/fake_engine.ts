@@ -5,7 +5,7 @@
  */
 
 import { EngineError } from "../../engine/errors.ts";
-import type { EngineFacts } from "../../engine/engine_info.ts";
+import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { Span, SpanResult, Step, StepResult } from "../../engine/span.ts";
 import { GpuError } from "../../kernels/errors.ts";
 import type { EngineHandle, LoadRequest, OpenEngine } from "../../workers/engine_host.ts";
@@ -15,7 +15,7 @@ import { fakeGroupStep, type Phase, PHASES } from "./fake_group_step.ts";
 import { HostMemory } from "./host_memory.ts";
 
 /** What a fake engine tells about itself. */
-export const FAKE_FACTS: EngineFacts = {
+export const FAKE_INFO: EngineInfo = {
   digest: "fake",
   maxPositions: 4096,
   vocabSize: 512,
@@ -64,12 +64,12 @@ async function play(trick: number | undefined): Promise<void> {
 
 /** Answers each span with the sum of its tokens: the lead worker does, the others answer without tokens. */
 class FakeEngine implements EngineHandle {
-  readonly facts: EngineFacts;
+  readonly info: EngineInfo;
   readonly memory = new HostMemory();
   #place: Membership | undefined;
 
-  constructor(facts: EngineFacts) {
-    this.facts = facts;
+  constructor(info: EngineInfo) {
+    this.info = info;
   }
 
   join(place: Membership): void {
@@ -110,7 +110,7 @@ export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEng
   if (name === MODELS.crashing) Deno.exit(9);
   if (name === MODELS.silent) await new Promise<never>(() => setTimeout(() => {}, 60_000));
   onProgress(4, 4);
-  return new FakeEngine(name === MODELS.other ? { ...FAKE_FACTS, digest: "other" } : FAKE_FACTS);
+  return new FakeEngine(name === MODELS.other ? { ...FAKE_INFO, digest: "other" } : FAKE_INFO);
 }
 
 /** A step of one span. */

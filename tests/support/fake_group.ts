@@ -5,7 +5,14 @@
  */
 
 import { EngineError } from "../../engine/errors.ts";
-import { type Open, PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SpanResult } from "../../engine/span.ts";
+import {
+  PAGE_TOKENS,
+  pagesFor,
+  type SequenceId,
+  type SequenceOpening,
+  type Span,
+  type SpanResult,
+} from "../../engine/span.ts";
 import type { SpanAudit, Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
 import type { Group, GroupState, ModelFacts } from "../../router/group/group.ts";
@@ -21,7 +28,7 @@ interface PageContent {
 }
 
 interface FakeSequence {
-  readonly open: Open;
+  readonly open: SequenceOpening;
   readonly pages: number[];
   length: number;
 }
@@ -32,7 +39,7 @@ export interface FakeGroupOptions {
   /** What a step claims to have taken; it really takes one turn of the event loop. @default 1 ms */
   readonly stepMs?: (step: Step) => number;
   /** Whether the token drawn after a sparse row at this position differs from what full attention draws. @default never */
-  readonly errs?: (position: number, open: Open) => boolean;
+  readonly errs?: (position: number, open: SequenceOpening) => boolean;
   /** Starts out loading; `recover` makes it ready. @default false */
   readonly loading?: boolean;
 }
@@ -49,7 +56,7 @@ export class FakeGroup implements Group {
   #model: ModelFacts;
   #slices: FakeSlices;
   readonly #stepMs: (step: Step) => number;
-  readonly #errs: (position: number, open: Open) => boolean;
+  readonly #errs: (position: number, open: SequenceOpening) => boolean;
   readonly #listeners: ((state: GroupState) => void)[] = [];
   readonly #sequences = new Map<SequenceId, FakeSequence>();
   readonly #contents = new Map<number, PageContent>();
@@ -177,7 +184,7 @@ export class FakeGroup implements Group {
     this.#expect(probes, `sequence ${id} is released, but not open`);
   }
 
-  #open(open: Open, step: Step): void {
+  #open(open: SequenceOpening, step: Step): void {
     const id = open.sequence;
     this.#expect(!this.#everOpened.has(id), `sequence ${id} is opened twice`);
     this.#expect(step.spans.some((span) => span.sequence === id), `sequence ${id} is opened without a span`);
@@ -201,7 +208,10 @@ export class FakeGroup implements Group {
     this.#sequences.set(id, sequence);
   }
 
-  #checkPrefixTokens({ sequence, sampling, prefixTokens, promptTokens }: Open, prefix: readonly number[]): void {
+  #checkPrefixTokens(
+    { sequence, sampling, prefixTokens, promptTokens }: SequenceOpening,
+    prefix: readonly number[],
+  ): void {
     const output = prefix.length > promptTokens && (sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0);
     const needed = sampling.repetitionPenalty !== 1 || output;
     this.#expect(prefixTokens.length === (needed ? prefix.length : 0), `sequence ${sequence} lacks its prefix tokens`);
@@ -275,7 +285,7 @@ export class FakeGroup implements Group {
     return chain === undefined || exact === undefined ? undefined : { chain, exact };
   }
 
-  #expectPlace(page: number, { sequence, pageOffset }: Open, i: number): void {
+  #expectPlace(page: number, { sequence, pageOffset }: SequenceOpening, i: number): void {
     const fault = this.#slices.faultOfPage(page, { offset: pageOffset, i });
     this.#expect(fault === undefined, `sequence ${sequence} is given a page, but ${fault}`);
   }

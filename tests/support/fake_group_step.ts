@@ -4,7 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import type { ExchangePoint, RowRange } from "../../engine/exchange.ts";
+import type { ExchangePoint, OwnedRange } from "../../engine/exchange.ts";
 import { merge } from "../reference/merge_states.ts";
 import type { Membership } from "../../engine/engine.ts";
 import type { HostMemory } from "./host_memory.ts";
@@ -30,7 +30,7 @@ export async function fakeGroupStep(
 ): Promise<void> {
   const place = { index, workers: map.workers, memory, exchange, rows };
   const owners = Array.from({ length: rows }, (_, row) => Math.floor(row / 2) % map.workers);
-  const ranges = owners.map((owner, first): RowRange => ({ first, rows: 1, owner }));
+  const ranges = owners.map((owner, first): OwnedRange => ({ first, rows: 1, owner }));
   await pass("begin");
   await pass("queries");
   await queries(place, { step, batch: 0, layer: 0 }, ranges);
@@ -60,7 +60,7 @@ function numbers(seed: readonly number[], count: number): Float32Array<ArrayBuff
   return new Random(seed.reduce((hash, one) => Math.imul(hash ^ one, 0x01000193), 0x811c9dc5)).normals(count);
 }
 
-async function queries({ index, memory, exchange, rows }: Place, point: ExchangePoint, ranges: readonly RowRange[]) {
+async function queries({ index, memory, exchange, rows }: Place, point: ExchangePoint, ranges: readonly OwnedRange[]) {
   const whole = numbers([point.step, point.layer], rows * HIDDEN);
   const tensor = memory.tensor("q", [rows, HIDDEN], whole);
   for (const { first, rows, owner } of ranges) {
@@ -73,7 +73,7 @@ async function queries({ index, memory, exchange, rows }: Place, point: Exchange
 async function states(
   { index, workers, memory, exchange, rows }: Place,
   point: ExchangePoint,
-  { ranges, holders }: { ranges: readonly RowRange[] | undefined; holders: readonly boolean[] },
+  { ranges, holders }: { ranges: readonly OwnedRange[] | undefined; holders: readonly boolean[] },
 ) {
   const seed = [point.step, point.batch, point.layer];
   const parts = Array.from({ length: workers }, (_, worker) => ({

@@ -1,6 +1,6 @@
 /** The tokens that a fake group draws: each depends on every token before it, on the seed and on where the output begins. */
 
-import type { Open } from "../../engine/span.ts";
+import type { SequenceOpening } from "../../engine/span.ts";
 import type { GenerationRequest } from "../../router/scheduling/generation.ts";
 import { fakeModel } from "./fake_slices.ts";
 
@@ -10,7 +10,10 @@ export const VOCABULARY = fakeModel().vocabSize;
 export const CHAIN_START = 0x811c9dc5;
 
 /** The token drawn after `chain`; depends on the seed and on where the output begins, as in the real sampler. */
-export function draw(chain: number, { sampling, promptTokens }: Pick<Open, "sampling" | "promptTokens">): number {
+export function draw(
+  chain: number,
+  { sampling, promptTokens }: Pick<SequenceOpening, "sampling" | "promptTokens">,
+): number {
   return extend(extend(chain, sampling.seed), promptTokens) % VOCABULARY;
 }
 

@@ -61,14 +61,14 @@ class Saboteur {
 
 /** An engine that passes the saboteur at every point. */
 class FaultyEngine implements EngineHandle {
-  readonly facts: EngineHandle["facts"];
+  readonly info: EngineHandle["info"];
   readonly memory: EngineHandle["memory"];
   readonly #engine: EngineHandle;
   readonly #saboteur: Saboteur;
   #isSparse = false;
 
   constructor(engine: EngineHandle, saboteur: Saboteur) {
-    this.facts = engine.facts;
+    this.info = engine.info;
     this.memory = engine.memory;
     this.#engine = engine;
     this.#saboteur = saboteur;
@@ -96,7 +96,7 @@ class FaultyEngine implements EngineHandle {
       queries: (...given) => pass("prefill", () => exchange.queries(...given)),
       states: (point, ...given) => {
         const go = () => exchange.states(point, ...given);
-        return this.#isSparse && this.facts.roles?.[point.layer] === "sparse" ? pass("sparse layer", go) : go();
+        return this.#isSparse && this.info.roles?.[point.layer] === "sparse" ? pass("sparse layer", go) : go();
       },
       select: (...given) => {
         const go = () => exchange.select(...given);

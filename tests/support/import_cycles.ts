@@ -1,4 +1,4 @@
-/** Circles of value imports, from what `deno info --json` tells about a module graph. */
+/** Circles of imports, those of types included, from what `deno info --json` says of a module graph. */
 
 /** The part of `deno info --json` that is read here. */
 export interface ModuleGraph {
@@ -8,6 +8,8 @@ export interface ModuleGraph {
       readonly isDynamic?: boolean;
       /** Absent for `import type`. */
       readonly code?: { readonly specifier?: string };
+      /** Of `import type`, and where types come from another file than the code. */
+      readonly type?: { readonly specifier?: string };
     }[];
   }[];
 }
@@ -16,7 +18,9 @@ export interface ModuleGraph {
 export function findImportCycle(graph: ModuleGraph): readonly string[] | undefined {
   const imports = new Map(graph.modules.map(({ specifier, dependencies = [] }) => [
     specifier,
-    dependencies.flatMap(({ isDynamic, code }) => isDynamic || code?.specifier === undefined ? [] : [code.specifier]),
+    dependencies.filter(({ isDynamic }) => isDynamic !== true)
+      .flatMap(({ code, type }) => [code?.specifier, type?.specifier])
+      .filter((imported) => imported !== undefined),
   ]));
   const acyclic = new Set<string>();
   const path: string[] = [];

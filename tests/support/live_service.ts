@@ -7,7 +7,8 @@ import assert from "node:assert/strict";
 import OpenAI from "openai";
 
 import type { ServiceConfig } from "../../router/config.ts";
-import { type ServedModel, type Service, startService } from "../../router/service.ts";
+import type { ServedModel, Service } from "../../router/service.ts";
+import { startService } from "../../router/start_service.ts";
 import { childrenOf, isRunning } from "./processes.ts";
 import { SseReader } from "./sse_reader.ts";
 

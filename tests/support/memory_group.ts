@@ -4,7 +4,7 @@
  */
 
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
-import type { Candidates, Exchange, ExchangePoint, RowRange } from "../../engine/exchange.ts";
+import type { Candidates, Exchange, ExchangePoint, OwnedRange } from "../../engine/exchange.ts";
 import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import type { StepRunner } from "../../engine/evaluation/hand_session.ts";
@@ -72,7 +72,7 @@ class MemoryExchange implements Exchange {
 
   async queries(
     point: ExchangePoint,
-    ranges: readonly RowRange[],
+    ranges: readonly OwnedRange[],
     q: { tensor: Tensor; rowBytes: number },
   ): Promise<void> {
     this.#count.queries++;
@@ -81,13 +81,13 @@ class MemoryExchange implements Exchange {
     const all = await this.#meeting.meet(key("queries", point), this.#index, mine);
     for (const { first, rows: count, owner } of ranges) {
       const part = all[owner]?.slice(first * q.rowBytes, (first + count) * q.rowBytes) ?? new Uint8Array(0);
-      this.#engine.commands.gpu.write(q.tensor, part, first * q.rowBytes);
+      this.#engine.commands.write(q.tensor, part, first * q.rowBytes);
     }
   }
 
   async states(
     point: ExchangePoint,
-    ranges: readonly RowRange[] | undefined,
+    ranges: readonly OwnedRange[] | undefined,
     { own, merged, holders }: Parameters<Exchange["states"]>[2],
   ): Promise<void> {
     this.#count.states++;
@@ -121,8 +121,8 @@ class MemoryExchange implements Exchange {
       o: this.#scratch.take("o", "f32", [this.#workers, rows, own.heads, own.headDim]),
       lse: this.#scratch.take("lse", "f32", [this.#workers, rows, own.heads]),
     };
-    commands.gpu.write(parts.o, o);
-    commands.gpu.write(parts.lse, lse);
+    commands.write(parts.o, o);
+    commands.write(parts.lse, lse);
     mergeStates(commands, { shape: own, rows, count: this.#workers, parts, out: merged });
   }
 
@@ -146,7 +146,7 @@ class MemoryExchange implements Exchange {
     const all = await this.#meeting.meet(key("rows", point), this.#index, mine);
     owners.forEach((owner, row) => {
       const part = all[owner]?.slice(row * rows.rowBytes, (row + 1) * rows.rowBytes) ?? new Uint8Array(0);
-      this.#engine.commands.gpu.write(rows.tensor, part, row * rows.rowBytes);
+      this.#engine.commands.write(rows.tensor, part, row * rows.rowBytes);
     });
   }
 
@@ -181,12 +181,12 @@ function key(kind: string, { step, batch, layer }: ExchangePoint): string {
 export class MemoryGroup implements StepRunner {
   readonly engines: readonly Engine[];
   readonly count: ExchangeCount = { queries: 0, states: 0, selections: 0, silent: 0, chosen: [] };
-  readonly facts: StepRunner["facts"];
+  readonly info: StepRunner["info"];
   readonly #exchanges: readonly MemoryExchange[];
 
   private constructor(engines: readonly Engine[], lead: Engine) {
     this.engines = engines;
-    const slices = engines.map(({ facts }) => facts.kvPages);
+    const slices = engines.map(({ info }) => info.kvPages);
     const map = new PageMap(slices);
     const meeting = new Meeting(engines.length);
     this.#exchanges = engines.map((engine, index) => {
@@ -195,7 +195,7 @@ export class MemoryGroup implements StepRunner {
       return exchange;
     });
     this.map = map;
-    this.facts = { ...lead.facts, kvPages: map.pages };
+    this.info = { ...lead.info, kvPages: map.pages };
   }
 
   readonly map: PageMap;

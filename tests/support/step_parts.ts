@@ -1,10 +1,10 @@
 /** Pieces of steps with everything filled in, for tests that change one field. */
 
 import { GREEDY } from "../../engine/evaluation/hand_session.ts";
-import type { Open, Span, Step } from "../../engine/span.ts";
+import type { SequenceOpening, Span, Step } from "../../engine/span.ts";
 
 /** A sequence without a prefix. */
-export function open(sequence: number, changes: Partial<Open> = {}): Open {
+export function open(sequence: number, changes: Partial<SequenceOpening> = {}): SequenceOpening {
   return {
     sequence,
     sampling: GREEDY,

@@ -1,7 +1,7 @@
 /** Exchanges of two and three workers with a device of their own each, over loopback: all get the same bits. */
 
 import assert from "node:assert/strict";
-import type { ExchangePoint, RowRange } from "../../engine/exchange.ts";
+import type { ExchangePoint, OwnedRange } from "../../engine/exchange.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { type AttentionState, EMPTY_LSE } from "../../kernels/attention/kv_pages.ts";
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
@@ -136,7 +136,7 @@ async function read(worker: Worker, { o, lse }: AttentionState): Promise<States>
 }
 
 /** Rows 0–1 belong to worker 0, and so on, round and round. */
-function rangesOf(workers: number): readonly RowRange[] {
+function rangesOf(workers: number): readonly OwnedRange[] {
   return [0, 1, 2].map((i) => ({ first: 2 * i, rows: 2, owner: i % workers }));
 }
 

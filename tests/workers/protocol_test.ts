@@ -5,7 +5,7 @@ import type { ExchangeTiming, Step, StepResult } from "../../engine/span.ts";
 import { decodeMessage, PREFIX_BYTES } from "../../workers/codec.ts";
 import { parsePeerMessage } from "../../workers/peer_protocol.ts";
 import { parseRouterMessage, parseWorkerMessage } from "../../workers/protocol.ts";
-import { FAKE_FACTS } from "../support/fake_engine.ts";
+import { FAKE_INFO } from "../support/fake_engine.ts";
 import { encodeFrame } from "../support/encode_frame.ts";
 
 const LITTLE_ENDIAN = true;
@@ -129,8 +129,8 @@ Deno.test("parseWorkerMessage() gives back every message of a worker", () => {
   const messages = [
     { kind: "hello", pid: 12 },
     { kind: "loading", doneBytes: 5, totalBytes: 2 ** 40 },
-    { kind: "loaded", facts: FAKE_FACTS },
-    { kind: "loaded", facts: { ...FAKE_FACTS, roles: undefined, sparse: { budget: 64, sparseFrom: 1024 } } },
+    { kind: "loaded", facts: FAKE_INFO },
+    { kind: "loaded", facts: { ...FAKE_INFO, roles: undefined, sparse: { budget: 64, sparseFrom: 1024 } } },
     { kind: "result", result },
     { kind: "refused", index: 7, code: "kv_exhausted", message: "Cannot append" },
     { kind: "failed", code: "unknown", message: "" },

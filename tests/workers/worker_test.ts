@@ -6,7 +6,7 @@ import { introduce } from "../../workers/handshake.ts";
 import { Link } from "../../workers/link.ts";
 import { parseWorkerMessage, type RouterMessage, type WorkerMessage } from "../../workers/protocol.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
-import { FAKE_FACTS, fakeStep, MODELS, openFake, TRICKS } from "../support/fake_engine.ts";
+import { FAKE_INFO, fakeStep, MODELS, openFake, TRICKS } from "../support/fake_engine.ts";
 
 /** Nobody is to dial it. */
 const HERE = { hostname: "127.0.0.1", port: 1 };
@@ -69,7 +69,7 @@ Deno.test("runWorker() greets, reports progress and facts, and exits with 0 when
     router.send({ kind: "load", load: { model: { random: MODELS.fine }, kvTokens: 4096 } });
     assert.deepEqual(await next(), { kind: "loading", doneBytes: 1, totalBytes: 4 });
     assert.deepEqual(await next(), { kind: "loading", doneBytes: 4, totalBytes: 4 });
-    assert.deepEqual(await next(), { kind: "loaded", facts: FAKE_FACTS });
+    assert.deepEqual(await next(), { kind: "loaded", facts: FAKE_INFO });
     await router.close();
     assert.equal(await exitCode, 0);
   });

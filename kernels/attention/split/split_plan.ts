@@ -35,7 +35,7 @@ export const COLUMNS_ADDED_AT_ONCE = 4;
 /** Scores whose parts meet in workgroup memory at the same time, for the same reason. */
 const MEETING_SCORES = 1024;
 /** Columns of a workgroup: their sums stay in registers. */
-const MOST_COLUMNS = 16;
+const MAX_COLUMNS = 16;
 /**
  * Rows that variants compute together: the more columns use a K or V row, the less its reading and conversion weigh. Not
  * two: on an H100, 32 rows of the 8B shape over 32,768 KV rows take 2.03 ms by two, 1.68 ms alone and 1.44 ms by four.
@@ -113,7 +113,7 @@ export function rowsTogetherOf(
     const plan = planOf({ ...options, rowsTogether });
     const { query, weights, segments, meeting, rowAt, columns } = memoryOf(plan);
     const bytes = 16 * (query + weights + segments + meeting) + 4 * (rowAt + 2 * columns);
-    return rowsTogether <= most && plan.columns <= MOST_COLUMNS && bytes <= maxWorkgroupBytes;
+    return rowsTogether <= most && plan.columns <= MAX_COLUMNS && bytes <= maxWorkgroupBytes;
   };
   return ROWS_TOGETHER.findLast(fits) ?? 1;
 }

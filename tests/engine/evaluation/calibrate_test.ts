@@ -8,7 +8,7 @@ import { layerRoles } from "../../../engine/layer_plan.ts";
 import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import type { Step } from "../../../engine/span.ts";
 import { engineFixture, withSession } from "../../support/engine_fixture.ts";
-import { FAKE_FACTS } from "../../support/fake_engine.ts";
+import { FAKE_INFO } from "../../support/fake_engine.ts";
 import { FIXTURES } from "../../support/model_directory.ts";
 
 const DIRECTORY = `${FIXTURES}llama-rope3`;
@@ -39,7 +39,7 @@ Deno.test("candidateLayers() refuses a model that is too small to select", () =>
 
 /** Six layers; under {2, 4} and {2, 3} every answer token is the likeliest, and under {2, 4} likelier still. */
 class FakeEngine implements Calibratable {
-  readonly facts = { ...FAKE_FACTS, layers: 6 };
+  readonly info = { ...FAKE_INFO, layers: 6 };
   readonly decoded: number[] = [];
   #second: number | undefined;
 
@@ -92,7 +92,7 @@ Deno.test("scoreCandidates() scores a real model and leaves no sequence open", a
   });
   assert.deepEqual(scores.map(({ selectLayers }) => selectLayers), [[2]]);
   assert.ok(scores.every(({ accuracy, logprob }) => accuracy >= 0 && accuracy <= 1 && logprob < 0));
-  assert.deepEqual(fixture.engine.facts.selectLayers, [2]);
+  assert.deepEqual(fixture.engine.info.selectLayers, [2]);
   // Every page is free again: a context that needs them all fits.
   await withSession(new SessionHost(fixture.engine), {}, (session) => session.prefill(new Uint32Array(500), "none"));
 });

@@ -61,7 +61,7 @@ Deno.test("decodeVariants() predicts sparsely between corrections, and densely w
 
 Deno.test("decodeVariants() leaves no page taken", async () => {
   await decodeVariants(fixture.host, TEXT, { variants: [DENSE, sparse(16, 5)] });
-  const pages = fixture.host.takePages(0, 0, fixture.engine.facts.kvPages);
+  const pages = fixture.host.takePages(0, 0, fixture.engine.info.kvPages);
   fixture.host.returnPages(pages);
 });
 
@@ -114,15 +114,15 @@ Deno.test("a correction differs from prefill of the same tokens by less than f16
 });
 
 Deno.test("rowsReadPerToken() counts the budget in sparse layers, and every row of a correction in full", () => {
-  const facts = { layers: 4, roles: ["dense", "select", "sparse", "sparse"] } as const;
+  const info = { layers: 4, roles: ["dense", "select", "sparse", "sparse"] } as const;
   const text = { tokens: new Uint32Array(105), context: 100 };
   // Rows at positions 100 … 103 see 101 … 104.
-  assert.equal(rowsReadPerToken(facts, text, DENSE), 4 * 102.5);
-  assert.equal(rowsReadPerToken(facts, text, sparse(16)), 2 * 102.5 + 2 * 16);
-  assert.equal(rowsReadPerToken(facts, text, sparse(1000)), 4 * 102.5);
-  assert.equal(rowsReadPerToken(facts, text, sparse(16, 1)), 4 * 102.5);
+  assert.equal(rowsReadPerToken(info, text, DENSE), 4 * 102.5);
+  assert.equal(rowsReadPerToken(info, text, sparse(16)), 2 * 102.5 + 2 * 16);
+  assert.equal(rowsReadPerToken(info, text, sparse(1000)), 4 * 102.5);
+  assert.equal(rowsReadPerToken(info, text, sparse(16, 1)), 4 * 102.5);
   const [rows, corrections] = [2 * (101 + 103) + 4 * 16, 4 * (101 + 102 + 103 + 104)];
-  assert.equal(rowsReadPerToken(facts, text, sparse(16, 2)), (rows + corrections) / 4);
+  assert.equal(rowsReadPerToken(info, text, sparse(16, 2)), (rows + corrections) / 4);
 });
 
 Deno.test("agreementOf() and agreementByPosition() pool the rows of all texts", () => {

@@ -21,7 +21,7 @@ function counting() {
     for (const sequence of step.release) open.delete(sequence);
     return result;
   };
-  return { host: new SessionHost({ facts: fixture.engine.facts, run }), open };
+  return { host: new SessionHost({ info: fixture.engine.info, run }), open };
 }
 
 Deno.test("SessionHost.share() gives the same logits as a prompt of its own", async () => {
@@ -57,7 +57,7 @@ Deno.test("SessionHost.share() shares only full pages of what is there", async (
 
 Deno.test("SessionHost.openOn() keeps pages of several sequences beyond their ends", async () => {
   const { host, open } = counting();
-  const all = fixture.engine.facts.kvPages;
+  const all = fixture.engine.info.kvPages;
   const owners = [host.open(), host.open()];
   for (const owner of owners) await owner.prefill(PROMPT.subarray(0, 64), "none");
   const joined = host.openOn(owners.flatMap((owner) => owner.pages));
@@ -76,7 +76,7 @@ Deno.test("SessionHost.openOn() keeps pages of several sequences beyond their en
 
 Deno.test("Session.close() gives pages back when nobody shares them any more", async () => {
   const { host, open } = counting();
-  const all = fixture.engine.facts.kvPages;
+  const all = fixture.engine.info.kvPages;
   assert.equal(all, 1024 / PAGE_TOKENS);
   const first = host.open();
   await first.prefill(PROMPT, "none");

@@ -42,7 +42,7 @@ const VARIANTS: readonly NeedleVariant[] = [
 ];
 
 Deno.test("runNeedle() finds needles in 300 tokens, dense and with 64 positions", async () => {
-  assert.deepEqual(fixture.engine.facts.selectLayers, [2, 6]);
+  assert.deepEqual(fixture.engine.info.selectLayers, [2, 6]);
   const model = await loadTextModel(TIDE);
   const needles = parseNeedles(await Deno.readTextFile(`${FIXTURES}tide-10m/needles.jsonl`))
     .filter(({ text }) => text.length < 1500).slice(0, 5);

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 
-import { type Batch, planBatches } from "../../../engine/pass/batch_plan.ts";
+import { planBatches } from "../../../engine/pass/batch_plan.ts";
+import type { RowBatch } from "../../../engine/row_batch.ts";
 import { PageMap, type PageShare } from "../../../engine/page_map.ts";
 import type { SequenceState } from "../../../engine/kv/sequences.ts";
 import type { SetShape, Span } from "../../../engine/span.ts";
@@ -22,11 +23,11 @@ const SEQUENCES = new Map(Array.from({ length: 100 }, (_, i): [number, SequenceS
 function plan(
   spans: readonly Span[],
   changes: { window?: number; maxScores?: number; share?: PageShare } = {},
-): Batch[] {
+): RowBatch[] {
   return planBatches(spans, { sequences: SEQUENCES, window: undefined, maxScores: 1e9, share: ALONE, ...changes });
 }
 
-function row(batch: Batch | undefined, index: number): number[] {
+function row(batch: RowBatch | undefined, index: number): number[] {
   return [...batch?.table.subarray(index * ROW_WORDS, (index + 1) * ROW_WORDS) ?? []];
 }
 
@@ -44,8 +45,8 @@ Deno.test("planBatches() cuts long spans into pieces that keep their order", () 
   const tiled = plan([prefill(0, 10, 700), prefill(1, 0, 400)]);
   assert.deepEqual(tiled.map(({ rows }) => rows), [512, 512, 76]);
   assert.deepEqual(tiled[1]?.runs, [
-    { first: 0, rows: 188, sparse: undefined, longest: 710, spans: [{ first: 0, rows: 188 }] },
-    { first: 188, rows: 324, sparse: undefined, longest: 324, spans: [{ first: 188, rows: 324 }] },
+    { first: 0, rows: 188, sparse: undefined, longest: 710, blocks: [{ first: 0, rows: 188 }] },
+    { first: 188, rows: 324, sparse: undefined, longest: 324, blocks: [{ first: 188, rows: 324 }] },
   ]);
   assert.deepEqual([tiled[2]?.positions[0], tiled[2]?.positions.at(-1), tiled[2]?.tokens[0]], [324, 399, 325]);
   assert.deepEqual(plan([decode(0, 0, 150)]).map(({ rows }) => rows), [64, 64, 22]);
@@ -55,10 +56,10 @@ Deno.test("planBatches() joins decode rows that attend alike in one run", () => 
   const spans = [sparse(0, 50), decode(1, 7, 1), sparse(2, 90), sparse(3, 70), sparse(4, 60), decode(5, 8, 2)];
   const [batch] = plan(spans);
   assert.deepEqual(batch?.runs, [
-    { first: 0, rows: 3, sparse: undefined, longest: 10, spans: [{ first: 1, rows: 2 }] },
-    { first: 3, rows: 1, sparse: { heads: "kv_head", budget: 18 }, longest: 91, spans: [] },
-    { first: 4, rows: 1, sparse: { heads: "query_head", budget: 20 }, longest: 61, spans: [] },
-    { first: 5, rows: 2, sparse: { heads: "all_heads", budget: 19 }, longest: 71, spans: [] },
+    { first: 0, rows: 3, sparse: undefined, longest: 10, blocks: [{ first: 1, rows: 2 }] },
+    { first: 3, rows: 1, sparse: { heads: "kv_head", budget: 18 }, longest: 91, blocks: [] },
+    { first: 4, rows: 1, sparse: { heads: "query_head", budget: 20 }, longest: 61, blocks: [] },
+    { first: 5, rows: 2, sparse: { heads: "all_heads", budget: 19 }, longest: 71, blocks: [] },
   ]);
   assert.deepEqual([...batch?.positions ?? []], [7, 8, 9, 90, 60, 50, 70]);
 });

@@ -4,8 +4,8 @@
  * additions. With `--hardware` the kernels for GPUs run on whatever adapter there is. `--corrections` measures those only.
  */
 
-import { attendRows, scratchShape, type Tuning } from "../../../kernels/attention/decode_attention.ts";
-import { attendSpan } from "../../../kernels/attention/prefill_attention.ts";
+import { decodeAttention, scratchShape, type Tuning } from "../../../kernels/attention/decode_attention.ts";
+import { prefillAttention } from "../../../kernels/attention/prefill_attention.ts";
 import { Gpu } from "../../../kernels/gpu.ts";
 import { type HeadShape, PAGE_ROWS } from "../../../kernels/attention/kv_pages.ts";
 import { Commands } from "../../../kernels/pipeline.ts";
@@ -151,8 +151,8 @@ class Bench {
     const adaptive = { floor: 16, tally: this.gpu.tensor("tally", "u32", [1]), tallyAt: 0, weight: 1 };
     const selection = { positions, sets: kvHeads, stride: SELECTED, shapes: ["kv_head"] as const };
     return {
-      row: () => attendRows(commands, one),
-      scored: () => attendRows(commands, { ...one, scores: { scores, stride: kvRows } }),
+      row: () => decodeAttention(commands, one),
+      scored: () => decodeAttention(commands, { ...one, scores: { scores, stride: kvRows } }),
       select: () => {
         poolScores(commands, { ...sets, scores, scoreStride: kvRows, lse: given.out.lse });
         topK(commands, { ...sets, positions, keptStride: SELECTED });
@@ -161,12 +161,12 @@ class Bench {
         poolScores(commands, { ...adaptiveSets, scores, scoreStride: kvRows, lse: given.out.lse });
         topK(commands, { ...adaptiveSets, positions, keptStride: SELECTED, adaptive });
       },
-      gather: () => attendRows(commands, { ...one, longest: SELECTED, selection }),
+      gather: () => decodeAttention(commands, { ...one, longest: SELECTED, selection }),
       correct: (rows: number, rowsTogether: number) => {
         const first = SPAN_ROWS - rows;
-        attendRows(commands, { ...one, firstRow: first, rows, spans: [{ first, rows }], scratch, rowsTogether });
+        decodeAttention(commands, { ...one, firstRow: first, rows, blocks: [{ first, rows }], scratch, rowsTogether });
       },
-      span: () => attendSpan(commands, { ...given, firstRow: 0, rows: SPAN_ROWS }),
+      span: () => prefillAttention(commands, { ...given, firstRow: 0, rows: SPAN_ROWS }),
     };
   }
 

@@ -3,7 +3,7 @@
  */
 
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
-import type { RowBlock } from "../../../kernels/attention/row_blocks.ts";
+import type { RowRange } from "../../../kernels/attention/row_blocks.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";
 import { tableRow } from "../../support/kv_fixture.ts";
 
@@ -13,7 +13,7 @@ export interface AttentionCase {
   readonly shape: HeadShape;
   readonly rows: readonly TableRow[];
   /** Which rows follow each other in one sequence. @default none */
-  readonly spans?: readonly RowBlock[];
+  readonly blocks?: readonly RowRange[];
   readonly nmse: number;
 }
 
@@ -65,23 +65,28 @@ export const ATTENTION_CASES: readonly AttentionCase[] = [
     nmse: F32_SUMS,
   },
   {
-    name: "spans between single rows",
+    name: "blocks between single rows",
     shape: { heads: 4, kvHeads: 2, headDim: 64 },
-    rows: [...limits(77), ...spanRows({ from: 252, rows: 7 }), ...limits(1), ...spanRows({ from: 510, rows: 3 })],
-    spans: [{ first: 1, rows: 7 }, { first: 9, rows: 3 }],
+    rows: [
+      ...limits(77),
+      ...consecutiveRows({ from: 252, rows: 7 }),
+      ...limits(1),
+      ...consecutiveRows({ from: 510, rows: 3 }),
+    ],
+    blocks: [{ first: 1, rows: 7 }, { first: 9, rows: 3 }],
     nmse: F32_SUMS,
   },
   {
     name: "G = 4, headDim 128, a span in a sliding window",
     shape: { heads: 8, kvHeads: 2, headDim: 128 },
-    rows: spanRows({ from: 505, rows: 6, window: 250 }),
-    spans: [{ first: 0, rows: 6 }],
+    rows: consecutiveRows({ from: 505, rows: 6, window: 250 }),
+    blocks: [{ first: 0, rows: 6 }],
     nmse: F32_SUMS,
   },
 ];
 
 /** Consecutive rows of one sequence, from a position on, each seeing itself and what lies before it (in the window). */
-export function spanRows(
+export function consecutiveRows(
   { from, rows, window }: { readonly from: number; readonly rows: number; readonly window?: number | undefined },
 ): TableRow[] {
   return Array.from({ length: rows }, (_, i) => {
@@ -91,7 +96,7 @@ export function spanRows(
 }
 
 /** Rows of prefill: one span each. */
-export const SPAN_CASES: readonly AttentionCase[] = [
+export const PREFILL_CASES: readonly AttentionCase[] = [
   { name: "no rows", shape: { heads: 4, kvHeads: 2, headDim: 64 }, rows: [], nmse: F32_SUMS },
   { name: "one row, one position", shape: { heads: 4, kvHeads: 2, headDim: 64 }, rows: limits(1), nmse: F32_SUMS },
   {
@@ -103,43 +108,43 @@ export const SPAN_CASES: readonly AttentionCase[] = [
   {
     name: "G = 2, a chunk behind others",
     shape: { heads: 4, kvHeads: 2, headDim: 64 },
-    rows: spanRows({ from: 250, rows: 71 }),
+    rows: consecutiveRows({ from: 250, rows: 71 }),
     nmse: F32_SUMS,
   },
   {
     name: "G = 1, headDim 16",
     shape: { heads: 2, kvHeads: 2, headDim: 16 },
-    rows: spanRows({ from: 0, rows: 65 }),
+    rows: consecutiveRows({ from: 0, rows: 65 }),
     nmse: F32_SUMS,
   },
   {
     name: "G = 4, headDim 32",
     shape: { heads: 4, kvHeads: 1, headDim: 32 },
-    rows: spanRows({ from: 60, rows: 20 }),
+    rows: consecutiveRows({ from: 60, rows: 20 }),
     nmse: F32_SUMS,
   },
   {
     name: "G = 4, headDim 128",
     shape: { heads: 8, kvHeads: 2, headDim: 128 },
-    rows: spanRows({ from: 129, rows: 19 }),
+    rows: consecutiveRows({ from: 129, rows: 19 }),
     nmse: F32_SUMS,
   },
   {
     name: "G = 7, headDim 128",
     shape: { heads: 7, kvHeads: 1, headDim: 128 },
-    rows: spanRows({ from: 0, rows: 33 }),
+    rows: consecutiveRows({ from: 0, rows: 33 }),
     nmse: F32_SUMS,
   },
   {
     name: "G = 2, headDim 24",
     shape: { heads: 2, kvHeads: 1, headDim: 24 },
-    rows: spanRows({ from: 3, rows: 40 }),
+    rows: consecutiveRows({ from: 3, rows: 40 }),
     nmse: F32_SUMS,
   },
   {
     name: "a sliding window",
     shape: { heads: 4, kvHeads: 2, headDim: 16 },
-    rows: spanRows({ from: 30, rows: 90, window: 48 }),
+    rows: consecutiveRows({ from: 30, rows: 90, window: 48 }),
     nmse: F32_SUMS,
   },
 ];

@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
-import { type AttendRows, attendRows, scratchShape, type Tuning } from "../../../kernels/attention/decode_attention.ts";
+import {
+  type DecodeAttention,
+  decodeAttention,
+  scratchShape,
+  type Tuning,
+} from "../../../kernels/attention/decode_attention.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
-import type { RowBlock } from "../../../kernels/attention/row_blocks.ts";
+import type { RowRange } from "../../../kernels/attention/row_blocks.ts";
 import { NO_POSITION, type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
@@ -17,8 +22,8 @@ const LOGIT_ERROR = 1e-5;
 
 const TUNINGS = ["software", "hardware"] as const;
 
-for (const { name, shape, rows, spans, nmse } of ATTENTION_CASES) {
-  Deno.test(`attendRows() equals plain loops: ${name}`, async () => {
+for (const { name, shape, rows, blocks, nmse } of ATTENTION_CASES) {
+  Deno.test(`decodeAttention() equals plain loops: ${name}`, async () => {
     const call = prepare(shape, rows);
     const expected = reference(call);
     for (const tuning of TUNINGS) {
@@ -26,15 +31,15 @@ for (const { name, shape, rows, spans, nmse } of ATTENTION_CASES) {
       assertClose(o, expected.o, { nmse });
       assertClose(lse, expected.lse, { maxAbs: LOGIT_ERROR });
       for (const [at, score] of expected.scores) assert.ok(Math.abs((scores[at] ?? NaN) - score) < LOGIT_ERROR);
-      if (spans === undefined) continue;
-      const shared = await run(call, { spans, tuning });
+      if (blocks === undefined) continue;
+      const shared = await run(call, { blocks, tuning });
       assertClose(shared.o, expected.o, { nmse });
       assertClose(shared.lse, expected.lse, { maxAbs: LOGIT_ERROR });
     }
   });
 }
 
-Deno.test("attendRows() gives a row the same bits alone, in company, and under any bound", async () => {
+Deno.test("decodeAttention() gives a row the same bits alone, in company, and under any bound", async () => {
   const shape = { heads: 4, kvHeads: 2, headDim: 64 };
   const limits = [1, 64, 255, 256, 257, 512, 700, 1000, 3, 128, 513, 999, 640, 320, 2, 800];
   const call = prepare(shape, limits.map((kvLimit, i) => tableRow({ kvLimit, sequenceSlot: i % 2 })));
@@ -49,7 +54,7 @@ Deno.test("attendRows() gives a row the same bits alone, in company, and under a
 });
 
 for (const setShape of ["kv_head", "query_head", "all_heads"] as const) {
-  Deno.test(`attendRows() gathers what each ${setShape} set selects`, async () => {
+  Deno.test(`decodeAttention() gathers what each ${setShape} set selects`, async () => {
     for (
       const shape of [{ heads: 4, kvHeads: 2, headDim: 64 }, { heads: 4, kvHeads: 1, headDim: 32 }, {
         heads: 3,
@@ -72,7 +77,7 @@ for (const setShape of ["kv_head", "query_head", "all_heads"] as const) {
   });
 }
 
-Deno.test("attendRows() gathers rows of unlike set shapes in one call", async () => {
+Deno.test("decodeAttention() gathers rows of unlike set shapes in one call", async () => {
   const shapes = ["kv_head", "query_head", "all_heads"] as const;
   const rows = shapes.map((setShape) => tableRow({ kvLimit: 500, selected: 100, setShape }));
   const call = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, rows);
@@ -81,7 +86,7 @@ Deno.test("attendRows() gathers rows of unlike set shapes in one call", async ()
   assertClose(o, reference(call, selected).o, { nmse: F32_SUMS });
 });
 
-Deno.test("attendRows() over a selection of everything is near the dense result", async () => {
+Deno.test("decodeAttention() over a selection of everything is near the dense result", async () => {
   const call = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, [tableRow({ kvLimit: 777, selected: 777 })]);
   const selected = select(call, ["kv_head"]);
   const gathered = await run(call, { selected });
@@ -89,7 +94,7 @@ Deno.test("attendRows() over a selection of everything is near the dense result"
   assertClose(gathered.o, dense.o, { nmse: 1e-12 });
 });
 
-Deno.test("attendRows() skips the padding of sets of unlike length, down to none", async () => {
+Deno.test("decodeAttention() skips the padding of sets of unlike length, down to none", async () => {
   const rows = [tableRow({ kvLimit: 700, selected: 300 }), tableRow({ kvLimit: 40, selected: 300 })];
   const call = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, rows);
   const selected = select(call, ["kv_head"]);
@@ -104,7 +109,7 @@ Deno.test("attendRows() skips the padding of sets of unlike length, down to none
   assertClose(lse, expected.lse, { nmse: F32_SUMS });
 });
 
-Deno.test("attendRows() ends where the padding of a set begins: at, before and behind the border of a split", async () => {
+Deno.test("decodeAttention() ends where the padding of a set begins: at, before and behind the border of a split", async () => {
   const kept = [256, 255, 257, 0, 16, 513, 600, 700, 1, 271, 272, 273];
   const rows = kept.map(() => tableRow({ kvLimit: 900, selected: 700 }));
   const call = prepare({ heads: 2, kvHeads: 1, headDim: 32 }, rows);
@@ -120,11 +125,11 @@ Deno.test("attendRows() ends where the padding of a set begins: at, before and b
   }
 });
 
-Deno.test("attendRows() refuses scratch that cannot hold one row", () => {
+Deno.test("decodeAttention() refuses scratch that cannot hold one row", () => {
   const call = prepare({ heads: 2, kvHeads: 2, headDim: 16 }, [tableRow({ kvLimit: 600 })]);
   const args = { ...argsOf(call), scratch: { o: fixture.zeros("f32", [2, 2, 16]), lse: fixture.zeros("f32", [2, 2]) } };
   assert.throws(
-    () => attendRows(fixture.commands, args),
+    () => decodeAttention(fixture.commands, args),
     /Cannot dispatch attention: scratch holds 2 states, 4 splits/,
   );
 });
@@ -153,7 +158,7 @@ interface Overrides {
   readonly withScores?: boolean;
   readonly selected?: Selected;
   readonly tuning?: Tuning;
-  readonly spans?: readonly RowBlock[];
+  readonly blocks?: readonly RowRange[];
 }
 
 function prepare(shape: HeadShape, rows: readonly TableRow[]): Call {
@@ -163,7 +168,7 @@ function prepare(shape: HeadShape, rows: readonly TableRow[]): Call {
   return { shape, rows, kv, longest, q: new Random(6).normals(rows.length * shape.heads * shape.headDim) };
 }
 
-function argsOf({ shape, rows, kv, q, longest }: Call): AttendRows {
+function argsOf({ shape, rows, kv, q, longest }: Call): DecodeAttention {
   const { heads, headDim } = shape;
   const sizes = scratchShape(shape, { rows: rows.length, longest });
   return {
@@ -182,11 +187,11 @@ function argsOf({ shape, rows, kv, q, longest }: Call): AttendRows {
 
 async function run(call: Call, { scratchRows, withScores, selected, ...bounds }: Overrides) {
   const longest = bounds.longest ?? call.longest;
-  const args: AttendRows = { ...argsOf({ ...call, longest }), ...bounds };
+  const args: DecodeAttention = { ...argsOf({ ...call, longest }), ...bounds };
   const { heads } = call.shape;
   const sizes = scratchShape(call.shape, { rows: scratchRows ?? call.rows.length, longest });
   const scores = fixture.zeros("f32", [call.rows.length, heads, longest]);
-  attendRows(fixture.commands, {
+  decodeAttention(fixture.commands, {
     ...args,
     scratch: { o: fixture.zeros("f32", sizes.o), lse: fixture.zeros("f32", sizes.lse) },
     ...(withScores === true ? { scores: { scores, stride: longest } } : {}),

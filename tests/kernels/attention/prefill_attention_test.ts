@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Tuning } from "../../../kernels/attention/decode_attention.ts";
-import { attendSpan } from "../../../kernels/attention/prefill_attention.ts";
+import { prefillAttention } from "../../../kernels/attention/prefill_attention.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
@@ -8,7 +8,7 @@ import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { type KvFixture, kvFixture, tableRow, uploadRows } from "../../support/kv_fixture.ts";
 import { Random } from "../../support/random.ts";
-import { SPAN_CASES, spanRows } from "./attention_cases.ts";
+import { consecutiveRows, PREFILL_CASES } from "./attention_cases.ts";
 
 const fixture = gpuFixture();
 
@@ -17,8 +17,8 @@ const TUNINGS = ["software", "hardware"] as const;
 /** Logits of a few units, summed over at most 128 f32 products. */
 const LOGIT_ERROR = 1e-5;
 
-for (const { name, shape, rows, nmse } of SPAN_CASES) {
-  Deno.test(`attendSpan() equals plain loops: ${name}`, async () => {
+for (const { name, shape, rows, nmse } of PREFILL_CASES) {
+  Deno.test(`prefillAttention() equals plain loops: ${name}`, async () => {
     const span = prepare(shape, rows);
     const expected = reference(span);
     for (const tuning of TUNINGS) {
@@ -31,8 +31,8 @@ for (const { name, shape, rows, nmse } of SPAN_CASES) {
 
 for (const tuning of TUNINGS) {
   for (const window of [undefined, 100]) {
-    Deno.test(`attendSpan() gives the same bits however a prompt is cut: ${tuning}, window ${window}`, async () => {
-      const span = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, spanRows({ from: 0, rows: 333, window }));
+    Deno.test(`prefillAttention() gives the same bits however a prompt is cut: ${tuning}, window ${window}`, async () => {
+      const span = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, consecutiveRows({ from: 0, rows: 333, window }));
       const whole = await run(span, { tuning });
       for (const chunk of [1, 7, 64, 200]) {
         const chunked = await run(span, { tuning, chunk });
@@ -43,7 +43,7 @@ for (const tuning of TUNINGS) {
   }
 }
 
-Deno.test("attendSpan() refuses a head longer than workgroup memory holds", async () => {
+Deno.test("prefillAttention() refuses a head longer than workgroup memory holds", async () => {
   const span = prepare({ heads: 1, kvHeads: 1, headDim: 136 }, [tableRow({ kvLimit: 1 })]);
   await assert.rejects(run(span, { tuning: "hardware" }), /Cannot dispatch attention_tile: 1\/1 heads of 136/);
 });
@@ -69,7 +69,7 @@ async function run(
   const out = { o: fixture.zeros("f32", sizes), lse: fixture.zeros("f32", sizes.slice(0, 2)) };
   const given = { q: fixture.upload("f32", q, sizes), rowTable: uploadRows(fixture, rows) };
   for (let firstRow = 0; firstRow === 0 || firstRow < rows.length; firstRow += Math.max(1, chunk)) {
-    attendSpan(fixture.commands, {
+    prefillAttention(fixture.commands, {
       shape,
       ...kv.paged,
       ...given,

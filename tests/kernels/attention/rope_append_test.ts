@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { fromHalf, LARGEST_HALF } from "../../../kernels/half.ts";
+import { fromHalf, MAX_HALF } from "../../../kernels/half.ts";
 import { type HeadShape, PAGE_ROWS } from "../../../kernels/attention/kv_pages.ts";
 import { ropeAppend } from "../../../kernels/attention/rope_append.ts";
 import { rmsNorm } from "../../reference/rms_norm.ts";
@@ -52,7 +52,7 @@ Deno.test("ropeAppend() keeps what f16 cannot hold finite", async () => {
   const inputs = { ...draw(shape), qkv: Float32Array.from({ length: 24 }, (_, i) => i % 2 === 0 ? 1e6 : -1e6) };
   const { v } = await run(shape, inputs);
   const written = v.filter((value) => value !== 0);
-  assert.deepEqual([...written], Array.from({ length: 8 }, (_, i) => i % 2 === 0 ? LARGEST_HALF : -LARGEST_HALF));
+  assert.deepEqual([...written], Array.from({ length: 8 }, (_, i) => i % 2 === 0 ? MAX_HALF : -MAX_HALF));
 });
 
 interface Inputs {

@@ -1,7 +1,7 @@
 /** Groups of two and three real worker processes with fake engines: what breaks, who is to blame, how long it takes. */
 
 import assert from "node:assert/strict";
-import { FAKE_FACTS, fakeStep, MODELS, TRICKS } from "../../support/fake_engine.ts";
+import { FAKE_INFO, fakeStep, MODELS, TRICKS } from "../../support/fake_engine.ts";
 import { PHASES } from "../../support/fake_group_step.ts";
 import { FaultyProxy } from "../../support/faulty_proxy.ts";
 import { type GroupStage, RESTARTS, withGroup } from "../../support/group_stage.ts";
@@ -34,10 +34,10 @@ Deno.test("WorkerGroup forms one, two or three workers, and every exchange of a 
       const { group } = stage;
       const count = models.length;
       assert.deepEqual(group.state.kind === "ready" && group.state.model, {
-        ...FAKE_FACTS,
+        ...FAKE_INFO,
         id: "tide",
-        kvPages: count * FAKE_FACTS.kvPages,
-        slices: models.map(() => FAKE_FACTS.kvPages),
+        kvPages: count * FAKE_INFO.kvPages,
+        slices: models.map(() => FAKE_INFO.kvPages),
         adapters: models.map(() => "fake"),
       });
       for (let index = 1; index <= 30; index++) await works(stage, index);

@@ -1,7 +1,7 @@
 /** A group around a real worker process with a fake engine: every way to lose the worker, and what is seen of it. */
 
 import assert from "node:assert/strict";
-import { FAKE_FACTS, fakeStep, MODELS, TRICKS } from "../../support/fake_engine.ts";
+import { FAKE_INFO, fakeStep, MODELS, TRICKS } from "../../support/fake_engine.ts";
 import { FAKE_ENTRY, IMPATIENT, RESTARTS, withGroup } from "../../support/group_stage.ts";
 import { isRunning } from "../../support/processes.ts";
 import { until } from "../../support/until.ts";
@@ -22,7 +22,7 @@ Deno.test("WorkerGroup loads, runs steps one at a time, refuses what the engine 
     assert.deepEqual(states, [
       { kind: "loading", progress: 0.25 },
       { kind: "loading", progress: 1 },
-      { kind: "ready", epoch: 1, model: { ...FAKE_FACTS, id: "tide", slices: [64], adapters: [FAKE_FACTS.adapter] } },
+      { kind: "ready", epoch: 1, model: { ...FAKE_INFO, id: "tide", slices: [64], adapters: [FAKE_INFO.adapter] } },
     ]);
     const running = group.run(fakeStep(1, [20, 22]), ["00-trace"]);
     await assert.rejects(group.run(fakeStep(2, [1]), []), { code: "invalid_step", message: /step 1 is still running/ });

@@ -18,7 +18,10 @@ function costsOf(spanMs: number): CostModel {
   for (let i = 0; i < 60; i++) {
     const rows = 1 + i % 8;
     costs.learn({ ...NO_LOAD, kinds: ["sparse"], decodeRows: rows, decodeContext: 10 * rows }, rows);
-    costs.learn({ ...NO_LOAD, kinds: ["correction"], spanRows: 4 * rows, spanContext: 400 * rows }, spanMs * 4 * rows);
+    costs.learn(
+      { ...NO_LOAD, kinds: ["correction"], consecutiveRows: 4 * rows, spanContext: 400 * rows },
+      spanMs * 4 * rows,
+    );
   }
   return costs;
 }

@@ -5,7 +5,7 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { type Open, PAGE_TOKENS } from "../../../engine/span.ts";
+import { PAGE_TOKENS, type SequenceOpening } from "../../../engine/span.ts";
 import { longestOnSlices } from "../../../router/scheduling/capacity.ts";
 import type { CorrectionReport } from "../../../router/scheduling/correction.ts";
 import type { GenerationRequest } from "../../../router/scheduling/generation.ts";
@@ -57,7 +57,7 @@ const slices = fc.oneof(
 );
 
 /** Sparse rows of lossless sequences often err: corrections must find every one. */
-function errs(position: number, { audited }: Open): boolean {
+function errs(position: number, { audited }: SequenceOpening): boolean {
   return audited && (position % 3 === 0 || position % 7 === 0);
 }
 

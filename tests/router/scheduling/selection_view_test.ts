@@ -3,11 +3,8 @@
 import assert from "node:assert/strict";
 import type { SequenceId } from "../../../engine/span.ts";
 import { Scheduler } from "../../../router/scheduling/scheduler.ts";
-import {
-  type ChosenPositions,
-  type SelectionSource,
-  SelectionView,
-} from "../../../router/scheduling/selection_view.ts";
+import { SelectionView } from "../../../router/scheduling/selection_view.ts";
+import type { ChosenPositions, SelectionSource } from "../../../router/group/group.ts";
 import { FakeGroup } from "../../support/fake_group.ts";
 import { fakeModel } from "../../support/fake_slices.ts";
 import { collect, generationRequest, promptOf } from "../../support/generation_request.ts";

@@ -1,0 +1,170 @@
+/**
+ * One batch on its way through the layers: its rows on the GPU, the layers ahead of it, and what every layer does with
+ * rows. `forward.ts` says in which order.
+ */
+
+import { ROW_WORDS } from "../../kernels/attention/row_table.ts";
+import { matmul } from "../../kernels/products/matmul.ts";
+import { matvec } from "../../kernels/products/matvec.ts";
+import type { Weight } from "../../kernels/products/weight.ts";
+import { rmsNorm } from "../../kernels/rms_norm.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import type { ExchangePoint } from "../exchange.ts";
+import type { KvLayer } from "../kv/kv_slice.ts";
+import type { LayerRole } from "../layer_plan.ts";
+import type { LoadedModel } from "../loaded_model.ts";
+import { rotations } from "../model/rope.ts";
+import type { LayerWeights } from "../model/weights.ts";
+import type { RowBatch } from "../row_batch.ts";
+import type { SlicePacer } from "./pacer.ts";
+import type { BatchCounter } from "./read_counter.ts";
+import { type OwnRange, ownRanges } from "./row_ranges.ts";
+
+/** Layers that are submitted together: recording a decode row takes a good part of the time that it computes. */
+const LAYERS_A_SUBMIT = 4;
+
+/** One layer of the model, as a pass goes through it. */
+export interface PassLayer {
+  readonly index: number;
+  readonly weights: LayerWeights;
+  readonly kv: KvLayer;
+  readonly role: LayerRole;
+}
+
+/** What a pass takes besides its model and batch. */
+export interface PassOptions extends Omit<ExchangePoint, "layer"> {
+  readonly counter: BatchCounter;
+}
+
+/** The rows that this worker computes; split rows lie back to back, range by range. */
+type ComputedRows = Pick<RowBatch, "tokens" | "positions" | "table">;
+
+/** A batch and its tensors, from its tokens to its last residual rows. */
+export class Pass {
+  readonly model: LoadedModel;
+  readonly batch: RowBatch;
+  readonly counter: BatchCounter;
+  readonly layers: readonly PassLayer[];
+  /** Rows that this worker computes. */
+  readonly computed: number;
+  /** u32 [computed] */
+  readonly tokens: Tensor;
+  /** f32 [computed, hidden]: the residual stream. */
+  readonly x: Tensor;
+  /** f32 [computed, headDim / 2, 2] */
+  readonly rotations: Tensor;
+  /** u32 [computed, 8]: of the computed rows, for appending. */
+  readonly computedTable: Tensor;
+  /** u32 [rows of the batch, 8]: of all rows, for attending. */
+  readonly rowTable: Tensor;
+  readonly #point: Omit<ExchangePoint, "layer">;
+  readonly #pacer: SlicePacer | undefined;
+  readonly #normed: Tensor;
+  #selectionHolders: readonly boolean[] | undefined;
+
+  /** Uploads what the host knows of the rows. */
+  constructor(model: LoadedModel, batch: RowBatch, { counter, ...point }: PassOptions) {
+    const { scratch, config } = model;
+    this.model = model;
+    this.batch = batch;
+    this.counter = counter;
+    this.#point = point;
+    this.#pacer = pacerOf(model, batch);
+    this.#pacer?.begin(batch.rows);
+    this.layers = layersOf(model);
+    const own = batch.ranges === undefined ? batch : pickRows(batch, ownRanges(batch.ranges, model.share.index));
+    this.computed = own.tokens.length;
+    this.x = scratch.take(`x (${batch.product})`, "f32", [this.computed, config.hidden]);
+    this.#normed = scratch.take("normed rows", "f32", [this.computed, config.hidden]);
+    this.rowTable = upload(model, "row table", batch.table, [batch.rows, ROW_WORDS]);
+    this.computedTable = batch.ranges === undefined
+      ? this.rowTable
+      : upload(model, "own row table", own.table, [this.computed, ROW_WORDS]);
+    this.rotations = upload(model, "rotations", rotations(model.frequencies, own.positions));
+    this.tokens = upload(model, "tokens", own.tokens);
+  }
+
+  /** Where an exchange of this layer happens. */
+  pointAt({ index }: Pick<PassLayer, "index">): ExchangePoint {
+    return { ...this.#point, layer: index };
+  }
+
+  /** By worker: whether it holds anything that rows of the batch read in this layer. */
+  holdersAt({ role }: Pick<PassLayer, "role">): readonly boolean[] {
+    return (role === "sparse" ? this.#selectionHolders : undefined) ?? this.batch.holders;
+  }
+
+  /** The sparse layers to come read a selection of the group, of which these workers hold any row. */
+  setSelectionHolders(holders: readonly boolean[]): void {
+    this.#selectionHolders = holders;
+  }
+
+  /** @returns the normed residual rows, f32 [computed, hidden]; they last until the next norm */
+  norm(weight: Tensor): Tensor {
+    const { commands, config } = this.model;
+    rmsNorm(commands, {
+      x: this.x,
+      weight,
+      out: this.#normed,
+      rows: this.computed,
+      cols: config.hidden,
+      epsilon: config.rmsNormEps,
+    });
+    return this.#normed;
+  }
+
+  /** y = W·x, or y += W·x, of the computed rows, with the products of the batch's family. */
+  multiply(
+    operands: { readonly weight: Weight; readonly x: Tensor; readonly y: Tensor; readonly accumulate?: boolean },
+  ): void {
+    const product = this.batch.product === "tiled" ? matmul : matvec;
+    product(this.model.commands, { ...operands, rows: this.computed });
+  }
+
+  /** Submits what is worth submitting, and yields when a long pass has held the GPU long enough. */
+  async afterLayer({ index }: PassLayer): Promise<void> {
+    const { commands } = this.model;
+    // The GPU computes these layers while the next ones are recorded.
+    if (index % LAYERS_A_SUBMIT === LAYERS_A_SUBMIT - 1) commands.submit();
+    await this.#pacer?.afterLayer(commands);
+  }
+}
+
+function pacerOf({ pacers }: LoadedModel, { product, runs }: RowBatch): SlicePacer | undefined {
+  if (product === "tiled") return pacers.prefill;
+  return runs.some(({ blocks }) => blocks.length > 0) ? pacers.blocks : undefined;
+}
+
+function layersOf({ weights, slice, roles }: LoadedModel): PassLayer[] {
+  return weights.layers.map((layer, index) => {
+    const kv = slice.layers[index];
+    if (kv === undefined) throw new RangeError(`Cannot run layer ${index}: the slice has ${slice.layers.length}`);
+    return { index, weights: layer, kv, role: roles?.[index] ?? "dense" };
+  });
+}
+
+function pickRows({ tokens, positions, table }: ComputedRows, ranges: readonly OwnRange[]): ComputedRows {
+  const count = ranges.reduce((sum, { rows }) => sum + rows, 0);
+  const picked = {
+    tokens: new Uint32Array(count),
+    positions: new Uint32Array(count),
+    table: new Uint32Array(count * ROW_WORDS),
+  };
+  for (const { first, rows, at } of ranges) {
+    picked.tokens.set(tokens.subarray(first, first + rows), at);
+    picked.positions.set(positions.subarray(first, first + rows), at);
+    picked.table.set(table.subarray(first * ROW_WORDS, (first + rows) * ROW_WORDS), at * ROW_WORDS);
+  }
+  return picked;
+}
+
+function upload(
+  { commands, scratch }: LoadedModel,
+  name: string,
+  data: Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>,
+  shape: readonly number[] = [data.length],
+): Tensor {
+  const tensor = scratch.take(name, data instanceof Uint32Array ? "u32" : "f32", shape);
+  commands.write(tensor, data);
+  return tensor;
+}

@@ -1,0 +1,47 @@
+/** Where the scores, candidates and chosen positions of a run of sparse rows lie on the GPU. */
+
+import type { ScoreOutput, Selection } from "../../kernels/attention/decode_attention.ts";
+import { setsOf } from "../../kernels/attention/row_table.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import type { LoadedModel } from "../loaded_model.ts";
+import type { RowRun } from "../row_batch.ts";
+
+type Memory = Pick<LoadedModel, "scratch" | "config">;
+
+/** A run whose rows are sparse. */
+export type SparseRun = RowRun & { readonly sparse: NonNullable<RowRun["sparse"]> };
+
+/** Whether a run has sparse rows. */
+export function isSparse(run: RowRun): run is SparseRun {
+  return run.sparse !== undefined;
+}
+
+/** Scores that are kept of a row and query head; in steps, so that working memory does not grow with every token. */
+export function scoreStride(longest: number): number {
+  return Math.ceil(Math.max(1, longest) / 64) * 64;
+}
+
+/** Where the attention of a select layer leaves its scores. */
+export function scoresOf({ scratch, config }: Memory, run: SparseRun): ScoreOutput {
+  const stride = scoreStride(run.longest);
+  return { scores: scratch.take(`scores (${run.sparse.heads})`, "f32", [run.rows, config.heads, stride]), stride };
+}
+
+/** The selection that the sparse layers of a run read; valid once the select layer before them has chosen. */
+export function selectionOf({ scratch, config }: Memory, run: SparseRun): Selection {
+  const stride = scoreStride(Math.min(run.sparse.budget, run.longest));
+  const { heads } = run.sparse;
+  const sets = setsOf(heads, config);
+  return {
+    positions: scratch.take(`selection (${heads})`, "u32", [run.rows, sets, stride]),
+    sets,
+    stride,
+    shapes: [heads],
+  };
+}
+
+/** Values that this worker's best candidates of a run compete with, in the layout of its selection. */
+export function candidateValuesOf(memory: Memory, run: SparseRun): Tensor {
+  const { sets, stride } = selectionOf(memory, run);
+  return memory.scratch.take(`candidate values (${run.sparse.heads})`, "f32", [run.rows, sets, stride]);
+}

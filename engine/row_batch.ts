@@ -1,0 +1,66 @@
+/** Rows that pass through the layers together: what the plan of a step hands to the layer loop and to the sampler. */
+
+import type { RowRange } from "../kernels/attention/row_blocks.ts";
+import type { OwnedRange } from "./exchange.ts";
+import type { SequenceState } from "./kv/sequences.ts";
+import type { SparseSettings } from "./span.ts";
+
+/**
+ * The products of a batch: `tiled` for prefill, `vector` for decode rows. Chosen by the kind of span, never by the number
+ * of rows, so that a row's bits do not depend on its company.
+ */
+export type ProductFamily = "tiled" | "vector";
+
+/** Rows of one batch that attend alike. */
+export interface RowRun extends RowRange {
+  /**
+   * Sparse layers read a selection of this shape, at most so large; with a coverage, some of the rows are adaptive.
+   * Undefined: everything.
+   */
+  readonly sparse: SparseSettings | undefined;
+  /** Most local KV rows that any of the rows sees. */
+  readonly longest: number;
+  /** Those of its rows that are consecutive in one sequence, in order. */
+  readonly blocks: readonly RowRange[];
+}
+
+/** A row of a batch, and where in which sequence it stands. */
+export interface BatchRow {
+  /** In its batch. */
+  readonly row: number;
+  /** Index of its span in the step. */
+  readonly span: number;
+  readonly sequence: SequenceState;
+  readonly position: number;
+}
+
+/** A row after which a token is drawn. */
+export interface DrawnRow extends BatchRow {
+  /** `keep`: its logits wait for an audit; `compare`: they are compared with what was kept at its position. */
+  readonly audit: "keep" | "compare" | undefined;
+}
+
+/** A row whose next token is known. */
+export interface ScoredRow extends Pick<BatchRow, "row" | "span"> {
+  readonly target: number;
+}
+
+/** Rows that pass through the layers together, with the products of one family. */
+export interface RowBatch {
+  readonly product: ProductFamily;
+  readonly rows: number;
+  readonly tokens: Uint32Array<ArrayBuffer>;
+  readonly positions: Uint32Array<ArrayBuffer>;
+  readonly table: Uint32Array<ArrayBuffer>;
+  readonly runs: readonly RowRun[];
+  /** In the order of the batch's rows. */
+  readonly drawn: readonly DrawnRow[];
+  readonly scored: readonly ScoredRow[];
+  /** Rows that read a selection in sparse layers. */
+  readonly sparse: readonly BatchRow[];
+  /** Which worker computes which rows, when they are split; undefined: every worker computes every row. */
+  readonly ranges: readonly OwnedRange[] | undefined;
+  /** By worker: whether it holds anything that rows of the batch see, sparse rows left out in `denseHolders`. */
+  readonly holders: readonly boolean[];
+  readonly denseHolders: readonly boolean[];
+}
