@@ -8,7 +8,7 @@ import { MIN_BUDGET } from "./layer_plan.ts";
 import type { PageMap } from "./page_map.ts";
 import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span, type Step } from "./span.ts";
 
-/** What a step is held against. */
+/** What a step is checked against. */
 export interface StepBounds {
   /** The longest context, in positions. */
   readonly maxPositions: number;

@@ -175,7 +175,7 @@ export class Engine {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // Whoever runs the step hears of its failure.
+    // Its failure reaches the caller of `run`.
     await this.#running?.catch(() => {});
     const { commands, scratch, slice, weights, drafts } = this.#model;
     scratch.close();

@@ -71,7 +71,7 @@ export interface SequenceOpening {
   readonly prefixPages: Uint32Array;
   /** Tokens of that prefix; sent only if a penalty needs them, else empty. */
   readonly prefixTokens: Uint32Array;
-  /** Whether the logits of its sparse rows are kept, to be held against those of an `audit` span. */
+  /** Whether the logits of its sparse rows are kept, to be compared with those of an `audit` span. */
   readonly audited: boolean;
 }
 

@@ -11,7 +11,7 @@ import { type Session, SessionHost, type StepRunner } from "./hand_session.ts";
 /** The usual first select layer: the layers before it are dense, cheap, and unlike the others. */
 const FIRST_SELECT = 2;
 
-/** An engine whose layers can be planned anew between steps. */
+/** An engine whose layers can be planned again between steps. */
 export interface Calibratable extends StepRunner {
   calibrate(calibration: Calibration): void;
 }

@@ -1,6 +1,6 @@
 /**
  * What corrections of sparse decoding are worth: a known text is decoded token by token behind a context, as the service
- * would decode it, and every row's prediction is held against that of full attention at the same position. Knows spans
+ * would decode it, and every row's prediction is compared with that of full attention at the same position. Knows spans
  * and clocks; knows nothing of files or tables.
  *
  * Full attention means rows decoded densely, one by one. Corrections belong to the same family of products, so what they

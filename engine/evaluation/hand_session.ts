@@ -272,7 +272,7 @@ export class Session {
     };
   }
 
-  /** Forgets the sequence; its pages are free when nobody shares them. */
+  /** Forgets the sequence; its pages are free when no other shares them. */
   async close(): Promise<void> {
     if (this.#opened) await this.#host.run({ open: [], release: [this.sequence], spans: [] });
     this.#opened = false;

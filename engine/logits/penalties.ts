@@ -1,5 +1,5 @@
 /**
- * What penalties, bias and minimum length do to the logits of one row: a sparse list of adjustments, made anew from the
+ * What penalties, bias and minimum length do to the logits of one row: a sparse list of adjustments, made from the
  * tokens of the sequence each time, so that a rollback has nothing to undo.
  */
 

@@ -17,7 +17,7 @@ import { isSparse, scoresOf, selectionOf } from "./selection_buffers.ts";
 
 /**
  * q, k, v = rope(qkv(norm(x))); appends the k and v rows that this worker owns.
- * @returns f32 [rows of the batch, heads, headDim]: q of every row, whoever computed it
+ * @returns f32 [rows of the batch, heads, headDim]: q of every row, own and peers
  */
 export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   const { model: { scratch, config, exchange }, batch, computed } = pass;

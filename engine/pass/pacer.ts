@@ -9,7 +9,7 @@ import type { Commands } from "../../kernels/pipeline.ts";
 /** A display's watchdog, other processes and this process's event loop all want a turn at least this often. */
 const SLICE_MS = 50;
 
-/** Decides after how many layers to stop for breath. */
+/** Decides after how many layers to yield. */
 export class SlicePacer {
   /** Of one row in one layer, as the last slice went; the first slice is one layer. */
   #msPerRow = SLICE_MS;

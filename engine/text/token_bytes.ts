@@ -36,7 +36,7 @@ const BYTE_LEVEL: Spelling = {
     const bytes: number[] = [];
     for (const character of entry) {
       const byte = BYTE_OF_CHARACTER.get(character);
-      // Not spelled in bytes at all: an entry that somebody added as plain text.
+      // Not spelled in bytes at all: an entry that was added as plain text.
       if (byte === undefined) return UTF8.encode(entry);
       bytes.push(byte);
     }

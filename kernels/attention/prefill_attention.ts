@@ -16,7 +16,7 @@ import { reads, writes } from "../wgsl.ts";
 /** What `prefillAttention` reads and writes. */
 export interface PrefillAttention extends PagedKv {
   readonly shape: HeadShape;
-  /** First row of the span in q, out and the row table; its rows follow each other in position. */
+  /** First row of the call in q, out and the row table; its rows are consecutive in position. */
   readonly firstRow: number;
   readonly rows: number;
   /** f32 `[all rows, heads, headDim]`, rotated, not scaled. */
@@ -36,7 +36,7 @@ const LANE_VALUES = 256;
 const MAX_ROWS_PER_LANE = 8;
 
 /**
- * Attends the rows of one span, each to [kvFrom, kvLimit) of its sequence, and writes their states.
+ * Attends consecutive rows of one sequence, each to [kvFrom, kvLimit) of its sequence, and writes their states.
  * @throws {GpuError} `invalid_shape`
  */
 export function prefillAttention(commands: Commands, args: PrefillAttention): void {

@@ -1,5 +1,5 @@
 /**
- * Puts rows of logits aside as f16, half the memory, until a later pass is held against them. Knows rows and places;
+ * Puts rows of logits aside as f16, half the memory, until a later pass is compared with them. Knows rows and places;
  * knows nothing of whose they are.
  */
 

@@ -14,7 +14,7 @@ export interface SplitOptions extends HeadShape {
   readonly headsTogether: number;
   /** Rows of one sequence that a workgroup computes together. More than 1 only in dense calls without scores. */
   readonly rowsTogether: number;
-  /** Whether the rows of each workgroup are listed; else they follow each other, one a workgroup. */
+  /** Whether the rows of each workgroup are listed; else they are consecutive, one a workgroup. */
   readonly listed: boolean;
   /** Whether the kernel serves rows whose query heads have a set each, or all other rows. */
   readonly ownSets: boolean;

@@ -1,4 +1,4 @@
-/** When a long pass stops for breath, on a GPU that takes as long as the test says. */
+/** When a long pass yields, on a GPU that takes as long as the test says. */
 
 import assert from "node:assert/strict";
 
