@@ -10,6 +10,8 @@ import { type JsonObject, shown } from "../model/json_file.ts";
 export interface Spelling {
   /** The bytes of a vocabulary entry. */
   bytesOf(entry: string): Uint8Array<ArrayBuffer>;
+  /** Whether every entry is its bytes, one printable character each. */
+  readonly isByteLevel: boolean;
   /** Whether a space at the very start of a decoded text is dropped. */
   readonly dropsFirstSpace: boolean;
 }
@@ -31,6 +33,7 @@ const BYTE_OF_CHARACTER: ReadonlyMap<string, number> = new Map((() => {
 })());
 
 const BYTE_LEVEL: Spelling = {
+  isByteLevel: true,
   dropsFirstSpace: false,
   bytesOf(entry) {
     const bytes: number[] = [];
@@ -68,7 +71,7 @@ export function spellingOf(file: JsonObject): Spelling {
       step.value("type") === "Strip" && step.value("start") === 1 ||
       step.value("type") === "Metaspace" && step.value("prepend_scheme") !== "never"
     );
-    return { bytesOf: sentencePieceBytes, dropsFirstSpace };
+    return { isByteLevel: false, bytesOf: sentencePieceBytes, dropsFirstSpace };
   }
   throw new EngineError(
     "unsupported_model",

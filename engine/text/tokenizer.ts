@@ -1,13 +1,12 @@
 /**
- * Text to token ids and back, as `tokenizer.json` of a model directory says. The only importer of the tokenizer
- * package, which does the encoding; decoding is ours, because streams and log-probabilities need the bytes of single
- * tokens. Knows ids, text and bytes; knows nothing of chats.
+ * Text to token ids and back, as `tokenizer.json` of a model directory says. Decoding is ours, because streams and
+ * log-probabilities need the bytes of single tokens. Knows ids, text and bytes; knows nothing of chats.
  */
-
-import { BPE, Tokenizer as Encoder } from "@huggingface/tokenizers";
 
 import { EngineError } from "../errors.ts";
 import { JsonObject } from "../model/json_file.ts";
+import { type Encoder, newEncoder } from "./encoder.ts";
+import { longestTokenBytes } from "./token_bound.ts";
 import { type Spelling, spellingOf } from "./token_bytes.ts";
 
 /** How a text is encoded. */
@@ -25,9 +24,6 @@ export interface DecodeOptions {
 /** Far above any vocabulary that exists. */
 const MAX_VOCABULARY = 1 << 24;
 
-/** Enough for the words of a long text. */
-const CACHED_WORDS = 10_000;
-
 const NO_BYTES = new Uint8Array(0);
 
 /** The tokenizer of one model. Immutable but for a cache. */
@@ -38,6 +34,11 @@ export class Tokenizer {
   readonly specialTokens: ReadonlyMap<string, number>;
   /** Whether decoding drops a space at the very start of a text. */
   readonly dropsFirstSpace: boolean;
+  /**
+   * The most UTF-8 bytes of a text that one token can stand for: a text of more bytes than that times n has more than n
+   * tokens. Undefined when this tokenizer may drop or rewrite parts of a text.
+   */
+  readonly longestTokenBytes: number | undefined;
   readonly #encoder: Encoder;
   readonly #spelling: Spelling;
   /** Id → text of the tokens added to the vocabulary, special or not: they are spelled as plain text. */
@@ -65,6 +66,7 @@ export class Tokenizer {
     this.#specialIds = new Set(this.specialTokens.values());
     this.#firstToken = this.specialTokens.get(firstTokenIn(config) ?? "");
     this.#encoder = newEncoder(file, config);
+    this.longestTokenBytes = longestTokenBytes(file, config, this.#spelling);
   }
 
   /**
@@ -178,36 +180,4 @@ function highestId(file: JsonObject): number {
     highest = Math.max(highest, id);
   }
   return highest;
-}
-
-/**
- * Tokens of words seen lately. Replaces the cache of the package, which reorders itself at every hit: with 10,000
- * words in it that took 25 µs a word, 2.8 s for 100,000 digits instead of 0.1 s.
- */
-class WordCache {
-  readonly #words = new Map<string, string[]>();
-
-  get(word: string): string[] | undefined {
-    return this.#words.get(word);
-  }
-
-  put(word: string, tokens: string[]): void {
-    if (this.#words.size >= CACHED_WORDS) this.#words.clear();
-    this.#words.set(word, tokens);
-  }
-
-  clear(): void {
-    this.#words.clear();
-  }
-}
-
-function newEncoder(file: JsonObject, config: JsonObject): Encoder {
-  try {
-    const encoder = new Encoder(Object.fromEntries(file.entries()), Object.fromEntries(config.entries()));
-    if (encoder.model instanceof BPE) Object.assign(encoder.model, { cache: new WordCache() });
-    return encoder;
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new EngineError("invalid_model", `Cannot read ${file.source}: expected a tokenizer: ${reason}`, { cause });
-  }
 }

@@ -9,7 +9,7 @@ const ROOMS = ["kernels", "engine", "workers", "router"] as const;
 const DOORS: Record<string, readonly string[]> = {
   "@msgpack/msgpack": ["workers/codec.ts"],
   "@opentelemetry/api": ["router/telemetry/telemetry.ts"],
-  "@huggingface/tokenizers": ["engine/text/tokenizer.ts"],
+  "@huggingface/tokenizers": ["engine/text/encoder.ts"],
   "@huggingface/jinja": ["engine/text/chat_template.ts"],
 };
 
