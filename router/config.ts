@@ -14,6 +14,7 @@ import {
 } from "./attention_config.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
 import type { AttentionRequest } from "./scheduling/generation.ts";
+import { defaultThreads } from "./text/text_pool.ts";
 import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./group/worker_config.ts";
 
 /**
@@ -53,6 +54,10 @@ export interface ServiceConfig {
   readonly maxQueued?: number;
   /** Largest request body in bytes. @default 33554432 (32 MiB) */
   readonly bodyBytes?: number;
+  /** Threads that parse, render templates and tokenize; at least 2. @default half of the cores, 2 to 4 */
+  readonly textThreads?: number;
+  /** How long one request may take to be parsed and tokenized, in milliseconds. @default 30000 */
+  readonly textMs?: number;
   /** How long running answers may take to finish when the service stops, in milliseconds. @default 30000 */
   readonly drainMs?: number;
   /**
@@ -84,6 +89,8 @@ export interface ResolvedConfig extends ResolvedWorkers {
   readonly maxBatch: number;
   readonly maxQueued: number;
   readonly bodyBytes: number;
+  readonly textThreads: number;
+  readonly textMs: number;
   readonly drainMs: number;
   readonly recoverMs: number;
   readonly log: LogFormat;
@@ -98,6 +105,8 @@ const BOUNDS = {
   maxBatch: { min: 1, max: 256 },
   maxQueued: { min: 0, max: 65536 },
   bodyBytes: { min: 1024, max: 2 ** 30 },
+  textThreads: { min: 2, max: 64 },
+  textMs: { min: 100, max: 3_600_000 },
   drainMs: { min: 0, max: 3_600_000 },
   recoverMs: { min: 0, max: 3_600_000 },
 } as const;
@@ -108,6 +117,7 @@ const DEFAULTS = {
   maxBatch: 32,
   maxQueued: 256,
   bodyBytes: 32 * 2 ** 20,
+  textMs: 30_000,
   drainMs: 30_000,
   recoverMs: 60_000,
   log: "text",
@@ -136,6 +146,17 @@ export const SERVICE_FLAGS = {
     default: DEFAULTS.bodyBytes,
     help: "largest request body in bytes",
   },
+  textThreads: {
+    kind: "integer",
+    ...BOUNDS.textThreads,
+    help: "threads that parse and tokenize (default: half of the cores, 2 to 4)",
+  },
+  textMs: {
+    kind: "integer",
+    ...BOUNDS.textMs,
+    default: DEFAULTS.textMs,
+    help: "time to parse and tokenize one request",
+  },
   drainMs: {
     kind: "integer",
     ...BOUNDS.drainMs,
@@ -154,7 +175,7 @@ export const SERVICE_FLAGS = {
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
   const { attention, budget, coverage, correction, correctEvery, ...others } = values;
-  const { model, random, modelName, workers, join, secretFile, ...rest } = others;
+  const { model, random, modelName, workers, join, secretFile, textThreads, ...rest } = others;
   return {
     ...rest,
     ...(model === undefined ? {} : { model }),
@@ -163,6 +184,7 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
     ...(workers === undefined ? {} : { workers }),
     ...(join === undefined ? {} : { join: join.split(",") }),
     ...(secretFile === undefined ? {} : { secretFile }),
+    ...(textThreads === undefined ? {} : { textThreads }),
     attention: attentionFromFlags({ attention, budget, coverage, correction, correctEvery }),
   };
 }
@@ -183,6 +205,8 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     maxBatch: config.maxBatch ?? DEFAULTS.maxBatch,
     maxQueued: config.maxQueued ?? DEFAULTS.maxQueued,
     bodyBytes: config.bodyBytes ?? DEFAULTS.bodyBytes,
+    textThreads: config.textThreads ?? defaultThreads(),
+    textMs: config.textMs ?? DEFAULTS.textMs,
     drainMs: config.drainMs ?? DEFAULTS.drainMs,
     recoverMs: config.recoverMs ?? DEFAULTS.recoverMs,
     log: config.log ?? DEFAULTS.log,

@@ -18,7 +18,7 @@ import { Scheduler } from "./scheduling/scheduler.ts";
 import type { ServedModel, Service, ServiceOptions } from "./service.ts";
 import { ServiceLog } from "./telemetry/service_log.ts";
 import { nameRoute, openTelemetryMirror, traceRequest } from "./telemetry/telemetry.ts";
-import type { TextThread } from "./text/text_thread.ts";
+import type { TextPool } from "./text/text_pool.ts";
 import type { WorkerGroup } from "./group/worker_group.ts";
 import { describePlan, openGroup, type WorkerPlan } from "./group/worker_plan.ts";
 
@@ -32,7 +32,7 @@ export interface ServiceParts {
   readonly config: ResolvedConfig;
   readonly workers: readonly WorkerPlan[];
   /** Closed by the service. */
-  readonly text: TextThread;
+  readonly text: TextPool;
   readonly tokenizer: Tokenizer;
 }
 
@@ -41,7 +41,7 @@ export class RunningService implements Service {
   readonly ready: Promise<ServedModel>;
   readonly broken: Promise<string>;
   readonly #drainMs: number;
-  readonly #text: TextThread;
+  readonly #text: TextPool;
   readonly #group: WorkerGroup;
   readonly #scheduler: Scheduler;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;

@@ -5,7 +5,7 @@ import { EMBEDDED_MODEL, resolveConfig, type ServiceConfig } from "./config.ts";
 import { planWorkers } from "./group/worker_plan.ts";
 import { RunningService } from "./running_service.ts";
 import type { Service, ServiceOptions } from "./service.ts";
-import { TextThread } from "./text/text_thread.ts";
+import { TextPool } from "./text/text_pool.ts";
 
 /**
  * Starts a service. It listens at once, unready while the model loads.
@@ -35,7 +35,7 @@ export async function startService(config: ServiceConfig = {}, options: ServiceO
   // Random weights have no words of their own, and mean nothing by the token that ends an answer.
   const [directory, stopTokens] = "directory" in resolved.model ? [resolved.model.directory] : [EMBEDDED_MODEL, []];
   const tokenizer = await Tokenizer.load(directory);
-  const text = await TextThread.start({ directory, stopTokens });
+  const text = await TextPool.start({ directory, stopTokens, threads: resolved.textThreads, jobMs: resolved.textMs });
   try {
     return new RunningService({ config: resolved, workers, text, tokenizer }, options);
   } catch (error) {

@@ -15,6 +15,7 @@ import { BodyReader, DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { listModels, retrieveModel } from "./models.ts";
 import { describeApi } from "./openapi.ts";
 import { selectionAnswer } from "./selection_route.ts";
+import { detokenizeResponse, tokenizeResponse } from "./tokenize_answer.ts";
 import type { SelectionReader } from "../scheduling/selection_view.ts";
 
 /** What the application needs of the rest of the service. */
@@ -48,8 +49,7 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
     // Hono answers HEAD from GET by itself.
     app.all(path, (c) => wrongMethod(c, method, deps));
   };
-  const job = (kind: "tokenize" | "detokenize") => async (c: Context) =>
-    Response.json(await readJob(kind, c.req.raw, { deps, model: servedModel(deps) }));
+  const model = () => ({ deps, model: servedModel(deps) });
 
   route("post", "/v1/chat/completions", (c) => serveGeneration({ request: c.req.raw, format: CHAT_FORMAT }, deps));
   route("post", "/v1/completions", (c) => serveGeneration({ request: c.req.raw, format: COMPLETION_FORMAT }, deps));
@@ -60,8 +60,12 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
     "/v1/sequences/:id/selection",
     (c) => selectionAnswer(c.req.param("id") ?? "", c.req.query("index"), selections),
   );
-  route("post", "/tokenize", job("tokenize"));
-  route("post", "/detokenize", job("detokenize"));
+  route(
+    "post",
+    "/tokenize",
+    async (c) => tokenizeResponse(await readJob("tokenize", c.req.raw, model()), deps.tokenizer),
+  );
+  route("post", "/detokenize", async (c) => detokenizeResponse(await readJob("detokenize", c.req.raw, model())));
   route("get", "/health", () => healthAnswer(deps.state()));
   route("get", "/ready", () => readyAnswer(deps.state()));
   route("get", "/openapi.json", () => Response.json(describeApi(app)));

@@ -15,7 +15,7 @@ import { BodyBrokenOff, type BodyReader, type Limits } from "./limits.ts";
 import type { PrepareContext, PreparedGeneration } from "../text/prepare.ts";
 import type { RequestObservation, RequestObserver } from "./request_observer.ts";
 import { SSE_DONE, SSE_HEADERS, sseComment, sseData, sseStream } from "./sse.ts";
-import type { TextResults, TextService } from "../text/text_thread.ts";
+import type { TextResults, TextService } from "../text/text_jobs.ts";
 import { usageBody } from "./usage.ts";
 import type { WireFormat } from "./wire_format.ts";
 

@@ -6,24 +6,30 @@
 import { RequestError } from "../errors.ts";
 import type { ModelText } from "../text/model_text.ts";
 import { checkModel, type PrepareContext } from "../text/prepare.ts";
-import { chatPrompt, tokensWithin } from "../text/prompt.ts";
+import { chatPrompt, checkChars, tokensWithin } from "../text/prompt.ts";
 import { checkBody, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
 
-/** vLLM's shape for `prompt` and `messages`; llama.cpp's for `content`. */
-export type TokenizeAnswer =
-  | {
-    readonly count: number;
-    readonly max_model_len: number;
-    readonly tokens: readonly number[];
-    readonly token_strs?: readonly string[];
-  }
-  | { readonly tokens: readonly (number | { readonly id: number; readonly piece: string | readonly number[] })[] };
-
-/** Both projects' field, with the same text. */
-export interface DetokenizeAnswer {
-  readonly prompt: string;
-  readonly content: string;
+/** Tokens, and how the client wants to read them; `tokenize_answer.ts` writes them out. */
+export interface TokenizeAnswer {
+  /** vLLM's for `prompt` and `messages`, llama.cpp's for `content`. */
+  readonly shape: "vllm" | "llama.cpp";
+  readonly tokens: Uint32Array<ArrayBuffer>;
+  /** Whether each token's text is asked for. */
+  readonly withPieces: boolean;
+  readonly contextTokens: number;
 }
+
+/** The text of tokens, as the JSON of the answer: it is as long as the request, and serialized where nobody waits. */
+export interface DetokenizeAnswer {
+  /** Both projects' field, with the same text. */
+  readonly json: Uint8Array<ArrayBuffer>;
+}
+
+/** Texts above this are longer than any context; their tokens would take several times their memory. */
+export const MAX_TOKENIZE_CHARS = 8 << 20;
+
+/** Tokens of one detokenization; each becomes a few bytes, twice. */
+const MAX_DETOKENIZE_TOKENS = 4 << 20;
 
 /** @throws {RequestError} `invalid_request`, `model_not_found` */
 export function tokenize(text: ModelText, value: Record<string, unknown>, context: PrepareContext): TokenizeAnswer {
@@ -37,37 +43,37 @@ export function tokenize(text: ModelText, value: Record<string, unknown>, contex
       `Cannot tokenize: expected one of prompt, messages or content, ${given.length} given`,
     );
   }
+  const { contextTokens, vocabSize } = context;
   if (typeof content === "string") {
-    const tokens = text.tokenizer.encode(content, { addSpecialTokens: body.add_special ?? false });
-    const pieces = (id: number) => ({ id, piece: piece(text.tokenizer.tokenBytes(id)) });
-    return {
-      tokens: Array.from<number, number | ReturnType<typeof pieces>>(tokens, body.with_pieces ? pieces : (id) => id),
-    };
+    const tokens = encode(text, content, { addSpecialTokens: body.add_special ?? false, param: "content" });
+    return { shape: "llama.cpp", tokens, withPieces: body.with_pieces ?? false, contextTokens };
   }
   const tokens = messages
-    ? chatPrompt(text, { ...body, messages }, context.vocabSize).tokens
-    : text.tokenizer.encode(prompt ?? "", { addSpecialTokens: body.add_special_tokens ?? true });
-  return {
-    count: tokens.length,
-    max_model_len: context.contextTokens,
-    tokens: [...tokens],
-    ...(body.return_token_strs ? { token_strs: Array.from(tokens, (id) => text.tokenizer.tokenText(id)) } : {}),
-  };
+    ? chatPrompt(text, { ...body, messages }, { vocabSize, maxChars: MAX_TOKENIZE_CHARS }).tokens
+    : encode(text, prompt ?? "", { addSpecialTokens: body.add_special_tokens ?? true, param: "prompt" });
+  return { shape: "vllm", tokens, withPieces: body.return_token_strs ?? false, contextTokens };
+}
+
+function encode(
+  { tokenizer }: ModelText,
+  given: string,
+  { addSpecialTokens, param }: { readonly addSpecialTokens: boolean; readonly param: string },
+): Uint32Array<ArrayBuffer> {
+  checkChars(given, { max: MAX_TOKENIZE_CHARS, param });
+  return tokenizer.encode(given, { addSpecialTokens });
 }
 
 /** @throws {RequestError} `invalid_request`, `model_not_found` */
 export function detokenize(text: ModelText, value: Record<string, unknown>, context: PrepareContext): DetokenizeAnswer {
   const body = checkBody(detokenizeSchema, value);
   checkModel(body.model, context);
-  const content = text.tokenizer.decode(tokensWithin(Uint32Array.from(body.tokens), { ...context, param: "tokens" }));
-  return { prompt: content, content };
-}
-
-/** llama.cpp: text where the bytes are text, else the bytes. */
-function piece(bytes: Uint8Array): string | readonly number[] {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-  } catch {
-    return [...bytes];
+  if (body.tokens.length > MAX_DETOKENIZE_TOKENS) {
+    throw new RequestError(
+      "invalid_request",
+      `Cannot detokenize: at most ${MAX_DETOKENIZE_TOKENS} tokens are taken, ${body.tokens.length} given`,
+      { param: "tokens" },
+    );
   }
+  const content = text.tokenizer.decode(tokensWithin(Uint32Array.from(body.tokens), { ...context, param: "tokens" }));
+  return { json: new TextEncoder().encode(JSON.stringify({ prompt: content, content })) };
 }

@@ -3,6 +3,7 @@
  * Knows where each comes from; knows nothing of requests.
  */
 
+import { readGenerationDefaults } from "../../engine/model/generation_defaults.ts";
 import { readModelConfig } from "../../engine/model/model_config.ts";
 import { ChatTemplate } from "../../engine/text/chat_template.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
@@ -14,6 +15,8 @@ export interface ModelText {
   readonly template: ChatTemplate | undefined;
   /** Drawing one of them ends an answer. */
   readonly stopTokens: readonly number[];
+  /** The longest answer of a chat that does not say; undefined: what the context has room for. */
+  readonly maxNewTokens: number | undefined;
 }
 
 /**
@@ -25,5 +28,6 @@ export async function loadModelText(directory: string, stopTokens?: readonly num
   const tokenizer = await Tokenizer.load(directory);
   const template = await ChatTemplate.load(directory);
   const { eosTokens } = await readModelConfig(directory);
-  return { tokenizer, template, stopTokens: stopTokens ?? eosTokens };
+  const { maxNewTokens } = await readGenerationDefaults(directory);
+  return { tokenizer, template, stopTokens: stopTokens ?? eosTokens, maxNewTokens };
 }

@@ -80,10 +80,10 @@ export function prepareChat(
     });
   }
   const asked = body.max_completion_tokens ?? body.max_tokens ?? undefined;
-  const prompt = chatPrompt(text, body, context.vocabSize);
+  const prompt = chatPrompt(text, body, context);
   return {
     ...common(text, body, context),
-    prompts: [withRoom(prompt, { asked, fallback: Infinity, context, param: "messages" })],
+    prompts: [withRoom(prompt, { asked, fallback: text.maxNewTokens ?? Infinity, context, param: "messages" })],
     n: 1,
     sampling: sampling(text, body, { context, topLogprobs: body.logprobs ? body.top_logprobs ?? 0 : undefined }),
   };
@@ -102,7 +102,7 @@ export function prepareCompletion(
   refuseCompletionExtras(body);
   checkModel(body.model, context);
   const asked = body.max_tokens ?? undefined;
-  const prompts = completionPrompts(text, body, context.vocabSize);
+  const prompts = completionPrompts(text, body, context);
   const n = body.n ?? 1;
   if (prompts.length * n > MAX_CHOICES) {
     throw new RequestError(

@@ -7,9 +7,19 @@ import { RequestError } from "../errors.ts";
 import type { ModelText } from "./model_text.ts";
 import type { CompletionBody, MessageBody, TemplateBody } from "../http/schemas.ts";
 
+/** What a prompt must fit, before and after it is tokenized. */
+export interface PromptBounds {
+  /** Rows of the model's embedding. */
+  readonly vocabSize: number;
+  /** More tokens than this are refused, from the length of the text where the tokenizer allows; by default any number. */
+  readonly contextTokens?: number;
+  /** Longer texts are refused, in UTF-16 units; by default any length. */
+  readonly maxChars?: number;
+}
+
 /** A prompt, and its text when the answer shall repeat it. */
 export interface Prompt {
-  readonly tokens: Uint32Array;
+  readonly tokens: Uint32Array<ArrayBuffer>;
   readonly echo: string | undefined;
 }
 
@@ -21,7 +31,7 @@ type TemplateMessage = Record<string, unknown> & { readonly role: string; readon
  * @throws {RequestError} `invalid_request`, `unsupported` when the model has no template
  * @throws {EngineError} `invalid_text` when the template refuses the messages
  */
-export function chatPrompt(text: ModelText, body: TemplateBody, vocabSize: number): Prompt {
+export function chatPrompt(text: ModelText, body: TemplateBody, bounds: PromptBounds): Prompt {
   if (text.template === undefined) {
     throw new RequestError("unsupported", "Cannot chat: the model has no chat template", { param: "messages" });
   }
@@ -39,7 +49,8 @@ export function chatPrompt(text: ModelText, body: TemplateBody, vocabSize: numbe
     continueFinalMessage: continues,
     kwargs: body.chat_template_kwargs ?? {},
   });
-  const tokens = checked(text.tokenizer.encode(prompt), { vocabSize, param: "messages" });
+  checkLength(text, prompt, { ...bounds, param: "messages" });
+  const tokens = checked(text.tokenizer.encode(prompt), { ...bounds, param: "messages" });
   return { tokens, echo: undefined };
 }
 
@@ -47,16 +58,17 @@ export function chatPrompt(text: ModelText, body: TemplateBody, vocabSize: numbe
  * Tokenizes the prompts of a completion; token ids are taken as they are.
  * @throws {RequestError} `invalid_request`: a prompt without tokens, or a token outside the vocabulary
  */
-export function completionPrompts(text: ModelText, body: CompletionBody, vocabSize: number): Prompt[] {
+export function completionPrompts(text: ModelText, body: CompletionBody, bounds: PromptBounds): Prompt[] {
   const { prompt } = body;
   const prompts = typeof prompt === "string" || typeof prompt[0] === "number" ? [prompt] : prompt;
   const addSpecialTokens = body.add_special_tokens ?? true;
   return prompts.map((one) => {
     if (typeof one === "string") {
+      checkLength(text, one, { ...bounds, param: "prompt" });
       const tokens = text.tokenizer.encode(one, { addSpecialTokens });
-      return { tokens: checked(tokens, { vocabSize, param: "prompt" }), echo: body.echo ? one : undefined };
+      return { tokens: checked(tokens, { ...bounds, param: "prompt" }), echo: body.echo ? one : undefined };
     }
-    const tokens = checked(Uint32Array.from(one as readonly number[]), { vocabSize, param: "prompt" });
+    const tokens = checked(Uint32Array.from(one as readonly number[]), { ...bounds, param: "prompt" });
     return { tokens, echo: body.echo ? text.tokenizer.decode(tokens) : undefined };
   });
 }
@@ -69,7 +81,7 @@ export interface TokenBounds {
 }
 
 /** @throws {RequestError} `invalid_request` for an id outside the vocabulary */
-export function tokensWithin(tokens: Uint32Array, { vocabSize, param }: TokenBounds): Uint32Array {
+export function tokensWithin<Tokens extends Uint32Array>(tokens: Tokens, { vocabSize, param }: TokenBounds): Tokens {
   const outside = tokens.find((id) => id >= vocabSize);
   if (outside === undefined) return tokens;
   throw new RequestError(
@@ -79,7 +91,39 @@ export function tokensWithin(tokens: Uint32Array, { vocabSize, param }: TokenBou
   );
 }
 
-function checked(tokens: Uint32Array, bounds: TokenBounds): Uint32Array {
+/** @throws {RequestError} `invalid_request` for a text of more than `max` UTF-16 units */
+export function checkChars(text: string, { max, param }: { readonly max: number; readonly param: string }): void {
+  if (text.length <= max) return;
+  throw new RequestError(
+    "invalid_request",
+    `Cannot tokenize ${param}: at most ${max} characters are taken, ${text.length} given`,
+    { param },
+  );
+}
+
+/** Refuses a text that is too long whatever its tokens are, before the time is spent on making them. */
+function checkLength(
+  { tokenizer: { longestTokenBytes } }: ModelText,
+  text: string,
+  { contextTokens, maxChars, param }: PromptBounds & { readonly param: string },
+): void {
+  if (maxChars !== undefined) checkChars(text, { max: maxChars, param });
+  if (contextTokens === undefined || longestTokenBytes === undefined) return;
+  const maxBytes = contextTokens * longestTokenBytes;
+  // A UTF-16 unit is at most 3 bytes of UTF-8, and at least 1: mostly there is nothing to count.
+  if (text.length * 3 <= maxBytes) return;
+  const bytes = text.length > maxBytes ? text.length : new TextEncoder().encode(text).length;
+  if (bytes <= maxBytes) return;
+  const atLeast = Math.ceil(bytes / longestTokenBytes);
+  throw new RequestError(
+    "context_length_exceeded",
+    `Cannot generate: a prompt of ${text.length} characters has over ${atLeast - 1} tokens, ` +
+      `which exceed the context of ${contextTokens}`,
+    { param },
+  );
+}
+
+function checked<Tokens extends Uint32Array>(tokens: Tokens, bounds: TokenBounds): Tokens {
   if (tokens.length > 0) return tokensWithin(tokens, bounds);
   throw new RequestError("invalid_request", `Cannot generate: ${bounds.param} gives no tokens, at least 1 expected`, {
     param: bounds.param,

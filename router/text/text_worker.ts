@@ -3,12 +3,10 @@
  * Knows which function does which job; knows nothing of HTTP, and keeps nothing between jobs but the model's text.
  */
 
-import { CodedError } from "../../kernels/errors.ts";
-import { RequestError } from "../errors.ts";
 import { parseJsonBody } from "../http/json_body.ts";
 import { loadModelText, type ModelText } from "./model_text.ts";
 import { prepareChat, prepareCompletion, type PrepareContext } from "./prepare.ts";
-import type { FlatError, FromTextWorker, TextResults, ToTextWorker } from "./text_thread.ts";
+import { flattenError, type FromTextWorker, type TextResults, type ToTextWorker } from "./text_jobs.ts";
 import { detokenize, tokenize } from "../http/tokenize.ts";
 
 /** What `deno check` lacks without the worker library: this file's own end of the channel. */
@@ -30,7 +28,6 @@ const JOBS: {
 let modelText: ModelText | undefined;
 
 scope.onmessage = async ({ data }) => {
-  const id = data.kind === "job" ? data.id : undefined;
   try {
     if (data.kind === "load") {
       modelText = await loadModelText(data.directory, data.stopTokens);
@@ -39,19 +36,14 @@ scope.onmessage = async ({ data }) => {
     }
     if (modelText === undefined) throw new Error("A job came before the tokenizer was loaded");
     const result = JOBS[data.job](modelText, parseJsonBody(data.bytes), data.context);
-    scope.postMessage({ kind: "done", id: data.id, result }, transferable(result));
+    scope.postMessage({ kind: "done", result }, transferable(result));
   } catch (error) {
-    scope.postMessage({ kind: "failed", id, error: flatten(error) }, []);
+    scope.postMessage({ kind: "failed", error: flattenError(error) }, []);
   }
 };
 
 function transferable(result: TextResults[keyof TextResults]): Transferable[] {
-  return "prompts" in result ? [...new Set(result.prompts.map((prompt) => prompt.tokens.buffer as ArrayBuffer))] : [];
-}
-
-function flatten(error: unknown): FlatError {
-  const message = error instanceof Error ? error.message : String(error);
-  const code = error instanceof CodedError ? error.code : "internal_error";
-  if (error instanceof RequestError) return { family: "request", code, message, param: error.param };
-  return { family: error instanceof CodedError ? "coded" : "unknown", code, message, param: undefined };
+  if ("json" in result) return [result.json.buffer];
+  if ("tokens" in result) return [result.tokens.buffer];
+  return [...new Set(result.prompts.map((prompt) => prompt.tokens.buffer as ArrayBuffer))];
 }

@@ -12,7 +12,7 @@ import type { ModelFacts } from "../../router/group/group.ts";
 import type { ServiceState } from "../../router/http/health.ts";
 import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../router/http/request_observer.ts";
 import { SelectionView } from "../../router/scheduling/selection_view.ts";
-import { TextThread } from "../../router/text/text_thread.ts";
+import { TextPool } from "../../router/text/text_pool.ts";
 import { FakeGenerator, type FakeScript } from "./fake_generator.ts";
 import { NO_CORRECTION } from "./generation_request.ts";
 
@@ -82,9 +82,9 @@ export class TestService implements Disposable {
     scheduler: { running: 1, waiting: 2, pages: { total: 64, used: 10, cached: 4, free: 50 } },
   };
   model: ModelFacts | undefined = FACTS;
-  readonly #text: TextThread;
+  readonly #text: TextPool;
 
-  private constructor(tokenizer: Tokenizer, text: TextThread, deps: Partial<AppDeps>) {
+  private constructor(tokenizer: Tokenizer, text: TextPool, deps: Partial<AppDeps>) {
     this.tokenizer = tokenizer;
     this.#text = text;
     this.generator = new FakeGenerator({ tokens: [...tokensOf(tokenizer, "Hello, wide world!"), 1] });
@@ -104,7 +104,7 @@ export class TestService implements Disposable {
 
   static async open(deps: Partial<AppDeps> = {}): Promise<TestService> {
     const tokenizer = await Tokenizer.load(MODEL_DIRECTORY);
-    return new TestService(tokenizer, await TextThread.start({ directory: MODEL_DIRECTORY }), deps);
+    return new TestService(tokenizer, await TextPool.start({ directory: MODEL_DIRECTORY }), deps);
   }
 
   /** Changes what the generator does, as a script over the tokens of a text. */

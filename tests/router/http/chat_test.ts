@@ -46,12 +46,27 @@ Deno.test("POST /v1/chat/completions answers as OpenAI does, with what attention
   });
   assert.deepEqual(request?.attention, { mode: "sparse", budget: 128, heads: "kv_head", correction: NO_CORRECTION });
   assert.equal(request?.sampling.seed, 7);
-  assert.equal(request?.maxTokens, CONTEXT_TOKENS - promptTokens, "the default is the rest of the context");
+  assert.equal(request?.maxTokens, 256, "the default is what generation_config.json says");
   assert.deepEqual(request?.stopTokens, [1]);
   assert.equal(
     service.tokenizer.decode(request?.promptTokens ?? []),
     "<|bos|><|user|>\nHi<|end|>\n<|assistant|>\n",
   );
+});
+
+Deno.test("POST /v1/chat/completions without max_tokens has the model's default, and no more than the context has room for", async () => {
+  using service = await TestService.open();
+  const tokensOf = async (words: number) => {
+    const content = "sea ".repeat(words);
+    const response = await service.chat({ messages: [{ role: "user", content }] });
+    assert.equal(response.status, 200, JSON.stringify(await response.json()));
+    return service.generator.requests.at(-1);
+  };
+  assert.equal((await tokensOf(10))?.maxTokens, 256);
+  const nearlyFull = await tokensOf(CONTEXT_TOKENS - 100);
+  const room = CONTEXT_TOKENS - (nearlyFull?.promptTokens.length ?? 0);
+  assert.ok(room > 0 && room < 100, String(room));
+  assert.equal(nearlyFull?.maxTokens, room);
 });
 
 Deno.test("a chat stream is the transcript we promise", async (t) => {
