@@ -4,7 +4,8 @@
  */
 
 import { EngineError } from "../errors.ts";
-import { fileExists, JsonObject } from "./json_file.ts";
+import { JsonObject } from "./json_file.ts";
+import { fileExists } from "./model_file.ts";
 import { type Calibration, layerRoles, MIN_BUDGET } from "../layer_plan.ts";
 
 const FILE = "tidepool.json";

@@ -1,6 +1,7 @@
 /** What `generation_config.json` of a model directory says about requests that leave it open. */
 
-import { fileExists, JsonObject } from "./json_file.ts";
+import { JsonObject } from "./json_file.ts";
+import { fileExists } from "./model_file.ts";
 
 /** Defaults of a model's makers. */
 export interface GenerationDefaults {

@@ -4,6 +4,7 @@
  */
 
 import { EngineError } from "../errors.ts";
+import { readModelFile } from "./model_file.ts";
 
 /** Whole numbers from `min` to `max`, both included. */
 export interface IntegerBounds {
@@ -17,35 +18,13 @@ export interface NumberBounds {
   readonly max: number;
 }
 
+/** Far above any configuration that exists; what is parsed takes several times its bytes. */
+const MAX_JSON_BYTES = 16 << 20;
+
 /** How a value looks in a message: its JSON, cut short. */
 export function shown(value: unknown): string {
   const text = value === undefined ? "nothing" : JSON.stringify(value) ?? String(value);
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
-}
-
-/**
- * Reads a file of a model directory.
- *
- * @throws {EngineError} `invalid_model` when it is missing or cannot be read
- */
-export async function readModelFile(path: string): Promise<Uint8Array<ArrayBuffer>> {
-  try {
-    return await Deno.readFile(path);
-  } catch (cause) {
-    const reason = cause instanceof Deno.errors.NotFound ? "no such file" : String(cause);
-    throw new EngineError("invalid_model", `Cannot read ${path}: ${reason}`, { cause });
-  }
-}
-
-/** Whether there is something at this path; any answer but yes or no is an error. */
-export async function fileExists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (cause) {
-    if (cause instanceof Deno.errors.NotFound) return false;
-    throw new EngineError("invalid_model", `Cannot read ${path}: ${String(cause)}`, { cause });
-  }
 }
 
 /** A JSON object whose fields are not trusted. `null` counts as absent, as it does in Hugging Face files. */
@@ -75,9 +54,12 @@ export class JsonObject {
     return new JsonObject(value, source);
   }
 
-  /** @throws {EngineError} `invalid_model` when the file is missing or not a JSON object */
-  static async read(path: string): Promise<JsonObject> {
-    return JsonObject.parse(await readModelFile(path), path);
+  /**
+   * @param maxBytes larger files are refused unread. @default 16 MiB
+   * @throws {EngineError} `invalid_model` when the file is missing, no file, too large or not a JSON object
+   */
+  static async read(path: string, maxBytes = MAX_JSON_BYTES): Promise<JsonObject> {
+    return JsonObject.parse(await readModelFile(path, maxBytes), path);
   }
 
   /** All fields, as they are in the file. */

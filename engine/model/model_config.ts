@@ -5,7 +5,8 @@
 
 import { fitsAttention, HEAD_BOUNDS } from "../../kernels/attention/kv_pages.ts";
 import { EngineError } from "../errors.ts";
-import { fileExists, JsonObject, shown } from "./json_file.ts";
+import { JsonObject, shown } from "./json_file.ts";
+import { fileExists } from "./model_file.ts";
 import { readRope, type RopeScaling } from "./rope_config.ts";
 
 /** The families we compute; they differ in biases, head norms and windows only. */
@@ -13,6 +14,14 @@ export const ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3"] as const;
 
 /** One of {@link ARCHITECTURES}. */
 export type Architecture = (typeof ARCHITECTURES)[number];
+
+/** What the files of each family call their class. */
+const CLASSES: Readonly<Record<Architecture, string>> = {
+  llama: "LlamaForCausalLM",
+  mistral: "MistralForCausalLM",
+  qwen2: "Qwen2ForCausalLM",
+  qwen3: "Qwen3ForCausalLM",
+};
 
 /** Everything about a model but its weights and its text. */
 export interface ModelConfig {
@@ -74,6 +83,13 @@ function readArchitecture(config: JsonObject): Architecture {
     throw new EngineError(
       "unsupported_model",
       `Cannot load ${config.source}: architectures must name a …ForCausalLM, given ${shown(classes)}`,
+    );
+  }
+  if (classes !== undefined && !classes.includes(CLASSES[architecture])) {
+    throw new EngineError(
+      "invalid_model",
+      `Cannot load ${config.source}: architectures must name ${CLASSES[architecture]}, as model_type is ` +
+        `${shown(type)}, given ${shown(classes)}`,
     );
   }
   return architecture;

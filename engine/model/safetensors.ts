@@ -7,72 +7,20 @@
 import { createHash } from "node:crypto";
 
 import { EngineError } from "../errors.ts";
-import { fileExists, JsonObject, readModelFile, shown } from "./json_file.ts";
-import { headerLength, parseHeader, type PlacedTensor, PREFIX_BYTES, type TensorInfo } from "./safetensors_header.ts";
+import { JsonObject, shown } from "./json_file.ts";
+import { fileExists, readModelFile } from "./model_file.ts";
+import type { PlacedTensor, TensorInfo } from "./safetensors_header.ts";
+import { Shard } from "./shard.ts";
 
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
+/** What {@link JsonObject.read} takes of a configuration. */
+const MAX_CONFIG_BYTES = 16 << 20;
+
 /** The digest takes tensors up to this size whole, and this much of larger ones, in as many pieces. */
 const SAMPLE_BYTES = 1 << 20;
 const SAMPLE_PIECES = 16;
-
-/** One open file. Reads take turns: a file has a single position. */
-class Shard {
-  readonly path: string;
-  readonly #file: Deno.FsFile;
-  #lastRead: Promise<void> = Promise.resolve();
-
-  private constructor(path: string, file: Deno.FsFile) {
-    this.path = path;
-    this.#file = file;
-  }
-
-  static async open(path: string): Promise<Shard> {
-    try {
-      return new Shard(path, await Deno.open(path));
-    } catch (cause) {
-      const reason = cause instanceof Deno.errors.NotFound ? "no such file" : String(cause);
-      throw new EngineError("invalid_model", `Cannot read ${path}: ${reason}`, { cause });
-    }
-  }
-
-  async tensors(): Promise<readonly PlacedTensor[]> {
-    const { size } = await this.#file.stat();
-    const prefix = new Uint8Array(Math.min(PREFIX_BYTES, size));
-    await this.read(0, prefix);
-    const header = new Uint8Array(headerLength(prefix, size, this.path));
-    await this.read(PREFIX_BYTES, header);
-    return parseHeader(header, size, this.path);
-  }
-
-  /** Fills `into` from `position` on. */
-  read(position: number, into: Uint8Array): Promise<void> {
-    const done = this.#lastRead.then(() => this.#fill(position, into));
-    // The caller hears of a failure through `done`; the next read starts all the same.
-    this.#lastRead = done.catch(() => {});
-    return done;
-  }
-
-  close(): void {
-    this.#file.close();
-  }
-
-  async #fill(position: number, into: Uint8Array): Promise<void> {
-    await this.#file.seek(position, Deno.SeekMode.Start);
-    for (let filled = 0; filled < into.length;) {
-      const count = await this.#file.read(into.subarray(filled));
-      if (count === null) {
-        const { size } = await this.#file.stat();
-        throw new EngineError(
-          "invalid_model",
-          `Cannot read ${this.path}: expected ${position + into.length} bytes, found ${size}`,
-        );
-      }
-      filled += count;
-    }
-  }
-}
 
 interface Placed {
   readonly shard: Shard;
@@ -133,6 +81,11 @@ export class TensorFiles implements Disposable {
     return target;
   }
 
+  /** The file that holds a tensor, for messages; undefined when there is no such tensor. */
+  pathOf(name: string): string | undefined {
+    return this.#places.get(name)?.shard.path;
+  }
+
   /**
    * SHA-256 (hex) by which the workers of a group know that they hold the same model: over `config.json`, the names,
    * types and shapes of all tensors in order of name, and their bytes; of tensors above 1 MiB only 16 evenly spaced
@@ -142,7 +95,7 @@ export class TensorFiles implements Disposable {
    * @throws {EngineError} `invalid_model` when a file cannot be read
    */
   async digest(): Promise<string> {
-    const hash = createHash("sha256").update(await readModelFile(`${this.#directory}/config.json`));
+    const hash = createHash("sha256").update(await readModelFile(`${this.#directory}/config.json`, MAX_CONFIG_BYTES));
     const byName = [...this.#places].sort(([a], [b]) => a < b ? -1 : 1);
     for (const [name, { tensor }] of byName) {
       hash.update(JSON.stringify([name, tensor.dtype, tensor.shape]));

@@ -5,7 +5,7 @@
 
 import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
-import { bf16ToF32, fromHalf } from "../../kernels/half.ts";
+import { bf16ToF32, fromHalf, MAX_HALF } from "../../kernels/half.ts";
 import type { Commands } from "../../kernels/pipeline.ts";
 import { randomWeight } from "../../kernels/products/random_weight.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
@@ -28,7 +28,15 @@ export interface WeightSource {
   vector(names: readonly string[], lengths: readonly number[]): Promise<Tensor>;
 }
 
-/** Bytes read from a file before they are handed to the GPU; bounds the memory that a load takes on the host. */
+/** The rows of one tensor among those of a weight. */
+interface WeightRows {
+  readonly name: string;
+  readonly rows: number;
+  readonly cols: number;
+  readonly source: SourceDType;
+}
+
+/** Bytes read from a file before they are handed to the GPU; twice this bounds the memory that a load takes on the host. */
 const CHUNK_BYTES = 16 << 20;
 
 /** The tensors of a model directory. */
@@ -48,7 +56,7 @@ export class FileSource implements WeightSource {
 
   /**
    * Kept as f16, or as f32 when one of them is.
-   * @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number beyond f16, `unsupported_model`
+   * @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite or beyond f16, `unsupported_model`
    * for a shape that no kernel computes
    */
   async matrix(names: readonly string[], { rows, cols }: StackShape): Promise<Weight> {
@@ -58,7 +66,7 @@ export class FileSource implements WeightSource {
     });
     const dtype = parts.some(({ source }) => source === "F32") ? "f32" : "f16";
     const shape = { rows: rows.reduce((a, b) => a + b, 0), cols, dtype } as const;
-    const weight = naming("unsupported_model", names, () => createWeight(this.#gpu, names.join(" + "), shape));
+    const weight = naming(names, () => createWeight(this.#gpu, names.join(" + "), shape));
     let firstRow = 0;
     for (const part of parts) {
       await this.#stream(part, weight, firstRow);
@@ -67,14 +75,17 @@ export class FileSource implements WeightSource {
     return weight;
   }
 
-  /** @throws {EngineError} `invalid_model` for a missing tensor or a wrong shape */
+  /** @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite */
   async vector(names: readonly string[], lengths: readonly number[]): Promise<Tensor> {
     const values = new Float32Array(lengths.reduce((a, b) => a + b, 0));
     let at = 0;
     for (const [i, name] of names.entries()) {
       const { dtype } = this.#expect(name, [lengths[i] ?? 0]);
       const bytes = await this.#files.read(name);
-      values.set(decode(dtype, bytes), at);
+      const decoded = decode(dtype, bytes);
+      const unfit = this.#unfit(name, decoded, { most: Infinity, row: 0, cols: decoded.length });
+      if (unfit !== undefined) throw unfit;
+      values.set(decoded, at);
       at += lengths[i] ?? 0;
       this.#progress(bytes.byteLength);
     }
@@ -83,21 +94,66 @@ export class FileSource implements WeightSource {
     return tensor;
   }
 
-  async #stream(
-    part: { readonly name: string; readonly rows: number; readonly cols: number; readonly source: SourceDType },
-    weight: Weight,
-    firstRow: number,
-  ): Promise<void> {
+  async #stream(part: WeightRows, weight: Weight, firstRow: number): Promise<void> {
     const { name, rows, cols, source } = part;
     const rowBytes = cols * (source === "F32" ? 4 : 2);
     const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
-    for (let row = 0; row < rows; row += step) {
-      const data = await this.#files.readRange(name, row * rowBytes, Math.min(step, rows - row) * rowBytes);
-      naming("invalid_model", [name], () => writeRows(this.#gpu, weight, { firstRow: firstRow + row, data, source }));
-      this.#progress(data.byteLength);
-      // Staging memory of uploads is freed only by later submissions, and errors surface here.
-      await this.#gpu.settle();
+    const read = (row: number) => {
+      const at = Math.min(row, rows);
+      const data = this.#files.readRange(name, at * rowBytes, Math.min(step, rows - at) * rowBytes);
+      // A failure is thrown where the chunk is awaited, which may be later than it happens.
+      data.catch(() => {});
+      return data;
+    };
+    // One chunk ahead: the file is read while the chunk before is checked and converted.
+    let ahead = read(0);
+    try {
+      for (let row = 0; row < rows; row += step) {
+        const data = await ahead;
+        ahead = read(row + step);
+        this.#write(part, weight, { firstRow, row, data });
+        this.#progress(data.byteLength);
+        // Staging memory of uploads is freed only by later submissions, and errors surface here.
+        await this.#gpu.settle();
+      }
+    } finally {
+      // The files may be closed after this. A read that failed has been reported, or is not needed any more.
+      await ahead.catch(() => {});
     }
+  }
+
+  #write(
+    { name, cols, source }: WeightRows,
+    weight: Weight,
+    { firstRow, row, data }: {
+      readonly firstRow: number;
+      readonly row: number;
+      readonly data: Uint8Array<ArrayBuffer>;
+    },
+  ): void {
+    try {
+      writeRows(this.#gpu, weight, { firstRow: firstRow + row, data, source });
+    } catch (cause) {
+      if (!(cause instanceof GpuError) || cause.code !== "invalid_shape") throw cause;
+      const most = weight.dtype === "f16" ? MAX_HALF : Infinity;
+      throw this.#unfit(name, decode(source, data), { most, row, cols }) ?? cause;
+    }
+  }
+
+  /** The error for the first number of a tensor that is not finite or too large, if there is one. */
+  #unfit(
+    name: string,
+    values: Float32Array,
+    { most, row, cols }: { readonly most: number; readonly row: number; readonly cols: number },
+  ): EngineError | undefined {
+    const at = values.findIndex((value) => !(Math.abs(value) <= most && Number.isFinite(value)));
+    if (at < 0) return undefined;
+    const expected = most === Infinity ? "finite numbers" : `finite numbers up to ${most}`;
+    return new EngineError(
+      "invalid_model",
+      `Cannot load ${this.#files.pathOf(name)}: tensor ${name}: expected ${expected}, found ${values[at]} ` +
+        `at [${row + Math.floor(at / cols)}, ${at % cols}]`,
+    );
   }
 
   #expect(name: string, shape: readonly number[]): TensorInfo {
@@ -108,7 +164,9 @@ export class FileSource implements WeightSource {
     if (found.shape.join() !== shape.join()) {
       throw new EngineError(
         "invalid_model",
-        `Cannot load tensor ${name}: its shape is [${found.shape.join(", ")}], expected [${shape.join(", ")}]`,
+        `Cannot load ${this.#files.pathOf(name)}: tensor ${name} must be [${shape.join(", ")}], found [${
+          found.shape.join(", ")
+        }]`,
       );
     }
     return found;
@@ -150,13 +208,13 @@ export class RandomSource implements WeightSource {
   }
 }
 
-/** What a kernel refuses about a weight is the fault of the files: the error names their tensors. */
-function naming<T>(code: "invalid_model" | "unsupported_model", names: readonly string[], make: () => T): T {
+/** What a kernel refuses about a weight's shape is the fault of the files: the error names their tensors. */
+function naming<T>(names: readonly string[], make: () => T): T {
   try {
     return make();
   } catch (cause) {
     if (!(cause instanceof GpuError) || cause.code !== "invalid_shape") throw cause;
-    throw new EngineError(code, `Cannot load tensor ${names.join(" + ")}: ${cause.message}`, { cause });
+    throw new EngineError("unsupported_model", `Cannot load tensor ${names.join(" + ")}: ${cause.message}`, { cause });
   }
 }
 

@@ -6,6 +6,7 @@
 import type { Commands } from "../../kernels/pipeline.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { freeWeight, type Weight } from "../../kernels/products/weight.ts";
+import { EngineError } from "../errors.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { TensorFiles } from "./safetensors.ts";
 import { FileSource, RandomSource, type WeightSource } from "./weight_sources.ts";
@@ -46,12 +47,26 @@ export interface Weights {
  * @throws {EngineError} `invalid_model` naming the tensor, and the shape expected and found
  * @throws {GpuError} `out_of_gpu_memory`
  */
-export function loadWeights(
+export async function loadWeights(
   commands: Commands,
   config: ModelConfig,
   { files, onProgress }: { files: TensorFiles; onProgress: (doneBytes: number, totalBytes: number) => void },
 ): Promise<Weights> {
-  return buildWeights(config, new FileSource(commands.gpu, files, onProgress));
+  checkLayers(config, files);
+  return await buildWeights(config, new FileSource(commands.gpu, files, onProgress));
+}
+
+/** A model cut short by its configuration computes something, but not what it was made for. */
+function checkLayers({ layers }: ModelConfig, files: TensorFiles): void {
+  for (const name of files.tensors.keys()) {
+    const layer = /^model\.layers\.(\d+)\./.exec(name)?.[1];
+    if (layer === undefined || Number(layer) < layers) continue;
+    throw new EngineError(
+      "invalid_model",
+      `Cannot load ${files.pathOf(name)}: tensor ${name} belongs to no layer, as num_hidden_layers of config.json is ` +
+        `${layers}; expected at least ${Number(layer) + 1}`,
+    );
+  }
 }
 
 /** Fills weights of the config's shape with random numbers of a scale that keeps activations bounded. */

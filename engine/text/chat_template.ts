@@ -6,7 +6,8 @@
 import { Template } from "@huggingface/jinja";
 
 import { EngineError } from "../errors.ts";
-import { fileExists, JsonObject, readModelFile } from "../model/json_file.ts";
+import { JsonObject } from "../model/json_file.ts";
+import { fileExists, readModelFile } from "../model/model_file.ts";
 
 /** One turn of a conversation. */
 export interface ChatMessage {
@@ -27,6 +28,9 @@ export interface RenderOptions {
   /** Further variables of the template, e.g. `enable_thinking`; they cannot replace the messages. */
   readonly kwargs?: Readonly<Record<string, unknown>>;
 }
+
+/** Far above any template that exists. */
+const MAX_TEMPLATE_BYTES = 1 << 20;
 
 /** The template of one model. Immutable. */
 export class ChatTemplate {
@@ -61,7 +65,11 @@ export class ChatTemplate {
     const config = await JsonObject.read(`${directory}/tokenizer_config.json`);
     const path = `${directory}/chat_template.jinja`;
     if (await fileExists(path)) {
-      return new ChatTemplate(new TextDecoder().decode(await readModelFile(path)), specialTokensIn(config), path);
+      return new ChatTemplate(
+        new TextDecoder().decode(await readModelFile(path, MAX_TEMPLATE_BYTES)),
+        specialTokensIn(config),
+        path,
+      );
     }
     const template = templateIn(config);
     if (template === undefined) return undefined;

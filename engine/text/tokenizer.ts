@@ -24,6 +24,9 @@ export interface DecodeOptions {
 /** Far above any vocabulary that exists. */
 const MAX_VOCABULARY = 1 << 24;
 
+/** Files of 250,000 tokens have 35 MB. */
+const MAX_TOKENIZER_BYTES = 128 << 20;
+
 const NO_BYTES = new Uint8Array(0);
 
 /** The tokenizer of one model. Immutable but for a cache. */
@@ -77,7 +80,7 @@ export class Tokenizer {
    */
   static async load(directory: string): Promise<Tokenizer> {
     return new Tokenizer(
-      await JsonObject.read(`${directory}/tokenizer.json`),
+      await JsonObject.read(`${directory}/tokenizer.json`, MAX_TOKENIZER_BYTES),
       await JsonObject.read(`${directory}/tokenizer_config.json`),
     );
   }

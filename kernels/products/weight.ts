@@ -6,6 +6,7 @@
 import { GpuError } from "../errors.ts";
 import type { Gpu } from "../gpu.ts";
 import { bf16ToF32, bf16ToHalf, fromHalf, MAX_HALF, toHalf } from "../half.ts";
+import { floatsFinite, halvesBelow } from "../magnitude.ts";
 import { bytesOf, type Tensor } from "../tensor.ts";
 import type { WeightDType } from "../wgsl.ts";
 
@@ -52,6 +53,8 @@ const SUBMIT_BYTES = 64 * 2 ** 20;
 const ROWS_MULTIPLE = 64;
 /** The pattern of 65280: the next bf16, 65536, exceeds f16. */
 const MAX_BF16_IN_HALF = 0x477f;
+const F16_INFINITY = 0x7c00;
+const BF16_INFINITY = 0x7f80;
 
 /**
  * Allocates a zeroed weight.
@@ -88,7 +91,7 @@ export function freeWeight(gpu: Gpu, weight: Weight): void {
 
 /**
  * Converts rows as they lie in a file and uploads them, in chunks.
- * @throws {GpuError} `invalid_shape` when they are not whole rows of the weight, or a value does not fit f16
+ * @throws {GpuError} `invalid_shape` when they are not whole rows of the weight, or a value is not finite or does not fit
  */
 export function writeRows(gpu: Gpu, weight: Weight, { firstRow, source, data }: SourceRows): void {
   const rowBytes = weight.cols * bytesInFile(source);
@@ -120,17 +123,12 @@ export function writeRows(gpu: Gpu, weight: Weight, { firstRow, source, data }: 
 
 /** Whether every value is finite and within the range of f16: such data may be kept as f16. */
 export function fitsHalf(source: SourceDType, data: Uint8Array<ArrayBuffer>): boolean {
-  const halves = source === "F32" ? undefined : asHalves(data);
-  if (halves === undefined) return largest(asFloats(data)) <= MAX_HALF;
-  // The magnitude of both 16-bit formats grows with their lower 15 bits: 0x7c00 is the infinity of f16.
-  const bound = source === "F16" ? 0x7c00 : MAX_BF16_IN_HALF + 1;
-  let highest = 0;
-  // By index: iterators are five times slower, and there are billions of weights.
-  for (let i = 0; i < halves.length; i++) {
-    const magnitude = (halves[i] ?? 0) & 0x7fff;
-    if (magnitude > highest) highest = magnitude;
-  }
-  return highest < bound;
+  if (source === "F32") return largest(asFloats(data)) <= MAX_HALF;
+  return halvesBelow(data, source === "F16" ? F16_INFINITY : MAX_BF16_IN_HALF + 1);
+}
+
+function allFinite(source: SourceDType, data: Uint8Array<ArrayBuffer>): boolean {
+  return source === "F32" ? floatsFinite(data) : halvesBelow(data, source === "F16" ? F16_INFINITY : BF16_INFINITY);
 }
 
 function bytesInFile(source: SourceDType): number {
@@ -138,14 +136,17 @@ function bytesInFile(source: SourceDType): number {
 }
 
 function convert(weight: Weight, source: SourceDType, data: Uint8Array<ArrayBuffer>): ArrayBufferView<ArrayBuffer> {
-  if (source === "F16" && weight.dtype === "f16") return data;
-  if (weight.dtype === "f32") return source === "F32" ? data : toFloats(source, data);
-  if (!fitsHalf(source, data)) {
+  const fits = weight.dtype === "f32" ? allFinite(source, data) : fitsHalf(source, data);
+  if (!fits) {
+    const bound = weight.dtype === "f32" ? "finite values" : `values up to ${MAX_HALF}`;
+    const found = largest(toFloats(source, data));
     throw new GpuError(
       "invalid_shape",
-      `Cannot write ${weight.label} as f16: its largest value ${largest(toFloats(source, data))} exceeds ${MAX_HALF}`,
+      `Cannot write ${weight.label} as ${weight.dtype}: expected ${bound}, found ${found}`,
     );
   }
+  if (weight.dtype === "f32") return source === "F32" ? data : toFloats(source, data);
+  if (source === "F16") return data;
   return source === "BF16" ? bf16ToHalf(asHalves(data)) : toHalf(asFloats(data));
 }
 

@@ -119,6 +119,12 @@ const INVALID: readonly (readonly [fixture: string, change: Record<string, unkno
     { "rope_scaling": { "rope_type": "llama3", factor: 8, "low_freq_factor": 4, "high_freq_factor": 4 } },
     /high_freq_factor must be above low_freq_factor, 4, given 4$/,
   ],
+  [
+    "llama",
+    { architectures: ["MistralForCausalLM"] },
+    /must name LlamaForCausalLM, as model_type is "llama", given \["Mis/,
+  ],
+  ["qwen3", { architectures: ["Qwen2ForCausalLM"] }, /architectures must name Qwen3ForCausalLM/],
   ["mistral-sliding", { "sliding_window": 0 }, /sliding_window must be an integer from 1/],
 ];
 

@@ -69,6 +69,24 @@ Deno.test("writeRows() refuses values beyond f16, and fitsHalf() foresees it", (
   freeWeight(fixture.gpu, weight);
 });
 
+Deno.test("writeRows() refuses numbers that are not finite, whatever the weight is kept as", () => {
+  for (const dtype of ["f16", "f32"] as const) {
+    const weight = createWeight(fixture.gpu, "w", { rows: 1, cols: 8, dtype });
+    for (const source of ["F32", "F16", "BF16"] as const) {
+      for (const value of [Infinity, -Infinity, NaN]) {
+        const { data } = asFile(source, Float32Array.of(0, 1, 2, 3, 4, 5, 6, value));
+        const write = () => writeRows(fixture.gpu, weight, { firstRow: 0, source, data });
+        assert.throws(write, {
+          name: "GpuError",
+          code: "invalid_shape",
+          message: /expected .*values.*, found Infinity$/,
+        });
+      }
+    }
+    freeWeight(fixture.gpu, weight);
+  }
+});
+
 Deno.test("writeRows() refuses what are not whole rows of the weight", () => {
   const weight = createWeight(fixture.gpu, "w", { rows: 2, cols: 8, dtype: "f16" });
   for (const [firstRow, bytes] of [[0, 15], [2, 16], [1, 32]] as const) {
