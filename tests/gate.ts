@@ -1,122 +1,91 @@
 /**
  * The whole gate, from a fresh machine on: a Vulkan driver, format, lint, types, docs, import cycles, tests, examples.
- * Stops at the first stage that fails. Knows programs and their deadlines; knows nothing of what they check.
+ * Stages that do not disturb each other run side by side; the first that fails stops the rest. Nothing that a stage
+ * started outlives the gate, whether it ends, is interrupted or is killed.
  */
 
 import { fileURLToPath } from "node:url";
 import { CodedError } from "../kernels/errors.ts";
-import { ensureVulkanDriver } from "../router/vulkan_driver.ts";
 import { processTerminal, type Terminal } from "../router/terminal.ts";
+import { ensureVulkanDriver } from "../router/vulkan_driver.ts";
+import { Guard } from "./gate/guard.ts";
+import { type Outcome, runStage, type Stage, type StageHost } from "./gate/stage.ts";
 import { findImportCycle, type ModuleGraph } from "./support/import_cycles.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
-/** How long the output of a stage may come after its end. */
-const PIPE_MS = 5000;
+/** The longest single test takes a minute on two busy cores. */
+const SILENCE_MS = 300_000;
 
-interface Stage {
-  readonly name: string;
-  readonly args: readonly string[];
-  readonly deadlineMs: number;
-  /** Shown as it comes, not only when the stage fails. */
-  readonly live?: boolean;
-  /** A complaint about the output of a stage that ended well. */
-  readonly complaint?: (stdout: string) => string | undefined;
-}
+const quiet = (name: string, args: readonly string[]): Stage => ({ name, args, silenceMs: SILENCE_MS });
+const tests = (name: string, folders: readonly string[]): Stage => ({
+  name,
+  args: ["test", "-A", "--no-check", ...folders.map((folder) => `tests/${folder}`)],
+  silenceMs: SILENCE_MS,
+  live: true,
+});
 
-/** The tests one file after the other: a software GPU uses all cores anyway. */
-const STAGES: readonly Stage[] = [
-  { name: "format", args: ["fmt", "--check"], deadlineMs: 60_000 },
-  { name: "lint", args: ["lint"], deadlineMs: 120_000 },
-  { name: "types", args: ["check"], deadlineMs: 300_000 },
-  { name: "doc lint", args: ["doc", "--lint", "mod.ts"], deadlineMs: 120_000 },
-  { name: "import cycles", args: ["info", "--json", "mod.ts"], deadlineMs: 60_000, complaint: cycleIn },
-  { name: "tests", args: ["test", "-A", "tests"], deadlineMs: 900_000, live: true },
-  { name: "examples", args: ["test", "-A", "--doc"], deadlineMs: 180_000, live: true },
+/** What takes seconds and needs no GPU, all at once. */
+const CHECKS: readonly (readonly Stage[])[] = [
+  [quiet("format", ["fmt", "--check"]), quiet("lint", ["lint"])],
+  [quiet("types", ["check"])],
+  [
+    quiet("doc lint", ["doc", "--lint", "mod.ts"]),
+    { ...quiet("import cycles", ["info", "--json", "mod.ts"]), complaint: cycleIn },
+  ],
 ];
 
-interface Totals {
-  passed: number;
-  failed: number;
-}
+/**
+ * Lanes side by side, the stages of one in their order, the files of a stage one at a time: a software GPU uses all
+ * cores. The second lane mostly waits or uses one core; it is over when the first comes to the tests that measure times.
+ */
+const LANES = async (): Promise<readonly (readonly Stage[])[]> => [
+  [tests("kernels", ["kernels", "reference"]), tests("engine", ["engine"]), tests("end to end", ["e2e"])],
+  [
+    tests("router", ["router", "workers", "support", "fuzz", "gate"]),
+    { ...quiet("examples", ["test", "-A", "--doc", ...await documentedModules()]), live: true },
+  ],
+];
 
 async function main(terminal: Terminal): Promise<number> {
   await ensureVulkanDriver((line) => terminal.line(line));
-  const totals: Totals = { passed: 0, failed: 0 };
-  const seconds: string[] = [];
-  const failed = await firstFailure(terminal, totals, seconds);
-  terminal.line(`\n${seconds.join("\n")}`);
-  terminal.line(`${totals.passed} passed, ${totals.failed} failed`);
-  if (failed !== undefined) terminal.error(`Gate failed at: ${failed}`);
-  return failed === undefined ? 0 : 1;
-}
-
-async function firstFailure(terminal: Terminal, totals: Totals, seconds: string[]): Promise<string | undefined> {
-  const gateStarted = performance.now();
-  for (const stage of STAGES) {
-    const args = stage.name === "examples" ? [...stage.args, ...await documentedModules()] : stage.args;
-    const started = performance.now();
-    const { code, stdout, shown } = await run({ ...stage, args }, terminal);
-    seconds.push(`${stage.name.padEnd(14)} ${((performance.now() - started) / 1000).toFixed(1).padStart(6)} s`);
-    for (const [, passed, failed] of stdout.matchAll(/^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed/gm)) {
-      totals.passed += Number(passed);
-      totals.failed += Number(failed);
-    }
-    const complaint = code === 0 ? stage.complaint?.(stdout) : `ended with ${code}`;
-    if (complaint === undefined) continue;
-    if (!stage.live) terminal.line(shown);
-    terminal.line(`${stage.name}: ${complaint}`);
-    return stage.name;
+  const startMs = performance.now();
+  const stop = new AbortController();
+  const interrupted = () => stop.abort();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) Deno.addSignalListener(signal, interrupted);
+  await using guard = new Guard();
+  const host: StageHost = { guard, directory: ROOT, signal: stop.signal, write: (text) => terminal.write(text) };
+  const outcomes: Outcome[] = [];
+  for (const lanes of [CHECKS, await LANES()]) {
+    await Promise.all(lanes.map(async (stages) => {
+      for (const stage of stages) {
+        const outcome = await runStage(stage, host);
+        outcomes.push(outcome);
+        if (outcome.complaint !== undefined) stop.abort();
+      }
+    }));
   }
-  seconds.push(`${"all".padEnd(14)} ${((performance.now() - gateStarted) / 1000).toFixed(1).padStart(6)} s`);
-  return undefined;
+  return summary(terminal, outcomes, (performance.now() - startMs) / 1000);
 }
 
-interface Run {
-  readonly code: number;
-  readonly stdout: string;
-  /** stdout and stderr as they came; of no use when the stage speaks JSON. */
-  readonly shown: string;
-}
-
-/** A child of this very Deno; killed at its deadline. */
-async function run(stage: Stage, terminal: Terminal): Promise<Run> {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [...stage.args],
-    cwd: ROOT,
-    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const timer = setTimeout(() => {
-    terminal.error(`${stage.name} took over ${stage.deadlineMs / 1000} s`);
-    child.kill("SIGKILL");
-  }, stage.deadlineMs);
-  let shown = "";
-  const show = (text: string) => {
-    shown += text;
-    if (stage.live) terminal.write(text);
-  };
-  let stdout = "";
-  const collected = Promise.all([
-    collect(child.stdout, (text) => {
-      stdout += text;
-      if (stage.complaint === undefined) show(text);
-    }),
-    collect(child.stderr, show),
-  ]);
-  const { code } = await child.status.finally(() => clearTimeout(timer));
-  // A grandchild that outlives a killed stage holds its pipes: they are not waited for.
-  let grace: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => grace = setTimeout(resolve, PIPE_MS));
-  await Promise.race([collected, late]).finally(() => clearTimeout(grace));
-  return { code, stdout, shown };
-}
-
-async function collect(stream: ReadableStream<Uint8Array>, add: (text: string) => void): Promise<void> {
-  const decoder = new TextDecoder();
-  for await (const chunk of stream) add(decoder.decode(chunk, { stream: true }));
+/** How long each stage took, and what failed. */
+function summary(terminal: Terminal, outcomes: readonly Outcome[], seconds: number): number {
+  for (const { stage, complaint, shown } of outcomes) {
+    if (complaint !== undefined && !stage.live) terminal.line(`\n${stage.name}:\n${shown}`);
+  }
+  terminal.line("");
+  let [passed, failed] = [0, 0];
+  for (const { stage, complaint, seconds, stdout } of outcomes) {
+    terminal.line(`${stage.name.padEnd(14)} ${seconds.toFixed(1).padStart(6)} s ${complaint ?? ""}`.trimEnd());
+    for (const [, good, bad] of stdout.matchAll(/^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed/gm)) {
+      passed += Number(good);
+      failed += Number(bad);
+    }
+  }
+  terminal.line(`${"all".padEnd(14)} ${seconds.toFixed(1).padStart(6)} s\n${passed} passed, ${failed} failed`);
+  const first = outcomes.find(({ complaint }) => complaint !== undefined);
+  if (first !== undefined) terminal.error(`Gate failed at: ${first.stage.name}, ${first.complaint}`);
+  return first === undefined ? 0 : 1;
 }
 
 function cycleIn(graphJson: string): string | undefined {

@@ -57,8 +57,8 @@ async function ask(live: LiveService, id: string, fields: Readonly<Record<string
 for (const workers of [1, 2]) {
   Deno.test(`lossless answers are those of dense decoding to the last log-probability, by ${workers} workers`, async () => {
     await using live = await LiveService.start({ kvTokens: 4096, workers, shareGpu: true });
-    let rollbacks = 0;
-    for (const [i, id] of CASES.entries()) {
+    // In company: what a row gives does not depend on it, and a batch takes less time than its rows one by one.
+    const rollbacks = await Promise.all(CASES.map(async (id, i) => {
       const sampling = i % 2 === 0 ? { temperature: 0 } : { temperature: 1, seed: i, presence_penalty: 0.5 };
       const dense = await ask(live, id, { ...sampling, attention: { mode: "dense" } });
       const lossless = await ask(live, id, { ...sampling, attention: LOSSLESS });
@@ -66,9 +66,10 @@ for (const workers of [1, 2]) {
       const { audit, correction } = lossless.usage.attention;
       assert.equal(lossless.usage.completion_tokens, TOKENS);
       assert.ok(audit !== undefined && audit.checked > 0 && audit.agreed <= audit.checked);
-      rollbacks += correction?.rollbacks ?? 0;
-    }
-    assert.ok(rollbacks >= 4, `${rollbacks} roll-backs: the budget is too large to test anything`);
+      return correction?.rollbacks ?? 0;
+    }));
+    const all = rollbacks.reduce((sum, count) => sum + count, 0);
+    assert.ok(all >= 4, `${all} roll-backs: the budget is too large to test anything`);
     await live.idle(5000);
   });
 }

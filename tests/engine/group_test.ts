@@ -51,6 +51,14 @@ function largestDifference(a: readonly Float64Array[], b: readonly Float64Array[
 Deno.test("A group gives the logits of one engine: prompts of every size, dense and sparse", async (t) => {
   const one = await Engine.open({ model: MODEL, kvTokens: 1024 });
   one.calibrate(CALIBRATION);
+  // What one engine answers does not depend on the group that it is compared with.
+  const known = new Map<string, Promise<Awaited<ReturnType<typeof answer>>>>();
+  const answerOfOne = (request: Omit<Parameters<typeof answer>[1], "pageOffset">) => {
+    const key = JSON.stringify(request);
+    const found = known.get(key) ?? answer(new SessionHost(one), request);
+    known.set(key, found);
+    return found;
+  };
   try {
     for (const slices of GROUPS) {
       const group = await MemoryGroup.open(MODEL, slices);
@@ -63,9 +71,9 @@ Deno.test("A group gives the logits of one engine: prompts of every size, dense 
             for (const pageOffset of slices.length > 1 ? [0, 1] : [0]) {
               const name = `${slices.join("+")} tokens, prompt of ${length}, ${heads ?? "dense"}, offset ${pageOffset}`;
               await t.step(name, async () => {
-                const request = { length, ...(sparse && { sparse }), pageOffset };
-                const expected = await answer(new SessionHost(one), { ...request, pageOffset: 0 });
-                const given = await answer(new SessionHost(group, group.map), request);
+                const request = { length, ...(sparse && { sparse }) };
+                const expected = await answerOfOne(request);
+                const given = await answer(new SessionHost(group, group.map), { ...request, pageOffset });
                 assert.ok(largestDifference(given.logprobs, expected.logprobs) < 0.02);
                 assert.deepEqual(given.tokens, expected.tokens);
               });

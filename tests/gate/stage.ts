@@ -1,0 +1,132 @@
+/**
+ * A stage of the gate: a child of this very Deno with a process group of its own, ended with all that it started when
+ * it fails, falls silent for too long, or is not wanted any more.
+ */
+
+import type { Guard } from "./guard.ts";
+
+/** What to run. */
+export interface Stage {
+  readonly name: string;
+  /** Arguments of `deno`. */
+  readonly args: readonly string[];
+  /** A stage that prints nothing for so long hangs. There is no bound on the whole: machines differ. */
+  readonly silenceMs: number;
+  /** Shown as it comes, not only when the stage fails. */
+  readonly live?: boolean;
+  /** A complaint about the output of a stage that ended well. */
+  readonly complaint?: (stdout: string) => string | undefined;
+}
+
+/** What came of a stage. */
+export interface Outcome {
+  readonly stage: Stage;
+  /** Why it failed; undefined when it did not. */
+  readonly complaint: string | undefined;
+  readonly stdout: string;
+  /** stdout and stderr as they came; without the former when the stage has a complaint to look for in it. */
+  readonly shown: string;
+  readonly seconds: number;
+}
+
+/** What a stage needs of the gate. */
+export interface StageHost {
+  readonly guard: Guard;
+  readonly directory: string;
+  /** Aborted when another stage has failed, or the gate is interrupted. */
+  readonly signal: AbortSignal;
+  readonly write: (text: string) => void;
+}
+
+/** How long the output of a stage may come after its end. */
+const PIPE_MS = 5000;
+
+/** Runs a stage to its end. Does not throw for what the stage does. */
+export async function runStage(stage: Stage, { guard, directory, signal, write }: StageHost): Promise<Outcome> {
+  const startMs = performance.now();
+  const outcome = (complaint: string | undefined) => ({
+    stage,
+    complaint,
+    stdout,
+    shown,
+    seconds: (performance.now() - startMs) / 1000,
+  });
+  let stdout = "";
+  let shown = "";
+  if (signal.aborted) return outcome("not run");
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [...stage.args],
+    cwd: directory,
+    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    detached: true,
+  }).spawn();
+  guard.watch(child.pid);
+  let ended: string | undefined;
+  const end = (why: string) => {
+    ended ??= why;
+    guard.end(child.pid);
+  };
+  const abort = () => end("stopped");
+  signal.addEventListener("abort", abort);
+  const silence = new Silence(stage.silenceMs, () => end(`printed nothing for ${stage.silenceMs / 1000} s`));
+  const show = (text: string) => {
+    shown += text;
+    if (stage.live) write(text);
+  };
+  const collected = Promise.all([
+    collect(child.stdout, (text) => {
+      silence.broken();
+      stdout += text;
+      if (stage.complaint === undefined) show(text);
+    }),
+    collect(child.stderr, (text) => {
+      silence.broken();
+      show(text);
+    }),
+  ]);
+  const { code } = await child.status;
+  silence.end();
+  signal.removeEventListener("abort", abort);
+  // What it left running goes with it, and lets go of the pipes.
+  guard.end(child.pid);
+  await within(PIPE_MS, collected);
+  if (ended !== undefined) return outcome(ended);
+  return outcome(code === 0 ? stage.complaint?.(stdout) : `ended with ${code}`);
+}
+
+/** Calls back when nothing happens for a time. */
+class Silence {
+  readonly #ms: number;
+  readonly #onSilence: () => void;
+  #timer: ReturnType<typeof setTimeout>;
+
+  constructor(ms: number, onSilence: () => void) {
+    this.#ms = ms;
+    this.#onSilence = onSilence;
+    this.#timer = setTimeout(onSilence, ms);
+  }
+
+  broken(): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(this.#onSilence, this.#ms);
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+}
+
+async function collect(stream: ReadableStream<Uint8Array>, add: (text: string) => void): Promise<void> {
+  const decoder = new TextDecoder();
+  for await (const chunk of stream) add(decoder.decode(chunk, { stream: true }));
+}
+
+/** Waits for something, but not for long. */
+async function within(deadlineMs: number, done: Promise<unknown>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, deadlineMs));
+  await Promise.race([done, late]).finally(() => clearTimeout(timer));
+}
