@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { startService } from "../../router/service.ts";
+import { startService } from "../../router/start_service.ts";
 import { TIDE, withFiles } from "../support/model_directory.ts";
 
 Deno.test("a directory in place of a weight file is one error, and the worker is not started again", async () => {

@@ -42,27 +42,21 @@ export interface StageHost {
 const PIPE_MS = 5000;
 
 /** Runs a stage to its end. Does not throw for what the stage does. */
-export async function runStage(stage: Stage, { guard, directory, signal, write }: StageHost): Promise<Outcome> {
+export async function runStage(stage: Stage, host: StageHost): Promise<Outcome> {
   const startMs = performance.now();
-  const outcome = (complaint: string | undefined) => ({
-    stage,
-    complaint,
-    stdout,
-    shown,
-    seconds: (performance.now() - startMs) / 1000,
-  });
-  let stdout = "";
-  let shown = "";
-  if (signal.aborted) return outcome("not run");
-  const child = new Deno.Command(Deno.execPath(), {
-    args: [...stage.args],
-    cwd: directory,
-    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
-    stdin: "null",
-    stdout: "piped",
-    stderr: "piped",
-    detached: true,
-  }).spawn();
+  const output: Output = { stdout: "", shown: "" };
+  const complaint = host.signal.aborted ? "not run" : await complaintOf(stage, host, output);
+  return { stage, complaint, ...output, seconds: (performance.now() - startMs) / 1000 };
+}
+
+interface Output {
+  stdout: string;
+  shown: string;
+}
+
+/** Runs a stage, gathers what it prints, and says what is wrong with it. */
+async function complaintOf(stage: Stage, { guard, signal, ...host }: StageHost, output: Output) {
+  const child = start(stage, host.directory);
   guard.watch(child.pid);
   let ended: string | undefined;
   const end = (why: string) => {
@@ -73,28 +67,35 @@ export async function runStage(stage: Stage, { guard, directory, signal, write }
   signal.addEventListener("abort", abort);
   const silence = new Silence(stage.silenceMs, () => end(`printed nothing for ${stage.silenceMs / 1000} s`));
   const show = (text: string) => {
-    shown += text;
-    if (stage.live) write(text);
+    silence.broken();
+    output.shown += text;
+    if (stage.live) host.write(text);
   };
-  const collected = Promise.all([
-    collect(child.stdout, (text) => {
-      silence.broken();
-      stdout += text;
-      if (stage.complaint === undefined) show(text);
-    }),
-    collect(child.stderr, (text) => {
-      silence.broken();
-      show(text);
-    }),
-  ]);
+  const keep = (text: string) => {
+    silence.broken();
+    output.stdout += text;
+    if (stage.complaint === undefined) show(text);
+  };
+  const collected = Promise.all([collect(child.stdout, keep), collect(child.stderr, show)]);
   const { code } = await child.status;
   silence.end();
   signal.removeEventListener("abort", abort);
   // What it left running goes with it, and lets go of the pipes.
   guard.end(child.pid);
   await within(PIPE_MS, collected);
-  if (ended !== undefined) return outcome(ended);
-  return outcome(code === 0 ? stage.complaint?.(stdout) : `ended with ${code}`);
+  return ended ?? (code === 0 ? stage.complaint?.(output.stdout) : `ended with ${code}`);
+}
+
+function start({ args }: Stage, directory: string): Deno.ChildProcess {
+  return new Deno.Command(Deno.execPath(), {
+    args: [...args],
+    cwd: directory,
+    env: { NO_COLOR: "1", DENO_NO_UPDATE_CHECK: "1" },
+    stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
+    detached: true,
+  }).spawn();
 }
 
 /** Calls back when nothing happens for a time. */
@@ -102,6 +103,7 @@ class Silence {
   readonly #ms: number;
   readonly #onSilence: () => void;
   #timer: ReturnType<typeof setTimeout>;
+  #ended = false;
 
   constructor(ms: number, onSilence: () => void) {
     this.#ms = ms;
@@ -110,11 +112,13 @@ class Silence {
   }
 
   broken(): void {
+    if (this.#ended) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(this.#onSilence, this.#ms);
   }
 
   end(): void {
+    this.#ended = true;
     clearTimeout(this.#timer);
   }
 }
