@@ -1,7 +1,7 @@
 /**
  * Fuzzes a service: bodies made from its OpenAPI document and changed by value, structure and byte. No answer may be
  * 5xx, late, torn, or an error that is no OpenAI error. `deno task fuzz [--count 10000] [--seed 1] [--first 0]
- * [--url http://127.0.0.1:8000]`; without a URL it serves the embedded model itself.
+ * [--concurrency 8] [--answerMs 120000] [--url http://127.0.0.1:8000]`; without a URL it serves the embedded model itself.
  */
 
 import { parseArgs } from "node:util";
@@ -15,6 +15,7 @@ const OPTIONS = {
   seed: { type: "string", default: "1" },
   first: { type: "string", default: "0" },
   concurrency: { type: "string", default: "8" },
+  answerMs: { type: "string", default: "120000" },
   url: { type: "string" },
 } as const;
 
@@ -23,16 +24,23 @@ const SHOWN_FINDINGS = 20;
 
 async function main(terminal: Terminal): Promise<number> {
   const { values } = parseArgs({ args: Deno.args, options: OPTIONS });
-  const [count, seed, first, concurrency] = [values.count, values.seed, values.first, values.concurrency].map(whole);
+  const [count, seed, first, concurrency, answerMs] = [
+    whole(values.count),
+    whole(values.seed),
+    whole(values.first),
+    whole(values.concurrency),
+    whole(values.answerMs),
+  ];
   await using own = values.url === undefined ? await LiveService.start() : undefined;
   const origin = values.url ?? own?.origin ?? "";
   const document: ApiDocument = await (await fetch(`${origin}/openapi.json`)).json();
-  const shots = new Shots(document, seed ?? 1);
+  const shots = new Shots(document, seed);
   const startMs = performance.now();
   const report = await campaign(shots, overHttp(origin), {
-    count: count ?? 0,
-    first: first ?? 0,
-    concurrency: concurrency ?? 1,
+    count,
+    first,
+    concurrency,
+    answerMs,
     onAnswer: (done, findings) => {
       if (done % 1000 === 0) terminal.line(`${done} answers, ${findings} findings`);
     },

@@ -37,7 +37,8 @@ const TEXTS = [
     "'; --",
     "\r\n\r\ndata: [DONE]\n\n",
   ],
-  ...["w".repeat(3000), "word ".repeat(1500), "9".repeat(400)],
+  // Long for a text; a software GPU reads a few hundred tokens in a few seconds.
+  ...["w".repeat(500), "word ".repeat(300), "9".repeat(400)],
 ] as const;
 
 const NUMBERS = [
