@@ -23,7 +23,8 @@ Deno.test("configFromFlags() without flags equals resolveConfig() without option
 Deno.test("configFromFlags() carries every flag over", () => {
   const args =
     "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096,auto --workers 2 --share-gpu --attention sparse " +
-    "--budget 64 --correction lossless --correct-every 8 --max-batch 2 --max-queued 0 --body-bytes 1024 --drain-ms 5 --recover-ms 7 --log json";
+    "--budget 64 --correction lossless --correct-every 8 --max-batch 2 --max-queued 0 --body-bytes 1024 " +
+    "--text-threads 3 --text-ms 700 --drain-ms 5 --recover-ms 7 --log json";
   assert.deepEqual(fromArgs(args.split(" ")), {
     host: "0.0.0.0",
     port: 0,
@@ -40,6 +41,8 @@ Deno.test("configFromFlags() carries every flag over", () => {
     maxBatch: 2,
     maxQueued: 0,
     bodyBytes: 1024,
+    textThreads: 3,
+    textMs: 700,
     drainMs: 5,
     recoverMs: 7,
     log: "json",
@@ -80,4 +83,5 @@ Deno.test("resolveConfig() refuses numbers out of bounds, naming bound and value
   assert.throws(() => resolveConfig({ attention: { mode: "sparse", budget: 15 } }), /budget: .* from 16 .* given 15/);
   assert.throws(() => resolveConfig({ maxBatch: 1.5 }), /maxBatch/);
   assert.throws(() => resolveConfig({ drainMs: NaN }), /drainMs/);
+  assert.throws(() => resolveConfig({ textThreads: 1 }), /textThreads: must be an integer from 2 to 64, given 1$/);
 });
