@@ -7,7 +7,7 @@
  * Whether the magnitude of every 16-bit number is below a pattern.
  *
  * @param data little-endian, starting at any byte offset; an even number of bytes
- * @param bound bits without the sign: 0x7c00 tells finite f16 from others, 0x7f80 finite bf16
+ * @param bound bits without the sign: 0x7c00 for finite f16, 0x7f80 for finite bf16
  */
 export function halvesBelow(data: Uint8Array<ArrayBuffer>, bound: number): boolean {
   const lift = 0x8000 - bound;

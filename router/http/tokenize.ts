@@ -19,7 +19,7 @@ export interface TokenizeAnswer {
   readonly contextTokens: number;
 }
 
-/** The text of tokens, as the JSON of the answer: it is as long as the request, and serialized where nobody waits. */
+/** The text of tokens, as the JSON of the answer: it is as long as the request, and serialized off the router's loop. */
 export interface DetokenizeAnswer {
   /** Both projects' field, with the same text. */
   readonly json: Uint8Array<ArrayBuffer>;

@@ -10,7 +10,7 @@ import { runStage, type Stage, type StageHost } from "./stage.ts";
 
 const DIRECTORY = fileURLToPath(new URL("../..", import.meta.url));
 
-/** Starts a process of its own that would run for ten minutes, prints its id, then does what it is told. */
+/** Starts a process of its own that would run for ten minutes, prints its id, then runs what follows. */
 const PARENT = `
 const child = new Deno.Command("sleep", { args: ["600"], stdout: "inherit" }).spawn();
 console.log("started", child.pid);
@@ -30,7 +30,7 @@ interface Trial {
   readonly started: Promise<number>;
 }
 
-/** Runs `body` with a guard; a live stage tells the process that it started. */
+/** Runs `body` with a guard; the output of a live stage names the process that it started. */
 async function withHost(body: (trial: Trial) => Promise<void>): Promise<void> {
   await using guard = new Guard();
   const stop = new AbortController();
@@ -56,7 +56,7 @@ Deno.test("runStage() gives the output of a stage that ends well, and what its c
   });
 });
 
-Deno.test("runStage() tells the code of a stage that fails, and leaves nothing that it started", async () => {
+Deno.test("runStage() reports the code of a stage that fails, and leaves nothing that it started", async () => {
   await withHost(async ({ host, started }) => {
     const outcome = await runStage(evaluated(`${PARENT} Deno.exit(3)`, { live: true }), host);
     assert.equal(outcome.complaint, "ended with 3");

@@ -7,7 +7,7 @@ import { floatsFinite, halvesBelow } from "../../kernels/magnitude.ts";
 
 const PATTERNS = Uint16Array.from({ length: 65536 }, (_, pattern) => pattern);
 
-Deno.test("halvesBelow() tells every finite f16 and bf16 from the others, wherever it stands", () => {
+Deno.test("halvesBelow() accepts exactly the finite f16 and bf16, wherever they stand", () => {
   for (const [bound, values] of [[0x7c00, fromHalf(PATTERNS)], [0x7f80, bf16ToF32(PATTERNS)]] as const) {
     // 11 numbers: whole blocks of words, single words, and half of one.
     for (const length of [1, 2, 11]) {
