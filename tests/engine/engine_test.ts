@@ -201,7 +201,7 @@ Deno.test("Engine.open() names what is wrong with a model's files, and leaves no
     [
       { "config.json": { ...config, "intermediate_size": 168 } },
       "invalid_model",
-      /model\.safetensors: tensor model\.layers\.0\.mlp\.gate_proj\.weight must be \[168, 64\], found \[160, 64\]$/,
+      /00001-of-00002\.safetensors: tensor model\.layers\.0\.mlp\.gate_proj\.weight must be \[168, 64\], found \[160, 64\]$/,
     ],
     [
       { "config.json": { ...config, "num_hidden_layers": 4 } },
