@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { RequestError } from "../../../router/errors.ts";
-import { CONTEXT_TOKENS, TestService } from "../../support/test_service.ts";
+import { TestService } from "../../support/test_service.ts";
 import { NO_CORRECTION } from "../../support/generation_request.ts";
 
 /** Ids, times and request ids differ from run to run. */
@@ -52,21 +52,6 @@ Deno.test("POST /v1/chat/completions answers as OpenAI does, with what attention
     service.tokenizer.decode(request?.promptTokens ?? []),
     "<|bos|><|user|>\nHi<|end|>\n<|assistant|>\n",
   );
-});
-
-Deno.test("POST /v1/chat/completions without max_tokens has the model's default, and no more than the context has room for", async () => {
-  using service = await TestService.open();
-  const tokensOf = async (words: number) => {
-    const content = "sea ".repeat(words);
-    const response = await service.chat({ messages: [{ role: "user", content }] });
-    assert.equal(response.status, 200, JSON.stringify(await response.json()));
-    return service.generator.requests.at(-1);
-  };
-  assert.equal((await tokensOf(10))?.maxTokens, 256);
-  const nearlyFull = await tokensOf(CONTEXT_TOKENS - 100);
-  const room = CONTEXT_TOKENS - (nearlyFull?.promptTokens.length ?? 0);
-  assert.ok(room > 0 && room < 100, String(room));
-  assert.equal(nearlyFull?.maxTokens, room);
 });
 
 Deno.test("a chat stream is the transcript we promise", async (t) => {
