@@ -21,9 +21,9 @@ const COMMANDS: CommandTable = {
   serve: () => import("./router/commands/serve.ts"),
   worker: () => import("./router/commands/worker.ts"),
   chat: () => import("./router/commands/chat.ts"),
-  eval: () => import("./router/commands/eval.ts"),
+  eval: () => import("./router/commands/eval/eval.ts"),
   calibrate: () => import("./router/commands/calibrate.ts"),
-  bench: () => import("./router/commands/bench.ts"),
+  bench: () => import("./router/commands/bench/bench.ts"),
   doctor: () => import("./router/commands/doctor.ts"),
 };
 

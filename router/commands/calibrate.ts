@@ -12,7 +12,7 @@ import { type Command, type FlagValues, UsageError } from "../command_line.ts";
 import { EMBEDDED_MODEL } from "../config.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
-import { EVALUATION_DATA } from "./evaluation_data.ts";
+import { EVALUATION_DATA } from "./eval/evaluation_data.ts";
 
 const flags = {
   model: {

@@ -10,7 +10,7 @@ import { windowNll } from "../../engine/evaluation/perplexity.ts";
 import { rowsRead } from "../../engine/layer_plan.ts";
 import { SessionHost, type StepRunner } from "../../engine/evaluation/hand_session.ts";
 import type { SparseSettings, Step, StepResult } from "../../engine/span.ts";
-import { EVALUATION_DATA, readNeedles, readWindows } from "../../router/commands/evaluation_data.ts";
+import { EVALUATION_DATA, readNeedles, readWindows } from "../../router/commands/eval/evaluation_data.ts";
 import { TIDE } from "../support/model_directory.ts";
 
 const CAP = 256;

@@ -5,7 +5,7 @@
 
 import { loadTextModel, type NeedleVariant, runNeedle } from "../../engine/evaluation/needles.ts";
 import { SessionHost } from "../../engine/evaluation/hand_session.ts";
-import { EVALUATION_DATA, readNeedles } from "../../router/commands/evaluation_data.ts";
+import { EVALUATION_DATA, readNeedles } from "../../router/commands/eval/evaluation_data.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { TIDE } from "../support/model_directory.ts";
 

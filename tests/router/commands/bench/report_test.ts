@@ -1,10 +1,10 @@
 /** The arithmetic of `bench` and what it prints; the clocks are not tested. */
 
 import assert from "node:assert/strict";
-import { parseAgreements } from "../../router/commands/bench.ts";
-import { exchangeFigures } from "../../router/commands/bench_exchange.ts";
-import type { ContextFigures } from "../../router/commands/bench_figures.ts";
-import { type BenchResult, report } from "../../router/commands/bench_report.ts";
+import { parseAgreements } from "../../../../router/commands/bench/bench.ts";
+import { exchangeFigures } from "../../../../router/commands/bench/exchange.ts";
+import type { ContextFigures } from "../../../../router/commands/bench/figures.ts";
+import { type BenchResult, report } from "../../../../router/commands/bench/report.ts";
 
 const WORKER = { adapter: "GPU", kvTokens: 640, place: null };
 const NONE = { queries: 0, states: 0, rows: 0, candidates: 0 };

@@ -1,8 +1,8 @@
 /** Steps of one sequence with a clock, and what `bench` says of several alike. Knows spans; knows no workload. */
 
-import type { ModelConfig } from "../../engine/model/model_config.ts";
-import type { HandSpan, Session, SessionHost } from "../../engine/evaluation/hand_session.ts";
-import type { StepTiming } from "../../engine/span.ts";
+import type { ModelConfig } from "../../../engine/model/model_config.ts";
+import type { HandSpan, Session, SessionHost } from "../../../engine/evaluation/hand_session.ts";
+import type { StepTiming } from "../../../engine/span.ts";
 
 /** A sequence whose cache holds a context. */
 export interface MeasuredSequence {

@@ -1,7 +1,7 @@
 /** What corrections are worth, as Markdown and as a picture. Knows tables and lines; measures nothing. */
 
-import type { PositionAgreement } from "../../engine/evaluation/agreement.ts";
-import type { CorrectionFigures, VariantFigures } from "./eval_corrections.ts";
+import type { PositionAgreement } from "../../../engine/evaluation/agreement.ts";
+import type { CorrectionFigures, VariantFigures } from "./corrections.ts";
 import { linePlot, type LineStyle } from "./line_plot.ts";
 
 const COLUMNS = [

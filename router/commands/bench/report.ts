@@ -1,9 +1,9 @@
 /** The figures of `bench` as Markdown. Knows tables; measures nothing. */
 
-import { correctionNotes, correctionTables } from "./bench_correction_tables.ts";
-import type { ExchangeFigures } from "./bench_exchange.ts";
-import type { ContextFigures } from "./bench_figures.ts";
-import { SHORT_TOKENS } from "./bench_fill.ts";
+import { correctionNotes, correctionTables } from "./correction_tables.ts";
+import type { ExchangeFigures } from "./exchange.ts";
+import type { ContextFigures } from "./figures.ts";
+import { SHORT_TOKENS } from "./fill.ts";
 
 /** What was measured with one number of workers. */
 export interface GroupFigures {

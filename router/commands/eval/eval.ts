@@ -3,16 +3,16 @@
  * for; what is measured and how it is shown is said in the files beside it.
  */
 
-import { Engine } from "../../engine/engine.ts";
-import { MIN_BUDGET } from "../../engine/layer_plan.ts";
-import { type Command, type FlagValues, UsageError } from "../command_line.ts";
-import { EMBEDDED_MODEL } from "../config.ts";
-import type { Terminal } from "../terminal.ts";
-import { ensureVulkanDriver } from "../vulkan_driver.ts";
-import { evaluateAnswers, reportAnswers } from "./eval_answers.ts";
-import { evaluateCorrections } from "./eval_corrections.ts";
-import { plotCorrections, reportCorrections } from "./eval_corrections_report.ts";
-import { evaluateLossless, reportLossless } from "./eval_lossless.ts";
+import { Engine } from "../../../engine/engine.ts";
+import { MIN_BUDGET } from "../../../engine/layer_plan.ts";
+import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
+import { EMBEDDED_MODEL } from "../../config.ts";
+import type { Terminal } from "../../terminal.ts";
+import { ensureVulkanDriver } from "../../vulkan_driver.ts";
+import { evaluateAnswers, reportAnswers } from "./answers.ts";
+import { evaluateCorrections } from "./corrections.ts";
+import { plotCorrections, reportCorrections } from "./corrections_report.ts";
+import { evaluateLossless, reportLossless } from "./lossless.ts";
 import { EVALUATION_DATA } from "./evaluation_data.ts";
 
 const flags = {

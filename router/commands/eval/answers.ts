@@ -3,13 +3,13 @@
  * sparse. Knows samples and tables; `engine/evaluation` knows how each is measured.
  */
 
-import type { Engine } from "../../engine/engine.ts";
-import { greedyMatches } from "../../engine/evaluation/greedy.ts";
-import { loadTextModel, type NeedleVariant, runNeedle } from "../../engine/evaluation/needles.ts";
-import { windowNll } from "../../engine/evaluation/perplexity.ts";
-import { SessionHost } from "../../engine/evaluation/hand_session.ts";
-import type { SparseSettings } from "../../engine/span.ts";
-import type { Terminal } from "../terminal.ts";
+import type { Engine } from "../../../engine/engine.ts";
+import { greedyMatches } from "../../../engine/evaluation/greedy.ts";
+import { loadTextModel, type NeedleVariant, runNeedle } from "../../../engine/evaluation/needles.ts";
+import { windowNll } from "../../../engine/evaluation/perplexity.ts";
+import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
+import type { SparseSettings } from "../../../engine/span.ts";
+import type { Terminal } from "../../terminal.ts";
 import { readGreedy, readNeedles, readWindows } from "./evaluation_data.ts";
 
 /** Which part of the data is worked on. */

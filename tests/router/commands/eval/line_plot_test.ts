@@ -1,7 +1,7 @@
 /** Charts as SVG text: their structure, where points land, and what is escaped. */
 
 import assert from "node:assert/strict";
-import { linePlot } from "../../router/commands/line_plot.ts";
+import { linePlot } from "../../../../router/commands/eval/line_plot.ts";
 
 const PANEL = { title: "Panel", xLabel: "x", yLabel: "y" };
 

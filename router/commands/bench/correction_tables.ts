@@ -1,8 +1,8 @@
 /** What `bench` shows of corrections: rows of tables, and how to read them. Knows figures; measures nothing. */
 
-import { expectedTokens } from "./bench_break_even.ts";
-import type { CorrectionFigures } from "./bench_corrections.ts";
-import type { ContextFigures } from "./bench_figures.ts";
+import { expectedTokens } from "./break_even.ts";
+import type { CorrectionFigures } from "./corrections.ts";
+import type { ContextFigures } from "./figures.ts";
 
 /** One table. */
 export interface Table {

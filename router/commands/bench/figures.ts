@@ -3,26 +3,13 @@
  * beside this one know of its prompt and its corrections. Knows steps; what a figure means is said beside it.
  */
 
-import type { ModelConfig } from "../../engine/model/model_config.ts";
-import type { SessionHost } from "../../engine/evaluation/hand_session.ts";
-import {
-  type CorrectionFigures,
-  type CorrectionOptions,
-  correctionTokens,
-  measureCorrections,
-} from "./bench_corrections.ts";
-import { type ExchangeFigures, exchangeFigures } from "./bench_exchange.ts";
-import type { Filling, PrefillFigures } from "./bench_fill.ts";
-import type { BenchGroup } from "./bench_group.ts";
-import {
-  mean,
-  type MeasuredSequence,
-  randomTokens,
-  type StepMs,
-  stepMs,
-  type TimedStep,
-  timedStep,
-} from "./bench_steps.ts";
+import type { ModelConfig } from "../../../engine/model/model_config.ts";
+import type { SessionHost } from "../../../engine/evaluation/hand_session.ts";
+import { type CorrectionFigures, type CorrectionOptions, correctionTokens, measureCorrections } from "./corrections.ts";
+import { type ExchangeFigures, exchangeFigures } from "./exchange.ts";
+import type { Filling, PrefillFigures } from "./fill.ts";
+import type { BenchGroup } from "./group.ts";
+import { mean, type MeasuredSequence, randomTokens, type StepMs, stepMs, type TimedStep, timedStep } from "./steps.ts";
 
 /** Decoding at one context. */
 export interface DecodeFigures {

@@ -1,6 +1,6 @@
 /** How much a dense span computes. Knows shapes of models; measures nothing. */
 
-import type { ModelConfig } from "../../engine/model/model_config.ts";
+import type { ModelConfig } from "../../../engine/model/model_config.ts";
 
 /** A dense span, as far as its cost goes. */
 export interface CountedSpan {

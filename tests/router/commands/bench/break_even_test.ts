@@ -1,9 +1,9 @@
 /** The arithmetic behind the break-even of `bench`, held against plain counting. */
 
 import assert from "node:assert/strict";
-import { PRESETS } from "../../engine/model/presets.ts";
-import { bestLossless, breakEvenStride, expectedTokens } from "../../router/commands/bench_break_even.ts";
-import { denseSpanFlop } from "../../router/commands/bench_flop.ts";
+import { PRESETS } from "../../../../engine/model/presets.ts";
+import { bestLossless, breakEvenStride, expectedTokens } from "../../../../router/commands/bench/break_even.ts";
+import { denseSpanFlop } from "../../../../router/commands/bench/flop.ts";
 
 /** Sums over every number of drafts that agree before the first that does not. */
 function countedTokens(stride: number, agreement: number): number {

@@ -1,16 +1,16 @@
 /** Caches that are filled for measuring: copied pages lie where the page map wants them, and decoding runs on them. */
 
 import assert from "node:assert/strict";
-import { Engine } from "../../engine/engine.ts";
-import { presetNamed } from "../../engine/model/presets.ts";
-import { PageMap } from "../../engine/page_map.ts";
-import { SessionHost } from "../../engine/evaluation/hand_session.ts";
-import { PAGE_TOKENS } from "../../engine/span.ts";
-import { measure } from "../../router/commands/bench_figures.ts";
-import { copied, prefilled } from "../../router/commands/bench_fill.ts";
-import { randomTokens } from "../../router/commands/bench_steps.ts";
-import { everyLogprob, logprobsOf, mapsSettled } from "../support/engine_fixture.ts";
-import { MemoryGroup } from "../support/memory_group.ts";
+import { Engine } from "../../../../engine/engine.ts";
+import { presetNamed } from "../../../../engine/model/presets.ts";
+import { PageMap } from "../../../../engine/page_map.ts";
+import { SessionHost } from "../../../../engine/evaluation/hand_session.ts";
+import { PAGE_TOKENS } from "../../../../engine/span.ts";
+import { measure } from "../../../../router/commands/bench/figures.ts";
+import { copied, prefilled } from "../../../../router/commands/bench/fill.ts";
+import { randomTokens } from "../../../../router/commands/bench/steps.ts";
+import { everyLogprob, logprobsOf, mapsSettled } from "../../../support/engine_fixture.ts";
+import { MemoryGroup } from "../../../support/memory_group.ts";
 
 const MODEL = { random: "tiny" } as const;
 const SPARSE = { budget: 64, heads: "kv_head" } as const;

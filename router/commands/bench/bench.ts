@@ -3,15 +3,15 @@
  * processes as in service. Knows flags; what is measured and how it is shown is said in the files beside it.
  */
 
-import { PAGE_TOKENS } from "../../engine/span.ts";
-import { type Command, type FlagValues, UsageError } from "../command_line.ts";
-import { MODEL_FLAGS } from "../config.ts";
-import type { Terminal } from "../terminal.ts";
-import { ensureVulkanDriver } from "../vulkan_driver.ts";
-import { type ContextFigures, measure, type MeasureOptions, tokensOf, warmUp } from "./bench_figures.ts";
-import { copied, type Filling, prefilled } from "./bench_fill.ts";
-import { type BenchGroup, measureReadBack, openBenchGroup } from "./bench_group.ts";
-import { type BenchResult, type GroupFigures, report } from "./bench_report.ts";
+import { PAGE_TOKENS } from "../../../engine/span.ts";
+import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
+import { MODEL_FLAGS } from "../../config.ts";
+import type { Terminal } from "../../terminal.ts";
+import { ensureVulkanDriver } from "../../vulkan_driver.ts";
+import { type ContextFigures, measure, type MeasureOptions, tokensOf, warmUp } from "./figures.ts";
+import { copied, type Filling, prefilled } from "./fill.ts";
+import { type BenchGroup, measureReadBack, openBenchGroup } from "./group.ts";
+import { type BenchResult, type GroupFigures, report } from "./report.ts";
 
 const flags = {
   ...MODEL_FLAGS,

@@ -1,12 +1,12 @@
 /** What `eval --corrections` and `--lossless` read, print and draw; what they measure is tested with the engine. */
 
 import assert from "node:assert/strict";
-import type { CorrectionFigures, VariantFigures } from "../../router/commands/eval_corrections.ts";
-import { plotCorrections, reportCorrections } from "../../router/commands/eval_corrections_report.ts";
-import { type LosslessResult, reportLossless } from "../../router/commands/eval_lossless.ts";
-import { EVALUATION_DATA, readLongTexts } from "../../router/commands/evaluation_data.ts";
-import { runCli } from "../support/cli.ts";
-import { readFixture } from "../support/model_directory.ts";
+import type { CorrectionFigures, VariantFigures } from "../../../../router/commands/eval/corrections.ts";
+import { plotCorrections, reportCorrections } from "../../../../router/commands/eval/corrections_report.ts";
+import { type LosslessResult, reportLossless } from "../../../../router/commands/eval/lossless.ts";
+import { EVALUATION_DATA, readLongTexts } from "../../../../router/commands/eval/evaluation_data.ts";
+import { runCli } from "../../../support/cli.ts";
+import { readFixture } from "../../../support/model_directory.ts";
 
 const BOOKS = ["dracula", "moby-dick", "emma", "nostromo", "treasure-island"];
 

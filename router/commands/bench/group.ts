@@ -3,20 +3,20 @@
  * Knows how to start and end a group; knows nothing of what is measured.
  */
 
-import type { ModelSource } from "../../engine/engine.ts";
-import { type ModelConfig, readModelConfig } from "../../engine/model/model_config.ts";
-import { presetNamed } from "../../engine/model/presets.ts";
-import { PageMap } from "../../engine/page_map.ts";
-import { SessionHost } from "../../engine/evaluation/hand_session.ts";
-import { PAGE_TOKENS } from "../../engine/span.ts";
-import { Gpu } from "../../kernels/gpu.ts";
-import { pagesWithin } from "../scheduling/capacity.ts";
-import { modelSource } from "../config.ts";
-import { RequestError } from "../errors.ts";
-import type { Group, ModelFacts } from "../group/group.ts";
-import { type KvTokens, resolveWorkers } from "../group/worker_config.ts";
-import type { WorkerGroup } from "../group/worker_group.ts";
-import { describePlan, openGroup, planWorkers } from "../group/worker_plan.ts";
+import type { ModelSource } from "../../../engine/engine.ts";
+import { type ModelConfig, readModelConfig } from "../../../engine/model/model_config.ts";
+import { presetNamed } from "../../../engine/model/presets.ts";
+import { PageMap } from "../../../engine/page_map.ts";
+import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
+import { PAGE_TOKENS } from "../../../engine/span.ts";
+import { Gpu } from "../../../kernels/gpu.ts";
+import { pagesWithin } from "../../scheduling/capacity.ts";
+import { modelSource } from "../../config.ts";
+import { RequestError } from "../../errors.ts";
+import type { Group, ModelFacts } from "../../group/group.ts";
+import { type KvTokens, resolveWorkers } from "../../group/worker_config.ts";
+import type { WorkerGroup } from "../../group/worker_group.ts";
+import { describePlan, openGroup, planWorkers } from "../../group/worker_plan.ts";
 
 /** A loaded group; `close` ends its processes. */
 export interface BenchGroup {

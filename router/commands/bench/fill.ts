@@ -7,11 +7,11 @@
  * their rotary positions and what they attended to are those of a short text. Dense attention reads them just as fast.
  */
 
-import type { Session, SessionHost, SessionOptions } from "../../engine/evaluation/hand_session.ts";
-import type { PageMap } from "../../engine/page_map.ts";
-import { PAGE_TOKENS } from "../../engine/span.ts";
-import { type ExchangeFigures, exchangeFigures } from "./bench_exchange.ts";
-import { randomTokens, timedStep } from "./bench_steps.ts";
+import type { Session, SessionHost, SessionOptions } from "../../../engine/evaluation/hand_session.ts";
+import type { PageMap } from "../../../engine/page_map.ts";
+import { PAGE_TOKENS } from "../../../engine/span.ts";
+import { type ExchangeFigures, exchangeFigures } from "./exchange.ts";
+import { randomTokens, timedStep } from "./steps.ts";
 
 /** A prompt that was read. */
 export interface PrefillFigures {

@@ -1,6 +1,6 @@
 /** What a group spends on exchanges while `bench` measures it. Knows timings of steps; runs none. */
 
-import type { ByExchange, ExchangeTiming, StepTiming } from "../../engine/span.ts";
+import type { ByExchange, ExchangeTiming, StepTiming } from "../../../engine/span.ts";
 
 /** What the lead worker spent on exchanges with its peers and the router; absent when it has no peer. */
 export interface ExchangeFigures {

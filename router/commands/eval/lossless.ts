@@ -3,14 +3,14 @@
  * a service would, on groups of worker processes. Knows requests and answers; `router/scheduling` knows how they run.
  */
 
-import { loadTextModel, needleTokens } from "../../engine/evaluation/needles.ts";
-import { GREEDY } from "../../engine/evaluation/hand_session.ts";
-import { PAGE_TOKENS, pagesFor, type SamplingSettings } from "../../engine/span.ts";
-import type { Group } from "../group/group.ts";
-import type { CorrectionUsage, GenerationRequest } from "../scheduling/generation.ts";
-import { Scheduler } from "../scheduling/scheduler.ts";
-import type { Terminal } from "../terminal.ts";
-import { openBenchGroup } from "./bench_group.ts";
+import { loadTextModel, needleTokens } from "../../../engine/evaluation/needles.ts";
+import { GREEDY } from "../../../engine/evaluation/hand_session.ts";
+import { PAGE_TOKENS, pagesFor, type SamplingSettings } from "../../../engine/span.ts";
+import type { Group } from "../../group/group.ts";
+import type { CorrectionUsage, GenerationRequest } from "../../scheduling/generation.ts";
+import { Scheduler } from "../../scheduling/scheduler.ts";
+import type { Terminal } from "../../terminal.ts";
+import { openBenchGroup } from "../bench/group.ts";
 import { readNeedles } from "./evaluation_data.ts";
 
 /** What to compare. */

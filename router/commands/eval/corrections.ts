@@ -3,25 +3,25 @@
  * rows. Knows texts and variants; `engine/evaluation` knows how each is measured.
  */
 
-import type { Engine } from "../../engine/engine.ts";
+import type { Engine } from "../../../engine/engine.ts";
 import {
   type Agreement,
   agreementByPosition,
   agreementOf,
   type ComparedText,
   type PositionAgreement,
-} from "../../engine/evaluation/agreement.ts";
+} from "../../../engine/evaluation/agreement.ts";
 import {
   type DecodedText,
   decodeVariants,
   type DecodingVariant,
   DENSE,
   rowsReadPerToken,
-} from "../../engine/evaluation/corrections.ts";
-import type { EngineInfo } from "../../engine/engine_info.ts";
-import { SessionHost } from "../../engine/evaluation/hand_session.ts";
-import { UsageError } from "../command_line.ts";
-import type { Terminal } from "../terminal.ts";
+} from "../../../engine/evaluation/corrections.ts";
+import type { EngineInfo } from "../../../engine/engine_info.ts";
+import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
+import { UsageError } from "../../command_line.ts";
+import type { Terminal } from "../../terminal.ts";
 import { type LongText, readLongTexts } from "./evaluation_data.ts";
 
 /** What to compare. */

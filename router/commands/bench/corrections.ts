@@ -1,12 +1,12 @@
 /**
  * What corrections cost and what they leave of the gain over dense decoding: whole cycles of sparse steps and one dense
- * span over their rows. Knows steps and strides; what a given agreement makes of a round is said in `bench_break_even.ts`.
+ * span over their rows. Knows steps and strides; what a given agreement makes of a round is said in `break_even.ts`.
  */
 
-import type { Span } from "../../engine/span.ts";
-import { bestLossless, breakEvenStride, type LosslessFigures } from "./bench_break_even.ts";
-import { denseSpanFlop } from "./bench_flop.ts";
-import { mean, type MeasuredSequence, type StepMs, stepMs, type TimedStep, timedStep } from "./bench_steps.ts";
+import type { Span } from "../../../engine/span.ts";
+import { bestLossless, breakEvenStride, type LosslessFigures } from "./break_even.ts";
+import { denseSpanFlop } from "./flop.ts";
+import { mean, type MeasuredSequence, type StepMs, stepMs, type TimedStep, timedStep } from "./steps.ts";
 
 /** A cycle: all its rows but the last decoded sparsely, then all of them in one dense span. */
 export interface CycleFigures {

@@ -4,13 +4,13 @@
  */
 
 import { fileURLToPath } from "node:url";
-import type { GreedyCase } from "../../engine/evaluation/greedy.ts";
-import { type NeedleCase, parseNeedles } from "../../engine/evaluation/needles.ts";
-import type { Window } from "../../engine/evaluation/perplexity.ts";
-import { UsageError } from "../command_line.ts";
+import type { GreedyCase } from "../../../engine/evaluation/greedy.ts";
+import { type NeedleCase, parseNeedles } from "../../../engine/evaluation/needles.ts";
+import type { Window } from "../../../engine/evaluation/perplexity.ts";
+import { UsageError } from "../../command_line.ts";
 
 /** Data made for the embedded model. */
-export const EVALUATION_DATA = fileURLToPath(new URL("../../tests/fixtures/tide-10m", import.meta.url));
+export const EVALUATION_DATA = fileURLToPath(new URL("../../../tests/fixtures/tide-10m", import.meta.url));
 
 /** A window with the mean negative log-likelihood that a reference found under full attention. */
 export interface ReferenceWindow extends Window {
