@@ -16,6 +16,8 @@ export interface GpuInfo {
   readonly software: boolean;
   readonly subgroups: boolean;
   readonly shaderF16: boolean;
+  /** Whether passes can be timed on the GPU's clock. */
+  readonly timestamps: boolean;
   readonly maxBindingBytes: number;
   readonly maxBufferBytes: number;
   readonly maxWorkgroupBytes: number;
@@ -82,14 +84,19 @@ export class Gpu {
     }
     const subgroups = await supportsSubgroups();
     const shaderF16 = adapter.features.has("shader-f16");
-    const requiredFeatures = [...(subgroups ? ["subgroups"] : []), ...(shaderF16 ? ["shader-f16"] : [])];
+    const timestamps = adapter.features.has("timestamp-query");
+    const requiredFeatures = [
+      ...(subgroups ? ["subgroups"] : []),
+      ...(shaderF16 ? ["shader-f16"] : []),
+      ...(timestamps ? ["timestamp-query"] : []),
+    ];
     const requiredLimits: Record<string, number> = {};
     for (const name of REQUESTED_LIMITS) requiredLimits[name] = Number(adapter.limits[name]);
     const device = await adapter.requestDevice({
       requiredFeatures: requiredFeatures as GPUFeatureName[],
       requiredLimits,
     });
-    const gpu = new Gpu(device, describe(adapter, device, { subgroups, shaderF16 }));
+    const gpu = new Gpu(device, describe(adapter, device, { subgroups, shaderF16, timestamps }));
     gpu.#info = { ...gpu.#info, fastReadBack: await gpu.#staging.selfTest() };
     return gpu;
   }
@@ -235,7 +242,7 @@ export class Gpu {
 function describe(
   adapter: GPUAdapter,
   device: GPUDevice,
-  features: { subgroups: boolean; shaderF16: boolean },
+  features: { subgroups: boolean; shaderF16: boolean; timestamps: boolean },
 ): GpuInfo {
   const { device: name, description, vendor } = adapter.info;
   return {

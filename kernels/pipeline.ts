@@ -45,6 +45,16 @@ export interface Dispatch {
   readonly groups: readonly [number, number, number];
 }
 
+/** What is told of every pass and dispatch while it is attached; see `timestamps.ts`. */
+export interface PassObserver {
+  /** Whether every dispatch gets a pass of its own, or passes stay as they are. */
+  readonly unit: "dispatch" | "pass";
+  /** How the pass that is about to open is described. */
+  beginPass(): GPUComputePassDescriptor;
+  /** A dispatch that the open pass holds now. */
+  record(kernel: Kernel, dispatch: Dispatch): void;
+}
+
 const SLOT_BYTES = 256;
 const ARENA_SLOTS = 2048;
 const MAX_GROUPS = 65535;
@@ -65,6 +75,7 @@ export class Commands {
   #usedSlots = 0;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
+  #observer: PassObserver | undefined;
 
   constructor(gpu: Gpu) {
     this.gpu = gpu;
@@ -104,6 +115,13 @@ export class Commands {
     pass.setPipeline(kernel.pipeline);
     pass.setBindGroup(0, this.#bindGroup(kernel, tensors), this.#dynamicOffset, 0, 1);
     pass.dispatchWorkgroups(x, y, z);
+    if (this.#observer !== undefined) this.#report(this.#observer, kernel, { tensors, params, list, groups });
+  }
+
+  /** Has what is recorded from here on observed; undefined ends it. What was recorded before is submitted. */
+  observe(observer: PassObserver | undefined): void {
+    this.submit();
+    this.#observer = observer;
   }
 
   /** Records a copy between tensors, after what was recorded before it. */
@@ -150,13 +168,18 @@ export class Commands {
   }
 
   #openPass(): GPUComputePassEncoder {
-    this.#pass ??= this.#openEncoder().beginComputePass();
+    this.#pass ??= this.#openEncoder().beginComputePass(this.#observer?.beginPass());
     return this.#pass;
   }
 
   #closePass(): void {
     this.#pass?.end();
     this.#pass = undefined;
+  }
+
+  #report(observer: PassObserver, kernel: Kernel, dispatch: Dispatch): void {
+    observer.record(kernel, dispatch);
+    if (observer.unit === "dispatch") this.#closePass();
   }
 
   #writeParams(kernel: Kernel, params: Readonly<Record<string, number>>, at: number): void {

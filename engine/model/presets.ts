@@ -43,6 +43,23 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
     // Published for Llama-3-8B by the authors of TidalDecode.
     calibration: { selectLayers: [2, 13], budget: 512, sparseFrom: 4096 },
   },
+  // Every query head has a KV head of its own: the KV cache takes four times the bytes of Llama-3-8B's.
+  "llama-2-7b": {
+    config: {
+      ...LLAMA,
+      layers: 32,
+      hidden: 4096,
+      ffn: 11008,
+      heads: 32,
+      kvHeads: 32,
+      headDim: 128,
+      vocabSize: 32000,
+      // The checkpoint's own bound is 4096; its long-context descendants, which benchmarks are about, reach further.
+      maxPositions: 131072,
+      ropeTheta: 10000,
+    },
+    calibration: { selectLayers: [2, 13], budget: 512, sparseFrom: 4096 },
+  },
   tiny: {
     config: {
       ...LLAMA,
