@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { runCli } from "../support/cli.ts";
 
-const TINY = ["bench", "--random", "tiny", "--kv-tokens", "1024", "--tokens", "2"];
+const TINY = ["bench", "--random", "tiny", "--kv-tokens", "1024", "--tokens", "2", "--untimed", "1"];
 
 /** Tables by their first line of cells. */
 function tablesOf(text: string): { readonly columns: string[]; readonly rows: string[][] }[] {
@@ -45,29 +45,86 @@ Deno.test("bench measures corrections on copied caches, alone and with two worke
   assert.match(stdout, /^\* 2 workers, context 130: refresh is .*faster than dense .*\(of 3, 5\)$/m);
 });
 
-Deno.test("bench --json tells all figures; without corrections there are none, and prompts are measured", async () => {
-  const { code, stdout, stderr } = await runCli([...TINY, "--contexts", "100", "--budget", "64", "--json"]);
-  assert.equal(code, 0, stderr);
-  const { fill, groups: [{ figures: [figures] }] } = JSON.parse(stdout);
-  assert.equal(fill, "prefill");
-  assert.deepEqual(Object.keys(figures), ["context", "prefill", "decode"]);
-  assert.ok(figures.prefill.tokensPerSecond > 0);
+Deno.test("bench --json writes all figures, and --compare prints ratios to them", async () => {
+  const file = await Deno.makeTempFile({ suffix: ".json" });
+  try {
+    const common = [...TINY, "--contexts", "100", "--budget", "64"];
+    const first = await runCli([
+      ...common,
+      "--json",
+      file,
+      "--corrections",
+      "4",
+      "--batch",
+      "3",
+      "--batch-context",
+      "80",
+    ]);
+    assert.equal(first.code, 0, first.stderr);
+    const { fill, groups: [{ figures: [figures], batches }] } = JSON.parse(await Deno.readTextFile(file));
+    assert.equal(fill, "prefill");
+    assert.deepEqual(Object.keys(figures), ["context", "prefill", "decode", "corrections"]);
+    assert.ok(figures.prefill.tokensPerSecond > 0);
+    const { refresh: [refresh], rounds, lossless } = figures.corrections;
+    assert.deepEqual([rounds, lossless], [[], []]);
+    assert.deepEqual([refresh.stride, refresh.cycles], [4, 8]);
+    const { cycleMs, msPerToken, teraflopPerSecond, correction } = refresh;
+    for (const figure of [cycleMs, msPerToken, teraflopPerSecond, ...Object.values(correction)]) {
+      assert.ok(Number.isFinite(figure), JSON.stringify(refresh));
+    }
+    const measured = batches.map(({ batch, attention }: { batch: number; attention: string }) => [batch, attention]);
+    assert.deepEqual(measured, [[3, "dense"], [3, "sparse"]]);
 
-  const corrected = await runCli([...TINY, "--contexts", "100", "--budget", "64", "--json", "--corrections", "4"]);
-  const { corrections } = JSON.parse(corrected.stdout).groups[0].figures[0];
-  const [refresh] = corrections.refresh;
-  assert.deepEqual([corrections.rounds, corrections.lossless], [[], []]);
-  assert.deepEqual([refresh.stride, refresh.cycles], [4, 8]);
-  for (
-    const figure of [
-      refresh.cycleMs,
-      refresh.msPerToken,
-      refresh.teraflopPerSecond,
-      ...Object.values(refresh.correction),
-    ]
-  ) {
-    assert.ok(Number.isFinite(figure), JSON.stringify(refresh));
+    const { code, stdout, stderr } = await runCli([...common, "--compare", file]);
+    assert.equal(code, 0, stderr);
+    const ratios = tablesOf(stdout).find(({ columns }) => columns[0] === "figure");
+    assert.deepEqual(ratios?.rows.map(([name]) => name), [
+      "1 worker, 100: prefill tokens/s",
+      "1 worker, 100: decode dense tokens/s",
+      "1 worker, 100: decode sparse tokens/s",
+    ]);
+    assert.match(stdout, /3 figures that both measured, 0 that only this one did, 3 only that one/);
+  } finally {
+    await Deno.remove(file);
   }
+});
+
+Deno.test("bench --profile accounts for every dispatch of a step, and for the step's whole time", async () => {
+  const { code, stdout, stderr } = await runCli([
+    ...TINY,
+    "--contexts",
+    "100",
+    "--budget",
+    "64",
+    "--chunk",
+    "64",
+    "--profile",
+  ]);
+  assert.equal(code, 0, stderr);
+  const tables = tablesOf(stdout);
+  const budgets = tables.find(({ columns }) => columns.includes("host ms"))?.rows ?? [];
+  const works = ["decode, dense", "decode, sparse", "correction of 32", "prefill of 64"];
+  assert.deepEqual(budgets.map(([, work]) => work), works);
+  for (const [, work, ...parts] of budgets) {
+    const [step = NaN, ...rest] = parts.map(Number);
+    assert.ok(Math.abs(step - rest.reduce((sum, ms) => sum + ms, 0)) < 0.01, `${work}: ${parts}`);
+  }
+  const kernels = tables.find(({ columns }) => columns.includes("kernel"))?.rows ?? [];
+  const ofDense = kernels.filter(([, work]) => work === "decode, dense");
+  const names = ofDense.map(([, , name]) => name ?? "").join("; ");
+  for (const op of ["attention", "rms_norm", "swiglu", "embed", "sample", "1×512×128 f16"]) {
+    assert.ok(names.includes(op), names);
+  }
+  // Three layers of ten dispatches, fewer where one split needs no merge; embedding, norm, head, sample.
+  const dispatches = ofDense.reduce((sum, [, , , count]) => sum + Number(count), 0);
+  assert.ok(dispatches >= 28 && dispatches <= 40, `${dispatches}: ${names}`);
+  assert.doesNotMatch(stdout, /NaN|Infinity|undefined/);
+});
+
+Deno.test("bench refuses a file that it did not write, before it starts anything", async () => {
+  const { code, stderr } = await runCli([...TINY, "--compare", "deno.json"]);
+  assert.equal(code, 2);
+  assert.match(stderr, /^Cannot compare with deno\.json: must be a file of bench --json, format 1\n$/);
 });
 
 Deno.test("bench refuses an agreement that is none, before it starts anything", async () => {

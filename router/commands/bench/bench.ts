@@ -8,10 +8,13 @@ import { type Command, type FlagValues, UsageError } from "../../command_line.ts
 import { MODEL_FLAGS } from "../../config.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ensureVulkanDriver } from "../../vulkan_driver.ts";
+import { type BatchOptions, measureBatches } from "./batches.ts";
+import { benchFile, comparison, readBenchFile } from "./compare.ts";
 import { type ContextFigures, measure, type MeasureOptions, tokensOf, warmUp } from "./figures.ts";
 import { copied, type Filling, prefilled } from "./fill.ts";
 import { type BenchGroup, measureReadBack, openBenchGroup } from "./group.ts";
-import { type BenchResult, type GroupFigures, report } from "./report.ts";
+import { profile } from "./profile.ts";
+import { type GroupFigures, report } from "./report.ts";
 
 const flags = {
   ...MODEL_FLAGS,
@@ -24,7 +27,20 @@ const flags = {
   },
   contexts: { kind: "integers", min: 1, max: 2 ** 24, default: [256, 1024], help: "context lengths in tokens" },
   budget: { kind: "integer", min: 16, max: 2 ** 20, default: 256, help: "positions a sparse layer reads" },
-  tokens: { kind: "integer", min: 2, max: 10000, default: 16, help: "tokens to decode at each context, per attention" },
+  tokens: {
+    kind: "integer",
+    min: 2,
+    max: 10000,
+    default: 128,
+    help: "timed tokens to decode at each context, per attention",
+  },
+  untimed: {
+    kind: "integer",
+    min: 1,
+    max: 10000,
+    default: 100,
+    help: "tokens to decode before them: until compilers and clocks have settled",
+  },
   chunk: { kind: "integer", min: 16, max: 8192, default: 512, help: "prompt tokens per prefill step" },
   fill: {
     kind: "choice",
@@ -45,7 +61,22 @@ const flags = {
     help: "measure lossless rounds, and judge them for drafts of which such a share (0 to 1) agrees (default: not)",
   },
   cycles: { kind: "integer", min: 2, max: 1000, default: 3, help: "least timed cycles of each correction stride" },
-  json: { kind: "switch", help: "print one JSON object" },
+  batch: {
+    kind: "integers",
+    min: 1,
+    max: 256,
+    help: "measure so many sequences of mixed lengths decoding together, e.g. 1,8,32,64 (default: not)",
+  },
+  batchContext: {
+    kind: "integer",
+    min: 4,
+    max: 2 ** 24,
+    default: 2048,
+    help: "longest sequence of a batch; the shortest is a quarter of it",
+  },
+  profile: { kind: "switch", help: "time every kernel on the GPU's clock, and what is left of a step beside them" },
+  json: { kind: "text", value: "FILE", help: "write every figure to a file too" },
+  compare: { kind: "text", value: "FILE", help: "print ratios to the figures of an earlier --json file" },
 } as const;
 
 type Values = FlagValues<typeof flags>;
@@ -63,10 +94,12 @@ export const command: Command<typeof flags> = {
       );
     }
     const agreements = values.agreement === undefined ? [] : parseAgreements(values.agreement);
+    const before = values.compare === undefined ? undefined : await readBenchFile(values.compare);
     await ensureVulkanDriver((line) => terminal.error(line));
     const common = {
       ...values,
       corrections: values.corrections ?? [],
+      batch: values.batch ?? [],
       agreements,
       readBackMs: await measureReadBack(),
     };
@@ -81,11 +114,14 @@ export const command: Command<typeof flags> = {
         await group.close();
       }
     }
+    const profiled = values.profile
+      ? await profile(values, (fraction) => terminal.progress("profiled cache", fraction))
+      : undefined;
     const date = new Date().toISOString().slice(0, 10);
     const { budget, fill } = values;
-    const result: BenchResult = { date, ...about, budget, fill, groups };
-    if (values.json) terminal.line(JSON.stringify(result, undefined, 2));
-    else for (const line of report(result)) terminal.line(line);
+    const result = benchFile({ date, ...about, budget, fill, groups, ...(profiled && { profile: profiled }) });
+    for (const line of report(result, before && comparison(before, result))) terminal.line(line);
+    if (values.json !== undefined) await Deno.writeTextFile(values.json, JSON.stringify(result, undefined, 2) + "\n");
     return 0;
   },
 };
@@ -104,7 +140,7 @@ export function parseAgreements(text: string): readonly number[] {
   });
 }
 
-type GroupOptions = Omit<MeasureOptions, "context"> & Pick<Values, "contexts" | "chunk" | "fill">;
+type GroupOptions = Omit<MeasureOptions, "context"> & BatchOptions & Pick<Values, "contexts" | "chunk" | "fill">;
 
 async function measureGroup(
   group: BenchGroup,
@@ -122,6 +158,7 @@ async function measureGroup(
     for (const options of fitting) figures.push(await measure(group, filling, options));
     await filling.close();
   }
+  const batches = common.batch.length === 0 ? undefined : await measureBatches(group, common);
   return {
     workers: facts.slices.map((pages, i) => ({
       adapter: facts.adapters[i] ?? facts.adapter,
@@ -131,6 +168,7 @@ async function measureGroup(
     kvTokens: facts.kvPages * PAGE_TOKENS,
     longestContext: longest.tokens,
     figures,
+    ...(batches && { batches }),
     skipped: measured.filter((options) => !fitting.includes(options)).map(({ context }) => context),
   };
 }

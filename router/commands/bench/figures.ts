@@ -36,8 +36,10 @@ export interface ContextFigures {
 export interface MeasureOptions extends CorrectionOptions {
   readonly context: number;
   readonly budget: number;
-  /** To decode, per attention. */
+  /** To decode with a clock, per attention. */
   readonly tokens: number;
+  /** To decode before: the host's code takes about a hundred steps to reach its speed. */
+  readonly untimed: number;
   readonly readBackMs: number;
 }
 
@@ -47,20 +49,27 @@ export interface MeasuredHost {
   readonly config: ModelConfig;
 }
 
-/** Decoded before the clock starts: the first token after a change of attention may still compile or grow memory. */
-const UNTIMED = 1;
+/** An idle card runs at a fraction of its clock: it is loaded for so long before anything is timed. */
+const WARM_UP_MS = 500;
 
 /** Tokens that a measurement puts into the cache: everything decoded starts at the context anew. */
 export function tokensOf(options: MeasureOptions): number {
-  return options.context + Math.max(options.tokens + UNTIMED, correctionTokens(options));
+  return options.context + Math.max(options.tokens + options.untimed, correctionTokens(options));
 }
 
-/** Compiles every kernel that the measurement uses, those of a prompt long enough to be split included. */
+/** Compiles every kernel that the measurement uses, those of a prompt long enough to be split included, and warms clocks. */
 export async function warmUp({ host, facts, longest: { pageOffset, tokens } }: BenchGroup): Promise<void> {
   const session = host.open({ sparse: { budget: 16, heads: "kv_head" }, pageOffset });
   const prompt = Math.min(tokens - 8, 128 * facts.slices.length + 80);
   await session.prefill(randomTokens(prompt, facts.vocabSize));
-  await session.decode(1);
+  const start = performance.now();
+  do await session.run({
+    kind: "decode",
+    attention: "dense",
+    tokens: Uint32Array.of(1),
+    logits: "last",
+    from: prompt,
+  }); while (performance.now() - start < WARM_UP_MS);
   if (facts.roles !== undefined) await session.decode(1, "sparse");
   await session.close();
 }
@@ -88,14 +97,18 @@ export async function measure(
 
 async function measureDecode(
   { host, session, context, readBackMs }: MeasuredSequence,
-  { attention, tokens }: { readonly attention: "dense" | "sparse"; readonly tokens: number },
+  { attention, tokens, untimed }: {
+    readonly attention: "dense" | "sparse";
+    readonly tokens: number;
+    readonly untimed: number;
+  },
 ): Promise<DecodeFigures> {
   const steps: TimedStep[] = [];
   let token = 1;
-  for (let i = 0; i < tokens + UNTIMED; i++) {
+  for (let i = 0; i < tokens + untimed; i++) {
     const row = { tokens: Uint32Array.of(token), from: context + i, logits: "last" } as const;
     const step = await timedStep(host, session, { kind: "decode", attention, ...row });
-    if (i >= UNTIMED) steps.push(step);
+    if (i >= untimed) steps.push(step);
     token = step.token ?? 0;
   }
   const ms = stepMs(steps, readBackMs);

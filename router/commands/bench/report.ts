@@ -1,9 +1,12 @@
 /** The figures of `bench` as Markdown. Knows tables; measures nothing. */
 
-import { correctionNotes, correctionTables } from "./correction_tables.ts";
+import type { BatchFigures } from "./batches.ts";
+import { correctionNotes, correctionTables, type Table } from "./correction_tables.ts";
 import type { ExchangeFigures } from "./exchange.ts";
 import type { ContextFigures } from "./figures.ts";
 import { SHORT_TOKENS } from "./fill.ts";
+import type { ProfileFigures } from "./profile.ts";
+import { profileNotes, profileTables } from "./profile_tables.ts";
 
 /** What was measured with one number of workers. */
 export interface GroupFigures {
@@ -13,11 +16,13 @@ export interface GroupFigures {
   /** Longest context that fits. */
   readonly longestContext: number;
   readonly figures: readonly ContextFigures[];
+  /** Absent when none were asked for. */
+  readonly batches?: readonly BatchFigures[];
   /** Contexts that do not fit. */
   readonly skipped: readonly number[];
 }
 
-/** All that was measured; `--json` prints it as it is. */
+/** All that was measured; `--json` writes it as it is. */
 export interface BenchResult {
   readonly date: string;
   readonly model: string;
@@ -25,6 +30,8 @@ export interface BenchResult {
   readonly budget: number;
   readonly fill: "prefill" | "copied";
   readonly groups: readonly GroupFigures[];
+  /** Absent when it was not asked for. */
+  readonly profile?: ProfileFigures;
 }
 
 const SPEED_COLUMNS = [
@@ -56,14 +63,33 @@ const EXCHANGE_COLUMNS = [
   "candidates B/token",
 ];
 
+const BATCH_COLUMNS = [
+  "workers",
+  "batch",
+  "mean context",
+  "attention",
+  "tokens/s",
+  "tokens/s each",
+  "step ms",
+  "GPU ms",
+  "encode ms",
+  "wire ms",
+];
+
 const FILLS = {
   prefill: "caches filled by prompts of the context's length",
   copied: `caches filled with the pages of many prompts of ${SHORT_TOKENS} tokens, so prefill is not measured`,
 } as const;
 
-/** Lines for people. */
-export function report(result: BenchResult): readonly string[] {
-  const { date, model, parameters, budget, fill, groups } = result;
+/**
+ * Lines for people.
+ * @param compared with an earlier run @default none
+ */
+export function report(
+  result: BenchResult,
+  compared?: { readonly table: Table; readonly notes: readonly string[] },
+): readonly string[] {
+  const { date, model, parameters, budget, fill, groups, profile } = result;
   const millions = (parameters / 1e6).toFixed(1);
   const measured = groups.flatMap(({ workers, figures }) =>
     figures.map((context) => ({ workers: workers.length, ...context }))
@@ -71,14 +97,19 @@ export function report(result: BenchResult): readonly string[] {
   const tables = [
     { columns: SPEED_COLUMNS, rows: measured.flatMap(speedRowsOf) },
     { columns: EXCHANGE_COLUMNS, rows: measured.flatMap(exchangeRowsOf) },
+    { columns: BATCH_COLUMNS, rows: groups.flatMap(batchRows) },
     ...correctionTables(measured),
+    ...(profile === undefined ? [] : profileTables(profile)),
+    ...(compared === undefined ? [] : [compared.table]),
   ];
   return [
-    `${model}, ${millions} M parameters, ${date}; sparse budget ${budget}; one sequence; ${FILLS[fill]}`,
+    `${model}, ${millions} M parameters, ${date}; sparse budget ${budget}; one sequence unless said; ${FILLS[fill]}`,
     "",
     ...groups.flatMap(aboutGroup),
     ...tables.filter(({ rows }) => rows.length > 0).flatMap(({ columns, rows }) => ["", ...table(columns, rows)]),
     ...correctionNotes(measured),
+    ...(profile === undefined ? [] : profileNotes(profile)),
+    ...(compared?.notes ?? []),
   ];
 }
 
@@ -91,6 +122,16 @@ function aboutGroup({ workers, kvTokens, longestContext, skipped }: GroupFigures
     `* ${workers.length} worker${workers.length === 1 ? "" : "s"}: ${names.join(" · ")}; ` +
     `${kvTokens} KV tokens in all, the longest context that fits ${longestContext}${note}`,
   ];
+}
+
+function batchRows({ workers, batches = [] }: GroupFigures): readonly (readonly string[])[] {
+  return batches.map(({ batch, meanContext, attention, tokensPerSecond, ms }) => [
+    ...[workers.length, batch].map(String),
+    meanContext.toFixed(0),
+    attention,
+    ...[tokensPerSecond, tokensPerSecond / batch].map((value) => value.toFixed(1)),
+    ...[ms.step, ms.gpu, ms.encode, ms.wire].map((value) => value.toFixed(2)),
+  ]);
 }
 
 type Measured = ContextFigures & { readonly workers: number };

@@ -40,7 +40,7 @@ Deno.test("copied() puts pages on their owners, and all decoding runs on them, w
       }
       await session.close();
 
-      const work = { context: 650, budget: 64, tokens: 2, readBackMs: 0 };
+      const work = { context: 650, budget: 64, tokens: 2, untimed: 1, readBackMs: 0 };
       const corrections = { corrections: [3], agreements: [0.9], cycles: 2 };
       const figures = await measure({ host, config: presetNamed("tiny").config }, filling, { ...work, ...corrections });
       assert.deepEqual(figures.decode.map(({ attention }) => attention), ["dense", "sparse"]);
