@@ -20,10 +20,32 @@ export interface ProductCase {
   readonly partBytes?: number;
   readonly accumulate?: boolean;
   readonly nmse: number;
+  /**
+   * Whether the kernel bench times it: everywhere, or on GPUs only, where plain loops over all of it would take minutes:
+   * the bench then checks a sample of the results. @default it does not
+   */
+  readonly timed?: "everywhere" | "on GPUs";
 }
 
 /** f32 sums of k products err by about √k · 2⁻²⁴ of their size: 1e-12 is the square of that at k = 300, with room. */
 const F32_SUMS = 1e-12;
+
+/** Weights of tide-10m, and of Llama-3-8B: qkv, output, gate and up, down, head. */
+const TIDE_WEIGHTS = [[768, 256], [1024, 512], [2048, 768]] as const;
+const LLAMA_8B_WEIGHTS = [[6144, 4096], [4096, 4096], [28672, 4096], [4096, 14336], [128256, 4096]] as const;
+
+function timedCases(fewRows: readonly number[], manyRows: readonly number[]): ProductCase[] {
+  const cases = (weights: readonly (readonly [number, number])[], rowCounts: readonly number[], timed: Timed) =>
+    weights.flatMap(([weightRows, cols]) =>
+      rowCounts.map((rows): ProductCase => ({ rows, weightRows, cols, dtype: "f16", nmse: LONG_SUMS, timed }))
+    );
+  return [...cases(TIDE_WEIGHTS, fewRows, "everywhere"), ...cases(LLAMA_8B_WEIGHTS, manyRows, "on GPUs")];
+}
+
+type Timed = NonNullable<ProductCase["timed"]>;
+
+/** As above, at k up to 14336. */
+const LONG_SUMS = 1e-11;
 
 /** Few rows. */
 export const FEW_ROWS: readonly ProductCase[] = [
@@ -35,6 +57,7 @@ export const FEW_ROWS: readonly ProductCase[] = [
   { rows: 5, weightRows: 300, cols: 72, dtype: "f16", partBytes: 72 * 2 * 64, nmse: F32_SUMS },
   { rows: 16, weightRows: 129, cols: 256, dtype: "f16", accumulate: true, nmse: F32_SUMS },
   { rows: 33, weightRows: 131, cols: 136, dtype: "f16", partBytes: 136 * 2 * 7, accumulate: true, nmse: F32_SUMS },
+  ...timedCases([1, 8], [1, 2, 4, 8, 16]),
 ];
 
 /** Many rows. */
@@ -44,7 +67,13 @@ export const MANY_ROWS: readonly ProductCase[] = [
   { rows: 65, weightRows: 67, cols: 72, dtype: "f16", nmse: F32_SUMS },
   { rows: 131, weightRows: 259, cols: 264, dtype: "f16", accumulate: true, nmse: F32_SUMS },
   { rows: 200, weightRows: 300, cols: 40, dtype: "f32", partBytes: 40 * 4 * 64, nmse: F32_SUMS },
+  ...timedCases([256], [256, 1024]),
 ];
+
+/** Those that plain loops compute in reasonable time. */
+export function testedCases(cases: readonly ProductCase[]): ProductCase[] {
+  return cases.filter(({ timed }) => timed !== "on GPUs");
+}
 
 /** A case's operands on the GPU and the result expected. */
 export interface Operands {

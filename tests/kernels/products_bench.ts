@@ -1,116 +1,106 @@
 /**
- * Speed of both matrix products, run by hand: `deno run -A tests/kernels/products_bench.ts`. Prints one line for each
- * shape and plan, the plan in use first. Shapes of tide-10m on software adapters, of Llama-3-8B besides on real GPUs.
+ * Both matrix products over the timed cases of their table, for the kernel bench. Each case is checked on a sample of its
+ * results before it is timed. Knows operands; the clock is in `kernel_timing.ts`.
  */
 
-import { Gpu } from "../../kernels/gpu.ts";
-import { matmul, type MatmulPlan, planMatmul } from "../../kernels/products/matmul.ts";
-import { matvec, type MatvecPlan, planMatvec } from "../../kernels/products/matvec.ts";
-import { Commands } from "../../kernels/pipeline.ts";
+import type { Commands } from "../../kernels/pipeline.ts";
+import { matmul } from "../../kernels/products/matmul.ts";
+import { matvec, type Product } from "../../kernels/products/matvec.ts";
 import { randomWeight } from "../../kernels/products/random_weight.ts";
 import { createWeight, freeWeight, type Weight } from "../../kernels/products/weight.ts";
-
-interface Shape {
-  readonly rows: number;
-  readonly weightRows: number;
-  readonly cols: number;
-}
+import { fromHalf } from "../../kernels/half.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import { assertClose } from "../support/assert_close.ts";
+import { Random } from "../support/random.ts";
+import { type KernelFigures, type KernelTiming, timeKernel } from "./kernel_timing.ts";
+import { FEW_ROWS, MANY_ROWS, type ProductCase } from "./product_cases.ts";
 
 /** Weights are rotated through, so that no cache holds the next one. */
 const ROTATED_BYTES = 2 ** 28;
-const ROUNDS = 5;
+/** Weight rows whose results are checked, spread over all. */
+const CHECKED_ROWS = 7;
 
-const SMALL_WEIGHTS = [[768, 256], [1024, 512], [2048, 768]] as const;
-const LLAMA_8B_WEIGHTS = [[6144, 4096], [4096, 4096], [28672, 4096], [4096, 14336], [128256, 4096]] as const;
-
-const encoder = new TextEncoder();
-
-function print(line: string): void {
-  Deno.stdout.writeSync(encoder.encode(line + "\n"));
+/** Every timed case that this adapter computes in reasonable time. */
+export async function benchProducts(timing: KernelTiming): Promise<KernelFigures[]> {
+  const { software } = timing.commands.gpu.info;
+  const figures: KernelFigures[] = [];
+  for (const [name, run, cases] of [["matvec", matvec, FEW_ROWS], ["matmul", matmul, MANY_ROWS]] as const) {
+    for (const shape of cases) {
+      if (shape.timed === undefined || (software && shape.timed === "on GPUs")) continue;
+      figures.push(await benchProduct(timing, shape, { name, run: (product) => run(timing.commands, product) }));
+    }
+  }
+  return figures;
 }
 
-/** Milliseconds of one run, the best of some rounds, each long enough to drown what a submit costs. */
-async function timeOf(commands: Commands, record: (i: number) => void): Promise<number> {
-  const round = async (repeats: number) => {
-    const start = performance.now();
-    for (let i = 0; i < repeats; i++) record(i);
-    commands.submit();
-    await commands.gpu.settle();
-    return (performance.now() - start) / repeats;
-  };
-  await round(1);
-  const repeats = Math.max(1, Math.min(500, Math.round(40 / await round(3))));
-  let best = Infinity;
-  for (let i = 0; i < ROUNDS; i++) best = Math.min(best, await round(repeats));
-  return best;
-}
-
-function report(name: string, { rows, weightRows, cols }: Shape, milliseconds: number): void {
-  const gflops = 2 * rows * weightRows * cols / milliseconds / 1e6;
-  const gigabytes = 2 * weightRows * cols / milliseconds / 1e6;
-  const size = `${rows} × ${weightRows} × ${cols}`.padEnd(22);
-  print(
-    `${name.padEnd(26)} ${size} ${milliseconds.toFixed(3).padStart(9)} ms ${gflops.toFixed(1).padStart(9)} GFLOP/s ` +
-      `${gigabytes.toFixed(2).padStart(9)} GB/s of weights`,
-  );
-}
-
-async function bench(commands: Commands, shape: Shape, run: (weight: Weight, i: number) => void): Promise<number> {
-  const { weightRows: rows, cols } = shape;
-  const copies = commands.gpu.info.software ? 1 : Math.max(1, Math.ceil(ROTATED_BYTES / (rows * cols * 2)));
-  const weights = Array.from(
-    { length: copies },
-    (_, i) => createWeight(commands.gpu, `copy ${i}`, { rows, cols, dtype: "f16" }),
-  );
-  weights.forEach((weight, seed) => randomWeight(commands, weight, { seed, deviation: 0.02 }));
-  const milliseconds = await timeOf(commands, (i) => {
-    const weight = weights[i % copies];
-    if (weight !== undefined) run(weight, i);
+async function benchProduct(
+  timing: KernelTiming,
+  shape: ProductCase,
+  { name, run }: { readonly name: string; readonly run: (product: Product) => void },
+): Promise<KernelFigures> {
+  const { commands } = timing;
+  const { gpu } = commands;
+  const { rows, weightRows, cols, dtype } = shape;
+  const bytes = weightRows * cols * 2;
+  const copies = gpu.info.software ? 1 : Math.max(1, Math.ceil(ROTATED_BYTES / bytes));
+  const weights = Array.from({ length: copies }, (_, seed) => {
+    const weight = createWeight(gpu, `copy ${seed}`, { rows: weightRows, cols, dtype });
+    randomWeight(commands, weight, { seed, deviation: 0.02 });
+    return weight;
   });
-  for (const weight of weights) freeWeight(commands.gpu, weight);
-  return milliseconds;
-}
-
-async function benchMatvec(commands: Commands, shape: Shape, plans: readonly MatvecPlan[]): Promise<void> {
-  const { rows, weightRows, cols } = shape;
-  const x = commands.gpu.tensor("x", "f32", [rows, cols]);
-  const y = commands.gpu.tensor("y", "f32", [rows, weightRows]);
-  for (const plan of [planMatvec(commands.gpu.info, cols), ...plans]) {
-    const milliseconds = await bench(commands, shape, (weight) => matvec(commands, { weight, x, y, rows }, plan));
-    const name = plan.kind === "lanes" ? "lanes" : `teams of ${plan.threads} for ${plan.outputs}`;
-    report(`matvec ${name}`, shape, milliseconds);
+  const x = gpu.tensor("x", "f32", [rows, cols]);
+  const y = gpu.tensor("y", "f32", [rows, weightRows]);
+  const values = new Random(rows).normals(rows * cols);
+  gpu.write(x, values);
+  const record = (call: number) => {
+    const weight = weights[call % copies];
+    if (weight !== undefined) run({ weight, x, y, rows });
+  };
+  try {
+    record(0);
+    await check(commands, shape, { weight: weights[0], y, values });
+    const call = { name: `${name} ${rows}×${weightRows}×${cols} ${dtype}`, record };
+    return await timeKernel(timing, { ...call, bytes, flop: 2 * rows * weightRows * cols });
+  } finally {
+    for (const weight of weights) freeWeight(gpu, weight);
+    gpu.free(x);
+    gpu.free(y);
   }
-  commands.gpu.free(x);
-  commands.gpu.free(y);
 }
 
-async function benchMatmul(commands: Commands, shape: Shape, plans: readonly MatmulPlan[]): Promise<void> {
-  const { rows, weightRows, cols } = shape;
-  const x = commands.gpu.tensor("x", "f32", [rows, cols]);
-  const y = commands.gpu.tensor("y", "f32", [rows, weightRows]);
-  for (const plan of [planMatmul(commands.gpu.info, rows, weightRows), ...plans]) {
-    const milliseconds = await bench(commands, shape, (weight) => matmul(commands, { weight, x, y, rows }, plan));
-    report(`matmul ${plan.kind === "lanes" ? "lanes" : `tiles of ${plan.side}`}`, shape, milliseconds);
+/** Compares a few columns of y with plain f64 loops. */
+async function check(
+  commands: Commands,
+  { rows, weightRows, cols, nmse }: ProductCase,
+  { weight, y, values }: { readonly weight: Weight | undefined; readonly y: Tensor; readonly values: Float32Array },
+): Promise<void> {
+  commands.submit();
+  const [bytes] = await commands.gpu.read([{ tensor: y, byteLength: rows * weightRows * 4 }]);
+  if (bytes === undefined || weight === undefined) throw new Error("Cannot check a product: nothing came back");
+  const results = new Float32Array(bytes.buffer);
+  const [actual, expected]: [number[], number[]] = [[], []];
+  for (let i = 0; i < CHECKED_ROWS; i++) {
+    const n = Math.floor(i * (weightRows - 1) / (CHECKED_ROWS - 1));
+    const w = await weightRow(commands, weight, n);
+    for (let m = 0; m < rows; m++) {
+      let sum = 0;
+      for (let k = 0; k < cols; k++) sum += (values[m * cols + k] ?? NaN) * (w[k] ?? NaN);
+      expected.push(sum);
+      actual.push(results[m * weightRows + n] ?? NaN);
+    }
   }
-  commands.gpu.free(x);
-  commands.gpu.free(y);
+  assertClose(actual, expected, { nmse });
 }
 
-const gpu = await Gpu.open();
-const commands = new Commands(gpu);
-print(`${gpu.info.adapter}, Deno ${Deno.version.deno}`);
-
-const teams: MatvecPlan[] = gpu.info.software
-  ? []
-  : [32, 64, 128, 256].flatMap((threads) => [4, 8].map((outputs) => ({ kind: "team" as const, threads, outputs })));
-const tiles: MatmulPlan[] = gpu.info.software ? [] : [{ kind: "tiles", side: 64 }, { kind: "tiles", side: 128 }];
-const weights = gpu.info.software ? SMALL_WEIGHTS : [...SMALL_WEIGHTS, ...LLAMA_8B_WEIGHTS];
-for (const [weightRows, cols] of weights) {
-  for (const rows of [1, 2, 4, 8, 16]) await benchMatvec(commands, { rows, weightRows, cols }, rows > 2 ? [] : teams);
+async function weightRow(commands: Commands, weight: Weight, n: number): Promise<Float32Array> {
+  const part = weight.parts.find(({ firstRow, rows }) => n >= firstRow && n < firstRow + rows);
+  if (part === undefined) throw new RangeError(`Cannot read weight row ${n}: there are ${weight.rows}`);
+  const byteLength = weight.cols * 2;
+  const [bytes] = await commands.gpu.read([{
+    tensor: part.tensor,
+    byteOffset: (n - part.firstRow) * byteLength,
+    byteLength,
+  }]);
+  if (bytes === undefined) throw new Error(`Cannot read weight row ${n}: nothing came back`);
+  return fromHalf(new Uint16Array(bytes.buffer));
 }
-for (const [weightRows, cols] of weights) {
-  await benchMatmul(commands, { rows: 256, weightRows, cols }, tiles);
-}
-await benchMatmul(commands, { rows: 512, weightRows: 1024, cols: 1024 }, tiles);
-if (!gpu.info.software) await benchMatmul(commands, { rows: 1024, weightRows: 14336, cols: 4096 }, tiles);
-await gpu.close();

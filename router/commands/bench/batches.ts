@@ -3,7 +3,7 @@
  * scheduler would admit is not asked.
  */
 
-import type { Session } from "../../../engine/session.ts";
+import type { Session } from "../../../engine/evaluation/hand_session.ts";
 import { pagesFor } from "../../../engine/span.ts";
 import { rowAttention } from "../../../engine/layer_plan.ts";
 import type { BenchGroup } from "./group.ts";

@@ -5,7 +5,7 @@
 
 import { Engine } from "../../../engine/engine.ts";
 import { PageMap } from "../../../engine/page_map.ts";
-import { type HandSpan, type Session, SessionHost } from "../../../engine/session.ts";
+import { type HandSpan, type Session, SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { type Ceilings, measureCeilings } from "../../../kernels/ceilings.ts";
 import { PassTimer, type TimedPass } from "../../../kernels/timestamps.ts";
 import { modelSource } from "../../config.ts";

@@ -17,6 +17,27 @@ export interface AttentionCase {
   readonly nmse: number;
 }
 
+/** Contexts that the kernel bench times; those for everywhere are checked by plain loops too. */
+export const TIMED_CONTEXTS: readonly TimedContext[] = [
+  { model: "tide", shape: { heads: 4, kvHeads: 2, headDim: 64 }, kvRows: 4096, timed: "everywhere" },
+  { model: "tide", shape: { heads: 4, kvHeads: 2, headDim: 64 }, kvRows: 16_384, timed: "on GPUs" },
+  ...[10_048, 32_768, 100_032].map((kvRows): TimedContext => ({
+    model: "llama-3-8b",
+    shape: { heads: 32, kvHeads: 8, headDim: 128 },
+    kvRows,
+    timed: "on GPUs",
+  })),
+];
+
+/** A long context; `on GPUs`: a software adapter would take minutes. */
+export interface TimedContext {
+  readonly model: string;
+  readonly shape: HeadShape;
+  /** A multiple of the rows of a page. */
+  readonly kvRows: number;
+  readonly timed: "everywhere" | "on GPUs";
+}
+
 /** K and V are f16 on both sides; what differs is f32 summation. */
 export const F32_SUMS = 1e-10;
 
@@ -83,6 +104,12 @@ export const ATTENTION_CASES: readonly AttentionCase[] = [
     blocks: [{ first: 0, rows: 6 }],
     nmse: F32_SUMS,
   },
+  ...TIMED_CONTEXTS.filter(({ timed }) => timed === "everywhere").map(({ model, shape, kvRows }): AttentionCase => ({
+    name: `${model}, ${kvRows} KV rows`,
+    shape,
+    rows: limits(kvRows),
+    nmse: F32_SUMS,
+  })),
 ];
 
 /** Consecutive rows of one sequence, from a position on, each seeing itself and what lies before it (in the window). */
