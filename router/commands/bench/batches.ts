@@ -55,7 +55,7 @@ export async function measureBatches(group: BenchGroup, options: BatchOptions): 
   try {
     for (const batch of [...fitting].sort((a, b) => a - b)) {
       while (sessions.length < batch) sessions.push(await filled(group, sessions.length, options));
-      const kinds = host.runner.facts.roles === undefined ? ["dense"] as const : ["dense", "sparse"] as const;
+      const kinds = host.runner.info.roles === undefined ? ["dense"] as const : ["dense", "sparse"] as const;
       for (const attention of kinds) {
         figures.push(await measureBatch(group, sessions.slice(0, batch), { ...options, attention }));
       }

@@ -84,12 +84,12 @@ export async function profile(
   const { contexts, kvTokens, untimed, tokens } = options;
   const engine = await Engine.open({ model: modelSource(options), kvTokens: kvTokens[0] ?? "auto" });
   try {
-    const { facts } = engine;
+    const { info } = engine;
     const ceilings = await measureCeilings(engine.commands);
-    const map = new PageMap([facts.kvPages]);
-    const host = new SessionHost({ facts, run: (step) => engine.run(step) }, map);
+    const map = new PageMap([info.kvPages]);
+    const host = new SessionHost({ info, run: (step) => engine.run(step) }, map);
     const behind = Math.max(untimed + tokens, 2 * TIMED_STEPS, CORRECTION_ROWS, options.chunk);
-    const longest = Math.min(facts.maxPositions, facts.kvPages * 64) - behind;
+    const longest = Math.min(info.maxPositions, info.kvPages * 64) - behind;
     const fitting = contexts.filter((context) => context <= longest);
     const steps: StepProfile[] = [];
     if (fitting.length > 0) {
@@ -99,7 +99,7 @@ export async function profile(
       }
       await filling.close();
     }
-    return { adapter: facts.adapter, ceilings, steps };
+    return { adapter: info.adapter, ceilings, steps };
   } finally {
     await engine.close();
   }
@@ -135,11 +135,11 @@ interface Work {
 }
 
 async function profileContext(bench: Bench, context: number, options: ProfileOptions): Promise<StepProfile[]> {
-  const { engine: { facts }, filling } = bench;
+  const { engine: { info }, filling } = bench;
   const { session } = await filling.open(context);
   try {
     const profiles: StepProfile[] = [];
-    const sparse = facts.roles !== undefined && context > options.budget;
+    const sparse = info.roles !== undefined && context > options.budget;
     for (const work of worksOf(options).filter(({ name }) => sparse || name !== "decode, sparse")) {
       profiles.push(await profileWork(bench, session, { work, context, budget: options.budget }));
     }
@@ -178,7 +178,7 @@ async function profileWork(
   session: Session,
   { work, context, budget }: { readonly work: Work; readonly context: number; readonly budget: number },
 ): Promise<StepProfile> {
-  const tokens = randomTokens(work.rows, engine.facts.vocabSize);
+  const tokens = randomTokens(work.rows, engine.info.vocabSize);
   // Every step starts at the context: a few positions more or less would not show, rows of different lengths would.
   const run = async () => (await timedStep(host, session, { ...work.span(tokens), from: context })).stepMs;
   for (let i = 0; i < work.untimed; i++) await run();

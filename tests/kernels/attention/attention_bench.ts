@@ -3,8 +3,8 @@
  * corrections and prefill by their causal multiplications and additions. Knows calls; the clock is in `kernel_timing.ts`.
  */
 
-import { attendRows, scratchShape } from "../../../kernels/attention/attention.ts";
-import { attendSpan } from "../../../kernels/attention/attention_tile.ts";
+import { decodeAttention, scratchShape } from "../../../kernels/attention/decode_attention.ts";
+import { prefillAttention } from "../../../kernels/attention/prefill_attention.ts";
 import { PAGE_ROWS } from "../../../kernels/attention/kv_pages.ts";
 import type { Commands } from "../../../kernels/pipeline.ts";
 import { neededMass } from "../../../kernels/attention/mass.ts";
