@@ -45,13 +45,12 @@ export interface Dispatch {
   readonly groups: readonly [number, number, number];
 }
 
-/** What is told of every pass and dispatch while it is attached; see `timestamps.ts`. */
+/** Sees every pass and dispatch that is recorded while it is attached; see `timestamps.ts`. */
 export interface PassObserver {
   /** Whether every dispatch gets a pass of its own, or passes stay as they are. */
   readonly unit: "dispatch" | "pass";
   /** How the pass that is about to open is described. */
   beginPass(): GPUComputePassDescriptor;
-  /** A dispatch that the open pass holds now. */
   record(kernel: Kernel, dispatch: Dispatch): void;
 }
 
@@ -115,7 +114,8 @@ export class Commands {
     pass.setPipeline(kernel.pipeline);
     pass.setBindGroup(0, this.#bindGroup(kernel, tensors), this.#dynamicOffset, 0, 1);
     pass.dispatchWorkgroups(x, y, z);
-    if (this.#observer !== undefined) this.#report(this.#observer, kernel, { tensors, params, list, groups });
+    this.#observer?.record(kernel, { tensors, params, list, groups });
+    if (this.#observer?.unit === "dispatch") this.#closePass();
   }
 
   /** Has what is recorded from here on observed; undefined ends it. What was recorded before is submitted. */
@@ -175,11 +175,6 @@ export class Commands {
   #closePass(): void {
     this.#pass?.end();
     this.#pass = undefined;
-  }
-
-  #report(observer: PassObserver, kernel: Kernel, dispatch: Dispatch): void {
-    observer.record(kernel, dispatch);
-    if (observer.unit === "dispatch") this.#closePass();
   }
 
   #writeParams(kernel: Kernel, params: Readonly<Record<string, number>>, at: number): void {

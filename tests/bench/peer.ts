@@ -4,42 +4,16 @@
  * `bench` that it runs itself. The npm package `node-llama-cpp` brings llama.cpp; it is fetched here and nowhere else.
  */
 
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { presetNamed } from "../../engine/model/presets.ts";
 import { processTerminal } from "../../router/terminal.ts";
 import { type BenchFile, readBenchFile } from "../../router/commands/bench/compare.ts";
+import type { PeerResult } from "./llama_cpp.ts";
 import { writeRandomGguf } from "./random_gguf.ts";
 
 const PACKAGE = "node-llama-cpp@3.22.1";
-const UNTIMED_TOKENS = 8;
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-
-/** What is used of the package, whose own types come with it only where it is installed. */
-interface LlamaModule {
-  getLlama(options: Record<string, unknown>): Promise<{
-    readonly gpu: string | false;
-    readonly llamaCppRelease?: { readonly release: string };
-    loadModel(options: Record<string, unknown>): Promise<LlamaModel>;
-    dispose(): Promise<void>;
-  }>;
-}
-
-interface LlamaModel {
-  readonly gpuLayers: number;
-  createContext(options: Record<string, unknown>): Promise<{ getSequence(): LlamaSequence }>;
-}
-
-interface LlamaSequence {
-  clearHistory(): Promise<void>;
-  evaluate(tokens: readonly number[], options: Record<string, unknown>): AsyncGenerator<number>;
-}
-
-interface PeerFigures {
-  readonly context: number;
-  readonly prefillTokensPerSecond: number;
-  readonly decodeTokensPerSecond: number;
-}
 
 const { values } = parseArgs({
   options: {
@@ -72,55 +46,29 @@ async function run(program: string, args: readonly string[]): Promise<void> {
   if (code !== 0) throw new Error(`Cannot run ${program} ${args[0]}: ended with ${code}`);
 }
 
-async function measurePeer(work: string, contexts: readonly number[]) {
+/**
+ * In a process of its own: the package finds its own dependencies from the folder that it is installed in, under no
+ * configuration of this project. The measuring module is copied there for the same reason.
+ */
+async function measurePeer(work: string, contexts: readonly number[]): Promise<PeerResult> {
   const modules = await modulesDirectory(work);
-  const entry = pathToFileURL(`${modules}/node_modules/node-llama-cpp/dist/index.js`).href;
-  const { getLlama }: LlamaModule = await import(entry);
   const { config } = presetNamed(values.random);
-  const path = `${work}/random.gguf`;
-  await writeRandomGguf(path, config);
-  const onGpu = values.gpu !== "none";
-  const llama = await getLlama({
-    gpu: onGpu ? values.gpu : false,
-    build: "never",
-    skipDownload: true,
-    logLevel: "error",
-  });
-  const model = await llama.loadModel({ modelPath: path, gpuLayers: onGpu ? "max" : 0 });
-  const tokens = Number(values.tokens);
-  const context = await model.createContext({
-    contextSize: Math.max(...contexts) + tokens + UNTIMED_TOKENS + 8,
-    batchSize: 2048,
-    flashAttention: true,
-    ignoreMemorySafetyChecks: true,
-  });
-  const sequence = context.getSequence();
-  await measureOne(sequence, Math.min(256, ...contexts), tokens);
-  const figures: PeerFigures[] = [];
-  for (const length of contexts) figures.push(await measureOne(sequence, length, tokens));
-  const release = llama.llamaCppRelease?.release ?? "of unknown release";
-  const where = llama.gpu === false ? "CPU" : `${llama.gpu}, ${model.gpuLayers} layers on the GPU`;
-  await llama.dispose();
-  return { about: `llama.cpp ${release}, ${where}`, figures };
-}
-
-async function measureOne(sequence: LlamaSequence, context: number, tokens: number): Promise<PeerFigures> {
-  await sequence.clearHistory();
-  // Words of the vocabulary, no special ones; they differ from one position to the next.
-  const words = presetNamed(values.random).config.vocabSize - 300;
-  const prompt = Array.from({ length: context }, (_, i) => 280 + (i * 7919) % words);
-  const start = performance.now();
-  let [first, settled, drawn] = [0, 0, 0];
-  for await (const _ of sequence.evaluate(prompt, { temperature: 0, yieldEogToken: true })) {
-    if (drawn === 0) first = performance.now();
-    if (drawn === UNTIMED_TOKENS) settled = performance.now();
-    if (++drawn > UNTIMED_TOKENS + tokens) break;
-  }
-  return {
-    context,
-    prefillTokensPerSecond: context / (first - start) * 1000,
-    decodeTokensPerSecond: tokens / (performance.now() - settled) * 1000,
-  };
+  const model = `${work}/random.gguf`;
+  await writeRandomGguf(model, config);
+  const script = `${modules}/llama_cpp.ts`;
+  await Deno.copyFile(new URL("llama_cpp.ts", import.meta.url), script);
+  const task = { model, gpu: values.gpu, contexts, tokens: Number(values.tokens), vocabSize: config.vocabSize };
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-config", "--node-modules-dir=manual", script, JSON.stringify(task)],
+    cwd: modules,
+    stdin: "null",
+    stdout: "piped",
+    stderr: "inherit",
+  }).output();
+  // llama.cpp may print to stdout too: the result is the last line.
+  const line = new TextDecoder().decode(stdout).trim().split("\n").at(-1) ?? "";
+  if (code !== 0) throw new Error(`Cannot measure llama.cpp: its process ended with ${code}`);
+  return JSON.parse(line) as PeerResult;
 }
 
 async function ownFigures(work: string, contexts: readonly number[]): Promise<BenchFile> {
@@ -153,5 +101,3 @@ try {
 } finally {
   await Deno.remove(work, { recursive: true });
 }
-// llama.cpp's threads outlive its disposal.
-Deno.exit(0);
