@@ -15,7 +15,13 @@ export class CodedError<Code extends string = string> extends Error {
 }
 
 /** What can go wrong at the device. */
-export type GpuErrorCode = "no_adapter" | "out_of_gpu_memory" | "device_lost" | "invalid_shape" | "shader_error";
+export type GpuErrorCode =
+  | "no_adapter"
+  | "provider_unavailable"
+  | "out_of_gpu_memory"
+  | "device_lost"
+  | "invalid_shape"
+  | "shader_error";
 
 /** Raised by `kernels/`. */
 export class GpuError extends CodedError<GpuErrorCode> {}

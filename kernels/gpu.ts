@@ -4,20 +4,31 @@
  */
 
 import { setImmediate } from "node:timers";
+import { DENO } from "./deno_provider.ts";
 import { GpuError } from "./errors.ts";
-import { type DType, paddedBytes, type Tensor } from "./tensor.ts";
+import { computesRight } from "./matrix_self_test.ts";
+import type { GpuProvider, GpuTraits, MatrixShape, OpenedDevice, ProviderName } from "./provider.ts";
 import { f32Of, StagingRing, u32Of } from "./read_back.ts";
+import { type DType, paddedBytes, type Tensor } from "./tensor.ts";
 
 /** What the adapter is and can do, probed at start. */
 export interface GpuInfo {
+  /** The implementation of WebGPU that the device was opened through. */
+  readonly provider: ProviderName;
   readonly adapter: string;
   readonly vendor: string;
   /** Whether it computes on the CPU. */
   readonly software: boolean;
   readonly subgroups: boolean;
+  /** Invocations of a subgroup, when the adapter has one size only. */
+  readonly subgroupSize: number | undefined;
   readonly shaderF16: boolean;
   /** Whether passes can be timed on the GPU's clock. */
   readonly timestamps: boolean;
+  /** Products of the matrix units that computed right at start; the best one first, none where there are no units. */
+  readonly matrix: readonly MatrixShape[];
+  /** Products that the adapter claims and computes wrong. */
+  readonly faultyMatrix: readonly MatrixShape[];
   readonly maxBindingBytes: number;
   readonly maxBufferBytes: number;
   readonly maxWorkgroupBytes: number;
@@ -35,22 +46,14 @@ export interface ReadRequest {
   readonly byteLength?: number;
 }
 
-const REQUESTED_LIMITS = [
-  "maxBufferSize",
-  "maxStorageBufferBindingSize",
-  "maxStorageBuffersPerShaderStage",
-  "maxComputeWorkgroupStorageSize",
-  "maxComputeInvocationsPerWorkgroup",
-  "maxComputeWorkgroupSizeX",
-  "maxComputeWorkgroupSizeY",
-] as const;
-
 const STORAGE = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
 
 /** One opened device, with everything allocated on it. */
 export class Gpu {
   readonly device: GPUDevice;
+  readonly traits: GpuTraits;
   #info: GpuInfo;
+  readonly #release: () => void;
   readonly #buffers = new Set<GPUBuffer>();
   readonly #freeListeners = new Set<(buffer: GPUBuffer) => void>();
   readonly #staging: StagingRing;
@@ -58,12 +61,14 @@ export class Gpu {
   #lost: GpuError | undefined;
   #closed = false;
 
-  private constructor(device: GPUDevice, info: GpuInfo) {
-    this.device = device;
-    this.#info = info;
-    this.#staging = new StagingRing(device);
+  private constructor(provider: ProviderName, opened: OpenedDevice) {
+    this.device = opened.device;
+    this.traits = opened.traits;
+    this.#info = describe(provider, opened);
+    this.#release = opened.release;
+    this.#staging = new StagingRing(opened.device, opened.traits);
     this.#openScopes();
-    device.lost.then((lost) => {
+    this.device.lost.then((lost) => {
       if (!this.#closed) {
         this.#lost = new GpuError("device_lost", `Cannot run GPU commands: the GPU was lost: ${lost.message}`);
       }
@@ -71,34 +76,26 @@ export class Gpu {
   }
 
   /**
-   * Opens the first adapter with all the limits it has, and tests the fast read-back on it.
-   * @throws {GpuError} `no_adapter` when there is none
+   * Opens the provider's first adapter with all the limits it has, and tests on it what cannot be taken on trust: the
+   * fast read-back and the matrix units.
+   * @throws {GpuError} `no_adapter` when there is none, `provider_unavailable` when the provider cannot be loaded
    */
-  static async open(): Promise<Gpu> {
-    const adapter = await navigator.gpu?.requestAdapter();
-    if (!adapter) {
-      throw new GpuError(
-        "no_adapter",
-        "Cannot open a GPU: no adapter was found (on Debian: apt-get install libvulkan1 mesa-vulkan-drivers)",
-      );
+  static async open(provider: GpuProvider = DENO): Promise<Gpu> {
+    const opened = await provider.open();
+    const gpu = new Gpu(provider.name, opened);
+    try {
+      const fastReadBack = opened.traits.mapAtOnce && await gpu.#staging.selfTest();
+      const matrix: MatrixShape[] = [];
+      const faultyMatrix: MatrixShape[] = [];
+      for (const shape of opened.traits.matrix) {
+        (await computesRight(gpu, shape) ? matrix : faultyMatrix).push(shape);
+      }
+      gpu.#info = { ...gpu.#info, fastReadBack, matrix, faultyMatrix };
+      return gpu;
+    } catch (error) {
+      await gpu.close();
+      throw error;
     }
-    const subgroups = await supportsSubgroups();
-    const shaderF16 = adapter.features.has("shader-f16");
-    const timestamps = adapter.features.has("timestamp-query");
-    const requiredFeatures = [
-      ...(subgroups ? ["subgroups"] : []),
-      ...(shaderF16 ? ["shader-f16"] : []),
-      ...(timestamps ? ["timestamp-query"] : []),
-    ];
-    const requiredLimits: Record<string, number> = {};
-    for (const name of REQUESTED_LIMITS) requiredLimits[name] = Number(adapter.limits[name]);
-    const device = await adapter.requestDevice({
-      requiredFeatures: requiredFeatures as GPUFeatureName[],
-      requiredLimits,
-    });
-    const gpu = new Gpu(device, describe(adapter, device, { subgroups, shaderF16, timestamps }));
-    gpu.#info = { ...gpu.#info, fastReadBack: await gpu.#staging.selfTest() };
-    return gpu;
   }
 
   get info(): GpuInfo {
@@ -230,6 +227,7 @@ export class Gpu {
     await this.device.popErrorScope();
     for (const buffer of [...this.#buffers]) this.freeBuffer(buffer);
     this.device.destroy();
+    this.#release();
   }
 
   /** Errors surface in the scopes that are open: `check` closes them and opens the next. */
@@ -239,18 +237,18 @@ export class Gpu {
   }
 }
 
-function describe(
-  adapter: GPUAdapter,
-  device: GPUDevice,
-  features: { subgroups: boolean; shaderF16: boolean; timestamps: boolean },
-): GpuInfo {
-  const { device: name, description, vendor } = adapter.info;
+function describe(provider: ProviderName, { device, adapter, features, traits }: OpenedDevice): GpuInfo {
   return {
-    adapter: description || name || vendor || "unnamed adapter",
-    vendor,
-    software: adapter.info.isFallbackAdapter ||
-      /llvmpipe|lavapipe|swiftshader|software/i.test(`${name} ${description}`),
-    ...features,
+    provider,
+    adapter: adapter.name,
+    vendor: adapter.vendor,
+    software: adapter.software,
+    subgroups: features.has("subgroups"),
+    subgroupSize: traits.subgroupSize,
+    shaderF16: features.has("shader-f16"),
+    timestamps: features.has("timestamp-query"),
+    matrix: [],
+    faultyMatrix: [],
     // Vulkan may report more than wgpu validates, and a binding must be a multiple of 4.
     maxBindingBytes: Math.floor(Number(device.limits.maxStorageBufferBindingSize) / 16) * 16,
     maxBufferBytes: Number(device.limits.maxBufferSize),
@@ -258,19 +256,4 @@ function describe(
     maxInvocations: Number(device.limits.maxComputeInvocationsPerWorkgroup),
     fastReadBack: false,
   };
-}
-
-/** The feature is hidden from `adapter.features` but can be requested; asking a second adapter does not spend the first. */
-async function supportsSubgroups(): Promise<boolean> {
-  const adapter = await navigator.gpu.requestAdapter();
-  if (!adapter) return false;
-  try {
-    const device = await adapter.requestDevice({ requiredFeatures: ["subgroups" as GPUFeatureName] });
-    device.destroy();
-    return true;
-  } catch (error) {
-    // A TypeError or an operation error is how a device says that it lacks the feature.
-    if (error instanceof Error) return false;
-    throw error;
-  }
 }

@@ -5,6 +5,7 @@
 
 import { GpuError } from "./errors.ts";
 import type { Gpu } from "./gpu.ts";
+import type { ShaderNeed } from "./provider.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** A parameter's name and WGSL scalar type, in the order of the generated struct `Params`. */
@@ -23,6 +24,8 @@ export interface KernelSpec {
   readonly params: readonly ParamField[];
   /** Words of `params.list`, an `array<vec4<u32>>` behind the other parameters; a multiple of 4. @default no list */
   readonly listWords?: number;
+  /** Features that the source uses; the lines that enable them are generated, in this order. @default none */
+  readonly needs?: readonly ShaderNeed[];
   /** WGSL with an entry point `main`. */
   readonly source: string;
 }
@@ -212,13 +215,27 @@ export class Commands {
     }
     const layout = this.#layout(spec);
     const { device } = this.gpu;
-    const module = device.createShaderModule({ label: name, code: declarations(spec) + spec.source });
+    const code = this.#enables(name, spec) + declarations(spec) + spec.source;
+    const module = device.createShaderModule({ label: name, code });
     const pipeline = device.createComputePipeline({
       label: name,
       layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
       compute: { module, entryPoint: "main" },
     });
     return { name, spec, pipeline, layout };
+  }
+
+  /** What the provider wants in front of a shader. */
+  #enables(name: string, { needs = [] }: KernelSpec): string {
+    const { traits: { enables }, info: { provider, adapter } } = this.gpu;
+    return needs.map((need) => {
+      const line = enables[need];
+      if (line !== undefined) return `${line}\n`;
+      throw new GpuError(
+        "shader_error",
+        `Cannot compile ${name}: it needs ${need}, which ${adapter} lacks (${provider})`,
+      );
+    }).join("");
   }
 
   #layout(spec: KernelSpec): GPUBindGroupLayout {

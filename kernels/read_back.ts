@@ -1,8 +1,11 @@
 /**
  * Bytes from the GPU. An awaited `mapAsync` sleeps 10 ms in Deno after the queue is idle; but the poll before that sleep
  * has already mapped the buffer, so its range can be read at once. That is an implementation detail: tested at start,
- * with the awaited map as the way back. The un-awaited promises are kept and awaited on close.
+ * with the awaited map as the way back, which is the only way where the provider's traits say so. The un-awaited promises
+ * are kept and awaited on close.
  */
+
+import type { GpuTraits } from "./provider.ts";
 
 /** Bytes of one buffer. */
 export interface ByteRange {
@@ -17,12 +20,16 @@ const MIN_BYTES = 4096;
 /** A ring of staging buffers: a buffer is not used again before its own map promise had time to settle. */
 export class StagingRing {
   readonly #device: GPUDevice;
+  readonly #mapOnceBefore: boolean;
+  readonly #readWaitsForAll: boolean;
   readonly #slots: (GPUBuffer | undefined)[] = new Array(SLOTS).fill(undefined);
   readonly #pending = new Set<Promise<void>>();
   #next = 0;
 
-  constructor(device: GPUDevice) {
+  constructor(device: GPUDevice, traits: Pick<GpuTraits, "mapOnceBefore" | "readWaitsForAll">) {
     this.#device = device;
+    this.#mapOnceBefore = traits.mapOnceBefore;
+    this.#readWaitsForAll = traits.readWaitsForAll;
   }
 
   /** Whether the un-awaited map yields the right bytes here. */
@@ -43,6 +50,10 @@ export class StagingRing {
 
   /** Copies ranges to the host once everything submitted has run; with no range it only waits. */
   async read(ranges: readonly ByteRange[], fast: boolean): Promise<Uint8Array<ArrayBuffer>[]> {
+    if (ranges.length === 0 && !this.#readWaitsForAll) {
+      await this.#device.queue.onSubmittedWorkDone();
+      return [];
+    }
     const offsets: number[] = [];
     let total = 0;
     for (const { byteLength } of ranges) {
@@ -93,10 +104,9 @@ export class StagingRing {
       label: `staging ${index}`,
       size,
       usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-      // Reading a range of a buffer that was never mapped panics the process: this maps it once.
-      mappedAtCreation: true,
+      mappedAtCreation: this.#mapOnceBefore,
     });
-    buffer.unmap();
+    if (this.#mapOnceBefore) buffer.unmap();
     present?.destroy();
     this.#slots[index] = buffer;
     return buffer;

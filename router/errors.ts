@@ -72,6 +72,7 @@ export const ERROR_TABLE = {
   out_of_gpu_memory: { status: 503, type: "server_error", retryAfter: 10 },
   device_lost: { status: 503, type: "server_error", retryAfter: 10 },
   no_adapter: { status: 503, type: "server_error", permanent: true },
+  provider_unavailable: { status: 503, type: "server_error", permanent: true },
   deadline_exceeded: { status: 504, type: "server_error", retryAfter: 5 },
   link_closed: { status: 503, type: "server_error", retryAfter: 5, internal: true },
   link_timeout: { status: 503, type: "server_error", retryAfter: 5, internal: true },

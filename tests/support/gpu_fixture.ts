@@ -5,12 +5,16 @@
 
 import { Gpu } from "../../kernels/gpu.ts";
 import { Commands } from "../../kernels/pipeline.ts";
+import { Scratch } from "../../kernels/scratch.ts";
 import type { DType, Tensor } from "../../kernels/tensor.ts";
+import { testProvider } from "./test_provider.ts";
 
 /** What a test of a kernel needs. */
 export interface GpuFixture {
   readonly gpu: Gpu;
   readonly commands: Commands;
+  /** Working memory that lives as long as the device. */
+  readonly scratch: Scratch;
   /** A tensor that holds the data; it is freed after the test. For f16 pass the halves as a `Uint16Array` or `Float16Array`. */
   upload(dtype: DType, data: ArrayBufferView<ArrayBuffer>, shape: readonly number[]): Tensor;
   /** A zeroed tensor; it is freed after the test. */
@@ -33,13 +37,20 @@ export function gpuFixture(): GpuFixture {
   return fixture;
 }
 
+interface Opened {
+  readonly gpu: Gpu;
+  readonly commands: Commands;
+  readonly scratch: Scratch;
+}
+
 class Fixture implements GpuFixture {
-  #opened: { readonly gpu: Gpu; readonly commands: Commands } | undefined;
+  #opened: Opened | undefined;
   readonly #tensors: Tensor[] = [];
 
   async open(): Promise<void> {
-    const gpu = await Gpu.open();
-    this.#opened = { gpu, commands: new Commands(gpu) };
+    const gpu = await Gpu.open(testProvider());
+    const commands = new Commands(gpu);
+    this.#opened = { gpu, commands, scratch: new Scratch(commands) };
     await this.#settleMaps();
   }
 
@@ -51,7 +62,11 @@ class Fixture implements GpuFixture {
     return this.#open.commands;
   }
 
-  get #open(): { readonly gpu: Gpu; readonly commands: Commands } {
+  get scratch(): Scratch {
+    return this.#open.scratch;
+  }
+
+  get #open(): Opened {
     if (this.#opened === undefined) throw new Error("Cannot use the GPU fixture: no test is running");
     return this.#opened;
   }
