@@ -215,7 +215,7 @@ function headLogits(
   });
   const logits = scratch.take(name, "f32", [rows, config.vocabSize]);
   const multiply = product === "tiled" ? matmul : matvec;
-  multiply(commands, { weight: weights.head, x: normed, y: logits, rows });
+  multiply(commands, { weight: weights.head, x: normed, y: logits, rows, scratch });
   return logits;
 }
 

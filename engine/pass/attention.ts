@@ -115,7 +115,7 @@ function attendOwn(
   };
   for (const run of batch.runs) {
     const { first: firstRow, rows, longest, blocks } = run;
-    if (batch.product === "tiled") prefillAttention(commands, { ...common, firstRow, rows });
+    if (batch.product === "tiled") prefillAttention(commands, { ...common, firstRow, rows, scratch });
     else {
       const parts = { scratch: splitScratch(model, run), ...selectionParts(model, run, role) };
       decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, ...parts });

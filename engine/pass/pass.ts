@@ -118,7 +118,7 @@ export class Pass {
     operands: { readonly weight: Weight; readonly x: Tensor; readonly y: Tensor; readonly accumulate?: boolean },
   ): void {
     const product = this.batch.product === "tiled" ? matmul : matvec;
-    product(this.model.commands, { ...operands, rows: this.computed });
+    product(this.model.commands, { ...operands, rows: this.computed, scratch: this.model.scratch });
   }
 
   /** Submits what is worth submitting, and yields when a long pass has held the GPU long enough. */

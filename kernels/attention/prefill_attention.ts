@@ -4,12 +4,17 @@
  * not depend on how a prompt is cut into chunks. Knows rows and pages; knows nothing of layers or chunks.
  */
 
-import type { Tuning } from "./decode_attention.ts";
+import { halfQueries } from "./half_queries.ts";
+import { type MatrixTile, matrixTileBytes, matrixTileTokens, matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { type HardwareTile, hardwareTileBytes, hardwareTileTokens, hardwareTileWgsl } from "./tile/hardware_tile.ts";
 import { type SoftwareTile, softwareTileTokens, softwareTileWgsl, TILE_LANES } from "./tile/software_tile.ts";
+import { GpuError } from "../errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
-import type { Commands, Kernel, KernelSpec } from "../pipeline.ts";
+import type { GpuInfo } from "../gpu.ts";
+import type { BindingSpec, Commands, Kernel, KernelSpec } from "../pipeline.ts";
+import { describeShape } from "../provider.ts";
 import { ROW_WORDS } from "./row_table.ts";
+import type { Scratch } from "../scratch.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { reads, writes } from "../wgsl.ts";
 
@@ -27,9 +32,14 @@ export interface PrefillAttention extends PagedKv {
   readonly scale: number;
   /** o f32 `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
   readonly out: AttentionState;
-  /** @default what suits the adapter */
-  readonly tuning?: Tuning;
+  /** Working memory of the matrix tile. */
+  readonly scratch: Scratch;
+  /** @default what suits the adapter and the heads */
+  readonly tuning?: PrefillTuning;
 }
+
+/** Tiles for matrix units, for GPUs without them, and for adapters that compute on the CPU. */
+export type PrefillTuning = "matrix" | "hardware" | "software";
 
 /** Query values that one lane of the software kernel keeps. */
 const LANE_VALUES = 256;
@@ -49,13 +59,83 @@ export function prefillAttention(commands: Commands, args: PrefillAttention): vo
   expectTensor(op, out.o, "f32", [all, shape.heads, shape.headDim]);
   expectTensor(op, out.lse, "f32", [all, shape.heads]);
   expectPagedKv(op, shape, args);
-  const tuning = args.tuning ?? (commands.gpu.info.software ? "software" : "hardware");
+  const tuning = args.tuning ?? tuningFor(commands.gpu.info, shape);
+  if (tuning === "matrix") {
+    byMatrices(commands, args);
+    return;
+  }
   const { kernel, tokens } = tuning === "software" ? software(commands, shape) : hardware(commands, shape);
   commands.dispatch(kernel, {
     tensors: [q, kv.k, kv.v, pageTable, rowTable, out.o, out.lse],
     params: { firstRow, rows, maxPages, scale },
     groups: [Math.ceil(rows / tokens), shape.kvHeads, 1],
   });
+}
+
+function tuningFor(info: GpuInfo, shape: HeadShape): PrefillTuning {
+  if (matrixTileFor(info, shape) !== undefined) return "matrix";
+  return info.software ? "software" : "hardware";
+}
+
+/** The largest tile that the adapter's matrix units and workgroup memory take; undefined: none fits the heads. */
+export function matrixTileFor(info: GpuInfo, shape: HeadShape): MatrixTile | undefined {
+  const instruction = info.matrix.find(({ result }) => result === "f32");
+  const { subgroupSize } = info;
+  if (instruction === undefined || subgroupSize === undefined) return undefined;
+  const tiles = instruction.m === 16 ? LARGE_INSTRUCTION_TILES : SMALL_INSTRUCTION_TILES;
+  return tiles.map((sizes): MatrixTile => ({ ...shape, ...sizes, shape: instruction, subgroupSize }))
+    .find((tile) => fitsTile(info, tile));
+}
+
+function fitsTile({ maxWorkgroupBytes, maxInvocations }: GpuInfo, tile: MatrixTile): boolean {
+  const { heads, kvHeads, headDim, shape, subgroupSize, tileRows, subgroupRows, split, blockRows } = tile;
+  const threads = (tileRows / subgroupRows) * split * subgroupSize;
+  return heads / kvHeads <= tileRows &&
+    subgroupRows % shape.m === 0 && headDim % shape.k === 0 &&
+    headDim % (split * shape.n) === 0 && blockRows % (split * shape.n) === 0 &&
+    // Threads share out a block's elements, and the keys of a row by eights.
+    (blockRows * headDim / 8) % threads === 0 && (blockRows * tileRows) % (8 * threads) === 0 &&
+    threads <= maxInvocations && matrixTileBytes(tile) <= maxWorkgroupBytes;
+}
+
+type TileSizes = Pick<MatrixTile, "tileRows" | "subgroupRows" | "split" | "blockRows">;
+
+/** Best first. On an H100, 1,024 rows behind 31,744, 32/8 heads of 128: 179 TFLOP/s by the first, 125 by the second. */
+const LARGE_INSTRUCTION_TILES: readonly TileSizes[] = [
+  { tileRows: 128, subgroupRows: 32, split: 2, blockRows: 32 },
+  { tileRows: 64, subgroupRows: 16, split: 1, blockRows: 32 },
+  { tileRows: 64, subgroupRows: 32, split: 2, blockRows: 16 },
+];
+const SMALL_INSTRUCTION_TILES: readonly TileSizes[] = [{ tileRows: 16, subgroupRows: 8, split: 2, blockRows: 16 }];
+
+function byMatrices(commands: Commands, args: PrefillAttention): void {
+  const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, scale, out, scratch } = args;
+  const tile = matrixTileFor(commands.gpu.info, shape);
+  if (tile === undefined) {
+    throw new GpuError(
+      "invalid_shape",
+      `Cannot dispatch attention_tile: no matrix tile takes heads of ${shape.headDim}`,
+    );
+  }
+  const allRows = firstRow + rows;
+  // A tile at the end reads beyond the last row.
+  const halves = scratch.take("queries (halves)", "f16", [allRows + tile.tileRows, shape.heads, shape.headDim]);
+  halfQueries(commands, { shape, rows: allRows, q, scale: scale * Math.LOG2E, out: halves });
+  const kernel = commands.kernel(matrixTileName(tile), () => ({
+    ...specOf(matrixTileWgsl(tile)),
+    needs: ["f16", "matrix"],
+    bindings: [reads("q", "array<vec4<u32>>"), ...KV_AND_OUTPUTS],
+    params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"], ["allRows", "u32"]],
+  }));
+  commands.dispatch(kernel, {
+    tensors: [halves, kv.k, kv.v, pageTable, rowTable, out.o, out.lse],
+    params: { firstRow, rows, maxPages, allRows },
+    groups: [Math.ceil(rows / matrixTileTokens(tile)), shape.kvHeads, 1],
+  });
+}
+
+function matrixTileName({ shape, ...tile }: MatrixTile): string {
+  return `attention_tile matrix ${describeShape(shape)} ${Object.values(tile)}`;
 }
 
 /** A kernel, and the tokens that one of its workgroups takes. */
@@ -89,17 +169,18 @@ function hardware(commands: Commands, shape: HeadShape): Tile {
   };
 }
 
+const KV_AND_OUTPUTS: readonly BindingSpec[] = [
+  reads("k", "array<vec4<u32>>"),
+  reads("v", "array<vec4<u32>>"),
+  reads("pageTable", "array<u32>"),
+  reads("rowTable", "array<vec4<u32>>"),
+  writes("outO", "array<vec4<f32>>"),
+  writes("outLse", "array<f32>"),
+];
+
 function specOf(source: string): KernelSpec {
   return {
-    bindings: [
-      reads("q", "array<vec4<f32>>"),
-      reads("k", "array<vec4<u32>>"),
-      reads("v", "array<vec4<u32>>"),
-      reads("pageTable", "array<u32>"),
-      reads("rowTable", "array<vec4<u32>>"),
-      writes("outO", "array<vec4<f32>>"),
-      writes("outLse", "array<f32>"),
-    ],
+    bindings: [reads("q", "array<vec4<f32>>"), ...KV_AND_OUTPUTS],
     params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"], ["scale", "f32"]],
     source,
   };

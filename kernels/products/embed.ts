@@ -31,7 +31,7 @@ export function embed(commands: Commands, { weight, tokens, out, rows }: Embed):
   for (const { tensor, firstRow, rows: partRows } of weight.parts) {
     commands.dispatch(kernel, {
       tensors: [tensor, tokens, out],
-      params: { rows, first_row: firstRow, part_rows: partRows, eights: weight.cols / 8 },
+      params: { rows, firstRow, partRows, eights: weight.cols / 8 },
       groups: spread(rows),
     });
   }
@@ -40,14 +40,14 @@ export function embed(commands: Commands, { weight, tokens, out, rows }: Embed):
 function spec(dtype: WeightDType): KernelSpec {
   return {
     bindings: [reads("w", weightType(dtype)), reads("tokens", "array<u32>"), writes("out", "array<vec4<f32>>")],
-    params: [["rows", "u32"], ["first_row", "u32"], ["part_rows", "u32"], ["eights", "u32"]],
+    params: [["rows", "u32"], ["firstRow", "u32"], ["partRows", "u32"], ["eights", "u32"]],
     source: `
       @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
         let row = ${GROUP_INDEX};
         if (row >= params.rows) { return; }
         // Below the part's first row the difference wraps around, beyond its end.
-        let local_row = tokens[row] - params.first_row;
-        if (local_row >= params.part_rows) { return; }
+        let local_row = tokens[row] - params.firstRow;
+        if (local_row >= params.partRows) { return; }
         for (var k = t; k < params.eights; k += ${THREADS}u) {
           ${readEight(dtype, "w", { into: "h", index: "local_row * params.eights + k" })}
           out[2u * (row * params.eights + k)] = h_lo;

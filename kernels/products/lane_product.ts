@@ -31,12 +31,12 @@ export function laneProduct({ dtype, accumulate, inputs, outputs }: LaneTile): K
     unroll(inputs, (m) => unroll(outputs, (n) => piece(m, n)));
   return {
     bindings: [reads("w", weightType(dtype)), reads("x", "array<vec4<f32>>"), writes("y", "array<f32>")],
-    params: [["rows", "u32"], ["part_rows", "u32"], ["first_row", "u32"], ["weight_rows", "u32"], ["eights", "u32"]],
+    params: [["rows", "u32"], ["partRows", "u32"], ["firstRow", "u32"], ["weightRows", "u32"], ["eights", "u32"]],
     source: `
       @compute @workgroup_size(${LANES}) fn main(${BUILTINS}) {
         let first_n = group.x * ${LANES * outputs}u + t;
         let first_m = group.y * ${inputs}u;
-        ${unroll(outputs, (n) => `let w${n} = min(first_n + ${n * LANES}u, params.part_rows - 1u) * params.eights;`)}
+        ${unroll(outputs, (n) => `let w${n} = min(first_n + ${n * LANES}u, params.partRows - 1u) * params.eights;`)}
         ${unroll(inputs, (m) => `let x${m} = min(first_m + ${m}u, params.rows - 1u) * params.eights;`)}
         ${each((m, n) => `var sum${m}_${n} = 0.0;`)}
         for (var k = 0u; k < params.eights; k += 1u) {
@@ -49,8 +49,8 @@ export function laneProduct({ dtype, accumulate, inputs, outputs }: LaneTile): K
         }
         ${
       each((m, n) => `
-        if (first_m + ${m}u < params.rows && first_n + ${n * LANES}u < params.part_rows) {
-          let at = (first_m + ${m}u) * params.weight_rows + params.first_row + first_n + ${n * LANES}u;
+        if (first_m + ${m}u < params.rows && first_n + ${n * LANES}u < params.partRows) {
+          let at = (first_m + ${m}u) * params.weightRows + params.firstRow + first_n + ${n * LANES}u;
           y[at] = ${accumulate ? "y[at] + " : ""}sum${m}_${n};
         }`)
     }

@@ -7,6 +7,7 @@
 import type { GpuInfo } from "../gpu.ts";
 import { laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Commands } from "../pipeline.ts";
+import type { Scratch } from "../scratch.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import type { Weight } from "./weight.ts";
@@ -22,6 +23,8 @@ export interface Product {
   readonly rows: number;
   /** Adds to what is in `y`, the residual. @default false */
   readonly accumulate?: boolean;
+  /** Working memory for rows of halves. */
+  readonly scratch: Scratch;
 }
 
 /** The two ways to share the work: a lane for each weight row (software), or a team of threads for a few (GPUs). */
@@ -70,7 +73,7 @@ function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }:
   for (const { tensor, firstRow, rows: partRows } of weight.parts) {
     commands.dispatch(kernel, {
       tensors: [tensor, x, y],
-      params: { rows, part_rows: partRows, first_row: firstRow, weight_rows: weight.rows, eights: weight.cols / 8 },
+      params: { rows, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
       groups: [Math.ceil(partRows / (LANES * outputs)), Math.ceil(rows / tile.inputs), 1],
     });
   }
@@ -93,10 +96,10 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
         tensors: [tensor, x, y],
         params: {
           rows,
-          first_input: firstInput,
-          part_rows: partRows,
-          first_row: firstRow,
-          weight_rows: weight.rows,
+          firstInput: firstInput,
+          partRows,
+          firstRow,
+          weightRows: weight.rows,
           eights: weight.cols / 8,
         },
         groups: spread(Math.ceil(partRows / tile.outputs)),

@@ -46,10 +46,10 @@ export function teamProduct(tile: TeamTile): KernelSpec {
     bindings: [reads("w", weightType(dtype)), reads("x", "array<vec4<f32>>"), writes("y", "array<f32>")],
     params: [
       ["rows", "u32"],
-      ["first_input", "u32"],
-      ["part_rows", "u32"],
-      ["first_row", "u32"],
-      ["weight_rows", "u32"],
+      ["firstInput", "u32"],
+      ["partRows", "u32"],
+      ["firstRow", "u32"],
+      ["weightRows", "u32"],
       ["eights", "u32"],
     ],
     source: `
@@ -57,19 +57,19 @@ export function teamProduct(tile: TeamTile): KernelSpec {
 
       @compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
         let first_n = (${GROUP_INDEX}) * ${outputs}u;
-        if (first_n >= params.part_rows) { return; }
-        ${unroll(outputs, (n) => `let w${n} = min(first_n + ${n}u, params.part_rows - 1u) * params.eights;`)}
-        ${unroll(inputs, (m) => `let x${m} = min(params.first_input + ${m}u, params.rows - 1u) * params.eights;`)}
+        if (first_n >= params.partRows) { return; }
+        ${unroll(outputs, (n) => `let w${n} = min(first_n + ${n}u, params.partRows - 1u) * params.eights;`)}
+        ${unroll(inputs, (m) => `let x${m} = min(params.firstInput + ${m}u, params.rows - 1u) * params.eights;`)}
         ${each((m, n) => `var sum${m}_${n} = 0.0;`)}
         var k = t;
         ${walk(tile)}
         ${addThreads(tile)}
         workgroupBarrier();
         if (t < ${inputs * outputs}u) {
-          let m = params.first_input + t / ${outputs}u;
+          let m = params.firstInput + t / ${outputs}u;
           let n = first_n + t % ${outputs}u;
-          if (m < params.rows && n < params.part_rows) {
-            let at = m * params.weight_rows + params.first_row + n;
+          if (m < params.rows && n < params.partRows) {
+            let at = m * params.weightRows + params.firstRow + n;
             y[at] = ${accumulate ? "y[at] + " : ""}parts[(t / 4u) * ${threads}u][t % 4u];
           }
         }

@@ -41,7 +41,7 @@ export function tiledProduct(tile: SquareTile): KernelSpec {
   const stride = side / 4 + 1;
   return {
     bindings: [reads("w", weightType(dtype)), reads("x", "array<vec4<f32>>"), writes("y", "array<f32>")],
-    params: [["rows", "u32"], ["part_rows", "u32"], ["first_row", "u32"], ["weight_rows", "u32"], ["eights", "u32"]],
+    params: [["rows", "u32"], ["partRows", "u32"], ["firstRow", "u32"], ["weightRows", "u32"], ["eights", "u32"]],
     source: `
       var<workgroup> xs: array<vec4<f32>, ${DEPTH * stride}>;
       var<workgroup> ws: array<vec4<f32>, ${DEPTH * stride}>;
@@ -51,7 +51,7 @@ export function tiledProduct(tile: SquareTile): KernelSpec {
         let tiles_m = (params.rows + ${side - 1}u) / ${side}u;
         let first_m = (tile % tiles_m) * ${side}u;
         let first_n = (tile / tiles_m) * ${side}u;
-        if (first_n >= params.part_rows) { return; }
+        if (first_n >= params.partRows) { return; }
         let quad_m = t / ${side / 8}u;
         let quad_n = t % ${side / 8}u;
         ${unroll(8, (m) => `var sum${m}_0 = vec4<f32>(); var sum${m}_1 = vec4<f32>();`)}
@@ -81,7 +81,7 @@ function fillSlices({ dtype, side }: SquareTile, round: number): string {
             let at = min(k + eight, params.eights - 1u);
             ${readEight("f32", "x", { into: "a", index: "min(first_m + row, params.rows - 1u) * params.eights + at" })}
             ${
-    readEight(dtype, "w", { into: "b", index: "min(first_n + row, params.part_rows - 1u) * params.eights + at" })
+    readEight(dtype, "w", { into: "b", index: "min(first_n + row, params.partRows - 1u) * params.eights + at" })
   }
             ${put("xs", "a")}
             ${put("ws", "b")}
@@ -107,7 +107,7 @@ function step(k: number, stride: number, side: number): string {
 function store({ side, accumulate }: SquareTile, m: number): string {
   const row = `first_m + ${m < 4 ? 0 : side / 2}u + 4u * quad_m + ${m % 4}u`;
   const put = (half: number, c: number) => `
-            if (n + ${half * side / 2 + c}u < params.part_rows) {
+            if (n + ${half * side / 2 + c}u < params.partRows) {
               y[at + ${half * side / 2 + c}u] = ${
     accumulate ? `y[at + ${half * side / 2 + c}u] + ` : ""
   }sum${m}_${half}.${component(c)};
@@ -115,7 +115,7 @@ function store({ side, accumulate }: SquareTile, m: number): string {
   return `
         if (${row} < params.rows) {
             let n = first_n + 4u * quad_n;
-            let at = (${row}) * params.weight_rows + params.first_row + n;
+            let at = (${row}) * params.weightRows + params.firstRow + n;
             ${unroll(8, (i) => put(Math.floor(i / 4), i % 4))}
         }`;
 }

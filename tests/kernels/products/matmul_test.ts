@@ -15,14 +15,21 @@ const PLANS: readonly MatmulPlan[] = [
 ];
 
 function describePlan(plan: MatmulPlan): string {
-  return plan.kind === "lanes" ? "lanes" : `tiles of ${plan.side}`;
+  return plan.kind === "tiles" ? `tiles of ${plan.side}` : plan.kind;
 }
 
 for (const plan of PLANS) {
   for (const shape of testedCases(MANY_ROWS)) {
     Deno.test(`matmul() equals plain loops: ${describePlan(plan)}, ${describeCase(shape)}`, async () => {
       const { weight, x, y, expected } = makeOperands(fixture, shape);
-      matmul(fixture.commands, { weight, x, y, rows: shape.rows, accumulate: shape.accumulate ?? false }, plan);
+      matmul(fixture.commands, {
+        weight,
+        x,
+        y,
+        rows: shape.rows,
+        accumulate: shape.accumulate ?? false,
+        scratch: fixture.scratch,
+      }, plan);
       assertClose(await fixture.floats(y), expected, { nmse: shape.nmse });
       freeWeight(fixture.gpu, weight);
     });
@@ -39,7 +46,7 @@ Deno.test("matmul() gives a row the same bits alone, among others, and in tiles 
   const run = async (plan: MatmulPlan, first: number, count: number) => {
     const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
     const y = fixture.zeros("f32", [count, weightRows]);
-    matmul(fixture.commands, { weight, x, y, rows: count }, plan);
+    matmul(fixture.commands, { weight, x, y, rows: count, scratch: fixture.scratch }, plan);
     return new Uint32Array((await fixture.floats(y)).buffer);
   };
   for (const kind of ["lanes", "tiles"] as const) {
@@ -56,8 +63,11 @@ Deno.test("matmul() gives a row the same bits alone, among others, and in tiles 
   freeWeight(fixture.gpu, weight);
 });
 
+const PLAIN = { software: false, matrix: [], subgroupSize: 32 };
+const weightOf = (rows: number) => ({ rows, cols: 4096, dtype: "f16" as const });
+
 Deno.test("planMatmul() takes large tiles only when there are enough of them", () => {
-  assert.deepEqual(planMatmul({ software: true }, 512, 4096), { kind: "lanes" });
-  assert.deepEqual(planMatmul({ software: false }, 1024, 14336), { kind: "tiles", side: 128 });
-  assert.deepEqual(planMatmul({ software: false }, 128, 4096), { kind: "tiles", side: 64 });
+  assert.deepEqual(planMatmul({ ...PLAIN, software: true }, 512, weightOf(4096)), { kind: "lanes" });
+  assert.deepEqual(planMatmul(PLAIN, 1024, weightOf(14336)), { kind: "tiles", side: 128 });
+  assert.deepEqual(planMatmul(PLAIN, 128, weightOf(4096)), { kind: "tiles", side: 64 });
 });

@@ -23,7 +23,14 @@ for (const plan of PLANS) {
   for (const shape of testedCases(FEW_ROWS)) {
     Deno.test(`matvec() equals plain loops: ${describePlan(plan)}, ${describeCase(shape)}`, async () => {
       const { weight, x, y, expected } = makeOperands(fixture, shape);
-      matvec(fixture.commands, { weight, x, y, rows: shape.rows, accumulate: shape.accumulate ?? false }, plan);
+      matvec(fixture.commands, {
+        weight,
+        x,
+        y,
+        rows: shape.rows,
+        accumulate: shape.accumulate ?? false,
+        scratch: fixture.scratch,
+      }, plan);
       assertClose(await fixture.floats(y), expected, { nmse: shape.nmse });
       freeWeight(fixture.gpu, weight);
     });
@@ -39,7 +46,7 @@ for (const plan of PLANS) {
     const run = async (first: number, count: number) => {
       const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
       const y = fixture.zeros("f32", [count, weightRows]);
-      matvec(fixture.commands, { weight, x, y, rows: count }, plan);
+      matvec(fixture.commands, { weight, x, y, rows: count, scratch: fixture.scratch }, plan);
       return new Uint32Array((await fixture.floats(y)).buffer);
     };
     const together = await run(0, rows);
@@ -59,7 +66,7 @@ Deno.test("matvec() refuses tensors that are too small", () => {
   const weight = createWeight(fixture.gpu, "small", { rows: 64, cols: 64, dtype: "f16" });
   const x = fixture.zeros("f32", [2, 64]);
   const y = fixture.zeros("f32", [1, 64]);
-  assert.throws(() => matvec(fixture.commands, { weight, x, y, rows: 2 }), GpuError);
+  assert.throws(() => matvec(fixture.commands, { weight, x, y, rows: 2, scratch: fixture.scratch }), GpuError);
   freeWeight(fixture.gpu, weight);
 });
 

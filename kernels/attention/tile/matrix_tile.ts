@@ -1,0 +1,304 @@
+/**
+ * The WGSL of the prefill tile on matrix units. For each block of KV rows the subgroups compute scores into workgroup memory,
+ * threads turn them into weights (softmax in f32), and the subgroups add weights times values to outputs that stay in
+ * registers. Elements of those cannot be touched there: instead of rescaling them for each new maximum of a row, a row
+ * keeps the maximum it has until a score exceeds it by 2^8, which is rare; then the outputs take a turn through workgroup
+ * memory. Rows that need no rescaling are multiplied by 1, so that a row's bits do not depend on its neighbours.
+ */
+
+import { EMPTY_LSE, type HeadShape, kvAddressWgsl } from "../kv_pages.ts";
+import { softmaxWgsl } from "./matrix_softmax.ts";
+import { Fragments, HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
+import type { MatrixShape } from "../../provider.ts";
+import { unroll } from "../../wgsl.ts";
+
+/** A variant of the tile. */
+export interface MatrixTile extends HeadShape {
+  readonly shape: MatrixShape;
+  readonly subgroupSize: number;
+  /** Query rows (token, head) of a workgroup, and of a subgroup. */
+  readonly tileRows: number;
+  readonly subgroupRows: number;
+  /** Subgroups that share rows: each takes a part of a block's keys, and of the output's dimensions. */
+  readonly split: number;
+  /** KV rows of a block; divides a page. */
+  readonly blockRows: number;
+}
+
+/** Padding of rows in workgroup memory, in elements of 16 bytes: rows start in different banks. */
+const PADDING = 1;
+
+/** Tokens of one tile: as many as have all their heads of a group in it. */
+export function matrixTileTokens({ heads, kvHeads, tileRows }: MatrixTile): number {
+  return Math.floor((tileRows * kvHeads) / heads);
+}
+
+/** Bytes of workgroup memory that a variant takes. */
+export function matrixTileBytes(tile: MatrixTile): number {
+  const { keys, weights, scores, threads } = planOf(tile);
+  const { blockRows, tileRows } = tile;
+  return (2 * blockRows * keys + tileRows * (weights + scores)) * 16 + (threads + tileRows + 1) * 4;
+}
+
+/** Numbers that follow from a variant. Strides are in elements of 16 bytes. */
+function planOf(tile: MatrixTile) {
+  const { heads, kvHeads, headDim, shape, subgroupSize, tileRows, subgroupRows, split, blockRows } = tile;
+  const threads = (tileRows / subgroupRows) * split * subgroupSize;
+  const threadsARow = threads / tileRows;
+  return {
+    ...tile,
+    group: heads / kvHeads,
+    tokens: matrixTileTokens(tile),
+    threads,
+    /** Threads that share a row's softmax, and the keys of each. */
+    threadsARow,
+    ownKeys: blockRows / threadsARow,
+    /** Elements of a K or V row, and those with padding. */
+    elements: headDim / HALVES_AN_ELEMENT,
+    keys: headDim / HALVES_AN_ELEMENT + PADDING,
+    scores: blockRows / 4 + PADDING,
+    weights: blockRows / HALVES_AN_ELEMENT + PADDING,
+    /** Elements of a block's K, or V, that a thread brings. */
+    loads: blockRows * headDim / HALVES_AN_ELEMENT / threads,
+    fragments: {
+      rows: subgroupRows / shape.m,
+      keys: blockRows / split / shape.n,
+      outputs: headDim / split / shape.n,
+      /** Instructions along a head, and along a block. */
+      headDepth: headDim / shape.k,
+      blockDepth: blockRows / shape.k,
+    },
+  };
+}
+
+type Plan = ReturnType<typeof planOf>;
+
+/** WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages, allRows. */
+export function matrixTileWgsl(tile: MatrixTile): string {
+  const plan = planOf(tile);
+  const { tileRows, threads, threadsARow, group, tokens, blockRows, subgroupSize, split, loads } = plan;
+  const write = new Fragments(plan.shape);
+  return /* wgsl */ `
+${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}
+var<workgroup> keys: array<vec4<u32>, ${blockRows * plan.keys}>;
+var<workgroup> values: array<vec4<u32>, ${blockRows * plan.keys}>;
+var<workgroup> scores: array<vec4<f32>, ${tileRows * plan.scores}>;
+var<workgroup> weights: array<vec4<u32>, ${tileRows * plan.weights}>;
+var<workgroup> meeting: array<f32, ${threads}>;
+var<workgroup> factors: array<f32, ${tileRows}>;
+var<workgroup> rescale: u32;
+
+fn largest(four: vec4<f32>) -> f32 { return max(max(four.x, four.y), max(four.z, four.w)); }
+
+@diagnostic(off, chromium.subgroup_matrix_uniformity)
+@compute @workgroup_size(${threads})
+fn main(
+  @builtin(workgroup_id) workgroup: vec3<u32>,
+  @builtin(num_workgroups) grid: vec3<u32>,
+  @builtin(local_invocation_index) thread: u32,
+) {
+  let kvHead = workgroup.y;
+  // The last tokens see most and take longest: they go first.
+  let firstToken = (grid.x - 1u - workgroup.x) * ${tokens}u;
+  let lastToken = min(firstToken + ${tokens}u, params.rows) - 1u;
+  let first = rowTable[2u * (params.firstRow + firstToken)];
+  let last = rowTable[2u * (params.firstRow + lastToken)];
+  let subgroup = thread / ${subgroupSize}u;
+  let ownRow = (subgroup / ${split}u) * ${plan.subgroupRows}u;
+  let ownPart = subgroup % ${split}u;
+  // The row whose softmax this thread takes part in, and its first key there.
+  let row = thread / ${threadsARow}u;
+  let firstKey = (thread % ${threadsARow}u) * ${plan.ownKeys}u;
+  let token = min(firstToken + row / ${group}u, lastToken);
+  let visible = rowTable[2u * (params.firstRow + token)].zw;
+  let queryAt = ((kvHead * params.allRows + params.firstRow + firstToken) * ${group}u + ownRow) * ${plan.elements}u;
+  ${loadQueries(plan)}
+  ${eachOutput(plan, (i, j) => write.zeroSums(`out${i}_${j}`))}
+  var top = ${EMPTY_LSE}f;
+  var mass = 0.0;
+  factors[row] = 1.0;
+  if (thread == 0u) { rescale = 0u; }
+  let begin = first.z / ${blockRows}u;
+  let end = (last.w + ${blockRows - 1}u) / ${blockRows}u;
+  ${unroll(loads, (i) => `var k${i}: vec4<u32>; var v${i}: vec4<u32>;`)}
+  if (begin < end) {
+    let address = kvAddress(first.x, begin * ${blockRows}u, kvHead);
+    ${fetchBlock(plan)}
+  }
+  for (var block = begin; block < end; block++) {
+    let start = block * ${blockRows}u;
+    ${stageBlock(plan)}
+    workgroupBarrier();
+    if (block + 1u < end) {
+      let address = kvAddress(first.x, start + ${blockRows}u, kvHead);
+      ${fetchBlock(plan)}
+    }
+    ${scoresWgsl(plan)}
+    workgroupBarrier();
+    ${softmaxWgsl(plan)}
+    workgroupBarrier();
+    if (workgroupUniformLoad(&rescale) == 1u) {
+      ${rescaleWgsl(plan)}
+    }
+    ${outputsWgsl(plan)}
+    workgroupBarrier();
+  }
+${storeWgsl(plan)}
+}
+`;
+}
+
+function eachOutput({ fragments }: Plan, piece: (row: number, output: number) => string): string {
+  return unroll(fragments.rows, (i) => unroll(fragments.outputs, (j) => piece(i, j)));
+}
+
+/** Queries of the subgroup's rows stay in registers. Rows beyond the tile's are computed for nothing. */
+function loadQueries({ shape, fragments, elements }: Plan): string {
+  const write = new Fragments(shape);
+  const at = (i: number, d: number) => `queryAt + ${i * shape.m * elements + d * shape.k / HALVES_AN_ELEMENT}u`;
+  return unroll(
+    fragments.rows,
+    (i) =>
+      unroll(
+        fragments.headDepth,
+        (d) => `let query${i}_${d} = ${write.left({ array: "q", at: at(i, d), stride: `${elements}u` })};`,
+      ),
+  );
+}
+
+/** A block lies in one page, its rows back to back. */
+function fetchBlock({ loads, threads }: Plan): string {
+  return unroll(
+    loads,
+    (i) => `k${i} = k[address + thread + ${i * threads}u]; v${i} = v[address + thread + ${i * threads}u];`,
+  );
+}
+
+function stageBlock({ loads, threads, elements, keys }: Plan): string {
+  return unroll(loads, (i) =>
+    `{
+      let element = thread + ${i * threads}u;
+      let to = (element / ${elements}u) * ${keys}u + element % ${elements}u;
+      keys[to] = k${i};
+      values[to] = v${i};
+    }`);
+}
+
+/** Scores, already in units of log2 as the queries carry the scale. */
+function scoresWgsl({ shape, fragments, keys, scores, blockRows, split }: Plan): string {
+  const write = new Fragments(shape);
+  const partKeys = blockRows / split;
+  const key = (j: number, d: number) =>
+    write.right({
+      array: "keys",
+      at: `(ownPart * ${partKeys}u + ${j * shape.n}u) * ${keys}u + ${d * shape.k / HALVES_AN_ELEMENT}u`,
+      stride: `${keys}u`,
+    }, "columns");
+  const to = (i: number, j: number) => ({
+    array: "scores",
+    at: `(ownRow + ${i * shape.m}u) * ${scores}u + (ownPart * ${partKeys}u + ${j * shape.n}u) / 4u`,
+    stride: `${scores}u`,
+  });
+  return `{
+      ${unroll(fragments.rows, (i) => unroll(fragments.keys, (j) => write.zeroSums(`score${i}_${j}`)))}
+      ${
+    unroll(fragments.headDepth, (d) =>
+      unroll(fragments.keys, (j) =>
+        `{
+        let key = ${key(j, d)};
+        ${unroll(fragments.rows, (i) => write.accumulate(`score${i}_${j}`, `query${i}_${d}`, "key"))}
+      }`))
+  }
+      ${unroll(fragments.rows, (i) => unroll(fragments.keys, (j) => write.storeSums(to(i, j), `score${i}_${j}`)))}
+    }`;
+}
+
+/** A column of output fragments in `scores`, one for each part. */
+function outputPlace({ shape, scores }: Plan, i: number): { array: string; at: string; stride: string } {
+  return {
+    array: "scores",
+    at: `(ownRow + ${i * shape.m}u) * ${scores}u + ownPart * ${shape.n / 4}u`,
+    stride: `${scores}u`,
+  };
+}
+
+function rescaleWgsl(plan: Plan): string {
+  const { shape, fragments, tileRows, split, threads, scores } = plan;
+  const write = new Fragments(shape);
+  const fours = split * shape.n / 4;
+  return `${
+    unroll(fragments.outputs, (j) => `
+      ${unroll(fragments.rows, (i) => write.storeSums(outputPlace(plan, i), `out${i}_${j}`))}
+      workgroupBarrier();
+      for (var i = thread; i < ${tileRows * fours}u; i += ${threads}u) {
+        scores[(i / ${fours}u) * ${scores}u + i % ${fours}u] *= factors[i / ${fours}u];
+      }
+      workgroupBarrier();
+      ${unroll(fragments.rows, (i) => `out${i}_${j} = ${write.loadSums(outputPlace(plan, i))};`)}
+      workgroupBarrier();`)
+  }
+      factors[row] = 1.0;
+      if (thread == 0u) { rescale = 0u; }`;
+}
+
+function outputsWgsl({ shape, fragments, keys, weights, headDim, split }: Plan): string {
+  const write = new Fragments(shape);
+  const weight = (i: number, d: number) =>
+    write.left({
+      array: "weights",
+      at: `(ownRow + ${i * shape.m}u) * ${weights}u + ${d * shape.k / HALVES_AN_ELEMENT}u`,
+      stride: `${weights}u`,
+    });
+  const value = (j: number, d: number) =>
+    write.right({
+      array: "values",
+      at: `${d * shape.k * keys}u + (ownPart * ${headDim / split}u + ${j * shape.n}u) / ${HALVES_AN_ELEMENT}u`,
+      stride: `${keys}u`,
+    }, "rows");
+  return unroll(fragments.blockDepth, (d) =>
+    `{
+      ${unroll(fragments.rows, (i) => `let weight${i} = ${weight(i, d)};`)}
+      ${
+      unroll(fragments.outputs, (j) =>
+        `{
+        let value = ${value(j, d)};
+        ${unroll(fragments.rows, (i) => write.accumulate(`out${i}_${j}`, `weight${i}`, "value"))}
+      }`)
+    }
+    }`);
+}
+
+function storeWgsl(plan: Plan): string {
+  const { shape, fragments, tileRows, threads, threadsARow, tokens, group, heads, headDim, split, scores } = plan;
+  const write = new Fragments(shape);
+  const fours = split * shape.n / 4;
+  const state = (of: string, at: string) =>
+    `(params.firstRow + ${at}) * ${heads}u + kvHead * ${group}u + ${of} % ${group}u`;
+  return /* wgsl */ `
+  meeting[thread] = mass;
+  workgroupBarrier();
+  var total = 0.0;
+  ${unroll(threadsARow, (i) => `total += meeting[row * ${threadsARow}u + ${i}u];`)}
+  factors[row] = select(0.0, 1.0 / max(total, 1e-30), total > 0.0);
+  if (thread % ${threadsARow}u == 0u && row < ${tokens * group}u && firstToken + row / ${group}u <= lastToken) {
+    let lse = ${Math.LN2} * (top + log2(max(total, 1e-30)));
+    outLse[${state("row", "token")}] = select(${EMPTY_LSE}f, lse, total > 0.0);
+  }
+${
+    unroll(fragments.outputs, (j) => `
+  workgroupBarrier();
+  ${unroll(fragments.rows, (i) => write.storeSums(outputPlace(plan, i), `out${i}_${j}`))}
+  workgroupBarrier();
+  for (var i = thread; i < ${tileRows * fours}u; i += ${threads}u) {
+    let outRow = i / ${fours}u;
+    let four = i % ${fours}u;
+    let outToken = firstToken + outRow / ${group}u;
+    if (outRow < ${tokens * group}u && outToken <= lastToken) {
+      let to = (${state("outRow", "outToken")}) * ${headDim / 4}u + (four / ${shape.n / 4}u) * ${
+      headDim / split / 4
+    }u + ${j * shape.n / 4}u + four % ${shape.n / 4}u;
+      outO[to] = scores[outRow * ${scores}u + four] * factors[outRow];
+    }
+  }`)
+  }`;
+}

@@ -1,0 +1,67 @@
+/**
+ * WGSL for matrix units: fragments of a product that a whole subgroup holds, loaded from and stored to arrays. Arrays of
+ * halves are `array<vec4<u32>>`, because drivers read `array<f16>` two bytes at a time; offsets and strides count its elements.
+ */
+
+import type { MatrixShape } from "./provider.ts";
+
+/** Halves of one element of an array. */
+export const HALVES_AN_ELEMENT = 8;
+
+/** What a matrix kernel starts with: its control flow is uniform, which the compiler's analysis is too strict to see. */
+export const MATRIX_DIAGNOSTICS = "diagnostic(off, chromium.subgroup_matrix_uniformity);\n";
+
+/** Where a fragment lies: `at` is a WGSL expression, `stride` the distance of two of its rows, or columns. */
+export interface FragmentPlace {
+  readonly array: string;
+  readonly at: string;
+  readonly stride: string;
+}
+
+/** The WGSL of one shape of product. */
+export class Fragments {
+  readonly shape: MatrixShape;
+
+  constructor(shape: MatrixShape) {
+    this.shape = shape;
+  }
+
+  /** Type of the sums: m × n. */
+  get sums(): string {
+    const { m, n, result } = this.shape;
+    return `subgroup_matrix_result<${result}, ${n}, ${m}>`;
+  }
+
+  /** A zeroed variable of sums. Explicitly: in a loop, a plain declaration would keep the values of the last round. */
+  zeroSums(name: string): string {
+    return `var ${name} = ${this.sums}();`;
+  }
+
+  /** m × k halves that lie row by row. */
+  left({ array, at, stride }: FragmentPlace): string {
+    const { m, k } = this.shape;
+    return `subgroupMatrixLoad<subgroup_matrix_left<f16, ${k}, ${m}>, row_major>(&${array}, ${at}, ${stride})`;
+  }
+
+  /** k × n halves: `rows` when each row of k lies together, `columns` when each column of n does. */
+  right({ array, at, stride }: FragmentPlace, together: "rows" | "columns"): string {
+    const { n, k } = this.shape;
+    const major = together === "rows" ? "row_major" : "col_major";
+    return `subgroupMatrixLoad<subgroup_matrix_right<f16, ${n}, ${k}>, ${major}>(&${array}, ${at}, ${stride})`;
+  }
+
+  /** Sums that lie row by row. */
+  loadSums({ array, at, stride }: FragmentPlace): string {
+    return `subgroupMatrixLoad<${this.sums}, row_major>(&${array}, ${at}, ${stride})`;
+  }
+
+  /** Stores sums row by row. */
+  storeSums({ array, at, stride }: FragmentPlace, sums: string): string {
+    return `subgroupMatrixStore<row_major>(&${array}, ${at}, ${sums}, ${stride});`;
+  }
+
+  /** sums += left · right */
+  accumulate(sums: string, left: string, right: string): string {
+    return `${sums} = subgroupMatrixMultiplyAccumulate(${left}, ${right}, ${sums});`;
+  }
+}

@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import { matmul, planMatmul } from "../../../kernels/products/matmul.ts";
+import { createWeight, freeWeight, writeRows } from "../../../kernels/products/weight.ts";
+import { assertClose } from "../../support/assert_close.ts";
+import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { Random } from "../../support/random.ts";
+import { describeCase, makeOperands, type ProductCase } from "../product_cases.ts";
+
+const fixture = gpuFixture();
+
+/** Rows of x are rounded to f16, 2^-12 each. */
+const HALF_ROWS = 1e-6;
+
+const CASES: readonly ProductCase[] = [
+  { rows: 1, weightRows: 259, cols: 32, dtype: "f16", nmse: HALF_ROWS },
+  { rows: 16, weightRows: 256, cols: 64, dtype: "f16", nmse: HALF_ROWS },
+  { rows: 37, weightRows: 267, cols: 96, dtype: "f16", nmse: HALF_ROWS },
+  { rows: 37, weightRows: 267, cols: 96, dtype: "f16", accumulate: true, nmse: HALF_ROWS },
+  { rows: 20, weightRows: 300, cols: 64, dtype: "f16", partBytes: 64 * 2 * 64, accumulate: true, nmse: HALF_ROWS },
+];
+
+for (const shape of CASES) {
+  Deno.test(`matmul() on matrix units equals plain loops: ${describeCase(shape)}`, async () => {
+    const { weight, x, y, expected } = makeOperands(fixture, shape);
+    const { rows, accumulate = false } = shape;
+    assert.equal(planMatmul(fixture.gpu.info, rows, weight).kind, "matrix");
+    matmul(fixture.commands, { weight, x, y, rows, accumulate, scratch: fixture.scratch });
+    assertClose(await fixture.floats(y), expected, { nmse: shape.nmse });
+    freeWeight(fixture.gpu, weight);
+  });
+}
+
+Deno.test("matmul() on matrix units gives a row the same bits alone and among others, within a tile and at its edge", async () => {
+  const [cols, weightRows, rows] = [64, 262, 50];
+  const random = new Random(6);
+  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
+  writeRows(fixture.gpu, weight, {
+    firstRow: 0,
+    source: "F16",
+    data: new Uint8Array(random.halves(weightRows * cols).halves.buffer),
+  });
+  const values = random.normals(rows * cols);
+  const before = random.normals(rows * weightRows);
+  const run = async (first: number, count: number) => {
+    const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
+    const y = fixture.upload("f32", before.slice(first * weightRows, (first + count) * weightRows), [
+      count,
+      weightRows,
+    ]);
+    matmul(fixture.commands, { weight, x, y, rows: count, accumulate: true, scratch: fixture.scratch });
+    return new Uint32Array((await fixture.floats(y)).buffer);
+  };
+  const together = await run(0, rows);
+  for (const [first, count] of [[0, 1], [3, 9], [17, 33]] as const) {
+    assert.deepEqual(await run(first, count), together.slice(first * weightRows, (first + count) * weightRows));
+  }
+  freeWeight(fixture.gpu, weight);
+});

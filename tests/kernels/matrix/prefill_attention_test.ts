@@ -1,0 +1,44 @@
+import assert from "node:assert/strict";
+import { matrixTileFor } from "../../../kernels/attention/prefill_attention.ts";
+import { assertClose } from "../../support/assert_close.ts";
+import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { consecutiveRows, PREFILL_CASES } from "../attention/attention_cases.ts";
+import { prefillSpan, referencePrefill, runPrefill } from "../attention/prefill_spans.ts";
+
+const fixture = gpuFixture();
+
+/** Queries and weights are rounded to f16, 2^-12 each. */
+const HALF_OPERANDS = 1e-6;
+/** Logits of a few units, from queries that err by 2^-12. */
+const LOGIT_ERROR = 2e-3;
+
+for (const { name, shape, rows } of PREFILL_CASES) {
+  Deno.test(`prefillAttention() on matrix units equals plain loops: ${name}`, async () => {
+    if (matrixTileFor(fixture.gpu.info, shape) === undefined) {
+      assert.notEqual(shape.headDim % 32, 0, "only odd heads may be left to the plain tile");
+      return;
+    }
+    const span = prefillSpan(fixture, shape, rows);
+    const expected = referencePrefill(span);
+    const { o, lse } = await runPrefill(fixture, span, { tuning: "matrix" });
+    assertClose(o, expected.o, { nmse: HALF_OPERANDS });
+    assertClose(lse, expected.lse, { maxAbs: LOGIT_ERROR });
+  });
+}
+
+for (const window of [undefined, 100]) {
+  Deno.test(`prefillAttention() on matrix units gives the same bits however a prompt is cut: window ${window}`, async () => {
+    const rows = consecutiveRows({ from: 0, rows: 150, window });
+    const span = prefillSpan(fixture, { heads: 4, kvHeads: 2, headDim: 64 }, rows);
+    // Queries ten times as large: maxima rise by more than the headroom, so that outputs are rescaled.
+    span.q.forEach((value, i) => span.q[i] = 10 * value);
+    const whole = await runPrefill(fixture, span, { tuning: "matrix" });
+    const expected = referencePrefill(span);
+    assertClose(whole.o, expected.o, { nmse: 1e-4 });
+    for (const chunk of [1, 7, 64]) {
+      const chunked = await runPrefill(fixture, span, { tuning: "matrix", chunk });
+      assert.deepEqual(chunked.o, whole.o, `chunks of ${chunk}`);
+      assert.deepEqual(chunked.lse, whole.lse, `chunks of ${chunk}`);
+    }
+  });
+}
