@@ -42,13 +42,13 @@ Deno.test("planBatches() puts decode rows before prefill, in products of their o
 });
 
 Deno.test("planBatches() cuts long spans into pieces that keep their order", () => {
-  const tiled = plan([prefill(0, 10, 700), prefill(1, 0, 400)]);
-  assert.deepEqual(tiled.map(({ rows }) => rows), [512, 512, 76]);
+  const tiled = plan([prefill(0, 10, 2500), prefill(1, 0, 1600)]);
+  assert.deepEqual(tiled.map(({ rows }) => rows), [2048, 2048, 4]);
   assert.deepEqual(tiled[1]?.runs, [
-    { first: 0, rows: 188, sparse: undefined, longest: 710, blocks: [{ first: 0, rows: 188 }] },
-    { first: 188, rows: 324, sparse: undefined, longest: 324, blocks: [{ first: 188, rows: 324 }] },
+    { first: 0, rows: 452, sparse: undefined, longest: 2510, blocks: [{ first: 0, rows: 452 }] },
+    { first: 452, rows: 1596, sparse: undefined, longest: 1596, blocks: [{ first: 452, rows: 1596 }] },
   ]);
-  assert.deepEqual([tiled[2]?.positions[0], tiled[2]?.positions.at(-1), tiled[2]?.tokens[0]], [324, 399, 325]);
+  assert.deepEqual([tiled[2]?.positions[0], tiled[2]?.positions.at(-1), tiled[2]?.tokens[0]], [1596, 1599, 1597]);
   assert.deepEqual(plan([decode(0, 0, 150)]).map(({ rows }) => rows), [64, 64, 22]);
 });
 
