@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { measureCeilings } from "../../kernels/ceilings.ts";
 import { Gpu } from "../../kernels/gpu.ts";
 import { Commands } from "../../kernels/pipeline.ts";
+import { testProvider } from "../support/test_provider.ts";
 import { processTerminal } from "../../router/terminal.ts";
 import { benchAttention } from "./attention/attention_bench.ts";
 import type { KernelFigures } from "./kernel_timing.ts";
@@ -28,7 +29,7 @@ if (only !== undefined && !(only in BENCHES)) {
   throw new RangeError(`Cannot bench ${only}: must be one of ${Object.keys(BENCHES).join(", ")}`);
 }
 const terminal = processTerminal();
-const gpu = await Gpu.open();
+const gpu = await Gpu.open(testProvider());
 try {
   const commands = new Commands(gpu);
   const ceilings = await measureCeilings(commands);

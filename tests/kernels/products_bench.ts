@@ -8,6 +8,7 @@ import { matmul } from "../../kernels/products/matmul.ts";
 import { matvec, type Product } from "../../kernels/products/matvec.ts";
 import { randomWeight } from "../../kernels/products/random_weight.ts";
 import { createWeight, freeWeight, type Weight } from "../../kernels/products/weight.ts";
+import { Scratch } from "../../kernels/scratch.ts";
 import { fromHalf } from "../../kernels/half.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose } from "../support/assert_close.ts";
@@ -48,13 +49,14 @@ async function benchProduct(
     randomWeight(commands, weight, { seed, deviation: 0.02 });
     return weight;
   });
+  const scratch = new Scratch(commands);
   const x = gpu.tensor("x", "f32", [rows, cols]);
   const y = gpu.tensor("y", "f32", [rows, weightRows]);
   const values = new Random(rows).normals(rows * cols);
   gpu.write(x, values);
   const record = (call: number) => {
     const weight = weights[call % copies];
-    if (weight !== undefined) run({ weight, x, y, rows });
+    if (weight !== undefined) run({ weight, x, y, rows, scratch });
   };
   try {
     record(0);
@@ -63,6 +65,7 @@ async function benchProduct(
     return await timeKernel(timing, { ...call, bytes, flop: 2 * rows * weightRows * cols });
   } finally {
     for (const weight of weights) freeWeight(gpu, weight);
+    scratch.close();
     gpu.free(x);
     gpu.free(y);
   }

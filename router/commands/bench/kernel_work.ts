@@ -32,7 +32,7 @@ const VECTOR_ROWS = 8;
 /** What one dispatch of a step does. */
 export function workOf({ kernel, dispatch }: TimedDispatch, step: ProfiledStep): KernelWork {
   const [op = kernel] = kernel.split(" ");
-  const { rows, part_rows: outputs, eights, quads, first_input: firstInput } = dispatch.params;
+  const { rows, partRows: outputs, eights, quads, firstInput } = dispatch.params;
   if (op.startsWith("attention")) return attentionWork(op, { kernel, dispatch }, step);
   if (op !== "embed" && rows !== undefined && outputs !== undefined && eights !== undefined) {
     const computed = firstInput === undefined ? rows : Math.min(VECTOR_ROWS, rows - firstInput);

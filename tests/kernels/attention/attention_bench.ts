@@ -10,6 +10,7 @@ import type { Commands } from "../../../kernels/pipeline.ts";
 import { neededMass } from "../../../kernels/attention/mass.ts";
 import { poolScores } from "../../../kernels/attention/pool_scores.ts";
 import { ROW_WORDS, writeTableRow } from "../../../kernels/attention/row_table.ts";
+import { Scratch } from "../../../kernels/scratch.ts";
 import type { DType, Tensor } from "../../../kernels/tensor.ts";
 import { topK } from "../../../kernels/attention/top_k.ts";
 import { tableRow } from "../../support/kv_fixture.ts";
@@ -18,7 +19,7 @@ import { type KernelFigures, type KernelTiming, timeKernel } from "../kernel_tim
 import { TIMED_CONTEXTS, type TimedContext } from "./attention_cases.ts";
 
 const SELECTED = 256;
-const SPAN_ROWS = 512;
+const SPAN_ROWS = 2048;
 /** Rows of a correction, and most rows that a workgroup computes: 1 is each row alone. */
 const CORRECTION_ROWS = [8, 32];
 const ROWS_TOGETHER = [1, 4];
@@ -52,10 +53,12 @@ class Bench {
   readonly #commands: Commands;
   readonly #random = new Random(1);
   readonly #tensors: Tensor[] = [];
+  readonly #workingMemory: Scratch;
 
   constructor(timing: KernelTiming, readonly at: TimedContext) {
     this.#timing = timing;
     this.#commands = timing.commands;
+    this.#workingMemory = new Scratch(timing.commands);
   }
 
   async run(): Promise<KernelFigures[]> {
@@ -87,6 +90,7 @@ class Bench {
   }
 
   close(): void {
+    this.#workingMemory.close();
     for (const tensor of this.#tensors.splice(0)) this.#commands.gpu.free(tensor);
   }
 
@@ -152,7 +156,7 @@ class Bench {
         const first = SPAN_ROWS - rows;
         decodeAttention(commands, { ...one, firstRow: first, rows, blocks: [{ first, rows }], scratch, rowsTogether });
       },
-      span: () => prefillAttention(commands, { ...given, firstRow: 0, rows: SPAN_ROWS }),
+      span: () => prefillAttention(commands, { ...given, firstRow: 0, rows: SPAN_ROWS, scratch: this.#workingMemory }),
     };
   }
 

@@ -19,7 +19,7 @@ function dispatched(kernel: string, params: Record<string, number>): TimedDispat
   return { kernel, dispatch: { tensors, params, groups: [1, 1, 1] } };
 }
 
-const QKV = dispatched("team_product f16 64:1×4", { rows: 1, first_input: 0, part_rows: 6144, eights: 512 });
+const QKV = dispatched("team_product f16 64:1×4", { rows: 1, firstInput: 0, partRows: 6144, eights: 512 });
 
 Deno.test("workOf() counts weights once a dispatch, visible or chosen KV rows, and nothing for what it does not know", () => {
   assert.deepEqual(workOf(QKV, STEP), {
@@ -27,7 +27,7 @@ Deno.test("workOf() counts weights once a dispatch, visible or chosen KV rows, a
     bytes: 6144 * 4096 * 2 + (4096 + 6144) * 4,
     flop: 2 * 6144 * 4096,
   });
-  const wide = dispatched("team_product f16 64:4×4", { rows: 12, first_input: 8, part_rows: 64, eights: 1 });
+  const wide = dispatched("team_product f16 64:4×4", { rows: 12, firstInput: 8, partRows: 64, eights: 1 });
   assert.equal(workOf(wide, STEP).flop, 2 * 4 * 64 * 8);
   const kvBytes = 8 * 128 * 2 * 2;
   const attention = (params: Record<string, number>) =>
