@@ -5,14 +5,8 @@
  */
 
 import { EngineError } from "../../engine/errors.ts";
-import {
-  PAGE_TOKENS,
-  pagesFor,
-  type SequenceId,
-  type SequenceOpening,
-  type Span,
-  type SpanResult,
-} from "../../engine/span.ts";
+import type { SequenceId, SequenceOpening, Span, SpanResult } from "../../engine/span.ts";
+import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
 import type { SpanAudit, Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
 import type { Group, GroupState, ModelFacts } from "../../router/group/group.ts";
@@ -208,10 +202,8 @@ export class FakeGroup implements Group {
     this.#sequences.set(id, sequence);
   }
 
-  #checkPrefixTokens(
-    { sequence, sampling, prefixTokens, promptTokens }: SequenceOpening,
-    prefix: readonly number[],
-  ): void {
+  #checkPrefixTokens(opening: SequenceOpening, prefix: readonly number[]): void {
+    const { sequence, sampling, prefixTokens, promptTokens } = opening;
     const output = prefix.length > promptTokens && (sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0);
     const needed = sampling.repetitionPenalty !== 1 || output;
     this.#expect(prefixTokens.length === (needed ? prefix.length : 0), `sequence ${sequence} lacks its prefix tokens`);
