@@ -50,10 +50,6 @@ export class StagingRing {
 
   /** Copies ranges to the host once everything submitted has run; with no range it only waits. */
   async read(ranges: readonly ByteRange[], fast: boolean): Promise<Uint8Array<ArrayBuffer>[]> {
-    if (ranges.length === 0 && !this.#readWaitsForAll) {
-      await this.#device.queue.onSubmittedWorkDone();
-      return [];
-    }
     const offsets: number[] = [];
     let total = 0;
     for (const { byteLength } of ranges) {
@@ -67,6 +63,8 @@ export class StagingRing {
       if (size > 0) encoder.copyBufferToBuffer(buffer, byteOffset, staging, offsets[i] ?? 0, size);
     });
     this.#device.queue.submit([encoder.finish()]);
+    // A map that nothing is copied into may settle at once; it still has the device give back what was freed.
+    if (ranges.length === 0 && !this.#readWaitsForAll) await this.#device.queue.onSubmittedWorkDone();
     await this.#map(staging, fast);
     const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(total, 16)));
     const copies = ranges.map(({ byteLength }, i) => {
