@@ -6,6 +6,7 @@
 
 import { describeAdapter, requestDevice, subgroupSizeOf } from "./adapter.ts";
 import { GpuError } from "./errors.ts";
+import { whileTurning } from "./turning.ts";
 import type { AdapterDescription, GpuProvider, MatrixShape, OpenedDevice } from "./provider.ts";
 
 /**
@@ -55,7 +56,7 @@ class DawnProvider implements GpuProvider {
     }
     const features = FEATURES.filter((name) => adapter.features.has(name as GPUFeatureName));
     const description = describeAdapter(adapter);
-    const device = await requestDevice(adapter, features);
+    const device = await whileTurning(requestDevice(adapter, features));
     const line = (feature: string, name: string) => features.includes(feature) ? `enable ${name};` : undefined;
     const matrix: readonly MatrixShape[] = features.includes(MATRIX_FEATURE) ? description.matrix : [];
     return {
@@ -71,6 +72,7 @@ class DawnProvider implements GpuProvider {
         mapAtOnce: false,
         mapOnceBefore: false,
         readWaitsForAll: false,
+        settlesByTurns: true,
         subgroupSize: subgroupSizeOf(adapter.info),
         matrix,
       },
@@ -91,7 +93,7 @@ class DawnProvider implements GpuProvider {
   /** Without a driver that it can use, Dawn rejects instead of finding nothing. */
   async #adapter(instance: GPU): Promise<GPUAdapter | null> {
     try {
-      return await instance.requestAdapter({ powerPreference: "high-performance" });
+      return await whileTurning(instance.requestAdapter({ powerPreference: "high-performance" }));
     } catch (cause) {
       throw new GpuError("no_adapter", `Cannot open a GPU: Dawn found no adapter: ${firstLine(cause)}`, { cause });
     }

@@ -9,6 +9,7 @@ import { GpuError } from "./errors.ts";
 import { computesRight } from "./matrix_self_test.ts";
 import type { GpuProvider, GpuTraits, MatrixShape, OpenedDevice, ProviderName } from "./provider.ts";
 import { f32Of, StagingRing, u32Of } from "./read_back.ts";
+import { whileTurning } from "./turning.ts";
 import { type DType, paddedBytes, type Tensor } from "./tensor.ts";
 
 /** What the adapter is and can do, probed at start. */
@@ -207,7 +208,7 @@ export class Gpu {
     // Closed and opened again without a turn of the event loop between: calls may overlap, and no error falls between scopes.
     const closed = [this.device.popErrorScope(), this.device.popErrorScope()] as const;
     this.#openScopes();
-    const [outOfMemory, invalid] = await Promise.all(closed);
+    const [outOfMemory, invalid] = await this.#settled(Promise.all(closed));
     if (this.#lost !== undefined) throw this.#lost;
     if (outOfMemory !== null) {
       throw new GpuError(
@@ -223,11 +224,14 @@ export class Gpu {
     if (this.#closed) return;
     this.#closed = true;
     await this.#staging.close();
-    await this.device.popErrorScope();
-    await this.device.popErrorScope();
+    await this.#settled(Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]));
     for (const buffer of [...this.#buffers]) this.freeBuffer(buffer);
     this.device.destroy();
     this.#release();
+  }
+
+  #settled<T>(pending: Promise<T>): Promise<T> {
+    return this.traits.settlesByTurns ? whileTurning(pending) : pending;
   }
 
   /** Errors surface in the scopes that are open: `check` closes them and opens the next. */

@@ -3,10 +3,19 @@
  * memory. The factors are small integers, whose products and sums are exact even in f16: a right result is right to the bit.
  */
 
-import type { Gpu } from "./gpu.ts";
 import { fromHalf, toHalf } from "./half.ts";
 import { describeShape, type MatrixShape } from "./provider.ts";
-import { sizeOf, type Tensor } from "./tensor.ts";
+import { type DType, sizeOf, type Tensor } from "./tensor.ts";
+import { whileTurning } from "./turning.ts";
+
+/** What the test needs of a device that is being opened. */
+export interface TestedGpu {
+  readonly device: GPUDevice;
+  tensor(label: string, dtype: DType, shape: readonly number[]): Tensor;
+  write(tensor: Tensor, data: ArrayBufferView<ArrayBuffer>): void;
+  read(requests: readonly { readonly tensor: Tensor }[]): Promise<Uint8Array<ArrayBuffer>[]>;
+  free(tensor: Tensor): void;
+}
 
 /** Instructions along k: the second adds to the sums of the first. */
 const STEPS = 2;
@@ -18,7 +27,7 @@ const EIGHT = 8;
  * Computes one product twice, with its factors loaded from storage and from workgroup memory.
  * @returns whether both are exact; a shader that the driver refuses is as good as a wrong result
  */
-export async function computesRight(gpu: Gpu, shape: MatrixShape): Promise<boolean> {
+export async function computesRight(gpu: TestedGpu, shape: MatrixShape): Promise<boolean> {
   const { m, n } = shape;
   const depth = shape.k * STEPS;
   const label = `matrix self-test ${describeShape(shape)}`;
@@ -78,7 +87,7 @@ fn main(@builtin(local_invocation_index) t: u32) {
 }
 
 /** Raw: the command recorder stands above the device, and this is part of opening one. @returns whether it was accepted */
-async function dispatch({ device }: Gpu, code: string, tensors: readonly Tensor[]): Promise<boolean> {
+async function dispatch({ device }: TestedGpu, code: string, tensors: readonly Tensor[]): Promise<boolean> {
   device.pushErrorScope("internal");
   device.pushErrorScope("validation");
   const pipeline = device.createComputePipeline({
@@ -93,11 +102,11 @@ async function dispatch({ device }: Gpu, code: string, tensors: readonly Tensor[
   pass.dispatchWorkgroups(1);
   pass.end();
   device.queue.submit([encoder.finish()]);
-  const errors = await Promise.all([device.popErrorScope(), device.popErrorScope()]);
+  const errors = await whileTurning(Promise.all([device.popErrorScope(), device.popErrorScope()]));
   return errors.every((error) => error === null);
 }
 
-async function readSums(gpu: Gpu, tensor: Tensor): Promise<Float32Array> {
+async function readSums(gpu: TestedGpu, tensor: Tensor): Promise<Float32Array> {
   const [bytes = new Uint8Array(0)] = await gpu.read([{ tensor }]);
   const words = bytes.buffer;
   const count = sizeOf(tensor.shape);

@@ -33,6 +33,8 @@ export interface GpuTraits {
   readonly mapOnceBefore: boolean;
   /** A map waits for everything submitted, not only for what was submitted before it. */
   readonly readWaitsForAll: boolean;
+  /** Its promises settle only while the event loop turns, see `turning.ts`. */
+  readonly settlesByTurns: boolean;
   /** Invocations of a subgroup, when the adapter has one size only. */
   readonly subgroupSize: number | undefined;
   /** What the adapter says that its matrix units compute; best first. */

@@ -6,6 +6,7 @@
  */
 
 import type { GpuTraits } from "./provider.ts";
+import { whileTurning } from "./turning.ts";
 
 /** Bytes of one buffer. */
 export interface ByteRange {
@@ -22,14 +23,16 @@ export class StagingRing {
   readonly #device: GPUDevice;
   readonly #mapOnceBefore: boolean;
   readonly #readWaitsForAll: boolean;
+  readonly #settled: <T>(pending: Promise<T>) => Promise<T>;
   readonly #slots: (GPUBuffer | undefined)[] = new Array(SLOTS).fill(undefined);
   readonly #pending = new Set<Promise<void>>();
   #next = 0;
 
-  constructor(device: GPUDevice, traits: Pick<GpuTraits, "mapOnceBefore" | "readWaitsForAll">) {
+  constructor(device: GPUDevice, traits: Pick<GpuTraits, "mapOnceBefore" | "readWaitsForAll" | "settlesByTurns">) {
     this.#device = device;
     this.#mapOnceBefore = traits.mapOnceBefore;
     this.#readWaitsForAll = traits.readWaitsForAll;
+    this.#settled = traits.settlesByTurns ? whileTurning : (pending) => pending;
   }
 
   /** Whether the un-awaited map yields the right bytes here. */
@@ -64,7 +67,7 @@ export class StagingRing {
     });
     this.#device.queue.submit([encoder.finish()]);
     // A map that nothing is copied into may settle at once; it still has the device give back what was freed.
-    if (ranges.length === 0 && !this.#readWaitsForAll) await this.#device.queue.onSubmittedWorkDone();
+    if (ranges.length === 0 && !this.#readWaitsForAll) await this.#settled(this.#device.queue.onSubmittedWorkDone());
     await this.#map(staging, fast);
     const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(total, 16)));
     const copies = ranges.map(({ byteLength }, i) => {
@@ -84,7 +87,7 @@ export class StagingRing {
 
   async #map(staging: GPUBuffer, fast: boolean): Promise<void> {
     const mapped = staging.mapAsync(GPUMapMode.READ);
-    if (!fast) return await mapped;
+    if (!fast) return await this.#settled(mapped);
     // The promise rejects when the buffer is unmapped before it settles: expected on this path.
     const settled: Promise<void> = mapped.catch(() => {}).then(() => {
       this.#pending.delete(settled);
