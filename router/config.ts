@@ -12,6 +12,7 @@ import {
   attentionFromFlags,
   resolveAttentionConfig,
 } from "./attention_config.ts";
+import { ACCESS_FLAGS, listOf, resolveAccess, type ResolvedAccess } from "./access/access_config.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
 import type { AttentionRequest } from "./scheduling/generation.ts";
 import { defaultThreads } from "./text/text_pool.ts";
@@ -52,6 +53,20 @@ export interface ServiceConfig {
   readonly maxBatch?: number;
   /** Requests that may wait for their turn. @default 256 */
   readonly maxQueued?: number;
+  /** File of `name:key` lines; requests without one of these keys are refused. @default none: anyone may ask */
+  readonly apiKeyFile?: string;
+  /** Origins of web pages that may ask, `https://app.example`; `*` is all. @default none */
+  readonly allowOrigin?: readonly string[];
+  /** Host names to answer to beside those of loopback. @default none on loopback, all elsewhere */
+  readonly allowHost?: readonly string[];
+  /** Requests of one API key (or address, without keys) that may run at once. @default any number */
+  readonly maxRequestsPerClient?: number;
+  /** Connections that may be open. @default three quarters of the file descriptors, at most 4096 */
+  readonly maxConnections?: number;
+  /** Certificate in PEM form, to serve HTTPS; needs `tlsKey`. @default none */
+  readonly tlsCert?: string;
+  /** Key of the certificate in PEM form. @default none */
+  readonly tlsKey?: string;
   /** Largest request body in bytes. @default 33554432 (32 MiB) */
   readonly bodyBytes?: number;
   /** Threads that parse, render templates and tokenize; at least 2. @default half of the cores, 2 to 4 */
@@ -86,6 +101,7 @@ export interface ResolvedConfig extends ResolvedWorkers {
   readonly model: ModelSource;
   readonly modelName: string;
   readonly attention: AttentionRequest;
+  readonly access: ResolvedAccess;
   readonly maxBatch: number;
   readonly maxQueued: number;
   readonly bodyBytes: number;
@@ -137,6 +153,7 @@ export const SERVICE_FLAGS = {
   modelName: { kind: "text", value: "NAME", help: "name under which clients ask for it (default: the directory's)" },
   host: { kind: "text", value: "ADDRESS", default: DEFAULTS.host, help: "address to listen on" },
   port: { kind: "integer", ...BOUNDS.port, default: DEFAULTS.port, help: "port to listen on; 0 takes a free one" },
+  ...ACCESS_FLAGS,
   ...ATTENTION_FLAGS,
   maxBatch: { kind: "integer", ...BOUNDS.maxBatch, default: DEFAULTS.maxBatch, help: "sequences that decode together" },
   maxQueued: { kind: "integer", ...BOUNDS.maxQueued, default: DEFAULTS.maxQueued, help: "requests that may wait" },
@@ -175,9 +192,18 @@ export const SERVICE_FLAGS = {
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
   const { attention, budget, coverage, correction, correctEvery, ...others } = values;
-  const { model, random, modelName, workers, join, secretFile, textThreads, ...rest } = others;
+  const { model, random, modelName, workers, join, secretFile, textThreads, ...service } = others;
+  const { apiKeyFile, allowOrigin, allowHost, maxRequestsPerClient, maxConnections, tlsCert, tlsKey, ...rest } =
+    service;
   return {
     ...rest,
+    ...(apiKeyFile === undefined ? {} : { apiKeyFile }),
+    ...(allowOrigin === undefined ? {} : { allowOrigin: listOf(allowOrigin) }),
+    ...(allowHost === undefined ? {} : { allowHost: listOf(allowHost) }),
+    ...(maxRequestsPerClient === undefined ? {} : { maxRequestsPerClient }),
+    ...(maxConnections === undefined ? {} : { maxConnections }),
+    ...(tlsCert === undefined ? {} : { tlsCert }),
+    ...(tlsKey === undefined ? {} : { tlsKey }),
     ...(model === undefined ? {} : { model }),
     ...(random === undefined ? {} : { random }),
     ...(modelName === undefined ? {} : { modelName }),
@@ -195,13 +221,15 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
  */
 export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
   const model = modelSource(config);
+  const host = config.host ?? DEFAULTS.host;
   const resolved: ResolvedConfig = {
-    host: config.host ?? DEFAULTS.host,
+    host,
     port: config.port ?? DEFAULTS.port,
     model,
     modelName: config.modelName ?? ("directory" in model ? basename(model.directory) : model.random),
     ...resolveWorkers(config),
     attention: resolveAttentionConfig(config.attention),
+    access: resolveAccess(config, host),
     maxBatch: config.maxBatch ?? DEFAULTS.maxBatch,
     maxQueued: config.maxQueued ?? DEFAULTS.maxQueued,
     bodyBytes: config.bodyBytes ?? DEFAULTS.bodyBytes,

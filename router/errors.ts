@@ -10,12 +10,17 @@ import type { LinkErrorCode, ProtocolError } from "../workers/errors.ts";
 /** What the router itself refuses or fails with. */
 export type RequestErrorCode =
   | "invalid_request"
+  | "invalid_api_key"
+  | "origin_not_allowed"
+  | "host_not_allowed"
   | "context_length_exceeded"
   | "model_not_found"
   | "not_found"
   | "method_not_allowed"
   | "request_too_large"
+  | "headers_too_large"
   | "request_timeout"
+  | "rate_limit_exceeded"
   | "queue_full"
   | "queue_timeout"
   | "loading"
@@ -39,7 +44,7 @@ export class RequestError extends CodedError<RequestErrorCode> {
 
 /** How an error code looks to a client. */
 export interface ErrorRow {
-  readonly status: 400 | 404 | 405 | 408 | 409 | 413 | 429 | 500 | 503 | 504;
+  readonly status: 400 | 401 | 403 | 404 | 405 | 408 | 409 | 413 | 429 | 431 | 500 | 503 | 504;
   /** The `type` of the OpenAI envelope. */
   readonly type: "invalid_request_error" | "timeout" | "rate_limit_error" | "server_error";
   /** Seconds; official clients ignore values above 60. */
@@ -56,6 +61,9 @@ export const ERROR_TABLE = {
   invalid_text: { status: 400, type: "invalid_request_error" },
   unsupported: { status: 400, type: "invalid_request_error" },
   context_length_exceeded: { status: 400, type: "invalid_request_error" },
+  invalid_api_key: { status: 401, type: "invalid_request_error" },
+  origin_not_allowed: { status: 403, type: "invalid_request_error" },
+  host_not_allowed: { status: 403, type: "invalid_request_error" },
   model_not_found: { status: 404, type: "invalid_request_error" },
   not_found: { status: 404, type: "invalid_request_error" },
   method_not_allowed: { status: 405, type: "invalid_request_error" },
@@ -63,6 +71,8 @@ export const ERROR_TABLE = {
   queue_timeout: { status: 408, type: "timeout", retryAfter: 5 },
   selection_unavailable: { status: 409, type: "invalid_request_error" },
   request_too_large: { status: 413, type: "invalid_request_error" },
+  headers_too_large: { status: 431, type: "invalid_request_error" },
+  rate_limit_exceeded: { status: 429, type: "rate_limit_error", retryAfter: 2 },
   queue_full: { status: 429, type: "rate_limit_error", retryAfter: 5 },
   loading: { status: 503, type: "server_error", retryAfter: 5 },
   draining: { status: 503, type: "server_error", retryAfter: 10 },
@@ -129,6 +139,7 @@ export function describeError(error: unknown): ErrorAnswer {
   if (row.permanent) headers["x-should-retry"] = "false";
   // A kept-alive connection would bring the next request here again.
   if (code === "draining") headers["connection"] = "close";
+  if (code === "invalid_api_key") headers["www-authenticate"] = "Bearer";
   return {
     status: row.status,
     headers,

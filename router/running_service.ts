@@ -5,6 +5,11 @@
 
 import { PAGE_TOKENS } from "../engine/span.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
+import { AccessControl } from "./access/access_control.ts";
+import { AllowedHosts } from "./access/allowed_hosts.ts";
+import { AllowedOrigins } from "./access/allowed_origins.ts";
+import type { ApiKeys } from "./access/api_keys.ts";
+import { ClientQuota } from "./access/client_quota.ts";
 import { createApp } from "./http/app.ts";
 import { longestContext } from "./scheduling/capacity.ts";
 import type { ResolvedConfig } from "./config.ts";
@@ -17,7 +22,8 @@ import { RequestRecorder } from "./telemetry/request_record.ts";
 import { Scheduler } from "./scheduling/scheduler.ts";
 import type { ServedModel, Service, ServiceOptions } from "./service.ts";
 import { ServiceLog } from "./telemetry/service_log.ts";
-import { nameRoute, openTelemetryMirror, traceRequest } from "./telemetry/telemetry.ts";
+import type { HttpServer } from "./server/http_server.ts";
+import { openTelemetryMirror, traceRequest } from "./telemetry/telemetry.ts";
 import type { TextPool } from "./text/text_pool.ts";
 import type { WorkerGroup } from "./group/worker_group.ts";
 import { describePlan, openGroup, type WorkerPlan } from "./group/worker_plan.ts";
@@ -31,12 +37,16 @@ const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 export interface ServiceParts {
   readonly config: ResolvedConfig;
   readonly workers: readonly WorkerPlan[];
+  /** Listens already: an address that is taken must not leave a worker behind. Closed by the service. */
+  readonly server: HttpServer;
+  /** Undefined: anyone may ask. */
+  readonly keys: ApiKeys | undefined;
   /** Closed by the service. */
   readonly text: TextPool;
   readonly tokenizer: Tokenizer;
 }
 
-/** A service that listens from the moment it is made. */
+/** A service that answers from the moment it is made. */
 export class RunningService implements Service {
   readonly ready: Promise<ServedModel>;
   readonly broken: Promise<string>;
@@ -44,18 +54,20 @@ export class RunningService implements Service {
   readonly #text: TextPool;
   readonly #group: WorkerGroup;
   readonly #scheduler: Scheduler;
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  readonly #server: HttpServer;
   #draining = false;
   #connections: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
 
-  constructor({ config, workers, text, tokenizer }: ServiceParts, options: ServiceOptions) {
+  readonly address: Deno.NetAddr;
+
+  constructor({ config, workers, server, keys, text, tokenizer }: ServiceParts, options: ServiceOptions) {
     const { log: write = () => {}, onProgress = () => {} } = options;
     const log = new ServiceLog(config.log, write);
     this.#drainMs = config.drainMs;
     this.#text = text;
-    // Before the group is opened: an address that is taken must not leave a worker behind.
-    this.#server = listen(config, (request) => application(request));
+    this.#server = server;
+    this.address = server.address;
     this.#group = openGroup(workers, {
       model: config.model,
       modelId: config.modelName,
@@ -82,12 +94,13 @@ export class RunningService implements Service {
         onRefused: (step, error) => log.say(`The group refused step ${step.index}: ${error.message}`),
       },
     });
-    const application = this.#application({ config, tokenizer, recorder, registry, log });
+    const access = this.#accessControl({ config, keys, tokenizer, recorder, registry, log });
+    server.serve({
+      answer: (request, peer) => access.answer(request, peer),
+      onRefused: (client, error) => log.refused(client, error),
+      onError: (error) => log.failure(error),
+    });
     ({ ready: this.ready, broken: this.broken } = follow(this.#group, workers, onProgress));
-  }
-
-  get address(): Deno.NetAddr {
-    return this.#server.addr;
   }
 
   async drain(): Promise<void> {
@@ -110,12 +123,28 @@ export class RunningService implements Service {
     await scheduler;
     this.#text.close();
     await within(FLUSH_MS, this.#connections);
+    await this.#server.close();
+  }
+
+  #accessControl({ config, keys, log, ...parts }: ApplicationParts): AccessControl {
+    const onInternalError = (error: unknown) => log.failure(error);
+    const app = this.#application({ config, onInternalError, ...parts });
+    return new AccessControl((request) => app.fetch(request), {
+      hosts: new AllowedHosts(config.host, config.access.allowHost),
+      origins: new AllowedOrigins(config.access.allowOrigin),
+      keys,
+      quota: new ClientQuota(config.access.maxRequestsPerClient),
+      onAnswered: (request) => log.answered(request),
+      onInternalError,
+    });
   }
 
   #application(
-    { config, tokenizer, recorder, registry, log }: ApplicationParts,
-  ): (request: Request) => Promise<Response> {
-    const app = createApp({
+    { config, tokenizer, recorder, registry, onInternalError }: Omit<ApplicationParts, "keys" | "log"> & {
+      readonly onInternalError: (error: unknown) => void;
+    },
+  ): ReturnType<typeof createApp> {
+    return createApp({
       generator: this.#scheduler,
       selections: this.#scheduler.selections,
       text: this.#text,
@@ -128,37 +157,20 @@ export class RunningService implements Service {
         pendingBodyBytes: Math.max(config.bodyBytes, DEFAULT_LIMITS.pendingBodyBytes),
       },
       attention: config.attention,
-      onInternalError: (error) => log.say(error instanceof Error ? error.stack ?? error.message : String(error)),
+      onInternalError,
       mount: (routes) =>
         routes.get("/metrics", () => new Response(registry.text(), { headers: { "content-type": METRICS_TYPE } })),
     });
-    const paths = new Set(app.routes.map(({ path }) => path));
-    return async (request) => {
-      const { pathname } = new URL(request.url);
-      if (paths.has(pathname)) nameRoute(request.method, pathname);
-      return await app.fetch(request);
-    };
   }
 }
 
 interface ApplicationParts {
   readonly config: ResolvedConfig;
+  readonly keys: ApiKeys | undefined;
   readonly tokenizer: Tokenizer;
   readonly recorder: RequestRecorder;
   readonly registry: MetricsRegistry;
   readonly log: ServiceLog;
-}
-
-function listen(
-  { host, port }: ResolvedConfig,
-  handler: (request: Request) => Promise<Response>,
-): Deno.HttpServer<Deno.NetAddr> {
-  try {
-    return Deno.serve({ hostname: host, port, onListen: () => {} }, handler);
-  } catch (cause) {
-    const why = cause instanceof Deno.errors.AddrInUse ? "something else listens there already" : String(cause);
-    throw new RequestError("invalid_request", `Cannot listen on ${host}:${port}: ${why}`, { cause });
-  }
 }
 
 /** What becomes of a group, as promises. */

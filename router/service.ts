@@ -74,7 +74,7 @@ export interface ServedWorker {
  * ```
  */
 export interface Service {
-  /** Where it listens. */
+  /** Where it listens; HTTPS when a certificate was configured. */
   readonly address: Deno.NetAddr;
   /** Resolves when the model is served for the first time; rejects when its worker fails for good, or the service ends, before. */
   readonly ready: Promise<ServedModel>;

@@ -1,9 +1,13 @@
 /** Starts a service: plans its workers, loads its text side, and puts the parts to work. */
 
 import { Tokenizer } from "../engine/text/tokenizer.ts";
-import { EMBEDDED_MODEL, resolveConfig, type ServiceConfig } from "./config.ts";
+import { ApiKeys } from "./access/api_keys.ts";
+import { EMBEDDED_MODEL, resolveConfig, type ResolvedConfig, type ServiceConfig } from "./config.ts";
 import { planWorkers } from "./group/worker_plan.ts";
 import { RunningService } from "./running_service.ts";
+import { connectionLimit, descriptorLimit } from "./server/connection_limit.ts";
+import { HttpServer } from "./server/http_server.ts";
+import { readTlsFiles } from "./server/tls_files.ts";
 import type { Service, ServiceOptions } from "./service.ts";
 import { TextPool } from "./text/text_pool.ts";
 
@@ -35,11 +39,25 @@ export async function startService(config: ServiceConfig = {}, options: ServiceO
   // Random weights have no words of their own, and mean nothing by the token that ends an answer.
   const [directory, stopTokens] = "directory" in resolved.model ? [resolved.model.directory] : [EMBEDDED_MODEL, []];
   const tokenizer = await Tokenizer.load(directory);
-  const text = await TextPool.start({ directory, stopTokens, threads: resolved.textThreads, jobMs: resolved.textMs });
+  const { apiKeyFile } = resolved.access;
+  const keys = apiKeyFile === undefined ? undefined : await ApiKeys.read(apiKeyFile);
+  const server = await listen(resolved);
+  let text: TextPool | undefined;
   try {
-    return new RunningService({ config: resolved, workers, text, tokenizer }, options);
+    text = await TextPool.start({ directory, stopTokens, threads: resolved.textThreads, jobMs: resolved.textMs });
+    return new RunningService({ config: resolved, workers, server, keys, text, tokenizer }, options);
   } catch (error) {
-    text.close();
+    text?.close();
+    await server.close();
     throw error;
   }
+}
+
+async function listen({ host, port, access: { tls, maxConnections } }: ResolvedConfig): Promise<HttpServer> {
+  return await HttpServer.listen({
+    host,
+    port,
+    maxConnections: connectionLimit(maxConnections, await descriptorLimit()),
+    tls: tls === undefined ? undefined : await readTlsFiles(tls),
+  });
 }

@@ -1,5 +1,5 @@
 /**
- * The HTTP application: which path leads where, request ids, and one shape for every error.
+ * The HTTP application: which path leads where, and one shape for every error.
  * Knows routes; knows nothing of tokens, sockets or metrics systems.
  */
 
@@ -8,7 +8,8 @@ import type { Context } from "hono";
 
 import { CHAT_FORMAT } from "./chat.ts";
 import { COMPLETION_FORMAT } from "./completions.ts";
-import { describeError, RequestError } from "../errors.ts";
+import { contextOf } from "../access/request_context.ts";
+import { describeError, errorCode, RequestError } from "../errors.ts";
 import { readJob, servedModel, serveGeneration, type ServingDeps } from "./generation_route.ts";
 import { healthAnswer, readyAnswer } from "./health.ts";
 import { BodyReader, DEFAULT_LIMITS, type Limits } from "./limits.ts";
@@ -37,10 +38,6 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
   const created = Math.floor(Date.now() / 1000);
   const app = new OpenAPIHono();
 
-  app.use(async (c, next) => {
-    await next();
-    c.res.headers.set("x-request-id", requestId(c.req.raw));
-  });
   app.onError((error, c) => errorResponse(error, c, deps));
   app.notFound((c) => errorResponse(new RequestError("not_found", `Cannot find ${shortPath(c)}`), c, deps));
 
@@ -84,15 +81,10 @@ function wrongMethod(c: Context, method: Method, deps: ServingDeps): Response {
 function errorResponse(error: unknown, c: Context, deps: ServingDeps): Response {
   const { status, headers, body, internal } = describeError(error);
   if (internal) deps.onInternalError(error);
+  contextOf(c.req.raw)?.fail(errorCode(error));
   return c.json(body, status, { ...headers });
 }
 
 function shortPath(c: Context): string {
   return c.req.path.length <= 100 ? c.req.path : `${c.req.path.slice(0, 100)}…`;
-}
-
-/** The client's own id if it is a harmless one, so that its logs and ours meet. */
-function requestId(request: Request): string {
-  const given = request.headers.get("x-request-id");
-  return given !== null && /^[\x21-\x7e]{1,128}$/.test(given) ? given : crypto.randomUUID();
 }

@@ -4,6 +4,7 @@
  */
 
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { contextOf } from "../access/request_context.ts";
 import type { AnswerPiece, ScoredToken } from "./answer.ts";
 import { longestContext } from "../scheduling/capacity.ts";
 import { describeError, errorCode, RequestError } from "../errors.ts";
@@ -56,7 +57,12 @@ export async function serveGeneration({ request, format }: Client, deps: Serving
   const id = format.idPrefix + crypto.randomUUID().replaceAll("-", "");
   const sent = request.headers.get("traceparent");
   const traceparent = sent !== null && TRACEPARENT.test(sent) ? sent : undefined;
-  const observation = deps.observer.received({ operation: format.operation, id, traceparent });
+  const observation = deps.observer.received({
+    operation: format.operation,
+    id,
+    traceparent,
+    context: contextOf(request),
+  });
   let run: GenerationRun;
   let reply: Reply;
   try {

@@ -3,6 +3,7 @@
  * Knows moments and numbers; never sees a prompt or an answer, and knows nothing of metrics systems.
  */
 
+import type { RequestContext } from "../access/request_context.ts";
 import type { AttentionRequest, GenerationUsage } from "../scheduling/generation.ts";
 
 /** Names as in the GenAI conventions. */
@@ -55,5 +56,7 @@ export interface RequestObserver {
     /** The id the client sees in the answer. */
     readonly id: string;
     readonly traceparent: string | undefined;
+    /** Undefined for a request that did not come through the access control. */
+    readonly context: RequestContext | undefined;
   }): RequestObservation;
 }

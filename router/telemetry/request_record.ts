@@ -3,6 +3,7 @@
  * Knows moments and numbers; never sees a prompt or an answer.
  */
 
+import type { RequestContext, RequestOrigin } from "../access/request_context.ts";
 import type { GenerationRequest } from "../scheduling/generation.ts";
 import type {
   AcceptedRequest,
@@ -18,12 +19,16 @@ export interface ReceivedRequest {
   readonly id: string;
   /** The client's own trace context. */
   readonly traceparent: string | undefined;
+  /** Where it came from; its line in the log is written by the recorder's sinks. */
+  readonly context?: RequestContext | undefined;
 }
 
 /** A whole life; moments are milliseconds since the epoch, with fractions. */
 export interface RequestRecord {
   readonly operation: Operation;
   readonly id: string;
+  /** Who sent it; undefined for a request that did not come through the access control. */
+  readonly origin: RequestOrigin | undefined;
   readonly receivedAt: number;
   /** Undefined: it was refused. */
   readonly accepted: AcceptedRequest | undefined;
@@ -64,6 +69,7 @@ export class RequestRecorder implements RequestObserver {
   }
 
   received(received: ReceivedRequest): RequestObservation {
+    received.context?.record();
     const trace = this.#trace(received);
     const live = new LiveRequest(received, trace.traceparent, (record) => {
       this.#live.delete(received.id);
@@ -120,6 +126,7 @@ class LiveRequest implements RequestObservation {
     this.#done({
       operation: this.#received.operation,
       id: this.#received.id,
+      origin: this.#received.context?.origin,
       receivedAt: this.#receivedAt,
       accepted: this.#accepted,
       admittedAt: this.#admittedAt,

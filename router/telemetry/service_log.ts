@@ -1,10 +1,16 @@
 /**
- * What a service says about itself: one line for each finished request, and now and then a sentence.
+ * What a service says about itself: one line for each request, and now and then a sentence.
  * Knows formats; never gets a prompt or an answer.
  */
 
+import type { AnsweredRequest } from "../access/access_control.ts";
+import type { RequestOrigin } from "../access/request_context.ts";
 import type { LogFormat } from "../config.ts";
+import { describeError, type RequestError } from "../errors.ts";
 import type { RequestRecord } from "./request_record.ts";
+
+/** nginx's number for a client that closed the connection before its answer. */
+const CLIENT_CLOSED = 499;
 
 /** Where log lines come from and go to. */
 export class ServiceLog {
@@ -22,18 +28,38 @@ export class ServiceLog {
     this.#write(this.#format === "json" ? JSON.stringify({ time, message }) : `${time} ${message}`);
   }
 
-  /** A request has ended. */
+  /** Something failed whose cause no client is told. */
+  failure(error: unknown): void {
+    this.say(error instanceof Error ? error.stack ?? error.message : String(error));
+  }
+
+  /** A request for an answer of the model has ended. */
   request(record: RequestRecord): void {
-    const entry = entryOf(record);
+    this.#entry(entryOf(record));
+  }
+
+  /** Any other request was answered. */
+  answered({ origin, status, errorCode, totalMs }: AnsweredRequest): void {
+    const outcome = errorCode ?? (status < 400 ? "ok" : "refused");
+    this.#entry({ time: now(), ...shownOrigin(origin), status, outcome, totalMs: Math.round(totalMs) });
+  }
+
+  /** What a client sent was no request. */
+  refused(client: string, error: RequestError): void {
+    this.#entry({ time: now(), client, status: describeError(error).status, outcome: error.code });
+  }
+
+  #entry(entry: Entry): void {
     this.#write(this.#format === "json" ? JSON.stringify(entry) : textOf(entry));
   }
 }
 
 /** Plain data; a field that does not apply is absent. */
-interface Entry {
+interface Entry extends Partial<RequestOrigin> {
   readonly time: string;
-  readonly id: string;
-  readonly operation: string;
+  /** Of the answer. */
+  readonly id?: string;
+  readonly operation?: string;
   readonly model?: string;
   /** What the client was told, if it still was there. */
   readonly status?: number;
@@ -44,13 +70,22 @@ interface Entry {
   readonly completionTokens?: number;
   readonly attention?: string;
   readonly firstTokenMs?: number;
-  readonly totalMs: number;
+  readonly totalMs?: number;
+}
+
+function now(): string {
+  return new Date().toISOString();
+}
+
+function shownOrigin({ key, ...origin }: RequestOrigin): Partial<RequestOrigin> {
+  return key === undefined ? origin : { ...origin, key };
 }
 
 function entryOf(record: RequestRecord): Entry {
-  const { id, operation, accepted, receivedAt, firstTokenAt, endedAt } = record;
+  const { id, origin, operation, accepted, receivedAt, firstTokenAt, endedAt } = record;
   return {
     time: new Date(endedAt).toISOString(),
+    ...(origin === undefined ? {} : shownOrigin(origin)),
     id,
     operation,
     ...(accepted === undefined ? {} : { model: accepted.model, promptTokens: accepted.promptTokens }),
@@ -74,10 +109,11 @@ function outcomeOf({ outcome, accepted }: RequestRecord): Pick<Entry, "outcome">
       // A stream that fails has sent its 200 long ago.
       return { status: accepted?.stream ? 200 : outcome.status, outcome: outcome.code };
     case "disconnected":
-      return { outcome: `left while ${outcome.phase}` };
+      return { status: accepted?.stream ? 200 : CLIENT_CLOSED, outcome: `left while ${outcome.phase}` };
   }
 }
 
+/** Time, who, what, the answer's id and model, how it ended; then what it cost. */
 function textOf(entry: Entry): string {
   const { promptTokens: prompt, cachedTokens: cached, completionTokens: completion } = entry;
   const cost = prompt === undefined
@@ -85,7 +121,10 @@ function textOf(entry: Entry): string {
     : [`${prompt}${cached === undefined ? "" : ` (${cached} cached)`} prompt tokens`];
   const answer = completion === undefined ? [] : [`${completion} tokens ${entry.attention}`];
   const first = entry.firstTokenMs === undefined ? [] : [`first after ${entry.firstTokenMs} ms`];
-  const parts = [...cost, ...answer, ...first, `${entry.totalMs} ms`];
-  const { time, id, model = "-", status = "-", outcome } = entry;
-  return `${time} ${id} ${model} ${status} ${outcome}: ${parts.join(", ")}`;
+  const total = entry.totalMs === undefined ? [] : [`${entry.totalMs} ms`];
+  const parts = [...cost, ...answer, ...first, ...total];
+  const { time, requestId = "-", client = "-", key = "-", method = "-", path = "-", status = "-", outcome } = entry;
+  const generation = entry.id === undefined ? [] : [entry.id, entry.model ?? "-"];
+  const words = [time, requestId, client, key, method, path, ...generation, status, outcome];
+  return parts.length === 0 ? words.join(" ") : `${words.join(" ")}: ${parts.join(", ")}`;
 }

@@ -78,16 +78,17 @@ function attributesOf(labels: Labels): Attributes {
   return { "gen_ai.provider.name": SCOPE, ...Object.fromEntries(named) };
 }
 
-/**
- * Starts the span of a request: below Deno's own server span where there is one, else below the client's.
- * It ends with the stream, not with the headers as Deno's does.
- */
+/** Starts the span of a request, below the client's; it ends with the stream, not with its headers. */
 export function traceRequest(received: ReceivedRequest): RequestTrace {
-  const active = context.active();
-  const parent = trace.getSpan(active) === undefined ? contextFrom(received.traceparent) : active;
+  const parent = contextFrom(received.traceparent);
+  const origin = received.context?.origin;
   const span = trace.getTracer(SCOPE).startSpan(received.operation, {
     kind: SpanKind.SERVER,
-    attributes: { "gen_ai.operation.name": received.operation, "gen_ai.provider.name": SCOPE },
+    attributes: {
+      "gen_ai.operation.name": received.operation,
+      "gen_ai.provider.name": SCOPE,
+      ...(origin === undefined ? {} : { "http.request.method": origin.method, "http.route": origin.path }),
+    },
   }, parent);
   const own = trace.setSpan(parent, span);
   return {
@@ -98,13 +99,6 @@ export function traceRequest(received: ReceivedRequest): RequestTrace {
       span.end(record.endedAt);
     },
   };
-}
-
-/** Names the route on Deno's server span, which otherwise is only `GET` or `POST`. */
-export function nameRoute(method: string, route: string): void {
-  const span = trace.getActiveSpan();
-  span?.setAttribute("http.route", route);
-  span?.updateName(`${method} ${route}`);
 }
 
 /** Every so many decode steps a span: one for each would be thousands an answer. */

@@ -24,7 +24,9 @@ Deno.test("configFromFlags() carries every flag over", () => {
   const args =
     "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096,auto --workers 2 --share-gpu --attention sparse " +
     "--budget 64 --correction lossless --correct-every 8 --max-batch 2 --max-queued 0 --body-bytes 1024 " +
-    "--text-threads 3 --text-ms 700 --drain-ms 5 --recover-ms 7 --log json";
+    "--text-threads 3 --text-ms 700 --drain-ms 5 --recover-ms 7 --log json " +
+    "--api-key-file /k --allow-origin https://a.example,http://b:81 --allow-host gpu.lan --max-requests-per-client 3 " +
+    "--max-connections 9 --tls-cert /c --tls-key /t";
   assert.deepEqual(fromArgs(args.split(" ")), {
     host: "0.0.0.0",
     port: 0,
@@ -37,6 +39,14 @@ Deno.test("configFromFlags() carries every flag over", () => {
       budget: 64,
       heads: "kv_head",
       correction: { mode: "lossless", every: 8, perToken: false },
+    },
+    access: {
+      apiKeyFile: "/k",
+      allowOrigin: ["https://a.example", "http://b:81"],
+      allowHost: ["gpu.lan"],
+      maxRequestsPerClient: 3,
+      maxConnections: 9,
+      tls: { cert: "/c", key: "/t" },
     },
     maxBatch: 2,
     maxQueued: 0,
@@ -84,4 +94,16 @@ Deno.test("resolveConfig() refuses numbers out of bounds, naming bound and value
   assert.throws(() => resolveConfig({ maxBatch: 1.5 }), /maxBatch/);
   assert.throws(() => resolveConfig({ drainMs: NaN }), /drainMs/);
   assert.throws(() => resolveConfig({ textThreads: 1 }), /textThreads: must be an integer from 2 to 64, given 1$/);
+  assert.throws(() => resolveConfig({ maxConnections: 0 }), /maxConnections: must be an integer from 1 to .* given 0/);
+  assert.throws(() => resolveConfig({ maxRequestsPerClient: 0.5 }), /maxRequestsPerClient: .* given 0.5/);
+});
+
+Deno.test("resolveConfig() refuses half a key pair, and what is no origin or host", () => {
+  assert.throws(() => resolveConfig({ tlsCert: "/c" }), /Cannot serve HTTPS: .* --tls-key is missing/);
+  assert.throws(() => resolveConfig({ tlsKey: "/k" }), /Cannot serve HTTPS: .* --tls-cert is missing/);
+  assert.throws(
+    () => resolveConfig({ allowOrigin: ["https://a.example/"] }),
+    /Cannot allow origin: .* given "https:\/\/a.example\/" \(did you mean https:\/\/a.example\?\)/,
+  );
+  assert.throws(() => resolveConfig({ allowHost: ["gpu.lan:80"] }), /Cannot allow host: .* without a port/);
 });

@@ -7,6 +7,7 @@ const ROOMS = ["kernels", "engine", "workers", "router"] as const;
 
 /** Package → the files (or folders, ending in /) that may import it outside tests. */
 const DOORS: Record<string, readonly string[]> = {
+  "@hono/node-server": ["router/server/http_server.ts"],
   "@msgpack/msgpack": ["workers/codec.ts"],
   "@opentelemetry/api": ["router/telemetry/telemetry.ts"],
   "@huggingface/tokenizers": ["engine/text/encoder.ts"],

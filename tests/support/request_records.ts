@@ -1,5 +1,6 @@
 /** Records of requests as the HTTP layer and the scheduler would make them. */
 
+import type { RequestOrigin } from "../../router/access/request_context.ts";
 import type { GenerationUsage } from "../../router/scheduling/generation.ts";
 import type { AcceptedRequest } from "../../router/http/request_observer.ts";
 import type { RequestRecord } from "../../router/telemetry/request_record.ts";
@@ -42,11 +43,21 @@ export const ACCEPTED: AcceptedRequest = {
   attention: { mode: "auto", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
 };
 
+/** Who asked for it. */
+export const ORIGIN: RequestOrigin = {
+  requestId: "req-1",
+  client: "127.0.0.1",
+  key: "alice",
+  method: "POST",
+  path: "/v1/chat/completions",
+};
+
 /** Received at second 1000, queued for 0.25 s, first token after 2.5 s, four more in 2 s. */
 export function finishedRecord(changes: Partial<RequestRecord> = {}): RequestRecord {
   return {
     operation: "chat",
     id: "chatcmpl-1",
+    origin: ORIGIN,
     receivedAt: 1_000_000,
     accepted: ACCEPTED,
     admittedAt: 1_000_500,

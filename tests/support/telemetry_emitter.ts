@@ -3,10 +3,11 @@
 import { RequestRecorder } from "../../router/telemetry/request_record.ts";
 import { MetricsRegistry } from "../../router/telemetry/metrics_registry.ts";
 import { ServiceMetrics } from "../../router/telemetry/metrics.ts";
-import { nameRoute, openTelemetryMirror, traceRequest, traceStep } from "../../router/telemetry/telemetry.ts";
+import { openTelemetryMirror, traceRequest, traceStep } from "../../router/telemetry/telemetry.ts";
 import type { GenerationRequest } from "../../router/scheduling/generation.ts";
 import type { Step } from "../../engine/span.ts";
-import { ACCEPTED, finishedRecord, USAGE } from "./request_records.ts";
+import { RequestContext } from "../../router/access/request_context.ts";
+import { ACCEPTED, finishedRecord, ORIGIN, USAGE } from "./request_records.ts";
 
 const registry = new MetricsRegistry({ "model_name": "tide-10m" }, openTelemetryMirror);
 const metrics = new ServiceMetrics(registry, {
@@ -42,10 +43,11 @@ const perExchange = { queries: 1, states: 2, rows: 3, candidates: 4 };
 const exchange = { ms: perExchange, readMs: 5, bytes: perExchange };
 const timing = { encodeMs: 1, waitMs: 2, totalMs: 3, exchange };
 
-function serve(request: Request): Response {
-  nameRoute(request.method, "/v1/chat/completions");
-  const traceparent = request.headers.get("traceparent") ?? undefined;
-  const observation = recorder.received({ operation: "chat", id: "chatcmpl-7", traceparent });
+const CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+function serve(): void {
+  const context = new RequestContext(ORIGIN);
+  const observation = recorder.received({ operation: "chat", id: "chatcmpl-7", traceparent: CLIENT, context });
   observation.accepted(ACCEPTED);
   recorder.admitted({ id: "chatcmpl-7" } as GenerationRequest, 4);
   const parents = observation.traceparent === undefined ? [] : [observation.traceparent];
@@ -53,11 +55,8 @@ function serve(request: Request): Response {
   traceStep(parents, decode, { index: 2, spans: [], timing });
   observation.firstToken();
   observation.ended({ kind: "finished", reasons: ["stop"], usage: USAGE });
-  return new Response();
 }
 
-const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, serve);
-await (await fetch(`http://127.0.0.1:${server.addr.port}/v1/chat/completions`)).body?.cancel();
-await server.shutdown();
+serve();
 // Observed instruments are read at an export, and not at the one at exit: one must come before.
 await new Promise((resolve) => setTimeout(resolve, 500));

@@ -1,0 +1,122 @@
+/**
+ * What every request passes before a route sees it: the host it asks for, the page it comes from, the key it shows, how
+ * many its client runs already. Each gets its request id here and, unless a recorder follows it, its line in the log.
+ */
+
+import { describeError, errorCode, RequestError } from "../errors.ts";
+import type { AllowedHosts } from "./allowed_hosts.ts";
+import { type AllowedOrigins, isPreflight, preflightAnswer } from "./allowed_origins.ts";
+import { type ApiKeys, shownKey } from "./api_keys.ts";
+import type { ClientQuota } from "./client_quota.ts";
+import { attachContext, RequestContext, type RequestOrigin } from "./request_context.ts";
+
+/** The client of a request; the HTTP server's `Peer` is one. */
+export interface RequestPeer {
+  readonly address: string;
+  onClosed(callback: () => void): void;
+}
+
+/** An answered request, for the log. */
+export interface AnsweredRequest {
+  readonly origin: RequestOrigin;
+  readonly status: number;
+  /** Undefined when there was no error. */
+  readonly errorCode: string | undefined;
+  readonly totalMs: number;
+}
+
+/** Who may use a service, and who is told of it. */
+export interface AccessOptions {
+  readonly hosts: AllowedHosts;
+  readonly origins: AllowedOrigins;
+  /** Undefined: anyone. */
+  readonly keys: ApiKeys | undefined;
+  readonly quota: ClientQuota;
+  /** Called for each request that no recorder follows. */
+  readonly onAnswered: (request: AnsweredRequest) => void;
+  /** An error whose cause the client is not told. */
+  readonly onInternalError: (error: unknown) => void;
+}
+
+/** The routes. */
+export type Application = (request: Request) => Response | Promise<Response>;
+
+/** Open to anyone, because what watches over a service has no key. */
+const OPEN_PATHS: ReadonlySet<string> = new Set(["/health", "/ready"]);
+
+const MAX_PATH = 200;
+
+/** Stands before an application. */
+export class AccessControl {
+  readonly #options: AccessOptions;
+  readonly #application: Application;
+
+  constructor(application: Application, options: AccessOptions) {
+    this.#application = application;
+    this.#options = options;
+  }
+
+  /** Answers a request, whatever it is; never rejects. */
+  async answer(request: Request, peer: RequestPeer): Promise<Response> {
+    const startedMs = performance.now();
+    const { keys, onAnswered } = this.#options;
+    const key = shownKey(request.headers);
+    const context = new RequestContext({
+      requestId: requestIdOf(request),
+      client: peer.address,
+      key: key === undefined ? undefined : keys?.nameOf(key),
+      method: request.method,
+      path: new URL(request.url).pathname.slice(0, MAX_PATH),
+    });
+    attachContext(request, context);
+    const response = await this.#answer(request, context, peer);
+    response.headers.set("x-request-id", context.origin.requestId);
+    if (!context.isRecorded) {
+      const { origin, errorCode } = context;
+      onAnswered({ origin, status: response.status, errorCode, totalMs: performance.now() - startedMs });
+    }
+    return response;
+  }
+
+  async #answer(request: Request, context: RequestContext, peer: RequestPeer): Promise<Response> {
+    const { hosts, origins } = this.#options;
+    let allowed: Readonly<Record<string, string>> = {};
+    let response: Response;
+    try {
+      hosts.check(new URL(request.url).hostname);
+      allowed = origins.headersFor(request);
+      if (isPreflight(request)) return preflightAnswer(request, allowed);
+      if (!OPEN_PATHS.has(context.origin.path)) this.#admit(context.origin, peer);
+      response = await this.#application(request);
+    } catch (error) {
+      response = this.#refuse(error, context);
+    }
+    for (const [name, value] of Object.entries(allowed)) response.headers.set(name, value);
+    return response;
+  }
+
+  /** @throws {RequestError} `invalid_api_key`, `rate_limit_exceeded` */
+  #admit({ key, client }: RequestOrigin, peer: RequestPeer): void {
+    const { keys, quota } = this.#options;
+    if (keys !== undefined && key === undefined) {
+      throw new RequestError(
+        "invalid_api_key",
+        "Cannot answer without a valid API key: expected the header Authorization: Bearer KEY",
+      );
+    }
+    peer.onClosed(quota.take(key === undefined ? `address ${client}` : `key ${key}`));
+  }
+
+  #refuse(error: unknown, context: RequestContext): Response {
+    const { status, headers, body, internal } = describeError(error);
+    if (internal) this.#options.onInternalError(error);
+    context.fail(errorCode(error));
+    return Response.json(body, { status, headers: { ...headers } });
+  }
+}
+
+/** The client's own id if it is a harmless one, so that its logs and ours meet. */
+function requestIdOf({ headers }: Request): string {
+  const given = headers.get("x-request-id");
+  return given !== null && /^[\x21-\x7e]{1,128}$/.test(given) ? given : crypto.randomUUID();
+}

@@ -1,0 +1,221 @@
+/**
+ * The connections of an HTTP server: how many there may be, and how long each may keep the server waiting. A connection
+ * waits for a head, is being answered, or is idle between requests. When all places are taken, the connection that has
+ * waited longest for its client makes room; one that is being answered is never cut for another.
+ */
+
+import type { ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+
+/** How many connections, and how long each may be silent. */
+export interface ConnectionLimits {
+  readonly maxConnections: number;
+  /** From the first byte (or the connection) to the end of a request's head. @default 10 s */
+  readonly headMs: number;
+  /** Between an answer and the next request. @default 65 s */
+  readonly idleMs: number;
+  /** A client that takes nothing of a finished answer for so long is disconnected. @default 2 min */
+  readonly stallMs: number;
+}
+
+/** What a server runs with unless told otherwise; 65 s outlives the 60 s of common load balancers. */
+export const CONNECTION_DEFAULTS: Omit<ConnectionLimits, "maxConnections"> = {
+  headMs: 10_000,
+  idleMs: 65_000,
+  stallMs: 120_000,
+};
+
+/** How often the limits are checked. */
+const SWEEP_MS = 500;
+
+/** A refused client may read why for so long. */
+const LINGER_MS = 1000;
+
+/** All connections of one server; `close` must be called. */
+export class Connections {
+  readonly #limits: ConnectionLimits;
+  readonly #onSlowHead: (socket: Socket) => void;
+  readonly #all = new Map<string, Connection>();
+  readonly #timer: ReturnType<typeof setInterval>;
+  #allGone: PromiseWithResolvers<void> | undefined;
+
+  /** @param onSlowHead refuses a client that began a head and did not end it in time */
+  constructor(limits: ConnectionLimits, onSlowHead: (socket: Socket) => void) {
+    this.#limits = limits;
+    this.#onSlowHead = onSlowHead;
+    this.#timer = setInterval(() => this.#sweep(), SWEEP_MS);
+  }
+
+  get size(): number {
+    return this.#all.size;
+  }
+
+  /** A client has connected; of TLS connections, the socket below. */
+  add(socket: Socket): void {
+    if (this.#allGone !== undefined || (this.#all.size >= this.#limits.maxConnections && !this.#makeRoom())) {
+      socket.destroy();
+      return;
+    }
+    const connection = new Connection(socket);
+    this.#all.set(connection.key, connection);
+    // An error of a socket without a listener would end the process.
+    socket.on("error", () => socket.destroy());
+    socket.once("close", () => this.#remove(connection));
+  }
+
+  /** A request has come on a connection. */
+  answer(socket: Socket, response: ServerResponse): void {
+    const connection = this.#all.get(keyOf(socket));
+    if (connection === undefined) return void socket.destroy();
+    connection.begin(response);
+    if (this.#allGone !== undefined) connection.finish();
+    response.once("close", () => {
+      connection.end(response);
+      if (this.#allGone !== undefined && connection.isWaiting) connection.socket.destroySoon();
+    });
+  }
+
+  /**
+   * A connection gets no further request: its client may read why for a moment.
+   * @returns false when nothing may be written to it: it is being answered, or was refused before
+   */
+  refuse(socket: Socket): boolean {
+    const connection = this.#all.get(keyOf(socket));
+    if (connection?.refuse()) return true;
+    if (!connection?.isRefused) socket.destroy();
+    return false;
+  }
+
+  /** Closes what waits for its client, and the others once they are answered. Resolves when none is left. */
+  drain(): Promise<void> {
+    this.#allGone ??= Promise.withResolvers();
+    for (const connection of this.#all.values()) connection.finish();
+    if (this.#all.size === 0) this.#allGone.resolve();
+    return this.#allGone.promise;
+  }
+
+  /** Cuts all connections. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    const gone = this.drain();
+    for (const { socket } of this.#all.values()) socket.destroy();
+    await gone;
+  }
+
+  #makeRoom(): boolean {
+    let longest: Connection | undefined;
+    for (const connection of this.#all.values()) {
+      if (connection.isWaiting && (longest === undefined || connection.sinceMs < longest.sinceMs)) longest = connection;
+    }
+    if (longest === undefined) return false;
+    // Its `close` comes later; its place is free now.
+    this.#remove(longest);
+    longest.socket.destroy();
+    return true;
+  }
+
+  #remove(connection: Connection): void {
+    if (this.#all.get(connection.key) === connection) this.#all.delete(connection.key);
+    if (this.#all.size === 0) this.#allGone?.resolve();
+  }
+
+  #sweep(): void {
+    const nowMs = performance.now();
+    for (const connection of this.#all.values()) {
+      const verdict = connection.check(nowMs, this.#limits);
+      if (verdict === "slow head") this.#onSlowHead(connection.socket);
+      if (verdict === "close") connection.socket.destroy();
+    }
+  }
+}
+
+type Verdict = "keep" | "close" | "slow head";
+
+class Connection {
+  readonly socket: Socket;
+  /** A closed socket has no addresses any more. */
+  readonly key: string;
+  /** Since when it has been in its phase. */
+  sinceMs = performance.now();
+  readonly #answering = new Set<ServerResponse>();
+  #phase: "head" | "answering" | "idle" | "refused" = "head";
+  /** Bytes received when it became idle: more of them are the beginning of a head. */
+  #idleBytes = 0;
+  /** Bytes sent when it was last seen to take some. */
+  #sentBytes = 0;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    this.key = keyOf(socket);
+  }
+
+  /** Whether nothing is being answered on it. */
+  get isWaiting(): boolean {
+    return this.#answering.size === 0;
+  }
+
+  begin(response: ServerResponse): void {
+    this.#answering.add(response);
+    this.#enter("answering");
+  }
+
+  end(response: ServerResponse): void {
+    this.#answering.delete(response);
+    if (this.#answering.size > 0 || this.#phase === "refused") return;
+    this.#idleBytes = this.socket.bytesRead;
+    this.#enter("idle");
+  }
+
+  /** Ends now if nothing is being answered, else with the answers, which say so if they have not begun. */
+  finish(): void {
+    if (this.isWaiting) this.socket.destroy();
+    for (const response of this.#answering) response.shouldKeepAlive = false;
+  }
+
+  get isRefused(): boolean {
+    return this.#phase === "refused";
+  }
+
+  /** @returns whether it could be refused */
+  refuse(): boolean {
+    if (this.#phase !== "head" && this.#phase !== "idle") return false;
+    this.#enter("refused");
+    return true;
+  }
+
+  check(nowMs: number, { headMs, idleMs, stallMs }: ConnectionLimits): Verdict {
+    if (this.#phase === "idle" && this.socket.bytesRead > this.#idleBytes) this.#enter("head");
+    const waitedMs = nowMs - this.sinceMs;
+    switch (this.#phase) {
+      case "head":
+        if (waitedMs <= headMs) return "keep";
+        return this.socket.bytesRead > this.#idleBytes ? "slow head" : "close";
+      case "idle":
+        return waitedMs <= idleMs ? "keep" : "close";
+      case "refused":
+        return waitedMs <= LINGER_MS ? "keep" : "close";
+      case "answering":
+        return this.#isStalled(nowMs, stallMs) ? "close" : "keep";
+    }
+  }
+
+  /** Whether everything was written long ago and the client takes none of it. */
+  #isStalled(nowMs: number, stallMs: number): boolean {
+    const waitsForClient = this.#answering.values().every((response) => response.writableEnded);
+    if (!waitsForClient || this.socket.bytesWritten !== this.#sentBytes) {
+      this.#sentBytes = this.socket.bytesWritten;
+      this.sinceMs = nowMs;
+    }
+    return nowMs - this.sinceMs > stallMs;
+  }
+
+  #enter(phase: "head" | "answering" | "idle" | "refused"): void {
+    this.#phase = phase;
+    this.sinceMs = performance.now();
+  }
+}
+
+/** The same for a TLS connection and the socket below it. */
+function keyOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
+}

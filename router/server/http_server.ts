@@ -1,0 +1,208 @@
+/**
+ * The HTTP server: node:http, or node:https with a certificate, behind a handler that takes requests and gives responses.
+ * The only importer of the adapter between the two. Deno's own server is not used, because it loses requests whose client
+ * has gone and does not survive running out of file descriptors.
+ */
+
+import { getRequestListener } from "@hono/node-server";
+import http from "node:http";
+import https from "node:https";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+
+import { describeError, RequestError } from "../errors.ts";
+import { CONNECTION_DEFAULTS, type ConnectionLimits, Connections } from "./connections.ts";
+import { malformedHead, malformedRequest, slowHead, writeRawAnswer } from "./malformed_request.ts";
+import type { TlsFiles } from "./tls_files.ts";
+
+/** The client of a request. */
+export interface Peer {
+  /** IP address. */
+  readonly address: string;
+  /** Calls back once the response is sent, or will not be. */
+  onClosed(callback: () => void): void;
+}
+
+/** What a server hands its requests to. */
+export interface RequestHandler {
+  /** Must not reject. The request's `signal` is aborted when its client has gone before the answer. */
+  answer(request: Request, peer: Peer): Promise<Response>;
+  /** A request was refused because it is not valid HTTP, or its head did not come in time. */
+  onRefused(address: string, error: RequestError): void;
+  /** Something failed that no client is told of. */
+  onError(error: unknown): void;
+}
+
+/** Where and how a server listens. */
+export interface HttpServerOptions extends Partial<ConnectionLimits> {
+  readonly host: string;
+  /** 0 takes a free one. */
+  readonly port: number;
+  readonly maxConnections: number;
+  /** Undefined: clear text. */
+  readonly tls: TlsFiles | undefined;
+}
+
+/** Before the service is put together. */
+const STARTING: RequestHandler = {
+  answer: () => Promise.resolve(errorResponse(new RequestError("loading", "Cannot answer: the service is starting"))),
+  onRefused: () => {},
+  onError: () => {},
+};
+
+/** Listens from its making; `close` must be called, after `shutdown` or instead. */
+export class HttpServer {
+  readonly #server: http.Server;
+  readonly #connections: Connections;
+  #handler = STARTING;
+
+  private constructor({ tls, ...options }: HttpServerOptions) {
+    const limits = { ...CONNECTION_DEFAULTS, ...options };
+    const onSlowHead = (socket: Socket) => this.#refuse(socket, slowHead(limits.headMs));
+    this.#connections = new Connections(limits, onSlowHead);
+    this.#server = createServer(tls, limits);
+    this.#server.on("connection", (socket: Socket) => this.#connections.add(socket));
+    this.#server.on("request", this.#requestListener());
+    this.#server.on("connect", (_: http.IncomingMessage, socket: Duplex) => {
+      this.#refuse(socket as Socket, new RequestError("method_not_allowed", "Cannot CONNECT: this is not a proxy"));
+    });
+    this.#server.on("clientError", (error: Error, socket: Duplex) => {
+      const refusal = malformedRequest(error);
+      if (refusal === undefined) socket.destroy();
+      else this.#refuse(socket as Socket, refusal);
+    });
+  }
+
+  /**
+   * Binds the address.
+   * @throws {RequestError} `invalid_request` when it is taken, or none of this host's
+   */
+  static async listen(options: HttpServerOptions): Promise<HttpServer> {
+    const { host, port } = options;
+    const server = new HttpServer(options);
+    const listening = Promise.withResolvers<void>();
+    server.#server.once("error", listening.reject);
+    server.#server.listen(port, host, listening.resolve);
+    try {
+      await listening.promise;
+    } catch (cause) {
+      await server.#connections.close();
+      const isTaken = cause instanceof Error && "code" in cause && cause.code === "EADDRINUSE";
+      const why = isTaken ? "something else listens there already" : String(cause);
+      throw new RequestError("invalid_request", `Cannot listen on ${host}:${port}: ${why}`, { cause });
+    }
+    server.#server.on("error", (error) => server.#handler.onError(error));
+    return server;
+  }
+
+  /** Hands requests to a handler from now on; before, clients are told that the service is starting. */
+  serve(handler: RequestHandler): void {
+    this.#handler = handler;
+  }
+
+  /** @throws {Error} once it has stopped listening */
+  get address(): Deno.NetAddr {
+    const address = this.#server.address();
+    if (address === null || typeof address === "string") throw new Error("Cannot tell the address: it is not bound");
+    return { transport: "tcp", hostname: address.address, port: address.port };
+  }
+
+  /** Connections open now. */
+  get connections(): number {
+    return this.#connections.size;
+  }
+
+  /** Takes no new connections, and closes each once it is answered; resolves when all are closed. */
+  async shutdown(): Promise<void> {
+    if (this.#server.listening) this.#server.close();
+    await this.#connections.drain();
+  }
+
+  /** Cuts everything off. */
+  async close(): Promise<void> {
+    if (this.#server.listening) this.#server.close();
+    await this.#connections.close();
+  }
+
+  #requestListener(): http.RequestListener {
+    const answer = getRequestListener(
+      async (request, { incoming, outgoing }) => {
+        const response = await this.#handler.answer(request, peerOf(incoming.socket as Socket, outgoing));
+        return cutOnFailure(response, outgoing as http.ServerResponse, this.#handler.onError);
+      },
+      // The host name stands in for that of HTTP/1.0 requests without one.
+      { overrideGlobalObjects: false, hostname: "localhost", errorHandler: (error) => this.#failed(error) },
+    );
+    return (request, response) => {
+      this.#connections.answer(request.socket as Socket, response);
+      const refusal = malformedHead(request);
+      if (refusal === undefined) return void answer(request, response);
+      this.#handler.onRefused(addressOf(request.socket as Socket), refusal);
+      const { status, body } = describeError(refusal);
+      response.shouldKeepAlive = false;
+      response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
+    };
+  }
+
+  #failed(error: unknown): Response {
+    this.#handler.onError(error);
+    return errorResponse(error);
+  }
+
+  /** The connection is of no further use to HTTP: its client is told why, and may read that for a moment. */
+  #refuse(socket: Socket, error: RequestError): void {
+    // What follows a refused head fails again, and an answer that is under way must not be mixed with another.
+    if (!this.#connections.refuse(socket)) return;
+    this.#handler.onRefused(addressOf(socket), error);
+    if (socket.writable) writeRawAnswer(socket, error);
+    else socket.destroy();
+  }
+}
+
+function createServer(tls: TlsFiles | undefined, { idleMs }: ConnectionLimits): http.Server {
+  const options: http.ServerOptions = {
+    keepAliveTimeout: idleMs,
+    // `Connections` and the reader of bodies keep these times; node's own timers would answer in another form.
+    headersTimeout: 0,
+    requestTimeout: 0,
+    // So that a missing one is refused in our form.
+    requireHostHeader: false,
+  };
+  return tls === undefined ? http.createServer(options) : https.createServer({ ...options, ...tls });
+}
+
+function peerOf(socket: Socket, outgoing: { once(event: "close", listener: () => void): unknown }): Peer {
+  return { address: addressOf(socket), onClosed: (callback) => void outgoing.once("close", callback) };
+}
+
+/** An IPv4 address stays one on a socket that listens for both families. */
+function addressOf({ remoteAddress = "unknown" }: Socket): string {
+  return remoteAddress.replace(/^::ffff:(?=\d+\.)/, "");
+}
+
+function errorResponse(error: unknown): Response {
+  const { status, headers, body } = describeError(error);
+  return Response.json(body, { status, headers });
+}
+
+/** A body that fails must not look as if it had ended: the connection is cut instead. */
+function cutOnFailure(response: Response, outgoing: http.ServerResponse, onError: (error: unknown) => void): Response {
+  const isStream = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
+  if (!isStream || response.body === null) return response;
+  const reader = response.body.getReader();
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      try {
+        const { done, value } = await reader.read();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      } catch (error) {
+        if (!(error instanceof DOMException)) onError(error);
+        outgoing.destroy();
+        controller.close();
+      }
+    },
+    cancel: (reason) => reader.cancel(reason),
+  }, { highWaterMark: 0 });
+  return new Response(body, response);
+}

@@ -1,0 +1,40 @@
+/** The certificate and key of the HTTP server: read once, when it starts. */
+
+import { UsageError } from "../command_line.ts";
+
+/** Both as PEM. */
+export interface TlsFiles {
+  /** With the certificates of its issuers after it. */
+  readonly cert: string;
+  readonly key: string;
+}
+
+/** Paths; both or neither. */
+export interface TlsPaths {
+  readonly cert: string;
+  readonly key: string;
+}
+
+/**
+ * Reads both files.
+ * @throws {UsageError} naming the file that cannot be read or holds no such thing
+ */
+export async function readTlsFiles(paths: TlsPaths): Promise<TlsFiles> {
+  const [cert, key] = await Promise.all([
+    readPem("--tls-cert", paths.cert, "CERTIFICATE"),
+    readPem("--tls-key", paths.key, "PRIVATE KEY"),
+  ]);
+  return { cert, key };
+}
+
+async function readPem(flag: string, path: string, label: string): Promise<string> {
+  let text: string;
+  try {
+    text = await Deno.readTextFile(path);
+  } catch (error) {
+    if (error instanceof Error) throw new UsageError(`Cannot read ${flag}: ${error.message}`);
+    throw error;
+  }
+  if (new RegExp(`-----BEGIN [A-Z ]*${label}-----`).test(text)) return text;
+  throw new UsageError(`Cannot use ${flag}: ${path} holds no ${label} in PEM form`);
+}
