@@ -5,9 +5,14 @@
 
 import { HandshakeError, PeerError } from "./errors.ts";
 import { admit, type Introduction } from "./handshake.ts";
+import { type PendingHandshake, PendingHandshakes } from "./pending_handshakes.ts";
 
-/** Strangers who may be in a handshake at the same time; the next one is hung up on. */
-const MAX_PENDING = 16;
+/** After a failure to accept, for lack of descriptors or memory: first and longest pause before the next try. */
+const FIRST_PAUSE_MS = 20;
+const LONGEST_PAUSE_MS = 1000;
+
+/** Failures of `accept` that pass; after any other the listener is unusable. */
+const PASSING_FAILURES: ReadonlySet<unknown> = new Set(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED"]);
 
 /** Peers that may wait for this worker to hear of their group; the one that waited longest has to go first. */
 const MAX_EARLY = 16;
@@ -23,6 +28,8 @@ export interface DoorOptions {
   readonly secret: string | undefined;
   /** Told about everybody who was turned away. */
   readonly onRefused: (error: HandshakeError) => void;
+  /** Told when connections cannot be accepted for now. */
+  readonly onAcceptFailed: (error: Error) => void;
 }
 
 /** One end of a link between workers, as both know it. */
@@ -40,6 +47,7 @@ export class Door {
   readonly #options: DoorOptions;
   readonly #closing = new AbortController();
   readonly #meetings = new Set<Promise<void>>();
+  readonly #pending = new PendingHandshakes();
   readonly #accepting: Promise<void>;
   readonly #router = Promise.withResolvers<Admitted>();
   #isRouterIn = false;
@@ -109,34 +117,67 @@ export class Door {
   }
 
   async #accept(): Promise<void> {
-    try {
-      for await (const conn of this.#listener) {
-        if (this.#meetings.size >= MAX_PENDING) {
-          this.#refuse(conn, `${MAX_PENDING} peers are at it`);
-          continue;
+    let pauseMs = FIRST_PAUSE_MS;
+    while (!this.#closing.signal.aborted) {
+      try {
+        this.#greet(await this.#listener.accept());
+        pauseMs = FIRST_PAUSE_MS;
+      } catch (error) {
+        if (this.#closing.signal.aborted) break;
+        if (!isPassing(error)) {
+          this.#router.reject(error);
+          break;
         }
-        const meeting = this.#meet(conn);
-        this.#meetings.add(meeting);
-        meeting.then(() => this.#meetings.delete(meeting));
+        this.#options.onAcceptFailed(error);
+        await this.#pause(pauseMs);
+        pauseMs = Math.min(LONGEST_PAUSE_MS, 2 * pauseMs);
       }
-    } catch (error) {
-      this.#router.reject(error);
     }
-    // Nobody may be waiting for it.
+    // No one may be waiting for it.
     this.#router.promise.catch(() => {});
     this.#router.reject(new PeerError("peer_lost", "Cannot wait for a router: the door is closed"));
   }
 
-  async #meet(conn: Deno.TcpConn): Promise<void> {
+  #greet(conn: Deno.TcpConn): void {
+    let pending: PendingHandshake;
+    try {
+      pending = this.#pending.begin(conn.remoteAddr.hostname);
+    } catch (error) {
+      if (!(error instanceof HandshakeError)) throw error;
+      conn.close();
+      this.#options.onRefused(error);
+      return;
+    }
+    const meeting = this.#meet(conn, pending).finally(() => this.#pending.end(pending));
+    this.#meetings.add(meeting);
+    meeting.then(() => this.#meetings.delete(meeting));
+  }
+
+  /** Ends early when the door is closed. */
+  async #pause(ms: number): Promise<void> {
+    const closing = this.#closing.signal;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(done, ms);
+      function done() {
+        clearTimeout(timer);
+        closing.removeEventListener("abort", done);
+        resolve();
+      }
+      closing.addEventListener("abort", done);
+    });
+  }
+
+  async #meet(conn: Deno.TcpConn, { address, signal }: PendingHandshake): Promise<void> {
     const { secret, onRefused } = this.#options;
     let peer: Introduction;
     try {
-      peer = await admit(conn, "worker", { secret, signal: this.#closing.signal });
+      peer = await admit(conn, "worker", { secret, signal: AbortSignal.any([this.#closing.signal, signal]) });
     } catch (error) {
       if (!(error instanceof HandshakeError)) throw error;
       if (!this.#closing.signal.aborted) onRefused(error);
       return;
     }
+    this.#pending.recognize(address);
     if (this.#closing.signal.aborted) return conn.close();
     if (peer.role === "peer") return this.#letIn(conn, peer);
     if (this.#isRouterIn) return this.#refuse(conn, "another router is served");
@@ -169,4 +210,8 @@ export class Door {
 
 function keyOf({ epoch, dialer, listener }: PeerPlace): string {
   return `${epoch} ${dialer}→${listener}`;
+}
+
+function isPassing(error: unknown): error is Error {
+  return error instanceof Error && "code" in error && PASSING_FAILURES.has(error.code);
 }

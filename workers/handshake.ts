@@ -29,7 +29,7 @@ export interface HandshakeOptions {
   readonly deadlineMs?: number;
   /** Told apart from a wrong secret; only tests speak another one. @default PROTOCOL_VERSION */
   readonly version?: number;
-  /** Breaks the handshake off. */
+  /** Breaks the handshake off; a reason that is a `HandshakeError` is thrown as it is. */
   readonly signal?: AbortSignal;
 }
 
@@ -190,7 +190,11 @@ async function within<T>(conn: Deno.Conn, options: HandshakeOptions, exchange: (
     if (end === undefined) conn.close();
     end ??= error;
   };
-  const abort = () => breakOff(new HandshakeError("handshake_failed", "Cannot shake hands: it was broken off"));
+  const abort = () => {
+    const given: unknown = signal?.reason;
+    const isOurs = given instanceof HandshakeError;
+    breakOff(isOurs ? given : new HandshakeError("handshake_failed", "Cannot shake hands: it was broken off"));
+  };
   const late = () =>
     breakOff(new HandshakeError("handshake_timeout", `Cannot shake hands: not done within ${deadlineMs} ms`));
   const timer = setTimeout(late, deadlineMs);

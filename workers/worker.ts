@@ -9,6 +9,7 @@ import { WorkerError } from "./errors.ts";
 import { Link } from "./link.ts";
 import { parseRouterMessage, type RouterMessage, type WorkerMessage } from "./protocol.ts";
 import { Door } from "./door.ts";
+import { RateLimitedLog } from "./rate_limited_log.ts";
 import { type SessionOptions, WorkerSession } from "./session.ts";
 
 /** How a worker process runs. */
@@ -53,8 +54,13 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   const silenceMs = options.silenceMs ?? DEFAULT_SILENCE_MS;
   const secret = options.spawned ? await readSecret(Deno.stdin.readable) : options.secret;
   const listener = listen(options.listen ?? { hostname: "127.0.0.1", port: 0 }, secret);
-  const onRefused = (error: Error) => options.log(`A peer was turned away: ${error.message}`);
-  const door = new Door(listener, { secret, onRefused });
+  const refusals = new RateLimitedLog("A peer was turned away", options.log);
+  const failures = new RateLimitedLog("No connection can be accepted for now", options.log);
+  const door = new Door(listener, {
+    secret,
+    onRefused: (error) => refusals.record(error),
+    onAcceptFailed: (error) => failures.record(error),
+  });
   const signals = new StopSignals(options.spawned);
   try {
     if (options.spawned) await announce(listener.addr.port);
@@ -70,6 +76,8 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   } finally {
     signals.close();
     await door.close();
+    refusals.close();
+    failures.close();
   }
 }
 

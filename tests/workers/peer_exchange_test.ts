@@ -71,7 +71,9 @@ async function withWorkers(count: number, play: (workers: readonly Worker[]) => 
   const indices = Array.from({ length: count }, (_, index) => index);
   const listeners = indices.map(() => Deno.listen({ hostname: "127.0.0.1", port: 0 }));
   const secret = "the secret of the group";
-  const doors = listeners.map((listener) => new Door(listener, { secret, onRefused: () => {} }));
+  const doors = listeners.map((listener) =>
+    new Door(listener, { secret, onRefused: () => {}, onAcceptFailed: () => {} })
+  );
   const members = listeners.map(({ addr: { hostname, port } }) => ({ hostname, port }));
   const signal = new AbortController().signal;
   const conns = await Promise.all(

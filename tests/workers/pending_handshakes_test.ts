@@ -1,0 +1,44 @@
+/** Places in handshakes: who loses one to whom. */
+
+import assert from "node:assert/strict";
+
+import { PendingHandshakes } from "../../workers/pending_handshakes.ts";
+
+function many(pending: PendingHandshakes, address: string, count: number) {
+  return Array.from({ length: count }, () => pending.begin(address));
+}
+
+const afterGrace = () => new Promise((resolve) => setTimeout(resolve, 320));
+
+Deno.test("PendingHandshakes bounds one address, and takes the oldest places of the largest when all are taken", async () => {
+  const pending = new PendingHandshakes();
+  const a = many(pending, "10.0.0.1", 9);
+  const b = many(pending, "10.0.0.2", 7);
+  const c = many(pending, "10.0.0.3", 2);
+  await afterGrace();
+  const lost = (places: readonly { signal: AbortSignal }[]) => places.map(({ signal }) => signal.aborted);
+  // The ninth of a took the place of its first; 8 + 7 + 1 are sixteen, so the last of c took a's second.
+  assert.deepEqual(lost(a).map(Number), [1, 1, 0, 0, 0, 0, 0, 0, 0]);
+  assert.ok([...lost(b), ...lost(c)].every((isLost) => !isLost));
+  for (const place of [...a, ...b, ...c]) pending.end(place);
+  assert.equal(pending.size, 0);
+});
+
+Deno.test("PendingHandshakes keeps places for addresses that once proved themselves", async () => {
+  const pending = new PendingHandshakes();
+  pending.recognize("10.0.0.9");
+  const peer = pending.begin("10.0.0.9");
+  const strangers = Array.from({ length: 60 }, (_, i) => pending.begin(`10.1.0.${i}`));
+  await afterGrace();
+  assert.ok(!peer.signal.aborted);
+  assert.equal(strangers.filter(({ signal }) => signal.aborted).length, 44);
+  for (const place of [peer, ...strangers]) pending.end(place);
+});
+
+Deno.test("PendingHandshakes refuses those who come faster than any could lose its place", () => {
+  const pending = new PendingHandshakes();
+  const places = many(pending, "10.0.0.1", 64);
+  assert.throws(() => pending.begin("10.0.0.1"), /64 others are in a handshake, at most 64 may/);
+  assert.throws(() => pending.begin("10.0.0.2"), /at most 64 may/);
+  for (const place of places) pending.end(place);
+});
