@@ -6,7 +6,7 @@
 import { PAGE_TOKENS } from "../engine/span.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { AccessControl } from "./access/access_control.ts";
-import { AllowedHosts } from "./access/allowed_hosts.ts";
+import { AllowedHosts, isLoopback } from "./access/allowed_hosts.ts";
 import { AllowedOrigins } from "./access/allowed_origins.ts";
 import type { ApiKeys } from "./access/api_keys.ts";
 import { ClientQuota } from "./access/client_quota.ts";
@@ -94,6 +94,9 @@ export class RunningService implements Service {
         onRefused: (step, error) => log.say(`The group refused step ${step.index}: ${error.message}`),
       },
     });
+    if (keys === undefined && !isLoopback(config.host)) {
+      log.say(`Anyone who reaches ${config.host} may use the service: no API keys are configured (--api-key-file)`);
+    }
     const access = this.#accessControl({ config, keys, tokenizer, recorder, registry, log });
     server.serve({
       answer: (request, peer) => access.answer(request, peer),

@@ -57,7 +57,7 @@ async function listen({ host, port, access: { tls, maxConnections } }: ResolvedC
   return await HttpServer.listen({
     host,
     port,
-    maxConnections: connectionLimit(maxConnections, await descriptorLimit()),
+    maxConnections: connectionLimit(maxConnections, descriptorLimit()),
     tls: tls === undefined ? undefined : await readTlsFiles(tls),
   });
 }

@@ -17,6 +17,11 @@ import {
 
 const flags = {
   url: { kind: "text", value: "URL", default: "http://127.0.0.1:8000/v1", help: "where the server is" },
+  apiKey: {
+    kind: "text",
+    value: "KEY",
+    help: "sent to the server; TIDEPOOL_CHAT_API_KEY keeps it out of process lists",
+  },
   system: { kind: "text", value: "TEXT", help: "the system message" },
   file: { kind: "text", value: "FILE", help: "a text to talk about: becomes the first message" },
   attention: {
@@ -77,7 +82,7 @@ class Conversation {
     this.#values = values;
     this.#terminal = terminal;
     this.#interrupt = interrupt;
-    this.#client = new ChatClient(values.url);
+    this.#client = new ChatClient(values.url, values.apiKey);
   }
 
   /** Until stdin ends or Ctrl-C comes while nobody speaks. */

@@ -58,9 +58,12 @@ const SILENCE_MS = 120_000;
 /** A server under an address that ends in `/v1`. */
 export class ChatClient {
   readonly #url: string;
+  readonly #authorization: Readonly<Record<string, string>>;
 
-  constructor(url: string) {
+  /** @param apiKey undefined: the server wants none */
+  constructor(url: string, apiKey?: string) {
     this.#url = url.replace(/\/+$/, "");
+    this.#authorization = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
   }
 
   /**
@@ -83,7 +86,6 @@ export class ChatClient {
     const response = await this.#fetch("/chat/completions", {
       method: "POST",
       signal,
-      headers: { "content-type": "application/json" },
       body: JSON.stringify({
         model: question.model,
         messages: question.messages,
@@ -105,7 +107,8 @@ export class ChatClient {
   async #fetch(path: string, init: RequestInit): Promise<Response> {
     let response: Response;
     try {
-      response = await fetch(this.#url + path, init);
+      const headers = { ...this.#authorization, "content-type": "application/json" };
+      response = await fetch(this.#url + path, { ...init, headers });
     } catch (cause) {
       if (init.signal?.aborted) throw cause;
       throw new ChatError("unreachable", `Cannot reach ${this.#url}: is the server running? (deno task start)`, {

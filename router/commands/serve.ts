@@ -24,16 +24,23 @@ export const command: Command<typeof SERVICE_FLAGS> = {
         log: (line) => terminal.line(line),
         onProgress: (fraction) => terminal.progress("Loading weights", fraction),
       });
-      return await serveUntilStopped(service, terminal, signals);
+      return await serveUntilStopped(service, terminal, {
+        signals,
+        scheme: values.tlsCert === undefined ? "http" : "https",
+      });
     } finally {
       signals.close();
     }
   },
 };
 
-async function serveUntilStopped(service: Service, terminal: Terminal, signals: StopSignals): Promise<number> {
+async function serveUntilStopped(
+  service: Service,
+  terminal: Terminal,
+  { signals, scheme }: { readonly signals: StopSignals; readonly scheme: string },
+): Promise<number> {
   service.ready.then(
-    (model) => greeting(service, model).forEach((line) => terminal.line(line)),
+    (model) => greeting(service, model, scheme).forEach((line) => terminal.line(line)),
     () => "told below, as the reason why it is broken",
   );
   const end = await Promise.race([signals.first, service.broken]);
@@ -52,14 +59,14 @@ async function serveUntilStopped(service: Service, terminal: Terminal, signals: 
   return code;
 }
 
-function greeting({ address: { hostname, port } }: Service, model: ServedModel): readonly string[] {
+function greeting({ address: { hostname, port } }: Service, model: ServedModel, scheme: string): readonly string[] {
   // An address that means all of them is none to connect to.
   const reachable = ["0.0.0.0", "::"].includes(hostname)
     ? "127.0.0.1"
     : hostname.includes(":")
     ? `[${hostname}]`
     : hostname;
-  const url = `http://${reachable}:${port}`;
+  const url = `${scheme}://${reachable}:${port}`;
   const body = { model: model.id, messages: [{ role: "user", content: "Hello" }], stream: true };
   return [
     `Tidepool serves ${model.id} at ${url}/v1`,

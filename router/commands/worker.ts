@@ -33,7 +33,8 @@ export const command: Command<typeof flags> = {
   summary: "Run one worker: a process around one GPU that waits for its router",
   flags,
   async run(values: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
-    await ensureVulkanDriver((line) => terminal.error(line));
+    // The router has made sure of it before it spawned a worker, which may not install anything.
+    if (!values.spawned) await ensureVulkanDriver((line) => terminal.error(line));
     return await runWorker({
       open: async (load, onProgress) => hostEngine(await Engine.open(load, onProgress)),
       onStep: traceStep,

@@ -3,6 +3,8 @@
  * nor choose. Knows device nodes; opens no device.
  */
 
+import { listSystemDirectory, readSystemFile } from "../system_files.ts";
+
 /** A GPU of this host. */
 export interface GpuDevice {
   /** Device nodes that lead to it; none where the system has no such thing. */
@@ -105,16 +107,6 @@ function fields(text: string, separator: string): ReadonlyMap<string, string> {
 }
 
 const SYSTEM_FILES: SystemFiles = {
-  list: (directory) => present(() => [...Deno.readDirSync(directory)].map(({ name }) => name)) ?? [],
-  read: (path) => present(() => Deno.readTextFileSync(path)) ?? "",
+  list: listSystemDirectory,
+  read: (path) => readSystemFile(path) ?? "",
 };
-
-/** What is not there, or is not for us, tells nothing. */
-function present<T>(read: () => T): T | undefined {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied) return undefined;
-    throw error;
-  }
-}

@@ -3,6 +3,7 @@
  * opens no device.
  */
 
+import { readSystemFile } from "../system_files.ts";
 import type { GpuDevice } from "./gpu_devices.ts";
 
 /** Where the numbers come from. */
@@ -64,12 +65,5 @@ const SYSTEM_SOURCES: MemorySources = {
       throw error;
     }
   },
-  read: async (path) => {
-    try {
-      return await Deno.readTextFile(path);
-    } catch (error) {
-      if (error instanceof Deno.errors.NotFound) return undefined;
-      throw error;
-    }
-  },
+  read: (path) => Promise.resolve(readSystemFile(path)),
 };

@@ -14,6 +14,8 @@ export interface LauncherOptions {
   readonly args?: readonly string[];
   /** Program and arguments that run the worker's own command, which follows them, in the same process. @default none */
   readonly prefix?: readonly string[];
+  /** Flags of Deno that say what the process may do. @default everything */
+  readonly permissions?: readonly string[];
   /** Every line a worker prints, cut to 4096 characters. */
   readonly log: (line: string) => void;
   /** What workers that are to form a group must share. @default a fresh one for each worker */
@@ -45,10 +47,11 @@ export class Launcher {
    * @throws {RequestError} `worker_lost` when it exits, says nothing in time or is given up; no process is left then
    */
   async launch(signal?: AbortSignal): Promise<WorkerProcess> {
-    const { entry, args = [], prefix = [], log, secret = freshSecret(), startMs = START_MS } = this.#options;
+    const { entry, args = [], prefix = [], permissions = ["-A"], log } = this.#options;
+    const { secret = freshSecret(), startMs = START_MS } = this.#options;
     const [program, ...words] = [...prefix, Deno.execPath()];
     const child = new Deno.Command(program ?? Deno.execPath(), {
-      args: [...words, "run", "--quiet", "-A", entry.href, "worker", "--spawned", ...args],
+      args: [...words, "run", "--quiet", ...permissions, entry.href, "worker", "--spawned", ...args],
       stdin: "piped",
       stdout: "piped",
       stderr: "piped",

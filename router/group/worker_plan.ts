@@ -12,6 +12,7 @@ import { freshSecret, Launcher } from "./launcher.ts";
 import { type Placement, type PlacementHost, placeWorkers, thisHost } from "./placement.ts";
 import { readSecretFile } from "./secret_file.ts";
 import { type KvTokens, kvTokensOfEach, type ResolvedWorkers } from "./worker_config.ts";
+import { workerPermissions } from "./worker_permissions.ts";
 import { WorkerGroup } from "./worker_group.ts";
 import { joinedWorker, spawnedWorker, type WorkerSource } from "./worker_source.ts";
 
@@ -72,7 +73,7 @@ export function openGroup(plans: readonly WorkerPlan[], { model, modelId, log }:
   // Of those that are spawned: peers must trust each other.
   const secret = freshSecret();
   const members = plans.map((plan) => ({
-    source: sourceOf(plan, { secret, log }),
+    source: sourceOf(plan, { secret, log, model }),
     load: {
       model,
       kvTokens: plan.kvTokens,
@@ -84,10 +85,11 @@ export function openGroup(plans: readonly WorkerPlan[], { model, modelId, log }:
 
 function sourceOf(
   plan: WorkerPlan,
-  { secret, log }: Pick<GroupPlan, "log"> & { readonly secret: string },
+  { secret, log, model }: Pick<GroupPlan, "log" | "model"> & { readonly secret: string },
 ): WorkerSource {
   if (plan.kind === "join") return joinedWorker(plan.address, plan.secret);
-  const launcher = new Launcher({ entry: ENTRY, prefix: plan.placement.prefix, secret, log });
+  const permissions = workerPermissions(model);
+  const launcher = new Launcher({ entry: ENTRY, prefix: plan.placement.prefix, permissions, secret, log });
   return spawnedWorker((signal) => launcher.launch(signal));
 }
 

@@ -3,6 +3,7 @@
  */
 
 import { UsageError } from "../command_line.ts";
+import { readSystemFile } from "../system_files.ts";
 
 /** More would cost more memory than one router should hold for idle clients. */
 const MAX_DEFAULT = 4096;
@@ -30,9 +31,8 @@ export function connectionLimit(asked: number | undefined, descriptorLimit: numb
 }
 
 /** The descriptors this process may open, as far as the system tells. */
-export async function descriptorLimit(): Promise<number | undefined> {
-  if (Deno.build.os !== "linux") return undefined;
-  return parseDescriptorLimit(await Deno.readTextFile("/proc/self/limits"));
+export function descriptorLimit(): number | undefined {
+  return parseDescriptorLimit(readSystemFile("/proc/self/limits") ?? "");
 }
 
 /** Reads the soft limit from the text of `/proc/self/limits`. */

@@ -11,6 +11,7 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 
 import { describeError, RequestError } from "../errors.ts";
+import { AcceptWatch } from "./accept_watch.ts";
 import { CONNECTION_DEFAULTS, type ConnectionLimits, Connections } from "./connections.ts";
 import { malformedHead, malformedRequest, slowHead, writeRawAnswer } from "./malformed_request.ts";
 import type { TlsFiles } from "./tls_files.ts";
@@ -43,6 +44,9 @@ export interface HttpServerOptions extends Partial<ConnectionLimits> {
   readonly tls: TlsFiles | undefined;
 }
 
+/** Connections that may be on their way out beside those that are open. */
+const CLOSING_CONNECTIONS = 16;
+
 /** Before the service is put together. */
 const STARTING: RequestHandler = {
   answer: () => Promise.resolve(errorResponse(new RequestError("loading", "Cannot answer: the service is starting"))),
@@ -55,13 +59,21 @@ export class HttpServer {
   readonly #server: http.Server;
   readonly #connections: Connections;
   #handler = STARTING;
+  #watch: AcceptWatch | undefined;
+  #accepted = 0;
 
   private constructor({ tls, ...options }: HttpServerOptions) {
     const limits = { ...CONNECTION_DEFAULTS, ...options };
     const onSlowHead = (socket: Socket) => this.#refuse(socket, slowHead(limits.headMs));
     this.#connections = new Connections(limits, onSlowHead);
     this.#server = createServer(tls, limits);
-    this.#server.on("connection", (socket: Socket) => this.#connections.add(socket));
+    // Dropped before anything is made of them: a burst must not use up the descriptors while others are being closed.
+    this.#server.maxConnections = limits.maxConnections + CLOSING_CONNECTIONS;
+    this.#server.on("connection", (socket: Socket) => {
+      this.#accepted++;
+      this.#connections.add(socket);
+    });
+    this.#server.on("drop", () => this.#accepted++);
     this.#server.on("request", this.#requestListener());
     this.#server.on("connect", (_: http.IncomingMessage, socket: Duplex) => {
       this.#refuse(socket as Socket, new RequestError("method_not_allowed", "Cannot CONNECT: this is not a proxy"));
@@ -92,7 +104,21 @@ export class HttpServer {
       throw new RequestError("invalid_request", `Cannot listen on ${host}:${port}: ${why}`, { cause });
     }
     server.#server.on("error", (error) => server.#handler.onError(error));
+    server.#watch = server.#watchAccepting();
     return server;
+  }
+
+  #watchAccepting(): AcceptWatch {
+    const { hostname, port } = this.address;
+    return new AcceptWatch({
+      accepted: () => this.#accepted,
+      address: () => ({ hostname, port }),
+      reopen: () => {
+        this.#handler.onError(new Error(`The listener on port ${port} had stopped accepting and is opened again`));
+        this.#server.close();
+        this.#server.listen(port, hostname);
+      },
+    });
   }
 
   /** Hands requests to a handler from now on; before, clients are told that the service is starting. */
@@ -114,14 +140,19 @@ export class HttpServer {
 
   /** Takes no new connections, and closes each once it is answered; resolves when all are closed. */
   async shutdown(): Promise<void> {
-    if (this.#server.listening) this.#server.close();
+    await this.#stopListening();
     await this.#connections.drain();
   }
 
   /** Cuts everything off. */
   async close(): Promise<void> {
-    if (this.#server.listening) this.#server.close();
+    await this.#stopListening();
     await this.#connections.close();
+  }
+
+  async #stopListening(): Promise<void> {
+    if (this.#server.listening) this.#server.close();
+    await this.#watch?.close();
   }
 
   #requestListener(): http.RequestListener {

@@ -15,10 +15,10 @@ Deno.test("connectionLimit() keeps a quarter of the descriptors, at least 64, fo
   );
 });
 
-Deno.test("parseDescriptorLimit() reads the soft limit", async () => {
+Deno.test("parseDescriptorLimit() reads the soft limit", () => {
   const text = "Limit  Soft Limit  Hard Limit  Units\nMax open files            256                  4096   files\n";
   assert.equal(parseDescriptorLimit(text), 256);
   assert.equal(parseDescriptorLimit("Max open files  unlimited unlimited files"), Number.MAX_SAFE_INTEGER);
   assert.equal(parseDescriptorLimit(""), undefined);
-  if (Deno.build.os === "linux") assert.ok(Number(await descriptorLimit()) > 0);
+  if (Deno.build.os === "linux") assert.ok(Number(descriptorLimit()) > 0);
 });
