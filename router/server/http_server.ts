@@ -221,19 +221,29 @@ function cutOnFailure(response: Response, outgoing: http.ServerResponse, onError
   const isStream = response.headers.get("content-type")?.startsWith("text/event-stream") ?? false;
   if (!isStream || response.body === null) return response;
   const reader = response.body.getReader();
+  let isCancelled = false;
+  const next = async () => {
+    try {
+      return await reader.read();
+    } catch (error) {
+      // The client's silence is a `DOMException`; anything else is our own.
+      if (!(error instanceof DOMException)) onError(error);
+      outgoing.destroy();
+      return { done: true, value: undefined } as const;
+    }
+  };
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
-      try {
-        const { done, value } = await reader.read();
-        if (done) controller.close();
-        else controller.enqueue(value);
-      } catch (error) {
-        if (!(error instanceof DOMException)) onError(error);
-        outgoing.destroy();
-        controller.close();
-      }
+      const { done, value } = await next();
+      // A read that was under way when the client left ends too, and there is nothing to end any more.
+      if (isCancelled) return;
+      if (done) controller.close();
+      else controller.enqueue(value);
     },
-    cancel: (reason) => reader.cancel(reason),
+    cancel(reason) {
+      isCancelled = true;
+      return reader.cancel(reason);
+    },
   }, { highWaterMark: 0 });
   return new Response(body, response);
 }

@@ -1,5 +1,7 @@
 /** The certificate and key of the HTTP server: read once, when it starts. */
 
+import { createPrivateKey, X509Certificate } from "node:crypto";
+
 import { UsageError } from "../command_line.ts";
 
 /** Both as PEM. */
@@ -20,11 +22,22 @@ export interface TlsPaths {
  * @throws {UsageError} naming the file that cannot be read or holds no such thing
  */
 export async function readTlsFiles(paths: TlsPaths): Promise<TlsFiles> {
-  const [cert, key] = await Promise.all([
-    readPem("--tls-cert", paths.cert, "CERTIFICATE"),
-    readPem("--tls-key", paths.key, "PRIVATE KEY"),
-  ]);
+  const cert = await readPem("--tls-cert", paths.cert, "CERTIFICATE");
+  const key = await readPem("--tls-key", paths.key, "PRIVATE KEY");
+  checkPair(cert, key);
   return { cert, key };
+}
+
+/** A server would take both as they are, and fail at every handshake. */
+function checkPair(cert: string, key: string): void {
+  let isPair: boolean;
+  try {
+    isPair = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key));
+  } catch (error) {
+    if (error instanceof Error) throw new UsageError(`Cannot use --tls-cert and --tls-key: ${error.message}`);
+    throw error;
+  }
+  if (!isPair) throw new UsageError("Cannot use --tls-key: it is not the key of the certificate");
 }
 
 async function readPem(flag: string, path: string, label: string): Promise<string> {

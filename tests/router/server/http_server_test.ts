@@ -198,6 +198,29 @@ Deno.test("a stream stops being made while its client does not read, and ends wh
   await until(() => isCancelled, 1000);
 });
 
+Deno.test("a client that leaves while the next frame is awaited is no error", async () => {
+  let isCancelled = false;
+  await using served = await Served.open(() => {
+    let frames = 0;
+    const body = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        if (frames++ > 0) return new Promise(() => {});
+        controller.enqueue(new TextEncoder().encode("data: 1\n\n"));
+      },
+      cancel: () => void (isCancelled = true),
+    }, { highWaterMark: 0 });
+    return Promise.resolve(new Response(body, { headers: { "content-type": "text/event-stream" } }));
+  });
+  using client = await served.connect();
+  await client.send(rawRequest("GET", "/"));
+  await until(() => client.text.includes("data: 1"));
+  client[Symbol.dispose]();
+  await until(() => isCancelled, 1000);
+  // The adapter may report late.
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.deepEqual(served.errors, []);
+});
+
 Deno.test("a stream that fails is cut off: to the client it must not look whole", async () => {
   await using served = await Served.open(() => {
     const body = new ReadableStream<Uint8Array>({

@@ -1,6 +1,7 @@
 /** HTTPS: a certificate and its key, what is said when they are no such thing, and handshakes that never end. */
 
 import assert from "node:assert/strict";
+import { generateKeyPairSync } from "node:crypto";
 import { fileURLToPath } from "node:url";
 
 import { HttpServer } from "../../../router/server/http_server.ts";
@@ -43,6 +44,19 @@ Deno.test("HTTPS answers those who trust its certificate; clear text and silent 
     await server.close();
   }
   assert.deepEqual(errors, []);
+});
+
+Deno.test("readTlsFiles() refuses a key that is not the certificate's, and what only looks like PEM", async () => {
+  const { privateKey } = generateKeyPairSync("ec", { namedCurve: "prime256v1" });
+  const path = await Deno.makeTempFile({ suffix: ".pem" });
+  try {
+    await Deno.writeTextFile(path, privateKey.export({ type: "pkcs8", format: "pem" }).toString());
+    await assert.rejects(readTlsFiles({ ...PATHS, key: path }), /Cannot use --tls-key: it is not the key of the cert/);
+    await Deno.writeTextFile(path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    await assert.rejects(readTlsFiles({ ...PATHS, cert: path }), /Cannot use --tls-cert and --tls-key: /);
+  } finally {
+    await Deno.remove(path);
+  }
 });
 
 Deno.test("readTlsFiles() names the file that is missing or holds something else", async () => {
