@@ -46,6 +46,8 @@ const OPEN_PATHS: ReadonlySet<string> = new Set(["/health", "/ready"]);
 
 const MAX_PATH = 200;
 
+const UNKNOWN_PATH = "(unknown)";
+
 /** Stands before an application. */
 export class AccessControl {
   readonly #options: AccessOptions;
@@ -72,7 +74,9 @@ export class AccessControl {
     const response = await this.#answer(request, context, peer);
     response.headers.set("x-request-id", context.origin.requestId);
     if (!context.isRecorded) {
-      const { origin, errorCode } = context;
+      const { errorCode } = context;
+      // A path that leads nowhere is whatever the client wrote, which may be anything.
+      const origin = errorCode === "not_found" ? { ...context.origin, path: UNKNOWN_PATH } : context.origin;
       onAnswered({ origin, status: response.status, errorCode, totalMs: performance.now() - startedMs });
     }
     return response;

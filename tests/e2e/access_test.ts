@@ -121,7 +121,7 @@ Deno.test("deno task start serves with the permissions it needs, who has a key, 
       const missing = of(404);
       assert.deepEqual(
         [missing.requestId, missing.client, missing.key, missing.method, missing.path, missing.outcome],
-        ["mine-404", "127.0.0.1", "alice", "GET", "/nowhere", "not_found"],
+        ["mine-404", "127.0.0.1", "alice", "GET", "(unknown)", "not_found"],
       );
       assert.equal(of(401).outcome, "invalid_api_key");
       assert.equal(of(403).outcome, "origin_not_allowed");

@@ -3,7 +3,12 @@
 import assert from "node:assert/strict";
 import OpenAI, { APIError } from "openai";
 
+import { AccessControl } from "../../../router/access/access_control.ts";
+import { AllowedHosts } from "../../../router/access/allowed_hosts.ts";
+import { AllowedOrigins } from "../../../router/access/allowed_origins.ts";
+import { ClientQuota } from "../../../router/access/client_quota.ts";
 import { RequestError } from "../../../router/errors.ts";
+import { HttpServer } from "../../../router/server/http_server.ts";
 import { TestService, tokensOf } from "../../support/test_service.ts";
 
 const HELLO = { model: "org/tide", messages: [{ role: "user" as const, content: "Hi" }] };
@@ -11,9 +16,23 @@ const HELLO = { model: "org/tide", messages: [{ role: "user" as const, content: 
 /** Serves on a port of the system's choosing for as long as the test runs. */
 async function withClient(test: (client: OpenAI, service: TestService) => Promise<void>): Promise<void> {
   using service = await TestService.open({ limits: { bodyBytes: 100_000 } });
-  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, service.app.fetch);
-  const { port } = server.addr;
-  await test(new OpenAI({ apiKey: "none", baseURL: `http://127.0.0.1:${port}/v1`, maxRetries: 0 }), service);
+  const server = await HttpServer.listen({ host: "127.0.0.1", port: 0, maxConnections: 100, tls: undefined });
+  const onError = (error: unknown) => void service.internalErrors.push(error);
+  const access = new AccessControl((request) => service.app.fetch(request), {
+    hosts: new AllowedHosts("127.0.0.1", []),
+    origins: new AllowedOrigins([]),
+    keys: undefined,
+    quota: new ClientQuota(undefined),
+    onAnswered: () => {},
+    onInternalError: onError,
+  });
+  server.serve({ answer: (request, peer) => access.answer(request, peer), onRefused: () => {}, onError });
+  try {
+    const { port } = server.address;
+    await test(new OpenAI({ apiKey: "none", baseURL: `http://127.0.0.1:${port}/v1`, maxRetries: 0 }), service);
+  } finally {
+    await server.close();
+  }
 }
 
 Deno.test("openai: chat, whole", () =>
