@@ -10,6 +10,7 @@ import { checkStep } from "./check_step.ts";
 import { readCalibration } from "./model/calibration.ts";
 import { runStep } from "./pass/run_step.ts";
 import { DraftLogits } from "./logits/draft_logits.ts";
+import { cheapCorrectionContext } from "./correction_cost.ts";
 import { EngineError } from "./errors.ts";
 import { ALONE, type Exchange } from "./exchange.ts";
 import type { EngineInfo } from "./engine_info.ts";
@@ -222,6 +223,8 @@ function infoOf({ info }: Gpu, { config, weights, digest }: Loaded, kvPages: num
     sparse: undefined,
     adapter: info.adapter,
     software: info.software,
+    cheapCorrections: cheapCorrectionContext(config, { parameters: weights.parameters, software: info.software }),
+    measured: [],
     kvPages,
   };
 }

@@ -2,6 +2,15 @@
 
 import type { LayerRole } from "./layer_plan.ts";
 
+/** A step with rows of one kind, as a warm engine ran it. */
+export interface MeasuredStep {
+  readonly kind: "prefill" | "dense" | "sparse" | "correction";
+  readonly rows: number;
+  /** Of decode rows: KV rows read per layer; of the others: positions seen, summed over the rows. */
+  readonly context: number;
+  readonly ms: number;
+}
+
 /** What is known once the weights are loaded and the KV slice is allocated. */
 export interface EngineInfo {
   /** SHA-256 (hex) over configuration and weights: all workers of a group must agree on it. */
@@ -21,6 +30,10 @@ export interface EngineInfo {
   readonly adapter: string;
   /** Whether the adapter computes on the CPU. */
   readonly software: boolean;
+  /** The longest context at which sparse rows are corrected without being asked for; 0: at none. */
+  readonly cheapCorrections: number;
+  /** What its steps took once it was warmed up; empty before. */
+  readonly measured: readonly MeasuredStep[];
   /** Pages of the KV slice. */
   readonly kvPages: number;
 }

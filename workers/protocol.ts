@@ -5,7 +5,7 @@
 
 import type { Candidates } from "../engine/exchange.ts";
 import type { ModelSource } from "../engine/engine.ts";
-import type { EngineInfo } from "../engine/engine_info.ts";
+import type { EngineInfo, MeasuredStep } from "../engine/engine_info.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import type { LoadRequest } from "./engine_host.ts";
 import {
@@ -128,6 +128,13 @@ const facts = record<EngineInfo>({
   sparse: maybe(record<NonNullable<EngineInfo["sparse"]>>({ budget: count, sparseFrom: count })),
   adapter: text,
   software: flag,
+  cheapCorrections: count,
+  measured: list(record<MeasuredStep>({
+    kind: oneOf("prefill", "dense", "sparse", "correction"),
+    rows: count,
+    context: count,
+    ms: real,
+  })),
   kvPages: count,
 });
 

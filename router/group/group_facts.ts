@@ -1,6 +1,6 @@
 /** What the facts of several workers make of their group. Knows facts; knows nothing of connections. */
 
-import type { EngineInfo } from "../../engine/engine_info.ts";
+import type { EngineInfo, MeasuredStep } from "../../engine/engine_info.ts";
 import type { ModelFacts } from "./group.ts";
 
 /** A worker and what it has told about the model it loaded. */
@@ -46,8 +46,17 @@ export function modelOf(workers: readonly InformedWorker[], id: string): ModelFa
     ...lead.facts,
     id,
     software: workers.some(({ facts: { software } }) => software),
+    cheapCorrections: Math.min(...workers.map(({ facts }) => facts.cheapCorrections)),
+    measured: slowest(workers),
     kvPages: slices.reduce((sum, pages) => sum + pages, 0),
     slices,
     adapters: workers.map(({ facts: { adapter } }) => adapter),
   };
+}
+
+/** What the steps took on the slowest worker that ran the same: a group takes at least as long. */
+function slowest(workers: readonly InformedWorker[]): readonly MeasuredStep[] {
+  const all = workers.flatMap(({ facts }) => facts.measured);
+  const byStep = Map.groupBy(all, ({ kind, rows, context }) => `${kind} ${rows} ${context}`);
+  return [...byStep.values()].flatMap((same) => same.toSorted((a, b) => b.ms - a.ms).slice(0, 1));
 }

@@ -1,6 +1,7 @@
 /**
- * When the sparse rows of one sequence are computed again with full attention, and what that found. Knows strides, counts
- * and agreement; the positions are the sequence's, and what a correction costs is the planner's.
+ * When the sparse rows of one sequence are computed again with full attention, and what that found. Decided by the rows of
+ * the sequence, its own agreement and settings that are fixed at admission, never by time: the same request has the same
+ * rows corrected, alone or in company. How a correction is spread over steps is the planner's.
  *
  * A correction is one dense span over all rows that are not exact, the newest included, so it replaces a decode step:
  * with a stride of N every N-th step is one, of N rows. ALGORITHM: `refresh` writes K and V anew; `audit` also compares what
@@ -26,12 +27,14 @@ const LENGTHEN = 1.5;
 /** … and shrinks by this one after a divergence. */
 const SHORTEN = 0.5;
 
-/** Sparse rows, the newest included, from which on a refresh may be made as soon as it is cheap enough. */
-const LEAST_REFRESH = 16;
+/** Rows of a refresh that the request leaves to the service; ReSA found 32 to 64 best. */
+const REFRESH_ROWS = 32;
 
 /** What one correction span did. */
 export interface CorrectionReport {
   readonly mode: CorrectionUsage["mode"];
+  /** Whether it was the last span of its correction. */
+  readonly isLast: boolean;
   readonly rows: number;
   readonly checked: number;
   readonly agreed: number;
@@ -45,10 +48,26 @@ export interface CorrectionReport {
 /** A token that was drawn sparsely, and what full attention draws in its place. */
 export type Check = Omit<AuditedToken, "choice">;
 
+/** What a correction span brought. */
+export interface CorrectedSpan {
+  /** Computed. */
+  readonly rows: number;
+  /** Of the rows whose next token was drawn sparsely, up to the first divergence when that is one too many. */
+  readonly checks: readonly Check[];
+  /** Drafts after the first divergence, that one included. */
+  readonly dropped: number;
+  /** False: the correction was cut for time, and goes on in a later step. */
+  readonly isLast: boolean;
+}
+
 /** The corrections of one sequence, from its first token to its last. */
 export class Correction {
   readonly #request: CorrectionRequest;
+  /** Longest context that is refreshed without a stride being asked for. */
+  readonly #cheapContext: number;
   #stride: number | undefined;
+  /** Of the spans so far of a correction that was cut for time. */
+  #unfinished = { checked: 0, agreed: 0 };
   #corrections = 0;
   #rows = 0;
   #dropped = 0;
@@ -60,11 +79,14 @@ export class Correction {
   #firstDivergence: number | undefined;
   readonly #tokens: Check[] = [];
 
-  constructor(request: CorrectionRequest) {
+  /** @param cheapContext longest context at which `refresh` corrects without a stride being asked for; 0: none is */
+  constructor(request: CorrectionRequest, cheapContext: number) {
     this.#request = request;
+    this.#cheapContext = request.every === "auto" && request.mode === "refresh" ? cheapContext : Infinity;
     const { mode, every } = request;
     if (every !== "auto") this.#stride = every;
     else if (mode === "audit" || mode === "lossless") this.#stride = STRIDES[mode].first;
+    else if (cheapContext > 0) this.#stride = REFRESH_ROWS;
   }
 
   /** Whether sparse rows are ever corrected. */
@@ -82,29 +104,23 @@ export class Correction {
     return this.#request.mode === "lossless";
   }
 
-  /** Whether rows must be corrected now. @param rows that are not exact, the newest included */
-  isDue(rows: number): boolean {
-    return this.isOn && this.#stride !== undefined && rows >= this.#stride;
-  }
-
-  /** Whether rows should be corrected as soon as that is cheap enough. */
-  isWelcome(rows: number): boolean {
-    return this.isOn && this.#stride === undefined && rows >= LEAST_REFRESH;
-  }
-
   /**
-   * Takes in what a correction span did.
-   * @param rows computed
-   * @param checks of the rows whose next token was drawn sparsely, up to the first divergence when that is one too many
-   * @param dropped drafts behind it
+   * Whether rows must be corrected before the sequence goes on.
+   * @param rows that are not exact, the newest included
+   * @param context positions that the newest row sees
    */
-  took({ rows, checks, dropped }: { rows: number; checks: readonly Check[]; dropped: number }): CorrectionReport {
+  isDue(rows: number, context: number): boolean {
+    return this.isOn && this.#stride !== undefined && rows >= this.#stride && context <= this.#cheapContext;
+  }
+
+  /** Takes in what a correction span did. */
+  record({ rows, checks, dropped, isLast }: CorrectedSpan): CorrectionReport {
     const { mode } = this.#request;
-    if (mode === "off") throw new RangeError("Cannot take in a correction: corrections are off");
+    if (mode === "off") throw new RangeError("Cannot record a correction: corrections are off");
     const agreed = checks.filter(({ token, dense }) => token === dense).length;
     const known = checks.flatMap(({ divergence }) => divergence ?? []);
     const divergence = known.reduce((sum, each) => sum + each, 0);
-    this.#corrections++;
+    if (isLast) this.#corrections++;
     this.#rows += rows;
     this.#dropped += dropped;
     this.#checked += checks.length;
@@ -114,8 +130,10 @@ export class Correction {
     this.#firstDivergence ??= checks.find(({ token, dense }) => token !== dense)?.index;
     if (this.holdsBack && agreed < checks.length) this.#rollbacks++;
     if (this.#request.perToken) this.#tokens.push(...checks);
-    if (checks.length > 0) this.#adapt(agreed === checks.length);
-    return { mode, rows, checked: checks.length, agreed, divergence, measured: known.length, dropped };
+    this.#unfinished.checked += checks.length;
+    this.#unfinished.agreed += agreed;
+    if (isLast) this.#adapt();
+    return { mode, isLast, rows, checked: checks.length, agreed, divergence, measured: known.length, dropped };
   }
 
   usage(): CorrectionUsage | undefined {
@@ -142,7 +160,12 @@ export class Correction {
     };
   }
 
-  #adapt(isPerfect: boolean): void {
+  /** By the whole correction: where it was cut must not matter. */
+  #adapt(): void {
+    const { checked, agreed } = this.#unfinished;
+    this.#unfinished = { checked: 0, agreed: 0 };
+    if (checked === 0) return;
+    const isPerfect = agreed === checked;
     const { mode, every } = this.#request;
     if (every !== "auto" || (mode !== "audit" && mode !== "lossless") || this.#stride === undefined) return;
     const { least, most } = STRIDES[mode];

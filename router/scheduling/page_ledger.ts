@@ -208,7 +208,8 @@ export class PageLedger {
 
   /** At least one token is left to compute: nothing could be drawn otherwise. */
   #match(sequence: Sequence): Prefix | undefined {
-    const keys = sequence.keys(Math.floor((sequence.length - 1) / PAGE_TOKENS));
+    const positions = Math.min(sequence.length - 1, sequence.restorable);
+    const keys = sequence.keys(Math.floor(positions / PAGE_TOKENS));
     return this.#cache.match(sequence.request.cacheSalt, keys);
   }
 }

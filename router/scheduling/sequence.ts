@@ -61,8 +61,10 @@ export class Sequence {
   readonly #tokens: SequenceTokens;
   #cached = 0;
   #exact = 0;
-  /** Whether a correction was cut for time, and goes on before anything else. */
-  #isCorrecting = false;
+  /** The watermark when it last lost its pages: rows from there on are rebuilt as they were computed at first. */
+  #lostExact = 0;
+  /** Where a correction ends that was cut for time, and goes on before anything else. */
+  #correctingTo: number | undefined;
   #keys: PageKey[] = [];
 
   constructor(parts: SequenceParts) {
@@ -72,7 +74,7 @@ export class Sequence {
     this.arrival = parts.arrival;
     this.#policy = parts.policy;
     this.#tally = new AttentionTally(parts.policy, parts.model);
-    this.#correction = new Correction(parts.policy.correction);
+    this.#correction = new Correction(parts.policy.correction, parts.model.cheapCorrections);
     this.#tokens = new SequenceTokens(parts.request, parts.events);
   }
 
@@ -96,35 +98,28 @@ export class Sequence {
     return this.#tokens.generated;
   }
 
+  /** Positions whose rows may come from the prefix cache: later ones must become what they were, sparse rows. */
+  get restorable(): number {
+    return Math.max(this.request.promptTokens.length, this.#lostExact);
+  }
+
   /** Whether its reader is so slow that it must not run. */
   get paused(): boolean {
     return this.events.full;
   }
 
   /**
-   * What to compute next. Lost rows of drawn tokens are rebuilt by the kernels that made them, and the newest token is
-   * always a decode row: a rebuilt dense sequence goes on bit for bit as if nothing had happened.
+   * What to compute next. Lost rows of drawn tokens are rebuilt by the kernels that made them, sparse ones one by one, and
+   * the newest token is always a decode row: a rebuilt sequence goes on bit for bit as if nothing had happened.
    */
   work(): Work {
     const from = this.#cached;
     const prompt = this.request.promptTokens.length;
     if (from < prompt) return { kind: "prefill", from, rows: prompt - from };
-    const lost = this.length - 1 - from;
+    const lost = Math.min(this.length - 1, this.#lostExact) - from;
     if (lost > 0) return { kind: "rebuild", from, rows: Math.min(lost, REBUILD_ROWS) };
     const kind = attentionAt(this.#policy, from);
     return kind === "sparse" && this.#mustCorrect() ? this.#correctionWork() : { kind, from, rows: 1 };
-  }
-
-  /** The correction that may stand in for the sparse row that `work` tells, as soon as it is cheap enough. */
-  welcomeCorrection(): Work | undefined {
-    return this.#correction.isWelcome(this.length - this.#exact) ? this.#correctionWork() : undefined;
-  }
-
-  /** The sparse row that is computed while a correction, due or welcome, waits; undefined when that must come first. */
-  rowInstead(): Work | undefined {
-    return this.#correction.holdsBack || this.#isCorrecting
-      ? undefined
-      : { kind: "sparse", from: this.#cached, rows: 1 };
   }
 
   /** KV rows per layer that the next decode row reads, on average over the layers; of an adaptive one, presumably. */
@@ -155,7 +150,9 @@ export class Sequence {
   /** Forgets all that is on the worker; the tokens stay, but for drafts. */
   stop(): void {
     this.#tokens.dropDrafts();
-    this.#isCorrecting = false;
+    this.#lostExact = Math.max(this.#lostExact, this.#exact);
+    // What it was to verify may be gone with the drafts.
+    if (this.#correction.holdsBack) this.#correctingTo = undefined;
     this.id = undefined;
     this.opened = false;
     this.pages = [];
@@ -190,7 +187,7 @@ export class Sequence {
       sequence,
       from,
       tokens: this.#tokens.slice(from, end),
-      logits: kind === "correction" && this.#correction.audits ? "audit" : end === this.length ? "last" : "none",
+      logits: this.#logitsOf(kind, end),
       newPages: Uint32Array.from(newPages),
     } as const;
     if (kind === "prefill") return { ...base, kind };
@@ -226,33 +223,43 @@ export class Sequence {
     };
   }
 
+  /** A sparse row that is rebuilt draws again when a correction is to compare its logits; the token is known. */
+  #logitsOf(kind: Work["kind"], end: number): Span["logits"] {
+    if (kind === "correction" && this.#correction.audits) return "audit";
+    return end === this.length || (kind === "sparse" && this.#correction.audits) ? "last" : "none";
+  }
+
   #mustCorrect(): boolean {
+    if (this.#correctingTo !== undefined) return true;
+    if (this.#cached < this.length - 1) return false;
+    if (this.#correction.isDue(this.length - this.#exact, this.length)) return true;
     const { draftsEnd, isLastNext } = this.#tokens;
-    if (this.#isCorrecting || this.#correction.isDue(this.length - this.#exact)) return true;
     return this.#correction.holdsBack && (draftsEnd || isLastNext);
   }
 
   #correctionWork(): Work {
-    const end = this.#tokens.draftsEnd ? this.length - 1 : this.length;
+    const end = this.#correctingTo ?? (this.#tokens.draftsEnd ? this.length - 1 : this.length);
     return { kind: "correction", from: this.#exact, rows: end - this.#exact };
   }
 
   #computed({ kind, from, rows }: Work, result: SpanResult | undefined): void {
     const end = from + rows;
-    if (kind === "dense" || kind === "sparse") this.#tally.row(kind, from, result?.rowsRead);
+    const isRebuilt = end < this.length;
+    if (!isRebuilt && (kind === "dense" || kind === "sparse")) this.#tally.row(kind, from, result?.rowsRead);
     if (kind !== "sparse" && from <= this.#exact) this.#exact = end;
     this.#cached = end;
     if (this.generated === 0) {
       const total = this.request.promptTokens.length;
       this.events.push({ kind: "prefill", total, cached: this.cachedTokens ?? 0, processed: end });
     }
-    if (result?.token === undefined) return;
+    if (result?.token === undefined || isRebuilt) return;
     if (kind === "sparse" && this.#correction.holdsBack) this.#tokens.draft(result.token);
     else this.#tokens.draw(result.token, result.logprobs);
   }
 
   #corrected({ from, rows }: Work, result: SpanResult | undefined): CorrectionReport {
     const { holdsBack } = this.#correction;
+    const whole = this.#correctionWork();
     this.#tally.corrected(from, rows);
     this.#exact = from + rows;
     this.#cached = Math.max(this.#cached, this.#exact);
@@ -260,8 +267,11 @@ export class Sequence {
     const outcome = result?.audit && this.#tokens.audit(from, result.audit, holdsBack);
     // Length is not state: the rows of drafts that were thrown away are written over when their positions come again.
     if (outcome?.overruled !== undefined) this.#exact = this.#cached = outcome.overruled;
-    this.#isCorrecting = this.#exact < this.#cached;
-    return this.#correction.took({ rows, checks: outcome?.checks ?? [], dropped: outcome?.dropped ?? 0 });
+    const end = whole.from + whole.rows;
+    const isLast = outcome?.overruled !== undefined || this.#exact >= end;
+    this.#correctingTo = isLast ? undefined : end;
+    const { checks = [], dropped = 0 } = outcome ?? {};
+    return this.#correction.record({ rows, checks, dropped, isLast });
   }
 }
 

@@ -15,8 +15,8 @@ export class CorrectionMetrics {
 
   constructor(registry: MetricsRegistry) {
     const counter = (name: string, help: string) => registry.counter(`tidepool_${name}_total`, help);
-    this.#corrections = counter("corrections", "Spans that computed sparse rows again with full attention");
-    this.#rows = counter("corrected_rows", "Rows of these spans, the newest included");
+    this.#corrections = counter("corrections", "Times that sparse rows were computed again with full attention");
+    this.#rows = counter("corrected_rows", "Rows that this computed, the newest included");
     this.#dropped = counter("dropped_drafts", "Sparse tokens thrown away because full attention disagreed");
     this.#checked = counter("audit_tokens_checked", "Sparse tokens held against those of full attention");
     this.#agreed = counter("audit_tokens_agreed", "Those that were the same");
@@ -25,9 +25,9 @@ export class CorrectionMetrics {
   }
 
   /** A correction span has run. */
-  record({ mode, rows, checked, agreed, divergence, measured, dropped }: CorrectionReport): void {
+  record({ mode, isLast, rows, checked, agreed, divergence, measured, dropped }: CorrectionReport): void {
     const labels = { mode };
-    this.#corrections.add(1, labels);
+    this.#corrections.add(isLast ? 1 : 0, labels);
     this.#rows.add(rows, labels);
     this.#dropped.add(dropped, labels);
     this.#checked.add(checked, labels);

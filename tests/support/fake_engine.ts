@@ -26,6 +26,8 @@ export const FAKE_INFO: EngineInfo = {
   sparse: undefined,
   adapter: "fake",
   software: true,
+  cheapCorrections: 0,
+  measured: [],
   kvPages: 64,
 };
 

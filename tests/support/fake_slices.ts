@@ -18,6 +18,8 @@ const MODEL: Omit<ModelFacts, "kvPages" | "slices" | "adapters"> = {
   sparse: { budget: 16, sparseFrom: 64 },
   adapter: "none",
   software: true,
+  cheapCorrections: 50_000,
+  measured: [],
 };
 
 /** The facts of a small model on workers with the given slices, else on one with the given (or 64) pages. */

@@ -26,6 +26,7 @@ const metrics = new ServiceMetrics(registry, {
 });
 metrics.record(finishedRecord());
 metrics.corrections.record({
+  isLast: true,
   mode: "audit",
   rows: 4,
   checked: 3,

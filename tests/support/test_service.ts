@@ -32,6 +32,8 @@ export const FACTS: ModelFacts = {
   sparse: { budget: 256, sparseFrom: 512 },
   adapter: "none",
   software: true,
+  cheapCorrections: 0,
+  measured: [],
   kvPages: 64,
   slices: [64],
   adapters: ["none"],

@@ -4,8 +4,11 @@ import assert from "node:assert/strict";
 import { type Check, Correction } from "../../../router/scheduling/correction.ts";
 import type { CorrectionRequest } from "../../../router/scheduling/generation.ts";
 
+/** The longest context at which refreshes are made without being asked for. */
+const CHEAP = 1000;
+
 function correction(mode: CorrectionRequest["mode"], every: number | "auto" = "auto"): Correction {
-  return new Correction({ mode, every, perToken: false });
+  return new Correction({ mode, every, perToken: false }, CHEAP);
 }
 
 function check(index: number, dense = 7, divergence = 0.5): Check {
@@ -16,7 +19,7 @@ function check(index: number, dense = 7, divergence = 0.5): Check {
 function take(of: Correction, agreed: number, diverges: "diverges" | "agrees" = "agrees"): number | undefined {
   const checks = Array.from({ length: agreed }, (_, i) => check(i));
   if (diverges === "diverges") checks.push(check(agreed, 8));
-  of.took({ rows: checks.length + 1, checks, dropped: 0 });
+  of.record({ rows: checks.length + 1, checks, dropped: 0, isLast: true });
   return of.usage()?.stride;
 }
 
@@ -33,26 +36,48 @@ Deno.test("Correction lengthens its stride while everything agrees and shortens 
 
 Deno.test("Correction keeps a stride that was asked for, and says when it is due", () => {
   const fixed = correction("lossless", 5);
-  assert.deepEqual([4, 5, 6].map((rows) => fixed.isDue(rows)), [false, true, true]);
+  assert.deepEqual([4, 5, 6].map((rows) => fixed.isDue(rows, 9999)), [false, true, true]);
   assert.equal(take(fixed, 4), 5);
   assert.equal(take(fixed, 0, "diverges"), 5);
-  assert.ok(correction("refresh", 1).isDue(1), "every token is dense");
+  assert.ok(correction("refresh", 1).isDue(1, 9999), "every token is dense");
 });
 
-Deno.test("Correction leaves it to the planner when a refresh on its own account is made, and none when it is off", () => {
-  const [refresh, off] = [correction("refresh"), correction("off")];
-  assert.deepEqual([15, 16, 999].map((rows) => refresh.isWelcome(rows)), [false, true, true]);
-  assert.ok(!refresh.isDue(100_000));
-  assert.deepEqual([off.isWelcome(999), off.isDue(999), off.audits, off.usage()], [false, false, false, undefined]);
-  assert.ok(!correction("refresh", 32).isWelcome(16));
+Deno.test("Correction refreshes every 32 rows on its own account up to the context where that is cheap, and nowhere else", () => {
+  const refresh = correction("refresh");
+  assert.deepEqual([31, 32, 99].map((rows) => refresh.isDue(rows, CHEAP)), [false, true, true]);
+  assert.ok(!refresh.isDue(99, CHEAP + 1));
+  assert.equal(refresh.usage()?.stride, 32);
+  const never = new Correction({ mode: "refresh", every: "auto", perToken: false }, 0);
+  assert.deepEqual([never.isDue(9999, 1), never.usage()?.stride], [false, undefined]);
+  const asked = new Correction({ mode: "refresh", every: 8, perToken: false }, 0);
+  assert.ok(asked.isDue(8, 9999), "a stride that was asked for holds at any context");
+});
+
+Deno.test("Correction has nothing to do when it is off", () => {
+  const off = correction("off");
+  assert.deepEqual([off.isDue(999, 1), off.audits, off.usage()], [false, false, undefined]);
+});
+
+Deno.test("Correction adapts its stride by whole corrections, wherever they were cut", () => {
+  const whole = correction("audit");
+  take(whole, 5);
+  take(whole, 3, "diverges");
+  const cut = correction("audit");
+  cut.record({ rows: 2, checks: [check(0), check(1)], dropped: 0, isLast: false });
+  cut.record({ rows: 4, checks: [check(2), check(3), check(4)], dropped: 0, isLast: true });
+  cut.record({ rows: 4, checks: [check(5), check(6), check(7)], dropped: 0, isLast: false });
+  cut.record({ rows: 1, checks: [check(8, 9)], dropped: 0, isLast: true });
+  const [a, b] = [whole.usage(), cut.usage()];
+  assert.deepEqual([b?.stride, b?.corrections, b?.audit?.checked], [a?.stride, a?.corrections, a?.audit?.checked]);
 });
 
 Deno.test("Correction counts what was checked, and knows the first divergence", () => {
-  const audit = new Correction({ mode: "audit", every: "auto", perToken: true });
-  audit.took({ rows: 3, checks: [check(1), { ...check(2), divergence: undefined }], dropped: 0 });
-  const report = audit.took({ rows: 3, checks: [check(3, 9), check(4, 9, 1.5)], dropped: 0 });
+  const audit = new Correction({ mode: "audit", every: "auto", perToken: true }, CHEAP);
+  audit.record({ rows: 3, checks: [check(1), { ...check(2), divergence: undefined }], dropped: 0, isLast: true });
+  const report = audit.record({ rows: 3, checks: [check(3, 9), check(4, 9, 1.5)], dropped: 0, isLast: true });
   assert.deepEqual(report, {
     mode: "audit",
+    isLast: true,
     rows: 3,
     checked: 2,
     agreed: 0,
@@ -70,8 +95,8 @@ Deno.test("Correction counts what was checked, and knows the first divergence", 
 
 Deno.test("Correction counts roll-backs and the drafts that they cost", () => {
   const lossless = correction("lossless", 4);
-  lossless.took({ rows: 4, checks: [check(1), check(2, 9)], dropped: 2 });
-  lossless.took({ rows: 4, checks: [check(3), check(4), check(5)], dropped: 0 });
+  lossless.record({ rows: 4, checks: [check(1), check(2, 9)], dropped: 2, isLast: true });
+  lossless.record({ rows: 4, checks: [check(3), check(4), check(5)], dropped: 0, isLast: true });
   const { rollbacks, dropped, audit } = lossless.usage() ?? assert.fail();
   assert.deepEqual([rollbacks, dropped, audit?.checked, audit?.agreed], [1, 2, 5, 4]);
 });

@@ -26,7 +26,7 @@ function costsOf(spanMs: number): CostModel {
   return costs;
 }
 
-/** A sequence with so many rows that are not exact, the newest included. */
+/** A sequence that has decoded so many sparse rows, none of which was corrected. */
 function sequenceWith(rows: number, correction: Partial<CorrectionRequest>): Sequence {
   const request = { mode: "refresh", every: "auto", perToken: false, ...correction } as const;
   const attention = { mode: "sparse", budget: 16, heads: "kv_head", correction: request } as const;
@@ -39,8 +39,7 @@ function sequenceWith(rows: number, correction: Partial<CorrectionRequest>): Seq
   });
   sequence.start(1, { offset: 0, pages: [] });
   for (let i = 0; i < rows; i++) {
-    const next = sequence.work();
-    const work = next.kind === "correction" ? sequence.rowInstead() ?? next : next;
+    const work = sequence.work();
     const span = sequence.span(1, work, []);
     sequence.advance({ work, span }, { sequence: 1, token: 3 });
   }
@@ -61,12 +60,12 @@ Deno.test("decodeWork() gives rows to those who are not due, and whole correctio
   assert.deepEqual(plan(sequences, costsOf(1), 50), ["correction 8", "sparse 1", "correction 8"]);
 });
 
-Deno.test("decodeWork() cuts a correction for time; behind it refresh and audit decode on, lossless waits", () => {
+Deno.test("decodeWork() cuts a correction for time; the others that are due wait, in every mode", () => {
   const first = sequenceWith(20, { every: 20 });
   const others = [sequenceWith(20, { every: 20 }), sequenceWith(20, { mode: "lossless", every: 20 })];
-  const [cut, deferred, waiting] = plan([first, ...others], costsOf(2), 30);
+  const [cut, ...waiting] = plan([first, ...others], costsOf(2), 30);
   assert.match(cut ?? "", /^correction 1[3-6]$/);
-  assert.deepEqual([deferred, waiting], ["sparse 1", "waits"]);
+  assert.deepEqual(waiting, ["waits", "waits"]);
 });
 
 Deno.test("decodeWork() starts the first correction that is due however long it takes, and no other", () => {
@@ -74,12 +73,11 @@ Deno.test("decodeWork() starts the first correction that is due however long it 
   assert.deepEqual(plan(due, costsOf(500), 50), ["correction 1", "waits"]);
 });
 
-Deno.test("decodeWork() refreshes on its own account what is cheap, and what was never measured", () => {
-  const sequences = [sequenceWith(16, {}), sequenceWith(15, {})];
-  assert.deepEqual(plan(sequences, costsOf(0.1), 50), ["correction 16", "sparse 1"]);
-  assert.deepEqual(plan(sequences, costsOf(0.5), 50), ["sparse 1", "sparse 1"]);
-  const [tried] = plan(sequences, new CostModel(), 50);
-  assert.match(tried ?? "", /^correction [12]$/, "by the first guess few rows fit");
+Deno.test("decodeWork() gives each sequence the same work whatever a correction takes", () => {
+  const kinds = (spanMs: number) =>
+    plan([sequenceWith(32, {}), sequenceWith(31, {})], costsOf(spanMs), 50).map((words) => words.split(" ")[0]);
+  assert.deepEqual(kinds(0.01), ["correction", "sparse"]);
+  assert.deepEqual(kinds(500), ["correction", "sparse"]);
   assert.deepEqual(plan([sequenceWith(40, { mode: "off" })], costsOf(0.1), 50), ["sparse 1"]);
 });
 

@@ -57,7 +57,7 @@ Deno.test("ServiceMetrics.record() counts a finished request in tokens, seconds 
 
 Deno.test("ServiceMetrics.corrections counts what corrections did and audits found, by mode", () => {
   const { metrics, values } = setUp();
-  const report = { rows: 5, checked: 4, agreed: 3, divergence: 0.25, measured: 4, dropped: 1 } as const;
+  const report = { isLast: true, rows: 5, checked: 4, agreed: 3, divergence: 0.25, measured: 4, dropped: 1 } as const;
   metrics.corrections.record({ ...report, mode: "lossless" });
   metrics.corrections.record({ ...report, mode: "lossless" });
   metrics.corrections.record({
