@@ -27,6 +27,7 @@ import { ropeFrequencies } from "./model/rope.ts";
 import { openSafetensors } from "./model/safetensors.ts";
 import { Sequences } from "./kv/sequences.ts";
 import type { SequenceId, Step, StepResult } from "./span.ts";
+import { warmUp } from "./warm_up.ts";
 import { freeWeights, loadWeights, randomWeights, type Weights } from "./model/weights.ts";
 
 /** Where a model comes from: a Hugging Face directory, or random weights of a named shape. */
@@ -114,6 +115,15 @@ export class Engine {
     const roles = layerRoles(this.config.layers, selectLayers);
     this.#model = { ...this.#model, roles };
     this.#info = { ...this.#info, roles, selectLayers, sparse: { budget, sparseFrom } };
+  }
+
+  /**
+   * Runs steps of each kind, so that later ones find their kernels compiled, and tells in `info` what they take. To be
+   * called before any sequence is opened.
+   * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
+   */
+  async warmUp(): Promise<void> {
+    this.#info = { ...this.#info, measured: await warmUp(this) };
   }
 
   /** Records and submits for this engine's device; an exchange reads and writes tensors with it between steps' layers. */

@@ -53,6 +53,8 @@ export interface ServiceConfig {
   readonly maxBatch?: number;
   /** Requests that may wait for their turn. @default 256 */
   readonly maxQueued?: number;
+  /** How long a request may wait for its turn, in milliseconds. @default 120000 */
+  readonly queueTimeoutMs?: number;
   /** File of `name:key` lines; requests without one of these keys are refused. @default none: anyone may ask */
   readonly apiKeyFile?: string;
   /** Origins of web pages that may ask, `https://app.example`; `*` is all. @default none */
@@ -104,6 +106,7 @@ export interface ResolvedConfig extends ResolvedWorkers {
   readonly access: ResolvedAccess;
   readonly maxBatch: number;
   readonly maxQueued: number;
+  readonly queueTimeoutMs: number;
   readonly bodyBytes: number;
   readonly textThreads: number;
   readonly textMs: number;
@@ -120,6 +123,7 @@ const BOUNDS = {
   port: { min: 0, max: 65535 },
   maxBatch: { min: 1, max: 256 },
   maxQueued: { min: 0, max: 65536 },
+  queueTimeoutMs: { min: 1000, max: 86_400_000 },
   bodyBytes: { min: 1024, max: 2 ** 30 },
   textThreads: { min: 2, max: 64 },
   textMs: { min: 100, max: 3_600_000 },
@@ -132,6 +136,7 @@ const DEFAULTS = {
   port: 8000,
   maxBatch: 32,
   maxQueued: 256,
+  queueTimeoutMs: 120_000,
   bodyBytes: 32 * 2 ** 20,
   textMs: 30_000,
   drainMs: 30_000,
@@ -157,6 +162,13 @@ export const SERVICE_FLAGS = {
   ...ATTENTION_FLAGS,
   maxBatch: { kind: "integer", ...BOUNDS.maxBatch, default: DEFAULTS.maxBatch, help: "sequences that decode together" },
   maxQueued: { kind: "integer", ...BOUNDS.maxQueued, default: DEFAULTS.maxQueued, help: "requests that may wait" },
+  queueTimeout: {
+    kind: "integer",
+    min: BOUNDS.queueTimeoutMs.min / 1000,
+    max: BOUNDS.queueTimeoutMs.max / 1000,
+    default: DEFAULTS.queueTimeoutMs / 1000,
+    help: "seconds that a request may wait for its turn",
+  },
   bodyBytes: {
     kind: "integer",
     ...BOUNDS.bodyBytes,
@@ -192,11 +204,12 @@ export const SERVICE_FLAGS = {
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
   const { attention, budget, coverage, correction, correctEvery, ...others } = values;
-  const { model, random, modelName, workers, join, secretFile, textThreads, ...service } = others;
+  const { model, random, modelName, workers, join, secretFile, textThreads, queueTimeout, ...service } = others;
   const { apiKeyFile, allowOrigin, allowHost, maxRequestsPerClient, maxConnections, tlsCert, tlsKey, ...rest } =
     service;
   return {
     ...rest,
+    queueTimeoutMs: 1000 * queueTimeout,
     ...(apiKeyFile === undefined ? {} : { apiKeyFile }),
     ...(allowOrigin === undefined ? {} : { allowOrigin: listOf(allowOrigin) }),
     ...(allowHost === undefined ? {} : { allowHost: listOf(allowHost) }),
@@ -232,6 +245,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     access: resolveAccess(config, host),
     maxBatch: config.maxBatch ?? DEFAULTS.maxBatch,
     maxQueued: config.maxQueued ?? DEFAULTS.maxQueued,
+    queueTimeoutMs: config.queueTimeoutMs ?? DEFAULTS.queueTimeoutMs,
     bodyBytes: config.bodyBytes ?? DEFAULTS.bodyBytes,
     textThreads: config.textThreads ?? defaultThreads(),
     textMs: config.textMs ?? DEFAULTS.textMs,

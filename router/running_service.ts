@@ -86,6 +86,7 @@ export class RunningService implements Service {
     this.#scheduler = new Scheduler(this.#group, {
       maxBatch: config.maxBatch,
       maxQueued: config.maxQueued,
+      queueTimeoutMs: config.queueTimeoutMs,
       recoverMs: config.recoverMs,
       observer: {
         onAdmitted: (request, { queueMs }) => recorder.admitted(request, queueMs),

@@ -33,6 +33,8 @@ type Task = Exclude<RouterMessage, { readonly kind: "selection" }>;
 
 /** Progress is reported at most this often; the last report is always made. */
 const PROGRESS_EVERY_MS = 100;
+/** A sign of life while a model is loaded and warmed up. */
+const PULSE_EVERY_MS = 1000;
 const FLUSH_MS = 1000;
 const FREE_MS = 2000;
 /** The router waits for answers; only pings and a forming may come before them. */
@@ -134,13 +136,21 @@ export class WorkerSession {
 
   async #load(load: LoadRequest): Promise<void> {
     if (this.#engine !== undefined) throw new CodedError("invalid_load", "Cannot load model: one is loaded already");
-    let reportedAt = -Infinity;
-    this.#engine = await this.#options.open(load, (doneBytes, totalBytes) => {
-      const now = performance.now();
-      if (doneBytes < totalBytes && now - reportedAt < PROGRESS_EVERY_MS) return;
-      reportedAt = now;
-      this.#link.send({ kind: "loading", doneBytes, totalBytes });
-    });
+    let [reportedAt, progress] = [-Infinity, { doneBytes: 0, totalBytes: 0 }];
+    const report = () => this.#tell({ kind: "loading", ...progress });
+    // Opening files and warming up have no bytes to count, but a worker that hangs must be told from one that works.
+    const pulse = setInterval(report, PULSE_EVERY_MS);
+    try {
+      this.#engine = await this.#options.open(load, (doneBytes, totalBytes) => {
+        const now = performance.now();
+        progress = { doneBytes, totalBytes };
+        if (doneBytes < totalBytes && now - reportedAt < PROGRESS_EVERY_MS) return;
+        reportedAt = now;
+        report();
+      });
+    } finally {
+      clearInterval(pulse);
+    }
     this.#link.send({ kind: "loaded", facts: this.#engine.info });
   }
 

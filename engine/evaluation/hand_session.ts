@@ -72,12 +72,20 @@ export class SessionHost {
   /** Of each worker. */
   readonly #freePages: readonly number[][];
   readonly #users = new Map<number, number>();
-  #nextSequence = 1;
+  #nextSequence: SequenceId;
   #nextStep = 1;
 
-  /** @param map of the runner's workers @default one worker */
-  constructor(runner: StepRunner, map: PageMap = new PageMap([runner.info.kvPages])) {
+  /**
+   * @param map of the runner's workers @default one worker
+   * @param firstSequence the others follow it @default 1
+   */
+  constructor(
+    runner: StepRunner,
+    map: PageMap = new PageMap([runner.info.kvPages]),
+    firstSequence: SequenceId = 1,
+  ) {
     this.runner = runner;
+    this.#nextSequence = firstSequence;
     this.#map = map;
     this.#freePages = Array.from({ length: map.workers }, (_, worker) => {
       const [base, end] = [map.base(worker), map.base(worker + 1)];

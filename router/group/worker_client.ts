@@ -33,7 +33,7 @@ export interface Patience {
 }
 
 /** What a service uses: an idle worker is lost after 5 s of silence. */
-export const PATIENCE: Patience = { pingEveryMs: 1000, unansweredPings: 5, loadStallMs: 120_000, formMs: 5000 };
+export const PATIENCE: Patience = { pingEveryMs: 1000, unansweredPings: 5, loadStallMs: 30_000, formMs: 5000 };
 
 /** The worker itself said that it gives up; the code is its own, e.g. `invalid_model`. */
 export class WorkerFailure extends CodedError {}

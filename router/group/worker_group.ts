@@ -5,6 +5,9 @@
  */
 
 import { EngineError } from "../../engine/errors.ts";
+import { PageMap } from "../../engine/page_map.ts";
+import { warmUp } from "../../engine/warm_up.ts";
+import { CodedError } from "../../kernels/errors.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import type { LoadRequest } from "../../workers/engine_host.ts";
 import { RequestError } from "../errors.ts";
@@ -40,6 +43,9 @@ export interface WorkerGroupOptions {
 
 const DRAIN_MS = 5000;
 const HOPELESS_MS = 60_000;
+/** How long a step may take that warms a group up, beside a multiple of the longest that warmed up a worker. */
+const WARM_UP_MS = 8000;
+const WARM_UP_FACTOR = 5;
 const CLOSED = "Cannot finish step: the group is closed";
 
 /** A member that has loaded the model. */
@@ -176,10 +182,27 @@ export class WorkerGroup implements Group {
     });
     this.#formation = formation;
     if (!await formation.form() || this.#isOver) return;
+    if (!await this.#warmUp(formation, present)) return;
     const away = this.#members.length - workers.length;
     if (away > 0) this.#options.log(`The group goes on with ${workers.length} of ${this.#members.length} workers`);
     this.#hasFormed = true;
     this.#enter({ kind: "ready", epoch, model: modelOf(present, this.#options.modelId) });
+  }
+
+  /** Runs the first steps of a group, whose exchanges no worker could warm up alone. @returns whether it is still whole */
+  async #warmUp(formation: Formation, present: readonly Present[]): Promise<boolean> {
+    const { measured, ...facts } = modelOf(present, this.#options.modelId);
+    if (present.length === 1 || measured.length === 0) return true;
+    const deadlineMs = WARM_UP_MS + WARM_UP_FACTOR * Math.max(...measured.map(({ ms }) => ms));
+    const run = (step: Step) => formation.run({ ...step, deadlineMs }, []);
+    try {
+      await warmUp({ info: { ...facts, measured }, run }, new PageMap(facts.slices));
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error;
+      // When a worker was lost the epoch is over; when a step was refused the group can do without.
+      this.#options.log(`Cannot warm the group up: ${error.message}`);
+    }
+    return this.#formation === formation && !this.#isOver;
   }
 
   /** Ends an epoch, before anybody learns that a step failed. */

@@ -119,6 +119,9 @@ function startAll({ id, prepared, generator, observation }: RunOptions): Generat
       for (let i = 0; i < n; i++) {
         generations.push(generator.generate({
           id: isSingle ? id : `${id}-${generations.length}`,
+          requestId: id,
+          choices: prompts.length * n,
+          priority: prepared.priority,
           promptTokens: prompt.tokens,
           maxTokens: prompt.maxTokens,
           sampling: { ...sampling, seed: (sampling.seed + i) % 2 ** 32 },

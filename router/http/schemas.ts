@@ -16,6 +16,7 @@ const MAX_MESSAGES = 16_384;
 const MAX_STOPS = 4;
 const MAX_STOP_CHARS = 1024;
 const MAX_LISTED_TOKENS = 1024;
+const MAX_PRIORITY = 2 ** 31 - 1;
 
 /** A list whose length is checked first, so that a million wrong elements are one complaint and not a million. */
 function list<Item extends z.ZodType>(item: Item, { min = 0, max }: { min?: number; max: number }) {
@@ -84,6 +85,8 @@ const generationFields = {
   ignore_eos: flag,
   skip_special_tokens: flag,
   cache_salt: z.string().max(256).nullish(),
+  // vLLM's: lower ones go first.
+  priority: z.int().min(-MAX_PRIORITY).max(MAX_PRIORITY).nullish(),
   return_progress: flag,
   attention: attention.nullish(),
 } as const;

@@ -50,18 +50,30 @@ export function checkFits(request: GenerationRequest, model: ModelFacts): void {
 }
 
 /**
- * Checks that the queue has room: a free place to run is no queue, and whoever ran before has its place already.
+ * Checks that the queue has room: a free place to run is no queue, and a sequence that ran before has its place already.
+ * A request of many choices may take half of what is free, so that a few of them cannot lock all others out.
+ * @param choices sequences of the request
  * @throws {RequestError} `queue_full`
  */
 export function checkQueue(
+  choices: number,
   { waiting, running }: Roster,
   { maxBatch, maxQueued }: { readonly maxBatch: number; readonly maxQueued: number },
 ): void {
   const fresh = waiting.filter((sequence) => sequence.cachedTokens === undefined).length;
-  const free = Math.max(0, maxBatch - running.filter((sequence) => !sequence.paused).length);
-  if (fresh < maxQueued + free) return;
+  const idle = Math.max(0, maxBatch - running.filter((sequence) => !sequence.paused).length);
+  const free = maxQueued + idle - fresh;
+  const queued = Math.max(0, fresh - idle);
+  if (free < 1) {
+    throw new RequestError(
+      "queue_full",
+      `Cannot admit request: ${queued} wait already beside ${maxBatch} that run, at most ${maxQueued} may`,
+    );
+  }
+  const most = Math.max(1, Math.floor(free / 2));
+  if (choices <= most) return;
   throw new RequestError(
     "queue_full",
-    `Cannot admit request: ${fresh} requests wait already, at most ${maxQueued} may`,
+    `Cannot admit request: ${choices} choices exceed the ${most} that one request may have while ${free} places are free`,
   );
 }

@@ -1,7 +1,10 @@
 /**
  * How long a step will take: a line through the steps seen so far, over rows and rows × context. Chunks are sized and
- * deadlines set by it. Knows counts and milliseconds; knows nothing of sequences or GPUs.
+ * deadlines set by it. What it learned of a group it keeps for the next one of as many workers, and before it has learned
+ * anything it goes by what the workers measured while they warmed up.
  */
+
+import type { MeasuredStep } from "../../engine/engine_info.ts";
 
 /** The kinds of rows that run different kernels. */
 export type RowKind = "prefill" | "dense" | "sparse" | "rebuild" | "correction";
@@ -39,7 +42,7 @@ export function contextOf(from: number, rows: number): number {
   return rows * from + rows * (rows + 1) / 2;
 }
 
-/** Milliseconds per step, and per row and row × position of prefill, of decoding and of dense spans. */
+/** Milliseconds per step, and per row and row × position of prefill, of decoding and of dense spans: of a slow machine. */
 const GUESS = [5, 7.5, 1e-4, 20, 1e-3, 20, 1e-3] as const;
 
 /** What the guess weighs, in steps: little, so that a few real ones outvote it. */
@@ -51,63 +54,68 @@ const MEMORY = 0.99;
 /** A step this much slower than expected is believed only so far: it may have been a hiccup. */
 const SURPRISE = 4;
 
-/** Steps of a kind before what is known of it is trusted: the first ones compile shaders. */
-const WARM_STEPS = 3;
+/** A hang is to be noticed within 10 s, unless a step may take nearly as long. */
+const DEADLINE = { factor: 5, marginMs: 5000, mostMs: 9500, leastFactor: 3, leastMarginMs: 2000 } as const;
 
-const COLD_DEADLINE_MS = 120_000;
-const DEADLINE_FACTOR = 5;
-const DEADLINE_MARGIN_MS = 5_000;
-
-/** Weighted non-negative least squares over relative errors, updated step by step; starts from a slow machine. */
+/** What was learned of groups, by their number of workers. */
 export class CostModel {
-  #weights: number[] = [...GUESS];
-  /** Normal equations: Σ x xᵀ / y² and Σ x / y. */
-  #gram = guessedGram();
-  #moment = guessedMoment();
-  #workers = 1;
-  readonly #seen = new Map<RowKind, number>();
+  readonly #fits = new Map<number, StepFit>();
+  #fit = new StepFit(GUESS);
 
   /** @returns milliseconds, more than 0 */
   predictMs(load: StepLoad): number {
-    const features = featuresOf(load);
-    return Math.max(0.01, this.#weights.reduce((sum, weight, i) => sum + weight * (features[i] ?? 0), 0));
+    return this.#fit.predictMs(featuresOf(load));
   }
 
   /** When to take a worker for lost, in milliseconds after the step was sent. */
   deadlineMs(load: StepLoad): number {
-    if (!load.kinds.every((kind) => this.knows(kind))) return COLD_DEADLINE_MS;
-    return this.predictMs(load) * DEADLINE_FACTOR + DEADLINE_MARGIN_MS;
+    const { factor, marginMs, mostMs, leastFactor, leastMarginMs } = DEADLINE;
+    const predictedMs = this.predictMs(load);
+    const patientMs = Math.min(factor * predictedMs + marginMs, mostMs);
+    return Math.max(patientMs, leastFactor * predictedMs + leastMarginMs);
   }
 
-  /** Whether enough steps of a kind were seen to go by. */
-  knows(kind: RowKind): boolean {
-    return (this.#seen.get(kind) ?? 0) >= WARM_STEPS;
-  }
-
-  /** Takes in what a step really took. The first step of each kind is only counted: it compiled shaders. */
+  /** Takes in what a step really took. */
   learn(load: StepLoad, tookMs: number): void {
     if (load.kinds.length === 0 || !Number.isFinite(tookMs)) return;
-    const first = load.kinds.some((kind) => !this.#seen.has(kind));
-    for (const kind of load.kinds) this.#seen.set(kind, (this.#seen.get(kind) ?? 0) + 1);
-    if (first) return;
-    const y = Math.min(Math.max(tookMs, 0.01), SURPRISE * this.predictMs(load));
-    const x = featuresOf(load).map((feature) => feature / y);
-    this.#gram.forEach((row, i) => row.forEach((sum, j) => row[j] = MEMORY * sum + (x[i] ?? 0) * (x[j] ?? 0)));
-    this.#moment.forEach((sum, i) => this.#moment[i] = MEMORY * sum + (x[i] ?? 0));
-    this.#solve();
+    this.#fit.learn(featuresOf(load), tookMs);
   }
 
   /**
-   * After the workers were started anew: their shaders are cold again; what is known of speed stays while they are as
-   * many as before, for they share the work.
+   * A group was formed: goes by what is known of as many workers.
+   * @param measured by its workers while they warmed up; used where nothing was learned yet
    */
-  coolDown(workers: number): void {
-    this.#seen.clear();
-    if (workers === this.#workers) return;
-    this.#workers = workers;
-    this.#weights = [...GUESS];
-    this.#gram = guessedGram();
-    this.#moment = guessedMoment();
+  settle(workers: number, measured: readonly MeasuredStep[]): void {
+    const known = this.#fits.get(workers);
+    this.#fit = known ?? new StepFit(guessFrom(measured));
+    if (known === undefined) this.#fits.set(workers, this.#fit);
+  }
+}
+
+/** Weighted non-negative least squares over relative errors, updated step by step. */
+class StepFit {
+  readonly #weights: number[];
+  /** Normal equations: Σ x xᵀ / y² and Σ x / y. */
+  readonly #gram: number[][];
+  readonly #moment: number[];
+
+  /** @param guess a weight for each feature, all above 0 */
+  constructor(guess: readonly number[]) {
+    this.#weights = [...guess];
+    this.#gram = guess.map((one, i) => guess.map((_, j) => i === j ? GUESS_WEIGHT / (one * one) : 0));
+    this.#moment = guess.map((one) => GUESS_WEIGHT / one);
+  }
+
+  predictMs(features: readonly number[]): number {
+    return Math.max(0.01, this.#weights.reduce((sum, weight, i) => sum + weight * (features[i] ?? 0), 0));
+  }
+
+  learn(features: readonly number[], tookMs: number): void {
+    const y = Math.min(Math.max(tookMs, 0.01), SURPRISE * this.predictMs(features));
+    const x = features.map((feature) => feature / y);
+    this.#gram.forEach((row, i) => row.forEach((sum, j) => row[j] = MEMORY * sum + (x[i] ?? 0) * (x[j] ?? 0)));
+    this.#moment.forEach((sum, i) => this.#moment[i] = MEMORY * sum + (x[i] ?? 0));
+    this.#solve();
   }
 
   /** Coordinate descent from the last solution: a direction nobody measured lately keeps its value. */
@@ -123,12 +131,26 @@ export class CostModel {
   }
 }
 
-function guessedGram(): number[][] {
-  return GUESS.map((guess, i) => GUESS.map((_, j) => i === j ? GUESS_WEIGHT / (guess * guess) : 0));
+/** The guess, scaled for each kind of rows by what such a step really took. */
+function guessFrom(measured: readonly MeasuredStep[]): readonly number[] {
+  const guess = new StepFit(GUESS);
+  const scales = new Map(
+    measured.map((step) => [weightsOf(step), Math.max(1e-4, step.ms / guess.predictMs(featuresOf(loadOf(step))))]),
+  );
+  const scaleOf = (i: number) => i === 0 ? Math.min(1, ...scales.values()) : scales.get(Math.ceil(i / 2)) ?? 1;
+  return GUESS.map((weight, i) => weight * scaleOf(i));
 }
 
-function guessedMoment(): number[] {
-  return GUESS.map((guess) => GUESS_WEIGHT / guess);
+/** Which pair of weights a kind of rows has, counted from 1. */
+function weightsOf({ kind }: MeasuredStep): number {
+  return kind === "prefill" ? 1 : kind === "correction" ? 3 : 2;
+}
+
+function loadOf({ kind, rows, context }: MeasuredStep): StepLoad {
+  const kinds = [kind];
+  if (kind === "prefill") return { ...NO_LOAD, kinds, prefillRows: rows, prefillContext: context };
+  if (kind === "correction") return { ...NO_LOAD, kinds, consecutiveRows: rows, spanContext: context };
+  return { ...NO_LOAD, kinds, decodeRows: rows, decodeContext: context };
 }
 
 function featuresOf(load: StepLoad): readonly number[] {

@@ -39,6 +39,11 @@ export interface CorrectionRequest {
 export interface GenerationRequest {
   /** The id the client sees, e.g. `chatcmpl-…`. */
   readonly id: string;
+  /** The same for all choices of one request to the service, and how many these are. */
+  readonly requestId: string;
+  readonly choices: number;
+  /** Lower ones go first; among equal ones order of arrival and length decide. */
+  readonly priority: number;
   /** At least one token. */
   readonly promptTokens: Uint32Array;
   readonly maxTokens: number;

@@ -1,5 +1,5 @@
 /**
- * Who runs and who waits, in order of arrival, and whom the workers must forget. Every way into and out of running
+ * Who runs and who waits, in order of rank, and whom the workers must forget. Every way into and out of running
  * goes through here, so that pages and releases cannot be left behind. Knows sequences; knows nothing of steps.
  */
 
@@ -7,7 +7,12 @@ import type { SequenceId } from "../../engine/span.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** Both lists are sorted by arrival. */
+/** Who goes first: by priority, then by arrival. */
+export function byRank(a: Sequence, b: Sequence): number {
+  return a.request.priority - b.request.priority || a.arrival - b.arrival;
+}
+
+/** Both lists are sorted by rank. */
 export class Roster {
   readonly #waiting: Sequence[] = [];
   readonly #running: Sequence[] = [];
@@ -22,7 +27,7 @@ export class Roster {
     return this.#running;
   }
 
-  /** Lets a sequence wait behind those that came earlier. */
+  /** Lets a sequence wait after those of higher rank. */
   enqueue(sequence: Sequence): void {
     insert(this.#waiting, sequence);
   }
@@ -30,6 +35,7 @@ export class Roster {
   /** From waiting to running, on what the prefix cache has. */
   admit(sequence: Sequence, ledger: PageLedger): void {
     ledger.admit(sequence, this.#nextId++, this.#running);
+    sequence.blockedAtMs = undefined;
     remove(this.#waiting, sequence);
     insert(this.#running, sequence);
   }
@@ -67,7 +73,7 @@ export class Roster {
 }
 
 function insert(list: Sequence[], sequence: Sequence): void {
-  const behind = list.findIndex((other) => other.arrival > sequence.arrival);
+  const behind = list.findIndex((other) => byRank(other, sequence) > 0);
   list.splice(behind < 0 ? list.length : behind, 0, sequence);
 }
 

@@ -9,7 +9,7 @@ import { CodedError } from "../../kernels/errors.ts";
 import { checkFits, checkQueue, readyModel } from "./admission.ts";
 import { resolveAttention } from "./attention_policy.ts";
 import { CostModel, NO_LOAD } from "./cost_model.ts";
-import { RequestError } from "../errors.ts";
+import { codedError, RequestError } from "../errors.ts";
 import { EventQueue } from "./event_queue.ts";
 import type { Generation, GenerationRequest, Generator } from "./generation.ts";
 import type { Group } from "../group/group.ts";
@@ -65,8 +65,8 @@ export class Scheduler implements Generator {
     this.#tally = new SchedulerTally(observer);
     this.#residence = new Residence(group, this.#roster, {
       recoverMs: this.#options.recoverMs,
-      onSettled: ({ slices }) => {
-        this.#costs.coolDown(slices.length);
+      onSettled: ({ slices, measured }) => {
+        this.#costs.settle(slices.length, measured);
         this.#doubtful = [];
       },
       onLost: (sequence, error) => this.#onLost(sequence, error),
@@ -80,7 +80,9 @@ export class Scheduler implements Generator {
     const model = readyModel(this.#group.state);
     checkFits(request, model);
     const policy = resolveAttention(request.attention, model);
-    checkQueue(this.#roster, this.#options);
+    // Those of one request come together: the first speaks for all.
+    const isFirst = ![...this.#active].some(({ request: { requestId } }) => requestId === request.requestId);
+    if (isFirst) checkQueue(request.choices, this.#roster, this.#options);
     const events: EventQueue = new EventQueue(this.#options.maxUnread, {
       onRoom: () => this.#wake(),
       onLeave: () => this.#cancel(sequence),
@@ -255,7 +257,8 @@ export class Scheduler implements Generator {
   }
 
   #timeOut(sequence: Sequence): void {
-    const message = `Cannot admit request: it waited ${this.#options.queueTimeoutMs} ms for its turn`;
+    const { queueTimeoutMs } = this.#options;
+    const message = `Cannot admit request: it waited ${queueTimeoutMs} ms for its turn, as long as requests may`;
     this.#fail(sequence, new RequestError("queue_timeout", message));
   }
 
@@ -292,9 +295,4 @@ export class Scheduler implements Generator {
     clearTimeout(this.#queueTimers.get(sequence));
     this.#queueTimers.delete(sequence);
   }
-}
-
-function codedError(error: unknown): CodedError {
-  if (error instanceof CodedError) return error;
-  return new RequestError("group_unavailable", `Cannot run step: ${error}`, { cause: error });
 }

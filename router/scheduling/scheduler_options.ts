@@ -22,6 +22,7 @@ export const DEFAULTS = {
   maxBatch: 32,
   sharedPrefillMs: 50,
   alonePrefillMs: 500,
+  maxBypassMs: 10_000,
   maxQueued: 256,
   queueTimeoutMs: 120_000,
   maxUnread: 256,

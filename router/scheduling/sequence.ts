@@ -48,6 +48,8 @@ export class Sequence {
   prefixPages = 0;
   /** Index of the last step that carried a span of it; set by the scheduler. */
   lastStep = 0;
+  /** Set by the planner: since when it waits for pages that others hold. */
+  blockedAtMs: number | undefined;
   /** Set by the scheduler when the group broke under it: tokens drawn until then. It is not rebuilt twice at one token. */
   replayedAt: number | undefined;
   /** Set by the scheduler: its reader was told the end, and it leaves as soon as no step computes it. */

@@ -6,8 +6,9 @@
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import { type CostModel, NO_LOAD, type StepLoad } from "./cost_model.ts";
 import { decodeWork } from "./decode_work.ts";
+import { FairAdmission } from "./fair_admission.ts";
 import type { PageLedger } from "./page_ledger.ts";
-import type { Roster } from "./roster.ts";
+import { byRank, type Roster } from "./roster.ts";
 import type { Sequence } from "./sequence.ts";
 import type { DoneWork, Work } from "./work.ts";
 import { loadWith, rowsThatFit } from "./work_load.ts";
@@ -27,18 +28,20 @@ export interface Plan {
 export interface PlanLimits {
   /** Rows decoded in one step, and sequences that run at a time. */
   readonly maxBatch: number;
-  /** Predicted time that corrections and prefill may add to a step in which others decode, in milliseconds. */
+  /**
+   * Predicted time that corrections and prefill may add to a step in which others decode, in milliseconds. The longest
+   * waiting prompt gets as much again as all others take, so that it is done within twice its time alone.
+   */
   readonly sharedPrefillMs: number;
-  /** The same when nobody decodes. */
+  /** The same when nothing decodes. */
   readonly alonePrefillMs: number;
+  /** How long others may start before a sequence that waits for pages, in milliseconds. */
+  readonly maxBypassMs: number;
 }
 
 /** Bounds of a chunk in rows: less is not worth a step, more is not worth its scratch memory. */
 const MIN_CHUNK = 16;
 const MAX_CHUNK = 2048;
-
-/** Sequences that a worker can hold at a time, paused ones included. */
-const MAX_OPEN = 256;
 
 /** What the planner looks at and changes. */
 export interface PlannerParts {
@@ -56,67 +59,100 @@ export interface PlannerParts {
 export class StepPlanner {
   readonly #parts: PlannerParts;
   readonly #planned = new Map<Sequence, DoneWork>();
+  readonly #admission: FairAdmission;
   #load: StepLoad = NO_LOAD;
   #chunks = 0;
 
   constructor(parts: PlannerParts) {
     this.#parts = parts;
+    this.#admission = new FairAdmission({
+      ...parts,
+      ...parts.limits,
+      isPlanned: (sequence) => this.#planned.has(sequence),
+      preempt: (sequence) => this.#preempt(sequence),
+    });
   }
 
   /** Admits, grows and preempts as it goes; no spans come out only when nobody can run. */
   plan(): Plan {
-    const latestMs = this.#decode();
-    this.#prefill(latestMs);
+    this.#welcome();
+    this.#prefill(this.#decode());
     const spans = Array.from(this.#planned, ([sequence, done]) => ({ sequence, ...done }));
     return { spans, load: this.#load };
   }
 
+  /** The first request that has nothing running is admitted while those that run can still make room for it. */
+  #welcome(): void {
+    const running = new Set(this.#parts.roster.running.map(({ request }) => request.requestId));
+    const next = this.#unfilled().find(({ id, request }) => id === undefined && !running.has(request.requestId));
+    if (next !== undefined) this.#admit(next);
+  }
+
   /**
-   * Who waited longest decodes; pages go to the oldest first, so that at least that one always gets on.
-   * @returns how long the step may take with prefill
+   * The sequences that waited longest decode; pages go to the oldest first, so that at least that one always gets on.
+   * @returns predicted time of the step without corrections and prefill
    */
   #decode(): number {
     const { roster, limits, costs } = this.#parts;
     const ready = roster.running.filter((sequence) => !sequence.paused && decodes(sequence));
-    const chosen = ready.sort((a, b) => a.lastStep - b.lastStep || a.arrival - b.arrival).slice(0, limits.maxBatch);
+    const chosen = ready.sort(byTurn).slice(0, limits.maxBatch);
     const prefills = roster.waiting.length > 0 || roster.running.some((sequence) => !decodes(sequence));
     const correctionMs = chosen.length > 1 ? limits.sharedPrefillMs : limits.alonePrefillMs;
     const { works, rowsMs } = decodeWork(chosen, costs, prefills ? correctionMs / 2 : correctionMs);
-    for (const sequence of chosen.toSorted((a, b) => a.arrival - b.arrival)) {
+    for (const sequence of chosen.toSorted(byRank)) {
       const work = works.get(sequence);
       if (sequence.id !== undefined && work !== undefined && this.#makeRoom(sequence)) this.#add(sequence, work);
     }
-    return rowsMs + (this.#planned.size > 0 ? limits.sharedPrefillMs : limits.alonePrefillMs);
+    return this.#planned.size > 0 ? rowsMs : 0;
   }
 
-  /** First come, first served: whoever is not through with its prompt, then who waits. */
-  #prefill(latestMs: number): void {
-    const { roster } = this.#parts;
-    for (const sequence of roster.running.filter((sequence) => !sequence.paused && !decodes(sequence))) {
-      if (sequence.id !== undefined && !this.#chunk(sequence, latestMs)) return;
+  /**
+   * Shares prefill out: prompts that are shorter than the first one get half of the time, however long that is; the first one
+   * gets the rest, and as much as the step takes without it, however many short ones come.
+   */
+  #prefill(rowsMs: number): void {
+    const { limits, costs } = this.#parts;
+    const extraMs = this.#planned.size > 0 ? limits.sharedPrefillMs : limits.alonePrefillMs;
+    const [first, ...others] = this.#unfilled();
+    if (first === undefined) return;
+    // Before the others, so that they cannot take its place.
+    if (first.id === undefined) this.#admit(first);
+    const shortest = others.toSorted((a, b) => priorityOf(a) - priorityOf(b) || a.work().rows - b.work().rows);
+    const rows = first.work().rows;
+    for (const sequence of shortest) {
+      if (priorityOf(sequence) > priorityOf(first) || sequence.work().rows >= rows) continue;
+      if (!this.#advance(sequence, rowsMs + extraMs / 2)) break;
     }
-    for (const sequence of roster.waiting.filter((sequence) => !sequence.paused)) {
-      if (this.#rowsWithin(sequence, latestMs) === 0 || !this.#admit(sequence)) return;
-      // All but a last token may have been found in the cache, and that one is a decode row if it was drawn.
-      if (decodes(sequence)) {
-        if (this.#makeRoom(sequence)) this.#add(sequence, sequence.work());
-      } else if (!this.#chunk(sequence, latestMs)) return;
+    const latestMs = Math.max(rowsMs + extraMs, 2 * costs.predictMs(this.#load));
+    for (const sequence of [first, ...shortest]) {
+      if (!this.#planned.has(sequence) && !this.#advance(sequence, latestMs)) return;
     }
   }
 
-  /** Takes the pages of paused sequences where needed, never those of others. */
-  #admit(sequence: Sequence): boolean {
-    const { roster, ledger, limits, onAdmitted } = this.#parts;
-    if (roster.running.filter((other) => !other.paused).length >= limits.maxBatch) return false;
-    const fits = () => ledger.canAdmit(sequence, roster.running);
-    while (roster.running.length >= MAX_OPEN || !fits()) {
-      const sleeper = roster.running.findLast((other) => other.paused);
-      if (sleeper === undefined) return false;
-      this.#preempt(sleeper);
-    }
-    roster.admit(sequence, ledger);
-    onAdmitted(sequence);
+  /** Everything whose prompt or lost rows are not computed, by rank; what waits for pages is overtaken. */
+  #unfilled(): readonly Sequence[] {
+    const { waiting, running } = this.#parts.roster;
+    const isUnfilled = (sequence: Sequence) => !sequence.paused && !decodes(sequence);
+    const filling = running.filter(isUnfilled);
+    return [...filling, ...waiting.filter((sequence) => !sequence.paused)].sort((a, b) =>
+      Number(a.blockedAtMs !== undefined) - Number(b.blockedAtMs !== undefined) || byRank(a, b)
+    );
+  }
+
+  /** Gives a sequence a chunk, after admitting it where it waits. @returns whether the step may take another */
+  #advance(sequence: Sequence, latestMs: number): boolean {
+    if (this.#rowsWithin(sequence, latestMs) === 0) return false;
+    if (sequence.id === undefined && !this.#admit(sequence)) return true;
+    if (!decodes(sequence)) return this.#chunk(sequence, latestMs);
+    // All but a last token may have been found in the cache, and that one is a decode row if it was drawn.
+    if (this.#makeRoom(sequence)) this.#add(sequence, sequence.work());
     return true;
+  }
+
+  #admit(sequence: Sequence): boolean {
+    const isAdmitted = this.#admission.admit(sequence);
+    if (isAdmitted) this.#parts.onAdmitted(sequence);
+    return isAdmitted;
   }
 
   /** Plans a chunk of a running sequence. @returns whether the step may take another */
@@ -186,4 +222,13 @@ export class StepPlanner {
 function decodes(sequence: Sequence): boolean {
   const { kind } = sequence.work();
   return kind === "dense" || kind === "sparse" || kind === "correction";
+}
+
+/** Who decodes next: by priority, then whoever waited longest. */
+function byTurn(a: Sequence, b: Sequence): number {
+  return priorityOf(a) - priorityOf(b) || a.lastStep - b.lastStep || a.arrival - b.arrival;
+}
+
+function priorityOf({ request }: Sequence): number {
+  return request.priority;
 }

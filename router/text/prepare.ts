@@ -59,6 +59,8 @@ export interface PreparedGeneration {
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;
   readonly cacheSalt: string;
+  /** Lower ones go first. */
+  readonly priority: number;
 }
 
 /**
@@ -148,6 +150,7 @@ function common(text: ModelText, body: Common, context: PrepareContext) {
     includeStopString: body.include_stop_str_in_output ?? false,
     skipSpecialTokens: body.skip_special_tokens ?? true,
     cacheSalt: body.cache_salt ?? "",
+    priority: body.priority ?? 0,
   };
 }
 

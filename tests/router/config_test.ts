@@ -23,7 +23,7 @@ Deno.test("configFromFlags() without flags equals resolveConfig() without option
 Deno.test("configFromFlags() carries every flag over", () => {
   const args =
     "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096,auto --workers 2 --share-gpu --attention sparse " +
-    "--budget 64 --correction lossless --correct-every 8 --max-batch 2 --max-queued 0 --body-bytes 1024 " +
+    "--budget 64 --correction lossless --correct-every 8 --max-batch 2 --max-queued 0 --queue-timeout 90 --body-bytes 1024 " +
     "--text-threads 3 --text-ms 700 --drain-ms 5 --recover-ms 7 --log json " +
     "--api-key-file /k --allow-origin https://a.example,http://b:81 --allow-host gpu.lan --max-requests-per-client 3 " +
     "--max-connections 9 --tls-cert /c --tls-key /t";
@@ -50,6 +50,7 @@ Deno.test("configFromFlags() carries every flag over", () => {
     },
     maxBatch: 2,
     maxQueued: 0,
+    queueTimeoutMs: 90_000,
     bodyBytes: 1024,
     textThreads: 3,
     textMs: 700,

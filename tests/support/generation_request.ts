@@ -14,9 +14,14 @@ export function promptOf(length: number, salt = 0): Uint32Array {
   return Uint32Array.from({ length }, (_, i) => (salt * 131 + i * 7 + 1) % 1000);
 }
 
+let requests = 0;
+
 export function generationRequest(overrides: Partial<GenerationRequest> = {}): GenerationRequest {
   return {
     id: "test",
+    requestId: `request ${requests++}`,
+    choices: 1,
+    priority: 0,
     promptTokens: promptOf(10),
     maxTokens: 5,
     sampling: GREEDY,

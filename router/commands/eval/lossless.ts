@@ -125,6 +125,9 @@ async function requestsOf({ model, data, prompts, tokens }: LosslessOptions): Pr
     const promptTokens = Uint32Array.of(...parts.text, ...parts.question);
     return samplings.map((sampling): GenerationRequest => ({
       id: `${needle.id}/${sampling.seed}`,
+      requestId: `${needle.id}/${sampling.seed}`,
+      choices: 1,
+      priority: 0,
       promptTokens,
       maxTokens: tokens,
       sampling,

@@ -31,6 +31,9 @@ async function read(
 ): Promise<{ pieces: AnswerPiece[]; text: string; generation: FakeGeneration }> {
   const request: GenerationRequest = {
     id: "x",
+    requestId: "x",
+    choices: 1,
+    priority: 0,
     promptTokens: Uint32Array.of(0),
     maxTokens,
     sampling: { ...GREEDY, topLogprobs },

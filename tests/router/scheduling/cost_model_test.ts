@@ -46,15 +46,20 @@ Deno.test("CostModel believes a single slow step only so far", () => {
   assert.ok(costs.predictMs(decode(4, 1000)) < 15);
 });
 
-Deno.test("CostModel.deadlineMs() is patient with kinds that may compile shaders, then 5 × + 5 s", () => {
-  const costs = new CostModel();
-  assert.equal(costs.deadlineMs(decode(1, 10)), 120_000);
-  for (let i = 0; i < 3; i++) costs.learn(decode(1, 10), 20);
-  assert.equal(costs.deadlineMs(decode(1, 10)), 5 * costs.predictMs(decode(1, 10)) + 5000);
-  assert.equal(costs.deadlineMs(prefill(0, 64)), 120_000);
-  costs.coolDown(1);
-  assert.equal(costs.deadlineMs(decode(1, 10)), 120_000);
-  assert.ok(costs.deadlineMs(NO_LOAD) < 10_000);
+Deno.test("CostModel.deadlineMs() lets a hang be noticed within 10 s of steps up to 2.5 s, and never before 3 × + 2 s", () => {
+  const deadlineOf = (ms: number) => {
+    const costs = new CostModel();
+    costs.settle(1, [{ kind: "dense", rows: 1, context: 10, ms }]);
+    return { predictedMs: costs.predictMs(decode(1, 10)), deadlineMs: costs.deadlineMs(decode(1, 10)) };
+  };
+  const [quick, slow, slowest] = [deadlineOf(20), deadlineOf(2000), deadlineOf(20_000)];
+  assert.equal(quick.deadlineMs, 5 * quick.predictedMs + 5000);
+  assert.equal(slow.deadlineMs, 9500);
+  assert.equal(slowest.deadlineMs, 3 * slowest.predictedMs + 2000);
+  assert.ok(
+    new CostModel().deadlineMs(decode(1, 10)) < 10_000,
+    "nothing is cold: workers are warm when they are ready",
+  );
 });
 
 Deno.test("CostModel predicts a positive, finite time and more rows never cost less, whatever it was told", () => {
@@ -71,18 +76,33 @@ Deno.test("CostModel predicts a positive, finite time and more rows never cost l
   }));
 });
 
-Deno.test("CostModel.coolDown() keeps what it knows of as many workers, and forgets it when they are more or fewer", () => {
+Deno.test("CostModel.settle() keeps what it learned of as many workers, and finds it again after a smaller group", () => {
   const costs = new CostModel();
-  const load: StepLoad = { ...NO_LOAD, kinds: ["dense"], decodeRows: 4, decodeContext: 1000 };
+  costs.settle(2, []);
+  const load = decode(4, 1000);
   const guess = costs.predictMs(load);
   for (let i = 0; i < 50; i++) costs.learn(load, 3);
   const learnt = costs.predictMs(load);
   assert.ok(learnt < guess / 2);
-  costs.coolDown(1);
+  costs.settle(2, []);
   assert.equal(costs.predictMs(load), learnt);
-  assert.equal(costs.deadlineMs(load), 120_000, "its shaders are cold");
-  costs.coolDown(2);
+  costs.settle(1, []);
   assert.equal(costs.predictMs(load), guess);
-  for (let i = 0; i < 50; i++) costs.learn(load, 2);
-  assert.ok(costs.predictMs(load) < guess / 2, "it learns again");
+  costs.settle(2, []);
+  assert.equal(costs.predictMs(load), learnt);
+});
+
+Deno.test("CostModel.settle() starts from what the workers measured, on slow machines and fast ones", () => {
+  for (const factor of [0.01, 1, 300]) {
+    const costs = new CostModel();
+    costs.settle(1, [
+      { kind: "prefill", rows: 24, context: 300, ms: 100 * factor },
+      { kind: "dense", rows: 1, context: 25, ms: 10 * factor },
+      { kind: "correction", rows: 8, context: 180, ms: 80 * factor },
+    ]);
+    for (const [load, ms] of [[prefill(0, 24), 100], [decode(1, 25), 10]] as const) {
+      const predicted = costs.predictMs(load) / factor;
+      assert.ok(predicted > 0.6 * ms && predicted < 2 * ms, `${predicted} ms predicted, ${ms} measured, × ${factor}`);
+    }
+  }
 });

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { resolveAttention } from "../../../router/scheduling/attention_policy.ts";
 import { CostModel, NO_LOAD } from "../../../router/scheduling/cost_model.ts";
 import { EventQueue } from "../../../router/scheduling/event_queue.ts";
+import type { GenerationRequest } from "../../../router/scheduling/generation.ts";
 import { PageLedger } from "../../../router/scheduling/page_ledger.ts";
 import { Roster } from "../../../router/scheduling/roster.ts";
 import { Sequence } from "../../../router/scheduling/sequence.ts";
@@ -21,9 +22,11 @@ class Bench {
   readonly costs = new CostModel();
   readonly preempted: Sequence[] = [];
   readonly #maxBatch: number;
+  readonly #maxBypassMs: number;
   #arrivals = 0;
 
-  constructor({ slices = [100], maxBatch = 4, rowMs = 1 } = {}) {
+  constructor({ slices = [100], maxBatch = 4, rowMs = 1, maxBypassMs = 60_000 } = {}) {
+    this.#maxBypassMs = maxBypassMs;
     this.ledger = new PageLedger(slices);
     this.#maxBatch = maxBatch;
     for (let i = 0; i < 40; i++) {
@@ -36,9 +39,9 @@ class Bench {
     }
   }
 
-  add(promptTokens: number, maxTokens = 50): Sequence {
+  add(promptTokens: number, maxTokens = 50, changes: Partial<GenerationRequest> = {}): Sequence {
     const sequence = new Sequence({
-      request: generationRequest({ promptTokens: promptOf(promptTokens, this.#arrivals), maxTokens }),
+      request: generationRequest({ promptTokens: promptOf(promptTokens, this.#arrivals), maxTokens, ...changes }),
       model,
       policy: resolveAttention(
         { mode: "dense", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
@@ -56,7 +59,7 @@ class Bench {
       roster: this.roster,
       ledger: this.ledger,
       costs: this.costs,
-      limits: { maxBatch: this.#maxBatch, sharedPrefillMs: 50, alonePrefillMs: 500 },
+      limits: { maxBatch: this.#maxBatch, sharedPrefillMs: 50, alonePrefillMs: 500, maxBypassMs: this.#maxBypassMs },
       onPreempted: (sequence) => this.preempted.push(sequence),
       onAdmitted: () => {},
     }).plan();
@@ -92,12 +95,12 @@ Deno.test("StepPlanner.plan() adds about 50 ms of prefill while others decode", 
   assert.equal(chunk % 16, 0);
 });
 
-Deno.test("StepPlanner.plan() lets several short prompts share a step, first come first served", () => {
+Deno.test("StepPlanner.plan() lets several short prompts share a step, and a longer one have what time is left", () => {
   const bench = new Bench();
   [100, 100, 1000, 100].forEach((prompt) => bench.add(prompt));
   const rows = bench.step();
-  assert.deepEqual([rows[0], rows[1], rows[3]], [100, 100, undefined]);
-  assert.ok((rows[2] ?? 0) >= 128, "the third gets what time is left");
+  assert.deepEqual([rows[0], rows[1], rows[3]], [100, 100, 100]);
+  assert.ok((rows[2] ?? 0) >= 128, `${rows[2]} rows of the third`);
 });
 
 Deno.test("StepPlanner.plan() never makes a chunk longer than 2048 rows or, but at the end, shorter than 16", () => {
@@ -122,14 +125,67 @@ Deno.test("StepPlanner.plan() takes turns when more decode than fit into a batch
   assert.ok(first.generated >= second.generated && third.generated > 1);
 });
 
-Deno.test("StepPlanner.plan() keeps a newcomer out that would leave no page for those who run", () => {
-  const bench = new Bench({ slices: [4] });
-  bench.add(100);
+Deno.test("StepPlanner.plan() lets short prompts overtake a long one, which still gets half of the time", () => {
+  const bench = new Bench();
+  bench.add(4000);
   bench.step();
-  bench.add(128);
-  assert.deepEqual(bench.step(), { 0: 1 });
-  bench.add(64);
-  assert.deepEqual(bench.step(), { 0: 1 }, "nor is it overtaken");
+  bench.add(100);
+  const both = bench.step();
+  assert.equal(both[1], 100, "the short one is done in the next step");
+  assert.ok((both[0] ?? 0) >= 250, `${both[0]} rows of the long one`);
+  for (let i = 0; i < 5; i++) {
+    const short = bench.add(200);
+    const rows = bench.step();
+    assert.ok(
+      (rows[0] ?? 0) >= (rows[short.arrival] ?? 0),
+      `${rows[0]} rows of the long one, however many short ones come`,
+    );
+  }
+});
+
+Deno.test("StepPlanner.plan() goes by priority before length and arrival", () => {
+  const bench = new Bench({ maxBatch: 1 });
+  bench.add(20);
+  const urgent = bench.add(300, 50, { priority: -1 });
+  bench.step();
+  assert.deepEqual(bench.roster.running, [urgent]);
+});
+
+Deno.test("StepPlanner.plan() lets others overtake one that does not fit, but not for ever", () => {
+  for (const [maxBypassMs, isOvertaken] of [[60_000, true], [0, false]] as const) {
+    const bench = new Bench({ slices: [4], maxBypassMs });
+    bench.add(100);
+    bench.step();
+    const large = bench.add(128);
+    assert.deepEqual(bench.step(), { 0: 1 }, "no page would be left for those that run");
+    const small = bench.add(30);
+    const rows = bench.step();
+    assert.equal(rows[2] === 30, isOvertaken);
+    assert.deepEqual(bench.roster.waiting, isOvertaken ? [large] : [large, small]);
+  }
+});
+
+Deno.test("StepPlanner.plan() lets a request in beside a full batch of another one's choices, and decodes in turns", () => {
+  const bench = new Bench({ maxBatch: 2 });
+  const choices = Array.from({ length: 4 }, () => bench.add(10, 500, { requestId: "many", choices: 4 }));
+  bench.step(1);
+  const single = bench.add(12);
+  bench.step(2);
+  assert.deepEqual(bench.roster.running, [choices[0], choices[1], single]);
+  for (let i = 3; i < 30; i++) bench.step(i);
+  assert.ok(single.generated >= 12, `${single.generated} tokens`);
+  assert.equal(bench.roster.running.length, 3, "what is left of the choices still waits");
+});
+
+Deno.test("StepPlanner.plan() takes pages back from a request of many choices for one that has nothing running", () => {
+  const bench = new Bench({ slices: [6], maxBatch: 8 });
+  const choices = Array.from({ length: 3 }, () => bench.add(100, 200, { requestId: "many", choices: 3 }));
+  bench.step(1);
+  const single = bench.add(100);
+  bench.step(2);
+  assert.ok(bench.roster.running.includes(single));
+  assert.deepEqual(bench.preempted, [choices[1]], "the youngest of those that ran");
+  bench.ledger.check(bench.roster.running);
 });
 
 Deno.test("StepPlanner.plan() preempts the youngest for the oldest when no page is left", () => {

@@ -1,0 +1,111 @@
+/**
+ * A worker's first steps, before anything is served: each kind of row once, so that no request waits for a shader to be
+ * compiled, and once more against the clock, so that the router can predict steps and notice a hang from the first one on.
+ * Runs on a whole group as well, whose exchanges have kernels of their own.
+ */
+
+import type { MeasuredStep } from "./engine_info.ts";
+import { MIN_BUDGET } from "./layer_plan.ts";
+import { PageMap } from "./page_map.ts";
+import { GREEDY, type HandSpan, SessionHost, type SessionOptions, type StepRunner } from "./evaluation/hand_session.ts";
+import { PAGE_TOKENS, type SparseSettings } from "./span.ts";
+
+/** Rows of a prompt that is longer than the smallest budget. */
+const PROMPT = MIN_BUDGET + 8;
+
+/** Far above those of a router, so that nothing which remembers sequences takes one for another. */
+const FIRST_SEQUENCE = 2 ** 30;
+
+/** Rows of corrections, one for each width of the products. */
+const CORRECTIONS = [8, 4, 2] as const;
+
+/** How sparse rows may attend beside the default. */
+const SPARSE: readonly SparseSettings[] = (["kv_head", "query_head", "all_heads"] as const).flatMap((heads) => [
+  { budget: MIN_BUDGET, heads },
+  { budget: MIN_BUDGET, heads, coverage: 0.9 },
+]).slice(1);
+
+/** Draws with all that a request may ask for. */
+const SAMPLING = {
+  ...GREEDY,
+  temperature: 1,
+  topP: 0.9,
+  topK: 8,
+  minP: 0.01,
+  repetitionPenalty: 1.1,
+  logitBias: [[0, 1]],
+  topLogprobs: 1,
+} as const;
+
+/** A span, and as what its time counts. */
+interface Trial {
+  readonly kind: MeasuredStep["kind"];
+  readonly span: HandSpan;
+  readonly context: number;
+}
+
+/**
+ * Warms a runner up that nobody uses yet; no sequence is left open.
+ * @param map of a group's workers @default one worker
+ * @returns what each kind of step took once it was warm; empty where the slice is too small to try
+ * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
+ */
+export async function warmUp(runner: StepRunner, map?: PageMap): Promise<readonly MeasuredStep[]> {
+  const host = new SessionHost(runner, map ?? new PageMap([runner.info.kvPages]), FIRST_SEQUENCE);
+  const positions = Math.min(runner.info.maxPositions, runner.info.kvPages * PAGE_TOKENS);
+  if (positions < 2 * PAGE_TOKENS) return [];
+  await run(host, { sampling: SAMPLING, audited: true });
+  if (runner.info.roles !== undefined) await sparseRows(host);
+  return await run(host, {});
+}
+
+/** Prefills, decodes and corrects once. @returns what each took */
+async function run(host: SessionHost, options: SessionOptions): Promise<MeasuredStep[]> {
+  const session = host.open({ ...options, sparse: { budget: MIN_BUDGET, heads: "kv_head" } });
+  const measured: MeasuredStep[] = [];
+  for (const { kind, span, context } of trials(host.runner.info.roles !== undefined, options.audited ?? false)) {
+    const startMs = performance.now();
+    await session.run(span);
+    measured.push({ kind, rows: span.tokens.length, context, ms: performance.now() - startMs });
+  }
+  await session.close();
+  return measured;
+}
+
+function trials(calibrated: boolean, audited: boolean): Trial[] {
+  const row = { kind: "decode", tokens: Uint32Array.of(1), logits: "last" } as const;
+  const list: Trial[] = [
+    { kind: "prefill", span: { kind: "prefill", tokens: tokens(PROMPT), logits: "last" }, context: seen(0, PROMPT) },
+    { kind: "dense", span: { ...row, attention: "dense" }, context: PROMPT + 1 },
+  ];
+  if (!calibrated) return list;
+  list.push({ kind: "sparse", span: { ...row, attention: "sparse" }, context: MIN_BUDGET });
+  for (const rows of CORRECTIONS) {
+    const from = PROMPT + 2 - rows;
+    const logits = audited ? "audit" : "none";
+    const span = { kind: "decode", attention: "dense", tokens: tokens(rows), from, logits } as const;
+    list.push({ kind: "correction", span, context: seen(from, rows) });
+  }
+  return list;
+}
+
+/** A row of each kind, all on the page of one prompt. */
+async function sparseRows(host: SessionHost): Promise<void> {
+  const prompt = host.open();
+  await prompt.prefill(tokens(PAGE_TOKENS), "none");
+  for (const sparse of SPARSE) {
+    const session = host.share(prompt, PAGE_TOKENS, { sparse });
+    await session.decode(1, "sparse");
+    await session.close();
+  }
+  await prompt.close();
+}
+
+/** Positions seen by consecutive rows, summed. */
+function seen(from: number, rows: number): number {
+  return rows * from + rows * (rows + 1) / 2;
+}
+
+function tokens(count: number): Uint32Array {
+  return new Uint32Array(count).fill(1);
+}
