@@ -219,3 +219,26 @@ Deno.test("Scheduler forgets drafts with the group that drew them, and rebuilds 
     });
     assert.deepEqual({ tokens, reason }, runAlone(asked));
   }));
+
+Deno.test("Scheduler rebuilds lost sparse rows as sparse rows, and goes on correcting where it would have", async () => {
+  const errs = (position: number) => position % 5 === 0;
+  const run = async (breakAt: readonly number[]) => {
+    let outcome: { tokens: readonly number[]; corrections: string[]; spans: string[] } | undefined;
+    await withScheduler({ errs }, async (scheduler, group) => {
+      const generation = scheduler.generate(request({ every: 16 }, { maxTokens: 120 }));
+      const { tokens } = await collect(generation, (count) => {
+        if (!breakAt.includes(count)) return;
+        group.break();
+        setTimeout(() => group.recover(), 5);
+      });
+      const spans = spansOf(group);
+      outcome = { tokens, corrections: spans.filter((span) => /^dense .*\+16 last$/.test(span)), spans };
+    });
+    return outcome ?? assert.fail();
+  };
+  const [whole, broken] = [await run([]), await run([25, 60, 61])];
+  assert.deepEqual(broken.tokens, whole.tokens);
+  assert.deepEqual(broken.corrections, whole.corrections);
+  assert.ok(broken.spans.some((span) => /^sparse \d+\+1 none$/.test(span)), "rows whose tokens are known");
+  assert.ok(!whole.spans.some((span) => span.endsWith("none")));
+});
