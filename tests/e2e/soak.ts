@@ -47,7 +47,8 @@ const DEEDS: Readonly<Record<string, () => { path: string; body: unknown; leaveM
   bad: () => ({ path: "/v1/chat/completions", body: { messages: "x" } }),
 };
 
-async function act(origin: string, counts: Map<string, number>): Promise<void> {
+/** @returns what came of it: a status, `left` by the client, or `refused` without an answer */
+async function act(origin: string, counts: Map<string, number>): Promise<string> {
   const names = Object.keys(DEEDS);
   const name = names[Math.floor(Math.random() * names.length)] ?? "short";
   const { path, body, leaveMs } = DEEDS[name]?.() ?? { path: "/", body: {} };
@@ -66,6 +67,7 @@ async function act(origin: string, counts: Map<string, number>): Promise<void> {
     outcome = error instanceof DOMException ? "left" : "refused";
   }
   counts.set(`${name} ${outcome}`, (counts.get(`${name} ${outcome}`) ?? 0) + 1);
+  return outcome;
 }
 
 async function residentMib(pid: number): Promise<number> {
@@ -105,9 +107,11 @@ async function soak(minutes: number, flags: readonly string[]): Promise<boolean>
   const { child, origin } = await start(flags);
   const [startMs, counts, samples] = [performance.now(), new Map<string, number>(), [] as Sample[]];
   const workers = await childrenOf(child.pid);
-  let isOver = false;
+  let [isEnding, refusals] = [false, 0];
   const clients = Array.from({ length: CLIENTS }, async () => {
-    while (!isOver) await act(origin, counts);
+    // A service that was told to end answers with 503 at first, and then not at all.
+    while (!isEnding) await act(origin, counts);
+    while (await act(origin, counts) !== "refused");
   });
   while (performance.now() - startMs < minutes * 60_000) {
     await new Promise((resolve) => setTimeout(resolve, SAMPLE_MS));
@@ -115,16 +119,17 @@ async function soak(minutes: number, flags: readonly string[]): Promise<boolean>
     samples.push({ minutes: (performance.now() - startMs) / 60_000, mib });
   }
   const termMs = performance.now();
+  refusals = [...counts].reduce((sum, [outcome, count]) => outcome.endsWith("refused") ? sum + count : sum, 0);
+  isEnding = true;
   child.kill("SIGTERM");
   const { code } = await child.status;
   const drainMs = performance.now() - termMs;
-  isOver = true;
   await Promise.all(clients);
   const left = workers.filter(isRunning);
   report({ samples, counts });
   print(`SIGTERM under load: exit ${code} after ${(drainMs / 1000).toFixed(1)} s, ${left.length} processes left`);
   const failed = [...counts.keys()].some((outcome) => /\b5\d\d|cut/.test(outcome) && !/\b503$/.test(outcome));
-  return code === 0 && left.length === 0 && !failed;
+  return code === 0 && left.length === 0 && !failed && refusals === 0;
 }
 
 function report(
