@@ -11,6 +11,7 @@ const DOORS: Record<string, readonly string[]> = {
   "@msgpack/msgpack": ["workers/codec.ts"],
   "@opentelemetry/api": ["router/telemetry/telemetry.ts"],
   "@huggingface/tokenizers": ["engine/text/encoder.ts"],
+  "@mlc-ai/web-xgrammar": ["router/grammar/xgrammar.ts"],
   "@huggingface/jinja": ["engine/text/chat_template.ts"],
 };
 

@@ -1,0 +1,163 @@
+/**
+ * Grammars for requests and for the scheduler. A specification is tried out in a thread of its own before it gets near
+ * answers that are on their way: what breaks or hangs the library then breaks nothing else.
+ * Owns both threads; knows nothing of HTTP.
+ */
+
+import { RequestError } from "../errors.ts";
+import type { Constraint, ConstraintHost } from "../scheduling/constraint.ts";
+import { grammarKey, type GrammarSpec } from "./grammar_spec.ts";
+import { GrammarThread, GrammarThreadError } from "./grammar_thread.ts";
+
+/** How grammars are served. */
+export interface GrammarServiceOptions {
+  /** Of the model: its tokenizer and the tokens that end an answer. */
+  readonly directory: string;
+  /** Special tokens that tool formats write as text. @default none */
+  readonly markers?: readonly string[];
+  /** Compiling a grammar may take so long. @default 5 s */
+  readonly compileMs?: number;
+  /** Following an answer may take so long, per step. @default 5 s */
+  readonly followMs?: number;
+}
+
+/** Loading the library and a vocabulary of 150,000 tokens takes less than a second. */
+const LOAD_MS = 60_000;
+
+/** Specifications that may wait to be tried out. */
+const MAX_CHECKS = 64;
+
+/** Of a mask for any vocabulary that exists: checks look only at whether it is empty. */
+const CHECK_WORDS = 2 ** 15;
+
+/** Verdicts that are remembered; the one used longest ago goes first. */
+const MAX_VERDICTS = 256;
+
+/** What the rest of the service asks. */
+export interface GrammarChecker {
+  /**
+   * Tries a specification out; the verdict is remembered.
+   * @param param the request field that it came from
+   * @throws {RequestError} `invalid_request` with the library's reason; `queue_full`, `draining`
+   */
+  check(spec: GrammarSpec, param: string): Promise<void>;
+}
+
+/** Grammars of one model. */
+export class GrammarService implements ConstraintHost, GrammarChecker {
+  readonly #checks: GrammarThread;
+  readonly #answers: GrammarThread;
+  /** Undefined: it compiles. */
+  readonly #verdicts = new Map<string, Promise<string | undefined>>();
+  #nextMatcher = 0;
+
+  constructor({ directory, markers = [], compileMs = 5000, followMs = 5000 }: GrammarServiceOptions) {
+    const common = { directory, markers, loadMs: LOAD_MS };
+    this.#checks = new GrammarThread({ ...common, jobMs: compileMs });
+    this.#answers = new GrammarThread({ ...common, jobMs: followMs });
+  }
+
+  async check(spec: GrammarSpec, param: string): Promise<void> {
+    const key = grammarKey(spec);
+    let verdict = this.#verdicts.get(key);
+    if (verdict === undefined) {
+      if (this.#checks.waiting >= MAX_CHECKS) {
+        throw new RequestError("queue_full", `Cannot compile the grammar: ${MAX_CHECKS} others wait to be compiled`);
+      }
+      verdict = this.#tryOut(spec);
+      // A verdict that was not reached is none.
+      verdict.catch(() => this.#verdicts.delete(key));
+    }
+    this.#verdicts.delete(key);
+    this.#verdicts.set(key, verdict);
+    for (const oldest of this.#verdicts.keys()) {
+      if (this.#verdicts.size <= MAX_VERDICTS) break;
+      this.#verdicts.delete(oldest);
+    }
+    const reason = await verdict;
+    if (reason === undefined) return;
+    throw new RequestError("invalid_request", `Cannot compile the grammar of the answer: ${reason}`, { param });
+  }
+
+  follow(grammar: GrammarSpec): Constraint {
+    return new FollowedAnswer(this.#answers, { matcher: this.#nextMatcher++, spec: grammar });
+  }
+
+  /** Ends both threads. */
+  close(): void {
+    this.#checks.close();
+    this.#answers.close();
+  }
+
+  async #tryOut(spec: GrammarSpec): Promise<string | undefined> {
+    try {
+      await retried(() => this.#checks.run({ kind: "check", spec, words: CHECK_WORDS }));
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof GrammarThreadError)) throw error;
+      if (error.failure === "compile") return error.message;
+      if (error.failure === "deadline") return error.message;
+      throw unavailable(error);
+    }
+  }
+}
+
+/** Follows one answer; tells the thread only what it does not know yet. */
+class FollowedAnswer implements Constraint {
+  readonly #thread: GrammarThread;
+  readonly #answer: { readonly matcher: number; readonly spec: GrammarSpec };
+  #incarnation: number | undefined;
+  /** What the thread was told. */
+  #told: Uint32Array = new Uint32Array(0);
+
+  constructor(thread: GrammarThread, answer: { readonly matcher: number; readonly spec: GrammarSpec }) {
+    this.#thread = thread;
+    this.#answer = answer;
+  }
+
+  async masks(tokens: Uint32Array, from: number, words: number): Promise<Uint32Array> {
+    try {
+      return await retried(() => this.#follow(tokens, from, words));
+    } catch (error) {
+      this.#incarnation = undefined;
+      if (!(error instanceof GrammarThreadError)) throw error;
+      throw unavailable(error);
+    }
+  }
+
+  close(): void {
+    this.#thread.forget(this.#answer.matcher);
+  }
+
+  #follow(tokens: Uint32Array, from: number, words: number): Promise<Uint32Array> {
+    const { incarnation } = this.#thread;
+    if (this.#incarnation !== incarnation) this.#told = new Uint32Array(0);
+    const keep = commonPrefix(this.#told, tokens);
+    this.#incarnation = incarnation;
+    this.#told = tokens;
+    return this.#thread.run({ kind: "follow", ...this.#answer, keep, tokens, from, words });
+  }
+}
+
+/** Once more when the thread was lost to another's fault. */
+async function retried<Result>(run: () => Promise<Result>): Promise<Result> {
+  try {
+    return await run();
+  } catch (error) {
+    if (error instanceof GrammarThreadError && error.failure === "lost") return await run();
+    throw error;
+  }
+}
+
+function unavailable(error: GrammarThreadError): RequestError {
+  const { failure, message } = error;
+  if (failure === "closed") return new RequestError("draining", `Cannot follow the grammar: ${message}`);
+  return new RequestError("deadline_exceeded", `Cannot follow the grammar of the answer: ${message}`, { cause: error });
+}
+
+function commonPrefix(a: Uint32Array, b: Uint32Array): number {
+  const end = Math.min(a.length, b.length);
+  let i = 0;
+  while (i < end && a[i] === b[i]) i++;
+  return i;
+}

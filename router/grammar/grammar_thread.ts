@@ -1,0 +1,162 @@
+/**
+ * A thread that compiles grammars and makes masks, with a deadline for each of its jobs. It starts with its first job and
+ * is replaced when a job hangs or breaks it. Owns the thread and the jobs that wait; knows nothing of requests.
+ */
+
+import type { GrammarSpec } from "./grammar_spec.ts";
+
+/** What a thread can be asked. `words`: of one mask, 32 tokens each. */
+export type GrammarJob =
+  /** Whether a specification can be compiled; gives the mask of its first token. */
+  | { readonly kind: "check"; readonly spec: GrammarSpec; readonly words: number }
+  /** The masks after the first `from` tokens of an answer, after one more, …, after all of them. */
+  | {
+    readonly kind: "follow";
+    /** Names the answer. */
+    readonly matcher: number;
+    readonly spec: GrammarSpec;
+    /** Of the tokens, how many are those that the thread was told before. */
+    readonly keep: number;
+    readonly tokens: Uint32Array;
+    readonly from: number;
+    readonly words: number;
+  };
+
+/** From the owner to the thread. */
+export type ToGrammarWorker =
+  | { readonly kind: "load"; readonly directory: string; readonly markers: readonly string[] }
+  | { readonly kind: "job"; readonly id: number; readonly job: GrammarJob }
+  | { readonly kind: "forget"; readonly matcher: number };
+
+/** From the thread to its owner. */
+export type FromGrammarWorker =
+  | { readonly kind: "loaded" }
+  | { readonly kind: "done"; readonly id: number; readonly masks: Uint32Array<ArrayBuffer> }
+  | { readonly kind: "failed"; readonly id: number | undefined; readonly compile: boolean; readonly message: string };
+
+/** Why a job has no result. */
+export type GrammarFailure = "compile" | "token" | "deadline" | "lost" | "closed";
+
+/** A job that failed. */
+export class GrammarThreadError extends Error {
+  readonly failure: GrammarFailure;
+
+  constructor(failure: GrammarFailure, message: string) {
+    super(message);
+    this.failure = failure;
+  }
+}
+
+/** What a thread is made of. */
+export interface GrammarThreadOptions {
+  /** Of the model. */
+  readonly directory: string;
+  /** Special tokens that are text in grammars. */
+  readonly markers: readonly string[];
+  /** A job that computes for longer is given up. */
+  readonly jobMs: number;
+  /** Loading the library and the vocabulary. */
+  readonly loadMs: number;
+}
+
+interface Waiting extends PromiseWithResolvers<Uint32Array<ArrayBuffer>> {
+  readonly id: number;
+}
+
+/** One thread; jobs are done in the order in which they were given. */
+export class GrammarThread {
+  readonly #options: GrammarThreadOptions;
+  readonly #waiting: Waiting[] = [];
+  #worker: Worker | undefined;
+  #isLoaded = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #nextId = 0;
+  #incarnation = 0;
+  #closed = false;
+
+  constructor(options: GrammarThreadOptions) {
+    this.#options = options;
+  }
+
+  /** Goes up whenever the thread has forgotten all answers. */
+  get incarnation(): number {
+    return this.#incarnation;
+  }
+
+  /** Jobs that are not done. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
+  /** @throws {GrammarThreadError} */
+  run(job: GrammarJob): Promise<Uint32Array<ArrayBuffer>> {
+    if (this.#closed) return Promise.reject(new GrammarThreadError("closed", "the service is stopping"));
+    const worker = this.#worker ??= this.#start();
+    const waiting: Waiting = { id: this.#nextId++, ...Promise.withResolvers<Uint32Array<ArrayBuffer>>() };
+    this.#waiting.push(waiting);
+    if (this.#waiting.length === 1 && this.#isLoaded) this.#watch();
+    worker.postMessage({ kind: "job", id: waiting.id, job } satisfies ToGrammarWorker);
+    return waiting.promise;
+  }
+
+  /** Frees what the thread knows of an answer. */
+  forget(matcher: number): void {
+    this.#worker?.postMessage({ kind: "forget", matcher } satisfies ToGrammarWorker);
+  }
+
+  /** Ends the thread; jobs not done fail. */
+  close(): void {
+    this.#closed = true;
+    this.#lose("closed", "the service is stopping");
+  }
+
+  #start(): Worker {
+    const worker = new Worker(new URL("./grammar_worker.ts", import.meta.url), { type: "module", name: "grammar" });
+    worker.onmessage = (event: MessageEvent<FromGrammarWorker>) => this.#receive(event.data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.#lose("lost", event.message);
+    };
+    const { directory, markers, loadMs } = this.#options;
+    this.#isLoaded = false;
+    this.#timer = setTimeout(() => this.#lose("lost", `it did not load within ${loadMs} ms`), loadMs);
+    worker.postMessage({ kind: "load", directory, markers } satisfies ToGrammarWorker);
+    return worker;
+  }
+
+  #receive(message: FromGrammarWorker): void {
+    if (message.kind === "loaded") {
+      this.#isLoaded = true;
+      return this.#watch();
+    }
+    if (message.kind === "failed" && message.id === undefined) return this.#lose("lost", message.message);
+    const waiting = this.#waiting[0];
+    if (waiting === undefined || waiting.id !== message.id) return;
+    this.#waiting.shift();
+    this.#watch();
+    if (message.kind === "done") return waiting.resolve(message.masks);
+    waiting.reject(new GrammarThreadError(message.compile ? "compile" : "token", message.message));
+    // The library has aborted: what it does from now on is undefined.
+    if (message.compile) this.#lose("lost", "another grammar broke the thread");
+  }
+
+  /** Only the oldest job is being computed. */
+  #watch(): void {
+    clearTimeout(this.#timer);
+    const { jobMs } = this.#options;
+    if (this.#waiting.length === 0) return;
+    this.#timer = setTimeout(() => {
+      this.#waiting.shift()?.reject(new GrammarThreadError("deadline", `it takes over ${jobMs} ms`));
+      this.#lose("lost", "another grammar took too long");
+    }, jobMs);
+  }
+
+  #lose(failure: GrammarFailure, message: string): void {
+    clearTimeout(this.#timer);
+    this.#worker?.terminate();
+    this.#worker = undefined;
+    this.#isLoaded = false;
+    this.#incarnation++;
+    for (const waiting of this.#waiting.splice(0)) waiting.reject(new GrammarThreadError(failure, message));
+  }
+}

@@ -1,0 +1,78 @@
+/**
+ * Entry of a grammar thread: checks specifications and follows answers, one job after the other. Keeps a matcher for each
+ * answer that its owner has not told it to forget; knows nothing of requests.
+ */
+
+import { readModelConfig } from "../../engine/model/model_config.ts";
+import { Tokenizer } from "../../engine/text/tokenizer.ts";
+import type { FromGrammarWorker, GrammarJob, ToGrammarWorker } from "./grammar_thread.ts";
+import { byteLevelVocabulary } from "./vocabulary.ts";
+import { CompileError, GrammarEngine, type TokenMatcher } from "./xgrammar.ts";
+
+/** What `deno check` lacks without the worker library: this file's own end of the channel. */
+interface WorkerScope {
+  onmessage: ((event: MessageEvent<ToGrammarWorker>) => void) | null;
+  postMessage(message: FromGrammarWorker, transfer: Transferable[]): void;
+}
+
+const scope = globalThis as unknown as WorkerScope;
+const matchers = new Map<number, TokenMatcher>();
+let engine: GrammarEngine | undefined;
+
+/** Jobs wait for each other: the library's calls are asynchronous, its state is not made for that. */
+let last: Promise<void> = Promise.resolve();
+
+scope.onmessage = ({ data }) => {
+  last = last.then(() => handle(data));
+};
+
+async function handle(message: ToGrammarWorker): Promise<void> {
+  const id = message.kind === "job" ? message.id : undefined;
+  try {
+    if (message.kind === "load") {
+      const tokenizer = await Tokenizer.load(message.directory);
+      const { eosTokens } = await readModelConfig(message.directory);
+      const tokens = byteLevelVocabulary(tokenizer, new Set(message.markers));
+      engine = await GrammarEngine.load({ tokens, stopTokens: eosTokens });
+      scope.postMessage({ kind: "loaded" }, []);
+    } else if (message.kind === "forget") {
+      matchers.get(message.matcher)?.close();
+      matchers.delete(message.matcher);
+    } else {
+      const masks = await run(message.job);
+      scope.postMessage({ kind: "done", id: message.id, masks }, [masks.buffer]);
+    }
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    scope.postMessage({ kind: "failed", id, compile: error instanceof CompileError, message: text }, []);
+  }
+}
+
+async function run(job: GrammarJob): Promise<Uint32Array<ArrayBuffer>> {
+  if (engine === undefined) throw new Error("A job came before the vocabulary was loaded");
+  if (job.kind === "follow") return await follow(engine, job);
+  const matcher = await engine.matcher(job.spec);
+  const mask = await matcher.mask(job.words);
+  matcher.close();
+  if (mask.every((word) => word === 0)) throw new CompileError("no answer can satisfy it");
+  return mask;
+}
+
+/** @returns the masks after the first `from` tokens, …, after all of them: u32 [number of states, words] */
+async function follow(
+  grammars: GrammarEngine,
+  { matcher: name, spec, keep, tokens, from, words }: Extract<GrammarJob, { kind: "follow" }>,
+): Promise<Uint32Array<ArrayBuffer>> {
+  const matcher = matchers.get(name) ?? await grammars.matcher(spec);
+  matchers.set(name, matcher);
+  matcher.rollBack(Math.min(keep, from));
+  const masks = new Uint32Array((tokens.length - from + 1) * words);
+  for (let length = matcher.length; length <= tokens.length; length++) {
+    if (length >= from) masks.set(await matcher.mask(words), (length - from) * words);
+    const token = tokens[length];
+    if (token !== undefined && !matcher.accept(token)) {
+      throw new Error(`Token ${token} at ${length} of the answer is not allowed by its grammar`);
+    }
+  }
+  return masks;
+}

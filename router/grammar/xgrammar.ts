@@ -1,0 +1,204 @@
+/**
+ * The only importer of the grammar library: compiles specifications for one vocabulary and follows answers token by token.
+ * The library aborts its WebAssembly on input it cannot compile, so `CompileError` leaves it unusable: its thread must go.
+ */
+
+import Module from "node:module";
+import { fileURLToPath } from "node:url";
+import type * as Library from "@mlc-ai/web-xgrammar";
+
+import { grammarKey, type GrammarSpec, type JsonSchema } from "./grammar_spec.ts";
+
+/** Compiled grammars that are kept; the one used longest ago goes first. */
+const MAX_COMPILED = 64;
+
+/** Whitespace characters allowed in one place of a JSON answer: unbounded, small models write nothing else. */
+const MAX_WHITESPACE = 24;
+
+/** The library's switches: texts are encoded as they are, grammars are kept here, schemas were closed before. */
+const SPELLING = "byte_level";
+const PREPENDS_SPACE = false;
+const CACHES = false;
+const ANY_WHITESPACE = true;
+const ONE_LINE = -1;
+const STRICT = false;
+
+/** The library could not compile a specification, in its own words; the engine must not be used any more. */
+export class CompileError extends Error {}
+
+/** A vocabulary, and where an answer may end. */
+export interface GrammarVocabulary {
+  /** By id, byte-level; empty entries are never allowed. */
+  readonly tokens: readonly string[];
+  readonly stopTokens: readonly number[];
+}
+
+type Compiled = { readonly key: string; readonly grammar: Library.CompiledGrammar };
+
+/** Grammars of one vocabulary. */
+export class GrammarEngine {
+  readonly #library: typeof Library;
+  readonly #complaints: string[];
+  readonly #compiler: Library.GrammarCompiler;
+  readonly #compiled = new Map<string, Compiled>();
+
+  private constructor(library: typeof Library, complaints: string[], compiler: Library.GrammarCompiler) {
+    this.#library = library;
+    this.#complaints = complaints;
+    this.#compiler = compiler;
+  }
+
+  /** Loads the library; takes over `console.error` of its thread, which is the only place where it says what is wrong. */
+  static async load({ tokens, stopTokens }: GrammarVocabulary): Promise<GrammarEngine> {
+    const complaints: string[] = [];
+    globalThis.console = { ...console, error: (line: unknown) => complaints.push(String(line)) };
+    const library = loadLibrary();
+    const info = await library.TokenizerInfo.createTokenizerInfo([...tokens], SPELLING, PREPENDS_SPACE, tokens.length, [
+      ...stopTokens,
+    ]);
+    const compiler = await library.GrammarCompiler.createGrammarCompiler(info, CACHES);
+    return new GrammarEngine(library, complaints, compiler);
+  }
+
+  /**
+   * Starts following an answer; the grammar is compiled, or found among those used lately.
+   * @throws {CompileError}
+   */
+  async matcher(spec: GrammarSpec): Promise<TokenMatcher> {
+    const { grammar } = await this.#compile(spec);
+    return new TokenMatcher(await this.#library.GrammarMatcher.createGrammarMatcher(grammar));
+  }
+
+  async #compile(spec: GrammarSpec): Promise<Compiled> {
+    const key = grammarKey(spec);
+    const known = this.#compiled.get(key);
+    this.#compiled.delete(key);
+    const compiled = known ?? { key, grammar: await this.#compileNew(spec) };
+    this.#compiled.set(key, compiled);
+    for (const [oldest, { grammar }] of this.#compiled) {
+      if (this.#compiled.size <= MAX_COMPILED) break;
+      this.#compiled.delete(oldest);
+      grammar.dispose();
+    }
+    return compiled;
+  }
+
+  async #compileNew(spec: GrammarSpec): Promise<Library.CompiledGrammar> {
+    this.#complaints.length = 0;
+    try {
+      const format = await this.#format(spec);
+      return await this.#compiler.compileStructuralTag({ type: "structural_tag", format });
+    } catch (cause) {
+      throw new CompileError(reasonOf(this.#complaints, cause), { cause });
+    }
+  }
+
+  async #format(spec: GrammarSpec): Promise<Library.StructuralTagFormat> {
+    switch (spec.kind) {
+      case "json":
+        return { type: "grammar", grammar: await this.#jsonGrammar(spec.schema) };
+      case "regex":
+        return { type: "regex", pattern: spec.pattern };
+      case "gbnf":
+        return { type: "grammar", grammar: spec.grammar };
+      case "any":
+        return { type: "any_text" };
+      case "choice":
+        return { type: "or", elements: spec.texts.map((value) => ({ type: "const_string", value })) };
+      case "sequence":
+        return { type: "sequence", elements: await this.#formats(spec.parts) };
+      case "tag":
+        return { type: "tag", begin: spec.begin, content: await this.#format(spec.content), end: spec.end };
+      case "triggered":
+        return {
+          type: "triggered_tags",
+          triggers: [spec.trigger],
+          tags: await this.#formats(spec.tags) as Library.TagFormat[],
+          "at_least_one": spec.required,
+          "stop_after_first": spec.single,
+        };
+      case "list":
+        return {
+          type: "tags_with_separator",
+          separator: spec.separator,
+          tags: await this.#formats(spec.tags) as Library.TagFormat[],
+          "at_least_one": true,
+          "stop_after_first": spec.single,
+        };
+    }
+  }
+
+  async #formats(specs: readonly GrammarSpec[]): Promise<Library.StructuralTagFormat[]> {
+    const formats: Library.StructuralTagFormat[] = [];
+    for (const spec of specs) formats.push(await this.#format(spec));
+    return formats;
+  }
+
+  /** The library's JSON part of a structural tag knows no bound for whitespace; its conversion to a grammar does. */
+  async #jsonGrammar(schema: JsonSchema): Promise<string> {
+    const text = JSON.stringify(schema);
+    const convert = this.#library.Testings._jsonSchemaToEBNF;
+    const grammar = await convert(text, ANY_WHITESPACE, ONE_LINE, undefined, STRICT, MAX_WHITESPACE);
+    // Strings with bounds may hold tabs and other control characters, says the library; JSON does not.
+    return grammar.replaceAll("[ \\n\\t]*", `[ \\n\\t]{0,${MAX_WHITESPACE}}`)
+      .replaceAll(String.raw`[^"\\\r\n]`, String.raw`[^"\\\0-\x1f]`);
+  }
+}
+
+/** One answer on its way through a grammar. */
+export class TokenMatcher {
+  readonly #matcher: Library.GrammarMatcher;
+  readonly #tokens: number[] = [];
+
+  constructor(matcher: Library.GrammarMatcher) {
+    this.#matcher = matcher;
+  }
+
+  /** Tokens followed so far. */
+  get length(): number {
+    return this.#tokens.length;
+  }
+
+  /** Forgets all tokens but the first `length`. */
+  rollBack(length: number): void {
+    const excess = this.#tokens.length - length;
+    if (excess <= 0) return;
+    this.#matcher.rollBack(excess);
+    this.#tokens.length = length;
+  }
+
+  /** Follows one more token. @returns whether the grammar allows it; if not, nothing has changed */
+  accept(token: number): boolean {
+    const accepted = !this.#matcher.isTerminated() && this.#matcher.acceptToken(token);
+    if (accepted) this.#tokens.push(token);
+    return accepted;
+  }
+
+  /** A bit for each token that may come next, the lowest first; all zero after the end. */
+  async mask(words: number): Promise<Uint32Array<ArrayBuffer>> {
+    const mask = new Uint32Array(words);
+    if (!this.#matcher.isTerminated()) mask.set((await this.#matcher.getNextTokenBitmask()).subarray(0, words));
+    return mask;
+  }
+
+  /** Frees it. */
+  close(): void {
+    this.#matcher.dispose();
+  }
+}
+
+/** The package says that it is a module, but its one file is a script: loaded as what it is. */
+function loadLibrary(): typeof Library {
+  const path = fileURLToPath(import.meta.resolve("@mlc-ai/web-xgrammar"));
+  const script = new Module(path) as unknown as { exports: typeof Library; _compile(text: string, path: string): void };
+  script._compile(Deno.readTextFileSync(path), path.replace(/\.js$/, ".cjs"));
+  return script.exports;
+}
+
+/** `[FATAL] /somewhere/x.cc:12: Check failed: (…) is false: Reason` to `Reason`. */
+function reasonOf(complaints: readonly string[], cause: unknown): string {
+  const fatal = complaints.findLast((line) => line.includes("[FATAL]")) ?? "";
+  const reason = /\.(?:cc|h):\d+: (?:Check failed: .*? is (?:false|true): )?(.*)$/s.exec(fatal)?.[1];
+  const text = reason ?? (cause instanceof Error ? cause.message : String(cause));
+  return text.replaceAll(/\s+/g, " ").slice(0, 300);
+}

@@ -1,0 +1,146 @@
+import assert from "node:assert/strict";
+import { Ajv2020 } from "ajv/dist/2020.js";
+
+import { Tokenizer } from "../../../engine/text/tokenizer.ts";
+import { RequestError } from "../../../router/errors.ts";
+import { GrammarService } from "../../../router/grammar/grammar_service.ts";
+import type { GrammarSpec } from "../../../router/grammar/grammar_spec.ts";
+import { normalizeSchema } from "../../../router/grammar/json_schema.ts";
+import { Random } from "../../support/random.ts";
+import { randomSchema } from "../../support/random_schema.ts";
+import { MODEL_DIRECTORY } from "../../support/test_service.ts";
+
+const WORDS = 4096 / 32;
+const STOP = 1;
+const tokenizer = await Tokenizer.load(MODEL_DIRECTORY);
+
+async function withService(body: (service: GrammarService) => Promise<void>, compileMs = 5000): Promise<void> {
+  const service = new GrammarService({ directory: MODEL_DIRECTORY, compileMs });
+  try {
+    await body(service);
+  } finally {
+    service.close();
+  }
+}
+
+function allowed(mask: Uint32Array): number[] {
+  const ids: number[] = [];
+  mask.forEach((word, at) => {
+    for (let left = word; left !== 0; left &= left - 1) ids.push(32 * at + 31 - Math.clz32(left & -left));
+  });
+  return ids;
+}
+
+/** Writes an answer of random tokens; prefers ends, as random tokens seldom find them. */
+async function write(
+  service: GrammarService,
+  spec: GrammarSpec,
+  random: Random,
+  most = 150,
+): Promise<string | undefined> {
+  const constraint = service.follow(spec);
+  const tokens: number[] = [];
+  try {
+    while (tokens.length < most) {
+      const mask = await constraint.masks(Uint32Array.from(tokens), tokens.length, WORDS);
+      const choices = allowed(mask);
+      assert.ok(choices.length > 0, `stuck after ${JSON.stringify(tokenizer.decode(tokens))}`);
+      if (choices.includes(STOP)) return tokenizer.decode(tokens);
+      tokens.push(choices[random.integer(choices.length)] ?? 0);
+    }
+    return undefined;
+  } finally {
+    constraint.close();
+  }
+}
+
+const spec = (schema: unknown): GrammarSpec => ({ kind: "json", schema: normalizeSchema(schema, "x") });
+
+Deno.test("GrammarService: random answers to 200 random schemas satisfy an independent validator", async () => {
+  await withService(async (service) => {
+    const ajv = new Ajv2020({ strict: false, validateFormats: false });
+    let finished = 0;
+    for (let seed = 0; seed < 200; seed++) {
+      const random = new Random(seed);
+      const schema = randomSchema(random);
+      const text = await write(service, spec(schema), random);
+      if (text === undefined) continue;
+      finished++;
+      const validate = ajv.compile(schema);
+      assert.ok(validate(JSON.parse(text)), `${JSON.stringify(schema)} is not satisfied by ${text}`);
+    }
+    assert.ok(finished >= 140, `only ${finished} of 200 answers were finished`);
+  });
+});
+
+const FORMS: readonly (readonly [name: string, spec: GrammarSpec, form: RegExp])[] = [
+  ["a pattern", { kind: "regex", pattern: "[a-c]{2,4}-\\d{3}" }, /^[a-c]{2,4}-\d{3}$/],
+  ["a choice", { kind: "choice", texts: ["red", "green"] }, /^(red|green)$/],
+  ["a grammar", { kind: "gbnf", grammar: 'root ::= "<" [0-9]{3} ">"' }, /^<\d{3}>$/],
+  ["a tag", { kind: "tag", begin: "[", content: { kind: "choice", texts: ["a"] }, end: "]" }, /^\[a\]$/],
+];
+
+Deno.test("GrammarService follows patterns, choices, grammars and tags", async () => {
+  await withService(async (service) => {
+    for (const [name, form, expected] of FORMS) {
+      await service.check(form, "x");
+      assert.match(await write(service, form, new Random(3)) ?? "", expected, name);
+    }
+  });
+});
+
+Deno.test("GrammarService goes back to an earlier token, and gives the masks of several states at once", async () => {
+  await withService(async (service) => {
+    const constraint = service.follow({ kind: "gbnf", grammar: 'root ::= "a" ("b" | "c") "d"' });
+    const [a, b, c, d] = ["a", "b", "c", "d"].map((text) => tokenizer.encode(text)[0] ?? 0) as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    const after = async (...tokens: number[]) => await constraint.masks(Uint32Array.from(tokens), 0, WORDS);
+    const first = await after(a, b);
+    assert.equal(first.length, 3 * WORDS);
+    assert.deepEqual(allowed(first.subarray(WORDS, 2 * WORDS)).filter((id) => [b, c, d].includes(id)), [b, c]);
+    const again = await after(a, c);
+    assert.deepEqual(again.subarray(0, 2 * WORDS), first.subarray(0, 2 * WORDS));
+    assert.ok(allowed(again.subarray(2 * WORDS)).includes(d));
+    await assert.rejects(after(a, d), /not allowed by its grammar/);
+    assert.deepEqual(await after(a, b), first, "it goes on after a mistake");
+  });
+});
+
+const BROKEN: readonly (readonly [name: string, spec: GrammarSpec, reason: RegExp])[] = [
+  ["a look-ahead", { kind: "regex", pattern: "(?=a)b" }, /Lookahead is not supported/],
+  ["an open bracket", { kind: "regex", pattern: "[" }, /Unclosed/],
+  ["a missing rule", { kind: "gbnf", grammar: "root ::= missing" }, /missing/],
+  ["a grammar without a root", { kind: "gbnf", grammar: 'other ::= "a"' }, /root/],
+];
+
+Deno.test("GrammarService says why a grammar cannot be compiled, and goes on", async () => {
+  await withService(async (service) => {
+    const running = service.follow({ kind: "choice", texts: ["red", "green"] });
+    const before = await running.masks(new Uint32Array(), 0, WORDS);
+    for (const [name, broken, reason] of BROKEN) {
+      for (const _ of [1, 2]) {
+        await assert.rejects(service.check(broken, "field"), (error) => {
+          assert.ok(error instanceof RequestError, name);
+          assert.equal(error.param, "field");
+          assert.match(error.message, reason, name);
+          return true;
+        });
+      }
+    }
+    assert.deepEqual(await running.masks(new Uint32Array(), 0, WORDS), before);
+  });
+});
+
+Deno.test("GrammarService gives up a grammar that takes too long to compile", async () => {
+  const grammar = `root ::= ${Array.from({ length: 400 }, (_, i) => `([a-z${i}]{1,900} "x"){1,900}`).join(" ")}`;
+  await withService(async (service) => {
+    await assert.rejects(
+      service.check({ kind: "gbnf", grammar }, "grammar"),
+      /Cannot compile the grammar of the answer/,
+    );
+  }, 300);
+});
