@@ -5,8 +5,9 @@
 
 import { EngineError } from "./errors.ts";
 import { MIN_BUDGET } from "./layer_plan.ts";
+import { maskWords } from "../kernels/logits/mask_logits.ts";
 import type { PageMap } from "./page_map.ts";
-import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span, type Step } from "./span.ts";
+import { drawnRowsOf, PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span, type Step } from "./span.ts";
 
 /** What a step is checked against. */
 export interface StepBounds {
@@ -89,6 +90,10 @@ function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
   if (token !== undefined) throw refusedSpan(span, `token ${token} is not below the vocabulary's ${vocabSize}`);
   if (next !== undefined && logits !== "all") {
     throw refusedSpan(span, `its next token is given, but logits are "${logits}", not "all"`);
+  }
+  const masked = drawnRowsOf(span) * maskWords(vocabSize);
+  if (span.masks !== undefined && span.masks.length !== masked) {
+    throw refusedSpan(span, `its masks have ${span.masks.length} words, not ${masked}`);
   }
   const isSparse = span.kind === "decode" && span.attention === "sparse";
   if (logits === "audit" && (span.kind === "prefill" || isSparse)) {

@@ -38,6 +38,8 @@ export interface BatchRow {
 export interface DrawnRow extends BatchRow {
   /** `keep`: its logits wait for an audit; `compare`: they are compared with what was kept at its position. */
   readonly audit: "keep" | "compare" | undefined;
+  /** Which tokens may be drawn, as in `Span.masks`; undefined: all. */
+  readonly mask: Uint32Array | undefined;
 }
 
 /** A row whose next token is known. */

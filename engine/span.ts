@@ -88,6 +88,12 @@ interface SpanBase {
   readonly logits: "none" | "last" | "all" | "audit";
   /** Teacher forcing, with `all`: the token that follows the last row, which is scored too; none is drawn then. */
   readonly next?: number;
+  /**
+   * Which tokens may be drawn: a bit for each token of the vocabulary and a row for each row that is drawn after, in their
+   * order, u32 [rows drawn after, maskWords(vocabulary)]; absent: all. Masks count as part of the model: log-probabilities and
+   * audits see the masked distribution.
+   */
+  readonly masks?: Uint32Array;
   /** Physical pages that the sequence takes with this span, in order of position. */
   readonly newPages: Uint32Array;
 }
@@ -179,6 +185,12 @@ export interface StepResult {
   readonly index: number;
   readonly spans: readonly SpanResult[];
   readonly timing: StepTiming;
+}
+
+/** Rows of a span that a token is drawn after. */
+export function drawnRowsOf({ logits, tokens, next }: Pick<Span, "logits" | "tokens" | "next">): number {
+  if (logits === "audit") return tokens.length;
+  return logits === "none" || next !== undefined ? 0 : 1;
 }
 
 /** Pages needed to hold that many positions. */

@@ -57,7 +57,7 @@ const spanFields = {
   newPages: u32s,
 } as const;
 
-const optionalSpanFields = { next: count } as const;
+const optionalSpanFields = { next: count, masks: u32s } as const;
 
 const span = union<Span>({
   prefill: record<Extract<Span, { kind: "prefill" }>>({ kind: oneOf("prefill"), ...spanFields }, optionalSpanFields),

@@ -51,7 +51,13 @@ export interface SessionOptions {
 
 /** A span without what the session knows itself; it starts at `from`, by default at the end. */
 export type HandSpan =
-  & { readonly tokens: Uint32Array; readonly logits: Span["logits"]; readonly next?: number; readonly from?: number }
+  & {
+    readonly tokens: Uint32Array;
+    readonly logits: Span["logits"];
+    readonly next?: number;
+    readonly from?: number;
+    readonly masks?: Uint32Array;
+  }
   & ({ readonly kind: "prefill" } | { readonly kind: "decode"; readonly attention: "dense" | "sparse" });
 
 const ALWAYS_DENSE: SparseSettings = { budget: 2 ** 30, heads: "kv_head" };

@@ -5,6 +5,7 @@
 
 import { adjustLogits, ADJUSTMENT_WORDS, packAdjustments } from "../../kernels/logits/adjust_logits.ts";
 import type { ReadRequest } from "../../kernels/gpu.ts";
+import { maskLogits, maskWords } from "../../kernels/logits/mask_logits.ts";
 import { matmul } from "../../kernels/products/matmul.ts";
 import { matvec } from "../../kernels/products/matvec.ts";
 import { rmsNorm } from "../../kernels/rms_norm.ts";
@@ -48,7 +49,7 @@ interface Drawn {
 }
 
 /** A row whose logits decide its next token. */
-type Undecided = Pick<DrawnRow, "sequence" | "position" | "audit">;
+type Undecided = Pick<DrawnRow, "sequence" | "position" | "audit" | "mask">;
 
 /** Where rows wait for the head: f32 [capacity, hidden]. */
 export function drawnRows({ scratch, config }: LoadedModel, capacity: number): Tensor {
@@ -78,6 +79,7 @@ export async function draw(model: LoadedModel, x: Tensor, { rows, beside = [] }:
 async function drawBlock(model: LoadedModel, x: Tensor, { rows, beside }: Required<Drawing>): Promise<Drawn> {
   const { commands, scratch, config: { vocabSize } } = model;
   const logits = headLogits(model, { x, rows: rows.length, product: "vector", name: "logits" });
+  mask(model, logits, rows);
   const raw = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
   const rowBytes = vocabSize * 4;
   const kept = scratch.take("raw logits", "f32", [raw.length, vocabSize]);
@@ -106,6 +108,24 @@ async function drawBlock(model: LoadedModel, x: Tensor, { rows, beside }: Requir
     return { token, logprobs, divergence: divergenceOf.get(row) };
   });
   return { tokens: tokensDrawn, beside: besideBytes };
+}
+
+/** Before anything looks at the logits: what a grammar forbids is no part of the distribution. */
+function mask(
+  { commands, scratch, config: { vocabSize } }: LoadedModel,
+  logits: Tensor,
+  rows: readonly Undecided[],
+): void {
+  const masked = rows.flatMap(({ mask }, row) => (mask === undefined ? [] : [{ row, mask }]));
+  if (masked.length === 0) return;
+  const words = maskWords(vocabSize);
+  const packed = new Uint32Array(masked.length * words);
+  masked.forEach(({ mask }, i) => packed.set(mask, i * words));
+  const places = scratch.take("masked rows", "u32", [masked.length]);
+  const masks = scratch.take("masks", "u32", [masked.length, words]);
+  commands.write(places, Uint32Array.from(masked, ({ row }) => row));
+  commands.write(masks, packed);
+  maskLogits(commands, { logits, rows: places, masks, count: masked.length, vocabulary: vocabSize });
 }
 
 /**

@@ -12,7 +12,7 @@ import type { BatchRow, DrawnRow, ProductFamily, RowBatch, RowRun, ScoredRow } f
 import { rangesByOwner, SPLIT_ROWS } from "./row_ranges.ts";
 import { scoreStride } from "./selection_buffers.ts";
 import type { SequenceState } from "../kv/sequences.ts";
-import { PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings } from "../span.ts";
+import { drawnRowsOf, PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings } from "../span.ts";
 
 /** What the plan depends on besides the spans. */
 export interface BatchContext {
@@ -187,11 +187,14 @@ function wantLogits(
 ): void {
   if (span.logits === "none") return;
   const audit = auditOf(span, state);
+  const words = span.masks === undefined ? 0 : span.masks.length / drawnRowsOf(span);
   for (let i = 0; i < rows; i++) {
     const row = at + i;
     const target = span.tokens[first + i + 1] ?? span.next;
     if (target === undefined || audit === "compare") {
-      drawn.push({ row, span: index, sequence: state, position: span.from + first + i, audit });
+      const own = audit === "compare" ? first + i : 0;
+      const mask = span.masks?.subarray(own * words, (own + 1) * words);
+      drawn.push({ row, span: index, sequence: state, position: span.from + first + i, audit, mask });
     } else if (span.logits === "all") scored.push({ row, span: index, target });
   }
 }
