@@ -135,6 +135,12 @@ export function errorCode(error: unknown): string {
   return error instanceof CodedError && errorRow(error.code) !== UNKNOWN ? error.code : "internal_error";
 }
 
+/** An error that carries a code: as it is, or as the group's fault. @param action what could not be done */
+export function asCodedError(error: unknown, action: string): CodedError {
+  if (error instanceof CodedError) return error;
+  return new RequestError("group_unavailable", `Cannot ${action}: ${error}`, { cause: error });
+}
+
 /** Turns whatever was thrown into status, headers and body; never leaks the message of an internal error. */
 export function describeError(error: unknown): ErrorAnswer {
   const code = errorCode(error);

@@ -14,6 +14,7 @@ import { createApp } from "./http/app.ts";
 import { longestContext } from "./scheduling/capacity.ts";
 import type { ResolvedConfig } from "./config.ts";
 import { RequestError } from "./errors.ts";
+import type { GrammarService } from "./grammar/grammar_service.ts";
 import type { GroupState, ModelFacts } from "./group/group.ts";
 import { DEFAULT_LIMITS } from "./http/limits.ts";
 import { ServiceMetrics } from "./telemetry/metrics.ts";
@@ -43,6 +44,8 @@ export interface ServiceParts {
   readonly keys: ApiKeys | undefined;
   /** Closed by the service. */
   readonly text: TextPool;
+  /** Closed by the service. */
+  readonly grammars: GrammarService;
   readonly tokenizer: Tokenizer;
 }
 
@@ -52,6 +55,7 @@ export class RunningService implements Service {
   readonly broken: Promise<string>;
   readonly #drainMs: number;
   readonly #text: TextPool;
+  readonly #grammars: GrammarService;
   readonly #group: WorkerGroup;
   readonly #scheduler: Scheduler;
   readonly #server: HttpServer;
@@ -61,13 +65,14 @@ export class RunningService implements Service {
 
   readonly address: Deno.NetAddr;
 
-  constructor({ config, workers, server, keys, text, tokenizer }: ServiceParts, options: ServiceOptions) {
+  constructor({ config, workers, server, keys, text, grammars, tokenizer }: ServiceParts, options: ServiceOptions) {
     const { log: write = () => {}, onProgress = () => {} } = options;
     const log = new ServiceLog(config.log, write);
     this.#drainMs = config.drainMs;
     this.#text = text;
     this.#server = server;
     this.address = server.address;
+    this.#grammars = grammars;
     this.#group = openGroup(workers, {
       model: config.model,
       modelId: config.modelName,
@@ -88,6 +93,7 @@ export class RunningService implements Service {
       maxQueued: config.maxQueued,
       queueTimeoutMs: config.queueTimeoutMs,
       recoverMs: config.recoverMs,
+      constraints: this.#grammars,
       observer: {
         onAdmitted: (request, { queueMs }) => recorder.admitted(request, queueMs),
         onStep: (report) => metrics.step(report),
@@ -126,6 +132,7 @@ export class RunningService implements Service {
     await this.#group.close();
     await scheduler;
     this.#text.close();
+    this.#grammars.close();
     await within(FLUSH_MS, this.#connections);
     await this.#server.close();
   }
@@ -152,6 +159,7 @@ export class RunningService implements Service {
       generator: this.#scheduler,
       selections: this.#scheduler.selections,
       text: this.#text,
+      grammars: this.#grammars,
       tokenizer,
       model: () => this.#group.state.kind === "ready" ? this.#group.state.model : undefined,
       state: () => ({ group: this.#group.state, draining: this.#draining, scheduler: this.#scheduler.stats() }),

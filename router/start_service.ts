@@ -4,6 +4,8 @@ import { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ApiKeys } from "./access/api_keys.ts";
 import { EMBEDDED_MODEL, resolveConfig, type ResolvedConfig, type ServiceConfig } from "./config.ts";
 import { planWorkers } from "./group/worker_plan.ts";
+import { CALL_MARKERS } from "./answer/tool_formats.ts";
+import { GrammarService } from "./grammar/grammar_service.ts";
 import { RunningService } from "./running_service.ts";
 import { connectionLimit, descriptorLimit } from "./server/connection_limit.ts";
 import { HttpServer } from "./server/http_server.ts";
@@ -42,12 +44,14 @@ export async function startService(config: ServiceConfig = {}, options: ServiceO
   const { apiKeyFile } = resolved.access;
   const keys = apiKeyFile === undefined ? undefined : await ApiKeys.read(apiKeyFile);
   const server = await listen(resolved);
+  const grammars = new GrammarService({ directory, markers: CALL_MARKERS });
   let text: TextPool | undefined;
   try {
     text = await TextPool.start({ directory, stopTokens, threads: resolved.textThreads, jobMs: resolved.textMs });
-    return new RunningService({ config: resolved, workers, server, keys, text, tokenizer }, options);
+    return new RunningService({ config: resolved, workers, server, keys, text, grammars, tokenizer }, options);
   } catch (error) {
     text?.close();
+    grammars.close();
     await server.close();
     throw error;
   }

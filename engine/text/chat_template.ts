@@ -26,6 +26,8 @@ export interface RenderOptions {
   /** Ends the prompt right behind the text of the last message, for the model to go on with it. @default false */
   readonly continueFinalMessage?: boolean;
   /** Further variables of the template, e.g. `enable_thinking`; they cannot replace the messages. */
+  /** Functions that may be called, as the template has them. */
+  readonly tools?: readonly unknown[];
   readonly kwargs?: Readonly<Record<string, unknown>>;
 }
 
@@ -34,6 +36,8 @@ const MAX_TEMPLATE_BYTES = 1 << 20;
 
 /** The template of one model. Immutable. */
 export class ChatTemplate {
+  /** The Jinja text. */
+  readonly source: string;
   readonly #template: Template;
   readonly #specialTokens: Readonly<Record<string, string>>;
 
@@ -46,6 +50,7 @@ export class ChatTemplate {
    * @throws {EngineError} `invalid_model` when it does not parse
    */
   constructor(template: string, specialTokens: Readonly<Record<string, string>>, source = "chat template") {
+    this.source = template;
     this.#specialTokens = specialTokens;
     try {
       this.#template = new Template(template);
@@ -82,7 +87,8 @@ export class ChatTemplate {
    * @throws {EngineError} `invalid_text` when the template refuses the messages, in its own words
    */
   render(messages: readonly ChatMessage[], options: RenderOptions): string {
-    const { addGenerationPrompt, continueFinalMessage = false, kwargs = {} } = options;
+    const { addGenerationPrompt, continueFinalMessage = false, tools } = options;
+    const kwargs = { ...options.kwargs, ...(tools && { tools }) };
     if (addGenerationPrompt && continueFinalMessage) {
       throw new EngineError(
         "invalid_text",

@@ -40,7 +40,7 @@ export interface GrammarChecker {
    * @param param the request field that it came from
    * @throws {RequestError} `invalid_request` with the library's reason; `queue_full`, `draining`
    */
-  check(spec: GrammarSpec, param: string): Promise<void>;
+  check(spec: GrammarSpec, param?: string): Promise<void>;
 }
 
 /** Grammars of one model. */
@@ -57,7 +57,7 @@ export class GrammarService implements ConstraintHost, GrammarChecker {
     this.#answers = new GrammarThread({ ...common, jobMs: followMs });
   }
 
-  async check(spec: GrammarSpec, param: string): Promise<void> {
+  async check(spec: GrammarSpec, param?: string): Promise<void> {
     const key = grammarKey(spec);
     let verdict = this.#verdicts.get(key);
     if (verdict === undefined) {
@@ -76,7 +76,11 @@ export class GrammarService implements ConstraintHost, GrammarChecker {
     }
     const reason = await verdict;
     if (reason === undefined) return;
-    throw new RequestError("invalid_request", `Cannot compile the grammar of the answer: ${reason}`, { param });
+    throw new RequestError(
+      "invalid_request",
+      `Cannot compile the grammar of the answer: ${reason}`,
+      param === undefined ? {} : { param },
+    );
   }
 
   follow(grammar: GrammarSpec): Constraint {
@@ -102,13 +106,13 @@ export class GrammarService implements ConstraintHost, GrammarChecker {
   }
 }
 
-/** Follows one answer; tells the thread only what it does not know yet. */
+/** Follows one answer; sends the thread only what it does not know yet. */
 class FollowedAnswer implements Constraint {
   readonly #thread: GrammarThread;
   readonly #answer: { readonly matcher: number; readonly spec: GrammarSpec };
   #incarnation: number | undefined;
-  /** What the thread was told. */
-  #told: Uint32Array = new Uint32Array(0);
+  /** What the thread has received. */
+  #sent: Uint32Array = new Uint32Array(0);
 
   constructor(thread: GrammarThread, answer: { readonly matcher: number; readonly spec: GrammarSpec }) {
     this.#thread = thread;
@@ -131,10 +135,10 @@ class FollowedAnswer implements Constraint {
 
   #follow(tokens: Uint32Array, from: number, words: number): Promise<Uint32Array> {
     const { incarnation } = this.#thread;
-    if (this.#incarnation !== incarnation) this.#told = new Uint32Array(0);
-    const keep = commonPrefix(this.#told, tokens);
+    if (this.#incarnation !== incarnation) this.#sent = new Uint32Array(0);
+    const keep = commonPrefix(this.#sent, tokens);
     this.#incarnation = incarnation;
-    this.#told = tokens;
+    this.#sent = tokens;
     return this.#thread.run({ kind: "follow", ...this.#answer, keep, tokens, from, words });
   }
 }

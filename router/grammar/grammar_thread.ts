@@ -15,7 +15,7 @@ export type GrammarJob =
     /** Names the answer. */
     readonly matcher: number;
     readonly spec: GrammarSpec;
-    /** Of the tokens, how many are those that the thread was told before. */
+    /** Of the tokens, how many the thread has received before. */
     readonly keep: number;
     readonly tokens: Uint32Array;
     readonly from: number;

@@ -12,8 +12,12 @@ import { grammarKey, type GrammarSpec, type JsonSchema } from "./grammar_spec.ts
 /** Compiled grammars that are kept; the one used longest ago goes first. */
 const MAX_COMPILED = 64;
 
-/** Whitespace characters allowed in one place of a JSON answer: unbounded, small models write nothing else. */
+/** Whitespace between the parts of a JSON answer: with more freedom, small models write nothing else. */
+const WHITESPACE = String.raw`("" | " " | "\n" [ \t]{0,20})`;
+
+/** What the library is told of whitespace; replaced in what it makes of a schema. */
 const MAX_WHITESPACE = 24;
+const ANY_SPACE = String.raw`[ \n\t]{0,24}`;
 
 /** The library's switches: texts are encoded as they are, grammars are kept here, schemas were closed before. */
 const SPELLING = "byte_level";
@@ -139,9 +143,12 @@ export class GrammarEngine {
     const text = JSON.stringify(schema);
     const convert = this.#library.Testings._jsonSchemaToEBNF;
     const grammar = await convert(text, ANY_WHITESPACE, ONE_LINE, undefined, STRICT, MAX_WHITESPACE);
+    const spaced = grammar.replaceAll(String.raw`[ \n\t]*`, ANY_SPACE)
+      .replaceAll(`${ANY_SPACE} ":" ${ANY_SPACE}`, '":" (" " | "")')
+      .replaceAll(`(= ${ANY_SPACE}`, "(= [ \\n]?")
+      .replaceAll(ANY_SPACE, WHITESPACE);
     // Strings with bounds may hold tabs and other control characters, says the library; JSON does not.
-    return grammar.replaceAll("[ \\n\\t]*", `[ \\n\\t]{0,${MAX_WHITESPACE}}`)
-      .replaceAll(String.raw`[^"\\\r\n]`, String.raw`[^"\\\0-\x1f]`);
+    return spaced.replaceAll(String.raw`[^"\\\r\n]`, String.raw`[^"\\\0-\x1f]`);
   }
 }
 

@@ -3,6 +3,8 @@
  * Knows tokens, text and log-probabilities; knows nothing of wire formats.
  */
 
+import type { AnswerForm, AnswerPart } from "../answer/answer_part.ts";
+import { AnswerReader } from "../answer/answer_reader.ts";
 import { Detokenizer } from "../../engine/text/detokenizer.ts";
 import { StopStrings } from "../../engine/text/stop_strings.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
@@ -10,6 +12,7 @@ import type { Generation, GenerationEvent, GenerationUsage } from "../scheduling
 
 /** A token as clients see it. */
 export interface ShownToken {
+  readonly id: number;
   /** Bytes that are only part of a character show as U+FFFD. */
   readonly text: string;
   readonly bytes: readonly number[];
@@ -28,11 +31,19 @@ export interface ScoredToken extends ShownToken {
 export type AnswerPiece =
   | Extract<GenerationEvent, { kind: "prefill" }>
   /** `text` is empty while a character or a possible stop string is incomplete, and for stop tokens. */
-  | { readonly kind: "text"; readonly text: string; readonly scored: ScoredToken | undefined }
+  | {
+    readonly kind: "text";
+    readonly token: number;
+    readonly text: string;
+    /** What the text is made of, as far as that is certain. */
+    readonly parts: readonly AnswerPart[];
+    readonly scored: ScoredToken | undefined;
+  }
   | {
     readonly kind: "end";
     /** What was still held back. */
     readonly text: string;
+    readonly parts: readonly AnswerPart[];
     readonly reason: "stop" | "length";
     /** The stop string or the listed stop token that ended it; undefined: the model itself, or the length. */
     readonly stopReason: string | number | undefined;
@@ -51,6 +62,9 @@ export interface AnswerOptions {
   readonly stopStrings: readonly string[];
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;
+  readonly form: AnswerForm;
+  /** Special tokens that are text all the same: they mark parts of the answer. */
+  readonly markers: readonly string[];
 }
 
 /**
@@ -75,7 +89,7 @@ export async function* readAnswer(generation: Generation, options: AnswerOptions
       const usage = { ...generation.usage(), completionTokens: writer.tokens };
       generation.cancel();
       yield piece;
-      yield { kind: "end", text: "", reason: "stop", stopReason: stopped, usage };
+      yield { kind: "end", text: "", parts: writer.rest(), reason: "stop", stopReason: stopped, usage };
       return;
     }
   }
@@ -86,13 +100,18 @@ class AnswerWriter {
   readonly #options: AnswerOptions;
   readonly #detokenizer: Detokenizer;
   readonly #stops: StopStrings;
+  readonly #reader: AnswerReader;
   #tokens = 0;
   #offset = 0;
   #stopReason: number | undefined;
 
   constructor(options: AnswerOptions) {
     this.#options = options;
-    this.#detokenizer = new Detokenizer(options.tokenizer, { skipSpecialTokens: options.skipSpecialTokens });
+    this.#detokenizer = new Detokenizer(options.tokenizer, {
+      skipSpecialTokens: options.skipSpecialTokens,
+      markers: options.markers,
+    });
+    this.#reader = new AnswerReader(options.form);
     this.#stops = new StopStrings(options.stopStrings, { includeStop: options.includeStopString });
   }
 
@@ -107,21 +126,31 @@ class AnswerWriter {
     this.#tokens++;
     if (stopTokens.includes(event.token)) {
       if (listedStopTokens.includes(event.token)) this.#stopReason = event.token;
-      return { piece: { kind: "text", text: "", scored: undefined }, stopped: undefined };
+      return {
+        piece: { kind: "text", token: event.token, text: "", parts: [], scored: undefined },
+        stopped: undefined,
+      };
     }
     const scored = scoredToken(tokenizer, event, this.#offset);
     const decoded = this.#detokenizer.push(event.token);
     this.#offset += decoded.length;
     const { text, stopped } = this.#stops.push(decoded);
-    return { piece: { kind: "text", text, scored }, stopped };
+    return { piece: { kind: "text", token: event.token, text, parts: this.#reader.push(text), scored }, stopped };
+  }
+
+  /** Parts that were not certain. */
+  rest(): readonly AnswerPart[] {
+    return this.#reader.flush();
   }
 
   /** The end, with what was held back. */
   finish({ reason, usage }: Extract<GenerationEvent, { kind: "finished" }>): AnswerPiece {
-    const { text, stopped } = this.#stops.push(this.#detokenizer.flush());
+    const { text: certain, stopped } = this.#stops.push(this.#detokenizer.flush());
+    const text = certain + this.#stops.flush();
     return {
       kind: "end",
-      text: text + this.#stops.flush(),
+      text,
+      parts: [...this.#reader.push(text), ...this.#reader.flush()],
       reason: stopped === undefined ? reason : "stop",
       stopReason: stopped ?? this.#stopReason,
       usage,
@@ -136,6 +165,7 @@ function scoredToken(
 ): ScoredToken | undefined {
   if (logprobs === undefined) return undefined;
   const shown = (id: number, logprob: number): ShownToken => ({
+    id,
     text: tokenizer.tokenText(id),
     bytes: [...tokenizer.tokenBytes(id)],
     // JSON has no infinity; this is what OpenAI sends in its place.

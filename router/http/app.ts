@@ -13,6 +13,9 @@ import { describeError, errorCode, RequestError } from "../errors.ts";
 import { readJob, servedModel, serveGeneration, type ServingDeps } from "./generation_route.ts";
 import { healthAnswer, readyAnswer } from "./health.ts";
 import { BodyReader, DEFAULT_LIMITS, type Limits } from "./limits.ts";
+import { errorBody, MESSAGES_FORMAT } from "./messages.ts";
+import { nearestPath } from "./nearest_path.ts";
+import { RESPONSES_FORMAT } from "./responses.ts";
 import { listModels, retrieveModel } from "./models.ts";
 import { describeApi } from "./openapi.ts";
 import { selectionAnswer } from "./selection_route.ts";
@@ -39,7 +42,11 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
   const app = new OpenAPIHono();
 
   app.onError((error, c) => errorResponse(error, c, deps));
-  app.notFound((c) => errorResponse(new RequestError("not_found", `Cannot find ${shortPath(c)}`), c, deps));
+  app.notFound((c) => {
+    const nearest = nearestPath(c.req.path, app.routes.map(({ path }) => path));
+    const advice = nearest === undefined ? "" : `; did you mean ${nearest}?`;
+    return errorResponse(new RequestError("not_found", `Cannot find ${shortPath(c)}${advice}`), c, deps);
+  });
 
   const route = (method: Method, path: string, handler: (c: Context) => Response | Promise<Response>) => {
     app.on(method.toUpperCase(), path, handler);
@@ -50,6 +57,13 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
 
   route("post", "/v1/chat/completions", (c) => serveGeneration({ request: c.req.raw, format: CHAT_FORMAT }, deps));
   route("post", "/v1/completions", (c) => serveGeneration({ request: c.req.raw, format: COMPLETION_FORMAT }, deps));
+  route("post", "/v1/responses", (c) => serveGeneration({ request: c.req.raw, format: RESPONSES_FORMAT }, deps));
+  route("post", "/v1/messages", (c) => serveGeneration({ request: c.req.raw, format: MESSAGES_FORMAT }, deps));
+  route(
+    "post",
+    "/v1/messages/count_tokens",
+    async (c) => Response.json(await readJob("countTokens", c.req.raw, model())),
+  );
   route("get", "/v1/models", () => listModels(deps.model(), created));
   route("get", "/v1/models/:id{.+}", (c) => retrieveModel(c.req.param("id") ?? "", deps.model(), created));
   route(
@@ -79,9 +93,11 @@ function wrongMethod(c: Context, method: Method, deps: ServingDeps): Response {
 }
 
 function errorResponse(error: unknown, c: Context, deps: ServingDeps): Response {
-  const { status, headers, body, internal } = describeError(error);
+  const answer = describeError(error);
+  const { status, headers, internal } = answer;
   if (internal) deps.onInternalError(error);
   contextOf(c.req.raw)?.fail(errorCode(error));
+  const body = c.req.path.startsWith("/v1/messages") ? errorBody(answer) : answer.body;
   return c.json(body, status, { ...headers });
 }
 

@@ -5,25 +5,27 @@
 
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { contextOf } from "../access/request_context.ts";
-import type { AnswerPiece, ScoredToken } from "./answer.ts";
+import type { AnswerPart } from "../answer/answer_part.ts";
+import type { ScoredToken } from "./answer.ts";
 import { longestContext } from "../scheduling/capacity.ts";
 import { describeError, errorCode, RequestError } from "../errors.ts";
 import type { AttentionRequest, Generator } from "../scheduling/generation.ts";
 import { GenerationRun } from "./generation_run.ts";
+import type { GrammarChecker } from "../grammar/grammar_service.ts";
 import type { ModelFacts } from "../group/group.ts";
 import type { ServiceState } from "./health.ts";
 import { BodyBrokenOff, type BodyReader, type Limits } from "./limits.ts";
 import type { PrepareContext, PreparedGeneration } from "../text/prepare.ts";
 import type { RequestObservation, RequestObserver } from "./request_observer.ts";
-import { SSE_DONE, SSE_HEADERS, sseComment, sseData, sseStream } from "./sse.ts";
+import { SSE_HEADERS, sseStream } from "./sse.ts";
 import type { TextResults, TextService } from "../text/text_jobs.ts";
-import { usageBody } from "./usage.ts";
-import type { WireFormat } from "./wire_format.ts";
+import type { AnswerContext, AnswerHead, WholeChoice, WireFormat } from "./wire_format.ts";
 
 /** What serving needs of the rest of the service. */
 export interface ServingDeps {
   readonly generator: Generator;
   readonly text: TextService;
+  readonly grammars: GrammarChecker;
   /** Of the served model; turns tokens back into text. */
   readonly tokenizer: Tokenizer;
   /** Undefined while it loads. */
@@ -68,9 +70,12 @@ export async function serveGeneration({ request, format }: Client, deps: Serving
   try {
     const model = servedModel(deps);
     const prepared = await readJob(format.job, request, { deps, model });
+    if (prepared.grammar !== undefined) await deps.grammars.check(prepared.grammar, prepared.grammarParam);
     run = new GenerationRun({ ...deps, id, prepared, observation, signal: request.signal });
     observation.accepted(acceptedFacts(prepared, model));
-    reply = { format, prepared, run, observation, deps, signal: request.signal, head: replyHead(id, model) };
+    const running = run;
+    const context = { head: answerHead(id, model), prepared, usage: () => running.usage };
+    reply = { format, prepared, run, observation, deps, signal: request.signal, context };
   } catch (error) {
     // A torn body is often seen before the signal is aborted.
     if (request.signal.aborted || error instanceof BodyBrokenOff) {
@@ -119,43 +124,44 @@ interface Reply {
   readonly run: GenerationRun;
   readonly observation: RequestObservation;
   readonly deps: ServingDeps;
-  readonly head: ReturnType<typeof replyHead>;
+  readonly context: AnswerContext;
   /** Aborted when the client is gone. */
   readonly signal: AbortSignal;
 }
 
-/** The same in the whole answer and in all its chunks. */
-function replyHead(id: string, model: ModelFacts) {
-  return {
-    id,
-    created: Math.floor(Date.now() / 1000),
-    model: model.id,
-    system_fingerprint: `fp_${model.digest.slice(0, 10)}`,
-  };
+/** What is collected of a choice until it is whole. */
+interface Collected {
+  text: string;
+  readonly parts: AnswerPart[];
+  readonly tokens: number[];
+  readonly scored: ScoredToken[];
 }
 
-async function whole({ format, prepared, run, head }: Reply): Promise<Response> {
-  const texts: string[] = [];
-  const scored: ScoredToken[][] = [];
-  const choices: ReturnType<WireFormat["whole"]>[] = [];
+function answerHead(id: string, model: ModelFacts): AnswerHead {
+  const fingerprint = `fp_${model.digest.slice(0, 10)}`;
+  return { id, created: Math.floor(Date.now() / 1000), model: model.id, fingerprint };
+}
+
+async function whole({ format, context, run }: Reply): Promise<Response> {
+  const collected = new Map<number, Collected>();
+  const choices: WholeChoice[] = [];
   try {
     for await (const { index, value } of run.pieces()) {
       if (value.kind === "prefill") continue;
-      texts[index] = (texts[index] ?? "") + value.text;
-      const tokens = scored[index] ??= [];
+      const choice = collected.get(index) ?? { text: "", parts: [], tokens: [], scored: [] };
+      collected.set(index, choice);
+      choice.text += value.text;
+      choice.parts.push(...value.parts);
       if (value.kind === "text") {
-        if (value.scored) tokens.push(value.scored);
-        continue;
+        choice.tokens.push(value.token);
+        if (value.scored) choice.scored.push(value.scored);
+      } else {
+        const isScored = context.prepared.sampling.topLogprobs !== undefined;
+        choices[index] = { ...value, ...choice, index, scored: isScored ? choice.scored : undefined };
       }
-      choices[index] = format.whole(index, {
-        ...value,
-        text: texts[index] ?? "",
-        scored: prepared.sampling.topLogprobs === undefined ? undefined : tokens,
-        echo: prepared.prompts[Math.floor(index / prepared.n)]?.echo,
-      });
     }
     if (run.cancelled) return new Response(null, { status: CLIENT_CLOSED });
-    return Response.json({ ...head, object: format.object.whole, choices, usage: usageBody(run.usage) });
+    return Response.json(format.whole(context, choices));
   } catch (error) {
     run.fail(error);
     throw error;
@@ -180,61 +186,27 @@ function streamed(reply: Reply): Response {
   return new Response(body, { headers: SSE_HEADERS });
 }
 
-/** All events of a stream. Does not throw: a failure is its last frame, and no `[DONE]` follows it. */
-async function* frames(reply: Reply): AsyncGenerator<string> {
-  const { prepared, run, deps } = reply;
-  const begun = new Set<number>();
+/** All events of a stream. Does not throw: a failure is its last frame. */
+async function* frames({ format, context, run, deps }: Reply): AsyncGenerator<string> {
+  const writer = format.stream(context);
   const startedMs = performance.now();
   try {
+    yield* writer.start();
     for await (const { index, value } of run.pieces()) {
-      if (value.kind === "prefill") {
-        yield* prefillFrames(reply, value, performance.now() - startedMs);
-        continue;
-      }
-      if (!begun.has(index)) yield* openingFrames(reply, index);
-      begun.add(index);
-      yield* pieceFrames(reply, index, value);
+      yield* value.kind === "prefill"
+        ? writer.prefill(value, performance.now() - startedMs)
+        : writer.piece(index, value);
     }
     if (run.cancelled) return;
-    if (prepared.includeUsage) yield chunk(reply, [], { usage: usageBody(run.usage) });
-    yield SSE_DONE;
+    yield* writer.end();
   } catch (error) {
     run.fail(error);
-    const { body, internal } = describeError(error);
-    if (internal) deps.onInternalError(error);
-    yield sseData(body);
+    const failure = describeError(error);
+    if (failure.internal) deps.onInternalError(error);
+    yield* writer.failed(failure);
   } finally {
     run.close();
   }
-}
-
-function* prefillFrames(reply: Reply, piece: Extract<AnswerPiece, { kind: "prefill" }>, elapsedMs: number) {
-  const { total, cached, processed } = piece;
-  yield sseComment(`prefill ${JSON.stringify({ total, cached, processed })}`);
-  if (!reply.prepared.returnProgress) return;
-  // llama.cpp's form, without a choice: clients take the first choice they see for the first token.
-  yield chunk(reply, [], { prompt_progress: { total, cache: cached, processed, time_ms: Math.round(elapsedMs) } });
-}
-
-function* openingFrames(reply: Reply, index: number) {
-  const { format, prepared } = reply;
-  const opening = format.opening(index, prepared.prompts[Math.floor(index / prepared.n)]?.echo);
-  if (opening !== undefined) yield chunk(reply, [opening]);
-}
-
-function* pieceFrames(reply: Reply, index: number, piece: Exclude<AnswerPiece, { kind: "prefill" }>) {
-  const scored = piece.kind === "text" ? piece.scored : undefined;
-  if (piece.text !== "" || scored !== undefined) yield chunk(reply, [reply.format.piece(index, piece.text, scored)]);
-  if (piece.kind === "end") yield chunk(reply, [reply.format.closing(index, piece)]);
-}
-
-function chunk(
-  { head, format, prepared }: Reply,
-  choices: readonly unknown[],
-  extra: Readonly<Record<string, unknown>> = {},
-): string {
-  const usage = prepared.includeUsage ? { usage: null } : {};
-  return sseData({ ...head, object: format.object.chunk, choices, ...usage, ...extra });
 }
 
 function prepareContext(model: ModelFacts, attention: AttentionRequest): PrepareContext {

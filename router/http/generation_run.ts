@@ -126,6 +126,7 @@ function startAll({ id, prepared, generator, observation }: RunOptions): Generat
           maxTokens: prompt.maxTokens,
           sampling: { ...sampling, seed: (sampling.seed + i) % 2 ** 32 },
           attention: prepared.attention,
+          grammar: prepared.grammar,
           stopTokens: prepared.stopTokens,
           cacheSalt: prepared.cacheSalt,
           traceparent: observation.traceparent,

@@ -3,6 +3,8 @@
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 
 import { ERROR_TABLE } from "../errors.ts";
+import { countTokensSchema, messagesSchema } from "./messages_request.ts";
+import { responsesSchema } from "./responses_request.ts";
 import { chatSchema, completionSchema, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
 
 const errorBody = z.object({
@@ -30,6 +32,21 @@ interface Route {
 const ROUTES: readonly Route[] = [
   { method: "post", path: "/v1/chat/completions", summary: "Continue a conversation", body: chatSchema, streams: true },
   { method: "post", path: "/v1/completions", summary: "Continue a text", body: completionSchema, streams: true },
+  {
+    method: "post",
+    path: "/v1/responses",
+    summary: "Continue a conversation, stateless",
+    body: responsesSchema,
+    streams: true,
+  },
+  {
+    method: "post",
+    path: "/v1/messages",
+    summary: "Continue a conversation, as Anthropic has it",
+    body: messagesSchema,
+    streams: true,
+  },
+  { method: "post", path: "/v1/messages/count_tokens", summary: "Tokens of a conversation", body: countTokensSchema },
   { method: "get", path: "/v1/models", summary: "The models served" },
   { method: "get", path: "/v1/models/{id}", summary: "One model", parameter: "id" },
   {

@@ -7,7 +7,7 @@ import type { RequestContext } from "../access/request_context.ts";
 import type { AttentionRequest, GenerationUsage } from "../scheduling/generation.ts";
 
 /** Names as in the GenAI conventions. */
-export type Operation = "chat" | "text_completion";
+export type Operation = "chat" | "text_completion" | "responses";
 
 /** How far a request had come when its client left. */
 export type RequestPhase = "reading" | "prefill" | "decode";

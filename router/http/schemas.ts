@@ -62,10 +62,45 @@ const attention = z.object({
   audit_tokens: flag,
 }).openapi("Attention");
 
+const MAX_GRAMMAR_CHARS = 262_144;
+const MAX_CHOICE_TEXTS = 10_000;
+
+const choiceTexts = list(z.string().min(1).max(MAX_GRAMMAR_CHARS), { min: 1, max: MAX_CHOICE_TEXTS }).nullish();
+const grammarText = z.string().max(MAX_GRAMMAR_CHARS).nullish();
+const jsonSchema = z.unknown().optional().openapi({ type: ["object", "string", "null"] });
+
+const responseFormat = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("text") }),
+  z.object({ type: z.literal("json_object"), schema: jsonSchema }),
+  z.object({
+    type: z.literal("json_schema"),
+    json_schema: z.object({ name: z.string().nullish(), schema: jsonSchema, strict: flag }),
+  }),
+]);
+
+/** The form of the answer, as OpenAI, vLLM (two generations of it) and llama.cpp ask for it. */
+const grammarFields = {
+  response_format: responseFormat.nullish(),
+  structured_outputs: z.object({
+    json: jsonSchema,
+    regex: grammarText,
+    choice: choiceTexts,
+    grammar: grammarText,
+    json_object: flag,
+  }).nullish(),
+  guided_json: jsonSchema,
+  guided_regex: grammarText,
+  guided_choice: choiceTexts,
+  guided_grammar: grammarText,
+  guided_json_object: flag,
+  grammar: grammarText,
+  json_schema: jsonSchema,
+} as const;
+
 const generationFields = {
   model: z.string().nullish(),
   stream: flag,
-  stream_options: z.object({ include_usage: flag, include_obfuscation: flag }).nullish(),
+  stream_options: z.object({ include_usage: flag, continuous_usage_stats: flag, include_obfuscation: flag }).nullish(),
   max_tokens: z.int().min(1).nullish(),
   temperature: z.number().min(0).max(2).nullish(),
   top_p: z.number().gt(0).max(1).nullish(),
@@ -88,17 +123,47 @@ const generationFields = {
   // vLLM's: lower ones go first.
   priority: z.int().min(-MAX_PRIORITY).max(MAX_PRIORITY).nullish(),
   return_progress: flag,
+  return_token_ids: flag,
   attention: attention.nullish(),
+  ...grammarFields,
 } as const;
 
 const textPart = z.object({ type: z.literal("text"), text: z.string() });
+
+const toolCall = z.object({
+  id: z.string().nullish(),
+  type: z.literal("function").nullish(),
+  function: z.object({ name: z.string(), arguments: z.string().nullish() }),
+});
+
+const MAX_TOOLS = 512;
+
+const tool = z.object({
+  type: z.literal("function"),
+  function: z.object({
+    name: z.string().regex(/^[a-zA-Z0-9_.-]{1,128}$/, "expected 1 to 128 letters, digits, underscores, dots or dashes"),
+    description: z.string().nullish(),
+    parameters: z.record(z.string(), z.unknown()).nullish(),
+    strict: flag,
+  }),
+}).openapi("Tool");
+
+const toolFields = {
+  tools: list(tool, { max: MAX_TOOLS }).nullish(),
+  tool_choice: z.union([
+    z.enum(["none", "auto", "required"]),
+    z.object({ type: z.literal("function"), function: z.object({ name: z.string() }) }),
+  ]).nullish(),
+  parallel_tool_calls: flag,
+} as const;
 
 const message = z.object({
   role: z.enum(["developer", "system", "user", "assistant", "tool"]),
   content: z.union([z.string(), list(textPart, { max: MAX_MESSAGES })]).nullish(),
   name: z.string().nullish(),
   tool_call_id: z.string().nullish(),
-  tool_calls: list(z.looseObject({}), { max: 128 }).nullish(),
+  tool_calls: list(toolCall, { max: 128 }).nullish(),
+  reasoning_content: z.string().nullish(),
 }).refine((value) => typeof value.content === "string" || value.content?.length || value.tool_calls?.length, {
   path: ["content"],
   message: "expected a string or text parts",
@@ -115,9 +180,7 @@ const templateFields = {
 
 /** Fields that change what the answer means: dropping them silently would be a lie, so they are refused if used. */
 const refusedOnChat = {
-  tools: z.array(z.unknown()).nullish(),
   functions: z.array(z.unknown()).nullish(),
-  response_format: z.looseObject({ type: z.string() }).nullish(),
   modalities: list(z.string(), { max: 8 }).nullish(),
   audio: z.unknown().optional(),
 } as const;
@@ -126,6 +189,7 @@ const refusedOnChat = {
 export const chatSchema = z.object({
   ...generationFields,
   ...templateFields,
+  ...toolFields,
   ...refusedOnChat,
   max_completion_tokens: z.int().min(1).nullish(),
   logprobs: flag,
@@ -192,6 +256,12 @@ export const detokenizeSchema = z.object({
 export type ChatBody = z.infer<typeof chatSchema>;
 /** The fields of a valid completion request. */
 export type CompletionBody = z.infer<typeof completionSchema>;
+/** One tool of a valid chat request. */
+export type ToolBody = z.infer<typeof tool>;
+/** The fields that say which tools there are. */
+export type ToolsBody = Pick<ChatBody, keyof typeof toolFields>;
+/** The fields that say what the answer must look like. */
+export type GrammarBody = Pick<ChatBody, keyof typeof grammarFields>;
 /** One message of a valid chat request. */
 export type MessageBody = z.infer<typeof message>;
 /** The fields that decide how messages become a prompt. */

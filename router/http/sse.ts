@@ -20,6 +20,11 @@ export function sseData(value: unknown): string {
   return `data: ${JSON.stringify(value)}\n\n`;
 }
 
+/** One named event, for the APIs whose clients go by the names of events. */
+export function sseEvent(name: string, value: unknown): string {
+  return `event: ${name}\n${sseData(value)}`;
+}
+
 /** One comment: parsers skip it, people and idle timers do not. */
 export function sseComment(text: string): string {
   return `: ${text}\n\n`;

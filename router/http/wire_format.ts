@@ -1,10 +1,15 @@
 /**
- * What chat and text completions do differently on the wire; all else about serving them is the same.
- * An interface only: `chat.ts` and `completions.ts` implement it, `generation_route.ts` uses it.
+ * What endpoints do differently on the wire; all else about serving them is the same. An interface only: `choice_stream.ts`
+ * (chat and text completions), `responses.ts` and `messages.ts` implement it, `generation_route.ts` uses it.
  */
 
-import type { ScoredToken } from "./answer.ts";
+import type { AnswerPart } from "../answer/answer_part.ts";
+import type { AnswerPiece, ScoredToken } from "./answer.ts";
+import type { describeError } from "../errors.ts";
 import type { Operation } from "./request_observer.ts";
+import type { GenerationUsage } from "../scheduling/generation.ts";
+import type { PreparedGeneration } from "../text/prepare.ts";
+import type { TextResults } from "../text/text_jobs.ts";
 
 /** How a choice ended. */
 export interface ChoiceEnd {
@@ -14,27 +19,52 @@ export interface ChoiceEnd {
 
 /** A choice, whole. */
 export interface WholeChoice extends ChoiceEnd {
+  readonly index: number;
   readonly text: string;
+  readonly parts: readonly AnswerPart[];
+  readonly tokens: readonly number[];
   /** Undefined: no log-probabilities were asked for. */
   readonly scored: readonly ScoredToken[] | undefined;
-  /** Text to put before the answer. */
-  readonly echo: string | undefined;
 }
 
-/** One entry of `choices`. */
-export type ChoiceBody = { readonly index: number } & Readonly<Record<string, unknown>>;
+/** The same in the whole answer and in all its chunks. */
+export interface AnswerHead {
+  readonly id: string;
+  /** Seconds since 1970. */
+  readonly created: number;
+  readonly model: string;
+  readonly fingerprint: string;
+}
 
-/** The shapes of one endpoint. */
+/** What an answer is an answer to. */
+export interface AnswerContext {
+  readonly head: AnswerHead;
+  readonly prepared: PreparedGeneration;
+  /** Of the request until now. */
+  readonly usage: () => GenerationUsage;
+}
+
+/** Writes one streamed answer: frames of server-sent events, line breaks included. */
+export interface StreamWriter {
+  /** Before anything else. */
+  start(): Iterable<string>;
+  prefill(piece: Extract<AnswerPiece, { kind: "prefill" }>, elapsedMs: number): Iterable<string>;
+  piece(index: number, piece: Exclude<AnswerPiece, { kind: "prefill" }>): Iterable<string>;
+  /** After the last piece of all choices. */
+  end(): Iterable<string>;
+  failed(error: ReturnType<typeof describeError>): Iterable<string>;
+}
+
+/** One endpoint. */
 export interface WireFormat {
   readonly operation: Operation;
   /** The text job that prepares its requests. */
-  readonly job: "chat" | "completion";
+  readonly job: { [Kind in keyof TextResults]: TextResults[Kind] extends PreparedGeneration ? Kind : never }[
+    keyof TextResults
+  ];
   readonly idPrefix: string;
-  /** `object` of a whole answer and of a chunk. */
-  readonly object: { readonly whole: string; readonly chunk: string };
-  whole(index: number, choice: WholeChoice): ChoiceBody;
-  /** Sent with the choice's first token, before its text; undefined: nothing. */
-  opening(index: number, echo: string | undefined): ChoiceBody | undefined;
-  piece(index: number, text: string, scored: ScoredToken | undefined): ChoiceBody;
-  closing(index: number, end: ChoiceEnd): ChoiceBody;
+  whole(context: AnswerContext, choices: readonly WholeChoice[]): unknown;
+  stream(context: AnswerContext): StreamWriter;
+  /** An error of this API, where it is not OpenAI's. */
+  readonly errorBody?: (error: ReturnType<typeof describeError>) => unknown;
 }

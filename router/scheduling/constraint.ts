@@ -1,5 +1,5 @@
 /**
- * What the scheduler needs of whoever knows grammars: masks of the tokens that may come next. Implemented by
+ * What the scheduler needs of grammars: masks of the tokens that may come next. Implemented by
  * `grammar/grammar_service.ts`, faked by tests.
  */
 

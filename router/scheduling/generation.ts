@@ -4,6 +4,7 @@
  */
 
 import type { SamplingSettings, SetShape, TokenLogprobs } from "../../engine/span.ts";
+import type { GrammarSpec } from "../grammar/grammar_spec.ts";
 
 /** As few positions as cover a share of the attention. */
 export interface AdaptiveBudget {
@@ -49,6 +50,8 @@ export interface GenerationRequest {
   readonly maxTokens: number;
   readonly sampling: SamplingSettings;
   readonly attention: AttentionRequest;
+  /** What the answer must look like; undefined: anything. */
+  readonly grammar?: GrammarSpec | undefined;
   /** Drawing one of these ends the sequence with reason `stop`; the token itself is reported. */
   readonly stopTokens: readonly number[];
   /** Keeps prefixes of unlike tenants apart in the prefix cache. */

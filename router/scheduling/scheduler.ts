@@ -1,7 +1,6 @@
 /**
  * Who runs when: admits requests, plans steps, runs them on the group one after another and hands tokens out, until
  * nothing is left to do. Survives preemption and the loss of the group, because every token is here.
- * Knows requests and the group; knows nothing of HTTP, text or GPUs.
  */
 
 import type { SequenceId, SpanResult, Step, StepResult } from "../../engine/span.ts";
@@ -9,10 +8,11 @@ import { CodedError } from "../../kernels/errors.ts";
 import { checkFits, checkQueue, readyModel } from "./admission.ts";
 import { resolveAttention } from "./attention_policy.ts";
 import { CostModel, NO_LOAD } from "./cost_model.ts";
-import { codedError, RequestError } from "../errors.ts";
+import { asCodedError, RequestError } from "../errors.ts";
 import { EventQueue } from "./event_queue.ts";
 import type { Generation, GenerationRequest, Generator } from "./generation.ts";
 import type { Group } from "../group/group.ts";
+import { MaskFetcher } from "./mask_fetcher.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import { Residence } from "./residence.ts";
 import { Roster } from "./roster.ts";
@@ -23,14 +23,13 @@ import { SelectionView } from "./selection_view.ts";
 import { Sequence } from "./sequence.ts";
 import { type Plan, type PlannedSpan, StepPlanner } from "./step_planner.ts";
 
-/** A step on its way through the group. */
 interface Flight {
   readonly step: Step;
   readonly plan: Plan;
   readonly ledger: PageLedger;
 }
 
-/** Releases one doubtful sequence, and nothing that could suffer if that is refused. */
+/** Releases one doubtful sequence alone: nothing suffers if that is refused. */
 const PROBE: Plan = { spans: [], load: NO_LOAD };
 
 /** Runs the generations of all requests on one group. */
@@ -38,10 +37,11 @@ export class Scheduler implements Generator {
   /** What was chosen last for whom. */
   readonly selections: SelectionView;
   readonly #group: Group;
-  readonly #options: Required<Omit<SchedulerOptions, "observer">>;
+  readonly #options: Required<Omit<SchedulerOptions, "observer" | "constraints">>;
   readonly #tally: SchedulerTally;
   readonly #roster = new Roster();
   readonly #residence: Residence;
+  readonly #masks: MaskFetcher;
   readonly #costs = new CostModel();
   /** Everyone who has not been told the end. */
   readonly #active = new Set<Sequence>();
@@ -58,11 +58,15 @@ export class Scheduler implements Generator {
   #onEmpty: (() => void)[] = [];
 
   constructor(group: Group, options: SchedulerOptions = {}) {
-    const { observer, ...limits } = options;
+    const { observer, constraints, ...limits } = options;
     this.#group = group;
     this.selections = new SelectionView(group);
     this.#options = { ...DEFAULTS, ...limits };
     this.#tally = new SchedulerTally(observer);
+    this.#masks = new MaskFetcher(constraints, {
+      onArrived: () => this.#wake(),
+      onFailed: (sequence, error) => this.#fail(sequence, error),
+    });
     this.#residence = new Residence(group, this.#roster, {
       recoverMs: this.#options.recoverMs,
       onSettled: ({ slices, measured }) => {
@@ -87,7 +91,8 @@ export class Scheduler implements Generator {
       onRoom: () => this.#wake(),
       onLeave: () => this.#cancel(sequence),
     });
-    const sequence: Sequence = new Sequence({ request, model, policy, events, arrival: this.#arrivals++ });
+    const masks = this.#masks.open(request, model);
+    const sequence: Sequence = new Sequence({ request, model, policy, events, masks, arrival: this.#arrivals++ });
     this.#active.add(sequence);
     this.selections.name(request.id, undefined);
     this.#roster.enqueue(sequence);
@@ -131,10 +136,7 @@ export class Scheduler implements Generator {
     await this.#loop;
   }
 
-  /**
-   * Checks the accounts of pages: everything that is held is held by someone known.
-   * @throws {EngineError} `invalid_step`
-   */
+  /** Checks the accounts of pages. @throws {EngineError} `invalid_step` when something is held that no one knows */
   check(): void {
     this.#residence.ledger?.check(this.#roster.running);
   }
@@ -146,16 +148,18 @@ export class Scheduler implements Generator {
   async #run(): Promise<void> {
     this.#looping = true;
     try {
-      // Whatever else is asked in this turn comes along in the first step.
-      await Promise.resolve();
-      for (let flight = this.#next(); flight !== undefined; flight = this.#next()) {
-        this.#flight = flight;
-        await this.#fly(flight);
+      await Promise.resolve(); // What else is asked in this turn comes along.
+      for (;;) {
+        await this.#masks.settle(this.#active);
+        this.#flight = this.#next();
+        if (this.#flight !== undefined) await this.#fly(this.#flight);
+        // Planning may have taken the place of a sequence, and its masks with it.
+        else if (this.#masks.request(this.#active).length === 0) return;
       }
     } catch (error) {
       // Our own mistake: nobody may wait for an answer that will not come.
       this.#flight = undefined;
-      this.#failAll(codedError(error));
+      this.#failAll(asCodedError(error, "run the scheduler"));
       // Who was cancelled while that step ran was to leave with its result.
       for (const sequence of [...this.#roster.running]) this.#roster.leave(sequence, this.#residence.ledger);
     } finally {
@@ -197,7 +201,7 @@ export class Scheduler implements Generator {
     const traceparents = new Set(plan.spans.flatMap(({ sequence }) => sequence.request.traceparent ?? []));
     const predictedMs = this.#costs.predictMs(plan.load);
     const startMs = performance.now();
-    const result = await this.#group.run(step, [...traceparents]).catch(codedError);
+    const result = await this.#group.run(step, [...traceparents]).catch((error) => asCodedError(error, "run step"));
     this.#flight = undefined;
     if (result instanceof CodedError) return this.#crash(flight, result);
     this.#costs.learn(plan.load, result.timing.totalMs);
@@ -283,6 +287,7 @@ export class Scheduler implements Generator {
     sequence.over = true;
     this.#stopTimer(sequence);
     this.#active.delete(sequence);
+    sequence.masks?.close();
     this.selections.end(sequence.request.id);
     const flying = this.#flight?.plan.spans.some((planned) => planned.sequence === sequence) ?? false;
     if (!flying) this.#roster.leave(sequence, this.#residence.ledger);

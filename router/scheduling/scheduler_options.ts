@@ -1,5 +1,6 @@
 /** What an operator may decide about the scheduler, with its defaults. Plain data; knows nothing of how it is used. */
 
+import type { ConstraintHost } from "./constraint.ts";
 import type { SchedulerObserver } from "./scheduler_observer.ts";
 import type { PlanLimits } from "./step_planner.ts";
 
@@ -13,6 +14,8 @@ export interface SchedulerOptions extends Partial<PlanLimits> {
   readonly maxUnread?: number;
   /** How long a broken group may take to come back, in milliseconds. @default 60000 */
   readonly recoverMs?: number;
+  /** Follows answers that have a grammar. @default such requests are refused */
+  readonly constraints?: ConstraintHost;
   /** @default nobody */
   readonly observer?: SchedulerObserver;
 }

@@ -3,9 +3,9 @@
  * Knows positions, tokens and pages; knows nothing of other sequences or of the pool that the pages come from.
  */
 
-import { EngineError } from "../../engine/errors.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import type { SequenceId, SequenceOpening, Span, SpanResult } from "../../engine/span.ts";
+import { checkAnswer } from "./check_answer.ts";
 import { attentionAt, type AttentionPolicy } from "./attention_policy.ts";
 import { AttentionTally } from "./attention_tally.ts";
 import { Correction, type CorrectionReport } from "./correction.ts";
@@ -13,8 +13,12 @@ import type { EventQueue } from "./event_queue.ts";
 import type { GenerationRequest, GenerationUsage } from "./generation.ts";
 import type { ModelFacts } from "../group/group.ts";
 import { type PageKey, pageKey, type Prefix } from "./prefix_cache.ts";
+import type { NeededStates, SequenceMasks } from "./sequence_masks.ts";
 import { SequenceTokens } from "./sequence_tokens.ts";
 import type { DoneWork, Progress, Work } from "./work.ts";
+
+/** Most rows of an audit whose draws have masks: each is as long as the vocabulary has bits. */
+const MASKED_AUDIT_ROWS = 64;
 
 /** Most rows of the matrix–vector family in one span of a rebuilding. */
 const REBUILD_ROWS = 16;
@@ -25,6 +29,8 @@ export interface SequenceParts {
   readonly model: ModelFacts;
   readonly policy: AttentionPolicy;
   readonly events: EventQueue;
+  /** Of the answer, if it has a grammar. */
+  readonly masks?: SequenceMasks | undefined;
   /** Place in the order of arrival. */
   readonly arrival: number;
 }
@@ -34,6 +40,7 @@ export class Sequence {
   readonly request: GenerationRequest;
   readonly model: ModelFacts;
   readonly events: EventQueue;
+  readonly masks: SequenceMasks | undefined;
   readonly arrival: number;
   readonly arrivedAtMs: number = performance.now();
   /** Set by the roster while the sequence runs; a new one for each admission. */
@@ -73,6 +80,7 @@ export class Sequence {
     this.request = parts.request;
     this.model = parts.model;
     this.events = parts.events;
+    this.masks = parts.masks;
     this.arrival = parts.arrival;
     this.#policy = parts.policy;
     this.#tally = new AttentionTally(parts.policy, parts.model);
@@ -105,9 +113,17 @@ export class Sequence {
     return Math.max(this.request.promptTokens.length, this.#lostExact);
   }
 
-  /** Whether its reader is so slow that it must not run. */
+  /** Whether it must not run: its reader is too slow, or the masks of its next draws are still on their way. */
   get paused(): boolean {
-    return this.events.full;
+    return this.events.full || this.masks?.covers(this.#neededStates()) === false;
+  }
+
+  /** Asks for the masks of its next draws; undefined: they are there, on their way, or not needed. */
+  fetchMasks(): Promise<void> | undefined {
+    const needed = this.#neededStates();
+    if (this.masks === undefined || this.masks.covers(needed) || this.masks.expects(needed)) return undefined;
+    const prompt = this.request.promptTokens.length;
+    return this.masks.fetch(needed, this.#tokens.slice(prompt, prompt + needed.to));
   }
 
   /**
@@ -155,6 +171,7 @@ export class Sequence {
     this.#lostExact = Math.max(this.#lostExact, this.#exact);
     // What it was to verify may be gone with the drafts.
     if (this.#correction.holdsBack) this.#correctingTo = undefined;
+    this.masks?.drop();
     this.id = undefined;
     this.opened = false;
     this.pages = [];
@@ -185,12 +202,14 @@ export class Sequence {
   /** The span of some work, or of its first rows. @param newPages that it takes */
   span(sequence: SequenceId, { kind, from, rows }: Work, newPages: readonly number[]): Span {
     const end = from + rows;
+    const logits = this.#logitsOf(kind, end);
     const base = {
       sequence,
       from,
       tokens: this.#tokens.slice(from, end),
-      logits: this.#logitsOf(kind, end),
+      logits,
       newPages: Uint32Array.from(newPages),
+      ...this.masks?.ofRows(logits, from, end),
     } as const;
     if (kind === "prefill") return { ...base, kind };
     return { ...base, kind: "decode", attention: kind === "sparse" ? "sparse" : "dense" };
@@ -240,8 +259,21 @@ export class Sequence {
   }
 
   #correctionWork(): Work {
-    const end = this.#correctingTo ?? (this.#tokens.draftsEnd ? this.length - 1 : this.length);
-    return { kind: "correction", from: this.#exact, rows: end - this.#exact };
+    const most = this.masks !== undefined && this.#correction.audits ? MASKED_AUDIT_ROWS : Infinity;
+    return { kind: "correction", from: this.#exact, rows: Math.min(this.#correctionEnd() - this.#exact, most) };
+  }
+
+  #correctionEnd(): number {
+    return this.#correctingTo ?? (this.#tokens.draftsEnd ? this.length - 1 : this.length);
+  }
+
+  /** States of the answer that may be drawn from next: that after the next rows, and those that an audit goes through. */
+  #neededStates(): NeededStates {
+    const prompt = this.request.promptTokens.length;
+    const { kind, from, rows } = this.work();
+    const end = from + rows - prompt;
+    if (kind !== "correction" || !this.#correction.audits) return { from: end, to: end };
+    return { from: from + 1 - prompt, to: end };
   }
 
   #computed({ kind, from, rows }: Work, result: SpanResult | undefined): void {
@@ -261,34 +293,20 @@ export class Sequence {
 
   #corrected({ from, rows }: Work, result: SpanResult | undefined): CorrectionReport {
     const { holdsBack } = this.#correction;
-    const whole = this.#correctionWork();
+    const end = this.#correctionEnd();
     this.#tally.corrected(from, rows);
     this.#exact = from + rows;
     this.#cached = Math.max(this.#cached, this.#exact);
     if (result?.token !== undefined) this.#tokens.draw(result.token, result.logprobs);
     const outcome = result?.audit && this.#tokens.audit(from, result.audit, holdsBack);
     // Length is not state: the rows of drafts that were thrown away are written over when their positions come again.
-    if (outcome?.overruled !== undefined) this.#exact = this.#cached = outcome.overruled;
-    const end = whole.from + whole.rows;
+    if (outcome?.overruled !== undefined) {
+      this.#exact = this.#cached = outcome.overruled;
+      this.masks?.drop();
+    }
     const isLast = outcome?.overruled !== undefined || this.#exact >= end;
     this.#correctingTo = isLast ? undefined : end;
     const { checks = [], dropped = 0 } = outcome ?? {};
     return this.#correction.record({ rows, checks, dropped, isLast });
   }
-}
-
-function checkAnswer({ sequence, logits, tokens }: Span, result: SpanResult | undefined): void {
-  const drawn = result?.token !== undefined;
-  const audited = result?.audit?.tokens.length ?? 0;
-  const expected = logits === "audit"
-    ? { drawn: false, audited: tokens.length }
-    : { drawn: logits !== "none", audited: 0 };
-  if (result?.sequence === sequence && drawn === expected.drawn && audited === expected.audited) return;
-  const answer = result === undefined
-    ? "nothing"
-    : `sequence ${result.sequence}, token ${result.token} and ${audited} audited rows`;
-  throw new EngineError(
-    "invalid_step",
-    `Cannot take the result of sequence ${sequence}: the group answered ${answer} to logits ${logits}`,
-  );
 }

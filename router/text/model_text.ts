@@ -4,6 +4,7 @@
  */
 
 import { readGenerationDefaults } from "../../engine/model/generation_defaults.ts";
+import type { ToolFormatName } from "../answer/answer_part.ts";
 import { readModelConfig } from "../../engine/model/model_config.ts";
 import { ChatTemplate } from "../../engine/text/chat_template.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
@@ -13,10 +14,14 @@ export interface ModelText {
   readonly tokenizer: Tokenizer;
   /** Undefined: the model was not made for conversations. */
   readonly template: ChatTemplate | undefined;
+  /** How calls are written; undefined: as the template says. */
+  readonly toolFormat: ToolFormatName | undefined;
   /** Drawing one of them ends an answer. */
   readonly stopTokens: readonly number[];
   /** The longest answer of a chat that does not say; undefined: what the context has room for. */
   readonly maxNewTokens: number | undefined;
+  /** What the model itself ends an answer with: the only tokens that can follow an answer with a grammar. */
+  readonly endTokens: readonly number[];
 }
 
 /**
@@ -24,10 +29,14 @@ export interface ModelText {
  * @param stopTokens in place of the model's own
  * @throws {EngineError} `invalid_model`, `unsupported_model`
  */
-export async function loadModelText(directory: string, stopTokens?: readonly number[]): Promise<ModelText> {
+export async function loadModelText(
+  directory: string,
+  stopTokens?: readonly number[],
+  toolFormat?: ToolFormatName,
+): Promise<ModelText> {
   const tokenizer = await Tokenizer.load(directory);
   const template = await ChatTemplate.load(directory);
   const { eosTokens } = await readModelConfig(directory);
   const { maxNewTokens } = await readGenerationDefaults(directory);
-  return { tokenizer, template, stopTokens: stopTokens ?? eosTokens, maxNewTokens };
+  return { tokenizer, template, toolFormat, stopTokens: stopTokens ?? eosTokens, endTokens: eosTokens, maxNewTokens };
 }

@@ -6,6 +6,12 @@
 import type { SamplingSettings } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
 import type { AttentionRequest } from "../scheduling/generation.ts";
+import type { GrammarSpec } from "../grammar/grammar_spec.ts";
+import { type AnswerForm, PLAIN, THINK } from "../answer/answer_part.ts";
+import { TOOL_FORMATS } from "../answer/tool_formats.ts";
+import { type AnswerGrammar, answerGrammar } from "./answer_grammar.ts";
+import { afterReasoning, reasoningOf } from "./reasoning.ts";
+import { planTools } from "./tools.ts";
 import { requestedAttention } from "./requested_attention.ts";
 import type { ModelText } from "./model_text.ts";
 import { chatPrompt, completionPrompts, type Prompt } from "./prompt.ts";
@@ -45,19 +51,32 @@ export interface PreparedPrompt {
 export interface PreparedGeneration {
   readonly stream: boolean;
   readonly includeUsage: boolean;
+  /** With every chunk. */
+  readonly continuousUsage: boolean;
   readonly returnProgress: boolean;
+  readonly returnTokenIds: boolean;
   /** Choice index = prompt index × n + i. */
   readonly prompts: readonly PreparedPrompt[];
   readonly n: number;
   /** Of choice i of each prompt: the seed plus i. */
   readonly sampling: SamplingSettings;
   readonly attention: AttentionRequest;
+  /** What each answer must look like. */
+  readonly grammar: GrammarSpec | undefined;
+  /** The field that asked for it. */
+  readonly grammarParam: string | undefined;
   readonly stopTokens: readonly number[];
   /** Those of `stopTokens` the client listed itself: reported as `stop_reason`. */
   readonly listedStopTokens: readonly number[];
   readonly stopStrings: readonly string[];
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;
+  /** Fields of the request that the answer repeats. */
+  readonly echoed?: Readonly<Record<string, unknown>>;
+  /** How the text of each answer is read. */
+  readonly form: AnswerForm;
+  /** Special tokens that are text all the same. */
+  readonly markers: readonly string[];
   readonly cacheSalt: string;
   /** Lower ones go first. */
   readonly priority: number;
@@ -82,11 +101,20 @@ export function prepareChat(
     });
   }
   const asked = body.max_completion_tokens ?? body.max_tokens ?? undefined;
-  const prompt = chatPrompt(text, body, context);
+  const plan = planTools(text, body);
+  const prompt = chatPrompt(text, body, { ...context, ...plan });
+  const form: AnswerForm = { tools: plan.form, reasoning: reasoningOf(text, prompt.text) };
+  const shared = common(text, body, context, plan.grammar);
   return {
-    ...common(text, body, context),
+    ...shared,
+    grammar: shared.grammar && afterReasoning(shared.grammar, form.reasoning),
+    form,
+    markers: [
+      ...(plan.form ? TOOL_FORMATS[plan.form.format].markers : []),
+      ...(form.reasoning ? Object.values(THINK) : []),
+    ],
     prompts: [withRoom(prompt, { asked, fallback: text.maxNewTokens ?? Infinity, context, param: "messages" })],
-    n: 1,
+    n: body.n ?? 1,
     sampling: sampling(text, body, { context, topLogprobs: body.logprobs ? body.top_logprobs ?? 0 : undefined }),
   };
 }
@@ -135,16 +163,25 @@ export function checkModel(model: string | null | undefined, context: PrepareCon
 
 type Common = ChatBody | CompletionBody;
 
-function common(text: ModelText, body: Common, context: PrepareContext) {
+function common(text: ModelText, body: Common, context: PrepareContext, calls?: AnswerGrammar) {
   const listedStopTokens = body.stop_token_ids ?? [];
   for (const token of listedStopTokens) checkToken(token, context, "stop_token_ids");
   const stop = body.stop ?? [];
+  const grammar = calls?.param === "tool_choice" ? calls : answerGrammar(body) ?? calls;
+  const ends = body.ignore_eos ? [] : text.stopTokens;
   return {
     stream: body.stream ?? false,
     includeUsage: body.stream_options?.include_usage ?? false,
+    continuousUsage: body.stream_options?.continuous_usage_stats ?? false,
     returnProgress: body.return_progress ?? false,
+    returnTokenIds: body.return_token_ids ?? false,
+    form: PLAIN,
+    markers: [] as readonly string[],
     attention: requestedAttention(body.attention, context),
-    stopTokens: body.ignore_eos ? listedStopTokens : [...text.stopTokens, ...listedStopTokens],
+    grammar: grammar?.spec,
+    grammarParam: grammar?.param,
+    // A complete answer allows nothing but its end, also where ends are ignored.
+    stopTokens: [...new Set([...(grammar ? text.endTokens : ends), ...listedStopTokens])],
     listedStopTokens,
     stopStrings: typeof stop === "string" ? [stop] : stop,
     includeStopString: body.include_stop_str_in_output ?? false,
@@ -232,13 +269,9 @@ function refuse(field: string, why: string): never {
 }
 
 function refuseChatExtras(body: ChatBody): void {
-  if (body.tools?.length) refuse("tools", "tool calls are not supported");
   if (body.functions?.length) refuse("functions", "function calls are not supported");
-  const format = body.response_format?.type;
-  if (format !== undefined && format !== "text") refuse("response_format", "only text is supported");
   if (body.modalities?.some((modality) => modality !== "text")) refuse("modalities", "only text is supported");
   if (body.audio !== undefined && body.audio !== null) refuse("audio", "only text is supported");
-  if (body.n && body.n > 1) refuse("n", `one choice a request is supported, ${body.n} given`);
 }
 
 function refuseCompletionExtras(body: CompletionBody): void {

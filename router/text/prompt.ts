@@ -4,6 +4,9 @@
  */
 
 import { RequestError } from "../errors.ts";
+import type { ToolFormatName } from "../answer/answer_part.ts";
+import { TOOL_FORMATS } from "../answer/tool_formats.ts";
+import { checkToolResults, type ToolPlan } from "./tools.ts";
 import type { ModelText } from "./model_text.ts";
 import type { CompletionBody, MessageBody, TemplateBody } from "../http/schemas.ts";
 
@@ -23,19 +26,28 @@ export interface Prompt {
   readonly echo: string | undefined;
 }
 
-/** What templates see of a message. */
-type TemplateMessage = Record<string, unknown> & { readonly role: string; readonly content: string };
+/** A prompt that a template rendered. */
+export interface ChatPrompt extends Prompt {
+  readonly text: string;
+}
+
+/** What a conversation is rendered with besides its messages. */
+export interface ChatContext extends PromptBounds, Partial<Pick<ToolPlan, "tools" | "instructions">> {}
 
 /**
  * Renders a conversation and tokenizes it.
  * @throws {RequestError} `invalid_request`, `unsupported` when the model has no template
  * @throws {EngineError} `invalid_text` when the template refuses the messages
  */
-export function chatPrompt(text: ModelText, body: TemplateBody, bounds: PromptBounds): Prompt {
+export function chatPrompt(text: ModelText, body: TemplateBody, context: ChatContext): ChatPrompt {
+  const { tools, instructions, ...bounds } = context;
   if (text.template === undefined) {
     throw new RequestError("unsupported", "Cannot chat: the model has no chat template", { param: "messages" });
   }
-  const messages = body.messages.map(templateMessage);
+  checkToolResults(body.messages);
+  const given = instructions === undefined ? body.messages : instructed(body.messages, instructions);
+  const isPlain = !text.template.source.includes("tool_calls");
+  const messages = given.map((message) => templateMessage(message, isPlain ? text.toolFormat ?? "hermes" : undefined));
   const continues = body.continue_final_message ?? false;
   if (continues && (body.add_generation_prompt === true || messages.at(-1)?.role !== "assistant")) {
     throw new RequestError(
@@ -47,11 +59,12 @@ export function chatPrompt(text: ModelText, body: TemplateBody, bounds: PromptBo
   const prompt = text.template.render(messages, {
     addGenerationPrompt: !continues && (body.add_generation_prompt ?? true),
     continueFinalMessage: continues,
+    ...(tools && instructions === undefined && { tools }),
     kwargs: body.chat_template_kwargs ?? {},
   });
   checkLength(text, prompt, { ...bounds, param: "messages" });
   const tokens = checked(text.tokenizer.encode(prompt), { ...bounds, param: "messages" });
-  return { tokens, echo: undefined };
+  return { tokens, echo: undefined, text: prompt };
 }
 
 /**
@@ -130,12 +143,46 @@ function checked<Tokens extends Uint32Array>(tokens: Tokens, bounds: TokenBounds
   });
 }
 
-function templateMessage({ role, content, ...rest }: MessageBody): TemplateMessage {
+/**  writtenAs the format in which calls become text, for templates that have no place for them */
+function templateMessage({ role, content, tool_calls: calls, ...rest }: MessageBody, writtenAs?: ToolFormatName) {
   const extras = Object.entries(rest).filter(([, value]) => value !== null && value !== undefined);
+  const text = typeof content === "string" ? content : (content ?? []).map((part) => part.text).join("\n");
+  const parsed = (calls ?? []).map((call) => ({
+    ...call,
+    function: { ...call.function, arguments: argumentsOf(call) },
+  }));
   return {
     ...Object.fromEntries(extras),
+    ...(calls?.length && writtenAs === undefined && { tool_calls: parsed }),
     // The newer name of the same role; the templates of open models know the older one.
     role: role === "developer" ? "system" : role,
-    content: typeof content === "string" ? content : (content ?? []).map((part) => part.text).join("\n"),
+    content: writtenAs === undefined ? text : [text, ...(calls ?? []).map((call) => written(call, writtenAs))].join(""),
   };
+}
+
+type Call = NonNullable<MessageBody["tool_calls"]>[number];
+
+/** Templates write arguments as JSON themselves, so they need the value; what is no JSON stays a text. */
+function argumentsOf({ function: { arguments: text } }: Call): unknown {
+  try {
+    return JSON.parse(text || "{}");
+  } catch {
+    return text;
+  }
+}
+
+function written({ function: { name, arguments: text } }: Call, format: ToolFormatName): string {
+  const { begin, end } = TOOL_FORMATS[format].around(name);
+  return begin + (text || "{}") + end;
+}
+
+/** Instructions go into the system message, or make one. */
+function instructed(messages: readonly MessageBody[], instructions: string): MessageBody[] {
+  const [first, ...others] = messages;
+  const isSystem = first?.role === "system" || first?.role === "developer";
+  if (first === undefined || !isSystem) return [{ role: "system", content: instructions }, ...messages];
+  const content = typeof first.content === "string"
+    ? first.content
+    : (first.content ?? []).map(({ text }) => text).join("\n");
+  return [{ ...first, content: `${content}\n\n${instructions}` }, ...others];
 }

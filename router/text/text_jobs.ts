@@ -4,6 +4,7 @@
 
 import { CodedError } from "../../kernels/errors.ts";
 import { RequestError, type RequestErrorCode } from "../errors.ts";
+import type { TokenCount } from "../http/messages_request.ts";
 import type { DetokenizeAnswer, TokenizeAnswer } from "../http/tokenize.ts";
 import type { PrepareContext, PreparedGeneration } from "./prepare.ts";
 
@@ -11,6 +12,9 @@ import type { PrepareContext, PreparedGeneration } from "./prepare.ts";
 export interface TextResults {
   readonly chat: PreparedGeneration;
   readonly completion: PreparedGeneration;
+  readonly responses: PreparedGeneration;
+  readonly messages: PreparedGeneration;
+  readonly countTokens: TokenCount;
   readonly tokenize: TokenizeAnswer;
   readonly detokenize: DetokenizeAnswer;
 }

@@ -6,6 +6,8 @@
 import { parseJsonBody } from "../http/json_body.ts";
 import { loadModelText, type ModelText } from "./model_text.ts";
 import { prepareChat, prepareCompletion, type PrepareContext } from "./prepare.ts";
+import { countTokens, prepareMessages } from "../http/messages_request.ts";
+import { prepareResponses } from "../http/responses_request.ts";
 import { flattenError, type FromTextWorker, type TextResults, type ToTextWorker } from "./text_jobs.ts";
 import { detokenize, tokenize } from "../http/tokenize.ts";
 
@@ -23,7 +25,15 @@ const JOBS: {
     value: Record<string, unknown>,
     context: PrepareContext,
   ) => TextResults[Kind];
-} = { chat: prepareChat, completion: prepareCompletion, tokenize, detokenize };
+} = {
+  chat: prepareChat,
+  completion: prepareCompletion,
+  responses: prepareResponses,
+  messages: prepareMessages,
+  countTokens,
+  tokenize,
+  detokenize,
+};
 
 let modelText: ModelText | undefined;
 
@@ -45,5 +55,6 @@ scope.onmessage = async ({ data }) => {
 function transferable(result: TextResults[keyof TextResults]): Transferable[] {
   if ("json" in result) return [result.json.buffer];
   if ("tokens" in result) return [result.tokens.buffer];
+  if (!("prompts" in result)) return [];
   return [...new Set(result.prompts.map((prompt) => prompt.tokens.buffer as ArrayBuffer))];
 }

@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { type AppDeps, createApp } from "../../router/http/app.ts";
+import { GrammarService } from "../../router/grammar/grammar_service.ts";
 import type { ModelFacts } from "../../router/group/group.ts";
 import type { ServiceState } from "../../router/http/health.ts";
 import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../router/http/request_observer.ts";
@@ -85,6 +86,7 @@ export class TestService implements Disposable {
   };
   model: ModelFacts | undefined = FACTS;
   readonly #text: TextPool;
+  readonly #grammars = new GrammarService({ directory: MODEL_DIRECTORY });
 
   private constructor(tokenizer: Tokenizer, text: TextPool, deps: Partial<AppDeps>) {
     this.tokenizer = tokenizer;
@@ -92,6 +94,7 @@ export class TestService implements Disposable {
     this.generator = new FakeGenerator({ tokens: [...tokensOf(tokenizer, "Hello, wide world!"), 1] });
     this.app = createApp({
       generator: this.generator,
+      grammars: this.#grammars,
       text,
       tokenizer,
       model: () => this.model,
@@ -136,5 +139,6 @@ export class TestService implements Disposable {
 
   [Symbol.dispose](): void {
     this.#text.close();
+    this.#grammars.close();
   }
 }

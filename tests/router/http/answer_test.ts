@@ -21,6 +21,8 @@ const PLAIN: AnswerOptions = {
   stopStrings: [],
   includeStopString: false,
   skipSpecialTokens: true,
+  form: { tools: undefined, reasoning: undefined },
+  markers: [],
 };
 
 /** Reads an answer whose tokens are those of a text, cut short at `maxTokens`. */

@@ -1,0 +1,145 @@
+/** The official OpenAI client, as it is: tools and their streams, reasoning, Responses. */
+
+import assert from "node:assert/strict";
+import OpenAI, { BadRequestError } from "openai";
+
+import { callText, type Served, serving } from "./served.ts";
+
+const MODEL = "org/tide";
+const WEATHER = {
+  name: "weather",
+  description: "The weather",
+  parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] },
+};
+const TOOLS = [{ type: "function" as const, function: WEATHER }];
+const MESSAGES = [{ role: "user" as const, content: "Weather in Oslo?" }];
+
+function client({ origin }: Served): OpenAI {
+  return new OpenAI({ apiKey: "none", baseURL: `${origin}/v1`, maxRetries: 0 });
+}
+
+Deno.test("openai: tool calls, whole, and their results", () =>
+  serving(async (served) => {
+    served.say(`Let me see.\n${callText("weather", { city: "Oslo" })}`);
+    const { choices } = await client(served).chat.completions.create({
+      model: MODEL,
+      messages: MESSAGES,
+      tools: TOOLS,
+    });
+    const message = choices[0]?.message;
+    assert.equal(choices[0]?.finish_reason, "tool_calls");
+    assert.equal(message?.content, "Let me see.");
+    const call = message?.tool_calls?.[0];
+    assert.ok(call?.type === "function" && message !== undefined);
+    assert.deepEqual([call.function.name, JSON.parse(call.function.arguments)], ["weather", { city: "Oslo" }]);
+    served.say("Rain.");
+    const answer = await client(served).chat.completions.create({
+      model: MODEL,
+      messages: [...MESSAGES, message, { role: "tool", tool_call_id: call.id, content: "rain" }],
+      tools: TOOLS,
+    });
+    assert.equal(answer.choices[0]?.message.content, "Rain.");
+  }));
+
+Deno.test("openai: tool calls, streamed by the helper", () =>
+  serving(async (served) => {
+    served.say([callText("weather", { city: "Oslo" }), callText("weather", { city: "Bergen" })].join("\n"));
+    const final = await client(served).chat.completions
+      .stream({ model: MODEL, messages: MESSAGES, tools: TOOLS }).finalChatCompletion();
+    const calls = final.choices[0]?.message.tool_calls ?? [];
+    assert.deepEqual(
+      calls.map((call) => call.type === "function" && JSON.parse(call.function.arguments).city),
+      ["Oslo", "Bergen"],
+    );
+    assert.equal(final.choices[0]?.finish_reason, "tool_calls");
+  }));
+
+Deno.test("openai: runTools() makes two steps", () =>
+  serving(async (served) => {
+    served.say(callText("weather", { city: "Oslo" }), "It rains.");
+    const cities: string[] = [];
+    const runner = client(served).chat.completions.runTools({
+      model: MODEL,
+      messages: MESSAGES,
+      tools: [{
+        type: "function",
+        function: {
+          ...WEATHER,
+          parse: JSON.parse,
+          function: ({ city }: { city: string }) => {
+            cities.push(city);
+            return "rain";
+          },
+        },
+      }],
+    });
+    assert.equal(await runner.finalContent(), "It rains.");
+    assert.deepEqual(cities, ["Oslo"]);
+  }));
+
+Deno.test("openai: several choices, and results without a call", () =>
+  serving(async (served) => {
+    const { choices } = await client(served).chat.completions.create({ model: MODEL, messages: MESSAGES, n: 3 });
+    assert.deepEqual(choices.map(({ index, message }) => [index, message.content]), [[0, "Hello"], [1, "Hello"], [
+      2,
+      "Hello",
+    ]]);
+    const orphan = { role: "tool" as const, "tool_call_id": "x", content: "rain" };
+    await assert.rejects(
+      client(served).chat.completions.create({ model: MODEL, messages: [...MESSAGES, orphan] }),
+      (error) => error instanceof BadRequestError && error.param === "messages[1].tool_call_id",
+    );
+  }));
+
+Deno.test("openai: responses, whole", () =>
+  serving(async (served) => {
+    const response = await client(served).responses.create({ model: MODEL, input: "Hi", instructions: "Be short" });
+    assert.equal(response.output_text, "Hello");
+    assert.equal(response.status, "completed");
+    assert.ok((response.usage?.input_tokens ?? 0) > 0);
+    await assert.rejects(
+      client(served).responses.create({ model: MODEL, input: "Hi", previous_response_id: "resp_1" }),
+      (error) => error instanceof BadRequestError && /not stored/.test(error.message),
+    );
+  }));
+
+Deno.test("openai: responses, streamed in order", () =>
+  serving(async (served) => {
+    served.say(`Let me see. ${callText("weather", { city: "Oslo" })}`);
+    const stream = client(served).responses.stream({
+      model: MODEL,
+      input: [{ role: "user", content: [{ type: "input_text", text: "Weather?" }] }],
+      tools: [{ type: "function", ...WEATHER, strict: false }],
+    });
+    const types: string[] = [];
+    for await (const { type } of stream) if (types.at(-1) !== type) types.push(type);
+    assert.deepEqual(types, [
+      "response.created",
+      "response.in_progress",
+      "response.output_item.added",
+      "response.content_part.added",
+      "response.output_text.delta",
+      "response.output_text.done",
+      "response.content_part.done",
+      "response.output_item.done",
+      "response.output_item.added",
+      "response.function_call_arguments.delta",
+      "response.function_call_arguments.done",
+      "response.output_item.done",
+      "response.completed",
+    ]);
+    const { output } = await stream.finalResponse();
+    const call = output[1];
+    assert.ok(call?.type === "function_call");
+    assert.deepEqual([call.name, JSON.parse(call.arguments)], ["weather", { city: "Oslo" }]);
+    served.say("Rain.");
+    const next = await client(served).responses.create({
+      model: MODEL,
+      input: [{ role: "user", content: "Weather?" }, call, {
+        type: "function_call_output",
+        call_id: call.call_id,
+        output: "rain",
+      }],
+    });
+    assert.equal(next.output_text, "Rain.");
+  }));
