@@ -77,3 +77,11 @@ export function checkQueue(
     `Cannot admit request: ${choices} choices exceed the ${most} that one request may have while ${free} places are free`,
   );
 }
+
+/** Why a request that waited for so long leaves the queue. */
+export function waitedTooLong(queueTimeoutMs: number): RequestError {
+  return new RequestError(
+    "queue_timeout",
+    `Cannot admit request: it waited ${queueTimeoutMs} ms for its turn, as long as requests may`,
+  );
+}

@@ -152,3 +152,13 @@ export interface Generator {
    */
   generate(request: GenerationRequest): Generation;
 }
+
+/**
+ * Whether the penalties of a request count tokens of a cached prefix: repetition counts the prompt's, the others those of
+ * the output, which a rebuilt sequence may find in the cache too.
+ * @param prefix tokens that came from the cache
+ */
+export function countsPrefix({ promptTokens, sampling }: GenerationRequest, prefix: number): boolean {
+  const penalizesOutput = sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0;
+  return sampling.repetitionPenalty !== 1 || (penalizesOutput && prefix > promptTokens.length);
+}

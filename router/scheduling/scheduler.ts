@@ -5,7 +5,7 @@
 
 import type { SequenceId, SpanResult, Step, StepResult } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
-import { checkFits, checkQueue, readyModel } from "./admission.ts";
+import { checkFits, checkQueue, readyModel, waitedTooLong } from "./admission.ts";
 import { resolveAttention } from "./attention_policy.ts";
 import { CostModel, NO_LOAD } from "./cost_model.ts";
 import { asCodedError, RequestError } from "../errors.ts";
@@ -96,7 +96,9 @@ export class Scheduler implements Generator {
     this.#active.add(sequence);
     this.selections.name(request.id, undefined);
     this.#roster.enqueue(sequence);
-    this.#queueTimers.set(sequence, setTimeout(() => this.#timeOut(sequence), this.#options.queueTimeoutMs));
+    const { queueTimeoutMs } = this.#options;
+    const timeOut = () => this.#fail(sequence, waitedTooLong(queueTimeoutMs));
+    this.#queueTimers.set(sequence, setTimeout(timeOut, queueTimeoutMs));
     this.#wake();
     return {
       [Symbol.asyncIterator]: () => events,
@@ -258,12 +260,6 @@ export class Scheduler implements Generator {
     if (sequence.replayedAt === sequence.generated) return this.#fail(sequence, error);
     sequence.replayedAt = sequence.generated;
     this.#tally.replayed(sequence);
-  }
-
-  #timeOut(sequence: Sequence): void {
-    const { queueTimeoutMs } = this.#options;
-    const message = `Cannot admit request: it waited ${queueTimeoutMs} ms for its turn, as long as requests may`;
-    this.#fail(sequence, new RequestError("queue_timeout", message));
   }
 
   #cancel(sequence: Sequence): void {

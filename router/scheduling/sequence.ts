@@ -10,10 +10,11 @@ import { attentionAt, type AttentionPolicy } from "./attention_policy.ts";
 import { AttentionTally } from "./attention_tally.ts";
 import { Correction, type CorrectionReport } from "./correction.ts";
 import type { EventQueue } from "./event_queue.ts";
-import type { GenerationRequest, GenerationUsage } from "./generation.ts";
+import { countsPrefix, type GenerationRequest, type GenerationUsage } from "./generation.ts";
 import type { ModelFacts } from "../group/group.ts";
 import { type PageKey, pageKey, type Prefix } from "./prefix_cache.ts";
 import type { NeededStates, SequenceMasks } from "./sequence_masks.ts";
+import type { SequenceParts } from "./sequence_parts.ts";
 import { SequenceTokens } from "./sequence_tokens.ts";
 import type { DoneWork, Progress, Work } from "./work.ts";
 
@@ -22,18 +23,6 @@ const MASKED_AUDIT_ROWS = 64;
 
 /** Most rows of the matrix–vector family in one span of a rebuilding. */
 const REBUILD_ROWS = 16;
-
-/** What a sequence is made of; all but the request is decided by the scheduler. */
-export interface SequenceParts {
-  readonly request: GenerationRequest;
-  readonly model: ModelFacts;
-  readonly policy: AttentionPolicy;
-  readonly events: EventQueue;
-  /** Of the answer, if it has a grammar. */
-  readonly masks?: SequenceMasks | undefined;
-  /** Place in the order of arrival. */
-  readonly arrival: number;
-}
 
 /** State of one generation; survives preemption and the loss of a group, because all its tokens are here. */
 export class Sequence {
@@ -183,10 +172,6 @@ export class Sequence {
   open(sequence: SequenceId): SequenceOpening {
     const { promptTokens, sampling } = this.request;
     const prefix = this.prefixPages * PAGE_TOKENS;
-    // Penalties count the tokens of the prompt (repetition) or of the output (the others), which a rebuilt sequence may
-    // find in the cache too.
-    const penalizesOutput = sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0;
-    const needed = sampling.repetitionPenalty !== 1 || (penalizesOutput && prefix > promptTokens.length);
     return {
       sequence,
       sampling,
@@ -194,7 +179,7 @@ export class Sequence {
       promptTokens: promptTokens.length,
       pageOffset: this.pageOffset,
       prefixPages: Uint32Array.from(this.pages.slice(0, this.prefixPages)),
-      prefixTokens: needed ? this.#tokens.slice(0, prefix) : new Uint32Array(),
+      prefixTokens: countsPrefix(this.request, prefix) ? this.#tokens.slice(0, prefix) : new Uint32Array(),
       audited: this.#correction.audits,
     };
   }
