@@ -3,7 +3,9 @@
  * for workers. Knows tensors and positions; knows nothing of the network or of other workers.
  */
 
-import { Gpu } from "../kernels/gpu.ts";
+import { type GpuChoice, openGpu } from "../kernels/choose_provider.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import { describeShape } from "../kernels/provider.ts";
 import { Commands } from "../kernels/pipeline.ts";
 import { Scratch } from "../kernels/scratch.ts";
 import { checkStep } from "./check_step.ts";
@@ -36,11 +38,17 @@ export type ModelSource = { readonly directory: string } | { readonly random: st
 /** How to open an engine. */
 export interface EngineOptions extends KvCapacity {
   readonly model: ModelSource;
+  /** Which way to the GPU. @default "auto" */
+  readonly gpu?: GpuChoice | undefined;
+  /** Gets one line: the GPU, and the way to it. @default nothing */
+  readonly log?: ((line: string) => void) | undefined;
 }
 
 /** A worker's place in a group, and how it reaches the others. */
 export interface Membership extends PageShare {
   readonly exchange: Exchange;
+  /** Whether to use matrix units where there are any; all workers of a group do, or none. @default true */
+  readonly matrix?: boolean;
 }
 
 interface Loaded {
@@ -73,14 +81,14 @@ export class Engine {
   /**
    * Opens the GPU and loads a model.
    * @param onProgress counts the bytes of the weight files
-   * @throws {GpuError} `no_adapter`, `out_of_gpu_memory`
+   * @throws {GpuError} `no_adapter`, `provider_unavailable`, `out_of_gpu_memory`
    * @throws {EngineError} `invalid_model`, `unsupported_model`; `kv_exhausted` when the KV slice cannot be that large
    */
   static async open(
     options: EngineOptions,
     onProgress: (doneBytes: number, totalBytes: number) => void = () => {},
   ): Promise<Engine> {
-    const gpu = await Gpu.open();
+    const gpu = await openGpu({ choice: options.gpu, log: options.log });
     try {
       const commands = new Commands(gpu);
       const loaded = await load(commands, options, onProgress);
@@ -135,7 +143,7 @@ export class Engine {
    * Takes a place in a group; all sequences are forgotten. A group of one uses `ALONE`.
    * @throws {EngineError} `invalid_step` while a step runs, or when the group's map gives this worker other pages than it has
    */
-  join({ index, map, exchange }: Membership): void {
+  join({ index, map, exchange, matrix = true }: Membership): void {
     if (this.#running !== undefined) throw new EngineError("invalid_step", "Cannot join a group: a step is running");
     const pages = map.base(index + 1) - map.base(index);
     if (pages !== this.#model.slice.pages) {
@@ -145,6 +153,7 @@ export class Engine {
       );
     }
     this.#model = { ...this.#model, share: { index, map }, exchange };
+    this.commands.gpu.useMatrices(matrix);
     this.#sequences = new Sequences(this.#model.slice, this.#model.share);
     this.#model.drafts.close();
   }
@@ -233,6 +242,8 @@ function infoOf({ info }: Gpu, { config, weights, digest }: Loaded, kvPages: num
     sparse: undefined,
     adapter: info.adapter,
     software: info.software,
+    provider: info.provider,
+    matrix: info.matrix.map(describeShape)[0],
     cheapCorrections: cheapCorrectionContext(config, { parameters: weights.parameters, software: info.software }),
     measured: [],
     kvPages,

@@ -1,5 +1,6 @@
 /** What a loaded engine tells about itself; plain data that crosses the wire as it is. */
 
+import type { ProviderName } from "../kernels/provider.ts";
 import type { LayerRole } from "./layer_plan.ts";
 
 /** A step with rows of one kind, as a warm engine ran it. */
@@ -30,6 +31,10 @@ export interface EngineInfo {
   readonly adapter: string;
   /** Whether the adapter computes on the CPU. */
   readonly software: boolean;
+  /** The implementation of WebGPU that it is reached through. */
+  readonly provider: ProviderName;
+  /** The product that its matrix units compute, e.g. `16×16×16 f16→f32`; undefined where kernels cannot use any. */
+  readonly matrix: string | undefined;
   /** The longest context at which sparse rows are corrected without being asked for; 0: at none. */
   readonly cheapCorrections: number;
   /** What its steps took once it was warmed up; empty before. */

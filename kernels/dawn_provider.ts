@@ -122,6 +122,7 @@ async function load(): Promise<DawnModule> {
 /** What people can do about it, where the reason is one of the usual ones. */
 function explain(cause: unknown): string {
   const reason = firstLine(cause);
+  if (/Requires ffi access/.test(reason)) return "this process may not load native code (--allow-ffi)";
   if (/GLIBC(XX)?_|libc\.musl|ld-linux/.test(reason)) return `it needs glibc 2.34 or newer: ${reason}`;
   if (/dawn\.node/.test(reason)) return `there is no build for ${Deno.build.os} ${Deno.build.arch}: ${reason}`;
   return `not in Deno's cache, and the network does not give it: ${reason}`;

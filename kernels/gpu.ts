@@ -26,9 +26,11 @@ export interface GpuInfo {
   readonly shaderF16: boolean;
   /** Whether passes can be timed on the GPU's clock. */
   readonly timestamps: boolean;
-  /** Products of the matrix units that computed right at start; the best one first, none where there are no units. */
+  /** Every product that the adapter claims its matrix units to compute; best first. */
+  readonly claimedMatrix: readonly MatrixShape[];
+  /** The best of them with sums in f32, when it computed right at start; the only one that kernels use. */
   readonly matrix: readonly MatrixShape[];
-  /** Products that the adapter claims and computes wrong. */
+  /** The same when it computed wrong. */
   readonly faultyMatrix: readonly MatrixShape[];
   readonly maxBindingBytes: number;
   readonly maxBufferBytes: number;
@@ -54,6 +56,7 @@ export class Gpu {
   readonly device: GPUDevice;
   readonly traits: GpuTraits;
   #info: GpuInfo;
+  #matrix: readonly MatrixShape[] = [];
   readonly #release: () => void;
   readonly #buffers = new Set<GPUBuffer>();
   readonly #freeListeners = new Set<(buffer: GPUBuffer) => void>();
@@ -86,11 +89,8 @@ export class Gpu {
     const gpu = new Gpu(provider.name, opened);
     try {
       const fastReadBack = opened.traits.mapAtOnce && await gpu.#staging.selfTest();
-      const matrix: MatrixShape[] = [];
-      const faultyMatrix: MatrixShape[] = [];
-      for (const shape of opened.traits.matrix) {
-        (await computesRight(gpu, shape) ? matrix : faultyMatrix).push(shape);
-      }
+      const [matrix, faultyMatrix] = await testedShapes(gpu);
+      gpu.#matrix = matrix;
       gpu.#info = { ...gpu.#info, fastReadBack, matrix, faultyMatrix };
       return gpu;
     } catch (error) {
@@ -101,6 +101,11 @@ export class Gpu {
 
   get info(): GpuInfo {
     return this.#info;
+  }
+
+  /** Leaves matrix units unused, or uses them again where there are any: a group computes on all of its members' or on none. */
+  useMatrices(wanted: boolean): void {
+    this.#info = { ...this.#info, matrix: wanted ? this.#matrix : [] };
   }
 
   /** Bytes of all living buffers, staging excluded. */
@@ -241,6 +246,15 @@ export class Gpu {
   }
 }
 
+/**
+ * The shape that kernels use and, where it computes wrong, the faulty one. No other is tried: smaller ones have crashed drivers.
+ */
+async function testedShapes(gpu: Gpu): Promise<[usable: readonly MatrixShape[], faulty: readonly MatrixShape[]]> {
+  const best = gpu.traits.matrix.find(({ result }) => result === "f32");
+  if (best === undefined) return [[], []];
+  return await computesRight(gpu, best) ? [[best], []] : [[], [best]];
+}
+
 function describe(provider: ProviderName, { device, adapter, features, traits }: OpenedDevice): GpuInfo {
   return {
     provider,
@@ -251,6 +265,7 @@ function describe(provider: ProviderName, { device, adapter, features, traits }:
     subgroupSize: traits.subgroupSize,
     shaderF16: features.has("shader-f16"),
     timestamps: features.has("timestamp-query"),
+    claimedMatrix: traits.matrix,
     matrix: [],
     faultyMatrix: [],
     // Vulkan may report more than wgpu validates, and a binding must be a multiple of 4.

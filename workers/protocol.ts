@@ -43,6 +43,8 @@ export interface Form {
   readonly members: readonly Address[];
   /** In which pages are dealt, one for each member. */
   readonly weights: readonly number[];
+  /** Whether all members have matrix units that they can use: then all use them, else none does. */
+  readonly matrix: boolean;
   /** For the members to find each other. */
   readonly deadlineMs: number;
 }
@@ -128,6 +130,8 @@ const facts = record<EngineInfo>({
   sparse: maybe(record<NonNullable<EngineInfo["sparse"]>>({ budget: count, sparseFrom: count })),
   adapter: text,
   software: flag,
+  provider: oneOf("deno", "dawn"),
+  matrix: maybe(text),
   cheapCorrections: count,
   measured: list(record<MeasuredStep>({
     kind: oneOf("prefill", "dense", "sparse", "correction"),
@@ -167,6 +171,7 @@ const routerMessage = union<RouterMessage>({
     index: count,
     members: list(record<Address>({ hostname: text, port: count })),
     weights: list(real),
+    matrix: flag,
     deadlineMs: real,
   }),
   selection: record<OfKind<RouterMessage, "selection">>({

@@ -71,7 +71,7 @@ export class Seat {
     }
     try {
       const exchange = form.members.length === 1 ? ALONE : await this.#connect(form, engine);
-      engine.join({ index: form.index, map: new PageMap(form.weights), exchange });
+      engine.join({ index: form.index, map: new PageMap(form.weights), exchange, matrix: form.matrix });
       this.#isTaken = true;
       this.#options.tell({ kind: "formed", epoch: form.epoch });
     } catch (error) {

@@ -10,6 +10,7 @@ import { loadTextModel, parseNeedles } from "../../engine/evaluation/needles.ts"
 import { MIN_BUDGET } from "../../engine/layer_plan.ts";
 import { type Command, type FlagValues, UsageError } from "../command_line.ts";
 import { EMBEDDED_MODEL } from "../config.ts";
+import { GPU_FLAG } from "../group/worker_config.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
 import { EVALUATION_DATA } from "./eval/evaluation_data.ts";
@@ -52,6 +53,7 @@ const flags = {
     default: 1024,
     help: "context from which auto is sparse, to write",
   },
+  ...GPU_FLAG,
   dryRun: { kind: "switch", help: "print the scores, write nothing" },
 } as const;
 
@@ -65,7 +67,7 @@ export const command: Command<typeof flags> = {
       .slice(0, values.cases);
     if (cases.length === 0) throw new UsageError(`Cannot calibrate: ${values.needles} has no case within --longest`);
     const text = await loadTextModel(values.model);
-    const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto" });
+    const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto", gpu: values.gpu });
     try {
       const stop = engine.config.eosTokens[0];
       if (stop === undefined) throw new UsageError("Cannot calibrate: the model names no end-of-turn token");

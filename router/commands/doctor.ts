@@ -3,11 +3,14 @@
  * Knows the device; knows no model.
  */
 
-import { Gpu, type GpuInfo } from "../../kernels/gpu.ts";
+import { type GpuChoice, openGpu } from "../../kernels/choose_provider.ts";
+import type { Gpu, GpuInfo } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Command, FlagValues } from "../command_line.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../vulkan_driver.ts";
+import { GPU_FLAG } from "../group/worker_config.ts";
+import { describeProvider, diagnoseProviders, type ProviderDiagnosis } from "./doctor_providers.ts";
 import { diagnosePlaces, holdMemory, type PlaceDiagnosis } from "./doctor_workers.ts";
 
 const flags = {
@@ -25,6 +28,7 @@ const flags = {
     max: 65536,
     help: "only hold so much GPU memory until stdin ends: for --workers",
   },
+  ...GPU_FLAG,
   json: { kind: "switch", help: "print one JSON object" },
 } as const;
 
@@ -32,8 +36,10 @@ const flags = {
 interface Diagnosis {
   readonly deno: string;
   readonly platform: string;
+  /** Both ways to the GPU. */
+  readonly providers: readonly ProviderDiagnosis[];
+  /** Through the one that was chosen. */
   readonly gpu: GpuInfo;
-  readonly timestampQuery: boolean;
   /** Median of a synchronous read-back of 16 bytes, submit included. */
   readonly readBackMs: number;
   /** From the first line of the test kernel to its result: compilation included. */
@@ -56,7 +62,7 @@ export const command: Command<typeof flags> = {
     const workers = values.workers === undefined
       ? {}
       : { workers: await diagnosePlaces({ workers: values.workers, shareGpu: values.shareGpu }) };
-    const diagnosis: Diagnosis = { ...await diagnose(), ...workers };
+    const diagnosis: Diagnosis = { ...await diagnose(values.gpu), ...workers };
     if (values.json) terminal.line(JSON.stringify(diagnosis, undefined, 2));
     else for (const line of report(diagnosis)) terminal.line(line);
     const isContradicted = diagnosis.workers?.some(({ proof }) => proof === "contradicted") ?? false;
@@ -64,17 +70,17 @@ export const command: Command<typeof flags> = {
   },
 };
 
-async function diagnose(): Promise<Diagnosis> {
-  const gpu = await Gpu.open();
+async function diagnose(choice: GpuChoice): Promise<Diagnosis> {
+  const providers = await diagnoseProviders(choice);
+  const gpu = await openGpu({ choice });
   try {
-    const adapter = await navigator.gpu.requestAdapter();
     const started = performance.now();
     const kernelCorrect = await squaresAreRight(gpu);
     return {
       deno: Deno.version.deno,
       platform: `${Deno.build.os} ${Deno.build.arch}`,
+      providers,
       gpu: gpu.info,
-      timestampQuery: adapter?.features.has("timestamp-query") ?? false,
       kernelMs: performance.now() - started,
       readBackMs: await medianReadBackMs(gpu),
       kernelCorrect,
@@ -140,10 +146,11 @@ function report(diagnosis: Diagnosis): readonly string[] {
   const rows: readonly (readonly [string, string])[] = [
     ["Deno", `${diagnosis.deno} on ${diagnosis.platform}`],
     ["Adapter", `${gpu.adapter}${gpu.vendor === "" ? "" : ` (vendor ${gpu.vendor})`}`],
+    ["Through", gpu.provider === "dawn" ? "Dawn" : "Deno's own WebGPU"],
     ["Kind", gpu.software ? "software: computes on the CPU, fine for trying out, slow for work" : "hardware"],
     ["Subgroups", yesNo(gpu.subgroups)],
     ["shader-f16", yesNo(gpu.shaderF16)],
-    ["timestamp-query", yesNo(diagnosis.timestampQuery)],
+    ["timestamp-query", yesNo(gpu.timestamps)],
     ["Largest binding", mebibytes(gpu.maxBindingBytes)],
     ["Largest buffer", mebibytes(gpu.maxBufferBytes)],
     ["Workgroup", `${gpu.maxWorkgroupBytes} bytes of memory, ${gpu.maxInvocations} invocations`],
@@ -153,7 +160,10 @@ function report(diagnosis: Diagnosis): readonly string[] {
   const workers = (diagnosis.workers ?? []).map(({ worker, place, adapter, proof, evidence }) =>
     [`Worker ${worker}`, `${adapter}, ${place}; ${proof}: ${evidence}`] as const
   );
-  return [...rows, ...workers].map(([name, value]) => `${name.padEnd(16)} ${value}`);
+  const providers = diagnosis.providers.map((found) =>
+    [found.provider === "dawn" ? "Dawn" : "Deno's own", describeProvider(found)] as const
+  );
+  return [...rows, ...providers, ...workers].map(([name, value]) => `${name.padEnd(16)} ${value}`);
 }
 
 function yesNo(supported: boolean): string {

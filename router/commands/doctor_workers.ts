@@ -3,7 +3,7 @@
  * worker's place holds memory. Knows places and processes; knows no model.
  */
 
-import { Gpu } from "../../kernels/gpu.ts";
+import { openGpu } from "../../kernels/choose_provider.ts";
 import { RequestError } from "../errors.ts";
 import { describeGpu, type GpuDevice } from "../group/gpu_devices.ts";
 import { usedGpuBytes } from "../group/gpu_memory.ts";
@@ -113,7 +113,8 @@ async function whileHolding<T>(placement: Placement, look: () => Promise<T>): Pr
 
 /** The part of the process in a worker's place: holds memory of its GPU until stdin ends. */
 export async function holdMemory(mebibytes: number, report: (line: string) => void): Promise<void> {
-  const gpu = await Gpu.open();
+  // Every provider sits on the same GPU: Deno's own is always there.
+  const gpu = await openGpu({ choice: "deno" });
   try {
     const { adapter, software, maxBindingBytes } = gpu.info;
     let leftBytes = mebibytes * MIB;

@@ -3,11 +3,12 @@
  * Knows flags; `serve` starts workers by itself, so people seldom need this.
  */
 
-import { Engine } from "../../engine/engine.ts";
-import { hostEngine, type OpenEngine } from "../../workers/engine_host.ts";
+import { Engine, type EngineOptions } from "../../engine/engine.ts";
+import { type EngineHandle, hostEngine, type OpenEngine } from "../../workers/engine_host.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
 import { formatAddress, parseAddress } from "../group/address.ts";
 import type { Command, FlagValues } from "../command_line.ts";
+import { GPU_FLAG } from "../group/worker_config.ts";
 import { readSecretFile } from "../group/secret_file.ts";
 import { traceStep } from "../telemetry/telemetry.ts";
 import type { Terminal } from "../terminal.ts";
@@ -22,6 +23,7 @@ const flags = {
     help:
       "address to listen on, where serve --join finds it and other workers of its group do; port 0 takes a free one",
   },
+  ...GPU_FLAG,
   secretFile: {
     kind: "text",
     value: "FILE",
@@ -36,7 +38,8 @@ export const command: Command<typeof flags> = {
     // The router has made sure of it before it spawned a worker, which may not install anything.
     if (!values.spawned) await ensureVulkanDriver((line) => terminal.error(line));
     return await runWorker({
-      open: openWarm,
+      open: (load, onProgress) =>
+        openWarm({ ...load, gpu: values.gpu, log: (line) => terminal.error(line) }, onProgress),
       onStep: traceStep,
       // stdout belongs to the announcement.
       log: (line) => terminal.error(line),
@@ -46,8 +49,11 @@ export const command: Command<typeof flags> = {
 };
 
 /** An engine whose first step is as fast as the second. */
-const openWarm: OpenEngine = async (load, onProgress) => {
-  const engine = await Engine.open(load, onProgress);
+async function openWarm(
+  options: EngineOptions,
+  onProgress: Parameters<OpenEngine>[1],
+): Promise<EngineHandle> {
+  const engine = await Engine.open(options, onProgress);
   try {
     await engine.warmUp();
     return hostEngine(engine);
@@ -55,7 +61,7 @@ const openWarm: OpenEngine = async (load, onProgress) => {
     await engine.close();
     throw error;
   }
-};
+}
 
 async function place(
   values: FlagValues<typeof flags>,

@@ -35,6 +35,8 @@ export interface FormationOptions {
   readonly epoch: number;
   readonly workers: readonly Seated[];
   readonly selections: SelectionRecord;
+  /** Whether all workers have matrix units, and use them. */
+  readonly matrix: boolean;
   /** Called once, before the step that runs fails. */
   readonly onBroken: (breach: Breach) => void;
 }
@@ -71,13 +73,13 @@ export class Formation {
 
   /** Brings the workers together. @returns whether it succeeded; if not, it is broken */
   async form(): Promise<boolean> {
-    const { epoch, workers } = this.#options;
+    const { epoch, workers, matrix } = this.#options;
     const members = workers.map(({ address: { hostname, port } }) => ({ hostname, port }));
     const weights = workers.map(({ kvPages }) => kvPages);
     // All are heard before one counts as broken: the one that hangs must be told from those that wait for it.
     const ends = await Promise.allSettled(
       workers.map(({ client }, index) =>
-        client.form({ epoch, index, members, weights }, (notice) => this.#hear(index, notice))
+        client.form({ epoch, index, members, weights, matrix }, (notice) => this.#hear(index, notice))
       ),
     );
     const failures = ends.flatMap((end, index) => end.status === "rejected" ? [{ index, reason: end.reason }] : []);

@@ -35,6 +35,22 @@ export function disagreement([first, ...others]: readonly InformedWorker[]): str
 }
 
 /**
+ * Whether a group computes on matrix units: all of its workers, or none. Rows that several workers compute must err alike,
+ * and halves err more than a plain product does.
+ */
+export function usesMatrices(workers: readonly InformedWorker[]): boolean {
+  return workers.every(({ facts: { matrix } }) => matrix !== undefined);
+}
+
+/** For the operator: why matrix units lie idle; undefined when none do. */
+export function idleMatrices(workers: readonly InformedWorker[]): string | undefined {
+  const without = workers.filter(({ facts: { matrix } }) => matrix === undefined);
+  if (without.length === 0 || without.length === workers.length) return undefined;
+  const names = without.map(({ name, facts: { adapter, provider } }) => `${name} (${adapter}, ${provider})`).join(", ");
+  return `The group leaves its matrix units unused: ${names} has none, and all workers must compute alike`;
+}
+
+/**
  * The model as the group serves it.
  * @param workers in the order of their indices, at least one; they agree
  */
@@ -50,6 +66,7 @@ export function modelOf(workers: readonly InformedWorker[], id: string): ModelFa
     measured: slowest(workers),
     kvPages: slices.reduce((sum, pages) => sum + pages, 0),
     slices,
+    matrix: usesMatrices(workers) ? lead.facts.matrix : undefined,
     adapters: workers.map(({ facts: { adapter } }) => adapter),
   };
 }

@@ -4,6 +4,7 @@
  */
 
 import { PAGE_TOKENS } from "../../engine/span.ts";
+import { GPU_CHOICES, type GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
 import { formatAddress, parseAddress } from "./address.ts";
 import { type Flags, UsageError } from "../command_line.ts";
@@ -12,6 +13,7 @@ import { type Flags, UsageError } from "../command_line.ts";
 export interface WorkerChoice {
   readonly workers?: number | "auto" | undefined;
   readonly shareGpu?: boolean | undefined;
+  readonly gpu?: GpuChoice | undefined;
   readonly join?: readonly string[] | undefined;
   readonly secretFile?: string | undefined;
   readonly kvTokens?: KvTokens | readonly KvTokens[] | undefined;
@@ -23,7 +25,7 @@ export type KvTokens = number | "auto";
 /** Where the workers of a group come from. */
 export type WorkerOrigin =
   /** Processes of this host, which the router starts and ends; `auto`: one for each GPU. */
-  | { readonly kind: "spawn"; readonly count: number | "auto"; readonly shareGpu: boolean }
+  | { readonly kind: "spawn"; readonly count: number | "auto"; readonly shareGpu: boolean; readonly gpu: GpuChoice }
   /** Started elsewhere with `worker --listen`. */
   | { readonly kind: "join"; readonly addresses: readonly Address[]; readonly secretFile: string | undefined };
 
@@ -39,6 +41,16 @@ const BOUNDS = {
   kvTokens: { min: PAGE_TOKENS, max: 2 ** 31 - 1 },
 } as const;
 
+/** The flag of every command that opens a GPU or starts workers that do. */
+export const GPU_FLAG = {
+  gpu: {
+    kind: "choice",
+    choices: GPU_CHOICES,
+    default: "auto",
+    help: "way to the GPU: Deno's own, Dawn (matrix units; an npm package of 51 MB), or Dawn where it gains something",
+  },
+} as const satisfies Flags;
+
 /** Flags about the slice of each worker, for every command that starts some. */
 export const SLICE_FLAGS = {
   kvTokens: {
@@ -49,6 +61,7 @@ export const SLICE_FLAGS = {
     help: "KV capacity of each worker in tokens, one for all or one for each; auto takes what its GPU has",
   },
   shareGpu: { kind: "switch", help: "let several workers sit on one GPU" },
+  ...GPU_FLAG,
 } as const satisfies Flags;
 
 /** Flags of `serve` about workers. */
@@ -93,13 +106,16 @@ export function kvTokensOfEach(kvTokens: readonly KvTokens[], workers: number): 
   );
 }
 
-function originOf({ workers, shareGpu = false, join, secretFile }: WorkerChoice): WorkerOrigin {
+function originOf({ workers, shareGpu = false, gpu = "auto", join, secretFile }: WorkerChoice): WorkerOrigin {
   if (join === undefined) {
-    if (secretFile === undefined) return { kind: "spawn", count: workers ?? 1, shareGpu };
+    if (secretFile === undefined) return { kind: "spawn", count: workers ?? 1, shareGpu, gpu };
     throw new UsageError("Cannot use a secret file: only workers that are joined share a secret (--join)");
   }
   if (workers !== undefined || shareGpu) {
     throw new UsageError("Cannot choose workers: either start them here or --join them elsewhere, given both");
+  }
+  if (gpu !== "auto") {
+    throw new UsageError(`Cannot choose ${gpu} for workers elsewhere: each is started with a --gpu of its own`);
   }
   const addresses = join.map(parseAddress);
   const names = addresses.map(formatAddress);

@@ -13,7 +13,7 @@ import type { LoadRequest } from "../../workers/engine_host.ts";
 import { RequestError } from "../errors.ts";
 import { type Breach, Formation } from "./formation.ts";
 import type { Group, GroupState } from "./group.ts";
-import { disagreement, modelOf } from "./group_facts.ts";
+import { disagreement, idleMatrices, modelOf, usesMatrices } from "./group_facts.ts";
 import { Member, type PresentWorker } from "./member.ts";
 import { type RestartNumbers, RestartPolicy } from "./restart_policy.ts";
 import { SelectionRecord } from "./selection_record.ts";
@@ -178,6 +178,7 @@ export class WorkerGroup implements Group {
       epoch,
       workers,
       selections: this.selections,
+      matrix: usesMatrices(present),
       onBroken: (breach) => this.#leave(formation, breach),
     });
     this.#formation = formation;
@@ -185,6 +186,8 @@ export class WorkerGroup implements Group {
     if (!await this.#warmUp(formation, present)) return;
     const away = this.#members.length - workers.length;
     if (away > 0) this.#options.log(`The group goes on with ${workers.length} of ${this.#members.length} workers`);
+    const idle = idleMatrices(present);
+    if (idle !== undefined) this.#options.log(idle);
     this.#hasFormed = true;
     this.#enter({ kind: "ready", epoch, model: modelOf(present, this.#options.modelId) });
   }

@@ -4,6 +4,7 @@
  */
 
 import type { ModelSource } from "../../engine/engine.ts";
+import type { GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
 import { formatAddress } from "./address.ts";
 import { UsageError } from "../command_line.ts";
@@ -23,6 +24,7 @@ export type WorkerPlan =
     | {
       readonly kind: "spawn";
       readonly placement: Placement;
+      readonly gpu: GpuChoice;
       /** All those that are spawned. */
       readonly workersOnHost: number;
     }
@@ -42,7 +44,7 @@ export async function planWorkers(
     const each = kvTokensOfEach(kvTokens, workers.addresses.length);
     return workers.addresses.map((address, i) => ({ kind: "join", address, secret, kvTokens: each[i] ?? "auto" }));
   }
-  const { count, shareGpu } = workers;
+  const { count, shareGpu, gpu } = workers;
   const placements = await placeWorkers({ workers: count, shareGpu }, host);
   const each = kvTokensOfEach(kvTokens, placements.length);
   const isShared = host.gpus.length > 0 && new Set(placements.map(({ gpu }) => gpu)).size < placements.length;
@@ -50,7 +52,9 @@ export async function planWorkers(
     throw new UsageError("Cannot share a GPU with --kv-tokens auto: the first worker would take all of it");
   }
   const workersOnHost = placements.length;
-  return placements.map((placement, i) => ({ kind: "spawn", placement, workersOnHost, kvTokens: each[i] ?? "auto" }));
+  return placements.map((placement, i) => (
+    { kind: "spawn", placement, gpu, workersOnHost, kvTokens: each[i] ?? "auto" }
+  ));
 }
 
 /** Where a worker is, in words; undefined for the only process of this host, which sits where WebGPU puts it. */
@@ -88,8 +92,10 @@ function sourceOf(
   { secret, log, model }: Pick<GroupPlan, "log" | "model"> & { readonly secret: string },
 ): WorkerSource {
   if (plan.kind === "join") return joinedWorker(plan.address, plan.secret);
-  const permissions = workerPermissions(model);
-  const launcher = new Launcher({ entry: ENTRY, prefix: plan.placement.prefix, permissions, secret, log });
+  const { gpu, placement: { prefix } } = plan;
+  // Dawn is native code.
+  const permissions = workerPermissions(model, gpu === "deno" ? [] : ["--allow-ffi"]);
+  const launcher = new Launcher({ entry: ENTRY, args: ["--gpu", gpu], prefix, permissions, secret, log });
   return spawnedWorker((signal) => launcher.launch(signal));
 }
 

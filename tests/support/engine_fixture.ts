@@ -6,6 +6,7 @@
 import { Engine, type ModelSource } from "../../engine/engine.ts";
 import { GREEDY, type Session, SessionHost, type SessionOptions } from "../../engine/evaluation/hand_session.ts";
 import type { SamplingSettings, SpanResult, Step, StepResult } from "../../engine/span.ts";
+import { testProvider } from "./test_provider.ts";
 
 /** What a test of the engine needs. */
 export interface EngineFixture {
@@ -24,7 +25,7 @@ export function engineFixture(model: ModelSource, kvTokens = 8192): EngineFixtur
     return opened;
   };
   Deno.test.beforeAll(async () => {
-    const engine = await Engine.open({ model, kvTokens });
+    const engine = await Engine.open({ model, kvTokens, gpu: testProvider().name });
     opened = { engine, host: new SessionHost(engine) };
     await mapsSettled();
   });

@@ -26,10 +26,14 @@ export const FAKE_INFO: EngineInfo = {
   sparse: undefined,
   adapter: "fake",
   software: true,
+  provider: "deno",
+  matrix: undefined,
   cheapCorrections: 0,
   measured: [],
   kvPages: 64,
 };
+
+const MATRICES = { adapter: "fake card", provider: "dawn", matrix: "16×16×16 f16→f32" } as const;
 
 /** First tokens that make a step go wrong. */
 export const TRICKS = {
@@ -43,13 +47,14 @@ export const TRICKS = {
   stop: 508,
 } as const;
 
-/** Names of models that make loading go wrong; `other` has another digest. */
+/** Names of models that make loading go wrong; `other` has another digest, `matrices` computes on matrix units. */
 export const MODELS = {
   fine: "fine",
   corrupt: "corrupt",
   crashing: "crashing",
   silent: "silent",
   other: "other",
+  matrices: "matrices",
 } as const;
 
 /** Plays the trick that a token names. */
@@ -75,6 +80,7 @@ class FakeEngine implements EngineHandle {
   }
 
   join(place: Membership): void {
+    if (this.info.matrix !== undefined) writeError(`matrix units are ${place.matrix ? "used" : "left unused"}`);
     this.#place = place;
   }
 
@@ -112,7 +118,8 @@ export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEng
   if (name === MODELS.crashing) Deno.exit(9);
   if (name === MODELS.silent) await new Promise<never>(() => setTimeout(() => {}, 60_000));
   onProgress(4, 4);
-  return new FakeEngine(name === MODELS.other ? { ...FAKE_INFO, digest: "other" } : FAKE_INFO);
+  if (name === MODELS.other) return new FakeEngine({ ...FAKE_INFO, digest: "other" });
+  return new FakeEngine(name === MODELS.matrices ? { ...FAKE_INFO, ...MATRICES } : FAKE_INFO);
 }
 
 /** A step of one span. */
@@ -133,12 +140,16 @@ export function fakeStep(index: number, tokens: readonly number[], deadlineMs = 
   };
 }
 
+function writeError(line: string): void {
+  Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`));
+}
+
 if (import.meta.main) {
   const silence = Deno.args.find((arg) => arg.startsWith("--silence-ms="));
   const code = await runWorker({
     open: openFake,
     spawned: Deno.args.includes("--spawned"),
-    log: (line) => Deno.stderr.writeSync(new TextEncoder().encode(`${line}\n`)),
+    log: writeError,
     ...(silence === undefined ? {} : { silenceMs: Number(silence.split("=")[1]) }),
   });
   Deno.exit(code);

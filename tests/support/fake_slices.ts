@@ -18,6 +18,8 @@ const MODEL: Omit<ModelFacts, "kvPages" | "slices" | "adapters"> = {
   sparse: { budget: 16, sparseFrom: 64 },
   adapter: "none",
   software: true,
+  provider: "deno",
+  matrix: undefined,
   cheapCorrections: 50_000,
   measured: [],
 };

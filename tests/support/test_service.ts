@@ -33,6 +33,8 @@ export const FACTS: ModelFacts = {
   sparse: { budget: 256, sparseFrom: 512 },
   adapter: "none",
   software: true,
+  provider: "deno",
+  matrix: undefined,
   cheapCorrections: 0,
   measured: [],
   kvPages: 64,

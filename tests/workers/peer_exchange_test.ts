@@ -78,7 +78,11 @@ async function withWorkers(count: number, play: (workers: readonly Worker[]) => 
   const signal = new AbortController().signal;
   const conns = await Promise.all(
     doors.map((door, index) =>
-      meetPeers({ epoch: 1, index, members, weights: indices.map(() => 1), deadlineMs: 1000 }, { door, secret, signal })
+      meetPeers({ epoch: 1, index, members, weights: indices.map(() => 1), matrix: false, deadlineMs: 1000 }, {
+        door,
+        secret,
+        signal,
+      })
     ),
   );
   const workers = await Promise.all(indices.map(async (i) => new Worker(i, await Gpu.open(), conns[i] ?? new Map())));

@@ -51,7 +51,15 @@ function loaded(play: (stage: Stage) => Promise<void>, options: Partial<WorkerOp
   return onStage(options, async (stage) => {
     stage.router.send({ kind: "load", load: { model: { random: MODELS.fine }, kvTokens: "auto" } });
     for (const kind of ["hello", "loading", "loading", "loaded"]) assert.equal((await stage.next()).kind, kind);
-    stage.router.send({ kind: "form", epoch: 1, index: 0, members: [HERE], weights: [64], deadlineMs: 1000 });
+    stage.router.send({
+      kind: "form",
+      epoch: 1,
+      index: 0,
+      members: [HERE],
+      weights: [64],
+      matrix: false,
+      deadlineMs: 1000,
+    });
     assert.deepEqual(await stage.next(), { kind: "formed", epoch: 1 });
     await play(stage);
   });

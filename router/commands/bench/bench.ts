@@ -101,7 +101,7 @@ export const command: Command<typeof flags> = {
       corrections: values.corrections ?? [],
       batch: values.batch ?? [],
       agreements,
-      readBackMs: await measureReadBack(),
+      readBackMs: await measureReadBack(values.gpu),
     };
     const groups: GroupFigures[] = [];
     let about = { model: "", parameters: 0 };

@@ -9,7 +9,7 @@ import { presetNamed } from "../../../engine/model/presets.ts";
 import { PageMap } from "../../../engine/page_map.ts";
 import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
-import { Gpu } from "../../../kernels/gpu.ts";
+import { type GpuChoice, openGpu } from "../../../kernels/choose_provider.ts";
 import { pagesWithin } from "../../scheduling/capacity.ts";
 import { modelSource } from "../../config.ts";
 import { RequestError } from "../../errors.ts";
@@ -42,6 +42,7 @@ export interface BenchModel {
   readonly random: string | undefined;
   readonly kvTokens: readonly KvTokens[];
   readonly shareGpu: boolean;
+  readonly gpu: GpuChoice;
 }
 
 /**
@@ -54,12 +55,12 @@ export async function openBenchGroup(
   workers: number,
   onProgress: (fraction: number) => void,
 ): Promise<BenchGroup> {
-  const { shareGpu, kvTokens } = flags;
+  const { shareGpu, gpu, kvTokens } = flags;
   const model = modelSource(flags);
   // A list of capacities is for the largest group; smaller ones take its beginning.
   const own = kvTokens.length === 1 ? kvTokens : kvTokens.slice(0, workers);
   const config = await configOf(model);
-  const plans = await planWorkers(resolveWorkers({ workers, shareGpu, kvTokens: own }));
+  const plans = await planWorkers(resolveWorkers({ workers, shareGpu, gpu, kvTokens: own }));
   const modelId = "directory" in model ? model.directory.replace(/\/+$/, "").replace(/.*\//, "") : model.random;
   const group = openGroup(plans, { model, modelId, log: () => {} });
   try {
@@ -100,8 +101,8 @@ function loaded(group: WorkerGroup, onProgress: (fraction: number) => void): Pro
 const READ_BACKS = 101;
 
 /** Median latency in milliseconds of a small read-back from an idle queue on this process's adapter. */
-export async function measureReadBack(): Promise<number> {
-  const gpu = await Gpu.open();
+export async function measureReadBack(choice: GpuChoice): Promise<number> {
+  const gpu = await openGpu({ choice });
   try {
     const tensor = gpu.tensor("read back", "u32", [4]);
     const times: number[] = [];

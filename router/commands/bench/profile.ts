@@ -81,8 +81,8 @@ export async function profile(
   options: ProfileOptions,
   onProgress: (fraction: number) => void,
 ): Promise<ProfileFigures> {
-  const { contexts, kvTokens, untimed, tokens } = options;
-  const engine = await Engine.open({ model: modelSource(options), kvTokens: kvTokens[0] ?? "auto" });
+  const { contexts, kvTokens, untimed, tokens, gpu } = options;
+  const engine = await Engine.open({ model: modelSource(options), kvTokens: kvTokens[0] ?? "auto", gpu });
   try {
     const { info } = engine;
     const ceilings = await measureCeilings(engine.commands);

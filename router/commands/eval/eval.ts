@@ -7,6 +7,7 @@ import { Engine } from "../../../engine/engine.ts";
 import { MIN_BUDGET } from "../../../engine/layer_plan.ts";
 import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
 import { EMBEDDED_MODEL } from "../../config.ts";
+import { GPU_FLAG } from "../../group/worker_config.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ensureVulkanDriver } from "../../vulkan_driver.ts";
 import { evaluateAnswers, reportAnswers } from "./answers.ts";
@@ -65,6 +66,7 @@ const flags = {
     default: [16, 32, 64, 128],
     help: "corrections: every so many rows",
   },
+  ...GPU_FLAG,
   plot: { kind: "text", value: "FILE.svg", help: "corrections: draw agreement and perplexity by position" },
   json: { kind: "switch", help: "print one JSON object" },
 } as const;
@@ -84,7 +86,7 @@ export const command: Command<typeof flags> = {
     await ensureVulkanDriver((line) => terminal.error(line));
     // Its workers need the GPU's memory.
     if (values.lossless) return await lossless(values, terminal);
-    const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto" });
+    const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto", gpu: values.gpu });
     try {
       return values.corrections ? await corrections(engine, values, terminal) : await answers(engine, values, terminal);
     } finally {

@@ -3,6 +3,7 @@
  * a service would, on groups of worker processes. Knows requests and answers; `router/scheduling` knows how they run.
  */
 
+import type { GpuChoice } from "../../../kernels/choose_provider.ts";
 import { loadTextModel, needleTokens } from "../../../engine/evaluation/needles.ts";
 import { GREEDY } from "../../../engine/evaluation/hand_session.ts";
 import { PAGE_TOKENS, pagesFor, type SamplingSettings } from "../../../engine/span.ts";
@@ -15,6 +16,7 @@ import { readNeedles } from "./evaluation_data.ts";
 
 /** What to compare. */
 export interface LosslessOptions {
+  readonly gpu: GpuChoice;
   readonly model: string;
   /** Directory of the questions. */
   readonly data: string;
@@ -78,7 +80,13 @@ export async function evaluateLossless(options: LosslessOptions, terminal: Termi
   const figures: LosslessFigures[] = [];
   let adapter = "";
   for (const workers of options.workers) {
-    const flags = { model, random: undefined, kvTokens: [kvTokensOf(requests, workers)], shareGpu: true } as const;
+    const flags = {
+      model,
+      random: undefined,
+      kvTokens: [kvTokensOf(requests, workers)],
+      shareGpu: true,
+      gpu: options.gpu,
+    } as const;
     const group = await openBenchGroup(flags, workers, (fraction) => terminal.progress("weights", fraction));
     adapter = group.facts.adapter;
     try {

@@ -31,7 +31,10 @@ Deno.test("Launcher.launch() starts a worker that serves whoever knows its secre
     const client = await WorkerClient.connect({ ...place, secret: worker.secret });
     const facts = await client.load({ model: { random: MODELS.fine }, kvTokens: "auto" });
     assert.equal(facts.adapter, "fake");
-    await client.form({ epoch: 1, index: 0, members: [worker.address], weights: [facts.kvPages] }, () => {});
+    await client.form(
+      { epoch: 1, index: 0, members: [worker.address], weights: [facts.kvPages], matrix: false },
+      () => {},
+    );
     const answer = await client.step(fakeStep(1, [4, 5]), ["trace"]);
     assert.equal(answer.kind === "result" && answer.result.spans[0]?.token, 9);
     for (const file of ["cmdline", "environ"]) {
