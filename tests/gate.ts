@@ -20,7 +20,8 @@ const SILENCE_MS = 300_000;
 const quiet = (name: string, args: readonly string[]): Stage => ({ name, args, silenceMs: SILENCE_MS });
 const tests = (name: string, folders: readonly string[]): Stage => ({
   name,
-  args: ["test", "-A", "--no-check", ...folders.map((folder) => `tests/${folder}`)],
+  // Those need matrix units, and have a stage of their own.
+  args: ["test", "-A", "--no-check", "--ignore=tests/kernels/matrix", ...folders.map((folder) => `tests/${folder}`)],
   silenceMs: SILENCE_MS,
   live: true,
 });
@@ -35,12 +36,15 @@ const CHECKS: readonly (readonly Stage[])[] = [
   ],
 ];
 
+/** Makes its driver at the first run; where it cannot, it says so. */
+const MATRIX: Stage = { ...quiet("matrix", ["run", "-A", "tests/matrix/run.ts"]), live: true };
+
 /**
  * Lanes side by side, the stages of one in their order, the files of a stage one at a time: a software GPU uses all
  * cores. The second lane mostly waits or uses one core; it is over when the first comes to the tests that measure times.
  */
 const LANES = async (): Promise<readonly (readonly Stage[])[]> => [
-  [tests("kernels", ["kernels", "reference"]), tests("engine", ["engine"]), tests("end to end", ["e2e"])],
+  [tests("kernels", ["kernels", "reference"]), tests("engine", ["engine"]), MATRIX, tests("end to end", ["e2e"])],
   [
     tests("router", ["router", "workers", "support", "fuzz", "gate"]),
     { ...quiet("examples", ["test", "-A", "--doc", ...await documentedModules()]), live: true },
