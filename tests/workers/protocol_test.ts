@@ -117,6 +117,7 @@ Deno.test("parseRouterMessage() gives back every message of a router", () => {
       index: 1,
       members: [{ hostname: "127.0.0.1", port: 8100 }, { hostname: "worker-1", port: 8100 }],
       weights: [100, 33],
+      matrix: true,
       deadlineMs: 5000,
     },
     { kind: "selection", ...tag, lengths: Uint32Array.of(2, 0), positions: Uint32Array.of(4, 5) },
