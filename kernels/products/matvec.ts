@@ -5,9 +5,11 @@
  */
 
 import type { GpuInfo } from "../gpu.ts";
+import { toHalfRows } from "./half_rows.ts";
 import { laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Commands } from "../pipeline.ts";
 import type { Scratch } from "../scratch.ts";
+import { rowProduct, type RowProductCut, rowProductCut, rowProductName } from "./row_product.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import type { Weight } from "./weight.ts";
@@ -27,8 +29,12 @@ export interface Product {
   readonly scratch: Scratch;
 }
 
-/** The two ways to share the work: a lane for each weight row (software), or a team of threads for a few (GPUs). */
-export type MatvecPlan = { readonly kind: "lanes" } | TeamPlan;
+/** The ways to share the work: a lane for each weight row (software), a team of threads for a few (GPUs), or matrix units. */
+export type MatvecPlan = { readonly kind: "lanes" } | TeamPlan | MatrixPlan;
+
+interface MatrixPlan extends RowProductCut {
+  readonly kind: "matrix";
+}
 
 interface TeamPlan {
   readonly kind: "team";
@@ -53,6 +59,15 @@ export function planMatvec(info: Pick<GpuInfo, "software">, cols: number): Matve
 }
 
 /**
+ * The plan for rows that attend densely, with matrix units where the adapter and the weight allow; it does not depend on
+ * the number of input rows either. Both halves of x are multiplied: 22 bits of it.
+ */
+export function planDenseRows(info: GpuInfo, { cols, dtype }: Pick<Weight, "cols" | "dtype">): MatvecPlan {
+  const cut = dtype === "f16" ? rowProductCut(info) : undefined;
+  return cut === undefined ? planMatvec(info, cols) : { kind: "matrix", ...cut };
+}
+
+/**
  * Computes y = x · Wᵀ, or y += x · Wᵀ, in f32, for any number of rows; meant for at most a few dozen.
  * @throws {GpuError} `invalid_shape` when a tensor is too small or no f32
  */
@@ -63,6 +78,7 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
   if (chosen.kind === "lanes") byLanes(commands, product);
+  else if (chosen.kind === "matrix") byMatrices(commands, product, chosen);
   else byTeams(commands, product, chosen);
 }
 
@@ -102,6 +118,27 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
           weightRows: weight.rows,
           eights: weight.cols / 8,
         },
+        groups: spread(Math.ceil(partRows / tile.outputs)),
+      });
+    }
+  }
+}
+
+function byMatrices(commands: Commands, product: Product, { kind: _, ...cut }: MatrixPlan): void {
+  const { weight, x, y, rows, accumulate = false, scratch } = product;
+  const { cols } = weight;
+  const { tensor: halves } = toHalfRows(commands, scratch, { x, rows, cols, halves: "both" });
+  const { tile } = cut;
+  const ragged = cols % (tile.subgroups * tile.depth) !== 0;
+  const most = tile.mostRowTiles * tile.rows;
+  for (let firstInput = 0; firstInput < rows; firstInput += most) {
+    const needed = Math.ceil(Math.min(most, rows - firstInput) / tile.rows);
+    const variant = { ...cut, rowTiles: needed < 3 ? needed : tile.mostRowTiles, ragged, accumulate };
+    const kernel = commands.kernel(rowProductName(variant), () => rowProduct(variant));
+    for (const { tensor, firstRow, rows: partRows } of weight.parts) {
+      commands.dispatch(kernel, {
+        tensors: [tensor, halves, y],
+        params: { rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8 },
         groups: spread(Math.ceil(partRows / tile.outputs)),
       });
     }
