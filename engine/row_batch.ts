@@ -6,10 +6,11 @@ import type { SequenceState } from "./kv/sequences.ts";
 import type { SparseSettings } from "./span.ts";
 
 /**
- * The products of a batch: `tiled` for prefill, `vector` for decode rows. Chosen by the kind of span, never by the number
+ * The products of a batch: `tiled` for prefill, `dense` for decode rows that attend densely (decode, corrections, audits),
+ * on matrix units where there are any, and `vector` for other decode rows. Chosen by the kind of span, never by the number
  * of rows, so that a row's bits do not depend on its company.
  */
-export type ProductFamily = "tiled" | "vector";
+export type ProductFamily = "tiled" | "dense" | "vector";
 
 /** Rows of one batch that attend alike. */
 export interface RowRun extends RowRange {
@@ -40,6 +41,8 @@ export interface DrawnRow extends BatchRow {
   readonly audit: "keep" | "compare" | undefined;
   /** Which tokens may be drawn, as in `Span.masks`; undefined: all. */
   readonly mask: Uint32Array | undefined;
+  /** The products that make its logits: those of its batch, and for prefill, whose rows are few here, `vector`. */
+  readonly head: Exclude<ProductFamily, "tiled">;
 }
 
 /** A row whose next token is known. */

@@ -6,8 +6,6 @@
 import { adjustLogits, ADJUSTMENT_WORDS, packAdjustments } from "../../kernels/logits/adjust_logits.ts";
 import type { ReadRequest } from "../../kernels/gpu.ts";
 import { maskLogits, maskWords } from "../../kernels/logits/mask_logits.ts";
-import { matmul } from "../../kernels/products/matmul.ts";
-import { matvec } from "../../kernels/products/matvec.ts";
 import { rmsNorm } from "../../kernels/rms_norm.ts";
 import { packSampling, sample, SAMPLING_WORDS } from "../../kernels/logits/sample.ts";
 import { f32Of, u32Of } from "../../kernels/read_back.ts";
@@ -15,6 +13,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import { tokenScores } from "../../kernels/logits/token_scores.ts";
 import type { DrawnRow, ProductFamily, ScoredRow } from "../row_batch.ts";
 import type { LoadedModel } from "../loaded_model.ts";
+import { multiply } from "../pass/products.ts";
 import { bestTokens, logSumExp } from "./logprobs.ts";
 import { adjustmentsAt } from "./penalties.ts";
 import type { TokenLogprobs } from "../span.ts";
@@ -49,7 +48,7 @@ interface Drawn {
 }
 
 /** A row whose logits decide its next token. */
-type Undecided = Pick<DrawnRow, "sequence" | "position" | "audit" | "mask">;
+type Undecided = Pick<DrawnRow, "sequence" | "position" | "audit" | "mask" | "head">;
 
 /** Where rows wait for the head: f32 [capacity, hidden]. */
 export function drawnRows({ scratch, config }: LoadedModel, capacity: number): Tensor {
@@ -64,21 +63,28 @@ export async function draw(model: LoadedModel, x: Tensor, { rows, beside = [] }:
   if (rows.length === 0) return { tokens: [], beside: await model.commands.gpu.read(beside) };
   const tokens: DrawnToken[] = [];
   const read: Uint8Array<ArrayBuffer>[] = [];
-  for (let first = 0; first < rows.length; first += LOGIT_ROWS) {
-    // A multiple of 256 bytes whatever the width, as bindings demand.
-    const skipped = first * model.config.hidden * 4;
-    const block = { ...x, byteOffset: x.byteOffset + skipped, byteLength: x.byteLength - skipped };
-    const some = { rows: rows.slice(first, first + LOGIT_ROWS), beside: first === 0 ? beside : [] };
-    const drawn = await drawBlock(model, block, some);
+  for (let first = 0; first < rows.length;) {
+    const some = blockAt(rows, first);
+    const block = first === 0 ? x : model.scratch.take("drawn block", "f32", [LOGIT_ROWS, model.config.hidden]);
+    if (first > 0) copyRows(model, { from: x, to: block, rows: some.map((_, i) => first + i) });
+    const drawn = await drawBlock(model, block, { rows: some, beside: first === 0 ? beside : [] });
     tokens.push(...drawn.tokens);
     read.push(...drawn.beside);
+    first += some.length;
   }
   return { tokens, beside: read };
 }
 
+/** The rows from `first` on that one product of the head serves. */
+function blockAt(rows: readonly Undecided[], first: number): readonly Undecided[] {
+  const block = rows.slice(first, first + LOGIT_ROWS);
+  const end = block.findIndex(({ head }) => head !== block[0]?.head);
+  return end < 0 ? block : block.slice(0, end);
+}
+
 async function drawBlock(model: LoadedModel, x: Tensor, { rows, beside }: Required<Drawing>): Promise<Drawn> {
   const { commands, scratch, config: { vocabSize } } = model;
-  const logits = headLogits(model, { x, rows: rows.length, product: "vector", name: "logits" });
+  const logits = headLogits(model, { x, rows: rows.length, product: rows[0]?.head ?? "vector", name: "logits" });
   mask(model, logits, rows);
   const raw = rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i]));
   const rowBytes = vocabSize * 4;
@@ -234,8 +240,7 @@ function headLogits(
     epsilon: config.rmsNormEps,
   });
   const logits = scratch.take(name, "f32", [rows, config.vocabSize]);
-  const multiply = product === "tiled" ? matmul : matvec;
-  multiply(commands, { weight: weights.head, x: normed, y: logits, rows, scratch });
+  multiply(commands, product, { weight: weights.head, x: normed, y: logits, rows, scratch });
   return logits;
 }
 

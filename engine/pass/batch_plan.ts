@@ -24,6 +24,8 @@ export interface BatchContext {
   readonly share: PageShare;
   /** Most scores of one query head that the sparse rows of a batch may need: they lie in one binding. */
   readonly maxScores: number;
+  /** Whether dense decode rows have products of their own; they then share no batch with sparse ones. @default false */
+  readonly matrix?: boolean;
 }
 
 /** Rows of a prefill that pass through the layers at once; more pass in turn, with the same bits. */
@@ -54,9 +56,13 @@ export function planBatches(spans: readonly Span[], context: BatchContext): RowB
     isSparse(span) ? ["kv_head", "query_head", "all_heads"].indexOf(state.open.sparse.heads) + 1 : 0;
   const decode = whole.filter(({ span }) => span.kind === "decode").sort((a, b) => order(a) - order(b));
   const prefill = whole.filter(({ span }) => span.kind === "prefill");
-  const { maxScores } = context;
+  const { maxScores, matrix = false } = context;
+  const isDense = ({ span }: Piece) => matrix && !isSparse(span);
+  const rows = (family: ProductFamily, pieces: readonly Piece[]) =>
+    pack(pieces, { maxRows: MAX_VECTOR_ROWS, maxScores }).map((some) => fill(family, some, context));
   return [
-    ...pack(decode, { maxRows: MAX_VECTOR_ROWS, maxScores }).map((pieces) => fill("vector", pieces, context)),
+    ...rows("dense", decode.filter(isDense)),
+    ...rows("vector", decode.filter((piece) => !isDense(piece))),
     ...pack(prefill, { maxRows: MAX_TILED_ROWS, maxScores }).map((pieces) => fill("tiled", pieces, context)),
   ];
 }
@@ -181,20 +187,21 @@ function markHolders(
 
 /** Which rows of a piece, that starts at row `at` of the batch, are scored or drawn after. */
 function wantLogits(
-  { drawn, scored }: { readonly drawn: DrawnRow[]; readonly scored: ScoredRow[] },
+  { product, drawn, scored }: Pick<RowBatch, "product"> & { drawn: DrawnRow[]; scored: ScoredRow[] },
   { span, index, state, first, rows }: Piece,
   at: number,
 ): void {
   if (span.logits === "none") return;
   const audit = auditOf(span, state);
   const words = span.masks === undefined ? 0 : span.masks.length / drawnRowsOf(span);
+  const head = product === "dense" ? product : "vector";
   for (let i = 0; i < rows; i++) {
     const row = at + i;
     const target = span.tokens[first + i + 1] ?? span.next;
     if (target === undefined || audit === "compare") {
       const own = audit === "compare" ? first + i : 0;
       const mask = span.masks?.subarray(own * words, (own + 1) * words);
-      drawn.push({ row, span: index, sequence: state, position: span.from + first + i, audit, mask });
+      drawn.push({ row, span: index, sequence: state, position: span.from + first + i, audit, mask, head });
     } else if (span.logits === "all") scored.push({ row, span: index, target });
   }
 }

@@ -4,8 +4,6 @@
  */
 
 import { ROW_WORDS } from "../../kernels/attention/row_table.ts";
-import { matmul } from "../../kernels/products/matmul.ts";
-import { matvec } from "../../kernels/products/matvec.ts";
 import type { Weight } from "../../kernels/products/weight.ts";
 import { rmsNorm } from "../../kernels/rms_norm.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
@@ -18,6 +16,7 @@ import type { LayerWeights } from "../model/weights.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { SlicePacer } from "./pacer.ts";
 import type { BatchCounter } from "./read_counter.ts";
+import { multiply } from "./products.ts";
 import { type OwnRange, ownRanges } from "./row_ranges.ts";
 
 /** Layers that are submitted together: recording a decode row takes a good part of the time that it computes. */
@@ -117,8 +116,8 @@ export class Pass {
   multiply(
     operands: { readonly weight: Weight; readonly x: Tensor; readonly y: Tensor; readonly accumulate?: boolean },
   ): void {
-    const product = this.batch.product === "tiled" ? matmul : matvec;
-    product(this.model.commands, { ...operands, rows: this.computed, scratch: this.model.scratch });
+    const { commands, scratch } = this.model;
+    multiply(commands, this.batch.product, { ...operands, rows: this.computed, scratch });
   }
 
   /** Submits what is worth submitting, and yields when a long pass has held the GPU long enough. */

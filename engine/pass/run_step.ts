@@ -3,6 +3,7 @@
  * there to the answer.
  */
 
+import { rowProductCut } from "../../kernels/products/row_product.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import type { LoadedModel } from "../loaded_model.ts";
@@ -32,7 +33,8 @@ export async function runStep(
   const start = performance.now();
   const { commands, config, share } = model;
   const maxScores = Math.floor(commands.gpu.info.maxBindingBytes / (4 * config.heads));
-  const batches = planBatches(step.spans, { sequences, window: config.slidingWindow, maxScores, share });
+  const matrix = rowProductCut(commands.gpu.info) !== undefined;
+  const batches = planBatches(step.spans, { sequences, window: config.slidingWindow, maxScores, share, matrix });
   const counter = new ReadCounter(model, batches);
   const results = share.index === LEAD ? new SpanResults(model, step.spans, batches) : undefined;
   for (const [index, batch] of batches.entries()) {

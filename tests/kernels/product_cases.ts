@@ -60,6 +60,9 @@ export const FEW_ROWS: readonly ProductCase[] = [
   ...timedCases([1, 8], [1, 2, 4, 8, 16]),
 ];
 
+/** Rows that attend densely, where they have a product of their own: timed only, as the others test all shapes. */
+export const DENSE_ROWS: readonly ProductCase[] = timedCases([], [1, 16, 32, 64]);
+
 /** Many rows. */
 export const MANY_ROWS: readonly ProductCase[] = [
   { rows: 0, weightRows: 16, cols: 8, dtype: "f16", nmse: 0 },

@@ -5,8 +5,9 @@
 
 import type { Commands } from "../../kernels/pipeline.ts";
 import { matmul } from "../../kernels/products/matmul.ts";
-import { matvec, type Product } from "../../kernels/products/matvec.ts";
+import { matvec, planDenseRows, type Product } from "../../kernels/products/matvec.ts";
 import { randomWeight } from "../../kernels/products/random_weight.ts";
+import { rowProductCut } from "../../kernels/products/row_product.ts";
 import { createWeight, freeWeight, type Weight } from "../../kernels/products/weight.ts";
 import { Scratch } from "../../kernels/scratch.ts";
 import { fromHalf } from "../../kernels/half.ts";
@@ -14,7 +15,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose } from "../support/assert_close.ts";
 import { Random } from "../support/random.ts";
 import { type KernelFigures, type KernelTiming, timeKernel } from "./kernel_timing.ts";
-import { FEW_ROWS, MANY_ROWS, type ProductCase } from "./product_cases.ts";
+import { DENSE_ROWS, FEW_ROWS, MANY_ROWS, type ProductCase } from "./product_cases.ts";
 
 /** Weights are rotated through, so that no cache holds the next one. */
 const ROTATED_BYTES = 2 ** 28;
@@ -25,13 +26,23 @@ const CHECKED_ROWS = 7;
 export async function benchProducts(timing: KernelTiming): Promise<KernelFigures[]> {
   const { software } = timing.commands.gpu.info;
   const figures: KernelFigures[] = [];
-  for (const [name, run, cases] of [["matvec", matvec, FEW_ROWS], ["matmul", matmul, MANY_ROWS]] as const) {
+  const hasMatrices = rowProductCut(timing.commands.gpu.info) !== undefined;
+  const products = [
+    ["matvec", matvec, FEW_ROWS],
+    ["dense rows", denseRows, hasMatrices ? DENSE_ROWS : []],
+    ["matmul", matmul, MANY_ROWS],
+  ] as const;
+  for (const [name, run, cases] of products) {
     for (const shape of cases) {
       if (shape.timed === undefined || (software && shape.timed === "on GPUs")) continue;
       figures.push(await benchProduct(timing, shape, { name, run: (product) => run(timing.commands, product) }));
     }
   }
   return figures;
+}
+
+function denseRows(commands: Commands, product: Product): void {
+  matvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
 }
 
 async function benchProduct(

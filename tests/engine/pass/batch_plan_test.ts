@@ -22,7 +22,7 @@ const SEQUENCES = new Map(Array.from({ length: 100 }, (_, i): [number, SequenceS
 
 function plan(
   spans: readonly Span[],
-  changes: { window?: number; maxScores?: number; share?: PageShare } = {},
+  changes: { window?: number; maxScores?: number; share?: PageShare; matrix?: boolean } = {},
 ): RowBatch[] {
   return planBatches(spans, { sequences: SEQUENCES, window: undefined, maxScores: 1e9, share: ALONE, ...changes });
 }
@@ -39,6 +39,20 @@ Deno.test("planBatches() puts decode rows before prefill, in products of their o
   assert.deepEqual(batches.map(({ positions }) => [...positions]), [[9, 5, 6], [0, 1, 2, 64, 65]]);
   assert.deepEqual(batches.map(({ tokens }) => [...tokens]), [[1, 1, 2], [1, 2, 3, 1, 2]]);
   assert.deepEqual(plan([]), []);
+});
+
+Deno.test("planBatches() keeps dense decode rows from sparse ones where dense rows have products of their own", () => {
+  const last = { logits: "last" } as const;
+  const spans = [
+    decode(0, 50, 1, { attention: "sparse", ...last }),
+    decode(1, 7, 1, last),
+    prefill(2, 64, 2, last),
+    decode(3, 5, 2, last),
+  ];
+  const batches = plan(spans, { matrix: true });
+  assert.deepEqual(batches.map(({ product, rows }) => [product, rows]), [["dense", 3], ["vector", 1], ["tiled", 2]]);
+  const heads = batches.map(({ drawn }) => drawn.map(({ head }) => head));
+  assert.deepEqual(heads, [["dense", "dense"], ["vector"], ["vector"]]);
 });
 
 Deno.test("planBatches() cuts long spans into pieces that keep their order", () => {

@@ -16,7 +16,7 @@ const PLANS: readonly MatvecPlan[] = [
 ];
 
 function describePlan(plan: MatvecPlan): string {
-  return plan.kind === "lanes" ? "lanes" : `teams of ${plan.threads}`;
+  return plan.kind === "team" ? `teams of ${plan.threads}` : plan.kind;
 }
 
 for (const plan of PLANS) {
