@@ -9,7 +9,7 @@ import type { Scratch } from "../scratch.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { BUILTINS, GROUP_INDEX, reads, spread, writes } from "../wgsl.ts";
 
-/** Halves of a value: `high` is the value rounded to f16; `both` adds the rounding error, rounded to f16. */
+/** Halves of a value: `high` is the value rounded to f16; `both` is its upper 11 bits, and the rest rounded to f16. */
 export type Halves = "high" | "both";
 
 /** Rows of halves on the GPU. */
@@ -32,6 +32,8 @@ export interface ToHalfRows {
 }
 
 const THREADS = 256;
+/** Sign, exponent and the ten bits of the fraction that an f16 has, in an f32. */
+const UPPER_BITS = 0xffffe000;
 
 /**
  * Rounds rows to halves, in working memory that lasts until the next call with the same `scratch`. Values beyond ±65504
@@ -51,8 +53,6 @@ export function toHalfRows(commands: Commands, scratch: Scratch, { x, rows, cols
 }
 
 function spec(halves: Halves): KernelSpec {
-  const low = `
-        out[params.vectors + i] = vec4<u32>(rest(a.xy, high.x), rest(a.zw, high.y), rest(b.xy, high.z), rest(b.zw, high.w));`;
   return {
     bindings: [reads("x", "array<vec4<f32>>"), writes("out", "array<vec4<u32>>")],
     params: [["vectors", "u32"]],
@@ -60,14 +60,21 @@ function spec(halves: Halves): KernelSpec {
       fn bounded(value: vec4<f32>) -> vec4<f32> {
         return clamp(value, vec4<f32>(-${MAX_HALF}.0), vec4<f32>(${MAX_HALF}.0));
       }
-      fn rest(value: vec2<f32>, high: u32) -> u32 { return pack2x16float(value - unpack2x16float(high)); }
+      // Cut off, not rounded: of a value minus its rounded self, compilers have been seen to make 0.
+      fn upper(value: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) & vec4<u32>(${UPPER_BITS}u)); }
+      fn packed(a: vec4<f32>, b: vec4<f32>) -> vec4<u32> {
+        return vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
+      }
       @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
         let i = (${GROUP_INDEX}) * ${THREADS}u + t;
         if (i >= params.vectors) { return; }
         let a = bounded(x[2u * i]);
         let b = bounded(x[2u * i + 1u]);
-        let high = vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
-        out[i] = high;${halves === "both" ? low : ""}
+        ${
+      halves === "high" ? "out[i] = packed(a, b);" : `
+        out[i] = packed(upper(a), upper(b));
+        out[params.vectors + i] = packed(a - upper(a), b - upper(b));`
+    }
       }`,
   };
 }

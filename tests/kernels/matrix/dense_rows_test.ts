@@ -17,7 +17,7 @@ const VOCABULARY = 512;
 
 async function onMatrixUnits(body: (host: SessionHost) => Promise<void>): Promise<void> {
   const model = { directory: `${FIXTURES}llama-rope3` };
-  const engine = await Engine.open({ model, kvTokens: 2048, provider: testProvider() });
+  const engine = await Engine.open({ model, kvTokens: 2048, gpu: testProvider().name });
   try {
     assert.notEqual(rowProductCut(engine.commands.gpu.info), undefined, "this adapter has no matrix units");
     await body(new SessionHost(engine));
