@@ -126,7 +126,7 @@ export class Engine {
   }
 
   /**
-   * Runs steps of each kind, so that later ones find their kernels compiled, and tells in `info` what they take. To be
+   * Runs steps of each kind, so that later ones find their kernels compiled, and reports in `info` what they take. To be
    * called before any sequence is opened.
    * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
    */

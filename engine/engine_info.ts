@@ -1,4 +1,4 @@
-/** What a loaded engine tells about itself; plain data that crosses the wire as it is. */
+/** What a loaded engine reports about itself; plain data that crosses the wire as it is. */
 
 import type { ProviderName } from "../kernels/provider.ts";
 import type { LayerRole } from "./layer_plan.ts";

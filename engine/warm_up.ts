@@ -45,7 +45,7 @@ interface Trial {
 }
 
 /**
- * Warms a runner up that nobody uses yet; no sequence is left open.
+ * Warms up a runner that is not in use yet; no sequence is left open.
  * @param map of a group's workers @default one worker
  * @returns what each kind of step took once it was warm; empty where the slice is too small to try
  * @throws {GpuError} `device_lost`, `out_of_gpu_memory`

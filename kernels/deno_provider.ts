@@ -59,7 +59,7 @@ async function supportsSubgroups(): Promise<boolean> {
     device.destroy();
     return true;
   } catch (error) {
-    // A TypeError or an operation error is how a device says that it lacks the feature.
+    // A TypeError or an operation error means that the device lacks the feature.
     if (error instanceof Error) return false;
     throw error;
   }

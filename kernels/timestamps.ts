@@ -19,7 +19,7 @@ export interface TimedPass {
 
 /** A dispatch as it was recorded. */
 export interface TimedDispatch {
-  /** The kernel's name: the operation, then what tells the variant apart. */
+  /** The kernel's name: the operation, then what distinguishes the variant. */
   readonly kernel: string;
   readonly dispatch: Dispatch;
 }
@@ -31,7 +31,7 @@ const MAX_PASSES = 16_384;
 
 /**
  * Times passes between two calls of `read`; attach it with `Commands.observe`. By dispatch, a step takes longer than in
- * passes of many: the sum tells what kernels take, not what a step takes.
+ * passes of many: the sum is the time of kernels, not of a step.
  */
 export class PassTimer implements PassObserver {
   readonly unit: PassObserver["unit"];

@@ -34,7 +34,7 @@ export type Flag =
       readonly or?: "auto";
       readonly default?: number | "auto";
     }
-    /** Several integers, parted by commas. */
+    /** Several integers, comma-separated. */
     | {
       readonly kind: "integers";
       readonly min: number;
@@ -222,7 +222,7 @@ function parseInteger(name: string, flag: Integers, text: string): string | numb
   const value = /^-?\d+$/.test(text) ? Number(text) : NaN;
   if (value >= flag.min && value <= flag.max) return value;
   const bounds = `an integer from ${flag.min} to ${flag.max}${flag.or === undefined ? "" : ` or ${flag.or}`}`;
-  const what = flag.kind === "integer" ? bounds : `${bounds}, or several parted by commas`;
+  const what = flag.kind === "integer" ? bounds : `${bounds}, or several, comma-separated`;
   throw new UsageError(`Cannot parse ${name}: must be ${what}, given "${text}"`);
 }
 

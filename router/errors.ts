@@ -49,7 +49,7 @@ export interface ErrorRow {
   readonly type: "invalid_request_error" | "timeout" | "rate_limit_error" | "server_error";
   /** Seconds; official clients ignore values above 60. */
   readonly retryAfter?: number;
-  /** The same request will fail again: tells official clients, which retry every status from 500 on, to stop. */
+  /** The same request will fail again: official clients, which retry every status from 500 on, stop. */
   readonly permanent?: true;
   /** The message speaks of our insides: the client gets a neutral one, the operator the real one. */
   readonly internal?: true;
@@ -115,7 +115,7 @@ export interface ErrorAnswer {
   readonly status: ErrorRow["status"];
   readonly headers: Readonly<Record<string, string>>;
   readonly body: ErrorBody;
-  /** The client was told nothing of the cause, so somebody else must be. */
+  /** The client got nothing of the cause, so it belongs in the log. */
   readonly internal: boolean;
 }
 
@@ -158,7 +158,7 @@ export function describeError(error: unknown): ErrorAnswer {
     internal,
     body: {
       error: {
-        message: internal ? "Cannot answer: the service made a mistake, which was logged" : error.message,
+        message: internal ? "Cannot answer: internal error; it is in the log" : error.message,
         type: row.type,
         param: error instanceof RequestError ? error.param ?? null : null,
         // OpenAI's own: a plainly invalid request carries no code.

@@ -193,8 +193,8 @@ function follow(
 ): Pick<Service, "ready" | "broken"> {
   const ready = Promise.withResolvers<ServedModel>();
   const broken = Promise.withResolvers<string>();
-  // Who only drains never asks; that the worker failed, `broken` tells too.
-  ready.promise.catch(() => "nobody asked");
+  // Who only drains never asks; that the worker failed, `broken` reports too.
+  ready.promise.catch(() => "`broken` reports it too");
   group.onState((state: GroupState) => {
     if (state.kind === "loading") onProgress(state.progress);
     if (state.kind === "ready") ready.resolve(served(state.model, plans));

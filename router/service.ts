@@ -1,7 +1,7 @@
 /** A service as its owner sees it: started with a configuration, ready some time later, and ended. */
 
 /**
- * What a service tells while it runs.
+ * What a service reports while it runs.
  *
  * @example
  * ```ts
@@ -10,9 +10,9 @@
  * ```
  */
 export interface ServiceOptions {
-  /** Log lines: one for each finished request, and what goes wrong. @default nobody listens */
+  /** Log lines: one for each finished request, and what goes wrong. @default not reported */
   readonly log?: (line: string) => void;
-  /** Share of the weights that is loaded, 0 to 1. @default nobody listens */
+  /** Share of the weights that is loaded, 0 to 1. @default not reported */
   readonly onProgress?: (fraction: number) => void;
 }
 
@@ -58,7 +58,7 @@ export interface ServedWorker {
   readonly adapter: string;
   /** KV capacity of its slice in tokens. */
   readonly kvTokens: number;
-  /** The GPU among those of this host, or the address of a joined worker; absent when there is nothing to tell apart. */
+  /** The GPU among those of this host, or the address of a joined worker; absent when there is only one place. */
   readonly place?: string;
 }
 

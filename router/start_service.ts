@@ -17,7 +17,7 @@ import { TextPool } from "./text/text_pool.ts";
  * Starts a service. It listens at once, unready while the model loads.
  *
  * @throws {CodedError} `invalid_request` for a bad configuration or an address that is taken, `invalid_model` or
- * `unsupported_model` when the model's text side is at fault; what else is wrong with the model, `ready` tells
+ * `unsupported_model` when the model's text side is at fault; `ready` rejects with whatever else is wrong with the model
  *
  * @example
  * ```ts

@@ -77,7 +77,7 @@ class OutputTerminal implements Terminal {
     const quarter = Math.floor(fraction * 4);
     const before = this.#quarters.get(label) ?? 0;
     this.#quarters.set(label, quarter);
-    // Fewer than before: it has begun anew.
+    // Fewer than before: it has begun again.
     if (quarter <= before) return;
     writeAll(this.#err, `${label}: ${quarter * 25} %\n`);
   }

@@ -67,7 +67,7 @@ function tensorAt(reference: Uint8Array, payload: ArrayBuffer): Tensor {
   return new Dtype(payload, offset, length);
 }
 
-/** Both directions share one context, because encoding and decoding are synchronous and set it anew each time. */
+/** Both directions share one context, because encoding and decoding are synchronous and set it each time. */
 interface Context {
   gathered: Gathered;
   payload: ArrayBuffer;
@@ -92,7 +92,7 @@ const encoder = new Encoder<Context>({ extensionCodec, context, ignoreUndefined:
 const decoder = new Decoder<Context>({ extensionCodec, context });
 
 /**
- * Makes one frame of a message, in pieces to be written one behind the other. Fields that are undefined are left out.
+ * Makes one frame of a message, in pieces to be written back to back. Fields that are undefined are left out.
  * Does not copy large tensors: they must not change before the frame has left.
  * @param message plain data; its Uint32Array and Float32Array fields keep their type
  * @throws {ProtocolError} when the frame would exceed the limits or holds another kind of typed array

@@ -14,7 +14,7 @@ const LONGEST_PAUSE_MS = 1000;
 /** Failures of `accept` that pass; after any other the listener is unusable. */
 const PASSING_FAILURES: ReadonlySet<unknown> = new Set(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED"]);
 
-/** Peers that may wait for this worker to hear of their group; the one that waited longest has to go first. */
+/** Peers that may wait until this worker joins their group; the one that waited longest has to go first. */
 const MAX_EARLY = 16;
 
 /** The router that was let in. */
@@ -51,7 +51,7 @@ export class Door {
   readonly #accepting: Promise<void>;
   readonly #router = Promise.withResolvers<Admitted>();
   #isRouterIn = false;
-  /** Connections of peers that nobody has asked for yet, and those who ask for peers that have not come yet. */
+  /** Connections of peers that are not wanted yet, and those who ask for peers that have not come yet. */
   readonly #early = new Map<string, { readonly epoch: number; readonly conn: Deno.TcpConn }>();
   readonly #expected = new Map<string, (conn: Deno.TcpConn) => void>();
 
@@ -78,7 +78,7 @@ export class Door {
 
   /**
    * The connection of a peer that dials this worker, whether it came already or is still to come. Peers of earlier epochs
-   * that nobody has asked for are turned away.
+   * that are not wanted are turned away.
    * @throws the signal's reason
    */
   peer(place: PeerPlace, signal: AbortSignal): Promise<Deno.TcpConn> {

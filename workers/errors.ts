@@ -5,7 +5,7 @@
 
 import { CodedError } from "../kernels/errors.ts";
 
-/** The peer sent bytes that are no frame, or a message of the wrong shape; the link is of no further use. */
+/** The peer sent bytes that are no frame, or a message of the wrong shape; the link is unusable. */
 export class ProtocolError extends CodedError<"protocol"> {
   constructor(message: string, options?: ErrorOptions) {
     super("protocol", message, options);

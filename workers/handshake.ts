@@ -120,7 +120,10 @@ export function introduce(conn: Deno.Conn, self: Introduction, options: Handshak
     const listener = await readHello(conn, version);
     const isSame = (["epoch", "workerIndex", "dialerIndex"] as const).every((name) => listener[name] === dialer[name]);
     if (listener.role === self.role || !isSame) {
-      throw new HandshakeError("handshake_failed", "Cannot shake hands: the listener answered as somebody else");
+      throw new HandshakeError(
+        "handshake_failed",
+        "Cannot shake hands: the listener answered for another place in the group",
+      );
     }
     await writeFully(conn, proofOf(self.role, secret, { dialer, listener }));
     const verdict = new Uint8Array(1);
@@ -168,7 +171,7 @@ export function admit(conn: Deno.TcpConn, role: Role, options: HandshakeOptions)
 }
 
 /**
- * Tells a dialer of another version which one this side speaks. What the dialer has sent is read to its end first,
+ * Sends a dialer of another version the one that this side speaks. What the dialer has sent is read to its end first,
  * because closing a connection with unread bytes would reset it and destroy the answer on its way.
  */
 async function tellVersion(conn: Deno.TcpConn, role: Role, version: number): Promise<void> {

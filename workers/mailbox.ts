@@ -26,7 +26,7 @@ export interface MailboxBounds {
 /** A worker alone with all rows of a step runs ahead by all its layers. */
 const MAILBOX_BOUNDS: MailboxBounds = { letters: 4096, bytes: 512 << 20 };
 
-/** What a mailbox is told at its making. */
+/** What a mailbox is made with. */
 export interface MailboxOptions {
   readonly epoch: number;
   /** Half of the time that was left for a wait is over; empty: the router keeps the worker waiting. */
@@ -87,7 +87,7 @@ export class Mailbox {
   }
 
   /**
-   * Takes in a letter, and hands it on if somebody waits. One of an earlier step is dropped: a refused step may leave it.
+   * Takes in a letter, and hands it on if something waits for it. One of an earlier step is dropped: a refused step may leave it.
    * @throws {ProtocolError} when it is of another epoch, came twice, or too much waits from this sender already
    */
   put(from: Sender, letter: Letter): void {
@@ -116,14 +116,14 @@ export class Mailbox {
       letters?.delete(key);
       if (present !== undefined) return resolve(present as LetterOf<Kind>);
       const what = `${kind} of layer ${point.layer}`;
-      // The step's timer may have gone off while nobody waited: it will not do so again.
+      // The step's timer may have gone off while nothing waited: it will not do so again.
       if (performance.now() >= this.#step.endsAt) return reject(lateness(this.#step, from, what));
       if (this.#waits.size === 0) this.#watch(this.#step);
       this.#waits.set(`${from} ${key}`, { from, what, resolve: resolve as (letter: Letter) => void, reject });
     });
   }
 
-  /** Whoever waits, now or later, gets this reason; the first one counts. */
+  /** All that wait, now or later, get this reason; the first one counts. */
   close(reason: PeerError): void {
     if (this.#closed !== undefined) return;
     this.#closed = reason;

@@ -101,7 +101,7 @@ export class PeerExchange implements Exchange {
   /** See `Exchange`. */
   select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> {
     const chosen = this.#select(point, candidates);
-    // The layer loop awaits it later; until then a failure must not count as one that nobody handles.
+    // The layer loop awaits it later; until then a failure must not count as unhandled.
     chosen.catch(() => {});
     return chosen;
   }

@@ -68,7 +68,7 @@ export interface PeerLinksOptions {
   readonly onLost: (error: PeerError) => void;
 }
 
-/** The links of one epoch; they own the connections given. When one ends, all are of no further use. */
+/** The links of one epoch; they own the connections given. When one ends, all are unusable. */
 export class PeerLinks {
   readonly #options: PeerLinksOptions;
   readonly #links: ReadonlyMap<number, PeerLink>;

@@ -9,7 +9,7 @@ import { f32s, list, oneOf, record, union } from "./shape.ts";
 /** One tensor for each range of rows. */
 export type Tensors = readonly Float32Array<ArrayBuffer>[];
 
-/** What workers tell each other. */
+/** What workers send each other. */
 export type PeerMessage =
   /** Rows of q that the sender has computed. */
   | ({ readonly kind: "queries"; readonly rows: Tensors } & ExchangeTag)

@@ -78,7 +78,7 @@ export class PendingHandshakes {
     }
   }
 
-  /** Somebody at this address holds the secret. */
+  /** A peer at this address holds the secret. */
   recognize(address: string): void {
     this.#known.delete(address);
     this.#known.add(address);

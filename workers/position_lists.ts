@@ -1,5 +1,5 @@
 /**
- * Lists of positions on their way between a worker and its router: all lists of a batch, one behind the other, so that a
+ * Lists of positions on their way between a worker and its router: all lists of a batch, back to back, so that a
  * message holds a few long tensors and not many short ones. Knows lengths; knows nothing of what is chosen or why.
  */
 

@@ -37,7 +37,7 @@ export interface Address {
 /** A worker's place in a group, and whom it shares it with. */
 export interface Form {
   readonly epoch: number;
-  /** Of the worker that is told. */
+  /** Of the worker that receives it. */
   readonly index: number;
   /** In the order of their indices. */
   readonly members: readonly Address[];
@@ -58,7 +58,7 @@ export interface ExchangeTag {
   readonly layer: number;
 }
 
-/** What a worker puts forward at a select layer; lists row by row, set by set, one behind the other. */
+/** What a worker puts forward at a select layer; lists row by row, set by set, back to back. */
 export interface CandidateLists extends ExchangeTag {
   readonly rows: Candidates["rows"];
   /** Of each list. */
@@ -75,7 +75,7 @@ export interface ChosenLists extends ExchangeTag {
   readonly positions: Uint32Array;
 }
 
-/** What a router tells a worker. */
+/** What a router sends a worker. */
 export type RouterMessage =
   | { readonly kind: "load"; readonly load: LoadRequest }
   | { readonly kind: "step"; readonly step: Step; readonly traceparents: readonly string[] }
@@ -86,7 +86,7 @@ export type RouterMessage =
   /** Finish what was sent before, then exit. */
   | { readonly kind: "drain" };
 
-/** What a worker tells its router. */
+/** What a worker sends its router. */
 export type WorkerMessage =
   /** The first message after the handshake. */
   | { readonly kind: "hello"; readonly pid: number }
@@ -103,7 +103,7 @@ export type WorkerMessage =
   | ({ readonly kind: "candidates" } & CandidateLists)
   /** Half of a wait's time is over. `on`: the peers it waits for, by index; none: the router. */
   | { readonly kind: "stalled"; readonly epoch: number; readonly step: number; readonly on: readonly number[] }
-  /** The worker lacks its peers in this epoch, and waits to be formed anew. */
+  /** The worker lacks its peers in this epoch, and waits for the group to be formed again. */
   | {
     readonly kind: "severed";
     readonly epoch: number;

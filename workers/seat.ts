@@ -1,6 +1,6 @@
 /**
  * A worker's place among the workers of its group: taken when the router forms the group, lost when a peer is, left when
- * the router forms it anew. Knows epochs, links and who must be told; knows nothing of what a step computes.
+ * the router forms it again. Knows epochs, links and who gets a report; knows nothing of what a step computes.
  */
 
 import { ALONE } from "../engine/exchange.ts";
@@ -21,7 +21,7 @@ export interface SeatOptions {
   readonly door: Pick<Door, "peer">;
   /** Of the whole group. */
   readonly secret: string | undefined;
-  /** Tells the router; never throws. */
+  /** Sends to the router; never throws. */
   readonly tell: (message: WorkerMessage) => void;
 }
 
@@ -53,13 +53,13 @@ export class Seat {
   leave(epoch: number): void {
     this.#epoch = epoch;
     this.#isTaken = false;
-    const over = new PeerError("epoch_over", "Cannot go on: the epoch is over");
+    const over = new PeerError("epoch_over", "Cannot finish step: the epoch is over");
     this.#meeting?.abort(over);
     this.#place?.mailbox.close(over);
   }
 
   /**
-   * Takes the place that the router gives, unless it has given another one since, and tells the router how it went.
+   * Takes the place that the router gives, unless it has given another one since, and reports to the router how it went.
    * @throws {ProtocolError} when it is no place in the group
    */
   async take(form: Form, engine: EngineHandle): Promise<void> {
@@ -101,7 +101,7 @@ export class Seat {
     return this.#place?.exchange.takeTiming();
   }
 
-  /** The group is of no further use to this worker: tells the router once, and the peers by hanging up. */
+  /** This worker can no longer use the group: reports that to the router once, and hangs up on the peers. */
   sever({ code, message, peer }: PeerError): void {
     if (code === "epoch_over" || this.#isSevered) return;
     this.#isSevered = true;

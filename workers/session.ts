@@ -25,7 +25,7 @@ export interface SessionOptions {
   readonly log: (line: string) => void;
 }
 
-/** How a session ended: the router left, or the worker is of no further use. */
+/** How a session ended: the router left, or the worker is unusable. */
 export type SessionEnd = "over" | "failed";
 
 /** A message that is answered when those before it are. */
@@ -89,7 +89,7 @@ export class WorkerSession {
     }
   }
 
-  /** Hears everything at once: what a running step waits for, and what ends it, must not wait behind the step. */
+  /** Receives everything at once: what a running step waits for, and what ends it, must not wait behind the step. */
   async #listen(): Promise<never> {
     for (;;) {
       const message = await this.#hear();
@@ -138,7 +138,7 @@ export class WorkerSession {
     if (this.#engine !== undefined) throw new CodedError("invalid_load", "Cannot load model: one is loaded already");
     let [reportedAt, progress] = [-Infinity, { doneBytes: 0, totalBytes: 0 }];
     const report = () => this.#tell({ kind: "loading", ...progress });
-    // Opening files and warming up have no bytes to count, but a worker that hangs must be told from one that works.
+    // Opening files and warming up have no bytes to count, but a worker that hangs must differ from one that works.
     const pulse = setInterval(report, PULSE_EVERY_MS);
     try {
       this.#engine = await this.#options.open(load, (doneBytes, totalBytes) => {
@@ -182,7 +182,7 @@ export class WorkerSession {
     }
   }
 
-  /** Tells the router why, if it can still hear it. */
+  /** Reports why to the router, if the link still stands. */
   async #giveUp(error: unknown): Promise<SessionEnd> {
     const message = error instanceof Error ? error.message : String(error);
     const routerLeft = error instanceof LinkError && error.code === "link_closed";

@@ -108,7 +108,7 @@ export function record<T>(required: RequiredShapes<T>, ...[optional]: OptionalAr
   };
 }
 
-/** A union of maps told apart by their field `kind`. */
+/** A union of maps, distinguished by their field `kind`. */
 export function union<T extends { readonly kind: string }>(
   shapes: { readonly [K in T["kind"]]: Shape<Extract<T, { readonly kind: K }>> },
 ): Shape<T> {

@@ -82,7 +82,7 @@ async function prefillContext(session: Session, { tokens, context }: Window): Pr
   if (session.length < context) await session.prefill(tokens.subarray(session.length, context), "none");
 }
 
-/** Runs one step, and tells what its last row predicts: the rows before it were predicted when they were decoded. */
+/** Runs one step, and returns what its last row predicts: the rows before it were predicted when they were decoded. */
 async function decodeStretch(
   session: Session,
   { tokens }: Window,
@@ -105,7 +105,7 @@ async function decodeStretch(
 /**
  * Decodes one text under every variant. Its context is prefilled once and its full pages are shared, what lies behind them
  * is prefilled again; steps of every kind run once before any is timed.
- * @param onDecoded told after each variant
+ * @param onDecoded called after each variant
  */
 export async function decodeVariants(
   host: SessionHost,

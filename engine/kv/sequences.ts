@@ -16,7 +16,7 @@ export interface SequenceState {
   /** Pages it has on all workers, of its prefix and of its spans. */
   pages: number;
   /**
-   * Token at each position, as far as `prefixTokens` and spans have told; never cut, because length is not state.
+   * Token at each position, as far as `prefixTokens` and spans have brought them; never cut, because length is not state.
    * Positions of a prefix without tokens are empty.
    */
   readonly tokens: (number | undefined)[];

@@ -43,7 +43,7 @@ export function adjustmentsAt(
   return [...found].map(([token, adjustment]) => ({ token, ...adjustment })).sort((a, b) => a.token - b.token);
 }
 
-/** The tokens at positions `first` to `last` that spans or the prefix have told. */
+/** The tokens at positions `first` to `last` that spans or the prefix have brought. */
 function told(tokens: readonly (number | undefined)[], first: number, last: number): readonly number[] {
   return tokens.slice(first, last + 1).filter((token) => token !== undefined);
 }

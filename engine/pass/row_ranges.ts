@@ -55,6 +55,6 @@ export function ownRanges(ranges: readonly OwnedRange[], worker: number): OwnRan
 /** Worker that computes a row. */
 export function ownerOfRow(ranges: readonly OwnedRange[], row: number): number {
   const range = ranges.find(({ first, rows }) => row >= first && row < first + rows);
-  if (range === undefined) throw new RangeError(`Cannot tell who computes row ${row}: no range holds it`);
+  if (range === undefined) throw new RangeError(`Cannot find the worker that computes row ${row}: no range holds it`);
   return range.owner;
 }

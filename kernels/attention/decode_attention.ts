@@ -134,7 +134,7 @@ function headsTogether({ heads, kvHeads }: HeadShape): number {
   return 1;
 }
 
-/** What tells the variants of a call apart. */
+/** What distinguishes the variants of a call. */
 type Variant = Pick<SplitOptions, "ownSets" | "rowsTogether" | "listed">;
 
 /** Every row of a pass alone: no list is needed. */

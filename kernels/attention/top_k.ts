@@ -90,7 +90,7 @@ export function topK(commands: Commands, args: TopK): void {
   });
 }
 
-/** What tells one variant of the kernel from another. */
+/** What distinguishes variants of the kernel. */
 interface Variant {
   readonly threads: number;
   /** Whether values are kept beside positions. */

@@ -76,7 +76,7 @@ function countDigits(threads: number): string {
     }`;
 }
 
-/** Digits from the highest down: each thread owns some, and a scan tells it what lies above them. */
+/** Digits from the highest down: each thread owns some, and a scan gives it the sum of those above. */
 function findDigit(threads: number): string {
   const own = BINS / threads;
   return `

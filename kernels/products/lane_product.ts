@@ -20,7 +20,7 @@ export interface LaneTile {
   readonly outputs: number;
 }
 
-/** The kernel's name, which tells all variants apart. */
+/** The kernel's name, different for every variant. */
 export function laneProductName({ dtype, accumulate, inputs, outputs }: LaneTile): string {
   return `lane_product ${dtype} ${inputs}×${outputs}${accumulate ? " accumulate" : ""}`;
 }

@@ -34,7 +34,7 @@ export interface MatrixProduct {
 /** Padding of a slice's row, in elements: rows start in different banks. */
 const PADDING = 1;
 
-/** The kernel's name, which tells all variants apart. */
+/** The kernel's name, different for every variant. */
 export function matrixProductName({ shape, subgroupSize, tile, halves, accumulate }: MatrixProduct): string {
   return `matrix_product ${describeShape(shape)} by ${subgroupSize} ${Object.values(tile).join("×")} ${halves}${
     accumulate ? " accumulate" : ""

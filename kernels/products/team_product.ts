@@ -32,7 +32,7 @@ export interface TeamTile {
   readonly inputs: number;
 }
 
-/** The kernel's name, which tells all variants apart. */
+/** The kernel's name, different for every variant. */
 export function teamProductName({ dtype, accumulate, threads, outputs, inputs }: TeamTile): string {
   return `team_product ${dtype} ${threads}:${inputs}×${outputs}${accumulate ? " accumulate" : ""}`;
 }

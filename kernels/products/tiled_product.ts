@@ -28,7 +28,7 @@ export interface SquareTile {
 /** k of a slice. */
 const DEPTH = 16;
 
-/** The kernel's name, which tells all variants apart. */
+/** The kernel's name, different for every variant. */
 export function tiledProductName({ dtype, accumulate, side }: SquareTile): string {
   return `tiled_product ${dtype} ${side}${accumulate ? " accumulate" : ""}`;
 }

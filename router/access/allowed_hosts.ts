@@ -1,6 +1,6 @@
 /**
  * Under which host names the service answers. A page whose name an attacker points at 127.0.0.1 (DNS rebinding) is of the
- * same origin as the service in the eyes of a browser; only the Host header still tells.
+ * same origin as the service in the eyes of a browser; only the Host header still shows it.
  */
 
 import { UsageError } from "../command_line.ts";

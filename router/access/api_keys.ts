@@ -62,7 +62,7 @@ export class ApiKeys {
 
   /**
    * The name of a key, undefined for an unknown one. Compares with all keys whatever comes out, and digests instead of
-   * keys, so that the time taken tells nothing of either.
+   * keys, so that the time taken reveals nothing of either.
    */
   nameOf(key: string): string | undefined {
     const digest = digestOf(key);

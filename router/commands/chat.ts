@@ -85,7 +85,7 @@ class Conversation {
     this.#client = new ChatClient(values.url, values.apiKey);
   }
 
-  /** Until stdin ends or Ctrl-C comes while nobody speaks. */
+  /** Until stdin ends or Ctrl-C comes between questions. */
   async hold(messages: ChatMessage[]): Promise<void> {
     const model = await this.#client.model(this.#interrupt.whole);
     if (this.#terminal.interactive) this.#terminal.line(`${model} at ${this.#values.url}. Ctrl-D ends.`);

@@ -154,7 +154,8 @@ async function withinSilence<T>(next: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const silence = new Promise<never>((_, reject) => {
     timer = setTimeout(
-      () => reject(new ChatError("broken_stream", `Cannot go on: the server said nothing for ${SILENCE_MS} ms`)),
+      () =>
+        reject(new ChatError("broken_stream", `Cannot read the answer: the server sent nothing for ${SILENCE_MS} ms`)),
       SILENCE_MS,
     );
   });

@@ -71,13 +71,13 @@ export function judge(
   grownBytes: readonly (number | undefined)[],
 ): Pick<PlaceDiagnosis, "proof" | "evidence"> {
   if (software && own === undefined) {
-    return { proof: "unproven", evidence: "it computes on the CPU: no GPU to tell apart" };
+    return { proof: "unproven", evidence: "it computes on the CPU: there is no GPU to identify" };
   }
   if (software) return { proof: "contradicted", evidence: "it computes on the CPU: WebGPU does not see its GPU" };
   const grown = gpus.flatMap((gpu, i) => (grownBytes[i] ?? 0) >= HELD_MIB * MIB / 2 ? [gpu] : []);
   const [only, ...others] = grown;
   if (only === undefined && (grownBytes.includes(undefined) || gpus.length === 0)) {
-    return { proof: "unproven", evidence: "the driver does not tell how much of its memory is in use" };
+    return { proof: "unproven", evidence: "the driver does not say how much of its memory is in use" };
   }
   if (only === undefined || others.length > 0) {
     const where = only === undefined ? "no GPU's" : "several GPUs'";

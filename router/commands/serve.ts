@@ -41,7 +41,7 @@ async function serveUntilStopped(
 ): Promise<number> {
   service.ready.then(
     (model) => greeting(service, model, scheme).forEach((line) => terminal.line(line)),
-    () => "told below, as the reason why it is broken",
+    () => "reported below, as the reason why it is broken",
   );
   const end = await Promise.race([signals.first, service.broken]);
   if (end !== STOPPED) {

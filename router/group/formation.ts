@@ -46,7 +46,7 @@ interface Round {
   readonly step: Step;
   /** By index. */
   readonly answers: Map<number, StepAnswer>;
-  /** Who waits, and for whom; nobody: for the router. */
+  /** Who waits, and for whom; none: for the router. */
   readonly stalled: Map<number, readonly number[]>;
   readonly candidates: CandidateRounds;
   readonly timer: ReturnType<typeof setTimeout>;
@@ -158,7 +158,7 @@ export class Formation {
         this.#round.stalled.set(index, notice.on);
         return this.#checkStalls(this.#round);
       case "severed":
-        return this.#breakFor(`Cannot go on: ${this.#name(index)}: ${notice.message}`, []);
+        return this.#breakFor(`Cannot finish step: ${this.#name(index)}: ${notice.message}`, []);
     }
   }
 
@@ -171,11 +171,11 @@ export class Formation {
       selections.note(choice.layer, choice.rows, choice.lists);
     } catch (error) {
       if (!(error instanceof CodedError)) throw error;
-      this.#breakFor(`Cannot go on: ${this.#name(index)}: ${error.message}`, [index]);
+      this.#breakFor(`Cannot finish step: ${this.#name(index)}: ${error.message}`, [index]);
     }
   }
 
-  /** Whoever waits for a worker that has finished already will wait in vain. */
+  /** A worker that waits for one that has finished already will wait in vain. */
   #checkStalls({ answers, stalled, step }: Round): void {
     for (const [index, on] of stalled) {
       const done = on.find((peer) => answers.has(peer));

@@ -9,9 +9,9 @@ import { listSystemDirectory, readSystemFile } from "../system_files.ts";
 export interface GpuDevice {
   /** Device nodes that lead to it; none where the system has no such thing. */
   readonly nodes: readonly string[];
-  /** PCI address, when the system tells. */
+  /** PCI address, when the system says. */
   readonly bus: string | undefined;
-  /** What its driver calls it, or the driver itself, when the system tells. */
+  /** What its driver calls it, or the driver itself, when the system says. */
   readonly name: string | undefined;
 }
 
@@ -28,7 +28,7 @@ export type Hiding = { readonly kind: "possible" } | { readonly kind: "impossibl
 
 /**
  * The GPUs that a process on this host could use, in the order of their nodes. A Linux host without any computes on the
- * CPU; other systems do not tell, and their WebGPU uses one.
+ * CPU; other systems do not say, and their WebGPU uses one.
  */
 export function findGpus(os: typeof Deno.build.os = Deno.build.os, files: SystemFiles = SYSTEM_FILES): GpuDevice[] {
   if (os !== "linux") return [{ nodes: [], bus: undefined, name: undefined }];

@@ -1,5 +1,5 @@
 /**
- * How much memory of each GPU of this host is in use, as far as its driver tells. Knows two drivers' ways to say it;
+ * How much memory of each GPU of this host is in use, as far as its driver says. Knows two drivers' ways to say it;
  * opens no device.
  */
 
@@ -19,7 +19,7 @@ const NVIDIA_QUERY = ["--query-gpu=pci.bus_id,memory.used", "--format=csv,nohead
 
 const MIB = 2 ** 20;
 
-/** Bytes in use on each GPU, in their order; undefined where no driver tells. */
+/** Bytes in use on each GPU, in their order; undefined where no driver says. */
 export async function usedGpuBytes(
   gpus: readonly GpuDevice[],
   sources: MemorySources = SYSTEM_SOURCES,

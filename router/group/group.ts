@@ -6,7 +6,7 @@
 import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { SequenceId, Step, StepResult } from "../../engine/span.ts";
 
-/** What the service tells about the model it serves; put together from what its workers report once they have loaded it. */
+/** What the service reports about the model it serves; put together from what its workers report once they have loaded it. */
 export interface ModelFacts extends EngineInfo {
   /** Name under which clients ask for it. */
   readonly id: string;

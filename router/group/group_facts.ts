@@ -3,7 +3,7 @@
 import type { EngineInfo, MeasuredStep } from "../../engine/engine_info.ts";
 import type { ModelFacts } from "./group.ts";
 
-/** A worker and what it has told about the model it loaded. */
+/** A worker and what it has reported about the model it loaded. */
 export interface InformedWorker {
   /** For people. */
   readonly name: string;

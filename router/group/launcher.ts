@@ -28,7 +28,7 @@ const START_MS = 60_000;
 const MAX_LINE = 4096;
 const TAIL_LINES = 20;
 const TERM_MS = 2000;
-/** A process inside a driver call cannot be killed before the call returns; waiting for ever would help nobody. */
+/** A process inside a driver call cannot be killed before the call returns; waiting for ever would not help. */
 const KILL_MS = 10_000;
 /** For pipes that children of a dead worker might hold. */
 const PIPE_MS = 1000;
@@ -67,7 +67,7 @@ export class Launcher {
   }
 }
 
-/** A secret that nobody can guess: 64 hexadecimal digits. */
+/** A secret beyond guessing: 64 hexadecimal digits. */
 export function freshSecret(): string {
   return [...crypto.getRandomValues(new Uint8Array(32))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -35,7 +35,7 @@ const PASSING_FAILURES: readonly string[] = [
 export type MemberState =
   | { readonly kind: "starting"; readonly progress: number }
   | { readonly kind: "present"; readonly worker: PresentWorker }
-  /** Given up; it may come back if somebody else starts it. Final: as it is, another try ends the same. */
+  /** Given up; it may come back if it is started again elsewhere. Final: as it is, another try ends the same. */
   | { readonly kind: "away"; readonly reason: string; readonly isFinal: boolean };
 
 /** A worker that has loaded the model. */

@@ -44,7 +44,7 @@ type Answer = Extract<WorkerMessage, { kind: "loaded" | "formed" | "severed" | "
 /** How a worker answers a step. */
 export type StepAnswer = Extract<Answer, { kind: "result" | "refused" }>;
 
-/** What a worker tells unasked while it is in a group. */
+/** What a worker sends unasked while it is in a group. */
 export type Notice = Extract<WorkerMessage, { kind: "candidates" | "stalled" | "severed" }>;
 
 interface Request {
@@ -79,7 +79,7 @@ export class WorkerClient {
 
   /**
    * Connects and shakes hands.
-   * @throws {CodedError} `worker_lost` when nobody listens; what the handshake throws
+   * @throws {CodedError} `worker_lost` when nothing listens; what the handshake throws
    */
   static async connect(place: WorkerPlace, patience: Patience = PATIENCE): Promise<WorkerClient> {
     return new WorkerClient(await dialWorker(place), patience);
@@ -108,7 +108,7 @@ export class WorkerClient {
 
   /**
    * Gives the worker its place in a group; it forgets all sequences.
-   * @param onNotice hears what the worker tells unasked, until `leave`
+   * @param onNotice gets what the worker sends unasked, until `leave`
    * @throws {CodedError} the worker is well, but lacks its peers; anything else when it is lost
    */
   async form(form: Omit<Form, "deadlineMs">, onNotice: (notice: Notice) => void): Promise<void> {
@@ -141,7 +141,7 @@ export class WorkerClient {
     throw this.#lose(unexpected(answer.kind));
   }
 
-  /** Tells the worker what was chosen of all candidates. */
+  /** Sends the worker what was chosen of all candidates. */
   tellSelection(chosen: ChosenLists): void {
     this.#tell({ kind: "selection", ...chosen });
   }
@@ -262,7 +262,7 @@ export class WorkerClient {
     this.#tell({ kind: "ping", id: this.#pings++ });
   }
 
-  /** Sends what nobody waits for. */
+  /** Sends what needs no answer. */
   #tell(message: RouterMessage): void {
     if (this.#lost !== undefined) return;
     try {
@@ -293,5 +293,5 @@ function closedError(): RequestError {
 }
 
 function unexpected(kind: string): RequestError {
-  return new RequestError("worker_lost", `Cannot use worker: it sent ${kind}, which nobody asked for`);
+  return new RequestError("worker_lost", `Cannot use worker: it sent ${kind} unasked`);
 }

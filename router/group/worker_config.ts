@@ -1,6 +1,6 @@
 /**
  * What an operator decides about the workers of a service: how many to start here or whom to join elsewhere, and how
- * much each holds. Knows names, defaults and bounds; starts nobody.
+ * much each holds. Knows names, defaults and bounds; starts no process.
  */
 
 import { PAGE_TOKENS } from "../../engine/span.ts";

@@ -1,5 +1,5 @@
 /**
- * A group of workers: keeps each going, forms them anew whenever something was lost, and runs steps on them. What the
+ * A group of workers: keeps each going, forms them again whenever something was lost, and runs steps on them. What the
  * scheduler sees is the state: loading, ready under an epoch, broken for good, or closed.
  * Knows members and epochs; knows nothing of requests.
  */
@@ -66,14 +66,14 @@ export class WorkerGroup implements Group {
   #state: GroupState = { kind: "loading", progress: 0 };
   #formation: Formation | undefined;
   #epoch = 1;
-  /** Running while the group waits before it is formed anew. */
+  /** Running while the group waits before it is formed again. */
   #pause: ReturnType<typeof setTimeout> | undefined;
   /** Running since no worker could be used, while none ever could. */
   #hopeless: ReturnType<typeof setTimeout> | undefined;
   #hasFormed = false;
   #running: { readonly index: number; readonly end: Promise<unknown> } | undefined;
 
-  /** Starts the workers at once; `onState` tells how it goes. */
+  /** Starts the workers at once; `onState` reports how it goes. */
   constructor(options: WorkerGroupOptions) {
     this.#options = options;
     this.#breaches = new RestartPolicy(options.restarts);
@@ -137,7 +137,7 @@ export class WorkerGroup implements Group {
     clearTimeout(this.#hopeless);
     // Workers that share a step must all be there until it has ended.
     const late = setTimeout(() => this.#formation?.dissolve(CLOSED), this.#options.drainMs ?? DRAIN_MS);
-    await this.#running?.end.catch(() => "whoever runs the step hears of it");
+    await this.#running?.end.catch(() => "the caller that runs the step gets the error");
     clearTimeout(late);
     this.#closing.abort();
     await this.#supervision;
@@ -150,7 +150,9 @@ export class WorkerGroup implements Group {
     const present = this.#present();
     if (this.#formation !== undefined) {
       // A worker that was given up is there again.
-      if (present.length > this.#formation.size) this.#formation.dissolve("Cannot go on: a worker has come back");
+      if (present.length > this.#formation.size) {
+        this.#formation.dissolve("Cannot finish step: a worker has come back, and the group forms again");
+      }
       return;
     }
     if (states.some(({ kind }) => kind === "starting")) {
@@ -223,12 +225,12 @@ export class WorkerGroup implements Group {
     // What looks like a lost link may be a lost worker, which shows a moment later.
     this.#pause = setTimeout(() => {
       this.#pause = undefined;
-      if (this.#present().length === members) this.#options.log(`The group is formed anew: ${breach.error.message}`);
+      if (this.#present().length === members) this.#options.log(`The group is formed again: ${breach.error.message}`);
       this.#consider();
     }, delayMs);
   }
 
-  /** Nobody is there, and nobody is on the way. */
+  /** No worker is there, and none is on the way. */
   #giveUp(): void {
     const mayReturn = this.#options.members.some(({ source }) => source.returns);
     const reasons = this.#members.flatMap(({ name, state }) => state.kind === "away" ? [{ name, ...state }] : []);

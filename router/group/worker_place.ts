@@ -15,8 +15,8 @@ export interface WorkerPlace extends Address {
 
 /**
  * Connects and shakes hands; the caller owns the connection.
- * @throws {RequestError} `worker_lost` when nobody listens
- * @throws {HandshakeError} when it is nobody to talk to; the connection is closed then
+ * @throws {RequestError} `worker_lost` when nothing listens
+ * @throws {HandshakeError} when the other side is no worker of ours; the connection is closed then
  */
 export async function dialWorker(place: WorkerPlace): Promise<Deno.TcpConn> {
   const { hostname, port, secret, epoch, workerIndex } = place;

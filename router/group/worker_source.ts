@@ -25,11 +25,11 @@ export interface WorkerSource {
   readonly start: (signal: AbortSignal) => Promise<WorkerHost>;
   /** When to stop trying. */
   readonly restarts?: RestartNumbers;
-  /** Somebody else starts the worker again, so it may come back after it was given up. */
+  /** The worker is started again elsewhere, so it may come back after it was given up. */
   readonly returns: boolean;
 }
 
-/** Patience with a worker that somebody else has to start: given up, for now, after half a minute. */
+/** Patience with a worker that has to be started elsewhere: given up, for now, after half a minute. */
 const JOIN_NUMBERS: RestartNumbers = {
   firstDelayMs: 200,
   longestDelayMs: 5000,

@@ -68,7 +68,7 @@ export interface AnswerOptions {
 }
 
 /**
- * Reads a generation to its end, or to a stop string, which cancels it. Ends without `end` when somebody else cancelled.
+ * Reads a generation to its end, or to a stop string, which cancels it. Ends without `end` when it was cancelled elsewhere.
  * @throws {CodedError} what the generation throws
  */
 export async function* readAnswer(generation: Generation, options: AnswerOptions): AsyncGenerator<AnswerPiece> {
@@ -85,7 +85,7 @@ export async function* readAnswer(generation: Generation, options: AnswerOptions
         yield piece;
         continue;
       }
-      // The scheduler may have drawn further tokens, which nobody will see.
+      // The scheduler may have drawn further tokens, which are not shown.
       const usage = { ...generation.usage(), completionTokens: writer.tokens };
       generation.cancel();
       yield piece;

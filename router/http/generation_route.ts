@@ -48,7 +48,7 @@ export interface Client {
 
 const TRACEPARENT = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
-/** nginx's number for a client that closed the connection; nobody receives it. */
+/** nginx's number for a client that closed the connection; it is never received. */
 const CLIENT_CLOSED = 499;
 
 /**

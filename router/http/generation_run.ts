@@ -84,12 +84,12 @@ export class GenerationRun {
     for (const generation of this.#generations) generation.cancel();
   }
 
-  /** Something failed: tells the observer, once. */
+  /** Something failed: reports it to the observer, once. */
   fail(error: unknown): void {
     this.#end({ kind: "failed", code: errorCode(error), status: describeError(error).status });
   }
 
-  /** Nobody reads on: frees what still runs, and says how it ended unless that is said already. */
+  /** The reader has left: frees what still runs, and says how it ended unless that is said already. */
   close(): void {
     const reasons = [...this.#ends.values()].map((end) => end.reason);
     const isWhole = reasons.length === this.#generations.length;

@@ -1,4 +1,4 @@
-/** `GET /health` (the process lives) and `GET /ready` (it can take requests now). Knows states; asks nobody. */
+/** `GET /health` (the process lives) and `GET /ready` (it can take requests now). Answers from what is known, without asking a worker. */
 
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import { longestContext } from "../scheduling/capacity.ts";

@@ -8,7 +8,7 @@ export interface Arrival<Value> {
 
 /**
  * Merges streams. The first failure ends it. Leaving early does not end the sources, which may wait for long:
- * whoever owns them does.
+ * their owner does.
  */
 export async function* interleave<Value>(sources: readonly AsyncIterator<Value>[]): AsyncGenerator<Arrival<Value>> {
   const ready: { readonly index: number; readonly next: PromiseSettledResult<IteratorResult<Value>> }[] = [];

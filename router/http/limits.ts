@@ -104,7 +104,7 @@ export class BodyReader {
         take(value);
       }
     } catch (error) {
-      reader.cancel().catch(() => {/* already broken: the first error tells why */});
+      reader.cancel().catch(() => {/* already broken: the first error says why */});
       throw error;
     } finally {
       clearTimeout(timer);

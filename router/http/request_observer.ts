@@ -1,5 +1,5 @@
 /**
- * What the HTTP layer tells to whoever measures: the life of one generation request, from its first byte to its end.
+ * What the HTTP layer reports to its observers: the life of one generation request, from its first byte to its end.
  * Knows moments and numbers; never sees a prompt or an answer, and knows nothing of metrics systems.
  */
 
@@ -36,7 +36,7 @@ export type RequestOutcome =
 
 /** Follows one request. */
 export interface RequestObservation {
-  /** W3C trace context for the workers; undefined: nobody traces. */
+  /** W3C trace context for the workers; undefined: tracing is off. */
   readonly traceparent: string | undefined;
   /** At most once; never when the request is refused. */
   accepted(request: AcceptedRequest): void;

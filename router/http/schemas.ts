@@ -48,7 +48,7 @@ const stop = z.union([
 ]);
 
 /**
- * How decoded rows attend; the answer's `usage.attention` tells how they did. With the budget `auto` a sparse layer reads
+ * How decoded rows attend; the answer's `usage.attention` reports how they did. With the budget `auto` a sparse layer reads
  * as few positions as cover `coverage` of the attention, at most `max_budget`.
  */
 const attention = z.object({

@@ -30,7 +30,7 @@ export function sseComment(text: string): string {
   return `: ${text}\n\n`;
 }
 
-/** How an event stream behaves in time, and whom it tells. */
+/** How an event stream behaves in time, and what it reports to. */
 export interface SseOptions {
   /** A comment is written after so much silence. */
   readonly keepAliveMs: number;

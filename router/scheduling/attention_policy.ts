@@ -9,7 +9,7 @@ import { RequestError } from "../errors.ts";
 import type { AttentionRequest, CorrectionRequest } from "./generation.ts";
 import type { ModelFacts } from "../group/group.ts";
 
-/** The share of the attention that adaptive sets cover when nobody says more. */
+/** The share of the attention that adaptive sets cover when neither client nor operator sets one. */
 export const DEFAULT_COVERAGE = 0.98;
 
 /** How the rows of one sequence attend, whatever its length. */

@@ -4,7 +4,7 @@
  * rows corrected, alone or in company. How a correction is spread over steps is the planner's.
  *
  * A correction is one dense span over all rows that are not exact, the newest included, so it replaces a decode step:
- * with a stride of N every N-th step is one, of N rows. ALGORITHM: `refresh` writes K and V anew; `audit` also compares what
+ * with a stride of N every N-th step is one, of N rows. ALGORITHM: `refresh` writes K and V again; `audit` also compares what
  * dense decoding draws; `lossless` releases tokens only when it agrees.
  */
 

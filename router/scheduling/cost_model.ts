@@ -118,7 +118,7 @@ class StepFit {
     this.#solve();
   }
 
-  /** Coordinate descent from the last solution: a direction nobody measured lately keeps its value. */
+  /** Coordinate descent from the last solution: a direction that was not measured lately keeps its value. */
   #solve(): void {
     for (let sweep = 0; sweep < 30; sweep++) {
       this.#gram.forEach((row, i) => {

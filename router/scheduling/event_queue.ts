@@ -1,5 +1,5 @@
 /**
- * The bounded way of events from a sequence to whoever reads them, as an async iterator. A full queue is how a slow
+ * The bounded way of events from a sequence to its reader, as an async iterator. A full queue is how a slow
  * reader pauses its own sequence. Knows events; knows nothing of how they come about.
  */
 
@@ -10,7 +10,7 @@ interface Reader {
   readonly reject: (reason: unknown) => void;
 }
 
-/** What the owner wants to hear of the reader. */
+/** What the owner wants to learn of the reader. */
 export interface EventQueueHooks {
   /** A queue that was full has room again. */
   readonly onRoom: () => void;
@@ -90,7 +90,7 @@ export class EventQueue implements AsyncIterableIterator<GenerationEvent> {
     return Promise.resolve({ done: true, value: undefined });
   }
 
-  /** The error goes to one reader, once; who asks again is told that it is over. */
+  /** The error goes to one reader, once; a reader that asks again gets the end. */
   #finish(reader: Reader): void {
     const error = this.#end?.error;
     this.#end = { error: undefined };

@@ -63,7 +63,7 @@ export class PageLedger {
     sequence.start(id, start);
   }
 
-  /** Positions that a sequence could hold if it got everything nobody else uses. */
+  /** Positions that a sequence could hold if it got everything that no other uses. */
   reach({ pageOffset: offset, pages }: Sequence): number {
     return pagesWithin(this.#map, { offset, pages: pages.length }, this.#available()) * PAGE_TOKENS;
   }
@@ -143,7 +143,7 @@ export class PageLedger {
   #start(sequence: Sequence, running: readonly Sequence[]): Prefix | undefined {
     const room = this.#roomBeside(running);
     const found = this.#match(sequence);
-    // Where the next page can never be had, what there is of it is computed anew from a better offset.
+    // Where the next page can never be had, what there is of it is computed again from a better offset.
     if (found === undefined || !this.#fitsAlone(sequence.length, found.offset)) return this.#bestStart(sequence, room);
     for (const page of found.pages) if (this.#pool.isIdle(page)) lower(room, this.#pool.workerOf(page));
     return this.#fits(sequence, found, room) ? found : undefined;
@@ -182,7 +182,7 @@ export class PageLedger {
     return pagesWithin(this.#map, { offset, pages: pages.length }, room) >= pagesFor(sequence.length);
   }
 
-  /** Whether so many tokens fit from an offset on when nobody else is there. */
+  /** Whether so many tokens fit from an offset on when no other sequence is there. */
   #fitsAlone(tokens: number, offset: number): boolean {
     return pagesWithin(this.#map, { offset, pages: 0 }, this.#pool.slices) >= pagesFor(tokens);
   }

@@ -35,7 +35,7 @@ export class PagePool {
     });
   }
 
-  /** Pages that nobody holds, of each worker. */
+  /** Free pages of each worker. */
   get free(): readonly number[] {
     return this.#free.map((pages) => pages.length);
   }
@@ -129,7 +129,7 @@ export class PagePool {
   #held(page: number, action: string): number {
     const holders = this.#holders[page];
     if (holders === undefined || holders === 0) {
-      throw new EngineError("invalid_step", `Cannot ${action} page ${page}: nobody holds it (pool of ${this.size})`);
+      throw new EngineError("invalid_step", `Cannot ${action} page ${page}: it is free (pool of ${this.size})`);
     }
     return holders;
   }

@@ -91,7 +91,7 @@ export class PrefixCache {
   }
 
   /**
-   * Frees pages of a worker that nobody else holds, least recently used first; what hangs below them goes along, on
+   * Frees pages of a worker that no sequence holds, least recently used first; what hangs below them goes along, on
    * whichever worker it lies.
    * @param count pages of this worker that are enough
    * @returns how many of its pages it freed
@@ -143,7 +143,7 @@ export class PrefixCache {
     return this.#orders[this.#pool.workerOf(page)];
   }
 
-  /** Takes the pages below along: without their parent nobody could find them. */
+  /** Takes the pages below along: without their parent they could not be found. */
   #drop(top: Node): void {
     top.parent.children.delete(top.key);
     if ("salt" in top.parent) this.#prune(top.parent);

@@ -34,7 +34,7 @@ export class Residence {
   readonly #recoverMs: number;
   readonly #hooks: ResidenceHooks;
   #home: Home | undefined;
-  /** The group may call itself ready for a moment after a step told that it is not. */
+  /** The group may call itself ready for a moment after a step has shown that it is not. */
   #lostEpoch: number | undefined;
   #recovery: ReturnType<typeof setTimeout> | undefined;
 
@@ -67,7 +67,7 @@ export class Residence {
   }
 
   /**
-   * The life is over: whoever ran waits for the next one.
+   * The life is over: sequences that ran wait for the next one.
    * @param cause what the group said: it may speak of processes and addresses, so clients are told the code alone
    */
   lose(cause: CodedError): void {

@@ -66,7 +66,7 @@ export class Roster {
     return ran;
   }
 
-  /** Sequences that are gone here, but not yet on the workers; whoever takes them must tell the workers. */
+  /** Sequences that are gone here, but not yet on the workers; taking them obliges to release them there. */
   takeReleases(): readonly SequenceId[] {
     return this.#releases.splice(0);
   }

@@ -118,7 +118,7 @@ export class Scheduler implements Generator {
   }
 
   /**
-   * Refuses new requests and lets those it has finish; whoever has not by the deadline ends with `draining`.
+   * Refuses new requests and lets those it has finish; those that have not by the deadline end with `draining`.
    * @returns when no request is left
    */
   async drain(deadlineMs: number): Promise<void> {
@@ -159,7 +159,7 @@ export class Scheduler implements Generator {
         else if (this.#masks.request(this.#active).length === 0) return;
       }
     } catch (error) {
-      // Our own mistake: nobody may wait for an answer that will not come.
+      // A defect of ours: no one may wait for an answer that will not come.
       this.#flight = undefined;
       this.#failAll(asCodedError(error, "run the scheduler"));
       // Who was cancelled while that step ran was to leave with its result.

@@ -1,5 +1,5 @@
 /**
- * What the scheduler tells to whoever measures: moments as they happen, and a snapshot on demand.
+ * What the scheduler reports to its observers: moments as they happen, and a snapshot on demand.
  * Knows numbers and ids; never hands out what a prompt or an answer says.
  */
 

@@ -16,11 +16,11 @@ export interface SchedulerOptions extends Partial<PlanLimits> {
   readonly recoverMs?: number;
   /** Follows answers that have a grammar. @default such requests are refused */
   readonly constraints?: ConstraintHost;
-  /** @default nobody */
+  /** @default none */
   readonly observer?: SchedulerObserver;
 }
 
-/** 32 decode rows in a step; prefill adds 50 ms to it, or takes 500 ms when nobody decodes. */
+/** 32 decode rows in a step; prefill adds 50 ms to it, or takes 500 ms when nothing decodes. */
 export const DEFAULTS = {
   maxBatch: 32,
   sharedPrefillMs: 50,

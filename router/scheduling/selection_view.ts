@@ -32,7 +32,7 @@ const ENDED = 256;
 export class SelectionView implements SelectionReader {
   readonly #group: Pick<Group, "state" | "selections">;
   readonly #running = new Map<string, SequenceId | undefined>();
-  /** Whoever ended first comes first. */
+  /** In the order in which they ended. */
   readonly #ended = new Map<string, SequenceId | undefined>();
 
   constructor(group: Pick<Group, "state" | "selections">) {

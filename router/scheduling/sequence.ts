@@ -201,7 +201,7 @@ export class Sequence {
   }
 
   /**
-   * Takes in what a span of it gave; tells its reader.
+   * Takes in what a span of it gave, and passes tokens to its reader.
    * @throws {EngineError} `invalid_step` when that is not what the span asked for
    */
   advance({ work, span }: DoneWork, result: SpanResult | undefined): Progress {

@@ -75,7 +75,7 @@ export class SequenceTokens {
     this.#tokens[this.#length++] = token;
   }
 
-  /** Adds a token that stays, and tells the reader; there must be no drafts. */
+  /** Adds a token that stays, and passes it to the reader; there must be no drafts. */
   draw(token: number, logprobs: TokenLogprobs | undefined): void {
     this.draft(token);
     this.#confirm(logprobs);

@@ -30,7 +30,7 @@ export interface PlanLimits {
   readonly maxBatch: number;
   /**
    * Predicted time that corrections and prefill may add to a step in which others decode, in milliseconds. The longest
-   * waiting prompt gets as much again as all others take, so that it is done within twice its time alone.
+   * waiting prompt gets as much as all others take together, so that it is done within twice its time alone.
    */
   readonly sharedPrefillMs: number;
   /** The same when nothing decodes. */
@@ -73,7 +73,7 @@ export class StepPlanner {
     });
   }
 
-  /** Admits, grows and preempts as it goes; no spans come out only when nobody can run. */
+  /** Admits, grows and preempts as it goes; no spans come out only when no sequence can run. */
   plan(): Plan {
     this.#welcome();
     this.#prefill(this.#decode());
@@ -224,7 +224,7 @@ function decodes(sequence: Sequence): boolean {
   return kind === "dense" || kind === "sparse" || kind === "correction";
 }
 
-/** Who decodes next: by priority, then whoever waited longest. */
+/** Who decodes next: by priority, then by time waited. */
 function byTurn(a: Sequence, b: Sequence): number {
   return priorityOf(a) - priorityOf(b) || a.lastStep - b.lastStep || a.arrival - b.arrival;
 }

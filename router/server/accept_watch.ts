@@ -50,7 +50,7 @@ export class AcceptWatch {
     this.#listener.reopen();
   }
 
-  /** Whether a connection of our own is accepted; a failure to make one tells nothing, unless it was refused. */
+  /** Whether a connection of our own is accepted; a failure to make one shows nothing, unless it was refused. */
   async #accepts(before: number): Promise<boolean> {
     let conn: Deno.TcpConn;
     try {

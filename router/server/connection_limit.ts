@@ -16,7 +16,7 @@ function reservedDescriptors(limit: number): number {
 /**
  * The bound on connections.
  * @param asked undefined: what the descriptors allow, at most 4096
- * @param descriptorLimit undefined: the system does not tell, and 1024 are assumed unless more are asked for
+ * @param descriptorLimit undefined: the system does not say, and 1024 are assumed unless more are asked for
  * @throws {UsageError} when more are asked for than the descriptors allow
  */
 export function connectionLimit(asked: number | undefined, descriptorLimit: number | undefined): number {
@@ -30,7 +30,7 @@ export function connectionLimit(asked: number | undefined, descriptorLimit: numb
   );
 }
 
-/** The descriptors this process may open, as far as the system tells. */
+/** The descriptors this process may open, as far as the system says. */
 export function descriptorLimit(): number | undefined {
   return parseDescriptorLimit(readSystemFile("/proc/self/limits") ?? "");
 }

@@ -129,7 +129,7 @@ export class HttpServer {
   /** @throws {Error} once it has stopped listening */
   get address(): Deno.NetAddr {
     const address = this.#server.address();
-    if (address === null || typeof address === "string") throw new Error("Cannot tell the address: it is not bound");
+    if (address === null || typeof address === "string") throw new Error("Cannot read the address: it is not bound");
     return { transport: "tcp", hostname: address.address, port: address.port };
   }
 
@@ -180,7 +180,7 @@ export class HttpServer {
     return errorResponse(error);
   }
 
-  /** The connection is of no further use to HTTP: its client is told why, and may read that for a moment. */
+  /** HTTP cannot use the connection any longer: its client is sent the reason, and may read it for a moment. */
   #refuse(socket: Socket, error: RequestError): void {
     // What follows a refused head fails again, and an answer that is under way must not be mixed with another.
     if (!this.#connections.refuse(socket)) return;

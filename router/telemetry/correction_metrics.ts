@@ -18,7 +18,7 @@ export class CorrectionMetrics {
     this.#corrections = counter("corrections", "Times that sparse rows were computed again with full attention");
     this.#rows = counter("corrected_rows", "Rows that this computed, the newest included");
     this.#dropped = counter("dropped_drafts", "Sparse tokens thrown away because full attention disagreed");
-    this.#checked = counter("audit_tokens_checked", "Sparse tokens held against those of full attention");
+    this.#checked = counter("audit_tokens_checked", "Sparse tokens compared with those of full attention");
     this.#agreed = counter("audit_tokens_agreed", "Those that were the same");
     this.#measured = counter("audit_tokens_measured", "Those whose divergence is known");
     this.#divergence = counter("audit_kl_nats", "KL(dense ‖ sparse) in nats, summed over the measured tokens");

@@ -22,7 +22,7 @@ export interface Reading {
   readonly labels?: Labels;
 }
 
-/** Somebody else who wants to know. */
+/** Another consumer of the same figures. */
 export interface Mirror {
   /** @returns what gets every amount added and every value observed, at that moment */
   record(instrument: InstrumentDefinition): (value: number, labels: Labels) => void;
@@ -63,7 +63,7 @@ export class MetricsRegistry {
   }
 
   /**
-   * Something that is known elsewhere: read whenever somebody looks.
+   * Something that is known elsewhere: read whenever it is scraped.
    * @param read no reading at all means that it is not known now
    */
   observed(

@@ -44,7 +44,7 @@ export interface RequestRecord {
 
 /** Follows one request from the moment it comes in. */
 export interface RequestTrace {
-  /** To pass on to the workers; undefined: nobody traces. */
+  /** To pass on to the workers; undefined: tracing is off. */
   readonly traceparent: string | undefined;
   end(record: RequestRecord): void;
 }

@@ -38,7 +38,7 @@ const CONVENTIONAL_LABELS: Readonly<Record<string, string>> = {
   "error_type": "error.type",
 };
 
-/** Tells every value to OpenTelemetry too. */
+/** Records every value with OpenTelemetry too. */
 export const openTelemetryMirror: Mirror = {
   record(instrument) {
     const meter = metrics.getMeter(SCOPE);

@@ -20,7 +20,7 @@ export interface PromptBounds {
   readonly maxChars?: number;
 }
 
-/** A prompt, and its text when the answer shall repeat it. */
+/** A prompt, and its text when it should be echoed. */
 export interface Prompt {
   readonly tokens: Uint32Array<ArrayBuffer>;
   readonly echo: string | undefined;

@@ -11,7 +11,7 @@ import type { AttentionRequest, CorrectionRequest } from "../scheduling/generati
 
 type AttentionFields = ChatBody["attention"];
 
-/** What a request is held against. */
+/** What a request is checked against. */
 interface AttentionContext {
   readonly modelId: string;
   /** The longest context the model was made for: the largest sensible budget. */

@@ -116,7 +116,7 @@ Deno.test("a budget of the whole context gives the dense answer; smaller sets of
   }
 });
 
-Deno.test("the budget auto reads more the more it must cover, tells how much, and finds the needle", async () => {
+Deno.test("the budget auto reads more the more it must cover, reports how much, and finds the needle", async () => {
   await using live = await LiveService.start({ kvTokens: 1024 });
   const { prompt_text: text, question, answer } = await needle("n300-00");
   const ask = async (attention: object) => {

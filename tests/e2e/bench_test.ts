@@ -132,6 +132,6 @@ Deno.test("bench refuses an agreement that is none, before it starts anything", 
   assert.equal(code, 2);
   assert.equal(
     stderr,
-    'Cannot parse --agreement: must be a number from 0 to 1, or several parted by commas, given "95"\n',
+    'Cannot parse --agreement: must be a number from 0 to 1, or several, comma-separated, given "95"\n',
   );
 });

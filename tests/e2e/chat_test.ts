@@ -58,7 +58,7 @@ function framesOf(answer: readonly string[] | "endless", onLeave: () => void): R
   }).pipeThrough(new TextEncoderStream());
 }
 
-Deno.test("chat streams an answer, tells what it cost and sends the conversation along", async () => {
+Deno.test("chat streams an answer, prints what it cost and sends the conversation along", async () => {
   await withServer([ANSWER, ANSWER], async ({ url, asked }) => {
     await withFiles({ "text.txt": "A long text" }, async (directory) => {
       const args = ["chat", "--url", url, "--system", "Be brief", "--file", `${directory}/text.txt`, "--budget", "64"];

@@ -112,7 +112,7 @@ Deno.test("serve exits and says why when the model, the flags or the address are
   assert.match(taken.stderr, /^Cannot listen on 127\.0\.0\.1:\d+: something else listens there already\n$/);
 });
 
-Deno.test("serve and doctor exit with 1 and tell the remedy when there is no adapter", async () => {
+Deno.test("serve and doctor exit with 1 and name the remedy when there is no adapter", async () => {
   for (const args of [["doctor"], TINY]) {
     const { code, stderr } = await runCli(args, { env: NO_DRIVER });
     assert.equal(code, 1);

@@ -1,6 +1,6 @@
 /**
  * Corrections of a real service: lossless answers are those of dense decoding, by one worker and by two, greedy and
- * seeded; audits say how far sparse ones were off; and nothing is left of drafts that nobody got to see.
+ * seeded; audits say how far sparse ones were off; and nothing is left of drafts that were not released.
  */
 
 import assert from "node:assert/strict";

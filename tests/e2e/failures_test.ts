@@ -1,4 +1,4 @@
-/** What breaks under a running service: its worker, its model's files, its patience. Nobody waits for nothing. */
+/** What breaks under a running service: its worker, its model's files, its patience. No one waits in vain. */
 
 import assert from "node:assert/strict";
 
@@ -23,7 +23,7 @@ interface Completion {
   }[];
 }
 
-Deno.test("a worker that is killed is replaced, and nobody notices more than a pause", async (t) => {
+Deno.test("a worker that is killed is replaced, and clients notice no more than a pause", async (t) => {
   await using live = await LiveService.start(SMALL);
   const request = {
     prompt: prompt(200),

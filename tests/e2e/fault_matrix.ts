@@ -30,7 +30,7 @@ export interface Outcome {
   readonly readyMs: number;
   /** Lines in the log about it. */
   readonly news: readonly string[];
-  /** Pages that somebody holds after all. */
+  /** Pages that are held after all. */
   readonly heldPages: number;
 }
 
@@ -114,7 +114,7 @@ class FaultStage {
     await until(() => this.#failedAtMs < Infinity);
     await this.#whole(this.#failedAtMs);
     await until(() => this.#scheduler.stats().pages.used === 0);
-    const news = this.#log.slice(lines).filter(({ line }) => / is lost: |formed anew/.test(line));
+    const news = this.#log.slice(lines).filter(({ line }) => / is lost: |formed again/.test(line));
     const noticedAtMs = news.find(({ atMs }) => atMs >= this.#failedAtMs)?.atMs ?? Infinity;
     return {
       ...plan,

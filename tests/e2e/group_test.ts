@@ -215,7 +215,7 @@ Deno.test("workers that were started elsewhere are joined with the secret of a f
     assert.equal((await response.json()).usage?.completion_tokens, 8);
     router.kill("SIGTERM");
     assert.equal((await router.end).code, 0);
-    // A worker serves one router; whoever started it starts it again.
+    // A worker serves one router; it is started again from outside.
     for (const worker of [first, second]) assert.equal((await worker.end).code, 0);
   });
 });

@@ -33,7 +33,7 @@ Deno.test("a service answers while it loads, and says that it is not ready", asy
   }
 });
 
-Deno.test("closing a service that still loads leaves nobody waiting", async () => {
+Deno.test("closing a service that still loads leaves no one waiting", async () => {
   const service = await startService({ ...SMALL, port: 0 });
   const ready = service.ready;
   await Promise.all([service.close(), assert.rejects(ready, { code: "draining" })]);
@@ -51,7 +51,7 @@ Deno.test("random weights never end an answer by themselves", async () => {
   assert.equal(body.choices[0]?.finish_reason, "length");
 });
 
-Deno.test("a full queue refuses with 429 and when to come again; whoever waits is served", async () => {
+Deno.test("a full queue refuses with 429 and when to come again; requests that wait are served", async () => {
   await using live = await LiveService.start({ ...SMALL, maxBatch: 1, maxQueued: 1 });
   const running = await live.stream("/v1/completions", LONG);
   await running.until(() => running.tokenTimes.length > 0);
@@ -86,7 +86,7 @@ Deno.test("draining finishes what runs, takes nothing new, and leaves nothing be
   assert.equal((await whole).body.usage.completion_tokens, LONG.max_tokens);
   await drained;
   assert.deepEqual((await childrenOf(Deno.pid)).filter(isRunning), []);
-  await assert.rejects(live.post("/v1/completions", LONG), "nobody listens any more");
+  await assert.rejects(live.post("/v1/completions", LONG), "it no longer listens");
 });
 
 Deno.test("draining for too long, and closing, end what runs with an error event", async () => {
@@ -120,6 +120,9 @@ Deno.test("more requests than pages: some wait or are sent back, all are answere
     answers.map(({ status, body }) => [status, body.usage.completion_tokens]),
     Array(6).fill([200, 180]),
   );
-  assert.ok(await live.metric("tidepool_num_preemptions_total") > 0, "nobody was sent back: the test shows nothing");
+  assert.ok(
+    await live.metric("tidepool_num_preemptions_total") > 0,
+    "no sequence was sent back: the test shows nothing",
+  );
   await live.idle(2000);
 });

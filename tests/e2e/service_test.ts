@@ -141,7 +141,7 @@ Deno.test("a running service", async (t) => {
     for (const place of [metrics, log]) assert.ok(!place.includes(MARKER.slice(0, 6)), "the marker leaked");
   });
 
-  await t.step("tells what is free, and holds nothing when all is over", async () => {
+  await t.step("reports what is free, and holds nothing when all is over", async () => {
     await live.idle(2000);
     const body = await (await fetch(`${live.origin}/ready`)).json();
     assert.deepEqual([body.status, body.queue], ["ready", { running: 0, waiting: 0 }]);

@@ -66,7 +66,7 @@ Deno.test("Engine.run() of an adaptive row within its cap is dense, and counts n
   assert.equal(adaptive.rowsRead, undefined);
 });
 
-Deno.test("Engine.run() tells rows read with every kind of logits", async () => {
+Deno.test("Engine.run() reports rows read with every kind of logits", async () => {
   const sparse = { budget: 128, heads: "kv_head", coverage: 0.8 } as const;
   const { rowsRead } = await decoded(sparse);
   await prompted(sparse, async (session) => {

@@ -56,7 +56,7 @@ const REFUSED: readonly (readonly [what: string, parts: Partial<Step>, message: 
     { spans: [decode(1, 10, 1, { logits: "all", next: 301 })] },
     /token 301 is not below the vocabulary's 300$/,
   ],
-  ["a next token nobody scores", { spans: [decode(1, 10, 1, { logits: "last", next: 1 })] }, /logits are "last"/],
+  ["a next token that is not scored", { spans: [decode(1, 10, 1, { logits: "last", next: 1 })] }, /logits are "last"/],
   ["a sparse span of many rows", { spans: [decode(1, 10, 2, { attention: "sparse" })] }, /has 2 rows, not one$/],
   ["a span beyond the context", { spans: [prefill(1, 40, 161)] }, /its end 201 exceeds the context of 200$/],
   ["a gap", { spans: [prefill(1, 41, 1)] }, /its start 41 is beyond the 40 positions that are there$/],

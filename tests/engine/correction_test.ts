@@ -145,7 +145,7 @@ Deno.test("An audit knows nothing of rows that no sparse step computed, or that 
     };
     assert.deepEqual(await known(), [true, false, true]);
     assert.deepEqual(await known(), [false, false, false]);
-    // Rolled back to the first row: what the third one left is of no use any more.
+    // Rolled back to the first row: what the third one left is unusable.
     await session.run({
       kind: "decode",
       attention: "sparse",

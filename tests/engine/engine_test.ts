@@ -241,7 +241,7 @@ Deno.test("Engine.open() names the bound when the KV slice cannot be as large as
   }
 });
 
-Deno.test("Engine.open() tells progress up to the end, and facts of the model", async () => {
+Deno.test("Engine.open() reports progress up to the end, and facts of the model", async () => {
   const progress: number[] = [];
   let total = 0;
   const engine = await Engine.open(

@@ -122,7 +122,7 @@ Deno.test("A group chooses the positions that one worker chooses, whatever the s
   }
 });
 
-Deno.test("A group chooses adaptive sets as one worker does, and tells as much read", async () => {
+Deno.test("A group chooses adaptive sets as one worker does, and reports as much read", async () => {
   const sparse = { budget: 300, heads: "kv_head", coverage: 0.9 } as const;
   const read = async (host: SessionHost): Promise<number[]> => {
     const session = host.open({ sparse });

@@ -1,4 +1,4 @@
-/** Errors of the device reach whoever checks next, once, also when checks overlap. */
+/** Errors of the device reach the next caller that checks, once, also when checks overlap. */
 
 import assert from "node:assert/strict";
 
@@ -12,7 +12,7 @@ function makeInvalid(): void {
   fixture.gpu.device.createBuffer({ label: "impossible", size: 16, usage });
 }
 
-Deno.test("Gpu.check() tells an error once, to one of those who check at the same time", async () => {
+Deno.test("Gpu.check() throws an error once, to one of the callers that check at the same time", async () => {
   const { gpu } = fixture;
   makeInvalid();
   const ends = await Promise.allSettled([gpu.check(), gpu.read([]), gpu.check()]);

@@ -86,7 +86,7 @@ export interface Operands {
   readonly expected: Float64Array;
 }
 
-/** What tells a case from the others, for messages. */
+/** What distinguishes a case, for messages. */
 export function describeCase({ rows, weightRows, cols, dtype, accumulate, partBytes }: ProductCase): string {
   return `[${rows}, ${cols}] · ${dtype} [${weightRows}, ${cols}]ᵀ${accumulate ? " added" : ""}${
     partBytes === undefined ? "" : ` in parts of ${partBytes}`

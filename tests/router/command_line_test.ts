@@ -72,7 +72,7 @@ for (
     [["--kvTokens", "64"], "Cannot run greet: unknown flag --kvTokens (see greet --help)"],
     [
       ["--sizes", "1,,2"],
-      'Cannot parse --sizes: must be an integer from 1 to 9 or auto, or several parted by commas, given ""',
+      'Cannot parse --sizes: must be an integer from 1 to 9 or auto, or several, comma-separated, given ""',
     ],
     [["--share", "0"], 'Cannot parse --share: must be a number above 0 and at most 1, given "0"'],
     [["--share", "1.01"], 'Cannot parse --share: must be a number above 0 and at most 1, given "1.01"'],
@@ -122,7 +122,7 @@ Deno.test("runCommandLine() shows every command, and every flag with its default
   assert.equal(help.trimEnd(), helpText("greet", command));
 });
 
-Deno.test("runCommandLine() tells its version, and refuses a Deno that is too old", async () => {
+Deno.test("runCommandLine() prints its version, and refuses a Deno that is too old", async () => {
   assert.equal((await run(["--version"])).terminal.out, "tidepool 1.2.3 (deno 2.9.6)\n");
   for (const version of ["2.9.3", "2.8.9", "1.46.0"]) {
     const { code, terminal } = await run(["greet"], version);

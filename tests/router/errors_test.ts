@@ -18,7 +18,7 @@ Deno.test("describeError() keeps the field at fault", () => {
   assert.equal(describeError(error).body.error.param, "n");
 });
 
-Deno.test("describeError() tells nothing of what it does not know", () => {
+Deno.test("describeError() reveals nothing of what it does not know", () => {
   for (const thrown of [new Error("secret"), "secret", undefined, new CodedError("toString", "secret")]) {
     const { status, body, internal } = describeError(thrown);
     assert.deepEqual([status, internal, body.error.code], [500, true, "internal_error"]);

@@ -40,7 +40,7 @@ Deno.test("terminalOn() writes whole texts though an output takes a part at a ti
   assert.equal(err.text, "Cannot go on\n");
 });
 
-Deno.test("Terminal.progress() is a plain line per quarter where nobody watches, and begins anew", () => {
+Deno.test("Terminal.progress() is a plain line per quarter where no one watches, and begins again", () => {
   const { err, terminal } = open({ out: false, err: true });
   assert.ok(!terminal.interactive);
   for (const fraction of [0, 0.1, 0.3, 0.31, 0.9, 1, 1, 0, 0.5]) terminal.progress("Loading", fraction);

@@ -78,7 +78,7 @@ Deno.test("ensureVulkanDriver() installs the loader for a driver that has none",
   assert.equal(ran.length, 2);
 });
 
-Deno.test("ensureVulkanDriver() tells the exact command when it may not install", async () => {
+Deno.test("ensureVulkanDriver() names the exact command when it may not install", async () => {
   await assert.rejects(ensure({ files: [APT] }), {
     code: "no_adapter",
     message: "Cannot open a GPU: no Vulkan driver is installed; install one with: " +

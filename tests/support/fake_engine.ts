@@ -14,7 +14,7 @@ import { runWorker } from "../../workers/worker.ts";
 import { fakeGroupStep, type Phase, PHASES } from "./fake_group_step.ts";
 import { HostMemory } from "./host_memory.ts";
 
-/** What a fake engine tells about itself. */
+/** What a fake engine reports about itself. */
 export const FAKE_INFO: EngineInfo = {
   digest: "fake",
   maxPositions: 4096,

@@ -1,6 +1,6 @@
 /**
  * A real worker that fails on demand: `deno run -A tests/support/faulty_worker.ts worker --spawned --plan=FILE`. Once the
- * file holds a plan, the worker says so at the point that is named, removes the file and fails. Whoever is to break its
+ * file holds a plan, the worker says so at the point that is named, removes the file and fails. The test that breaks its
  * connections meanwhile has some time. Knows points of a step; the engine and the protocol are the real ones.
  */
 
@@ -15,7 +15,7 @@ import { runWorker } from "../../workers/worker.ts";
 export const POINTS = ["load", "prefill", "select layer", "sparse layer", "sampling", "release"] as const;
 export type Point = (typeof POINTS)[number];
 
-/** How: `cut` and `corrupt` are done to its connections by somebody else. */
+/** How: `cut` and `corrupt` are done to its connections from outside. */
 export const FAULTS = ["kill", "stop", "cut", "corrupt"] as const;
 export type Fault = (typeof FAULTS)[number];
 
@@ -28,7 +28,7 @@ export interface FaultPlan {
 /** What the worker prints when it fails. */
 export const FAULT_LINE = "Here I fail";
 
-/** For whoever reads the line and breaks a connection. */
+/** For the reader of the line, which breaks a connection. */
 const BREAK_MS = 150;
 
 /** Fails once when the plan says so; undefined when it does not, so that nothing is delayed. */

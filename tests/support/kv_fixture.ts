@@ -26,7 +26,7 @@ export function kvFixture(
 ): KvFixture {
   const random = new Random(seed);
   const maxPages = Math.max(1, Math.ceil(length / PAGE_ROWS));
-  // One page more than needed: physical page 0 belongs to nobody, so that a wrong zero shows.
+  // One page more than needed: physical page 0 belongs to no sequence, so that a wrong zero shows.
   const free = Array.from({ length: slots * maxPages }, (_, i) => i + 1);
   const table = Uint32Array.from(
     { length: slots * maxPages },

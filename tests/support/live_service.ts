@@ -1,6 +1,6 @@
 /**
  * A whole service on a socket of its own: router, worker process, GPU. Knows how to ask it, what its gauges say and which
- * process computes; whoever starts one disposes of it.
+ * process computes; the test that starts one disposes of it.
  */
 
 import assert from "node:assert/strict";
@@ -105,7 +105,7 @@ export class LiveService implements AsyncDisposable {
     };
   }
 
-  /** Waits until nobody is served and no page is held. */
+  /** Waits until no request runs and no page is held. */
   idle(deadlineMs: number): Promise<void> {
     return this.until(async () => {
       const { running, waiting, kvUsage } = await this.load();

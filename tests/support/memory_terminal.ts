@@ -2,7 +2,7 @@
 
 import type { Terminal } from "../../router/terminal.ts";
 
-/** Nobody watches it: `interactive` is false. */
+/** No one watches it: `interactive` is false. */
 export class MemoryTerminal implements Terminal {
   readonly interactive = false;
   out = "";

@@ -1,6 +1,6 @@
 /** Which processes a process has started, and whether they still run. */
 
-/** Whether a process runs; one that has ended but that nobody has waited for counts as gone. */
+/** Whether a process runs; one that has ended but was not waited for counts as gone. */
 export function isRunning(pid: number): boolean {
   try {
     if (Deno.build.os === "linux") {

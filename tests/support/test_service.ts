@@ -1,6 +1,6 @@
 /**
  * The HTTP application over a scripted generator, a real text thread and the embedded model's tokenizer: everything
- * but the GPU. Knows how to put it together; whoever opens one closes it.
+ * but the GPU. Knows how to put it together; the test that opens one closes it.
  */
 
 import type { OpenAPIHono } from "@hono/zod-openapi";
@@ -134,7 +134,9 @@ export class TestService implements Disposable {
   async until(isTrue: () => boolean): Promise<void> {
     const deadlineMs = performance.now() + 5000;
     while (!isTrue()) {
-      if (performance.now() > deadlineMs) throw new Error("Cannot go on: 5000 ms passed without it coming true");
+      if (performance.now() > deadlineMs) {
+        throw new Error("Cannot wait any longer: 5000 ms passed without it coming true");
+      }
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
   }

@@ -12,7 +12,7 @@ const NEVER = new AbortController().signal;
 interface Stage {
   readonly door: Door;
   readonly refused: readonly string[];
-  /** A connection that nobody has spoken on yet; it is closed after the test. */
+  /** A connection that nothing was sent on yet; it is closed after the test. */
   knock(): Promise<Deno.TcpConn>;
   introduce(self: Introduction): Promise<Deno.TcpConn>;
 }
@@ -137,7 +137,7 @@ Deno.test("Door.peer() waits for the right one only, and hangs up on peers of ep
   });
 });
 
-Deno.test("Door holds only so many peers that nobody asks for", async () => {
+Deno.test("Door holds only so many peers that are not wanted", async () => {
   await atDoor(async ({ refused, introduce }) => {
     const conns: Deno.TcpConn[] = [];
     for (let index = 1; index <= 17; index++) conns.push(await introduce(peer(2, index)));

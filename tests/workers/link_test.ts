@@ -144,7 +144,7 @@ Deno.test("Link.send() ends the link when the peer does not read", async () => {
   }
 });
 
-Deno.test("Link ends when a peer floods it with messages that nobody receives", async () => {
+Deno.test("Link ends when a peer floods it with messages that are not received", async () => {
   await withLinks(async (near, far) => {
     for (let n = 0; n < 20; n++) near.send({ n });
     assert.equal((await far.ended).message, "Cannot receive: 10 messages are waiting already");

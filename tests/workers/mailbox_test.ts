@@ -26,7 +26,7 @@ async function withMailbox(
   try {
     await play(mailbox, stalls);
   } finally {
-    mailbox.close(new PeerError("epoch_over", "Cannot go on: the test is over"));
+    mailbox.close(new PeerError("epoch_over", "Cannot finish step: the test is over"));
   }
 }
 
@@ -94,7 +94,7 @@ Deno.test("Mailbox reports whom a wait is for at half of its time, and gives it 
   });
 });
 
-Deno.test("Mailbox.take() gives up at once what nobody has sent when the step's deadline has passed already", async () => {
+Deno.test("Mailbox.take() gives up at once what was not sent when the step's deadline has passed already", async () => {
   await withMailbox(async (mailbox) => {
     mailbox.begin(7, 10);
     mailbox.put(1, rows(7, 4));
@@ -121,12 +121,12 @@ Deno.test("Mailbox does not report a wait that ends in time", async () => {
   });
 });
 
-Deno.test("Mailbox.close() fails whoever waits, and whoever comes later, with the first reason", async () => {
+Deno.test("Mailbox.close() fails all that wait, now or later, with the first reason", async () => {
   await withMailbox(async (mailbox) => {
     mailbox.begin(7, 1000);
     const waiting = assert.rejects(mailbox.take(1, "queries", at(7, 0)), /the first/);
-    mailbox.close(new PeerError("peer_lost", "Cannot go on: the first"));
-    mailbox.close(new PeerError("peer_lost", "Cannot go on: the second"));
+    mailbox.close(new PeerError("peer_lost", "Cannot finish step: the first"));
+    mailbox.close(new PeerError("peer_lost", "Cannot finish step: the second"));
     await waiting;
     await assert.rejects(mailbox.take(1, "queries", at(7, 0)), /the first/);
     mailbox.put(1, rows(7, 0));

@@ -61,7 +61,7 @@ class Worker {
   }
 
   async close(): Promise<void> {
-    this.mailbox.close(new PeerError("epoch_over", "Cannot go on: the test is over"));
+    this.mailbox.close(new PeerError("epoch_over", "Cannot finish step: the test is over"));
     await this.links.close();
     await this.gpu.close();
   }
@@ -147,7 +147,7 @@ function rangesOf(workers: number): readonly OwnedRange[] {
 }
 
 for (const count of [2, 3]) {
-  Deno.test(`PeerExchange.states() gives ${count} workers the bits of one merge, whoever holds rows`, async () => {
+  Deno.test(`PeerExchange.states() gives ${count} workers the bits of one merge, whichever of them hold rows`, async () => {
     await withWorkers(count, async (workers) => {
       const states = statesOf(count);
       const [first] = workers;

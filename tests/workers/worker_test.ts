@@ -8,7 +8,7 @@ import { parseWorkerMessage, type RouterMessage, type WorkerMessage } from "../.
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
 import { FAKE_INFO, fakeStep, MODELS, openFake, TRICKS } from "../support/fake_engine.ts";
 
-/** Nobody is to dial it. */
+/** It is not to be dialled. */
 const HERE = { hostname: "127.0.0.1", port: 1 };
 
 type RouterEnd = Link<RouterMessage, WorkerMessage>;
@@ -84,7 +84,7 @@ Deno.test("runWorker() greets, reports progress and facts, and exits with 0 when
   assert.equal(closed, 1);
 });
 
-Deno.test("runWorker() runs steps in order, answers pings between them, and tells telemetry", async () => {
+Deno.test("runWorker() runs steps in order, answers pings between them, and reports to telemetry", async () => {
   const told: unknown[] = [];
   const onStep: WorkerOptions["onStep"] = (traceparents, step) => told.push([step.index, ...traceparents]);
   await loaded(async ({ router, next }) => {

@@ -1,5 +1,5 @@
 /**
- * What tells one variant of the split kernel from another, and the numbers that follow from it.
+ * What distinguishes variants of the split kernel, and the numbers that follow from it.
  * Knows sizes; the WGSL is in `split_kernel.ts` and its phases.
  */
 
@@ -8,7 +8,7 @@ import type { HeadShape } from "../kv_pages.ts";
 /** KV rows of one split. */
 export const SPLIT_ROWS = 256;
 
-/** What tells one variant of the kernel from another. */
+/** What distinguishes variants of the kernel. */
 export interface SplitOptions extends HeadShape {
   /** Query heads of one workgroup: those of a KV head or a share of them; 1 when each has its own set. */
   readonly headsTogether: number;

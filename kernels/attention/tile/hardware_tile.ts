@@ -16,7 +16,7 @@ const KEY_GROUPS = 8;
 const THREADS = ROW_GROUPS * KEY_GROUPS;
 const OWN_ROWS = TILE_ROWS / ROW_GROUPS;
 
-/** What tells one variant from another. */
+/** What distinguishes variants. */
 export interface HardwareTile extends HeadShape {
   /** KV rows in workgroup memory at a time; 32 takes more than 32 KiB at headDim 128. */
   readonly blockRows: 16 | 32;

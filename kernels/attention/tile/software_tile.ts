@@ -15,7 +15,7 @@ export const TILE_LANES = 8;
 /** KV rows between two updates of a row's maximum; a block lies within one page. */
 const BLOCK_ROWS = 8;
 
-/** What tells one variant from another. */
+/** What distinguishes variants. */
 export interface SoftwareTile extends HeadShape {
   /** Query rows (token, head) of one lane. */
   readonly rowsPerLane: number;

@@ -127,7 +127,7 @@ export const command: Command<typeof flags> = {
 };
 
 /**
- * Shares from 0 to 1, parted by commas.
+ * Shares from 0 to 1, comma-separated.
  * @throws {UsageError}
  */
 export function parseAgreements(text: string): readonly number[] {
@@ -135,7 +135,7 @@ export function parseAgreements(text: string): readonly number[] {
     const value = part.trim() === "" ? NaN : Number(part);
     if (value >= 0 && value <= 1) return value;
     throw new UsageError(
-      `Cannot parse --agreement: must be a number from 0 to 1, or several parted by commas, given "${text}"`,
+      `Cannot parse --agreement: must be a number from 0 to 1, or several, comma-separated, given "${text}"`,
     );
   });
 }

@@ -14,7 +14,7 @@ export interface ExchangeFigures {
   readonly bytesPerToken: ByExchange;
 }
 
-/** Means over steps of what they tell about exchanges; undefined when they tell nothing. */
+/** Means over steps of what they report about exchanges; undefined when they report nothing. */
 export function exchangeFigures(
   timings: readonly StepTiming[],
   { layers, tokens }: { readonly layers: number; readonly tokens: number },

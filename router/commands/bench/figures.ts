@@ -17,7 +17,7 @@ export interface DecodeFigures {
   /** By the median step. */
   readonly tokensPerSecond: number;
   readonly ms: StepMs;
-  /** Mean round trip of a step: what cycles of many steps are held against. */
+  /** Mean round trip of a step: what cycles of many steps are compared with. */
   readonly meanMs: number;
   readonly exchange?: ExchangeFigures;
 }
@@ -52,7 +52,7 @@ export interface MeasuredHost {
 /** An idle card runs at a fraction of its clock: it is loaded for so long before anything is timed. */
 const WARM_UP_MS = 500;
 
-/** Tokens that a measurement puts into the cache: everything decoded starts at the context anew. */
+/** Tokens that a measurement puts into the cache: everything decoded starts at the context again. */
 export function tokensOf(options: MeasureOptions): number {
   return options.context + Math.max(options.tokens + options.untimed, correctionTokens(options));
 }

@@ -21,7 +21,7 @@ import { describePlan, openGroup, planWorkers } from "../../group/worker_plan.ts
 /** A loaded group; `close` ends its processes. */
 export interface BenchGroup {
   readonly facts: ModelFacts;
-  /** The model's shape, which facts do not tell. */
+  /** The model's shape, which facts do not hold. */
   readonly config: ModelConfig;
   /** Of the workers. */
   readonly map: PageMap;

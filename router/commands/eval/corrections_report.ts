@@ -109,7 +109,7 @@ export function plotCorrections({ variants, context }: CorrectionFigures): strin
   });
 }
 
-/** Colour tells the stride, dashes the budget. */
+/** Colour stands for the stride, dashes for the budget. */
 function stylesOf(variants: readonly VariantFigures[]): LineStyle[] {
   const strides = [...new Set(variants.flatMap(({ budget, correctEvery }) => (budget === null ? [] : [correctEvery])))];
   const budgets = [...new Set(variants.flatMap(({ budget }) => budget ?? []))];

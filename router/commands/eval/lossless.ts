@@ -37,7 +37,7 @@ export interface LosslessFigures {
   /** Answers whose tokens are all those of dense decoding. */
   readonly identical: number;
   readonly tokens: number;
-  /** Drafts that were held against dense tokens, up to the first divergence of each correction. */
+  /** Drafts that were compared with dense tokens, up to the first divergence of each correction. */
   readonly checked: number;
   readonly agreed: number;
   readonly rollbacks: number;

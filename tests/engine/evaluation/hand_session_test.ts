@@ -74,7 +74,7 @@ Deno.test("SessionHost.openOn() keeps pages of several sequences beyond their en
   assert.equal(host.takePages(0, 0, all).length, all);
 });
 
-Deno.test("Session.close() gives pages back when nobody shares them any more", async () => {
+Deno.test("Session.close() gives pages back when they are no longer shared", async () => {
   const { host, open } = counting();
   const all = fixture.engine.info.kvPages;
   assert.equal(all, 1024 / PAGE_TOKENS);

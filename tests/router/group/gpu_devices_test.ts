@@ -42,13 +42,13 @@ Deno.test("findGpus() lists each GPU once, by number, with all its nodes", () =>
   ]);
 });
 
-Deno.test("findGpus() finds GPUs of which the system tells nothing but their nodes", () => {
+Deno.test("findGpus() finds GPUs of which the system shows nothing but their nodes", () => {
   const gpus = findGpus("linux", host({ "/dev/nvidia3": "", "/dev/dri/renderD128": "" }));
   assert.deepEqual(gpus.map(({ nodes }) => nodes), [["/dev/nvidia3"], ["/dev/dri/renderD128"]]);
   assert.deepEqual(gpus.map(describeGpu), ["GPU (/dev/nvidia3)", "GPU (/dev/dri/renderD128)"]);
 });
 
-Deno.test("findGpus() finds none on a bare Linux host, and one where the system does not tell", () => {
+Deno.test("findGpus() finds none on a bare Linux host, and one where the system does not say", () => {
   assert.deepEqual(findGpus("linux", host({ "/dev/null": "" })), []);
   assert.equal(findGpus("darwin", host({})).length, 1);
   assert.ok(Array.isArray(findGpus()), "this host can be asked");
@@ -66,7 +66,7 @@ Deno.test("hidingPrefix() hides every node of the others, and is empty when ther
   assert.deepEqual(hidingPrefix([]), []);
 });
 
-Deno.test("tryHiding() tells whether the prefix works here: what it hides reads as empty, in the same process", async () => {
+Deno.test("tryHiding() finds out whether the prefix works here: what it hides reads as empty, in the same process", async () => {
   await withFiles({ "node": "visible" }, async (directory) => {
     const gpu = { nodes: [`${directory}/node`], bus: undefined, name: undefined };
     const hiding = await tryHiding(gpu);

@@ -21,7 +21,7 @@ function write(code: string): URL {
   return new URL(`data:application/typescript,${encodeURIComponent(code)}`);
 }
 
-Deno.test("Launcher.launch() starts a worker that serves whoever knows its secret, and hides the secret", async () => {
+Deno.test("Launcher.launch() starts a worker that serves a router that knows its secret, and hides the secret", async () => {
   const { launcher, log } = launcherOf();
   const worker = await launcher.launch();
   try {

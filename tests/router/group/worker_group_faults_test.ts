@@ -65,11 +65,11 @@ const FAULTS = {
     log: /^Worker 1 is lost: .*: worker 1 did not/,
     survives: false,
   },
-  cut: { trick: TRICKS.slow, code: "worker_lost", log: /^The group is formed anew: /, survives: true },
-  corrupt: { trick: TRICKS.slow, code: "worker_lost", log: /^The group is formed anew: /, survives: true },
+  cut: { trick: TRICKS.slow, code: "worker_lost", log: /^The group is formed again: /, survives: true },
+  corrupt: { trick: TRICKS.slow, code: "worker_lost", log: /^The group is formed again: /, survives: true },
 } as const;
 
-Deno.test("WorkerGroup survives each fault at each point of a step: the step fails in time, once, and the group is formed anew", async (t) => {
+Deno.test("WorkerGroup survives each fault at each point of a step: the step fails in time, once, and the group is formed again", async (t) => {
   const proxies: FaultyProxy[] = [];
   const between: Parameters<typeof withGroup>[1] = {
     models: [fine, fine],
@@ -110,7 +110,7 @@ Deno.test("WorkerGroup survives each fault at each point of a step: the step fai
             [pids[0], survives],
             "only the guilty is replaced",
           );
-          const news = stage.log.slice(lines).filter((line) => /lost|anew/.test(line));
+          const news = stage.log.slice(lines).filter((line) => /lost|again/.test(line));
           assert.equal(news.length, 1, news.join("\n"));
           assert.match(news[0] ?? "", log);
           await works(stage, index++);
@@ -120,7 +120,7 @@ Deno.test("WorkerGroup survives each fault at each point of a step: the step fai
   }, between);
 });
 
-Deno.test("WorkerGroup replaces idle workers that die or hang, and forms anew over a link that is cut while nothing runs", async () => {
+Deno.test("WorkerGroup replaces idle workers that die or hang, and forms again over a link that is cut while nothing runs", async () => {
   const proxies: FaultyProxy[] = [];
   await withGroup(async (stage) => {
     await stage.ready(1);
@@ -145,7 +145,7 @@ Deno.test("WorkerGroup replaces idle workers that die or hang, and forms anew ov
   });
 });
 
-Deno.test("WorkerGroup blames nobody when frames vanish between workers that are well", async () => {
+Deno.test("WorkerGroup blames no worker when frames vanish between workers that are well", async () => {
   const proxies: FaultyProxy[] = [];
   await withGroup(async (stage) => {
     await stage.ready(1);

@@ -1,4 +1,4 @@
-/** Groups of workers that somebody else starts: joined, trusted or not, gone and back again. */
+/** Groups of workers that are started elsewhere: joined, trusted or not, gone and back again. */
 
 import assert from "node:assert/strict";
 import { Launcher } from "../../../router/group/launcher.ts";
@@ -89,7 +89,7 @@ async function withStranger(play: (source: WorkerSource) => Promise<void>): Prom
   }
 }
 
-Deno.test("WorkerGroup tells of a worker of another version, and is broken when none ever could be used", async () => {
+Deno.test("WorkerGroup reports a worker of another version, and is broken when none ever could be used", async () => {
   await withStranger((source) =>
     withJoined([source], async (group, log) => {
       await until(() => log.length > 0);
@@ -104,7 +104,7 @@ Deno.test("WorkerGroup tells of a worker of another version, and is broken when 
 });
 
 Deno.test("WorkerGroup waits on while one worker may still be started", async () => {
-  // Nobody listens there.
+  // Nothing listens there.
   const absent = joinedWorker({ hostname: "127.0.0.1", port: 1 }, undefined);
   await withStranger((stranger) =>
     withJoined([stranger, { ...absent, restarts: { ...RESTARTS, failures: 2 } }], async (group, log) => {

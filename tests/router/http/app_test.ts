@@ -69,7 +69,7 @@ Deno.test("a body that never ends is given up, and one that breaks off is a clie
   ]);
 });
 
-Deno.test("/health lives while /ready tells why not", async () => {
+Deno.test("/health lives while /ready says why not", async () => {
   using service = await TestService.open();
   const ready = await service.app.request("/ready");
   assert.equal(ready.status, 200);
@@ -104,7 +104,7 @@ Deno.test("/health lives while /ready tells why not", async () => {
   }
 });
 
-Deno.test("/ready and /v1/models tell what the group can do now: its workers, and the longest context", async () => {
+Deno.test("/ready and /v1/models say what the group can do now: its workers, and the longest context", async () => {
   using service = await TestService.open();
   const told = async (model: Partial<typeof FACTS>, epoch: number) => {
     service.model = { ...FACTS, ...model };

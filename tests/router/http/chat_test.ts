@@ -285,7 +285,7 @@ Deno.test("a client that leaves cancels its generation, streamed or not", async 
   assert.deepEqual(kinds, ["disconnected", "disconnected"]);
 });
 
-Deno.test("a stream that nobody reads yet can be cancelled", async () => {
+Deno.test("a stream that is not read yet can be cancelled", async () => {
   using service = await TestService.open();
   const response = await service.chat({ stream: true });
   await response.body?.cancel();

@@ -6,7 +6,7 @@ import { EventSourceParserStream } from "eventsource-parser/stream";
 import { sseComment, sseData, type SseOptions, sseStream } from "../../../router/http/sse.ts";
 
 /** Options that count what is called. */
-Deno.test("sseStream() ends when the client is gone although nobody cancels the body", async () => {
+Deno.test("sseStream() ends when the client is gone although the body is not cancelled", async () => {
   const client = new AbortController();
   const { calls, options } = watched({ signal: client.signal, stallMs: 60_000 });
   const reader = sseStream(framesOf("data: 1\n\n", "data: 2\n\n"), options).getReader();
@@ -87,7 +87,7 @@ Deno.test("sseStream() makes no frame before the reader wants it", async () => {
   await reader.cancel();
 });
 
-Deno.test("sseStream() tells when the reader leaves, also in the middle of silence", async () => {
+Deno.test("sseStream() reports when the reader leaves, also in the middle of silence", async () => {
   const { calls, options } = watched();
   const gate = Promise.withResolvers<void>();
   let finished = false;

@@ -34,7 +34,7 @@ Deno.test("usageBody() says nothing of corrections that were off, and null where
   });
 });
 
-Deno.test("usageBody() tells what corrections did, audited and lossless", () => {
+Deno.test("usageBody() shows what corrections did, audited and lossless", () => {
   const refresh = attentionBody(usage(correction({ mode: "refresh", stride: undefined, audit: undefined })));
   const done = { mode: "refresh", "correct_every": "auto", stride: null, corrections: 2, rows: 10 };
   assert.deepEqual([refresh.correction, refresh.audit], [done, undefined]);

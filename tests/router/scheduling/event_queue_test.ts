@@ -1,4 +1,4 @@
-/** The queue keeps order, tells a slow reader from a gone one, and never leaves a reader waiting. */
+/** The queue keeps order, distinguishes a slow reader from a gone one, and never leaves a reader waiting. */
 
 import assert from "node:assert/strict";
 import { EventQueue } from "../../../router/scheduling/event_queue.ts";
@@ -55,7 +55,7 @@ Deno.test("EventQueue.end() throws its error once, behind what is queued", async
   assert.deepEqual(await queue.next(), { done: true, value: undefined });
 });
 
-Deno.test("EventQueue.return() tells the owner and ends a reader that waits", async () => {
+Deno.test("EventQueue.return() notifies the owner and ends a reader that waits", async () => {
   const { queue, heard } = setUp();
   const waiting = queue.next();
   await queue.return();

@@ -1,4 +1,4 @@
-/** Pages of a group: every worker is loaded by its capacity, and whoever is full is the one that is relieved. */
+/** Pages of a group: every worker is loaded by its capacity, and the one that is full is relieved. */
 
 import assert from "node:assert/strict";
 import fc from "fast-check";

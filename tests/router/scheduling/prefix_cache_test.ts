@@ -50,7 +50,7 @@ Deno.test("PrefixCache.match() finds the longest prefix of the same tokens under
   assert.deepEqual(match("b", 1, 2, 3), [], "another tenant's");
 });
 
-Deno.test("PrefixCache.match() tells the offset that the prefix was computed at", () => {
+Deno.test("PrefixCache.match() returns the offset that the prefix was computed at", () => {
   const { cache, leaveBehindAt } = setUp(4, 8);
   const pages = leaveBehindAt(2, 1, 2);
   assert.deepEqual(cache.match("", keysOf(1, 2, 3)), { offset: 2, pages });

@@ -131,7 +131,7 @@ for (const every of ["auto", 2, 3, 7, 40] as const) {
       assert.equal(correction?.corrections, reports.filter(({ isLast }) => isLast).length);
       assert.equal(correction?.dropped, reports.reduce((sum, { dropped }) => sum + dropped, 0));
       const { checked = 0, agreed = 0 } = correction?.audit ?? {};
-      assert.equal(checked - agreed, correction?.rollbacks, "drafts behind a divergence are not held against it");
+      assert.equal(checked - agreed, correction?.rollbacks, "drafts after a divergence do not count");
       assert.equal(scheduler.stats().tokens.generated, 100);
     });
   });
@@ -172,12 +172,12 @@ Deno.test("Generation.cancel() in the middle of drafts leaves no page, and usage
     assert.ok(generation.usage().completionTokens >= 17);
   }));
 
-Deno.test("Scheduler cuts corrections for time while others decode, and nobody is kept waiting long", () => {
+Deno.test("Scheduler cuts corrections for time while others decode, and no one is kept waiting long", () => {
   const rowMs = 4;
   const stepMs = ({ spans }: { readonly spans: readonly Span[] }) =>
     spans.reduce((ms, { tokens }) => ms + (tokens.length > 1 ? rowMs * tokens.length : 1), 1);
   return withScheduler({ stepMs }, async (scheduler, group) => {
-    // Until some were measured, nobody knows what a correction takes.
+    // Until some were measured, it is not known what a correction takes.
     await collect(scheduler.generate(request({ every: 8 }, { maxTokens: 150 })));
     const long = request({ mode: "lossless", every: 100 }, { promptTokens: promptOf(50, 1), maxTokens: 300 });
     const others = [2, 3, 4].map((salt) =>

@@ -9,7 +9,7 @@ import { collect, generationRequest, NO_CORRECTION, promptOf } from "../../suppo
 import { until } from "../../support/until.ts";
 import { assertAlone, withScheduler } from "../../support/with_scheduler.ts";
 
-Deno.test("Scheduler.generate() tells prefill, tokens and the end in order, and the usage", () =>
+Deno.test("Scheduler.generate() reports prefill, tokens and the end in order, and the usage", () =>
   withScheduler({}, async (scheduler, group) => {
     const request = generationRequest({ promptTokens: promptOf(200), maxTokens: 3, traceparent: "00-aa-bb-01" });
     const generation = scheduler.generate(request);
@@ -105,7 +105,7 @@ Deno.test("Scheduler goes on decoding while a long prompt is prefilled in chunks
     },
   ));
 
-Deno.test("Scheduler pauses a sequence whose reader is slow, and nobody else", () =>
+Deno.test("Scheduler pauses a sequence whose reader is slow, and no other", () =>
   withScheduler({ scheduler: { maxUnread: 4 } }, async (scheduler) => {
     const slow = scheduler.generate(generationRequest({ maxTokens: 30 }));
     await assertAlone(scheduler, generationRequest({ maxTokens: 60 }));
@@ -158,7 +158,7 @@ Deno.test("Scheduler moves a sequence that outgrows the offset it started at, on
     assert.equal(reach(second?.pageOffset ?? assert.fail()), 5);
   }));
 
-Deno.test("Generation.cancel() frees pages while idle and while a step runs, and tells the worker", () =>
+Deno.test("Generation.cancel() frees pages while idle and while a step runs, and releases them on the worker", () =>
   withScheduler({}, async (scheduler, group) => {
     const generation = scheduler.generate(generationRequest({ maxTokens: 1000 }));
     const outcome = collect(generation, (count) => {

@@ -45,7 +45,7 @@ Deno.test("SelectionView forgets ended requests, the oldest first, and running o
   assert.deepEqual(["44", "runs"].map((request) => view.read(request)?.running), [false, true]);
 });
 
-Deno.test("SelectionView.read() tells that a worker alone keeps its selections, unless they are there", () => {
+Deno.test("SelectionView.read() reports that a worker alone keeps its selections, unless they are there", () => {
   const alone = viewOf([4]);
   alone.name("a", 1);
   assert.throws(() => alone.read("a"), { code: "selection_unavailable", message: /unsupported in a group of one/ });
@@ -55,7 +55,7 @@ Deno.test("SelectionView.read() tells that a worker alone keeps its selections, 
   assert.deepEqual(asked.read("a")?.layers, [chosen(1)]);
 });
 
-Deno.test("Scheduler names its sequences for the view, rebuilt ones anew", async () => {
+Deno.test("Scheduler names its sequences for the view, rebuilt ones again", async () => {
   const group = Object.assign(new FakeGroup({ model: { slices: [32, 32] } }), { selections: IDS });
   const scheduler = new Scheduler(group);
   try {
@@ -76,7 +76,7 @@ Deno.test("Scheduler names its sequences for the view, rebuilt ones anew", async
   }
 });
 
-Deno.test("GET /v1/sequences/{id}/selection tells layers, rows and positions of a choice", async () => {
+Deno.test("GET /v1/sequences/{id}/selection shows layers, rows and positions of a choice", async () => {
   const group = { state: { kind: "ready", epoch: 1, model: { ...FACTS, slices: [32, 32] } } as const, selections: IDS };
   const selections = new SelectionView(group);
   using service = await TestService.open({ selections });

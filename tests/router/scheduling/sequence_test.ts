@@ -23,7 +23,7 @@ function policyOf(mode: AttentionRequest["mode"], budget?: number): AttentionPol
   return resolveAttention({ mode, budget, heads: "kv_head", correction: NO_CORRECTION }, model);
 }
 
-/** Runs the next span of at most `rows` rows. @param told what the group tells besides */
+/** Runs the next span of at most `rows` rows. @param told what the group reports besides */
 function step(sequence: Sequence, rows = 1000, told: { readonly rowsRead?: number } = {}): string {
   const next = sequence.work();
   const work = { ...next, rows: Math.min(rows, next.rows) };

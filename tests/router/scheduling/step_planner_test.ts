@@ -76,7 +76,7 @@ class Bench {
   }
 }
 
-Deno.test("StepPlanner.plan() fills about 500 ms with prefill when nobody decodes, and ends at a page border", () => {
+Deno.test("StepPlanner.plan() fills about 500 ms with prefill when nothing decodes, and ends at a page border", () => {
   const bench = new Bench();
   bench.add(2000);
   const rows = bench.step()[0] ?? assert.fail();

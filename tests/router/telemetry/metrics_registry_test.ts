@@ -45,7 +45,7 @@ Deno.test("MetricsRegistry.text() cumulates buckets; a value on a bound belongs 
   ]);
 });
 
-Deno.test("MetricsRegistry tells its mirror every value with all labels", () => {
+Deno.test("MetricsRegistry passes every value to its mirror with all labels", () => {
   const heard: unknown[] = [];
   const registry = new MetricsRegistry({ model_name: "m" }, {
     record: ({ name, kind, buckets }) => (value, labels) => heard.push([name, kind, buckets, value, labels]),

@@ -148,7 +148,7 @@ Deno.test("ServiceMetrics.step() counts seconds and bytes of exchanges, where th
   ]);
 });
 
-Deno.test("ServiceMetrics reads scheduler and group when somebody looks", () => {
+Deno.test("ServiceMetrics reads scheduler and group when it is scraped", () => {
   const read = setUp().values();
   assert.equal(read.get("tidepool_num_requests_running"), "2");
   assert.equal(read.get("tidepool_num_requests_waiting"), "1");

@@ -41,7 +41,7 @@ Deno.test("ServiceLog.request() writes JSON for collectors", () => {
   });
 });
 
-Deno.test("ServiceLog.request() tells how a request failed or in which phase its client left", () => {
+Deno.test("ServiceLog.request() says how a request failed or in which phase its client left", () => {
   const none = { accepted: undefined, admittedAt: undefined, queueMs: undefined, firstTokenAt: undefined };
   const written = lines("text", (log) => {
     log.request(finishedRecord({ ...none, outcome: { kind: "failed", code: "queue_full", status: 429 } }));

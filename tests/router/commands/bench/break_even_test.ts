@@ -1,4 +1,4 @@
-/** The arithmetic behind the break-even of `bench`, held against plain counting. */
+/** The arithmetic behind the break-even of `bench`, compared with plain counting. */
 
 import assert from "node:assert/strict";
 import { PRESETS } from "../../../../engine/model/presets.ts";

@@ -9,7 +9,7 @@ import { type BenchResult, report } from "../../../../router/commands/bench/repo
 const WORKER = { adapter: "GPU", kvTokens: 640, place: null };
 const NONE = { queries: 0, states: 0, rows: 0, candidates: 0 };
 
-Deno.test("exchangeFigures() divides time by steps and layers, bytes by tokens, and skips what tells nothing", () => {
+Deno.test("exchangeFigures() divides time by steps and layers, bytes by tokens, and skips what shows nothing", () => {
   const timing = { encodeMs: 1, waitMs: 1, totalMs: 2 };
   const exchange = {
     ms: { queries: 4, states: 8, rows: 1, candidates: 2 },
