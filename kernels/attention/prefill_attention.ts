@@ -5,7 +5,8 @@
  */
 
 import { halfQueries } from "./half_queries.ts";
-import { type MatrixTile, matrixTileBytes, matrixTileTokens, matrixTileWgsl } from "./tile/matrix_tile.ts";
+import { matrixTileWgsl } from "./tile/matrix_tile.ts";
+import { type MatrixTile, matrixTileBytes, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
 import { type HardwareTile, hardwareTileBytes, hardwareTileTokens, hardwareTileWgsl } from "./tile/hardware_tile.ts";
 import { type SoftwareTile, softwareTileTokens, softwareTileWgsl, TILE_LANES } from "./tile/software_tile.ts";
 import { GpuError } from "../errors.ts";

@@ -6,72 +6,11 @@
  * memory. Rows that need no rescaling are multiplied by 1, so that a row's bits do not depend on its neighbours.
  */
 
-import { EMPTY_LSE, type HeadShape, kvAddressWgsl } from "../kv_pages.ts";
+import { EMPTY_LSE, kvAddressWgsl } from "../kv_pages.ts";
 import { softmaxWgsl } from "./matrix_softmax.ts";
 import { Fragments, HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
-import type { MatrixShape } from "../../provider.ts";
+import { type MatrixTile, type Plan, planOf } from "./matrix_tile_plan.ts";
 import { unroll } from "../../wgsl.ts";
-
-/** A variant of the tile. */
-export interface MatrixTile extends HeadShape {
-  readonly shape: MatrixShape;
-  readonly subgroupSize: number;
-  /** Query rows (token, head) of a workgroup, and of a subgroup. */
-  readonly tileRows: number;
-  readonly subgroupRows: number;
-  /** Subgroups that share rows: each takes a part of a block's keys, and of the output's dimensions. */
-  readonly split: number;
-  /** KV rows of a block; divides a page. */
-  readonly blockRows: number;
-}
-
-/** Padding of rows in workgroup memory, in elements of 16 bytes: rows start in different banks. */
-const PADDING = 1;
-
-/** Tokens of one tile: as many as have all their heads of a group in it. */
-export function matrixTileTokens({ heads, kvHeads, tileRows }: MatrixTile): number {
-  return Math.floor((tileRows * kvHeads) / heads);
-}
-
-/** Bytes of workgroup memory that a variant takes. */
-export function matrixTileBytes(tile: MatrixTile): number {
-  const { keys, weights, scores, threads } = planOf(tile);
-  const { blockRows, tileRows } = tile;
-  return (2 * blockRows * keys + tileRows * (weights + scores)) * 16 + (threads + tileRows + 1) * 4;
-}
-
-/** Numbers that follow from a variant. Strides are in elements of 16 bytes. */
-function planOf(tile: MatrixTile) {
-  const { heads, kvHeads, headDim, shape, subgroupSize, tileRows, subgroupRows, split, blockRows } = tile;
-  const threads = (tileRows / subgroupRows) * split * subgroupSize;
-  const threadsARow = threads / tileRows;
-  return {
-    ...tile,
-    group: heads / kvHeads,
-    tokens: matrixTileTokens(tile),
-    threads,
-    /** Threads that share a row's softmax, and the keys of each. */
-    threadsARow,
-    ownKeys: blockRows / threadsARow,
-    /** Elements of a K or V row, and those with padding. */
-    elements: headDim / HALVES_AN_ELEMENT,
-    keys: headDim / HALVES_AN_ELEMENT + PADDING,
-    scores: blockRows / 4 + PADDING,
-    weights: blockRows / HALVES_AN_ELEMENT + PADDING,
-    /** Elements of a block's K, or V, that a thread brings. */
-    loads: blockRows * headDim / HALVES_AN_ELEMENT / threads,
-    fragments: {
-      rows: subgroupRows / shape.m,
-      keys: blockRows / split / shape.n,
-      outputs: headDim / split / shape.n,
-      /** Instructions along a head, and along a block. */
-      headDepth: headDim / shape.k,
-      blockDepth: blockRows / shape.k,
-    },
-  };
-}
-
-type Plan = ReturnType<typeof planOf>;
 
 /** WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages, allRows. */
 export function matrixTileWgsl(tile: MatrixTile): string {
