@@ -30,7 +30,7 @@ interface Trial {
   readonly choice?: GpuChoice;
 }
 
-async function choose({ deno = { ...UNITS, matrix: [] }, dawn, choice }: Trial) {
+async function choose({ deno = { ...UNITS, matrix: [] }, dawn, choice = "auto" }: Trial) {
   const providers: Providers = { deno: faked("deno", () => Promise.resolve([deno])), dawn: faked("dawn", dawn) };
   const lines: string[] = [];
   const gpu = await openGpu({ choice, log: (line) => lines.push(line), providers, patienceMs: 50 });

@@ -32,8 +32,35 @@ export function matrixTileBytes(tile: MatrixTile): number {
   return (2 * blockRows * keys + tileRows * (weights + scores)) * 16 + (threads + tileRows + 1) * 4;
 }
 
-/** Numbers that follow from a variant. Strides are in elements of 16 bytes. */
-export function planOf(tile: MatrixTile) {
+/** A variant and the numbers that follow from it. Strides are in elements of 16 bytes. */
+export interface Plan extends MatrixTile {
+  /** Query heads of a KV head. */
+  readonly group: number;
+  readonly tokens: number;
+  readonly threads: number;
+  /** Threads that share a row's softmax, and the keys of each. */
+  readonly threadsARow: number;
+  readonly ownKeys: number;
+  /** Elements of a K or V row, and those with padding. */
+  readonly elements: number;
+  readonly keys: number;
+  /** Strides of a row of scores and of weights. */
+  readonly scores: number;
+  readonly weights: number;
+  /** Elements of a block's K, or V, that a thread brings. */
+  readonly loads: number;
+  /** Fragments of a subgroup, and instructions along a head and along a block. */
+  readonly fragments: {
+    readonly rows: number;
+    readonly keys: number;
+    readonly outputs: number;
+    readonly headDepth: number;
+    readonly blockDepth: number;
+  };
+}
+
+/** Plans a variant. */
+export function planOf(tile: MatrixTile): Plan {
   const { heads, kvHeads, headDim, shape, subgroupSize, tileRows, subgroupRows, split, blockRows } = tile;
   const threads = (tileRows / subgroupRows) * split * subgroupSize;
   const threadsARow = threads / tileRows;
@@ -42,26 +69,19 @@ export function planOf(tile: MatrixTile) {
     group: heads / kvHeads,
     tokens: matrixTileTokens(tile),
     threads,
-    /** Threads that share a row's softmax, and the keys of each. */
     threadsARow,
     ownKeys: blockRows / threadsARow,
-    /** Elements of a K or V row, and those with padding. */
     elements: headDim / HALVES_AN_ELEMENT,
     keys: headDim / HALVES_AN_ELEMENT + PADDING,
     scores: blockRows / 4 + PADDING,
     weights: blockRows / HALVES_AN_ELEMENT + PADDING,
-    /** Elements of a block's K, or V, that a thread brings. */
     loads: blockRows * headDim / HALVES_AN_ELEMENT / threads,
     fragments: {
       rows: subgroupRows / shape.m,
       keys: blockRows / split / shape.n,
       outputs: headDim / split / shape.n,
-      /** Instructions along a head, and along a block. */
       headDepth: headDim / shape.k,
       blockDepth: blockRows / shape.k,
     },
   };
 }
-
-/** A planned tile. */
-export type Plan = ReturnType<typeof planOf>;
