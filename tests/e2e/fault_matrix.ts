@@ -45,6 +45,7 @@ const PROMPT = Array.from({ length: 300 }, (_, i) => 10 + (7 * i) % 500);
 
 const ENTRY = new URL("../support/faulty_worker.ts", import.meta.url);
 const READY_MS = 20_000;
+const WHOLE_MS = 600_000;
 const CORRUPT_EVERY_MS = 10;
 
 /** A service of two workers that fail on demand; `close` must be called. */
@@ -76,7 +77,8 @@ class FaultStage {
       clearInterval(this.#corrupting);
       if (state.kind === "ready") this.#readyAtMs = performance.now();
     });
-    this.#scheduler = new Scheduler(hasty(this.#group));
+    // The whole prompt in one chunk, on a slow machine too: only long ones are split.
+    this.#scheduler = new Scheduler(hasty(this.#group), { sharedPrefillMs: WHOLE_MS, alonePrefillMs: WHOLE_MS });
     this.#service = TestService.open({
       generator: this.#scheduler,
       selections: this.#scheduler.selections,
