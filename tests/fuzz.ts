@@ -34,7 +34,9 @@ async function main(terminal: Terminal): Promise<number> {
   await using own = values.url === undefined ? await LiveService.start() : undefined;
   const origin = values.url ?? own?.origin ?? "";
   const document: ApiDocument = await (await fetch(`${origin}/openapi.json`)).json();
-  const shots = new Shots(document, seed);
+  const models: { readonly data: readonly { readonly id: string }[] } = await (await fetch(`${origin}/v1/models`))
+    .json();
+  const shots = new Shots(document, seed, models.data[0]?.id ?? "");
   const startMs = performance.now();
   const report = await campaign(shots, overHttp(origin), {
     count,

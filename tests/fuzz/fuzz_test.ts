@@ -7,13 +7,16 @@ import { campaign, type Send } from "./campaign.ts";
 import { judge } from "./judge.ts";
 import { type ApiDocument, SECRET, type Shot, Shots } from "./shots.ts";
 
+/** What the service under test answers for. */
+const MODEL = "org/tide";
+
 async function documentOf(service: TestService): Promise<ApiDocument> {
   return await (await service.app.request("/openapi.json")).json();
 }
 
 Deno.test("no odd body gets a 5xx, no answer, or an error that is no OpenAI error", async () => {
   using service = await TestService.open();
-  const shots = new Shots(await documentOf(service), 1);
+  const shots = new Shots(await documentOf(service), 1, MODEL);
   const send: Send = async ({ path, body, headers }, signal) => {
     const response = await service.app.request(path, { method: "POST", body, headers, signal });
     return {
@@ -22,7 +25,7 @@ Deno.test("no odd body gets a 5xx, no answer, or an error that is no OpenAI erro
       text: await response.text(),
     };
   };
-  const { findings, answers } = await campaign(shots, send, { count: 400 });
+  const { findings, answers } = await campaign(shots, send, { count: 800 });
   const shown = findings.map(({ shot, complaints, answer }) =>
     `#${shot.index} ${shot.path} ${shot.how}: ${complaints.join("; ")} ${answer?.text.slice(0, 200)}`
   );
@@ -37,7 +40,11 @@ Deno.test("no odd body gets a 5xx, no answer, or an error that is no OpenAI erro
 Deno.test("Shots.at() is a function of seed and index", async () => {
   using service = await TestService.open();
   const document = await documentOf(service);
-  const [shots, same, other] = [new Shots(document, 7), new Shots(document, 7), new Shots(document, 8)];
+  const [shots, same, other] = [
+    new Shots(document, 7, MODEL),
+    new Shots(document, 7, MODEL),
+    new Shots(document, 8, MODEL),
+  ];
   const indices = Array.from({ length: 50 }, (_, i) => i);
   assert.deepEqual(indices.map((i) => same.at(i)), indices.map((i) => shots.at(i)));
   assert.notDeepEqual(indices.map((i) => other.at(i)), indices.map((i) => shots.at(i)));
@@ -75,7 +82,7 @@ Deno.test("judge() accepts sound answers and complains about the others", async 
 
 Deno.test("campaign() reports answers that do not come", async () => {
   using service = await TestService.open();
-  const shots = new Shots(await documentOf(service), 1);
+  const shots = new Shots(await documentOf(service), 1, MODEL);
   const never: Send = (_, signal) =>
     new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
   const late = await campaign(shots, never, { count: 2, answerMs: 20 });

@@ -19,8 +19,9 @@ export function judge(shot: Shot, answer: Received): readonly string[] {
   if (status >= 500) complaints.push(`status ${status}`);
   const asked = new TextDecoder().decode(shot.body);
   for (const leak of LEAKS) if (leak.test(text) && !leak.test(asked)) complaints.push(`leaks ${leak.source}`);
-  if (status >= 400) complaints.push(...errorComplaints(text));
-  else if (type.startsWith("text/event-stream")) complaints.push(...streamComplaints(text));
+  const form = formOf(shot.path);
+  if (status >= 400) complaints.push(...errorComplaints(text, form));
+  else if (type.startsWith("text/event-stream")) complaints.push(...streamComplaints(text, form));
   else complaints.push(...jsonComplaints(text));
   return complaints;
 }
@@ -35,10 +36,20 @@ function parsed(text: string): unknown {
 
 const isTextOrNull = (value: unknown) => value === null || typeof value === "string";
 
-/** OpenAI's form: message, type, param and code, the latter two possibly null. */
-function errorComplaints(text: string): readonly string[] {
-  const error = (parsed(text) as { readonly error?: unknown } | undefined)?.error;
+/** Whose errors and streams a path speaks. */
+type Form = "chat" | "responses" | "messages";
+
+function formOf(path: string): Form {
+  if (path.startsWith("/v1/messages")) return "messages";
+  return path.startsWith("/v1/responses") ? "responses" : "chat";
+}
+
+/** OpenAI's form: message, type, param and code, the latter two possibly null; Anthropic's: type and message in an `error`. */
+function errorComplaints(text: string, form: Form): readonly string[] {
+  const body = parsed(text) as { readonly type?: unknown; readonly error?: unknown } | undefined;
+  const error = body?.error;
   if (typeof error !== "object" || error === null) return ["an error that is no OpenAI error"];
+  if (form === "messages" && body?.type !== "error") return ["an error that is no Anthropic error"];
   const { message, type, param, code } = error as Record<string, unknown>;
   const complaints: string[] = [];
   if (typeof message !== "string" || message.length < 10) complaints.push("an error without a message");
@@ -47,18 +58,30 @@ function errorComplaints(text: string): readonly string[] {
     if (message.includes(SECRET)) complaints.push("an error that repeats the prompt");
   }
   if (typeof type !== "string") complaints.push("an error without a type");
-  if (!isTextOrNull(param) || !isTextOrNull(code)) complaints.push("an error without param and code");
+  if (form !== "messages" && (!isTextOrNull(param) || !isTextOrNull(code))) {
+    complaints.push("an error without param and code");
+  }
   return complaints;
 }
 
-function streamComplaints(text: string): readonly string[] {
-  const events = text.split("\n\n").filter((event) => event.startsWith("data: ")).map((event) => event.slice(6));
-  const last = events.at(-1);
-  if (last !== "[DONE]") {
-    const isError = last !== undefined && errorComplaints(last).length === 0;
-    return [isError ? `a stream that failed: ${last.slice(0, 200)}` : "a stream that ends without [DONE] or an error"];
+/** What ends a stream that ran to its end. */
+const ENDS = {
+  chat: (last: string) => last === "[DONE]",
+  responses: (last: string) => /"type":"response\.(completed|incomplete|failed)"/.test(last),
+  messages: (last: string) => /"type":"message_stop"/.test(last),
+} as const satisfies Record<Form, (last: string) => boolean>;
+
+function streamComplaints(text: string, form: Form): readonly string[] {
+  const events = [...text.matchAll(/^data: (.*)$/gm)].map(([, data]) => data ?? "");
+  const last = events.at(-1) ?? "";
+  if (!ENDS[form](last)) {
+    const isError = /"error"/.test(last) && parsed(last) !== undefined;
+    return [
+      isError ? `a stream that failed: ${last.slice(0, 200)}` : "a stream that ends without [DONE] or an error",
+    ];
   }
-  return events.slice(0, -1).some((event) => parsed(event) === undefined) ? ["an event that is no JSON"] : [];
+  const whole = form === "chat" ? events.slice(0, -1) : events;
+  return whole.some((event) => parsed(event) === undefined) ? ["an event that is no JSON"] : [];
 }
 
 function jsonComplaints(text: string): readonly string[] {

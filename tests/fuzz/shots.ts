@@ -30,8 +30,18 @@ interface Operation {
 /** Occurs in prompts, and must not occur in errors. */
 export const SECRET = "SECRETzqx";
 
-const KINDS: Readonly<Record<string, (random: Random) => Record<string, Value>>> = {
+const KINDS: Readonly<Record<string, (random: Random, model: string) => Record<string, Value>>> = {
   "/v1/chat/completions": () => ({ messages: [{ role: "user", content: `Tell me of the sea ${SECRET}` }] }),
+  "/v1/responses": () => ({ input: `Tell me of the sea ${SECRET}` }),
+  "/v1/messages": (_, model) => ({
+    model,
+    messages: [{ role: "user", content: `Tell me of the sea ${SECRET}` }],
+    "max_tokens": 4,
+  }),
+  "/v1/messages/count_tokens": (_, model) => ({
+    model,
+    messages: [{ role: "user", content: `Tell me of the sea ${SECRET}` }],
+  }),
   "/v1/completions": (random) => ({
     prompt: pick<Value>(random, [`Once ${SECRET}`, [1, 2, 3], ["a", "b"], [[1, 2], [3]]]),
     logprobs: pick<Value>(random, [null, 0, 5]),
@@ -50,10 +60,13 @@ export class Shots {
   readonly #routes: readonly { readonly path: string; readonly schema: Schema }[];
   readonly #schemas: Schemas;
   readonly #seed: number;
+  readonly #model: string;
 
-  constructor(document: ApiDocument, seed: number) {
+  /** @param model that the service answers for */
+  constructor(document: ApiDocument, seed: number, model: string) {
     this.#schemas = document.components?.schemas ?? {};
     this.#seed = seed;
+    this.#model = model;
     this.#routes = Object.entries(document.paths).flatMap(([path, operations]) => {
       const schema = operations?.post?.requestBody?.content?.["application/json"]?.schema;
       return schema === undefined ? [] : [{ path, schema: resolved(schema, this.#schemas) }];
@@ -88,7 +101,7 @@ export class Shots {
   }
 
   #body(random: Random, path: string, schema: Schema): { readonly value: Value; readonly how: string } {
-    const plain = KINDS[path]?.(random);
+    const plain = KINDS[path]?.(random, this.#model);
     const sound = { ...plain, stream: random.uniform() < 0.3, temperature: 0 };
     const names = this.#names(schema);
     const kind = random.integer(12);

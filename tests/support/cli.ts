@@ -21,7 +21,7 @@ export interface CliEnd {
 /** Runs a command to its end; it is killed after a minute. */
 export async function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliEnd> {
   const cli = new Cli(args, options);
-  const timer = setTimeout(() => cli.kill("SIGKILL"), 60_000);
+  const timer = setTimeout(() => cli.kill("SIGKILL"), 180_000);
   return await cli.end.finally(() => clearTimeout(timer));
 }
 
