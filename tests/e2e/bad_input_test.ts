@@ -66,14 +66,7 @@ const REFUSALS: readonly Refusal[] = [
   { what: "a bias out of range", ...chat({ logit_bias: { 5: 1000 } }), message: /-100 to 100/, param: "logit_bias" },
   { what: "a bias for no token", ...chat({ logit_bias: { 99999: 1 } }), message: /99999.*4096/, param: "logit_bias" },
   { what: "five stop strings", ...chat({ stop: ["a", "b", "c", "d", "e"] }), message: /4/, param: "stop" },
-  { what: "two choices", ...chat({ n: 2 }), message: /one choice .*2 given/, param: "n" },
-  { what: "tools", ...chat({ tools: [{ type: "function" }] }), message: /not supported/, param: "tools" },
-  {
-    what: "a JSON format",
-    ...chat({ response_format: { type: "json_object" } }),
-    message: /only text/,
-    param: "response_format",
-  },
+  { what: "no choice", ...chat({ n: 0 }), message: /n: /, param: "n" },
   {
     what: "a budget of nothing",
     ...chat({ attention: { budget: 0 } }),
