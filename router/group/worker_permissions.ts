@@ -3,6 +3,7 @@
  * neither write files nor start programs, so a flaw in what parses weights or frames cannot do so either.
  */
 
+import { join, resolve } from "node:path";
 import type { ModelSource } from "../../engine/engine.ts";
 
 /**
@@ -20,6 +21,35 @@ export function workerPermissions(model: ModelSource, extra: readonly string[] =
     "--allow-sys=systemMemoryInfo",
     ...extra,
   ];
+}
+
+/** Dawn is native code: the flag that lets it be loaded, and no other than what lies among Deno's npm packages. */
+export function packagePermission(
+  env: (name: string) => string | undefined = (name) => Deno.env.get(name),
+  os: string = Deno.build.os,
+): string {
+  return `--allow-ffi=${escaped(join(resolved(denoFolder(env, os)), "npm"))}`;
+}
+
+/** Deno compares the path of what it loads without its links. */
+function resolved(folder: string): string {
+  try {
+    return Deno.realPathSync(folder);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return folder;
+    throw error;
+  }
+}
+
+/** Where Deno keeps what it downloads. */
+function denoFolder(env: (name: string) => string | undefined, os: string): string {
+  const own = env("DENO_DIR");
+  if (own) return resolve(own);
+  if (os === "windows") return join(env("LOCALAPPDATA") ?? "", "deno");
+  const home = env("HOME") ?? "";
+  return os === "darwin"
+    ? join(home, "Library/Caches/deno")
+    : join(env("XDG_CACHE_HOME") || join(home, ".cache"), "deno");
 }
 
 /** In a list of paths a comma is written twice. */

@@ -13,7 +13,7 @@ import { freshSecret, Launcher } from "./launcher.ts";
 import { type Placement, type PlacementHost, placeWorkers, thisHost } from "./placement.ts";
 import { readSecretFile } from "./secret_file.ts";
 import { type KvTokens, kvTokensOfEach, type ResolvedWorkers } from "./worker_config.ts";
-import { workerPermissions } from "./worker_permissions.ts";
+import { packagePermission, workerPermissions } from "./worker_permissions.ts";
 import { WorkerGroup } from "./worker_group.ts";
 import { joinedWorker, spawnedWorker, type WorkerSource } from "./worker_source.ts";
 
@@ -94,7 +94,7 @@ function sourceOf(
   if (plan.kind === "join") return joinedWorker(plan.address, plan.secret);
   const { gpu, placement: { prefix } } = plan;
   // Dawn is native code.
-  const permissions = workerPermissions(model, gpu === "deno" ? [] : ["--allow-ffi"]);
+  const permissions = workerPermissions(model, gpu === "deno" ? [] : [packagePermission()]);
   const launcher = new Launcher({ entry: ENTRY, args: ["--gpu", gpu], prefix, permissions, secret, log });
   return spawnedWorker((signal) => launcher.launch(signal));
 }
