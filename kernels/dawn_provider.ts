@@ -51,7 +51,7 @@ class DawnProvider implements GpuProvider {
     if (adapter === null) {
       throw new GpuError(
         "no_adapter",
-        "Cannot open a GPU: Dawn found no adapter (it needs Vulkan 1.1, on macOS Metal)",
+        "Cannot open a GPU: Dawn found no adapter: it asks more of a driver than Deno's own WebGPU (Mesa: 25 or newer)",
       );
     }
     const features = FEATURES.filter((name) => adapter.features.has(name as GPUFeatureName));
