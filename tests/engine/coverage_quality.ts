@@ -12,6 +12,7 @@ import { SessionHost, type StepRunner } from "../../engine/evaluation/hand_sessi
 import type { SparseSettings, Step, StepResult } from "../../engine/span.ts";
 import { EVALUATION_DATA, readNeedles, readWindows } from "../../router/commands/eval/evaluation_data.ts";
 import { TIDE } from "../support/model_directory.ts";
+import { testProvider } from "../support/test_provider.ts";
 
 const CAP = 256;
 
@@ -75,7 +76,7 @@ async function measure(
   }
 }
 
-const engine = await Engine.open({ model: { directory: TIDE }, kvTokens: 4096 });
+const engine = await Engine.open({ model: { directory: TIDE }, kvTokens: 4096, gpu: testProvider().name });
 const text = await loadTextModel(TIDE);
 const stop = engine.config.eosTokens;
 print("measured", "attention", "result", "positions a set");

@@ -9,6 +9,7 @@ import type { SequenceOpening, Step } from "../../engine/span.ts";
 import { engineFixture, everyLogprob, logprobsOf, mapsSettled } from "../support/engine_fixture.ts";
 import { FIXTURES, readFixture, withChangedFixture } from "../support/model_directory.ts";
 import { decode, open, prefill, step } from "../support/step_parts.ts";
+import { testProvider } from "../support/test_provider.ts";
 
 const fixture = engineFixture({ random: "tiny" }, 640);
 const run = (parts: Partial<Step>) => fixture.engine.run(step(parts));
@@ -137,7 +138,7 @@ for (const [fault, message] of [[losingSubmit, /lost on the way/], [withoutMemor
 }
 
 Deno.test("Engine.run() refuses a step while another one runs, and after closing", async () => {
-  const engine = await Engine.open({ model: { random: "tiny" }, kvTokens: 64 });
+  const engine = await Engine.open({ model: { random: "tiny" }, kvTokens: 64, gpu: testProvider().name });
   const first = engine.run(step({ open: [open(1)], spans: [prefill(1, 0, 5, { newPages: pages(0) })] }));
   await assert.rejects(engine.run(step({})), { code: "invalid_step", message: /another step is running$/ });
   const closed = engine.close();
@@ -214,7 +215,11 @@ Deno.test("Engine.open() names what is wrong with a model's files, and leaves no
   for (const [changes, code, message] of cases) {
     await withChangedFixture("mistral", changes, async (directory) => {
       await leavingNoDevice(() =>
-        assert.rejects(Engine.open({ model: { directory }, kvTokens: 64 }), { name: "EngineError", code, message })
+        assert.rejects(Engine.open({ model: { directory }, kvTokens: 64, gpu: testProvider().name }), {
+          name: "EngineError",
+          code,
+          message,
+        })
       );
     });
   }
@@ -222,7 +227,7 @@ Deno.test("Engine.open() names what is wrong with a model's files, and leaves no
 
 Deno.test("Engine.open() names a shape that does not exist", async () => {
   await leavingNoDevice(() =>
-    assert.rejects(Engine.open({ model: { random: "huge" }, kvTokens: 64 }), {
+    assert.rejects(Engine.open({ model: { random: "huge" }, kvTokens: 64, gpu: testProvider().name }), {
       code: "unsupported_model",
       message: /must be one of llama-3-8b, llama-2-7b, tiny, given huge$/,
     })
@@ -236,7 +241,10 @@ Deno.test("Engine.open() names the bound when the KV slice cannot be as large as
   ]] as const;
   for (const [kvTokens, message] of tooMany) {
     await leavingNoDevice(() =>
-      assert.rejects(Engine.open({ model: { random: "tiny" }, kvTokens }), { code: "kv_exhausted", message })
+      assert.rejects(Engine.open({ model: { random: "tiny" }, kvTokens, gpu: testProvider().name }), {
+        code: "kv_exhausted",
+        message,
+      })
     );
   }
 });
@@ -245,7 +253,7 @@ Deno.test("Engine.open() reports progress up to the end, and facts of the model"
   const progress: number[] = [];
   let total = 0;
   const engine = await Engine.open(
-    { model: { directory: `${FIXTURES}mistral` }, kvTokens: 100 },
+    { model: { directory: `${FIXTURES}mistral` }, kvTokens: 100, gpu: testProvider().name },
     (done, all) => {
       progress.push(done);
       total = all;

@@ -6,6 +6,7 @@ import { Engine } from "../../engine/engine.ts";
 import { SessionHost } from "../../engine/evaluation/hand_session.ts";
 import { everyLogprob, logprobsOf, mapsSettled, withSession } from "../support/engine_fixture.ts";
 import { FAMILIES, FIXTURES, readFixture } from "../support/model_directory.ts";
+import { testProvider } from "../support/test_provider.ts";
 
 interface Expected {
   readonly prompts: readonly { readonly ids: number[]; readonly logits: number[]; readonly greedy: number[] }[];
@@ -23,7 +24,11 @@ function logSoftmax(logits: readonly number[]): number[] {
 for (const family of FAMILIES) {
   Deno.test(`Engine.run() gives the recorded logits and greedy tokens of ${family}`, async () => {
     const { prompts } = await readFixture<Expected>(`${family}/expected.json`);
-    const engine = await Engine.open({ model: { directory: `${FIXTURES}${family}` }, kvTokens: 1024 });
+    const engine = await Engine.open({
+      model: { directory: `${FIXTURES}${family}` },
+      kvTokens: 1024,
+      gpu: testProvider().name,
+    });
     try {
       const host = new SessionHost(engine);
       assert.equal(prompts.length, 3);

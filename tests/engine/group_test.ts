@@ -7,6 +7,7 @@ import { runTogether } from "../support/engine_fixture.ts";
 import { kvOf, relativeRms } from "../support/kv_difference.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { FIXTURES } from "../support/model_directory.ts";
+import { testProvider } from "../support/test_provider.ts";
 
 const MODEL = { directory: `${FIXTURES}/llama-rope3` };
 const CALIBRATION = { selectLayers: [1], budget: 64, sparseFrom: 0 };
@@ -49,7 +50,7 @@ function largestDifference(a: readonly Float64Array[], b: readonly Float64Array[
 }
 
 Deno.test("A group gives the logits of one engine: prompts of every size, dense and sparse", async (t) => {
-  const one = await Engine.open({ model: MODEL, kvTokens: 1024 });
+  const one = await Engine.open({ model: MODEL, kvTokens: 1024, gpu: testProvider().name });
   one.calibrate(CALIBRATION);
   // What one engine answers does not depend on the group that it is compared with.
   const known = new Map<string, Promise<Awaited<ReturnType<typeof answer>>>>();
@@ -133,7 +134,7 @@ Deno.test("A group chooses adaptive sets as one worker does, and reports as much
     }
     return rows;
   };
-  const one = await Engine.open({ model: MODEL, kvTokens: 1024 });
+  const one = await Engine.open({ model: MODEL, kvTokens: 1024, gpu: testProvider().name });
   one.calibrate(CALIBRATION);
   const alone = await read(new SessionHost(one)).finally(() => one.close());
   let expected: MemoryGroup["count"]["chosen"] | undefined;
@@ -194,7 +195,7 @@ function compared(
 }
 
 Deno.test("A group keeps the keys and values of one engine, each row on one worker, within 1e-3 rms", async () => {
-  const one = await Engine.open({ model: MODEL, kvTokens: 1024 });
+  const one = await Engine.open({ model: MODEL, kvTokens: 1024, gpu: testProvider().name });
   try {
     const alone = new SessionHost(one).open();
     await alone.prefill(prompt(400));

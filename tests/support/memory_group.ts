@@ -13,6 +13,7 @@ import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { Scratch } from "../../kernels/scratch.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { coveringPositions } from "../reference/top_k.ts";
+import { testProvider } from "./test_provider.ts";
 
 /** What happened at the exchanges of a group, for tests to look at. */
 export interface ExchangeCount {
@@ -203,7 +204,9 @@ export class MemoryGroup implements StepRunner {
   /** @param kvTokens of each worker's slice */
   static async open(model: EngineOptions["model"], kvTokens: readonly number[]): Promise<MemoryGroup> {
     const engines: Engine[] = [];
-    for (const tokens of kvTokens) engines.push(await Engine.open({ model, kvTokens: tokens }));
+    for (const tokens of kvTokens) {
+      engines.push(await Engine.open({ model, kvTokens: tokens, gpu: testProvider().name }));
+    }
     const [lead] = engines;
     if (lead === undefined) throw new RangeError("Cannot open a group: no worker");
     return new MemoryGroup(engines, lead);
