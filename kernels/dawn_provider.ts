@@ -6,7 +6,7 @@
 
 import { describeAdapter, requestDevice, subgroupSizeOf } from "./adapter.ts";
 import { GpuError } from "./errors.ts";
-import { whileTurning } from "./turning.ts";
+import { paceGlobalImmediates, whileTurning } from "./turning.ts";
 import type { AdapterDescription, GpuProvider, MatrixShape, OpenedDevice } from "./provider.ts";
 
 /**
@@ -108,6 +108,7 @@ async function load(): Promise<DawnModule> {
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`it took over ${LOAD_MS / 1000} s`)), LOAD_MS);
   });
+  paceGlobalImmediates();
   try {
     return await Promise.race([import(PACKAGE) as Promise<DawnModule>, late]);
   } catch (cause) {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { whileTurning } from "../../kernels/turning.ts";
+import { paceGlobalImmediates, whileTurning } from "../../kernels/turning.ts";
 
 Deno.test("whileTurning() gives what the promise gives, at once or later", async () => {
   assert.equal(await whileTurning(Promise.resolve(1)), 1);
@@ -14,4 +14,29 @@ Deno.test("whileTurning() keeps the event loop turning while it waits", async ()
   turn();
   await whileTurning(promise);
   assert.equal(turns, 20);
+});
+
+Deno.test("paceGlobalImmediates() bounds the callbacks of a wait, and lets the first ones come at once", async () => {
+  const before = Object.getOwnPropertyDescriptor(globalThis, "setImmediate");
+  assert.ok(before);
+  paceGlobalImmediates();
+  try {
+    const wait = { isOver: false, callbacks: 0, within4Ms: 0 };
+    const startMs = performance.now();
+    // As Dawn does it: every callback queues the next while anything is awaited.
+    const callback = () => {
+      wait.callbacks++;
+      if (performance.now() - startMs < 4) wait.within4Ms++;
+      if (!wait.isOver) globalThis.setImmediate(callback);
+    };
+    const waited = whileTurning(new Promise((resolve) => setTimeout(resolve, 200)));
+    globalThis.setImmediate(callback);
+    await waited;
+    wait.isOver = true;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    assert.ok(wait.within4Ms >= 2, `${wait.within4Ms} callbacks at the start`);
+    assert.ok(wait.callbacks <= 250, `${wait.callbacks} callbacks in 200 ms: without a pace there are thousands`);
+  } finally {
+    Object.defineProperty(globalThis, "setImmediate", before);
+  }
 });
