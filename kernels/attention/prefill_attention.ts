@@ -154,7 +154,10 @@ function software(commands: Commands, shape: HeadShape): Tile {
   };
   const name = `attention_tile software ${Object.values(options)}`;
   return {
-    kernel: commands.kernel(name, () => specOf(softwareTileWgsl(options))),
+    kernel: commands.kernel(name, () => ({
+      ...specOf(softwareTileWgsl(options)),
+      ...(options.broadcast && { needs: ["subgroups"] }),
+    })),
     tokens: softwareTileTokens(options),
   };
 }
