@@ -162,7 +162,9 @@ Deno.test("the official openai client", async (t) => {
     const large = client.completions.create({ model: MODEL, prompt: "x".repeat(200_000) });
     assert.equal((await refusal(large)).status, 413);
     const tools = [{ type: "function" as const, function: { name: "f" } }];
-    assert.equal((await refusal(client.chat.completions.create({ ...HELLO, tools }))).param, "tools");
+    const other = { type: "function" as const, function: { name: "g" } };
+    const unknown = await refusal(client.chat.completions.create({ ...HELLO, tools, tool_choice: other }));
+    assert.equal(unknown.param, "tool_choice");
   });
 
   await t.step("leaving a stream, and aborting a call, stop the work", async () => {
