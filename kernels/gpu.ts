@@ -9,7 +9,7 @@ import { GpuError } from "./errors.ts";
 import { computesRight } from "./matrix_self_test.ts";
 import type { GpuProvider, GpuTraits, MatrixShape, OpenedDevice, ProviderName } from "./provider.ts";
 import { f32Of, StagingRing, u32Of } from "./read_back.ts";
-import { whileTurning } from "./turning.ts";
+import { waiterFor } from "./turning.ts";
 import { type DType, paddedBytes, type Tensor } from "./tensor.ts";
 
 /** What the adapter is and can do, probed at start. */
@@ -61,6 +61,7 @@ export class Gpu {
   readonly #buffers = new Set<GPUBuffer>();
   readonly #freeListeners = new Set<(buffer: GPUBuffer) => void>();
   readonly #staging: StagingRing;
+  readonly #settled: <T>(pending: Promise<T>) => Promise<T>;
   #allocatedBytes = 0;
   #lost: GpuError | undefined;
   #closed = false;
@@ -70,6 +71,7 @@ export class Gpu {
     this.traits = opened.traits;
     this.#info = describe(provider, opened);
     this.#release = opened.release;
+    this.#settled = waiterFor(opened.traits);
     this.#staging = new StagingRing(opened.device, opened.traits);
     this.#openScopes();
     this.device.lost.then((lost) => {
@@ -233,10 +235,6 @@ export class Gpu {
     for (const buffer of [...this.#buffers]) this.freeBuffer(buffer);
     this.device.destroy();
     this.#release();
-  }
-
-  #settled<T>(pending: Promise<T>): Promise<T> {
-    return this.traits.settlesByTurns ? whileTurning(pending) : pending;
   }
 
   /** Errors surface in the scopes that are open: `check` closes them and opens the next. */

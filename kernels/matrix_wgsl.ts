@@ -3,7 +3,22 @@
  * halves are `array<vec4<u32>>`, because drivers read `array<f16>` two bytes at a time; offsets and strides count its elements.
  */
 
+import type { GpuInfo } from "./gpu.ts";
 import type { MatrixShape } from "./provider.ts";
+
+/** What matrix kernels compute with: the adapter's best instruction that adds in f32, and the size of every subgroup. */
+export interface MatrixUnits {
+  readonly shape: MatrixShape;
+  readonly subgroupSize: number;
+}
+
+/** Undefined where no instruction adds in f32, or subgroups differ in size. */
+export function matrixUnitsOf(
+  { matrix, subgroupSize }: Pick<GpuInfo, "matrix" | "subgroupSize">,
+): MatrixUnits | undefined {
+  const shape = matrix.find(({ result }) => result === "f32");
+  return shape === undefined || subgroupSize === undefined ? undefined : { shape, subgroupSize };
+}
 
 /** Halves of one element of an array. */
 export const HALVES_AN_ELEMENT = 8;

@@ -6,7 +6,7 @@
  */
 
 import type { GpuTraits } from "./provider.ts";
-import { whileTurning } from "./turning.ts";
+import { waiterFor } from "./turning.ts";
 
 /** Bytes of one buffer. */
 export interface ByteRange {
@@ -32,7 +32,7 @@ export class StagingRing {
     this.#device = device;
     this.#mapOnceBefore = traits.mapOnceBefore;
     this.#readWaitsForAll = traits.readWaitsForAll;
-    this.#settled = traits.settlesByTurns ? whileTurning : (pending) => pending;
+    this.#settled = waiterFor(traits);
   }
 
   /** Whether the un-awaited map yields the right bytes here. */

@@ -6,6 +6,7 @@
  */
 
 import { setImmediate } from "node:timers";
+import type { GpuTraits } from "./provider.ts";
 
 /** As long as most steps of a small model take: the loop turns without pause, so that a wait ends within microseconds. */
 const EAGER_MS = 4;
@@ -15,6 +16,13 @@ const PAUSE_MS = 1;
 
 let eagerUntilMs = 0;
 let lastCallbackMs = 0;
+
+/** How to wait for the promises of a provider. */
+export function waiterFor(
+  { settlesByTurns }: Pick<GpuTraits, "settlesByTurns">,
+): <T>(pending: Promise<T>) => Promise<T> {
+  return settlesByTurns ? whileTurning : (pending) => pending;
+}
 
 /** Awaits a promise, and keeps the event loop turning until it has settled. */
 export async function whileTurning<T>(pending: Promise<T>): Promise<T> {

@@ -4,6 +4,7 @@
  */
 
 import type { GpuInfo } from "./gpu.ts";
+import { MAX_HALF } from "./half.ts";
 import type { BindingSpec } from "./pipeline.ts";
 
 /** How weights are kept on the GPU. */
@@ -21,6 +22,14 @@ export function component(index: number): string {
 export function unroll(count: number, piece: (index: number) => string): string {
   return Array.from({ length: count }, (_, index) => piece(index)).join("\n");
 }
+
+/** WGSL: values within the range of f16, beyond which packing is not defined, and eight of them in 16 bytes. */
+export const HALF_PACKING_WGSL = /* wgsl */ `
+fn bounded(value: vec4<f32>) -> vec4<f32> { return clamp(value, vec4<f32>(-${MAX_HALF}.0), vec4<f32>(${MAX_HALF}.0)); }
+fn packed(a: vec4<f32>, b: vec4<f32>) -> vec4<u32> {
+  return vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
+}
+`;
 
 /** A storage binding that is only read. */
 export function reads(name: string, type: string): BindingSpec {

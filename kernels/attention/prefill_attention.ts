@@ -12,6 +12,7 @@ import { type SoftwareTile, softwareTileTokens, softwareTileWgsl, TILE_LANES } f
 import { GpuError } from "../errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
 import type { GpuInfo } from "../gpu.ts";
+import { matrixUnitsOf } from "../matrix_wgsl.ts";
 import type { BindingSpec, Commands, Kernel, KernelSpec } from "../pipeline.ts";
 import { describeShape } from "../provider.ts";
 import { ROW_WORDS } from "./row_table.ts";
@@ -80,11 +81,10 @@ function tuningFor(info: GpuInfo, shape: HeadShape): PrefillTuning {
 
 /** The largest tile that the adapter's matrix units and workgroup memory take; undefined: none fits the heads. */
 export function matrixTileFor(info: GpuInfo, shape: HeadShape): MatrixTile | undefined {
-  const instruction = info.matrix.find(({ result }) => result === "f32");
-  const { subgroupSize } = info;
-  if (instruction === undefined || subgroupSize === undefined) return undefined;
-  const tiles = instruction.m === 16 ? LARGE_INSTRUCTION_TILES : SMALL_INSTRUCTION_TILES;
-  return tiles.map((sizes): MatrixTile => ({ ...shape, ...sizes, shape: instruction, subgroupSize }))
+  const units = matrixUnitsOf(info);
+  if (units === undefined) return undefined;
+  const tiles = units.shape.m === 16 ? LARGE_INSTRUCTION_TILES : SMALL_INSTRUCTION_TILES;
+  return tiles.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units }))
     .find((tile) => fitsTile(info, tile));
 }
 
@@ -118,19 +118,18 @@ function byMatrices(commands: Commands, args: PrefillAttention): void {
       `Cannot dispatch attention_tile: no matrix tile takes heads of ${shape.headDim}`,
     );
   }
-  const allRows = firstRow + rows;
   // A tile at the end reads beyond the last row.
-  const halves = scratch.take("queries (halves)", "f16", [allRows + tile.tileRows, shape.heads, shape.headDim]);
-  halfQueries(commands, { shape, rows: allRows, q, scale: scale * Math.LOG2E, out: halves });
+  const halves = scratch.take("queries (halves)", "f16", [rows + tile.tileRows, shape.heads, shape.headDim]);
+  halfQueries(commands, { shape, firstRow, rows, q, scale: scale * Math.LOG2E, out: halves });
   const kernel = commands.kernel(matrixTileName(tile), () => ({
     ...specOf(matrixTileWgsl(tile)),
     needs: ["f16", "matrix"],
     bindings: [reads("q", "array<vec4<u32>>"), ...KV_AND_OUTPUTS],
-    params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"], ["allRows", "u32"]],
+    params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"]],
   }));
   commands.dispatch(kernel, {
     tensors: [halves, kv.k, kv.v, pageTable, rowTable, out.o, out.lse],
-    params: { firstRow, rows, maxPages, allRows },
+    params: { firstRow, rows, maxPages },
     groups: [Math.ceil(rows / matrixTileTokens(tile)), shape.kvHeads, 1],
   });
 }

@@ -4,11 +4,10 @@
  */
 
 import { expectPagedKv, type HeadShape, kvAddressWgsl, type PagedKv } from "./kv_pages.ts";
-import { MAX_HALF } from "../half.ts";
 import type { BindingSpec, Commands, KernelSpec } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import { reads, writes } from "../wgsl.ts";
+import { HALF_PACKING_WGSL, reads, writes } from "../wgsl.ts";
 
 /** RMS norm of every q and k head. */
 export interface HeadNorms {
@@ -105,10 +104,10 @@ fn input(row: u32, slot: u32, quad: u32) -> vec4<f32> {
   let value = qkv[(row * ${slots}u + slot) * ${quads}u + quad];
   return value${options.bias ? ` + bias[slot * ${quads}u + quad]` : ""};
 }
+${HALF_PACKING_WGSL}
 fn halves(value: vec4<f32>) -> vec2<u32> {
-  // Beyond the range of f16 the packing is not defined.
-  let bounded = clamp(value, vec4<f32>(-${MAX_HALF}.0), vec4<f32>(${MAX_HALF}.0));
-  return vec2<u32>(pack2x16float(bounded.xy), pack2x16float(bounded.zw));
+  let near = bounded(value);
+  return vec2<u32>(pack2x16float(near.xy), pack2x16float(near.zw));
 }
 ${options.norms ? normWgsl(heads, headDim) : ""}
 @compute @workgroup_size(${THREADS})

@@ -3,11 +3,10 @@
  * holds the rest of it makes 22, as good as the sums of an f32 product.
  */
 
-import { MAX_HALF } from "../half.ts";
 import type { Commands, KernelSpec } from "../pipeline.ts";
 import type { Scratch } from "../scratch.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import { BUILTINS, GROUP_INDEX, reads, spread, writes } from "../wgsl.ts";
+import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, spread, writes } from "../wgsl.ts";
 
 /** Halves of a value: `high` is the value rounded to f16; `both` is its upper 11 bits, and the rest rounded to f16. */
 export type Halves = "high" | "both";
@@ -57,14 +56,9 @@ function spec(halves: Halves): KernelSpec {
     bindings: [reads("x", "array<vec4<f32>>"), writes("out", "array<vec4<u32>>")],
     params: [["vectors", "u32"]],
     source: `
-      fn bounded(value: vec4<f32>) -> vec4<f32> {
-        return clamp(value, vec4<f32>(-${MAX_HALF}.0), vec4<f32>(${MAX_HALF}.0));
-      }
+      ${HALF_PACKING_WGSL}
       // Cut off, not rounded: of a value minus its rounded self, compilers have been seen to make 0.
       fn upper(value: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) & vec4<u32>(${UPPER_BITS}u)); }
-      fn packed(a: vec4<f32>, b: vec4<f32>) -> vec4<u32> {
-        return vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
-      }
       @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
         let i = (${GROUP_INDEX}) * ${THREADS}u + t;
         if (i >= params.vectors) { return; }

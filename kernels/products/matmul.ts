@@ -7,9 +7,9 @@ import type { GpuInfo } from "../gpu.ts";
 import { toHalfRows } from "./half_rows.ts";
 import { laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Product } from "./matvec.ts";
+import { type MatrixUnits, matrixUnitsOf } from "../matrix_wgsl.ts";
 import { matrixProduct, matrixProductName, type MatrixTile } from "./matrix_product.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
-import type { MatrixShape } from "../provider.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { tiledProduct, tiledProductName } from "./tiled_product.ts";
 import type { Weight } from "./weight.ts";
@@ -19,7 +19,7 @@ import { spread } from "../wgsl.ts";
 export type MatmulPlan =
   | { readonly kind: "lanes" }
   | { readonly kind: "tiles"; readonly side: 64 | 128 }
-  | { readonly kind: "matrix"; readonly shape: MatrixShape; readonly subgroupSize: number; readonly tile: MatrixTile };
+  | ({ readonly kind: "matrix"; readonly tile: MatrixTile } & MatrixUnits);
 
 const LANE_TILE = { inputs: 8, outputs: 8 } as const;
 /** Fewer large tiles than this leave processors idle: small ones it is. */
@@ -52,16 +52,17 @@ export function planMatmul(
 
 /** Undefined where there are no matrix units, or the weight is nothing for them: a binding must hold a fragment of results. */
 function planMatrices(
-  { matrix, subgroupSize }: MatmulAdapter,
+  info: MatmulAdapter,
   rows: number,
   weight: Pick<Weight, "rows" | "cols" | "dtype">,
 ): MatmulPlan | undefined {
-  const shape = matrix.find(({ result }) => result === "f32");
-  if (shape === undefined || subgroupSize === undefined || weight.dtype !== "f16") return undefined;
+  const units = matrixUnitsOf(info);
+  if (units === undefined || weight.dtype !== "f16") return undefined;
+  const { shape } = units;
   const large = Math.ceil(rows / LARGE_TILE.rows) * Math.ceil(weight.rows / LARGE_TILE.outputs) >= ENOUGH_MATRIX_TILES;
   const tile = shape.m < 16 ? SMALL_INSTRUCTION_TILE : large ? LARGE_TILE : SMALL_TILE;
   const fits = weight.cols % tile.depth === 0 && weight.rows >= shape.m * shape.n;
-  return fits ? { kind: "matrix", shape, subgroupSize, tile } : undefined;
+  return fits ? { kind: "matrix", ...units, tile } : undefined;
 }
 
 function planPlain(info: Pick<GpuInfo, "software">, rows: number, weightRows: number): MatmulPlan {
@@ -107,7 +108,7 @@ function matrixKernel(
   { weight, x, rows, accumulate = false, scratch }: Product,
   { kind: _, ...cut }: MatmulPlan & { readonly kind: "matrix" },
 ): Prepared {
-  const variant = { ...cut, halves: "high", accumulate } as const;
+  const variant = { ...cut, accumulate };
   const { tensor } = toHalfRows(commands, scratch, { x, rows, cols: weight.cols, halves: "high" });
   return {
     kernel: commands.kernel(matrixProductName(variant), () => matrixProduct(variant)),

@@ -1,13 +1,12 @@
 /**
  * The product on matrix units: a workgroup computes a tile of results from slices of both operands in workgroup memory,
  * each subgroup a part of it, while the next slices are on their way from storage. Every result is added in ascending k,
- * high halves before low ones, whatever the tile: a row's bits do not depend on the tile, nor on other rows.
+ * whatever the tile: a row's bits do not depend on the tile, nor on other rows.
  */
 
-import { Fragments, HALVES_AN_ELEMENT } from "../matrix_wgsl.ts";
+import { Fragments, HALVES_AN_ELEMENT, type MatrixUnits } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
-import { describeShape, type MatrixShape } from "../provider.ts";
-import type { Halves } from "./half_rows.ts";
+import { describeShape } from "../provider.ts";
 import { BUILTINS, GROUP_INDEX, reads, unroll, writes } from "../wgsl.ts";
 
 /** How a workgroup cuts the work. */
@@ -23,11 +22,8 @@ export interface MatrixTile {
 }
 
 /** A variant of the kernel. */
-export interface MatrixProduct {
-  readonly shape: MatrixShape;
-  readonly subgroupSize: number;
+export interface MatrixProduct extends MatrixUnits {
   readonly tile: MatrixTile;
-  readonly halves: Halves;
   readonly accumulate: boolean;
 }
 
@@ -35,21 +31,14 @@ export interface MatrixProduct {
 const PADDING = 1;
 
 /** The kernel's name, different for every variant. */
-export function matrixProductName({ shape, subgroupSize, tile, halves, accumulate }: MatrixProduct): string {
-  return `matrix_product ${describeShape(shape)} by ${subgroupSize} ${Object.values(tile).join("×")} ${halves}${
+export function matrixProductName({ shape, subgroupSize, tile, accumulate }: MatrixProduct): string {
+  return `matrix_product ${describeShape(shape)} by ${subgroupSize} ${Object.values(tile).join("×")}${
     accumulate ? " accumulate" : ""
   }`;
 }
 
-/** Bytes of workgroup memory that a variant takes. */
-export function matrixProductBytes(variant: MatrixProduct): number {
-  const { slice, xRows, subgroups } = planOf(variant);
-  const { shape, tile } = variant;
-  return (xRows + tile.outputs) * slice.stride * 16 + subgroups * shape.m * shape.n * 4;
-}
-
 /** Numbers that follow from a variant. */
-function planOf({ shape, subgroupSize, tile, halves }: MatrixProduct) {
+function planOf({ shape, subgroupSize, tile }: MatrixProduct) {
   const across = tile.outputs / tile.subgroupOutputs;
   const subgroups = (tile.rows / tile.subgroupRows) * across;
   const elements = tile.depth / HALVES_AN_ELEMENT;
@@ -58,8 +47,6 @@ function planOf({ shape, subgroupSize, tile, halves }: MatrixProduct) {
     subgroups,
     /** Subgroups side by side along the outputs. */
     across,
-    /** Rows of x in workgroup memory: with both halves, the low ones follow the high ones. */
-    xRows: tile.rows * (halves === "both" ? 2 : 1),
     slice: { elements, stride: elements + PADDING },
     fragments: {
       rows: tile.subgroupRows / shape.m,
@@ -75,7 +62,7 @@ type Plan = ReturnType<typeof planOf>;
 export function matrixProduct(variant: MatrixProduct): KernelSpec {
   const { tile, accumulate, subgroupSize } = variant;
   const plan = planOf(variant);
-  const { slice, xRows, threads, subgroups, across } = plan;
+  const { slice, threads, subgroups, across } = plan;
   const write = new Fragments(variant.shape);
   const { m, n } = variant.shape;
   return {
@@ -83,7 +70,7 @@ export function matrixProduct(variant: MatrixProduct): KernelSpec {
     bindings: [reads("w", "array<vec4<u32>>"), reads("x", "array<vec4<u32>>"), writes("y", "array<f32>")],
     params: ["rows", "partRows", "firstRow", "weightRows", "eights"].map((name) => [name, "u32"] as const),
     source: /* wgsl */ `
-      var<workgroup> xs: array<vec4<u32>, ${xRows * slice.stride}>;
+      var<workgroup> xs: array<vec4<u32>, ${tile.rows * slice.stride}>;
       var<workgroup> ws: array<vec4<u32>, ${tile.outputs * slice.stride}>;
       // Results at the edge pass through here, a fragment of each subgroup at a time.
       var<workgroup> edge: array<f32, ${subgroups * m * n}>;
@@ -124,8 +111,8 @@ function eachFragment({ fragments }: Plan, piece: (row: number, output: number) 
 }
 
 /** Elements that a thread brings of each operand's slice. */
-function roundsOf({ tile }: MatrixProduct, { slice, xRows, threads }: Plan): { x: number; w: number } {
-  const x = xRows * slice.elements / threads;
+function roundsOf({ tile }: MatrixProduct, { slice, threads }: Plan): { x: number; w: number } {
+  const x = tile.rows * slice.elements / threads;
   const w = tile.outputs * slice.elements / threads;
   if (!Number.isInteger(x) || !Number.isInteger(w)) {
     throw new RangeError(`Cannot make a matrix product: ${threads} threads do not divide the slices of its tile`);
@@ -135,16 +122,12 @@ function roundsOf({ tile }: MatrixProduct, { slice, xRows, threads }: Plan): { x
 
 /** Where a thread's elements lie in storage at k = 0; rows beyond the last repeat it, and are not stored. */
 function sliceOffsets(variant: MatrixProduct, plan: Plan): string {
-  const { tile, halves } = variant;
   const { slice, threads } = plan;
   const rounds = roundsOf(variant, plan);
   const row = (i: number) => `(t + ${i * threads}u) / ${slice.elements}u`;
   const within = (i: number) => `(t + ${i * threads}u) % ${slice.elements}u`;
-  const ofX = (i: number) => {
-    const clamped = `min(firstRow + (${row(i)}) % ${tile.rows}u, params.rows - 1u)`;
-    const plane = halves === "both" ? ` + (${row(i)}) / ${tile.rows}u * params.rows` : "";
-    return `let atX${i} = (${clamped}${plane}) * params.eights + ${within(i)}; var x${i}: vec4<u32>;`;
-  };
+  const ofX = (i: number) =>
+    `let atX${i} = min(firstRow + ${row(i)}, params.rows - 1u) * params.eights + ${within(i)}; var x${i}: vec4<u32>;`;
   return `${unroll(rounds.x, ofX)}
         ${
     unroll(rounds.w, (i) =>
@@ -169,29 +152,23 @@ function storeSlices(variant: MatrixProduct, plan: Plan): string {
           ${unroll(rounds.w, (i) => `ws[${place(i)}] = w${i};`)}`;
 }
 
-function multiplySlices({ shape, tile, halves }: MatrixProduct, { slice, fragments }: Plan): string {
+function multiplySlices({ shape }: MatrixProduct, { slice, fragments }: Plan): string {
   const write = new Fragments(shape);
   const stride = `${slice.stride}u`;
   const at = (row: string, k: number) => `(${row}) * ${slice.stride}u + ${k * shape.k / HALVES_AN_ELEMENT}u`;
-  const planes = halves === "both" ? ["high", "low"] : ["high"];
   return unroll(fragments.depth, (k) =>
     `{
             ${
-      planes.map((plane, p) =>
-        unroll(fragments.rows, (i) =>
-          `let ${plane}${i} = ${
-            write.left({ array: "xs", at: at(`ownRow + ${p * tile.rows + i * shape.m}u`, k), stride })
-          };`)
-      ).join("\n")
+      unroll(
+        fragments.rows,
+        (i) => `let rows${i} = ${write.left({ array: "xs", at: at(`ownRow + ${i * shape.m}u`, k), stride })};`,
+      )
     }
             ${
       unroll(fragments.outputs, (j) =>
         `{
               let weight = ${write.right({ array: "ws", at: at(`ownOutput + ${j * shape.n}u`, k), stride }, "columns")};
-              ${
-          unroll(fragments.rows, (i) =>
-            planes.map((plane) => write.accumulate(`sum${i}_${j}`, `${plane}${i}`, "weight")).join(" "))
-        }
+              ${unroll(fragments.rows, (i) => write.accumulate(`sum${i}_${j}`, `rows${i}`, "weight"))}
             }`)
     }
           }`);

@@ -112,7 +112,7 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
         tensors: [tensor, x, y],
         params: {
           rows,
-          firstInput: firstInput,
+          firstInput,
           partRows,
           firstRow,
           weightRows: weight.rows,

@@ -6,9 +6,9 @@
  */
 
 import type { GpuInfo } from "../gpu.ts";
-import { Fragments, HALVES_AN_ELEMENT } from "../matrix_wgsl.ts";
+import { Fragments, HALVES_AN_ELEMENT, type MatrixUnits, matrixUnitsOf } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
-import { describeShape, type MatrixShape } from "../provider.ts";
+import { describeShape } from "../provider.ts";
 import { BUILTINS, GROUP_INDEX, reads, unroll, writes } from "../wgsl.ts";
 
 /** How a workgroup cuts the work; multiples of the instruction's m, n and k. */
@@ -25,9 +25,7 @@ export interface RowTile {
 }
 
 /** What a plan of row products fixes: it follows from the adapter alone. */
-export interface RowProductCut {
-  readonly shape: MatrixShape;
-  readonly subgroupSize: number;
+export interface RowProductCut extends MatrixUnits {
   readonly tile: RowTile;
 }
 
@@ -55,15 +53,15 @@ const PADDING = 1;
 export function rowProductCut(
   info: Pick<GpuInfo, "matrix" | "subgroupSize" | "maxWorkgroupBytes" | "maxInvocations">,
 ): RowProductCut | undefined {
-  const shape = info.matrix.find(({ result }) => result === "f32");
-  const { subgroupSize } = info;
-  if (shape === undefined || subgroupSize === undefined) return undefined;
+  const units = matrixUnitsOf(info);
+  if (units === undefined) return undefined;
+  const { shape, subgroupSize } = units;
   const tiles = shape.m < 16 ? SMALL_INSTRUCTION_TILES : LARGE_INSTRUCTION_TILES;
   const tile = tiles.find((tile) =>
     tile.rows % shape.m === 0 && tile.outputs % shape.n === 0 && tile.depth % shape.k === 0 &&
     tile.subgroups * subgroupSize <= info.maxInvocations && rowProductBytes(tile) <= info.maxWorkgroupBytes
   );
-  return tile && { shape, subgroupSize, tile };
+  return tile && { ...units, tile };
 }
 
 /** Elements of a slice's row, and the distance of two rows of it. */

@@ -12,7 +12,7 @@ import { Fragments, HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
 import { type MatrixTile, type Plan, planOf } from "./matrix_tile_plan.ts";
 import { unroll } from "../../wgsl.ts";
 
-/** WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages, allRows. */
+/** WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages. */
 export function matrixTileWgsl(tile: MatrixTile): string {
   const plan = planOf(tile);
   const { tileRows, threads, threadsARow, group, tokens, blockRows, subgroupSize, split, loads } = plan;
@@ -50,7 +50,7 @@ fn main(
   let firstKey = (thread % ${threadsARow}u) * ${plan.ownKeys}u;
   let token = min(firstToken + row / ${group}u, lastToken);
   let visible = rowTable[2u * (params.firstRow + token)].zw;
-  let queryAt = ((kvHead * params.allRows + params.firstRow + firstToken) * ${group}u + ownRow) * ${plan.elements}u;
+  let queryAt = ((kvHead * params.rows + firstToken) * ${group}u + ownRow) * ${plan.elements}u;
   ${loadQueries(plan)}
   ${eachOutput(plan, (i, j) => write.zeroSums(`out${i}_${j}`))}
   var top = ${EMPTY_LSE}f;

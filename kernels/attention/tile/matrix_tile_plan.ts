@@ -1,13 +1,10 @@
 /** What tells one variant of the matrix tile from another, and the numbers that follow from it. */
 
 import type { HeadShape } from "../kv_pages.ts";
-import { HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
-import type { MatrixShape } from "../../provider.ts";
+import { HALVES_AN_ELEMENT, type MatrixUnits } from "../../matrix_wgsl.ts";
 
 /** A variant of the tile. */
-export interface MatrixTile extends HeadShape {
-  readonly shape: MatrixShape;
-  readonly subgroupSize: number;
+export interface MatrixTile extends HeadShape, MatrixUnits {
   /** Query rows (token, head) of a workgroup, and of a subgroup. */
   readonly tileRows: number;
   readonly subgroupRows: number;
