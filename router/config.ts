@@ -16,7 +16,7 @@ import { ACCESS_FLAGS, listOf, resolveAccess, type ResolvedAccess } from "./acce
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
 import type { AttentionRequest } from "./scheduling/generation.ts";
 import { defaultThreads } from "./text/text_pool.ts";
-import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./group/worker_config.ts";
+import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./host/worker_config.ts";
 
 /**
  * What an operator may say about a service; everything left out has a default.

@@ -15,7 +15,7 @@ import { longestContext } from "./scheduling/capacity.ts";
 import type { ResolvedConfig } from "./config.ts";
 import { RequestError } from "./errors.ts";
 import type { GrammarService } from "./grammar/grammar_service.ts";
-import type { GroupState, ModelFacts } from "./group/group.ts";
+import type { GroupState, ModelInfo } from "./group/group.ts";
 import { DEFAULT_LIMITS } from "./http/limits.ts";
 import { ServiceMetrics } from "./telemetry/metrics.ts";
 import { MetricsRegistry } from "./telemetry/metrics_registry.ts";
@@ -206,7 +206,7 @@ function follow(
   return { ready: ready.promise, broken: broken.promise };
 }
 
-function served(model: ModelFacts, plans: readonly WorkerPlan[]): ServedModel {
+function served(model: ModelInfo, plans: readonly WorkerPlan[]): ServedModel {
   const { id, parameters, kvPages, adapter, software, slices, adapters } = model;
   const workers = slices.map((pages, i) => {
     const plan = plans[i];

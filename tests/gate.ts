@@ -7,7 +7,7 @@
 import { fileURLToPath } from "node:url";
 import { CodedError } from "../kernels/errors.ts";
 import { processTerminal, type Terminal } from "../router/terminal.ts";
-import { ensureVulkanDriver } from "../router/vulkan_driver.ts";
+import { ensureVulkanDriver } from "../router/host/vulkan_driver.ts";
 import { Guard } from "./gate/guard.ts";
 import { type Outcome, runStage, type Stage, type StageHost } from "./gate/stage.ts";
 import { findImportCycle, type ModuleGraph } from "./support/import_cycles.ts";

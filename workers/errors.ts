@@ -1,5 +1,5 @@
 /**
- * The closed families of errors that links between processes raise, and what a worker process refuses at its door.
+ * The closed families of errors that links between processes raise, and what a worker process refuses at its acceptor.
  * Knows connections and frames; knows nothing of HTTP or of what the messages mean.
  */
 

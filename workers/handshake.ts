@@ -23,7 +23,7 @@ export type Introduction =
 
 /** What both sides of a handshake must agree on. */
 export interface HandshakeOptions {
-  /** Undefined: an open door, fit for loopback only. */
+  /** Undefined: open, fit for loopback only. */
   readonly secret: string | undefined;
   /** @default 3000 */
   readonly deadlineMs?: number;

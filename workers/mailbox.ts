@@ -1,7 +1,7 @@
 /**
  * What peers and the router have sent for the exchanges of one epoch, until the step asks for it; and who waits for what,
- * since when. Peers may be ahead of this worker, even by a step, so letters wait, but only so many.
- * Knows tags, bounds and deadlines; knows nothing of connections or of what the letters hold.
+ * since when. Peers may be ahead of this worker, even by a step, so messages wait, but only so many.
+ * Knows tags, bounds and deadlines; knows nothing of connections or of what the messages hold.
  */
 
 import type { ExchangePoint } from "../engine/exchange.ts";
@@ -13,18 +13,18 @@ import type { ChosenLists } from "./protocol.ts";
 export type Sender = number | "router";
 
 /** Anything that an exchange waits for. */
-export type Letter = PeerMessage | ({ readonly kind: "selection" } & ChosenLists);
+export type MailboxMessage = PeerMessage | ({ readonly kind: "selection" } & ChosenLists);
 
-type LetterOf<Kind> = Extract<Letter, { readonly kind: Kind }>;
+type MessageOf<Kind> = Extract<MailboxMessage, { readonly kind: Kind }>;
 
-/** How much may wait from one sender; one letter always may. */
+/** How much may wait from one sender; one message always may. */
 export interface MailboxBounds {
-  readonly letters: number;
+  readonly messages: number;
   readonly bytes: number;
 }
 
 /** A worker alone with all rows of a step runs ahead by all its layers. */
-const MAILBOX_BOUNDS: MailboxBounds = { letters: 4096, bytes: 512 << 20 };
+const MAILBOX_BOUNDS: MailboxBounds = { messages: 4096, bytes: 512 << 20 };
 
 /** What a mailbox is made with. */
 export interface MailboxOptions {
@@ -38,7 +38,7 @@ export interface MailboxOptions {
 interface Wait {
   readonly from: Sender;
   readonly what: string;
-  readonly resolve: (letter: Letter) => void;
+  readonly resolve: (message: MailboxMessage) => void;
   readonly reject: (error: PeerError) => void;
 }
 
@@ -50,12 +50,12 @@ interface RunningStep {
   readonly timer: ReturnType<typeof setTimeout>;
 }
 
-/** The letters of one epoch; `close` must be called. */
+/** The messages of one epoch; `close` must be called. */
 export class Mailbox {
   readonly #options: MailboxOptions;
   readonly #bounds: MailboxBounds;
   /** By sender, then by key. */
-  readonly #letters = new Map<Sender, Map<string, Letter>>();
+  readonly #messages = new Map<Sender, Map<string, MailboxMessage>>();
   readonly #waits = new Map<string, Wait>();
   #step: RunningStep | undefined;
   #lastStep: number | undefined;
@@ -67,12 +67,12 @@ export class Mailbox {
     this.#bounds = options.bounds ?? MAILBOX_BOUNDS;
   }
 
-  /** From now on letters of this step may be waited for; those of earlier ones are forgotten. */
+  /** From now on messages of this step may be waited for; those of earlier ones are forgotten. */
   begin(step: number, deadlineMs: number): void {
     this.end();
     this.#lastStep = step;
-    for (const letters of this.#letters.values()) {
-      for (const [key, letter] of letters) if (letter.step < step) letters.delete(key);
+    for (const messages of this.#messages.values()) {
+      for (const [key, message] of messages) if (message.step < step) messages.delete(key);
     }
     const timer = setTimeout(() => this.#late(running), deadlineMs);
     const running = { index: step, deadlineMs, endsAt: performance.now() + deadlineMs, timer };
@@ -87,39 +87,43 @@ export class Mailbox {
   }
 
   /**
-   * Takes in a letter, and hands it on if something waits for it. One of an earlier step is dropped: a refused step may leave it.
+   * Takes in a message, and hands it on if something waits for it. One of an earlier step is dropped: a refused step may leave it.
    * @throws {ProtocolError} when it is of another epoch, came twice, or too much waits from this sender already
    */
-  put(from: Sender, letter: Letter): void {
-    if (letter.epoch !== this.#options.epoch) {
-      throw new ProtocolError(`Cannot take ${letter.kind} of epoch ${letter.epoch}: this is ${this.#options.epoch}`);
+  put(from: Sender, message: MailboxMessage): void {
+    if (message.epoch !== this.#options.epoch) {
+      throw new ProtocolError(`Cannot take ${message.kind} of epoch ${message.epoch}: this is ${this.#options.epoch}`);
     }
-    if (this.#lastStep !== undefined && letter.step < this.#lastStep) return;
-    const key = keyOf(letter.kind, letter);
+    if (this.#lastStep !== undefined && message.step < this.#lastStep) return;
+    const key = keyOf(message.kind, message);
     const wait = this.#waits.get(`${from} ${key}`);
-    if (wait === undefined) return this.#keep(from, key, letter);
+    if (wait === undefined) return this.#keep(from, key, message);
     this.#forget(`${from} ${key}`);
-    wait.resolve(letter);
+    wait.resolve(message);
   }
 
   /**
-   * The letter of that kind from that sender, as soon as it is there; asked for once.
+   * The message of that kind from that sender, as soon as it is there; asked for once.
    * @throws {PeerError} `peer_late` at the step's deadline, or the reason why the mailbox was closed
    */
-  take<const Kind extends Letter["kind"]>(from: Sender, kind: Kind, point: ExchangePoint): Promise<LetterOf<Kind>> {
+  take<const Kind extends MailboxMessage["kind"]>(
+    from: Sender,
+    kind: Kind,
+    point: ExchangePoint,
+  ): Promise<MessageOf<Kind>> {
     const key = keyOf(kind, point);
     return new Promise((resolve, reject) => {
       if (this.#closed !== undefined) throw this.#closed;
       if (this.#step?.index !== point.step) throw new Error(`Cannot wait for ${kind}: step ${point.step} does not run`);
-      const letters = this.#letters.get(from);
-      const present = letters?.get(key);
-      letters?.delete(key);
-      if (present !== undefined) return resolve(present as LetterOf<Kind>);
+      const messages = this.#messages.get(from);
+      const present = messages?.get(key);
+      messages?.delete(key);
+      if (present !== undefined) return resolve(present as MessageOf<Kind>);
       const what = `${kind} of layer ${point.layer}`;
       // The step's timer may have gone off while nothing waited: it will not do so again.
       if (performance.now() >= this.#step.endsAt) return reject(lateness(this.#step, from, what));
       if (this.#waits.size === 0) this.#watch(this.#step);
-      this.#waits.set(`${from} ${key}`, { from, what, resolve: resolve as (letter: Letter) => void, reject });
+      this.#waits.set(`${from} ${key}`, { from, what, resolve: resolve as (message: MailboxMessage) => void, reject });
     });
   }
 
@@ -128,22 +132,22 @@ export class Mailbox {
     if (this.#closed !== undefined) return;
     this.#closed = reason;
     this.end();
-    this.#letters.clear();
+    this.#messages.clear();
     const waits = [...this.#waits.values()];
     this.#waits.clear();
     for (const wait of waits) wait.reject(reason);
   }
 
-  #keep(from: Sender, key: string, letter: Letter): void {
+  #keep(from: Sender, key: string, message: MailboxMessage): void {
     if (this.#closed !== undefined) return;
-    const letters = this.#letters.get(from) ?? new Map<string, Letter>();
-    this.#letters.set(from, letters);
-    if (letters.has(key)) throw new ProtocolError(`Cannot take ${letter.kind}: it came twice for ${key}`);
-    const bytes = letters.values().reduce((sum, waiting) => sum + bytesOf(waiting), bytesOf(letter));
-    if (letters.size > 0 && (letters.size >= this.#bounds.letters || bytes > this.#bounds.bytes)) {
-      throw new ProtocolError(`Cannot take ${letter.kind}: ${letters.size} letters of ${bytes} bytes wait already`);
+    const messages = this.#messages.get(from) ?? new Map<string, MailboxMessage>();
+    this.#messages.set(from, messages);
+    if (messages.has(key)) throw new ProtocolError(`Cannot take ${message.kind}: it came twice for ${key}`);
+    const bytes = messages.values().reduce((sum, waiting) => sum + bytesOf(waiting), bytesOf(message));
+    if (messages.size > 0 && (messages.size >= this.#bounds.messages || bytes > this.#bounds.bytes)) {
+      throw new ProtocolError(`Cannot take ${message.kind}: ${messages.size} messages of ${bytes} bytes wait already`);
     }
-    letters.set(key, letter);
+    messages.set(key, message);
   }
 
   #forget(wait: string): void {
@@ -172,18 +176,18 @@ function lateness({ index, deadlineMs }: RunningStep, from: Sender, what: string
   return new PeerError("peer_late", message, from === "router" ? {} : { peer: from });
 }
 
-function keyOf(kind: Letter["kind"], { step, batch, layer }: ExchangePoint): string {
+function keyOf(kind: MailboxMessage["kind"], { step, batch, layer }: ExchangePoint): string {
   return `${kind} ${step}/${batch}/${layer}`;
 }
 
-function bytesOf(letter: Letter): number {
-  switch (letter.kind) {
+function bytesOf(message: MailboxMessage): number {
+  switch (message.kind) {
     case "queries":
     case "rows":
-      return letter.rows.reduce((sum, { byteLength }) => sum + byteLength, 0);
+      return message.rows.reduce((sum, { byteLength }) => sum + byteLength, 0);
     case "states":
-      return [...letter.o, ...letter.lse].reduce((sum, { byteLength }) => sum + byteLength, 0);
+      return [...message.o, ...message.lse].reduce((sum, { byteLength }) => sum + byteLength, 0);
     case "selection":
-      return letter.positions.byteLength;
+      return message.positions.byteLength;
   }
 }

@@ -121,8 +121,12 @@ export class PeerExchange implements Exchange {
         for (const peer of to) this.#send(peer, { kind, ...this.#tag(point), rows });
       }
       await Promise.all(from.map(async (peer) => {
-        const letter = await this.#options.mailbox.take(peer, kind, point);
-        this.#write(peer, tensor, { runs: ranges.filter(({ owner }) => owner === peer), rowBytes, parts: letter.rows });
+        const message = await this.#options.mailbox.take(peer, kind, point);
+        this.#write(peer, tensor, {
+          runs: ranges.filter(({ owner }) => owner === peer),
+          rowBytes,
+          parts: message.rows,
+        });
       }));
     });
   }
@@ -185,11 +189,11 @@ export class PeerExchange implements Exchange {
     const { index, mailbox, memory } = this.#options;
     const sizes = { o: own.heads * own.headDim * F32, lse: own.heads * F32 };
     if (worker !== index) {
-      const letter = await mailbox.take(worker, "states", point);
+      const message = await mailbox.take(worker, "states", point);
       const first = part * count;
       const packed = pack(mine, first);
-      this.#write(worker, parts.o, { runs: packed, rowBytes: sizes.o, parts: letter.o });
-      this.#write(worker, parts.lse, { runs: packed, rowBytes: sizes.lse, parts: letter.lse });
+      this.#write(worker, parts.o, { runs: packed, rowBytes: sizes.o, parts: message.o });
+      this.#write(worker, parts.lse, { runs: packed, rowBytes: sizes.lse, parts: message.lse });
       return;
     }
     for (const [i, to] of pack(mine, part * count).entries()) {

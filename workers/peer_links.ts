@@ -1,9 +1,9 @@
 /**
- * The links between the workers of a group, one for each pair and epoch: how they come about, and how letters travel on
- * them. A reader always runs on each. Knows connections and peers; knows nothing of what the letters hold.
+ * The links between the workers of a group, one for each pair and epoch: how they come about, and how messages travel on
+ * them. A reader always runs on each. Knows connections and peers; knows nothing of what the messages hold.
  */
 
-import type { Door } from "./door.ts";
+import type { Acceptor } from "./acceptor.ts";
 import { LinkError, PeerError, ProtocolError } from "./errors.ts";
 import { introduce } from "./handshake.ts";
 import { Link, type LinkOptions } from "./link.ts";
@@ -18,7 +18,7 @@ const LINK_OPTIONS: LinkOptions<PeerMessage> = { parse: parsePeerMessage, outgoi
 
 /** How to meet the other workers of a group. */
 export interface MeetOptions {
-  readonly door: Pick<Door, "peer">;
+  readonly acceptor: Pick<Acceptor, "peer">;
   readonly secret: string | undefined;
   /** Gives up; its reason is a `PeerError`. */
   readonly signal: AbortSignal;
@@ -46,9 +46,9 @@ export async function meetPeers(form: Form, options: MeetOptions): Promise<Reado
   throw signal.reason;
 }
 
-async function meet(form: Form, peer: number, { door, secret, signal }: MeetOptions): Promise<Deno.TcpConn> {
+async function meet(form: Form, peer: number, { acceptor, secret, signal }: MeetOptions): Promise<Deno.TcpConn> {
   const { epoch, index } = form;
-  if (peer > index) return await door.peer({ epoch, dialer: peer, listener: index }, signal);
+  if (peer > index) return await acceptor.peer({ epoch, dialer: peer, listener: index }, signal);
   const { hostname, port } = form.members[peer] ?? { hostname: "", port: 0 };
   try {
     const conn = await Deno.connect({ hostname, port, signal });

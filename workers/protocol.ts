@@ -91,7 +91,7 @@ export type WorkerMessage =
   /** The first message after the handshake. */
   | { readonly kind: "hello"; readonly pid: number }
   | { readonly kind: "loading"; readonly doneBytes: number; readonly totalBytes: number }
-  | { readonly kind: "loaded"; readonly facts: EngineInfo }
+  | { readonly kind: "loaded"; readonly info: EngineInfo }
   | { readonly kind: "result"; readonly result: StepResult }
   /** The step changed nothing; the worker goes on. */
   | { readonly kind: "refused"; readonly index: number; readonly code: string; readonly message: string }
@@ -119,7 +119,7 @@ export const UNKNOWN_FAILURE = "unknown";
 /** Shapes of the fields of `ExchangeTag`. */
 export const tag = { epoch: count, step: count, batch: count, layer: count } as const;
 
-const facts = record<EngineInfo>({
+const info = record<EngineInfo>({
   digest: text,
   layers: count,
   maxPositions: count,
@@ -186,7 +186,7 @@ const routerMessage = union<RouterMessage>({
 const workerMessage = union<WorkerMessage>({
   hello: record<OfKind<WorkerMessage, "hello">>({ kind: oneOf("hello"), pid: count }),
   loading: record<OfKind<WorkerMessage, "loading">>({ kind: oneOf("loading"), doneBytes: count, totalBytes: count }),
-  loaded: record<OfKind<WorkerMessage, "loaded">>({ kind: oneOf("loaded"), facts }),
+  loaded: record<OfKind<WorkerMessage, "loaded">>({ kind: oneOf("loaded"), info }),
   result: record<OfKind<WorkerMessage, "result">>({ kind: oneOf("result"), result }),
   refused: record<OfKind<WorkerMessage, "refused">>({
     kind: oneOf("refused"),

@@ -9,13 +9,13 @@ import type { EngineHandle, LoadRequest, OpenEngine } from "./engine_host.ts";
 import { LinkError, PeerError, ProtocolError } from "./errors.ts";
 import type { Link } from "./link.ts";
 import { type RouterMessage, UNKNOWN_FAILURE, type WorkerMessage } from "./protocol.ts";
-import { Seat, type SeatOptions } from "./seat.ts";
+import { GroupMembership, type MembershipOptions } from "./group_membership.ts";
 
 /** What a session needs besides its link. */
 export interface SessionOptions {
   readonly open: OpenEngine;
   /** Where peers come in, and what they must know. */
-  readonly door: SeatOptions["door"];
+  readonly acceptor: MembershipOptions["acceptor"];
   readonly secret: string | undefined;
   /** A router that says nothing for this long is gone, unless the worker is busy. */
   readonly silenceMs: number;
@@ -44,7 +44,7 @@ const MAX_TASKS = 256;
 export class WorkerSession {
   readonly #link: Link<WorkerMessage, RouterMessage>;
   readonly #options: SessionOptions;
-  readonly #seat: Seat;
+  readonly #membership: GroupMembership;
   readonly #end = Promise.withResolvers<"drained">();
   #engine: EngineHandle | undefined;
   #tasks = 0;
@@ -53,7 +53,7 @@ export class WorkerSession {
   constructor(link: Link<WorkerMessage, RouterMessage>, options: SessionOptions) {
     this.#link = link;
     this.#options = options;
-    this.#seat = new Seat({ ...options, tell: (message) => this.#tell(message) });
+    this.#membership = new GroupMembership({ ...options, tell: (message) => this.#tell(message) });
   }
 
   /**
@@ -69,7 +69,7 @@ export class WorkerSession {
     } catch (error) {
       return await this.#giveUp(error);
     } finally {
-      await this.#seat.close();
+      await this.#membership.close();
       await this.#freeEngine();
       await this.#link.close();
     }
@@ -93,7 +93,7 @@ export class WorkerSession {
   async #listen(): Promise<never> {
     for (;;) {
       const message = await this.#hear();
-      if (message.kind === "selection") this.#seat.hear(message);
+      if (message.kind === "selection") this.#membership.hear(message);
       else this.#enqueue(message);
     }
   }
@@ -111,7 +111,7 @@ export class WorkerSession {
 
   #enqueue(task: Task): void {
     if (++this.#tasks > MAX_TASKS) throw new ProtocolError(`Cannot receive: ${MAX_TASKS} messages wait for answers`);
-    if (task.kind === "form") this.#seat.leave(task.epoch);
+    if (task.kind === "form") this.#membership.leave(task.epoch);
     this.#working = this.#working
       .then(() => this.#answer(task))
       .then(() => void this.#tasks--)
@@ -126,7 +126,7 @@ export class WorkerSession {
         return await this.#load(task.load);
       case "form":
         if (this.#engine === undefined) throw new CodedError("invalid_load", "Cannot form group: no model is loaded");
-        return await this.#seat.take(task, this.#engine);
+        return await this.#membership.take(task, this.#engine);
       case "step":
         return await this.#step(task.step, task.traceparents);
       case "drain":
@@ -151,7 +151,7 @@ export class WorkerSession {
     } finally {
       clearInterval(pulse);
     }
-    this.#link.send({ kind: "loaded", facts: this.#engine.info });
+    this.#link.send({ kind: "loaded", info: this.#engine.info });
   }
 
   async #step(step: Step, traceparents: readonly string[]): Promise<void> {
@@ -159,15 +159,15 @@ export class WorkerSession {
       if (this.#engine === undefined) {
         throw new CodedError("invalid_step", `Cannot run step ${step.index}: no model is loaded`);
       }
-      this.#seat.begin(step);
+      this.#membership.begin(step);
       const run = await this.#engine.run(step);
-      const exchange = this.#seat.end();
+      const exchange = this.#membership.end();
       const result = exchange === undefined ? run : { ...run, timing: { ...run.timing, exchange } };
       this.#link.send({ kind: "result", result });
       this.#options.onStep(traceparents, step, result);
     } catch (error) {
-      this.#seat.end();
-      if (error instanceof PeerError) return this.#seat.sever(error);
+      this.#membership.end();
+      if (error instanceof PeerError) return this.#membership.sever(error);
       if (!isRefusal(error)) throw error;
       this.#link.send({ kind: "refused", index: step.index, code: error.code, message: error.message });
     }

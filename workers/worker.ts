@@ -8,7 +8,7 @@ import type { OpenEngine } from "./engine_host.ts";
 import { WorkerError } from "./errors.ts";
 import { Link } from "./link.ts";
 import { parseRouterMessage, type RouterMessage, type WorkerMessage } from "./protocol.ts";
-import { Door } from "./door.ts";
+import { Acceptor } from "./acceptor.ts";
 import { RateLimitedLog } from "./rate_limited_log.ts";
 import { type SessionOptions, WorkerSession } from "./session.ts";
 
@@ -56,7 +56,7 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   const listener = listen(options.listen ?? { hostname: "127.0.0.1", port: 0 }, secret);
   const refusals = new RateLimitedLog("A peer was turned away", options.log);
   const failures = new RateLimitedLog("No connection can be accepted for now", options.log);
-  const door = new Door(listener, {
+  const acceptor = new Acceptor(listener, {
     secret,
     onRefused: (error) => refusals.record(error),
     onAcceptFailed: (error) => failures.record(error),
@@ -65,31 +65,31 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
   try {
     if (options.spawned) await announce(listener.addr.port);
     options.onListen?.(listener.addr);
-    const conn = await meetRouter(door, {
+    const conn = await meetRouter(acceptor, {
       silenceMs: options.spawned ? silenceMs : undefined,
       stopped: signals.stopped,
     });
-    return await serve(conn, { ...options, door, secret, silenceMs }, signals.stopped);
+    return await serve(conn, { ...options, acceptor, secret, silenceMs }, signals.stopped);
   } catch (error) {
     if (signals.stopped.aborted && error === signals.stopped.reason) return 0;
     throw error;
   } finally {
     signals.close();
-    await door.close();
+    await acceptor.close();
     refusals.close();
     failures.close();
   }
 }
 
 async function meetRouter(
-  door: Door,
+  acceptor: Acceptor,
   { silenceMs, stopped }: { readonly silenceMs: number | undefined; readonly stopped: AbortSignal },
 ): Promise<Deno.TcpConn> {
   const noRouter = new AbortController();
   const late = (ms: number) => noRouter.abort(noRouterError(ms));
   const timer = silenceMs === undefined ? undefined : setTimeout(late, silenceMs, silenceMs);
   try {
-    return (await door.router(AbortSignal.any([stopped, noRouter.signal]))).conn;
+    return (await acceptor.router(AbortSignal.any([stopped, noRouter.signal]))).conn;
   } finally {
     clearTimeout(timer);
   }
@@ -97,7 +97,7 @@ async function meetRouter(
 
 async function serve(
   conn: Deno.TcpConn,
-  options: Omit<WorkerOptions, "secret"> & Pick<SessionOptions, "door" | "secret" | "silenceMs">,
+  options: Omit<WorkerOptions, "secret"> & Pick<SessionOptions, "acceptor" | "secret" | "silenceMs">,
   stopped: AbortSignal,
 ): Promise<number> {
   const link = new Link<WorkerMessage, RouterMessage>(conn, { parse: parseRouterMessage });

@@ -22,7 +22,7 @@ export interface SequenceState {
   readonly tokens: (number | undefined)[];
 }
 
-/** Open sequences by their ids. */
+/** The open sequences by their ids. */
 export class Sequences {
   readonly #slice: KvSlice;
   readonly #share: PageShare;

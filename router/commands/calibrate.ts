@@ -10,9 +10,9 @@ import { loadTextModel, parseNeedles } from "../../engine/evaluation/needles.ts"
 import { MIN_BUDGET } from "../../engine/layer_plan.ts";
 import { type Command, type FlagValues, UsageError } from "../command_line.ts";
 import { EMBEDDED_MODEL } from "../config.ts";
-import { GPU_FLAG } from "../group/worker_config.ts";
+import { GPU_FLAG } from "../host/worker_config.ts";
 import type { Terminal } from "../terminal.ts";
-import { ensureVulkanDriver } from "../vulkan_driver.ts";
+import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
 import { EVALUATION_DATA } from "./eval/evaluation_data.ts";
 
 const flags = {

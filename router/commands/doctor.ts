@@ -8,8 +8,8 @@ import type { Gpu, GpuInfo } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { Command, FlagValues } from "../command_line.ts";
 import type { Terminal } from "../terminal.ts";
-import { ensureVulkanDriver } from "../vulkan_driver.ts";
-import { GPU_FLAG } from "../group/worker_config.ts";
+import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
+import { GPU_FLAG } from "../host/worker_config.ts";
 import { describeProvider, diagnoseProviders, type ProviderDiagnosis } from "./doctor_providers.ts";
 import { diagnosePlaces, holdMemory, type PlaceDiagnosis } from "./doctor_workers.ts";
 

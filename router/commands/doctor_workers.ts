@@ -5,15 +5,9 @@
 
 import { openGpu } from "../../kernels/choose_provider.ts";
 import { RequestError } from "../errors.ts";
-import { describeGpu, type GpuDevice } from "../group/gpu_devices.ts";
-import { usedGpuBytes } from "../group/gpu_memory.ts";
-import {
-  describePlacement,
-  type Placement,
-  type PlacementRequest,
-  placeWorkers,
-  thisHost,
-} from "../group/placement.ts";
+import { describeGpu, type GpuDevice } from "../host/gpu_devices.ts";
+import { usedGpuBytes } from "../host/gpu_memory.ts";
+import { describePlacement, type Placement, type PlacementRequest, placeWorkers, thisHost } from "../host/placement.ts";
 
 /** What was found about a worker's place. */
 export interface PlaceDiagnosis {

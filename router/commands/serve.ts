@@ -8,7 +8,7 @@ import { configFromFlags, SERVICE_FLAGS } from "../config.ts";
 import type { ServedModel, Service } from "../service.ts";
 import { startService } from "../start_service.ts";
 import type { Terminal } from "../terminal.ts";
-import { ensureVulkanDriver } from "../vulkan_driver.ts";
+import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
 
 /** As shells have it for a program ended by SIGINT. */
 const CUT_SHORT = 130;

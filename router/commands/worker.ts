@@ -6,13 +6,13 @@
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
 import { type EngineHandle, hostEngine, type OpenEngine } from "../../workers/engine_host.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
-import { formatAddress, parseAddress } from "../group/address.ts";
+import { formatAddress, parseAddress } from "../host/address.ts";
 import type { Command, FlagValues } from "../command_line.ts";
-import { GPU_FLAG } from "../group/worker_config.ts";
-import { readSecretFile } from "../group/secret_file.ts";
+import { GPU_FLAG } from "../host/worker_config.ts";
+import { readSecretFile } from "../host/secret_file.ts";
 import { traceStep } from "../telemetry/telemetry.ts";
 import type { Terminal } from "../terminal.ts";
-import { ensureVulkanDriver } from "../vulkan_driver.ts";
+import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
 
 const flags = {
   spawned: { kind: "switch", help: "started by a router: secret on stdin, any port, announced on stdout" },

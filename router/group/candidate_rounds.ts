@@ -7,7 +7,7 @@ import type { Candidates } from "../../engine/exchange.ts";
 import { ProtocolError } from "../../workers/errors.ts";
 import { cutLists, joinPositions } from "../../workers/position_lists.ts";
 import type { CandidateLists, ChosenLists } from "../../workers/protocol.ts";
-import { chooseBest } from "./selection.ts";
+import { chooseBest } from "./choose_positions.ts";
 
 /** What was chosen at a select layer, for all sparse rows of a batch. */
 export interface Choice {

@@ -7,7 +7,7 @@ import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { SequenceId, Step, StepResult } from "../../engine/span.ts";
 
 /** What the service reports about the model it serves; put together from what its workers report once they have loaded it. */
-export interface ModelFacts extends EngineInfo {
+export interface ModelInfo extends EngineInfo {
   /** Name under which clients ask for it. */
   readonly id: string;
   /** Pages of each worker's slice, in the order of the workers; `kvPages` is their sum. */
@@ -20,7 +20,7 @@ export interface ModelFacts extends EngineInfo {
 export type GroupState =
   /** The reason says what keeps it from loading; absent while it does load. */
   | { readonly kind: "loading"; readonly progress: number; readonly reason?: string }
-  | { readonly kind: "ready"; readonly epoch: number; readonly model: ModelFacts }
+  | { readonly kind: "ready"; readonly epoch: number; readonly model: ModelInfo }
   | { readonly kind: "broken"; readonly reason: string }
   | { readonly kind: "closed" };
 

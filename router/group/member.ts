@@ -41,7 +41,7 @@ export type MemberState =
 /** A worker that has loaded the model. */
 export interface PresentWorker {
   readonly client: WorkerClient;
-  readonly facts: EngineInfo;
+  readonly info: EngineInfo;
   readonly address: Address;
 }
 
@@ -136,9 +136,9 @@ export class Member {
       if (this.#state.kind === "away") return;
       this.#enter({ kind: "starting", progress: totalBytes === 0 ? 0 : doneBytes / totalBytes });
     });
-    const facts = await Promise.race([loading, closed]);
-    if (facts === undefined) return new RequestError("draining", "Cannot load model: the group is closed");
-    this.#enter({ kind: "present", worker: { client, facts, address } });
+    const info = await Promise.race([loading, closed]);
+    if (info === undefined) return new RequestError("draining", "Cannot load model: the group is closed");
+    this.#enter({ kind: "present", worker: { client, info, address } });
     await Promise.race([client.lost, closed]);
     if (client.loss === undefined) await client.drain(DRAIN_MS);
     return await client.lost;

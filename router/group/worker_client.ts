@@ -102,7 +102,7 @@ export class WorkerClient {
       lateMessage: `Cannot load model: the worker made no progress within ${deadlineMs} ms`,
       onProgress,
     });
-    if (answer.kind === "loaded") return answer.facts;
+    if (answer.kind === "loaded") return answer.info;
     throw this.#lose(unexpected(answer.kind));
   }
 
@@ -142,7 +142,7 @@ export class WorkerClient {
   }
 
   /** Sends the worker what was chosen of all candidates. */
-  tellSelection(chosen: ChosenLists): void {
+  sendSelection(chosen: ChosenLists): void {
     this.#tell({ kind: "selection", ...chosen });
   }
 

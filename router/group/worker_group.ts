@@ -11,9 +11,9 @@ import { CodedError } from "../../kernels/errors.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import type { LoadRequest } from "../../workers/engine_host.ts";
 import { RequestError } from "../errors.ts";
-import { type Breach, Formation } from "./formation.ts";
+import { type Breach, GroupEpoch } from "./group_epoch.ts";
 import type { Group, GroupState } from "./group.ts";
-import { disagreement, idleMatrices, modelOf, usesMatrices } from "./group_facts.ts";
+import { disagreement, idleMatrices, modelOf, usesMatrices } from "./group_info.ts";
 import { Member, type PresentWorker } from "./member.ts";
 import { type RestartNumbers, RestartPolicy } from "./restart_policy.ts";
 import { SelectionRecord } from "./selection_record.ts";
@@ -64,7 +64,7 @@ export class WorkerGroup implements Group {
   readonly #closing = new AbortController();
   readonly #supervision: Promise<unknown>;
   #state: GroupState = { kind: "loading", progress: 0 };
-  #formation: Formation | undefined;
+  #current: GroupEpoch | undefined;
   #epoch = 1;
   /** Running while the group waits before it is formed again. */
   #pause: ReturnType<typeof setTimeout> | undefined;
@@ -111,8 +111,8 @@ export class WorkerGroup implements Group {
    * @throws {CodedError} `group_unavailable` when the group is not ready, beside what `Group` names
    */
   async run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
-    const formation = this.#formation;
-    if (this.#state.kind !== "ready" || formation === undefined) {
+    const current = this.#current;
+    if (this.#state.kind !== "ready" || current === undefined) {
       throw new RequestError("group_unavailable", `Cannot run step ${step.index}: the group is ${this.#state.kind}`);
     }
     if (this.#running !== undefined) {
@@ -121,7 +121,7 @@ export class WorkerGroup implements Group {
         `Cannot run step ${step.index}: step ${this.#running.index} is still running`,
       );
     }
-    const end = formation.run(step, traceparents);
+    const end = current.run(step, traceparents);
     this.#running = { index: step.index, end };
     try {
       return await end;
@@ -136,7 +136,7 @@ export class WorkerGroup implements Group {
     clearTimeout(this.#pause);
     clearTimeout(this.#hopeless);
     // Workers that share a step must all be there until it has ended.
-    const late = setTimeout(() => this.#formation?.dissolve(CLOSED), this.#options.drainMs ?? DRAIN_MS);
+    const late = setTimeout(() => this.#current?.dissolve(CLOSED), this.#options.drainMs ?? DRAIN_MS);
     await this.#running?.end.catch(() => "the caller that runs the step gets the error");
     clearTimeout(late);
     this.#closing.abort();
@@ -148,10 +148,10 @@ export class WorkerGroup implements Group {
     if (this.#isOver || this.#pause !== undefined) return;
     const states = this.#members.map(({ state }) => state);
     const present = this.#present();
-    if (this.#formation !== undefined) {
+    if (this.#current !== undefined) {
       // A worker that was given up is there again.
-      if (present.length > this.#formation.size) {
-        this.#formation.dissolve("Cannot finish step: a worker has come back, and the group forms again");
+      if (present.length > this.#current.size) {
+        this.#current.dissolve("Cannot finish step: a worker has come back, and the group forms again");
       }
       return;
     }
@@ -174,18 +174,18 @@ export class WorkerGroup implements Group {
   }
 
   async #form(present: readonly Present[]): Promise<void> {
-    const workers = present.map(({ facts: { kvPages }, ...worker }) => ({ ...worker, kvPages }));
+    const workers = present.map(({ info: { kvPages }, ...worker }) => ({ ...worker, kvPages }));
     const epoch = this.#epoch;
-    const formation = new Formation({
+    const forming = new GroupEpoch({
       epoch,
       workers,
       selections: this.selections,
       matrix: usesMatrices(present),
-      onBroken: (breach) => this.#leave(formation, breach),
+      onBroken: (breach) => this.#leave(forming, breach),
     });
-    this.#formation = formation;
-    if (!await formation.form() || this.#isOver) return;
-    if (!await this.#warmUp(formation, present)) return;
+    this.#current = forming;
+    if (!await forming.form() || this.#isOver) return;
+    if (!await this.#warmUp(forming, present)) return;
     const away = this.#members.length - workers.length;
     if (away > 0) this.#options.log(`The group goes on with ${workers.length} of ${this.#members.length} workers`);
     const idle = idleMatrices(present);
@@ -195,25 +195,25 @@ export class WorkerGroup implements Group {
   }
 
   /** Runs the first steps of a group, whose exchanges no worker could warm up alone. @returns whether it is still whole */
-  async #warmUp(formation: Formation, present: readonly Present[]): Promise<boolean> {
-    const { measured, ...facts } = modelOf(present, this.#options.modelId);
+  async #warmUp(forming: GroupEpoch, present: readonly Present[]): Promise<boolean> {
+    const { measured, ...info } = modelOf(present, this.#options.modelId);
     if (present.length === 1 || measured.length === 0) return true;
     const deadlineMs = WARM_UP_MS + WARM_UP_FACTOR * Math.max(...measured.map(({ ms }) => ms));
-    const run = (step: Step) => formation.run({ ...step, deadlineMs }, []);
+    const run = (step: Step) => forming.run({ ...step, deadlineMs }, []);
     try {
-      await warmUp({ info: { ...facts, measured }, run }, new PageMap(facts.slices));
+      await warmUp({ info: { ...info, measured }, run }, new PageMap(info.slices));
     } catch (error) {
       if (!(error instanceof CodedError)) throw error;
       // When a worker was lost the epoch is over; when a step was refused the group can do without.
       this.#options.log(`Cannot warm the group up: ${error.message}`);
     }
-    return this.#formation === formation && !this.#isOver;
+    return this.#current === forming && !this.#isOver;
   }
 
   /** Ends an epoch, before anybody learns that a step failed. */
-  #leave(formation: Formation, breach: Breach): void {
-    if (this.#formation !== formation) return;
-    this.#formation = undefined;
+  #leave(ending: GroupEpoch, breach: Breach): void {
+    if (this.#current !== ending) return;
+    this.#current = undefined;
     this.#epoch++;
     if (this.#isOver) return;
     this.#enter({ kind: "loading", progress: 0 });

@@ -6,14 +6,14 @@
 import type { ModelSource } from "../../engine/engine.ts";
 import type { GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
-import { formatAddress } from "./address.ts";
+import { formatAddress } from "../host/address.ts";
 import { UsageError } from "../command_line.ts";
-import { describeGpu } from "./gpu_devices.ts";
-import { freshSecret, Launcher } from "./launcher.ts";
-import { type Placement, type PlacementHost, placeWorkers, thisHost } from "./placement.ts";
-import { readSecretFile } from "./secret_file.ts";
-import { type KvTokens, kvTokensOfEach, type ResolvedWorkers } from "./worker_config.ts";
-import { packagePermission, workerPermissions } from "./worker_permissions.ts";
+import { describeGpu } from "../host/gpu_devices.ts";
+import { freshSecret, Launcher } from "../host/worker_process.ts";
+import { type Placement, type PlacementHost, placeWorkers, thisHost } from "../host/placement.ts";
+import { readSecretFile } from "../host/secret_file.ts";
+import { type KvTokens, kvTokensOfEach, type ResolvedWorkers } from "../host/worker_config.ts";
+import { packagePermission, workerPermissions } from "../host/worker_permissions.ts";
 import { WorkerGroup } from "./worker_group.ts";
 import { joinedWorker, spawnedWorker, type WorkerSource } from "./worker_source.ts";
 

@@ -19,7 +19,7 @@ import { RESPONSES_FORMAT } from "./responses.ts";
 import { listModels, retrieveModel } from "./models.ts";
 import { describeApi } from "./openapi.ts";
 import { selectionAnswer } from "./selection_route.ts";
-import { detokenizeResponse, tokenizeResponse } from "./tokenize_answer.ts";
+import { detokenizeResponse, tokenizeResponse } from "../text/tokenize_answer.ts";
 import type { SelectionReader } from "../scheduling/selection_view.ts";
 
 /** What the application needs of the rest of the service. */

@@ -12,7 +12,7 @@ import { describeError, errorCode, RequestError } from "../errors.ts";
 import type { AttentionRequest, Generator } from "../scheduling/generation.ts";
 import { GenerationRun } from "./generation_run.ts";
 import type { GrammarChecker } from "../grammar/grammar_service.ts";
-import type { ModelFacts } from "../group/group.ts";
+import type { ModelInfo } from "../group/group.ts";
 import type { ServiceState } from "./health.ts";
 import { BodyBrokenOff, type BodyReader, type Limits } from "./limits.ts";
 import type { PrepareContext, PreparedGeneration } from "../text/prepare.ts";
@@ -29,7 +29,7 @@ export interface ServingDeps {
   /** Of the served model; turns tokens back into text. */
   readonly tokenizer: Tokenizer;
   /** Undefined while it loads. */
-  readonly model: () => ModelFacts | undefined;
+  readonly model: () => ModelInfo | undefined;
   readonly state: () => ServiceState;
   readonly observer: RequestObserver;
   readonly bodies: BodyReader;
@@ -72,7 +72,7 @@ export async function serveGeneration({ request, format }: Client, deps: Serving
     const prepared = await readJob(format.job, request, { deps, model });
     if (prepared.grammar !== undefined) await deps.grammars.check(prepared.grammar, prepared.grammarParam);
     run = new GenerationRun({ ...deps, id, prepared, observation, signal: request.signal });
-    observation.accepted(acceptedFacts(prepared, model));
+    observation.accepted(acceptedInfo(prepared, model));
     const running = run;
     const context = { head: answerHead(id, model), prepared, usage: () => running.usage };
     reply = { format, prepared, run, observation, deps, signal: request.signal, context };
@@ -95,7 +95,7 @@ export async function serveGeneration({ request, format }: Client, deps: Serving
 export async function readJob<Kind extends keyof TextResults>(
   kind: Kind,
   request: Request,
-  { deps, model }: { deps: ServingDeps; model: ModelFacts },
+  { deps, model }: { deps: ServingDeps; model: ModelInfo },
 ): Promise<TextResults[Kind]> {
   const body = await deps.bodies.read(request);
   try {
@@ -107,11 +107,11 @@ export async function readJob<Kind extends keyof TextResults>(
 }
 
 /** @throws {RequestError} `draining`, `loading`, `group_unavailable` */
-export function servedModel({ state, model }: ServingDeps): ModelFacts {
+export function servedModel({ state, model }: ServingDeps): ModelInfo {
   const { draining, group } = state();
   if (draining) throw new RequestError("draining", "Cannot take the request: the service is stopping");
-  const facts = model();
-  if (facts !== undefined) return facts;
+  const info = model();
+  if (info !== undefined) return info;
   if (group.kind === "loading") {
     throw new RequestError("loading", "Cannot take the request: the model is still loading");
   }
@@ -137,7 +137,7 @@ interface Collected {
   readonly scored: ScoredToken[];
 }
 
-function answerHead(id: string, model: ModelFacts): AnswerHead {
+function answerHead(id: string, model: ModelInfo): AnswerHead {
   const fingerprint = `fp_${model.digest.slice(0, 10)}`;
   return { id, created: Math.floor(Date.now() / 1000), model: model.id, fingerprint };
 }
@@ -209,7 +209,7 @@ async function* frames({ format, context, run, deps }: Reply): AsyncGenerator<st
   }
 }
 
-function prepareContext(model: ModelFacts, attention: AttentionRequest): PrepareContext {
+function prepareContext(model: ModelInfo, attention: AttentionRequest): PrepareContext {
   return {
     modelId: model.id,
     contextTokens: longestContext(model),
@@ -220,7 +220,7 @@ function prepareContext(model: ModelFacts, attention: AttentionRequest): Prepare
   };
 }
 
-function acceptedFacts({ prompts, n, sampling, stream, attention }: PreparedGeneration, model: ModelFacts) {
+function acceptedInfo({ prompts, n, sampling, stream, attention }: PreparedGeneration, model: ModelInfo) {
   return {
     model: model.id,
     stream,

@@ -1,11 +1,11 @@
-/** `GET /v1/models` and `/v1/models/{id}`: the one model that is served. Knows its facts; knows no worker by name. */
+/** `GET /v1/models` and `/v1/models/{id}`: the one model that is served. */
 
 import { longestContext } from "../scheduling/capacity.ts";
 import { RequestError } from "../errors.ts";
-import type { ModelFacts } from "../group/group.ts";
+import type { ModelInfo } from "../group/group.ts";
 
 /** @param created seconds since 1970; when the service started, as models carry no date */
-export function listModels(model: ModelFacts | undefined, created: number): Response {
+export function listModels(model: ModelInfo | undefined, created: number): Response {
   return Response.json({ object: "list", data: model === undefined ? [] : [modelBody(model, created)] });
 }
 
@@ -13,14 +13,14 @@ export function listModels(model: ModelFacts | undefined, created: number): Resp
  * @param id as the client named it, slashes included
  * @throws {RequestError} `model_not_found`
  */
-export function retrieveModel(id: string, model: ModelFacts | undefined, created: number): Response {
+export function retrieveModel(id: string, model: ModelInfo | undefined, created: number): Response {
   if (model !== undefined && id === model.id) return Response.json(modelBody(model, created));
   throw new RequestError("model_not_found", `Cannot find model ${id.length <= 100 ? `"${id}"` : "of that name"}`, {
     param: "model",
   });
 }
 
-function modelBody(model: ModelFacts, created: number) {
+function modelBody(model: ModelInfo, created: number) {
   return {
     id: model.id,
     object: "model",

@@ -3,9 +3,9 @@
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 
 import { ERROR_TABLE } from "../errors.ts";
-import { countTokensSchema, messagesSchema } from "./messages_request.ts";
-import { responsesSchema } from "./responses_request.ts";
-import { chatSchema, completionSchema, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
+import { countTokensSchema, messagesSchema } from "../text/messages_request.ts";
+import { responsesSchema } from "../text/responses_request.ts";
+import { chatSchema, completionSchema, detokenizeSchema, tokenizeSchema } from "../body/schemas.ts";
 
 const errorBody = z.object({
   error: z.object({

@@ -6,14 +6,14 @@
 import { longestOnSlices } from "./capacity.ts";
 import { RequestError } from "../errors.ts";
 import type { GenerationRequest } from "./generation.ts";
-import type { GroupState, ModelFacts } from "../group/group.ts";
+import type { GroupState, ModelInfo } from "../group/group.ts";
 import type { Roster } from "./roster.ts";
 
 /**
  * The model that is ready to serve.
  * @throws {RequestError} `loading`, `group_unavailable`
  */
-export function readyModel(state: GroupState): ModelFacts {
+export function readyModel(state: GroupState): ModelInfo {
   if (state.kind === "ready") return state.model;
   if (state.kind === "loading") {
     const percent = Math.floor(100 * state.progress);
@@ -27,7 +27,7 @@ export function readyModel(state: GroupState): ModelFacts {
  * Checks that a request could run alone.
  * @throws {RequestError} `context_length_exceeded`, `invalid_request`
  */
-export function checkFits(request: GenerationRequest, model: ModelFacts): void {
+export function checkFits(request: GenerationRequest, model: ModelInfo): void {
   const { promptTokens, maxTokens } = request;
   const asked = `${promptTokens.length} prompt tokens + ${maxTokens} to generate`;
   if (promptTokens.length < 1 || !(maxTokens >= 1)) {

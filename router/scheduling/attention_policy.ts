@@ -7,7 +7,7 @@ import { MIN_BUDGET, rowAttention, rowsRead } from "../../engine/layer_plan.ts";
 import type { SparseSettings } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
 import type { AttentionRequest, CorrectionRequest } from "./generation.ts";
-import type { ModelFacts } from "../group/group.ts";
+import type { ModelInfo } from "../group/group.ts";
 
 /** The share of the attention that adaptive sets cover when neither client nor operator sets one. */
 export const DEFAULT_COVERAGE = 0.98;
@@ -24,7 +24,7 @@ export interface AttentionPolicy {
  * Decides for a request.
  * @throws {RequestError} `invalid_request` when sparse attention is demanded of a model without a calibration
  */
-export function resolveAttention(request: AttentionRequest, model: ModelFacts): AttentionPolicy {
+export function resolveAttention(request: AttentionRequest, model: ModelInfo): AttentionPolicy {
   const calibrated = model.sparse;
   if (request.mode === "sparse" && calibrated === undefined) {
     throw new RequestError(
@@ -51,7 +51,7 @@ export function attentionAt(policy: AttentionPolicy, position: number): "dense" 
 }
 
 /** KV rows that one KV head reads over all layers for the decoded row at `position`; of an adaptive row, at most reads. */
-export function rowsReadAt(policy: AttentionPolicy, model: ModelFacts, position: number): number {
+export function rowsReadAt(policy: AttentionPolicy, model: ModelInfo, position: number): number {
   if (model.roles === undefined || attentionAt(policy, position) === "dense") return model.layers * (position + 1);
   return rowsRead(model.roles, policy.sparse.budget, position);
 }

@@ -1,6 +1,6 @@
 /** What the rows of one sequence read, and so how it attended. Knows counts; decides nothing. */
 
-import type { ModelFacts } from "../group/group.ts";
+import type { ModelInfo } from "../group/group.ts";
 import { attentionAt, type AttentionPolicy, rowsReadAt } from "./attention_policy.ts";
 import { contextOf } from "./cost_model.ts";
 import type { AttentionUsage } from "./generation.ts";
@@ -8,13 +8,13 @@ import type { AttentionUsage } from "./generation.ts";
 /** The reading of one sequence since its first decoded row; what is rebuilt does not count. */
 export class AttentionTally {
   readonly #policy: AttentionPolicy;
-  readonly #model: ModelFacts;
+  readonly #model: ModelInfo;
   #sparseRows = 0;
   #rowsRead = 0;
   /** Rows that an adaptive row read, on average over those so far; undefined before the first. */
   #adaptiveRead: number | undefined;
 
-  constructor(policy: AttentionPolicy, model: ModelFacts) {
+  constructor(policy: AttentionPolicy, model: ModelInfo) {
     this.#policy = policy;
     this.#model = model;
   }

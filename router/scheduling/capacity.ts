@@ -5,7 +5,7 @@
 
 import { PageMap } from "../../engine/page_map.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
-import type { ModelFacts } from "../group/group.ts";
+import type { ModelInfo } from "../group/group.ts";
 
 /** Where a sequence stands on the page map. */
 export interface MapPlace {
@@ -37,6 +37,6 @@ export function longestOnSlices(slices: readonly number[]): number {
 }
 
 /** Tokens that one sequence can have: as many as the model was made for, and the slices of the group hold. */
-export function longestContext({ maxPositions, slices }: Pick<ModelFacts, "maxPositions" | "slices">): number {
+export function longestContext({ maxPositions, slices }: Pick<ModelInfo, "maxPositions" | "slices">): number {
   return Math.min(maxPositions, longestOnSlices(slices));
 }

@@ -96,11 +96,11 @@ export class Correction {
 
   /** Whether corrections compare what they draw. */
   get audits(): boolean {
-    return this.#request.mode === "audit" || this.holdsBack;
+    return this.#request.mode === "audit" || this.withholdsTokens;
   }
 
   /** Whether tokens wait for a correction to agree. */
-  get holdsBack(): boolean {
+  get withholdsTokens(): boolean {
     return this.#request.mode === "lossless";
   }
 
@@ -128,7 +128,7 @@ export class Correction {
     this.#divergence += divergence;
     this.#measured += known.length;
     this.#firstDivergence ??= checks.find(({ token, dense }) => token !== dense)?.index;
-    if (this.holdsBack && agreed < checks.length) this.#rollbacks++;
+    if (this.withholdsTokens && agreed < checks.length) this.#rollbacks++;
     if (this.#request.perToken) this.#tokens.push(...checks);
     this.#unfinished.checked += checks.length;
     this.#unfinished.agreed += agreed;

@@ -14,7 +14,7 @@ import type { Generation, GenerationRequest, Generator } from "./generation.ts";
 import type { Group } from "../group/group.ts";
 import { MaskFetcher } from "./mask_fetcher.ts";
 import type { PageLedger } from "./page_ledger.ts";
-import { Residence } from "./residence.ts";
+import { EpochAccounts } from "./epoch_accounts.ts";
 import { Roster } from "./roster.ts";
 import type { GenerationOutcome, SchedulerStats } from "./scheduler_observer.ts";
 import { DEFAULTS, type SchedulerOptions } from "./scheduler_options.ts";
@@ -23,7 +23,7 @@ import { SelectionView } from "./selection_view.ts";
 import { Sequence } from "./sequence.ts";
 import { type Plan, type PlannedSpan, StepPlanner } from "./step_planner.ts";
 
-interface Flight {
+interface InFlightStep {
   readonly step: Step;
   readonly plan: Plan;
   readonly ledger: PageLedger;
@@ -40,13 +40,13 @@ export class Scheduler implements Generator {
   readonly #options: Required<Omit<SchedulerOptions, "observer" | "constraints">>;
   readonly #tally: SchedulerTally;
   readonly #roster = new Roster();
-  readonly #residence: Residence;
+  readonly #epoch: EpochAccounts;
   readonly #masks: MaskFetcher;
   readonly #costs = new CostModel();
   /** Everyone who has not been told the end. */
   readonly #active = new Set<Sequence>();
   readonly #queueTimers = new Map<Sequence, ReturnType<typeof setTimeout>>();
-  #flight: Flight | undefined;
+  #running: InFlightStep | undefined;
   #looping = false;
   #loop: Promise<void> = Promise.resolve();
   #arrivals = 0;
@@ -67,14 +67,14 @@ export class Scheduler implements Generator {
       onArrived: () => this.#wake(),
       onFailed: (sequence, error) => this.#fail(sequence, error),
     });
-    this.#residence = new Residence(group, this.#roster, {
+    this.#epoch = new EpochAccounts(group, this.#roster, {
       recoverMs: this.#options.recoverMs,
       onSettled: ({ slices, measured }) => {
         this.#costs.settle(slices.length, measured);
         this.#doubtful = [];
       },
       onLost: (sequence, error) => this.#onLost(sequence, error),
-      onStranded: (sequence, error) => this.#fail(sequence, error),
+      onAbandoned: (sequence, error) => this.#fail(sequence, error),
     });
     group.onState(() => this.#wake());
   }
@@ -113,7 +113,7 @@ export class Scheduler implements Generator {
       ...this.#tally.counts,
       running: this.#roster.running.length,
       waiting: this.#roster.waiting.length,
-      pages: this.#residence.ledger?.pages ?? { total: 0, used: 0, cached: 0, free: 0 },
+      pages: this.#epoch.ledger?.pages ?? { total: 0, used: 0, cached: 0, free: 0 },
     };
   }
 
@@ -134,13 +134,13 @@ export class Scheduler implements Generator {
   async close(): Promise<void> {
     this.#draining = this.#closed = true;
     this.#failAll(new RequestError("draining", "Cannot finish request: the service shuts down"));
-    this.#residence.close();
+    this.#epoch.close();
     await this.#loop;
   }
 
   /** Checks the accounts of pages. @throws {EngineError} `invalid_step` when something is held that no one knows */
   check(): void {
-    this.#residence.ledger?.check(this.#roster.running);
+    this.#epoch.ledger?.check(this.#roster.running);
   }
 
   #wake(): void {
@@ -153,28 +153,28 @@ export class Scheduler implements Generator {
       await Promise.resolve(); // What else is asked in this turn comes along.
       for (;;) {
         await this.#masks.settle(this.#active);
-        this.#flight = this.#next();
-        if (this.#flight !== undefined) await this.#fly(this.#flight);
+        this.#running = this.#next();
+        if (this.#running !== undefined) await this.#execute(this.#running);
         // Planning may have taken the place of a sequence, and its masks with it.
         else if (this.#masks.request(this.#active).length === 0) return;
       }
     } catch (error) {
       // A defect of ours: no one may wait for an answer that will not come.
-      this.#flight = undefined;
+      this.#running = undefined;
       this.#failAll(asCodedError(error, "run the scheduler"));
       // Who was cancelled while that step ran was to leave with its result.
-      for (const sequence of [...this.#roster.running]) this.#roster.leave(sequence, this.#residence.ledger);
+      for (const sequence of [...this.#roster.running]) this.#roster.leave(sequence, this.#epoch.ledger);
     } finally {
       this.#looping = false;
     }
   }
 
   /** The next step, or undefined when there is nothing to do. */
-  #next(): Flight | undefined {
-    const ledger = this.#closed ? undefined : this.#residence.follow();
+  #next(): InFlightStep | undefined {
+    const ledger = this.#closed ? undefined : this.#epoch.follow();
     if (ledger === undefined) return undefined;
     const doubtful = this.#doubtful.shift();
-    if (doubtful !== undefined) return this.#flightOf(PROBE, ledger, [doubtful]);
+    if (doubtful !== undefined) return this.#inFlight(PROBE, ledger, [doubtful]);
     const plan = new StepPlanner({
       roster: this.#roster,
       ledger,
@@ -184,10 +184,10 @@ export class Scheduler implements Generator {
       onAdmitted: (sequence) => this.#onAdmitted(sequence),
     }).plan();
     const release = this.#roster.takeReleases();
-    return plan.spans.length + release.length > 0 ? this.#flightOf(plan, ledger, release) : undefined;
+    return plan.spans.length + release.length > 0 ? this.#inFlight(plan, ledger, release) : undefined;
   }
 
-  #flightOf(plan: Plan, ledger: PageLedger, release: readonly SequenceId[]): Flight {
+  #inFlight(plan: Plan, ledger: PageLedger, release: readonly SequenceId[]): InFlightStep {
     const step: Step = {
       index: ++this.#stepIndex,
       open: plan.spans.flatMap(({ sequence, span }) => sequence.opened ? [] : [sequence.open(span.sequence)]),
@@ -198,21 +198,21 @@ export class Scheduler implements Generator {
     return { step, plan, ledger };
   }
 
-  async #fly(flight: Flight): Promise<void> {
-    const { step, plan } = flight;
+  async #execute(running: InFlightStep): Promise<void> {
+    const { step, plan } = running;
     const traceparents = new Set(plan.spans.flatMap(({ sequence }) => sequence.request.traceparent ?? []));
     const predictedMs = this.#costs.predictMs(plan.load);
     const startMs = performance.now();
     const result = await this.#group.run(step, [...traceparents]).catch((error) => asCodedError(error, "run step"));
-    this.#flight = undefined;
-    if (result instanceof CodedError) return this.#crash(flight, result);
+    this.#running = undefined;
+    if (result instanceof CodedError) return this.#failStep(running, result);
     this.#costs.learn(plan.load, result.timing.totalMs);
-    this.#land(flight, result);
+    this.#complete(running, result);
     this.#tally.step({ step, result, predictedMs, roundTripMs: performance.now() - startMs });
   }
 
   /** Takes in the results of a step. */
-  #land({ step, plan, ledger }: Flight, result: StepResult): void {
+  #complete({ step, plan, ledger }: InFlightStep, result: StepResult): void {
     for (const { sequence } of plan.spans) {
       sequence.opened = true;
       sequence.lastStep = step.index;
@@ -234,8 +234,8 @@ export class Scheduler implements Generator {
   }
 
   /** A step came back with an error: the group is gone, or it refused the step. */
-  #crash({ step, plan, ledger }: Flight, error: CodedError): void {
-    if (error.code === "worker_lost" || error.code === "deadline_exceeded") return this.#residence.lose(error);
+  #failStep({ step, plan, ledger }: InFlightStep, error: CodedError): void {
+    if (error.code === "worker_lost" || error.code === "deadline_exceeded") return this.#epoch.lose(error);
     // The worker does not know the sequence: then there is nothing to release.
     if (plan === PROBE) return;
     this.#tally.refused(step, error);
@@ -285,8 +285,8 @@ export class Scheduler implements Generator {
     this.#active.delete(sequence);
     sequence.masks?.close();
     this.selections.end(sequence.request.id);
-    const flying = this.#flight?.plan.spans.some((planned) => planned.sequence === sequence) ?? false;
-    if (!flying) this.#roster.leave(sequence, this.#residence.ledger);
+    const isRunning = this.#running?.plan.spans.some((planned) => planned.sequence === sequence) ?? false;
+    if (!isRunning) this.#roster.leave(sequence, this.#epoch.ledger);
     this.#tally.ended(sequence, outcome);
     if (this.#active.size === 0) this.#onEmpty.splice(0).forEach((resolve) => resolve());
     this.#wake();

@@ -11,7 +11,7 @@ import { AttentionTally } from "./attention_tally.ts";
 import { Correction, type CorrectionReport } from "./correction.ts";
 import type { EventQueue } from "./event_queue.ts";
 import { countsPrefix, type GenerationRequest, type GenerationUsage } from "./generation.ts";
-import type { ModelFacts } from "../group/group.ts";
+import type { ModelInfo } from "../group/group.ts";
 import { type PageKey, pageKey, type Prefix } from "./prefix_cache.ts";
 import type { NeededStates, SequenceMasks } from "./sequence_masks.ts";
 import type { SequenceParts } from "./sequence_parts.ts";
@@ -27,7 +27,7 @@ const REBUILD_ROWS = 16;
 /** State of one generation; survives preemption and the loss of a group, because all its tokens are here. */
 export class Sequence {
   readonly request: GenerationRequest;
-  readonly model: ModelFacts;
+  readonly model: ModelInfo;
   readonly events: EventQueue;
   readonly masks: SequenceMasks | undefined;
   readonly arrival: number;
@@ -159,7 +159,7 @@ export class Sequence {
     this.#tokens.dropDrafts();
     this.#lostExact = Math.max(this.#lostExact, this.#exact);
     // What it was to verify may be gone with the drafts.
-    if (this.#correction.holdsBack) this.#correctingTo = undefined;
+    if (this.#correction.withholdsTokens) this.#correctingTo = undefined;
     this.masks?.drop();
     this.id = undefined;
     this.opened = false;
@@ -239,8 +239,8 @@ export class Sequence {
     if (this.#correctingTo !== undefined) return true;
     if (this.#cached < this.length - 1) return false;
     if (this.#correction.isDue(this.length - this.#exact, this.length)) return true;
-    const { draftsEnd, isLastNext } = this.#tokens;
-    return this.#correction.holdsBack && (draftsEnd || isLastNext);
+    const { endsWithStopDraft, nextIsLast } = this.#tokens;
+    return this.#correction.withholdsTokens && (endsWithStopDraft || nextIsLast);
   }
 
   #correctionWork(): Work {
@@ -249,7 +249,7 @@ export class Sequence {
   }
 
   #correctionEnd(): number {
-    return this.#correctingTo ?? (this.#tokens.draftsEnd ? this.length - 1 : this.length);
+    return this.#correctingTo ?? (this.#tokens.endsWithStopDraft ? this.length - 1 : this.length);
   }
 
   /** States of the answer that may be drawn from next: that after the next rows, and those that an audit goes through. */
@@ -272,18 +272,18 @@ export class Sequence {
       this.events.push({ kind: "prefill", total, cached: this.cachedTokens ?? 0, processed: end });
     }
     if (result?.token === undefined || isRebuilt) return;
-    if (kind === "sparse" && this.#correction.holdsBack) this.#tokens.draft(result.token);
+    if (kind === "sparse" && this.#correction.withholdsTokens) this.#tokens.draft(result.token);
     else this.#tokens.draw(result.token, result.logprobs);
   }
 
   #corrected({ from, rows }: Work, result: SpanResult | undefined): CorrectionReport {
-    const { holdsBack } = this.#correction;
+    const { withholdsTokens } = this.#correction;
     const end = this.#correctionEnd();
     this.#tally.corrected(from, rows);
     this.#exact = from + rows;
     this.#cached = Math.max(this.#cached, this.#exact);
     if (result?.token !== undefined) this.#tokens.draw(result.token, result.logprobs);
-    const outcome = result?.audit && this.#tokens.audit(from, result.audit, holdsBack);
+    const outcome = result?.audit && this.#tokens.audit(from, result.audit, withholdsTokens);
     // Length is not state: the rows of drafts that were thrown away are written over when their positions come again.
     if (outcome?.overruled !== undefined) {
       this.#exact = this.#cached = outcome.overruled;

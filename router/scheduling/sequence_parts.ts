@@ -1,6 +1,6 @@
 /** What a sequence is made of when its request arrives. */
 
-import type { ModelFacts } from "../group/group.ts";
+import type { ModelInfo } from "../group/group.ts";
 import type { AttentionPolicy } from "./attention_policy.ts";
 import type { EventQueue } from "./event_queue.ts";
 import type { GenerationRequest } from "./generation.ts";
@@ -9,7 +9,7 @@ import type { SequenceMasks } from "./sequence_masks.ts";
 /** What a sequence is made of; all but the request is decided by the scheduler. */
 export interface SequenceParts {
   readonly request: GenerationRequest;
-  readonly model: ModelFacts;
+  readonly model: ModelInfo;
   readonly policy: AttentionPolicy;
   readonly events: EventQueue;
   /** Of the answer, if it has a grammar. */

@@ -51,12 +51,12 @@ export class SequenceTokens {
   }
 
   /** Whether the answer may end with a draft: nothing is drawn behind a stop token. */
-  get draftsEnd(): boolean {
+  get endsWithStopDraft(): boolean {
     return this.#length > this.#confirmed && this.#isStop(this.#length - 1);
   }
 
   /** Whether the next token is the last that was asked for. */
-  get isLastNext(): boolean {
+  get nextIsLast(): boolean {
     return this.#length + 1 >= this.#request.promptTokens.length + this.#request.maxTokens;
   }
 
@@ -89,9 +89,9 @@ export class SequenceTokens {
   /**
    * Holds the tokens behind the row at `from` and the rows after it against what full attention draws there, and takes in
    * what it draws after the newest one.
-   * @param holdsBack drafts become tokens as far as they agree; where one does not, the dense token takes its place
+   * @param withholdsTokens drafts become tokens as far as they agree; where one does not, the dense token takes its place
    */
-  audit(from: number, { tokens, divergences, logprobs }: SpanAudit, holdsBack: boolean): AuditOutcome {
+  audit(from: number, { tokens, divergences, logprobs }: SpanAudit, withholdsTokens: boolean): AuditOutcome {
     const checks: Check[] = [];
     for (const [i, dense] of tokens.entries()) {
       const position = from + i + 1;
@@ -103,7 +103,7 @@ export class SequenceTokens {
       const divergence = divergences[i] ?? NaN;
       const index = position - this.#request.promptTokens.length;
       checks.push({ index, token, dense, divergence: Number.isNaN(divergence) ? undefined : divergence });
-      if (!holdsBack) continue;
+      if (!withholdsTokens) continue;
       if (token !== dense) {
         return { checks, dropped: this.#overrule(position, dense, logprobs?.[i]), overruled: position };
       }

@@ -3,7 +3,7 @@
  */
 
 import { UsageError } from "../command_line.ts";
-import { readSystemFile } from "../system_files.ts";
+import { readSystemFile } from "../host/system_files.ts";
 
 /** More would cost more memory than one router should hold for idle clients. */
 const MAX_DEFAULT = 4096;

@@ -6,7 +6,7 @@
 import { RequestError } from "../errors.ts";
 import type { GrammarSpec } from "../grammar/grammar_spec.ts";
 import { normalizeSchema } from "../grammar/json_schema.ts";
-import type { GrammarBody } from "../http/schemas.ts";
+import type { GrammarBody } from "../body/schemas.ts";
 
 /** A form, and the field that asked for it. */
 export interface AnswerGrammar {

@@ -22,7 +22,7 @@ import {
   type CompletionBody,
   completionSchema,
   MAX_CHOICES,
-} from "../http/schemas.ts";
+} from "../body/schemas.ts";
 
 /** What a request is checked against; taken when it arrives, as the model may be another one later. */
 export interface PrepareContext {

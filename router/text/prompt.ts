@@ -8,7 +8,7 @@ import type { ToolFormatName } from "../answer/answer_part.ts";
 import { TOOL_FORMATS } from "../answer/tool_formats.ts";
 import { checkToolResults, type ToolPlan } from "./tools.ts";
 import type { ModelText } from "./model_text.ts";
-import type { CompletionBody, MessageBody, TemplateBody } from "../http/schemas.ts";
+import type { CompletionBody, MessageBody, TemplateBody } from "../body/schemas.ts";
 
 /** What a prompt must fit, before and after it is tokenized. */
 export interface PromptBounds {

@@ -5,7 +5,7 @@
  */
 
 import { RequestError } from "../errors.ts";
-import type { ChatBody } from "../http/schemas.ts";
+import type { ChatBody } from "../body/schemas.ts";
 import { DEFAULT_COVERAGE } from "../scheduling/attention_policy.ts";
 import type { AttentionRequest, CorrectionRequest } from "../scheduling/generation.ts";
 

@@ -4,8 +4,8 @@
 
 import { CodedError } from "../../kernels/errors.ts";
 import { RequestError, type RequestErrorCode } from "../errors.ts";
-import type { TokenCount } from "../http/messages_request.ts";
-import type { DetokenizeAnswer, TokenizeAnswer } from "../http/tokenize.ts";
+import type { TokenCount } from "./messages_request.ts";
+import type { DetokenizeAnswer, TokenizeAnswer } from "./tokenize.ts";
 import type { PrepareContext, PreparedGeneration } from "./prepare.ts";
 
 /** The jobs, and what each gives back. */

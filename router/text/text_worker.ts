@@ -3,13 +3,13 @@
  * Knows which function does which job; knows nothing of HTTP, and keeps nothing between jobs but the model's text.
  */
 
-import { parseJsonBody } from "../http/json_body.ts";
+import { parseJsonBody } from "../body/json_body.ts";
 import { loadModelText, type ModelText } from "./model_text.ts";
 import { prepareChat, prepareCompletion, type PrepareContext } from "./prepare.ts";
-import { countTokens, prepareMessages } from "../http/messages_request.ts";
-import { prepareResponses } from "../http/responses_request.ts";
+import { countTokens, prepareMessages } from "./messages_request.ts";
+import { prepareResponses } from "./responses_request.ts";
 import { flattenError, type FromTextWorker, type TextResults, type ToTextWorker } from "./text_jobs.ts";
-import { detokenize, tokenize } from "../http/tokenize.ts";
+import { detokenize, tokenize } from "./tokenize.ts";
 
 /** What `deno check` lacks without the worker library: this file's own end of the channel. */
 interface WorkerScope {

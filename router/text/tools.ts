@@ -7,7 +7,7 @@ import type { AnswerForm, ToolFormatName } from "../answer/answer_part.ts";
 import { callGrammar, formatOfTemplate, TOOL_FORMATS } from "../answer/tool_formats.ts";
 import { RequestError } from "../errors.ts";
 import { normalizeSchema } from "../grammar/json_schema.ts";
-import type { MessageBody, ToolBody, ToolsBody } from "../http/schemas.ts";
+import type { MessageBody, ToolBody, ToolsBody } from "../body/schemas.ts";
 import type { AnswerGrammar } from "./answer_grammar.ts";
 import type { ModelText } from "./model_text.ts";
 

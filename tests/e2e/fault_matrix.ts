@@ -3,7 +3,7 @@
  * long the group takes to notice and to be whole again. `deno run -A tests/e2e/fault_matrix.ts` prints the table.
  */
 
-import { freshSecret, Launcher, type WorkerProcess } from "../../router/group/launcher.ts";
+import { freshSecret, Launcher, type WorkerProcess } from "../../router/host/worker_process.ts";
 import { Scheduler } from "../../router/scheduling/scheduler.ts";
 import { PATIENCE } from "../../router/group/worker_client.ts";
 import { WorkerGroup } from "../../router/group/worker_group.ts";

@@ -1,7 +1,7 @@
 /** What is written for container engines still fits the command line and the tree. */
 
 import assert from "node:assert/strict";
-import { parseAddress } from "../../router/group/address.ts";
+import { parseAddress } from "../../router/host/address.ts";
 import { OLDEST_DENO, parseFlags } from "../../router/command_line.ts";
 import { command as serve } from "../../router/commands/serve.ts";
 import { command as worker } from "../../router/commands/worker.ts";

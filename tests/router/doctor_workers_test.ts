@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { judge } from "../../router/commands/doctor_workers.ts";
-import type { GpuDevice } from "../../router/group/gpu_devices.ts";
+import type { GpuDevice } from "../../router/host/gpu_devices.ts";
 
 const gpus = [0, 1].map((n): GpuDevice => ({ nodes: [`/dev/nvidia${n}`], bus: undefined, name: undefined }));
 const [first, second] = gpus;

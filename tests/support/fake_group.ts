@@ -9,7 +9,7 @@ import type { SequenceId, SequenceOpening, Span, SpanResult } from "../../engine
 import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
 import type { SpanAudit, Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
-import type { Group, GroupState, ModelFacts } from "../../router/group/group.ts";
+import type { Group, GroupState, ModelInfo } from "../../router/group/group.ts";
 import { fakeModel, FakeSlices } from "./fake_slices.ts";
 import { CHAIN_START, draw, extend, VOCABULARY } from "./fake_tokens.ts";
 
@@ -29,7 +29,7 @@ interface FakeSequence {
 
 /** How the fake differs from its defaults. */
 export interface FakeGroupOptions {
-  readonly model?: Partial<ModelFacts>;
+  readonly model?: Partial<ModelInfo>;
   /** What a step claims to have taken; it really takes one turn of the event loop. @default 1 ms */
   readonly stepMs?: (step: Step) => number;
   /** Whether the token drawn after a sparse row at this position differs from what full attention draws. @default never */
@@ -46,8 +46,8 @@ export class FakeGroup implements Group {
   /** Invariants that steps broke, in words; a good scheduler leaves it empty. */
   readonly complaints: string[] = [];
   state: GroupState;
-  readonly #facts: Partial<ModelFacts>;
-  #model: ModelFacts;
+  readonly #info: Partial<ModelInfo>;
+  #model: ModelInfo;
   #slices: FakeSlices;
   readonly #stepMs: (step: Step) => number;
   readonly #errs: (position: number, open: SequenceOpening) => boolean;
@@ -65,8 +65,8 @@ export class FakeGroup implements Group {
   #ungate: (() => void) | undefined;
 
   constructor(options: FakeGroupOptions = {}) {
-    this.#facts = options.model ?? {};
-    this.#model = fakeModel(this.#facts);
+    this.#info = options.model ?? {};
+    this.#model = fakeModel(this.#info);
     this.#slices = new FakeSlices(this.#model);
     this.#stepMs = options.stepMs ?? (() => 1);
     this.#errs = options.errs ?? neverErrs;
@@ -132,8 +132,8 @@ export class FakeGroup implements Group {
   }
 
   /** New workers are there; what differs from the first ones is given. */
-  recover(model: Partial<ModelFacts> = {}): void {
-    this.#model = fakeModel({ ...this.#facts, ...model });
+  recover(model: Partial<ModelInfo> = {}): void {
+    this.#model = fakeModel({ ...this.#info, ...model });
     this.#slices = new FakeSlices(this.#model);
     this.#change({ kind: "ready", epoch: this.#epoch, model: this.#model });
   }

@@ -4,9 +4,9 @@
  */
 
 import { PageMap } from "../../engine/page_map.ts";
-import type { ModelFacts } from "../../router/group/group.ts";
+import type { ModelInfo } from "../../router/group/group.ts";
 
-const MODEL: Omit<ModelFacts, "kvPages" | "slices" | "adapters"> = {
+const MODEL: Omit<ModelInfo, "kvPages" | "slices" | "adapters"> = {
   id: "fake",
   digest: "f".repeat(64),
   maxPositions: 100_000,
@@ -24,11 +24,11 @@ const MODEL: Omit<ModelFacts, "kvPages" | "slices" | "adapters"> = {
   measured: [],
 };
 
-/** The facts of a small model on workers with the given slices, else on one with the given (or 64) pages. */
-export function fakeModel(facts: Partial<ModelFacts> = {}): ModelFacts {
-  const slices = facts.slices ?? [facts.kvPages ?? 64];
+/** The info of a small model on workers with the given slices, else on one with the given (or 64) pages. */
+export function fakeModel(info: Partial<ModelInfo> = {}): ModelInfo {
+  const slices = info.slices ?? [info.kvPages ?? 64];
   const kvPages = slices.reduce((sum, pages) => sum + pages, 0);
-  return { ...MODEL, ...facts, slices, kvPages, adapters: slices.map((_, worker) => `none ${worker}`) };
+  return { ...MODEL, ...info, slices, kvPages, adapters: slices.map((_, worker) => `none ${worker}`) };
 }
 
 /** The slices of one epoch. */
@@ -36,7 +36,7 @@ export class FakeSlices {
   readonly #slices: readonly number[];
   readonly #map: PageMap;
 
-  constructor({ slices }: ModelFacts) {
+  constructor({ slices }: ModelInfo) {
     this.#slices = slices;
     this.#map = new PageMap(slices);
   }

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { GroupState } from "../../router/group/group.ts";
-import { Launcher, type WorkerProcess } from "../../router/group/launcher.ts";
+import { Launcher, type WorkerProcess } from "../../router/host/worker_process.ts";
 import { WorkerGroup, type WorkerGroupOptions } from "../../router/group/worker_group.ts";
 import type { WorkerHost, WorkerSource } from "../../router/group/worker_source.ts";
 import { MODELS } from "./fake_engine.ts";

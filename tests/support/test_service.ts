@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { type AppDeps, createApp } from "../../router/http/app.ts";
 import { GrammarService } from "../../router/grammar/grammar_service.ts";
-import type { ModelFacts } from "../../router/group/group.ts";
+import type { ModelInfo } from "../../router/group/group.ts";
 import type { ServiceState } from "../../router/http/health.ts";
 import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../router/http/request_observer.ts";
 import { SelectionView } from "../../router/scheduling/selection_view.ts";
@@ -20,8 +20,8 @@ import { NO_CORRECTION } from "./generation_request.ts";
 /** A model with a tokenizer, a template and an end-of-turn token. */
 export const MODEL_DIRECTORY = fileURLToPath(new URL("../../deploy/models/tide-10m", import.meta.url));
 
-/** The facts of a small loaded model. */
-export const FACTS: ModelFacts = {
+/** A small loaded model. */
+export const MODEL_INFO: ModelInfo = {
   id: "org/tide",
   digest: "0123456789abcdef0123456789abcdef",
   maxPositions: 32_768,
@@ -42,7 +42,7 @@ export const FACTS: ModelFacts = {
   adapters: ["none"],
 };
 
-/** `FACTS.kvPages` × 64. */
+/** `MODEL_INFO.kvPages` × 64. */
 export const CONTEXT_TOKENS = 4096;
 
 /** What an observer saw, in words. */
@@ -82,11 +82,11 @@ export class TestService implements Disposable {
   readonly observer = new RecordingObserver();
   readonly internalErrors: unknown[] = [];
   state: ServiceState = {
-    group: { kind: "ready", epoch: 3, model: FACTS },
+    group: { kind: "ready", epoch: 3, model: MODEL_INFO },
     draining: false,
     scheduler: { running: 1, waiting: 2, pages: { total: 64, used: 10, cached: 4, free: 50 } },
   };
-  model: ModelFacts | undefined = FACTS;
+  model: ModelInfo | undefined = MODEL_INFO;
   readonly #text: TextPool;
   readonly #grammars = new GrammarService({ directory: MODEL_DIRECTORY });
 
@@ -102,7 +102,7 @@ export class TestService implements Disposable {
       model: () => this.model,
       state: () => this.state,
       observer: this.observer,
-      selections: new SelectionView({ state: { kind: "ready", epoch: 3, model: FACTS } }),
+      selections: new SelectionView({ state: { kind: "ready", epoch: 3, model: MODEL_INFO } }),
       attention: { mode: "auto", budget: undefined, heads: "kv_head", correction: NO_CORRECTION },
       onInternalError: (error) => void this.internalErrors.push(error),
       ...deps,

@@ -1,15 +1,15 @@
-/** Letters that come early, late, twice, too many or never. */
+/** Messages that come early, late, twice, too many or never. */
 
 import assert from "node:assert/strict";
 import { PeerError } from "../../workers/errors.ts";
-import { type Letter, Mailbox, type MailboxOptions } from "../../workers/mailbox.ts";
+import { Mailbox, type MailboxMessage, type MailboxOptions } from "../../workers/mailbox.ts";
 
 interface Stall {
   readonly step: number;
   readonly on: readonly number[];
 }
 
-function rows(step: number, layer: number, values: readonly number[] = [step]): Letter {
+function rows(step: number, layer: number, values: readonly number[] = [step]): MailboxMessage {
   return { kind: "queries", epoch: 3, step, batch: 0, layer, rows: [Float32Array.from(values)] };
 }
 
@@ -45,7 +45,7 @@ Deno.test("Mailbox.take() finds what came before and waits for what comes later,
   });
 });
 
-Deno.test("Mailbox keeps letters of a step to come, and forgets those of steps that are over", async () => {
+Deno.test("Mailbox keeps messages of a step to come, and forgets those of steps that are over", async () => {
   await withMailbox(async (mailbox) => {
     mailbox.begin(7, 1000);
     mailbox.put(1, rows(7, 0));
@@ -54,24 +54,24 @@ Deno.test("Mailbox keeps letters of a step to come, and forgets those of steps t
     mailbox.put(1, rows(7, 1));
     assert.equal((await mailbox.take(1, "queries", at(8, 0))).step, 8);
     await assert.rejects(mailbox.take(1, "queries", at(7, 0)), /step 7 does not run/);
-  }, { bounds: { letters: 2, bytes: 100 } });
+  }, { bounds: { messages: 2, bytes: 100 } });
 });
 
-Deno.test("Mailbox.put() refuses another epoch, the same letter twice, and more than it may hold", async () => {
+Deno.test("Mailbox.put() refuses another epoch, the same message twice, and more than it may hold", async () => {
   await withMailbox((mailbox) => {
-    const refused = (letter: Letter, message: RegExp) =>
-      assert.throws(() => mailbox.put(1, letter), { code: "protocol", message });
+    const refused = (sent: MailboxMessage, message: RegExp) =>
+      assert.throws(() => mailbox.put(1, sent), { code: "protocol", message });
     refused({ ...rows(7, 0), epoch: 2 }, /of epoch 2: this is 3/);
     mailbox.put(1, rows(7, 0));
     refused(rows(7, 0), /came twice/);
     mailbox.put(1, rows(7, 1));
-    refused(rows(7, 2), /2 letters/);
+    refused(rows(7, 2), /2 messages/);
     mailbox.put(2, rows(7, 2));
-  }, { bounds: { letters: 2, bytes: 1 << 20 } });
+  }, { bounds: { messages: 2, bytes: 1 << 20 } });
   await withMailbox((mailbox) => {
     mailbox.put(1, rows(7, 0, [1, 2, 3, 4]));
     assert.throws(() => mailbox.put(1, rows(7, 1)), { code: "protocol", message: /20 bytes/ });
-  }, { bounds: { letters: 100, bytes: 16 } });
+  }, { bounds: { messages: 100, bytes: 16 } });
 });
 
 Deno.test("Mailbox reports whom a wait is for at half of its time, and gives it up at the deadline", async () => {

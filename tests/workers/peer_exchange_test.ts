@@ -7,7 +7,7 @@ import { type AttentionState, EMPTY_LSE } from "../../kernels/attention/kv_pages
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { Commands } from "../../kernels/pipeline.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import { Door } from "../../workers/door.ts";
+import { Acceptor } from "../../workers/acceptor.ts";
 import { GpuExchangeMemory } from "../../workers/exchange_memory.ts";
 import { Mailbox } from "../../workers/mailbox.ts";
 import { PeerError } from "../../workers/errors.ts";
@@ -71,15 +71,15 @@ async function withWorkers(count: number, play: (workers: readonly Worker[]) => 
   const indices = Array.from({ length: count }, (_, index) => index);
   const listeners = indices.map(() => Deno.listen({ hostname: "127.0.0.1", port: 0 }));
   const secret = "the secret of the group";
-  const doors = listeners.map((listener) =>
-    new Door(listener, { secret, onRefused: () => {}, onAcceptFailed: () => {} })
+  const acceptors = listeners.map((listener) =>
+    new Acceptor(listener, { secret, onRefused: () => {}, onAcceptFailed: () => {} })
   );
   const members = listeners.map(({ addr: { hostname, port } }) => ({ hostname, port }));
   const signal = new AbortController().signal;
   const conns = await Promise.all(
-    doors.map((door, index) =>
+    acceptors.map((acceptor, index) =>
       meetPeers({ epoch: 1, index, members, weights: indices.map(() => 1), matrix: false, deadlineMs: 1000 }, {
-        door,
+        acceptor,
         secret,
         signal,
       })
@@ -89,7 +89,7 @@ async function withWorkers(count: number, play: (workers: readonly Worker[]) => 
   try {
     await play(workers);
   } finally {
-    await Promise.all([...workers.map((worker) => worker.close()), ...doors.map((door) => door.close())]);
+    await Promise.all([...workers.map((worker) => worker.close()), ...acceptors.map((acceptor) => acceptor.close())]);
   }
 }
 

@@ -130,8 +130,8 @@ Deno.test("parseWorkerMessage() gives back every message of a worker", () => {
   const messages = [
     { kind: "hello", pid: 12 },
     { kind: "loading", doneBytes: 5, totalBytes: 2 ** 40 },
-    { kind: "loaded", facts: FAKE_INFO },
-    { kind: "loaded", facts: { ...FAKE_INFO, roles: undefined, sparse: { budget: 64, sparseFrom: 1024 } } },
+    { kind: "loaded", info: FAKE_INFO },
+    { kind: "loaded", info: { ...FAKE_INFO, roles: undefined, sparse: { budget: 64, sparseFrom: 1024 } } },
     { kind: "result", result },
     { kind: "refused", index: 7, code: "kv_exhausted", message: "Cannot append" },
     { kind: "failed", code: "unknown", message: "" },

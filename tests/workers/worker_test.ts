@@ -65,7 +65,7 @@ function loaded(play: (stage: Stage) => Promise<void>, options: Partial<WorkerOp
   });
 }
 
-Deno.test("runWorker() greets, reports progress and facts, and exits with 0 when the router leaves", async () => {
+Deno.test("runWorker() greets, reports progress and the model, and exits with 0 when the router leaves", async () => {
   let closed = 0;
   const open: OpenEngine = async (...args) => {
     const engine = await openFake(...args);
@@ -77,7 +77,7 @@ Deno.test("runWorker() greets, reports progress and facts, and exits with 0 when
     router.send({ kind: "load", load: { model: { random: MODELS.fine }, kvTokens: 4096 } });
     assert.deepEqual(await next(), { kind: "loading", doneBytes: 1, totalBytes: 4 });
     assert.deepEqual(await next(), { kind: "loading", doneBytes: 4, totalBytes: 4 });
-    assert.deepEqual(await next(), { kind: "loaded", facts: FAKE_INFO });
+    assert.deepEqual(await next(), { kind: "loaded", info: FAKE_INFO });
     await router.close();
     assert.equal(await exitCode, 0);
   });

@@ -47,9 +47,9 @@ export function mixedLength(index: number, longest: number): number {
 
 /** Measures every batch that fits; those that do not are left out. */
 export async function measureBatches(group: BenchGroup, options: BatchOptions): Promise<BatchFigures[]> {
-  const { host, facts } = group;
+  const { host, info } = group;
   const { batchContext, untimed, tokens } = options;
-  const fitting = options.batch.filter((batch) => pagesOf(batch, batchContext, untimed + tokens) <= facts.kvPages);
+  const fitting = options.batch.filter((batch) => pagesOf(batch, batchContext, untimed + tokens) <= info.kvPages);
   const figures: BatchFigures[] = [];
   const sessions: Session[] = [];
   try {
@@ -72,10 +72,10 @@ function pagesOf(batch: number, longest: number, decoded: number): number {
   return pages;
 }
 
-async function filled({ host, facts, map }: BenchGroup, index: number, options: BatchOptions): Promise<Session> {
+async function filled({ host, info, map }: BenchGroup, index: number, options: BatchOptions): Promise<Session> {
   const { budget, batchContext, chunk } = options;
   const session = host.open({ sparse: { budget, heads: "kv_head" }, pageOffset: index % map.period });
-  const tokens = randomTokens(mixedLength(index, batchContext), facts.vocabSize);
+  const tokens = randomTokens(mixedLength(index, batchContext), info.vocabSize);
   for (let at = 0; at < tokens.length; at += chunk) await session.prefill(tokens.subarray(at, at + chunk), "none");
   return session;
 }

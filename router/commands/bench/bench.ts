@@ -7,7 +7,7 @@ import { PAGE_TOKENS } from "../../../engine/span.ts";
 import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
 import { MODEL_FLAGS } from "../../config.ts";
 import type { Terminal } from "../../terminal.ts";
-import { ensureVulkanDriver } from "../../vulkan_driver.ts";
+import { ensureVulkanDriver } from "../../host/vulkan_driver.ts";
 import { type BatchOptions, measureBatches } from "./batches.ts";
 import { benchFile, comparison, readBenchFile } from "./compare.ts";
 import { type ContextFigures, measure, type MeasureOptions, tokensOf, warmUp } from "./figures.ts";
@@ -108,7 +108,7 @@ export const command: Command<typeof flags> = {
     for (const workers of values.workers) {
       const group = await openBenchGroup(values, workers, (fraction) => terminal.progress("weights", fraction));
       try {
-        about = { model: group.facts.id, parameters: group.facts.parameters };
+        about = { model: group.info.id, parameters: group.info.parameters };
         groups.push(await measureGroup(group, common, (fraction) => terminal.progress("cache", fraction)));
       } finally {
         await group.close();
@@ -147,7 +147,7 @@ async function measureGroup(
   common: GroupOptions,
   onFill: (fraction: number) => void,
 ): Promise<GroupFigures> {
-  const { facts, longest, places } = group;
+  const { info, longest, places } = group;
   const measured = common.contexts.map((context) => ({ ...common, context }));
   const fitting = measured.filter((options) => tokensOf(options) <= longest.tokens);
   const figures: ContextFigures[] = [];
@@ -160,12 +160,12 @@ async function measureGroup(
   }
   const batches = common.batch.length === 0 ? undefined : await measureBatches(group, common);
   return {
-    workers: facts.slices.map((pages, i) => ({
-      adapter: facts.adapters[i] ?? facts.adapter,
+    workers: info.slices.map((pages, i) => ({
+      adapter: info.adapters[i] ?? info.adapter,
       kvTokens: pages * PAGE_TOKENS,
       place: places[i] ?? null,
     })),
-    kvTokens: facts.kvPages * PAGE_TOKENS,
+    kvTokens: info.kvPages * PAGE_TOKENS,
     longestContext: longest.tokens,
     figures,
     ...(batches && { batches }),

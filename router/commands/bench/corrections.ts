@@ -50,7 +50,7 @@ export interface CorrectionOptions {
 const ROUND_STRIDES = [2, 3, 4, 6, 8, 12, 16] as const;
 
 /** Rows that are timed at each stride: a mean over fewer steps says little. */
-const FEWEST_ROWS = 32;
+const MIN_ROWS = 32;
 
 /** A refresh draws one token, after its last row. */
 const REFRESH_LOGITS: Span["logits"] = "last";
@@ -97,7 +97,7 @@ async function measureCycles(
   { stride, logits, ...options }: CycleOptions,
 ): Promise<CycleFigures> {
   const { config, context, readBackMs } = sequence;
-  const cycles = Math.max(options.cycles, Math.ceil(FEWEST_ROWS / stride));
+  const cycles = Math.max(options.cycles, Math.ceil(MIN_ROWS / stride));
   const timed: (readonly TimedStep[])[] = [];
   for (let i = 0; i <= cycles; i++) {
     const steps = await runCycle(sequence, { stride, logits });

@@ -58,10 +58,10 @@ export function tokensOf(options: MeasureOptions): number {
 }
 
 /** Compiles every kernel that the measurement uses, those of a prompt long enough to be split included, and warms clocks. */
-export async function warmUp({ host, facts, longest: { pageOffset, tokens } }: BenchGroup): Promise<void> {
+export async function warmUp({ host, info, longest: { pageOffset, tokens } }: BenchGroup): Promise<void> {
   const session = host.open({ sparse: { budget: 16, heads: "kv_head" }, pageOffset });
-  const prompt = Math.min(tokens - 8, 128 * facts.slices.length + 80);
-  await session.prefill(randomTokens(prompt, facts.vocabSize));
+  const prompt = Math.min(tokens - 8, 128 * info.slices.length + 80);
+  await session.prefill(randomTokens(prompt, info.vocabSize));
   const start = performance.now();
   do await session.run({
     kind: "decode",
@@ -70,7 +70,7 @@ export async function warmUp({ host, facts, longest: { pageOffset, tokens } }: B
     logits: "last",
     from: prompt,
   }); while (performance.now() - start < WARM_UP_MS);
-  if (facts.roles !== undefined) await session.decode(1, "sparse");
+  if (info.roles !== undefined) await session.decode(1, "sparse");
   await session.close();
 }
 

@@ -13,15 +13,15 @@ import { type GpuChoice, openGpu } from "../../../kernels/choose_provider.ts";
 import { pagesWithin } from "../../scheduling/capacity.ts";
 import { modelSource } from "../../config.ts";
 import { RequestError } from "../../errors.ts";
-import type { Group, ModelFacts } from "../../group/group.ts";
-import { type KvTokens, resolveWorkers } from "../../group/worker_config.ts";
+import type { Group, ModelInfo } from "../../group/group.ts";
+import { type KvTokens, resolveWorkers } from "../../host/worker_config.ts";
 import type { WorkerGroup } from "../../group/worker_group.ts";
 import { describePlan, openGroup, planWorkers } from "../../group/worker_plan.ts";
 
 /** A loaded group; `close` ends its processes. */
 export interface BenchGroup {
-  readonly facts: ModelFacts;
-  /** The model's shape, which facts do not hold. */
+  readonly info: ModelInfo;
+  /** The model's shape, which info do not hold. */
   readonly config: ModelConfig;
   /** Of the workers. */
   readonly map: PageMap;
@@ -64,11 +64,11 @@ export async function openBenchGroup(
   const modelId = "directory" in model ? model.directory.replace(/\/+$/, "").replace(/.*\//, "") : model.random;
   const group = openGroup(plans, { model, modelId, log: () => {} });
   try {
-    const facts = await loaded(group, onProgress);
-    const map = new PageMap(facts.slices);
-    const host = new SessionHost({ info: facts, run: (step) => group.run(step, []) }, map);
-    const longest = longestOn(map, facts);
-    return { facts, config, map, group, host, places: plans.map(describePlan), longest, close: () => group.close() };
+    const info = await loaded(group, onProgress);
+    const map = new PageMap(info.slices);
+    const host = new SessionHost({ info: info, run: (step) => group.run(step, []) }, map);
+    const longest = longestOn(map, info);
+    return { info, config, map, group, host, places: plans.map(describePlan), longest, close: () => group.close() };
   } catch (error) {
     await group.close();
     throw error;
@@ -79,15 +79,15 @@ async function configOf(model: ModelSource): Promise<ModelConfig> {
   return "random" in model ? presetNamed(model.random).config : await readModelConfig(model.directory);
 }
 
-function longestOn(map: PageMap, { slices, maxPositions }: ModelFacts): BenchGroup["longest"] {
+function longestOn(map: PageMap, { slices, maxPositions }: ModelInfo): BenchGroup["longest"] {
   const offsets = Array.from({ length: map.period }, (_, offset) => offset);
   const pages = offsets.map((offset) => pagesWithin(map, { offset, pages: 0 }, slices));
   const most = Math.max(...pages);
   return { pageOffset: pages.indexOf(most), tokens: Math.min(maxPositions, most * PAGE_TOKENS) };
 }
 
-function loaded(group: WorkerGroup, onProgress: (fraction: number) => void): Promise<ModelFacts> {
-  const { promise, resolve, reject } = Promise.withResolvers<ModelFacts>();
+function loaded(group: WorkerGroup, onProgress: (fraction: number) => void): Promise<ModelInfo> {
+  const { promise, resolve, reject } = Promise.withResolvers<ModelInfo>();
   group.onState((state) => {
     if (state.kind === "loading") onProgress(state.progress);
     if (state.kind === "ready") resolve(state.model);

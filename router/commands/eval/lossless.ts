@@ -61,7 +61,7 @@ export interface LosslessResult {
 const SEEDS = [1, 2, 3];
 
 /** Questions up to this length. */
-const LONGEST_TOKENS = 1000;
+const MAX_TOKENS = 1000;
 
 /** Answers that are computed together. */
 const BATCH = 32;
@@ -88,7 +88,7 @@ export async function evaluateLossless(options: LosslessOptions, terminal: Termi
       gpu: options.gpu,
     } as const;
     const group = await openBenchGroup(flags, workers, (fraction) => terminal.progress("weights", fraction));
-    adapter = group.facts.adapter;
+    adapter = group.info.adapter;
     try {
       const run = async (attention: string, asked: readonly GenerationRequest[]) => {
         const start = performance.now();
@@ -123,7 +123,7 @@ function kvTokensOf(requests: readonly GenerationRequest[], workers: number): nu
 /** Every question greedily and with each seed, densely. */
 async function requestsOf({ model, data, prompts, tokens }: LosslessOptions): Promise<GenerationRequest[]> {
   const text = await loadTextModel(model);
-  const all = (await readNeedles(data)).filter(({ size }) => size <= LONGEST_TOKENS);
+  const all = (await readNeedles(data)).filter(({ size }) => size <= MAX_TOKENS);
   const samplings: readonly SamplingSettings[] = [
     GREEDY,
     ...SEEDS.map((seed) => ({ ...GREEDY, temperature: 1, seed })),

@@ -1,7 +1,7 @@
 /** Groups of workers that are started elsewhere: joined, trusted or not, gone and back again. */
 
 import assert from "node:assert/strict";
-import { Launcher } from "../../../router/group/launcher.ts";
+import { Launcher } from "../../../router/host/worker_process.ts";
 import { WorkerGroup } from "../../../router/group/worker_group.ts";
 import { joinedWorker, type WorkerSource } from "../../../router/group/worker_source.ts";
 import { admit } from "../../../workers/handshake.ts";

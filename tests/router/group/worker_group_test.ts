@@ -126,7 +126,7 @@ Deno.test("WorkerGroup loses a worker that makes no progress while it loads", as
 
 Deno.test("A worker exits when its router is killed", async () => {
   const group = new URL("../../../router/group/worker_group.ts", import.meta.url).href;
-  const launcher = new URL("../../../router/group/launcher.ts", import.meta.url).href;
+  const launcher = new URL("../../../router/host/worker_process.ts", import.meta.url).href;
   const code = `import { WorkerGroup } from "${group}"; import { Launcher } from "${launcher}";
     const launcher = new Launcher({ entry: new URL("${FAKE_ENTRY.href}"), log: () => {} });
     const launch = async (signal) => { const worker = await launcher.launch(signal); pid = worker.pid; return worker; };

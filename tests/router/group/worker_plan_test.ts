@@ -1,7 +1,7 @@
 /** The workers of a group, one by one. */
 
 import assert from "node:assert/strict";
-import { resolveWorkers } from "../../../router/group/worker_config.ts";
+import { resolveWorkers } from "../../../router/host/worker_config.ts";
 import { describePlan, planWorkers } from "../../../router/group/worker_plan.ts";
 import { withFiles } from "../../support/model_directory.ts";
 

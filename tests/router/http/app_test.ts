@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import assert from "node:assert/strict";
 
-import { CONTEXT_TOKENS, FACTS, TestService, tokensOf } from "../../support/test_service.ts";
+import { CONTEXT_TOKENS, MODEL_INFO, TestService, tokensOf } from "../../support/test_service.ts";
 
 Deno.test("GET /v1/models lists the model, and finds it with slashes plain or encoded", async () => {
   using service = await TestService.open();
@@ -106,8 +106,8 @@ Deno.test("/health lives while /ready says why not", async () => {
 
 Deno.test("/ready and /v1/models say what the group can do now: its workers, and the longest context", async () => {
   using service = await TestService.open();
-  const told = async (model: Partial<typeof FACTS>, epoch: number) => {
-    service.model = { ...FACTS, ...model };
+  const told = async (model: Partial<typeof MODEL_INFO>, epoch: number) => {
+    service.model = { ...MODEL_INFO, ...model };
     service.state = { ...service.state, group: { kind: "ready", epoch, model: service.model } };
     const ready = await (await service.app.request("/ready")).json();
     const [listed] = (await (await service.app.request("/v1/models")).json()).data;
@@ -137,7 +137,7 @@ Deno.test("requests while broken, loading or draining are 503, and the last clos
   assert.equal(loading.status, 503);
   assert.equal((await loading.json()).error.code, "loading");
   assert.deepEqual((await (await service.app.request("/v1/models")).json()).data, []);
-  service.model = FACTS;
+  service.model = MODEL_INFO;
   service.state = { ...service.state, draining: true };
   const draining = await service.post("/tokenize", { prompt: "a" });
   assert.equal(draining.status, 503);

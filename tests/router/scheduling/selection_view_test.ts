@@ -8,7 +8,7 @@ import type { ChosenPositions, SelectionSource } from "../../../router/group/gro
 import { FakeGroup } from "../../support/fake_group.ts";
 import { fakeModel } from "../../support/fake_slices.ts";
 import { collect, generationRequest, promptOf } from "../../support/generation_request.ts";
-import { FACTS, TestService } from "../../support/test_service.ts";
+import { MODEL_INFO, TestService } from "../../support/test_service.ts";
 
 /** Remembers a selection of one position for every sequence: its id. */
 const IDS: SelectionSource = { of: (sequence) => [chosen(sequence)] };
@@ -77,7 +77,10 @@ Deno.test("Scheduler names its sequences for the view, rebuilt ones again", asyn
 });
 
 Deno.test("GET /v1/sequences/{id}/selection shows layers, rows and positions of a choice", async () => {
-  const group = { state: { kind: "ready", epoch: 1, model: { ...FACTS, slices: [32, 32] } } as const, selections: IDS };
+  const group = {
+    state: { kind: "ready", epoch: 1, model: { ...MODEL_INFO, slices: [32, 32] } } as const,
+    selections: IDS,
+  };
   const selections = new SelectionView(group);
   using service = await TestService.open({ selections });
   const ask = (path: string) => service.app.request(`/v1/sequences/${path}`);

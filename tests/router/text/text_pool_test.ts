@@ -6,12 +6,12 @@ import { CodedError } from "../../../kernels/errors.ts";
 import { RequestError } from "../../../router/errors.ts";
 import type { PrepareContext } from "../../../router/text/prepare.ts";
 import { defaultThreads, TextPool } from "../../../router/text/text_pool.ts";
-import { FACTS, MODEL_DIRECTORY } from "../../support/test_service.ts";
+import { MODEL_DIRECTORY, MODEL_INFO } from "../../support/test_service.ts";
 import { NO_CORRECTION } from "../../support/generation_request.ts";
 import { readFixture, withChangedFixture } from "../../support/model_directory.ts";
 
 const CONTEXT: PrepareContext = {
-  modelId: FACTS.id,
+  modelId: MODEL_INFO.id,
   contextTokens: 4096,
   maxPositions: 32_768,
   vocabSize: 8192,

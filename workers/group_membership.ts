@@ -7,7 +7,7 @@ import { ALONE } from "../engine/exchange.ts";
 import { PageMap } from "../engine/page_map.ts";
 import type { ExchangeTiming, Step } from "../engine/span.ts";
 import { CodedError } from "../kernels/errors.ts";
-import type { Door } from "./door.ts";
+import type { Acceptor } from "./acceptor.ts";
 import type { EngineHandle } from "./engine_host.ts";
 import { PeerError, ProtocolError } from "./errors.ts";
 import type { ExchangeMemory } from "./exchange_memory.ts";
@@ -17,8 +17,8 @@ import { meetPeers, PeerLinks } from "./peer_links.ts";
 import type { ChosenLists, Form, WorkerMessage } from "./protocol.ts";
 
 /** What a seat needs besides an engine. */
-export interface SeatOptions {
-  readonly door: Pick<Door, "peer">;
+export interface MembershipOptions {
+  readonly acceptor: Pick<Acceptor, "peer">;
   /** Of the whole group. */
   readonly secret: string | undefined;
   /** Sends to the router; never throws. */
@@ -34,8 +34,8 @@ interface Place {
 }
 
 /** @see the file's paragraph; `close` must be called */
-export class Seat {
-  readonly #options: SeatOptions;
+export class GroupMembership {
+  readonly #options: MembershipOptions;
   /** Undefined before the first forming, and alone in a group. */
   #place: Place | undefined;
   #isTaken = false;
@@ -45,7 +45,7 @@ export class Seat {
   #meeting: AbortController | undefined;
   #closing: Promise<void> = Promise.resolve();
 
-  constructor(options: SeatOptions) {
+  constructor(options: MembershipOptions) {
     this.#options = options;
   }
 

@@ -1,7 +1,7 @@
 /** Addresses as people write them. */
 
 import assert from "node:assert/strict";
-import { formatAddress, parseAddress } from "../../../router/group/address.ts";
+import { formatAddress, parseAddress } from "../../../router/host/address.ts";
 
 Deno.test("parseAddress() reads names, IPv4 and IPv6 addresses, and formatAddress() writes them back", () => {
   for (

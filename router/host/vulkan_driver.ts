@@ -3,7 +3,7 @@
  * Knows files and packages; never touches `navigator.gpu`, which looks for drivers only once in a process.
  */
 
-import { GpuError } from "../kernels/errors.ts";
+import { GpuError } from "../../kernels/errors.ts";
 
 /** The machine as far as drivers go; faked by tests. */
 export interface DriverMachine {

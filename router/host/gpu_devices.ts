@@ -3,7 +3,7 @@
  * nor choose. Knows device nodes; opens no device.
  */
 
-import { listSystemDirectory, readSystemFile } from "../system_files.ts";
+import { listSystemDirectory, readSystemFile } from "./system_files.ts";
 
 /** A GPU of this host. */
 export interface GpuDevice {

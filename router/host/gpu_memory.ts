@@ -3,7 +3,7 @@
  * opens no device.
  */
 
-import { readSystemFile } from "../system_files.ts";
+import { readSystemFile } from "./system_files.ts";
 import type { GpuDevice } from "./gpu_devices.ts";
 
 /** Where the numbers come from. */

@@ -1,7 +1,7 @@
 /** Which GPUs are found in the listings of made-up hosts, and that a hidden node is really hidden. */
 
 import assert from "node:assert/strict";
-import { describeGpu, findGpus, hidingPrefix, type SystemFiles, tryHiding } from "../../../router/group/gpu_devices.ts";
+import { describeGpu, findGpus, hidingPrefix, type SystemFiles, tryHiding } from "../../../router/host/gpu_devices.ts";
 import { withFiles } from "../../support/model_directory.ts";
 
 /** Files by path; their directories follow. */

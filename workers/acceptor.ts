@@ -9,7 +9,7 @@ import { type PendingHandshake, PendingHandshakes } from "./pending_handshakes.t
 
 /** After a failure to accept, for lack of descriptors or memory: first and longest pause before the next try. */
 const FIRST_PAUSE_MS = 20;
-const LONGEST_PAUSE_MS = 1000;
+const MAX_PAUSE_MS = 1000;
 
 /** Failures of `accept` that pass; after any other the listener is unusable. */
 const PASSING_FAILURES: ReadonlySet<unknown> = new Set(["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ECONNABORTED"]);
@@ -24,7 +24,7 @@ export interface Admitted {
 }
 
 /** Who may come in. */
-export interface DoorOptions {
+export interface AcceptorOptions {
   readonly secret: string | undefined;
   /** Told about everybody who was turned away. */
   readonly onRefused: (error: HandshakeError) => void;
@@ -42,9 +42,9 @@ export interface PeerPlace {
 }
 
 /** Listens from its making until `close`. */
-export class Door {
+export class Acceptor {
   readonly #listener: Deno.TcpListener;
-  readonly #options: DoorOptions;
+  readonly #options: AcceptorOptions;
   readonly #closing = new AbortController();
   readonly #meetings = new Set<Promise<void>>();
   readonly #pending = new PendingHandshakes();
@@ -55,7 +55,7 @@ export class Door {
   readonly #early = new Map<string, { readonly epoch: number; readonly conn: Deno.TcpConn }>();
   readonly #expected = new Map<string, (conn: Deno.TcpConn) => void>();
 
-  constructor(listener: Deno.TcpListener, options: DoorOptions) {
+  constructor(listener: Deno.TcpListener, options: AcceptorOptions) {
     this.#listener = listener;
     this.#options = options;
     this.#accepting = this.#accept();
@@ -130,12 +130,12 @@ export class Door {
         }
         this.#options.onAcceptFailed(error);
         await this.#pause(pauseMs);
-        pauseMs = Math.min(LONGEST_PAUSE_MS, 2 * pauseMs);
+        pauseMs = Math.min(MAX_PAUSE_MS, 2 * pauseMs);
       }
     }
     // No one may be waiting for it.
     this.#router.promise.catch(() => {});
-    this.#router.reject(new PeerError("peer_lost", "Cannot wait for a router: the door is closed"));
+    this.#router.reject(new PeerError("peer_lost", "Cannot wait for a router: the acceptor is closed"));
   }
 
   #greet(conn: Deno.TcpConn): void {
@@ -153,7 +153,7 @@ export class Door {
     meeting.then(() => this.#meetings.delete(meeting));
   }
 
-  /** Ends early when the door is closed. */
+  /** Ends early when the acceptor is closed. */
   async #pause(ms: number): Promise<void> {
     const closing = this.#closing.signal;
     await new Promise<void>((resolve) => {

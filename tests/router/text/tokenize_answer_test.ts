@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { Tokenizer } from "../../../engine/text/tokenizer.ts";
-import { tokenizeResponse } from "../../../router/http/tokenize_answer.ts";
+import { tokenizeResponse } from "../../../router/text/tokenize_answer.ts";
 import { MODEL_DIRECTORY, TestService } from "../../support/test_service.ts";
 
 const tokenizer = await Tokenizer.load(MODEL_DIRECTORY);

@@ -1,13 +1,13 @@
-/** What the facts of several workers make of their group. Knows facts; knows nothing of connections. */
+/** What the descriptions of several workers make of their group. */
 
 import type { EngineInfo, MeasuredStep } from "../../engine/engine_info.ts";
-import type { ModelFacts } from "./group.ts";
+import type { ModelInfo } from "./group.ts";
 
 /** A worker and what it has reported about the model it loaded. */
 export interface InformedWorker {
   /** For people. */
   readonly name: string;
-  readonly facts: EngineInfo;
+  readonly info: EngineInfo;
 }
 
 /** What must be the same on all workers. */
@@ -27,7 +27,7 @@ export function disagreement([first, ...others]: readonly InformedWorker[]): str
   if (first === undefined) return undefined;
   for (const other of others) {
     for (const name of SHARED) {
-      const [a, b] = [first, other].map(({ facts }) => JSON.stringify(facts[name] ?? "none"));
+      const [a, b] = [first, other].map(({ info }) => JSON.stringify(info[name] ?? "none"));
       if (a !== b) return `Cannot form group: ${first.name} has ${name} ${a}, ${other.name} has ${b}`;
     }
   }
@@ -39,14 +39,14 @@ export function disagreement([first, ...others]: readonly InformedWorker[]): str
  * and halves err more than a plain product does.
  */
 export function usesMatrices(workers: readonly InformedWorker[]): boolean {
-  return workers.every(({ facts: { matrix } }) => matrix !== undefined);
+  return workers.every(({ info: { matrix } }) => matrix !== undefined);
 }
 
 /** For the operator: why matrix units lie idle; undefined when none do. */
 export function idleMatrices(workers: readonly InformedWorker[]): string | undefined {
-  const without = workers.filter(({ facts: { matrix } }) => matrix === undefined);
+  const without = workers.filter(({ info: { matrix } }) => matrix === undefined);
   if (without.length === 0 || without.length === workers.length) return undefined;
-  const names = without.map(({ name, facts: { adapter, provider } }) => `${name} (${adapter}, ${provider})`).join(", ");
+  const names = without.map(({ name, info: { adapter, provider } }) => `${name} (${adapter}, ${provider})`).join(", ");
   return `The group leaves its matrix units unused: ${names} has none, and all workers must compute alike`;
 }
 
@@ -54,26 +54,26 @@ export function idleMatrices(workers: readonly InformedWorker[]): string | undef
  * The model as the group serves it.
  * @param workers in the order of their indices, at least one; they agree
  */
-export function modelOf(workers: readonly InformedWorker[], id: string): ModelFacts {
+export function modelOf(workers: readonly InformedWorker[], id: string): ModelInfo {
   const [lead] = workers;
   if (lead === undefined) throw new RangeError("Cannot describe model: no worker has it");
-  const slices = workers.map(({ facts: { kvPages } }) => kvPages);
+  const slices = workers.map(({ info: { kvPages } }) => kvPages);
   return {
-    ...lead.facts,
+    ...lead.info,
     id,
-    software: workers.some(({ facts: { software } }) => software),
-    cheapCorrections: Math.min(...workers.map(({ facts }) => facts.cheapCorrections)),
+    software: workers.some(({ info: { software } }) => software),
+    cheapCorrections: Math.min(...workers.map(({ info }) => info.cheapCorrections)),
     measured: slowest(workers),
     kvPages: slices.reduce((sum, pages) => sum + pages, 0),
     slices,
-    matrix: usesMatrices(workers) ? lead.facts.matrix : undefined,
-    adapters: workers.map(({ facts: { adapter } }) => adapter),
+    matrix: usesMatrices(workers) ? lead.info.matrix : undefined,
+    adapters: workers.map(({ info: { adapter } }) => adapter),
   };
 }
 
 /** What the steps took on the slowest worker that ran the same: a group takes at least as long. */
 function slowest(workers: readonly InformedWorker[]): readonly MeasuredStep[] {
-  const all = workers.flatMap(({ facts }) => facts.measured);
+  const all = workers.flatMap(({ info }) => info.measured);
   const byStep = Map.groupBy(all, ({ kind, rows, context }) => `${kind} ${rows} ${context}`);
   return [...byStep.values()].flatMap((same) => same.toSorted((a, b) => b.ms - a.ms).slice(0, 1));
 }

@@ -1,7 +1,7 @@
-/** The door of a worker against routers, peers that come early or never, and strangers. */
+/** The acceptor of a worker against routers, peers that come early or never, and strangers. */
 
 import assert from "node:assert/strict";
-import { Door } from "../../workers/door.ts";
+import { Acceptor } from "../../workers/acceptor.ts";
 import { introduce, type Introduction } from "../../workers/handshake.ts";
 import { until } from "../support/until.ts";
 
@@ -10,18 +10,18 @@ const ROUTER = { role: "router", epoch: 3, workerIndex: 1 } as const;
 const NEVER = new AbortController().signal;
 
 interface Stage {
-  readonly door: Door;
+  readonly acceptor: Acceptor;
   readonly refused: readonly string[];
   /** A connection that nothing was sent on yet; it is closed after the test. */
   knock(): Promise<Deno.TcpConn>;
   introduce(self: Introduction): Promise<Deno.TcpConn>;
 }
 
-async function atDoor(play: (stage: Stage) => Promise<void>): Promise<void> {
+async function atAcceptor(play: (stage: Stage) => Promise<void>): Promise<void> {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const refused: string[] = [];
   const conns: Deno.TcpConn[] = [];
-  const door = new Door(listener, {
+  const acceptor = new Acceptor(listener, {
     secret: SECRET,
     onRefused: ({ message }) => refused.push(message),
     onAcceptFailed: (error) => assert.fail(String(error)),
@@ -33,7 +33,7 @@ async function atDoor(play: (stage: Stage) => Promise<void>): Promise<void> {
   };
   try {
     await play({
-      door,
+      acceptor,
       refused,
       knock,
       async introduce(self) {
@@ -43,7 +43,7 @@ async function atDoor(play: (stage: Stage) => Promise<void>): Promise<void> {
       },
     });
   } finally {
-    await door.close();
+    await acceptor.close();
     for (const conn of conns) conn.close();
   }
 }
@@ -56,26 +56,26 @@ function peer(epoch: number, dialerIndex: number): Introduction {
   return { role: "peer", epoch, workerIndex: 0, dialerIndex };
 }
 
-Deno.test("Door.router() lets the router in past 60 silent strangers of its own address, and turns the next router away", async () => {
-  await atDoor(async ({ door, refused, knock, introduce }) => {
+Deno.test("Acceptor.router() lets the router in past 60 silent strangers of its own address, and turns the next router away", async () => {
+  await atAcceptor(async ({ acceptor, refused, knock, introduce }) => {
     const silent = await Promise.all(Array.from({ length: 60 }, knock));
     const startedMs = performance.now();
     await introduce(ROUTER);
     assert.ok(performance.now() - startedMs < 1000);
-    const { conn, peer } = await door.router(NEVER);
+    const { conn, peer } = await acceptor.router(NEVER);
     assert.deepEqual(peer, ROUTER);
     // All but the eight of one address lose their places once their grace is over.
     await until(() => refused.length >= 52, 2000);
     const second = await introduce(ROUTER);
     assert.ok(await isOver(second));
     assert.equal(refused.at(-1), "Cannot shake hands: another router is served");
-    await door.close();
+    await acceptor.close();
     for (const stranger of silent) assert.ok(await isOver(stranger));
     conn.close();
   });
 });
 
-Deno.test("Door goes on accepting after it ran out of file descriptors", async () => {
+Deno.test("Acceptor goes on accepting after it ran out of file descriptors", async () => {
   const failures: string[] = [];
   let calls = 0;
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
@@ -84,7 +84,7 @@ Deno.test("Door goes on accepting after it ran out of file descriptors", async (
     if (calls++ >= 3) return accept();
     return Promise.reject(Object.assign(new Error("Too many open files (os error 24)"), { code: "EMFILE" }));
   };
-  const door = new Door(listener, {
+  const acceptor = new Acceptor(listener, {
     secret: SECRET,
     onRefused: (error) => assert.fail(String(error)),
     onAcceptFailed: ({ message }) => void failures.push(message),
@@ -92,27 +92,27 @@ Deno.test("Door goes on accepting after it ran out of file descriptors", async (
   using conn = await Deno.connect({ port: listener.addr.port });
   try {
     await introduce(conn, ROUTER, { secret: SECRET });
-    (await door.router(NEVER)).conn.close();
+    (await acceptor.router(NEVER)).conn.close();
     assert.equal(failures.length, 3);
   } finally {
-    await door.close();
+    await acceptor.close();
   }
 });
 
-Deno.test("Door.router() throws the signal's reason", async () => {
-  await atDoor(async ({ door }) => {
+Deno.test("Acceptor.router() throws the signal's reason", async () => {
+  await atAcceptor(async ({ acceptor }) => {
     const stop = new AbortController();
-    const router = door.router(stop.signal);
+    const router = acceptor.router(stop.signal);
     stop.abort(new Error("enough"));
     await assert.rejects(router, /enough/);
   });
 });
 
-Deno.test("Door.peer() hands out peers that came before and those that come after, each to its place", async () => {
-  await atDoor(async ({ door, introduce }) => {
+Deno.test("Acceptor.peer() hands out peers that came before and those that come after, each to its place", async () => {
+  await atAcceptor(async ({ acceptor, introduce }) => {
     const early = await introduce(peer(2, 1));
-    const late = door.peer({ epoch: 2, dialer: 2, listener: 0 }, NEVER);
-    const present = await door.peer({ epoch: 2, dialer: 1, listener: 0 }, NEVER);
+    const late = acceptor.peer({ epoch: 2, dialer: 2, listener: 0 }, NEVER);
+    const present = await acceptor.peer({ epoch: 2, dialer: 1, listener: 0 }, NEVER);
     await introduce(peer(2, 2));
     await early.write(Uint8Array.of(7));
     const byte = new Uint8Array(1);
@@ -123,22 +123,22 @@ Deno.test("Door.peer() hands out peers that came before and those that come afte
   });
 });
 
-Deno.test("Door.peer() waits for the right one only, and hangs up on peers of epochs that are over", async () => {
-  await atDoor(async ({ door, introduce }) => {
+Deno.test("Acceptor.peer() waits for the right one only, and hangs up on peers of epochs that are over", async () => {
+  await atAcceptor(async ({ acceptor, introduce }) => {
     const stop = new AbortController();
-    const expected = assert.rejects(door.peer({ epoch: 5, dialer: 1, listener: 0 }, stop.signal), /enough/);
+    const expected = assert.rejects(acceptor.peer({ epoch: 5, dialer: 1, listener: 0 }, stop.signal), /enough/);
     const others = await Promise.all([peer(4, 1), peer(5, 2), { ...peer(5, 1), workerIndex: 9 }].map(introduce));
     stop.abort(new Error("enough"));
     await expected;
-    const next = door.peer({ epoch: 6, dialer: 1, listener: 0 }, NEVER);
+    const next = acceptor.peer({ epoch: 6, dialer: 1, listener: 0 }, NEVER);
     for (const other of others) assert.ok(await isOver(other));
     await introduce(peer(6, 1));
     (await next).close();
   });
 });
 
-Deno.test("Door holds only so many peers that are not wanted", async () => {
-  await atDoor(async ({ refused, introduce }) => {
+Deno.test("Acceptor holds only so many peers that are not wanted", async () => {
+  await atAcceptor(async ({ refused, introduce }) => {
     const conns: Deno.TcpConn[] = [];
     for (let index = 1; index <= 17; index++) conns.push(await introduce(peer(2, index)));
     const [first] = conns;

@@ -1,7 +1,7 @@
 /** Memory in use, from what drivers say. */
 
 import assert from "node:assert/strict";
-import { usedGpuBytes } from "../../../router/group/gpu_memory.ts";
+import { usedGpuBytes } from "../../../router/host/gpu_memory.ts";
 
 const MIB = 2 ** 20;
 

@@ -6,9 +6,9 @@
 import { z } from "@hono/zod-openapi";
 
 import { RequestError } from "../errors.ts";
-import type { ModelText } from "../text/model_text.ts";
-import { prepareChat, type PrepareContext, type PreparedGeneration } from "../text/prepare.ts";
-import { checkBody } from "./schemas.ts";
+import type { ModelText } from "./model_text.ts";
+import { prepareChat, type PrepareContext, type PreparedGeneration } from "./prepare.ts";
+import { checkBody } from "../body/schemas.ts";
 
 const MAX_BLOCKS = 16_384;
 

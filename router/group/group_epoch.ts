@@ -13,7 +13,7 @@ import type { SelectionRecord } from "./selection_record.ts";
 import type { Notice, StepAnswer, WorkerClient } from "./worker_client.ts";
 
 /** A worker at its place in the group; the place is its index. */
-export interface Seated {
+export interface GroupWorker {
   /** For people. */
   readonly name: string;
   readonly client: WorkerClient;
@@ -25,15 +25,15 @@ export interface Seated {
 export interface Breach {
   readonly error: CodedError;
   /** Workers that are lost, or given up for it; none when all may go on. */
-  readonly culprits: readonly Seated[];
+  readonly culprits: readonly GroupWorker[];
   /** Nothing went wrong. */
   readonly isPlanned?: true;
 }
 
-/** What a formation is made of. */
-export interface FormationOptions {
+/** What an epoch needs. */
+export interface GroupEpochOptions {
   readonly epoch: number;
-  readonly workers: readonly Seated[];
+  readonly workers: readonly GroupWorker[];
   readonly selections: SelectionRecord;
   /** Whether all workers have matrix units, and use them. */
   readonly matrix: boolean;
@@ -55,12 +55,12 @@ interface Round {
 }
 
 /** @see the file's paragraph */
-export class Formation {
-  readonly #options: FormationOptions;
+export class GroupEpoch {
+  readonly #options: GroupEpochOptions;
   #round: Round | undefined;
   #isOver = false;
 
-  constructor(options: FormationOptions) {
+  constructor(options: GroupEpochOptions) {
     this.#options = options;
     for (const worker of options.workers) {
       worker.client.lost.then((error) => this.#break({ error, culprits: [worker] }));
@@ -95,7 +95,7 @@ export class Formation {
 
   /**
    * Runs one step on all workers.
-   * @throws {RequestError} `worker_lost` or `deadline_exceeded`: the formation is broken
+   * @throws {RequestError} `worker_lost` or `deadline_exceeded`: the epoch is broken
    * @throws {CodedError} any other code: all workers refused the step
    */
   run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
@@ -167,7 +167,7 @@ export class Formation {
     try {
       const choice = this.#round?.candidates.take(index, candidates);
       if (choice === undefined) return;
-      for (const { client } of workers) client.tellSelection(choice.message);
+      for (const { client } of workers) client.sendSelection(choice.message);
       selections.note(choice.layer, choice.rows, choice.lists);
     } catch (error) {
       if (!(error instanceof CodedError)) throw error;

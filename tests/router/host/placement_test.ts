@@ -1,8 +1,8 @@
 /** Who sits where, on hosts with any number of GPUs. */
 
 import assert from "node:assert/strict";
-import type { GpuDevice, Hiding } from "../../../router/group/gpu_devices.ts";
-import { describePlacement, type PlacementHost, placeWorkers } from "../../../router/group/placement.ts";
+import type { GpuDevice, Hiding } from "../../../router/host/gpu_devices.ts";
+import { describePlacement, type PlacementHost, placeWorkers } from "../../../router/host/placement.ts";
 
 function host(count: number, hiding: Hiding = { kind: "possible" }): PlacementHost {
   const gpus = Array.from({ length: count }, (_, i): GpuDevice => ({

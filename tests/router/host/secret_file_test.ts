@@ -1,7 +1,7 @@
 /** What a secret file must hold. */
 
 import assert from "node:assert/strict";
-import { readSecretFile } from "../../../router/group/secret_file.ts";
+import { readSecretFile } from "../../../router/host/secret_file.ts";
 import { withFiles } from "../../support/model_directory.ts";
 
 Deno.test("readSecretFile() takes the first line, and refuses a short one or a missing file in one line", async () => {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 
-import { parseJsonBody } from "../../../router/http/json_body.ts";
+import { parseJsonBody } from "../../../router/body/json_body.ts";
 
 const parse = (text: string) => parseJsonBody(new TextEncoder().encode(text));
 

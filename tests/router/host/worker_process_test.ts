@@ -1,7 +1,7 @@
 /** Real worker processes: they start, are told their secret in private, and are gone afterwards whatever happens. */
 
 import assert from "node:assert/strict";
-import { Launcher } from "../../../router/group/launcher.ts";
+import { Launcher } from "../../../router/host/worker_process.ts";
 import { WorkerClient } from "../../../router/group/worker_client.ts";
 import { fakeStep, MODELS } from "../../support/fake_engine.ts";
 import { isRunning } from "../../support/processes.ts";
@@ -29,10 +29,10 @@ Deno.test("Launcher.launch() starts a worker that serves a router that knows its
     const stranger = WorkerClient.connect({ ...place, secret: "a guess of a stranger" });
     await assert.rejects(stranger, { code: "wrong_secret" });
     const client = await WorkerClient.connect({ ...place, secret: worker.secret });
-    const facts = await client.load({ model: { random: MODELS.fine }, kvTokens: "auto" });
-    assert.equal(facts.adapter, "fake");
+    const info = await client.load({ model: { random: MODELS.fine }, kvTokens: "auto" });
+    assert.equal(info.adapter, "fake");
     await client.form(
-      { epoch: 1, index: 0, members: [worker.address], weights: [facts.kvPages], matrix: false },
+      { epoch: 1, index: 0, members: [worker.address], weights: [info.kvPages], matrix: false },
       () => {},
     );
     const answer = await client.step(fakeStep(1, [4, 5]), ["trace"]);

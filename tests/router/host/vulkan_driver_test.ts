@@ -1,7 +1,7 @@
 /** When a driver is installed, when the user is told how, and when nothing happens. */
 
 import assert from "node:assert/strict";
-import { type DriverMachine, ensureVulkanDriver } from "../../router/vulkan_driver.ts";
+import { type DriverMachine, ensureVulkanDriver } from "../../../router/host/vulkan_driver.ts";
 
 const LOADER = "/usr/lib/x86_64-linux-gnu/libvulkan.so.1";
 const APT = "/usr/bin/apt-get";

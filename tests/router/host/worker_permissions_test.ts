@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { packagePermission } from "../../../router/group/worker_permissions.ts";
+import { packagePermission } from "../../../router/host/worker_permissions.ts";
 
 Deno.test("packagePermission() lets native code be loaded from Deno's packages only, wherever they lie", () => {
   const of = (env: Record<string, string>, os = "linux") => packagePermission((name) => env[name], os);

@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { ADAPTIVE_FLOOR } from "../../../engine/layer_plan.ts";
 import type { PositionList } from "../../../engine/exchange.ts";
 import { FORCED_LEAST } from "../../../kernels/attention/mass.ts";
-import { chooseBest } from "../../../router/group/selection.ts";
+import { chooseBest } from "../../../router/group/choose_positions.ts";
 import { SelectionRecord } from "../../../router/group/selection_record.ts";
 import { coveringPositions } from "../../reference/top_k.ts";
 

@@ -4,10 +4,10 @@
  */
 
 import { RequestError } from "../errors.ts";
-import type { ModelText } from "../text/model_text.ts";
-import { checkModel, type PrepareContext } from "../text/prepare.ts";
-import { chatPrompt, checkChars, tokensWithin } from "../text/prompt.ts";
-import { checkBody, detokenizeSchema, tokenizeSchema } from "./schemas.ts";
+import type { ModelText } from "./model_text.ts";
+import { checkModel, type PrepareContext } from "./prepare.ts";
+import { chatPrompt, checkChars, tokensWithin } from "./prompt.ts";
+import { checkBody, detokenizeSchema, tokenizeSchema } from "../body/schemas.ts";
 
 /** Tokens, and how the client wants to read them; `tokenize_answer.ts` writes them out. */
 export interface TokenizeAnswer {

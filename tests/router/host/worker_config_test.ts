@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { parseFlags } from "../../../router/command_line.ts";
 import { configFromFlags, resolveConfig, SERVICE_FLAGS } from "../../../router/config.ts";
-import { kvTokensOfEach, resolveWorkers } from "../../../router/group/worker_config.ts";
+import { kvTokensOfEach, resolveWorkers } from "../../../router/host/worker_config.ts";
 
 function fromArgs(args: string): ReturnType<typeof resolveConfig> {
   const words = args === "" ? [] : args.split(" ");
