@@ -38,7 +38,7 @@ export type ModelSource = { readonly directory: string } | { readonly random: st
 /** How to open an engine. */
 export interface EngineOptions extends KvCapacity {
   readonly model: ModelSource;
-  /** Which way to the GPU. @default "deno" */
+  /** Which way to the GPU. @default "auto" */
   readonly gpu?: GpuChoice | undefined;
   /** Gets one line: the GPU, and the way to it. @default nothing */
   readonly log?: ((line: string) => void) | undefined;

@@ -25,7 +25,7 @@ const PATIENCE_MS = 5000;
 
 /** How to open a GPU. */
 export interface OpenGpuOptions {
-  /** @default "deno" */
+  /** @default "auto" */
   readonly choice?: GpuChoice | undefined;
   /** Called once with what was taken, and why it is not Dawn where that was tried. @default nothing */
   readonly log?: ((line: string) => void) | undefined;
@@ -40,7 +40,7 @@ export interface OpenGpuOptions {
  * @throws {GpuError} `no_adapter`; `provider_unavailable` when Dawn was asked for by name and cannot be loaded
  */
 export async function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
-  const { choice = "deno", log = () => {}, providers = PROVIDERS, patienceMs = PATIENCE_MS } = options;
+  const { choice = "auto", log = () => {}, providers = PROVIDERS, patienceMs = PATIENCE_MS } = options;
   const { gpu, reason } = choice === "auto"
     ? await openBest(providers, patienceMs)
     : { gpu: await Gpu.open(providers[choice]), reason: undefined };

@@ -41,7 +41,7 @@ export interface ServiceConfig {
   readonly workers?: number | "auto";
   /** Several workers may sit on one GPU. @default false */
   readonly shareGpu?: boolean;
-  /** Way to the GPU of the workers here; `auto` takes Dawn on hardware with matrix units. @default "deno" */
+  /** Way to the GPU of the workers here; `auto` takes Dawn on hardware with matrix units. @default "auto" */
   readonly gpu?: "auto" | "deno" | "dawn";
   /** `host:port` of workers that were started elsewhere, instead of starting some. @default none */
   readonly join?: readonly string[];

@@ -28,7 +28,7 @@ const flags = {
     max: 65536,
     help: "only hold so much GPU memory until stdin ends: for --workers",
   },
-  gpu: { ...GPU_FLAG.gpu, default: "auto" },
+  ...GPU_FLAG,
   json: { kind: "switch", help: "print one JSON object" },
 } as const;
 

@@ -46,9 +46,9 @@ export const GPU_FLAG = {
   gpu: {
     kind: "choice",
     choices: GPU_CHOICES,
-    default: "deno",
+    default: "auto",
     help:
-      "way to the GPU: Deno's own, Dawn (matrix units, experimental; an npm package of 51 MB), or Dawn where it has matrix units",
+      "way to the GPU: Deno's own, Dawn (matrix units; an npm package of 51 MB), or Dawn where a card has matrix units",
   },
 } as const satisfies Flags;
 
@@ -107,7 +107,7 @@ export function kvTokensOfEach(kvTokens: readonly KvTokens[], workers: number): 
   );
 }
 
-function originOf({ workers, shareGpu = false, gpu = "deno", join, secretFile }: WorkerChoice): WorkerOrigin {
+function originOf({ workers, shareGpu = false, gpu = "auto", join, secretFile }: WorkerChoice): WorkerOrigin {
   if (join === undefined) {
     if (secretFile === undefined) return { kind: "spawn", count: workers ?? 1, shareGpu, gpu };
     throw new UsageError("Cannot use a secret file: only workers that are joined share a secret (--join)");
@@ -115,7 +115,7 @@ function originOf({ workers, shareGpu = false, gpu = "deno", join, secretFile }:
   if (workers !== undefined || shareGpu) {
     throw new UsageError("Cannot choose workers: either start them here or --join them elsewhere, given both");
   }
-  if (gpu !== "deno") {
+  if (gpu !== "auto") {
     throw new UsageError(`Cannot choose ${gpu} for workers elsewhere: each is started with a --gpu of its own`);
   }
   const addresses = join.map(parseAddress);

@@ -32,7 +32,7 @@ Deno.test("configFromFlags() carries every flag over", () => {
     port: 0,
     model: { directory: "/m/big" },
     modelName: "other",
-    workers: { kind: "spawn", count: 2, shareGpu: true, gpu: "deno" },
+    workers: { kind: "spawn", count: 2, shareGpu: true, gpu: "auto" },
     kvTokens: [4096, "auto"],
     attention: {
       mode: "sparse",

@@ -11,8 +11,8 @@ const oneGpu = { ...cpu, gpus: [gpu] };
 
 Deno.test("planWorkers() deals capacity to workers on the CPU", async () => {
   assert.deepEqual(await planWorkers(resolveWorkers({ workers: 2, kvTokens: [640, 128] }), cpu), [
-    { kind: "spawn", placement: { gpu: undefined, prefix: [] }, gpu: "deno", workersOnHost: 2, kvTokens: 640 },
-    { kind: "spawn", placement: { gpu: undefined, prefix: [] }, gpu: "deno", workersOnHost: 2, kvTokens: 128 },
+    { kind: "spawn", placement: { gpu: undefined, prefix: [] }, gpu: "auto", workersOnHost: 2, kvTokens: 640 },
+    { kind: "spawn", placement: { gpu: undefined, prefix: [] }, gpu: "auto", workersOnHost: 2, kvTokens: 128 },
   ]);
   await assert.rejects(planWorkers(resolveWorkers({ workers: "auto", kvTokens: [640, 128] }), cpu), {
     message: "Cannot deal KV capacity: one for all or one for each of 1 workers is needed, given [640, 128]",

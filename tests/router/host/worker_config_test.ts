@@ -12,7 +12,7 @@ function fromArgs(args: string): ReturnType<typeof resolveConfig> {
 
 Deno.test("resolveWorkers() starts one worker by default", () => {
   assert.deepEqual(resolveWorkers({}), {
-    workers: { kind: "spawn", count: 1, shareGpu: false, gpu: "deno" },
+    workers: { kind: "spawn", count: 1, shareGpu: false, gpu: "auto" },
     kvTokens: ["auto"],
   });
 });
@@ -25,7 +25,7 @@ Deno.test("resolveWorkers() takes workers to join from the command line, with th
     secretFile: "/run/secret",
   });
   assert.deepEqual(kvTokens, [640, 128]);
-  assert.deepEqual(fromArgs("--workers auto").workers, { kind: "spawn", count: "auto", shareGpu: false, gpu: "deno" });
+  assert.deepEqual(fromArgs("--workers auto").workers, { kind: "spawn", count: "auto", shareGpu: false, gpu: "auto" });
 });
 
 for (
