@@ -118,7 +118,8 @@ function attendOwn(
     if (batch.product === "tiled") prefillAttention(commands, { ...common, firstRow, rows, scratch });
     else {
       const parts = { scratch: splitScratch(model, run), ...selectionParts(model, run, role) };
-      decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, ...parts });
+      const matrix = batch.product === "dense" ? { matrixScratch: scratch } : {};
+      decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, ...matrix, ...parts });
     }
   }
   return out;

@@ -13,6 +13,9 @@ import { mergeSplits } from "./merge_states.ts";
 import type { Commands } from "../pipeline.ts";
 import { BLOCK_WORDS, cutBlocks, listsOf, type RowRange, type ScratchPass, scratchPassesOf } from "./row_blocks.ts";
 import { ROW_WORDS, type SetShape } from "./row_table.ts";
+import { dispatchRowTiles, rowsOfTiles, type RowTiles } from "./row_tiles.ts";
+import type { Scratch } from "../scratch.ts";
+import { rowTilesFor } from "./tile/matrix_tile_plan.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
 
 /** Raw scaled logits q·k · scale of each row, for the choice of positions. */
@@ -66,6 +69,11 @@ export interface DecodeAttention extends PagedKv {
   readonly blocks?: readonly RowRange[];
   /** @default what suits the adapter */
   readonly tuning?: Tuning;
+  /**
+   * Working memory of the matrix tile. Given: dense calls without scores run on matrix units, where the adapter has them
+   * and the heads fit, which gives other bits. @default none: no call does
+   */
+  readonly matrixScratch?: Scratch;
   /** Most rows of a block that a workgroup computes. Changes no bits. @default what suits the shape and the adapter */
   readonly rowsTogether?: number;
 }
@@ -113,11 +121,14 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
     );
   }
   const given = gathered || scores !== undefined ? [] : args.blocks ?? [];
-  const most = given.length === 0 ? 1 : rowsTogether(commands, args);
-  const together = most <= rowsPerPass ? most : 1;
-  const blocks = cutBlocks({ first: firstRow, rows }, given, together);
+  const matrix = matrixTilesOf(commands, args);
+  const together = matrix === undefined
+    ? plainTogether(commands, args, { given, rowsPerPass })
+    : Math.min(rowsOfTiles(matrix.tiles), args.rowsTogether ?? Infinity, rowsPerPass);
+  const blocks = cutBlocks({ first: firstRow, rows }, given, together, matrix === undefined ? "single" : "block");
   for (const pass of scratchPassesOf(blocks, rowsPerPass)) {
-    dispatchBlocks(commands, args, { ...pass, splits, together });
+    if (matrix === undefined) dispatchBlocks(commands, args, { ...pass, splits, together });
+    else dispatchRowTiles(commands, args, { ...matrix, pass, splits: jointSplits(longest, together) });
     // A single possible split writes the state itself.
     if (splits > 1) {
       mergeSplits(commands, { shape, firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, gathered, out });
@@ -159,6 +170,30 @@ function optionsOf(
   };
 }
 
+/** Undefined: the call is one for the plain kernels. */
+function matrixTilesOf(
+  { gpu: { info } }: Commands,
+  { shape, matrixScratch, selection, scores }: DecodeAttention,
+): { readonly tiles: RowTiles; readonly working: Scratch } | undefined {
+  if (matrixScratch === undefined || selection !== undefined || scores !== undefined) return undefined;
+  const tiles = rowTilesFor(info, shape);
+  return tiles && { tiles, working: matrixScratch };
+}
+
+/** The rows of a block together see some KV rows more than one of them. */
+function jointSplits(longest: number, rowsTogether: number): number {
+  return splitsOf(longest + rowsTogether - 1, "dense");
+}
+
+function plainTogether(
+  commands: Commands,
+  args: DecodeAttention,
+  { given, rowsPerPass }: { readonly given: readonly RowRange[]; readonly rowsPerPass: number },
+): number {
+  const most = given.length === 0 ? 1 : rowsTogether(commands, args);
+  return most <= rowsPerPass ? most : 1;
+}
+
 function rowsTogether(commands: Commands, args: DecodeAttention): number {
   const { maxWorkgroupBytes } = commands.gpu.info;
   return rowsTogetherOf(optionsOf(commands, args, ALONE), { most: args.rowsTogether ?? Infinity, maxWorkgroupBytes });
@@ -177,8 +212,7 @@ function dispatchBlocks(
   }
   for (const rowsTogether of [1, together]) {
     const fitting = blocks.filter(({ rows }) => rows === rowsTogether);
-    // The rows of a block together see some KV rows more than one of them.
-    const splits = splitsOf(args.longest + rowsTogether - 1, "dense");
+    const splits = jointSplits(args.longest, rowsTogether);
     for (const list of listsOf(fitting, pass.first)) {
       dispatchSplits(commands, args, { ...pass, ownSets: false, listed: true, rowsTogether, splits, list });
     }

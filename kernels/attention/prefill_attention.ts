@@ -6,15 +6,13 @@
 
 import { halfQueries } from "./half_queries.ts";
 import { matrixTileWgsl } from "./tile/matrix_tile.ts";
-import { type MatrixTile, matrixTileBytes, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
+import { matrixTileFor, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
 import { type HardwareTile, hardwareTileBytes, hardwareTileTokens, hardwareTileWgsl } from "./tile/hardware_tile.ts";
 import { type SoftwareTile, softwareTileTokens, softwareTileWgsl, TILE_LANES } from "./tile/software_tile.ts";
 import { GpuError } from "../errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
 import type { GpuInfo } from "../gpu.ts";
-import { matrixUnitsOf } from "../matrix_wgsl.ts";
 import type { BindingSpec, Commands, Kernel, KernelSpec } from "../pipeline.ts";
-import { describeShape } from "../provider.ts";
 import { ROW_WORDS } from "./row_table.ts";
 import type { Scratch } from "../scratch.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
@@ -79,36 +77,6 @@ function tuningFor(info: GpuInfo, shape: HeadShape): PrefillTuning {
   return info.software ? "software" : "hardware";
 }
 
-/** The largest tile that the adapter's matrix units and workgroup memory take; undefined: none fits the heads. */
-export function matrixTileFor(info: GpuInfo, shape: HeadShape): MatrixTile | undefined {
-  const units = matrixUnitsOf(info);
-  if (units === undefined) return undefined;
-  const tiles = units.shape.m === 16 ? LARGE_INSTRUCTION_TILES : SMALL_INSTRUCTION_TILES;
-  return tiles.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units }))
-    .find((tile) => fitsTile(info, tile));
-}
-
-function fitsTile({ maxWorkgroupBytes, maxInvocations }: GpuInfo, tile: MatrixTile): boolean {
-  const { heads, kvHeads, headDim, shape, subgroupSize, tileRows, subgroupRows, split, blockRows } = tile;
-  const threads = (tileRows / subgroupRows) * split * subgroupSize;
-  return heads / kvHeads <= tileRows &&
-    subgroupRows % shape.m === 0 && headDim % shape.k === 0 &&
-    headDim % (split * shape.n) === 0 && blockRows % (split * shape.n) === 0 &&
-    // Threads share out a block's elements, and the keys of a row by eights.
-    (blockRows * headDim / 8) % threads === 0 && (blockRows * tileRows) % (8 * threads) === 0 &&
-    threads <= maxInvocations && matrixTileBytes(tile) <= maxWorkgroupBytes;
-}
-
-type TileSizes = Pick<MatrixTile, "tileRows" | "subgroupRows" | "split" | "blockRows">;
-
-/** Best first. On an H100, 1,024 rows behind 31,744, 32/8 heads of 128: 179 TFLOP/s by the first, 125 by the second. */
-const LARGE_INSTRUCTION_TILES: readonly TileSizes[] = [
-  { tileRows: 128, subgroupRows: 32, split: 2, blockRows: 32 },
-  { tileRows: 64, subgroupRows: 16, split: 1, blockRows: 32 },
-  { tileRows: 64, subgroupRows: 32, split: 2, blockRows: 16 },
-];
-const SMALL_INSTRUCTION_TILES: readonly TileSizes[] = [{ tileRows: 16, subgroupRows: 8, split: 2, blockRows: 16 }];
-
 function byMatrices(commands: Commands, args: PrefillAttention): void {
   const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, scale, out, scratch } = args;
   const tile = matrixTileFor(commands.gpu.info, shape);
@@ -132,10 +100,6 @@ function byMatrices(commands: Commands, args: PrefillAttention): void {
     params: { firstRow, rows, maxPages },
     groups: [Math.ceil(rows / matrixTileTokens(tile)), shape.kvHeads, 1],
   });
-}
-
-function matrixTileName({ shape, ...tile }: MatrixTile): string {
-  return `attention_tile matrix ${describeShape(shape)} ${Object.values(tile)}`;
 }
 
 /** A kernel, and the tokens that one of its workgroups takes. */

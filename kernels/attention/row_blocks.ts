@@ -30,11 +30,16 @@ fn listedBlock(index: u32) -> Block {
 `;
 
 /**
- * Cuts a call's rows, in order, into blocks of `together` rows of a given block, and single rows where fewer are left or
- * no block was given.
+ * Cuts a call's rows, in order, into blocks of `together` rows of a given block, and single rows where no block was given.
+ * Rows that are left of a given block are a block of their own, or single.
  * @throws {GpuError} `invalid_shape` when given blocks overlap, are out of order or leave the call
  */
-export function cutBlocks(call: RowRange, given: readonly RowRange[], together: number): RowRange[] {
+export function cutBlocks(
+  call: RowRange,
+  given: readonly RowRange[],
+  together: number,
+  rest: "block" | "single" = "single",
+): RowRange[] {
   const blocks: RowRange[] = [];
   let at = call.first;
   const cut = (end: number, most: number) => {
@@ -45,7 +50,8 @@ export function cutBlocks(call: RowRange, given: readonly RowRange[], together: 
       );
     }
     while (at < end) {
-      const rows = end - at >= most ? most : 1;
+      const left = rest === "block" ? Math.min(most, end - at) : 1;
+      const rows = end - at >= most ? most : left;
       blocks.push({ first: at, rows });
       at += rows;
     }

@@ -7,18 +7,23 @@
  */
 
 import { EMPTY_LSE, kvAddressWgsl } from "../kv_pages.ts";
+import { LISTED_BLOCK_WGSL } from "../row_blocks.ts";
+import { chunkRowsWgsl, PART_WGSL, splitRowsWgsl, storeStateWgsl } from "./matrix_rows.ts";
 import { softmaxWgsl } from "./matrix_softmax.ts";
 import { Fragments, HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
 import { type MatrixTile, type Plan, planOf } from "./matrix_tile_plan.ts";
 import { unroll } from "../../wgsl.ts";
 
-/** WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages. */
+/**
+ * WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages. With
+ * splits: partsO and partsLse before the outputs, the parameter `listed` and a list of blocks as well.
+ */
 export function matrixTileWgsl(tile: MatrixTile): string {
   const plan = planOf(tile);
-  const { tileRows, threads, threadsARow, group, tokens, blockRows, subgroupSize, split, loads } = plan;
+  const { tileRows, threads, threadsARow, group, blockRows, subgroupSize, split, loads } = plan;
   const write = new Fragments(plan.shape);
   return /* wgsl */ `
-${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}
+${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}${plan.cut === "splits" ? LISTED_BLOCK_WGSL + PART_WGSL : ""}
 var<workgroup> keys: array<vec4<u32>, ${blockRows * plan.keys}>;
 var<workgroup> values: array<vec4<u32>, ${blockRows * plan.keys}>;
 var<workgroup> scores: array<vec4<f32>, ${tileRows * plan.scores}>;
@@ -37,11 +42,7 @@ fn main(
   @builtin(local_invocation_index) thread: u32,
 ) {
   let kvHead = workgroup.y;
-  // The last tokens see most and take longest: they go first.
-  let firstToken = (grid.x - 1u - workgroup.x) * ${tokens}u;
-  let lastToken = min(firstToken + ${tokens}u, params.rows) - 1u;
-  let first = rowTable[2u * (params.firstRow + firstToken)];
-  let last = rowTable[2u * (params.firstRow + lastToken)];
+  ${plan.cut === "chunk" ? chunkRowsWgsl(plan) : splitRowsWgsl(plan)}
   let subgroup = thread / ${subgroupSize}u;
   let ownRow = (subgroup / ${split}u) * ${plan.subgroupRows}u;
   let ownPart = subgroup % ${split}u;
@@ -57,8 +58,6 @@ fn main(
   var mass = 0.0;
   factors[row] = 1.0;
   if (thread == 0u) { rescale = 0u; }
-  let begin = first.z / ${blockRows}u;
-  let end = (last.w + ${blockRows - 1}u) / ${blockRows}u;
   ${unroll(loads, (i) => `var k${i}: vec4<u32>; var v${i}: vec4<u32>;`)}
   if (begin < end) {
     let address = kvAddress(first.x, begin * ${blockRows}u, kvHead);
@@ -208,11 +207,9 @@ function outputsWgsl({ shape, fragments, keys, weights, headDim, split }: Plan):
 }
 
 function storeWgsl(plan: Plan): string {
-  const { shape, fragments, tileRows, threads, threadsARow, tokens, group, heads, headDim, split, scores } = plan;
+  const { shape, fragments, tileRows, threads, threadsARow, tokens, group, headDim, split, scores } = plan;
   const write = new Fragments(shape);
   const fours = split * shape.n / 4;
-  const state = (of: string, at: string) =>
-    `(params.firstRow + ${at}) * ${heads}u + kvHead * ${group}u + ${of} % ${group}u`;
   return /* wgsl */ `
   meeting[thread] = mass;
   workgroupBarrier();
@@ -220,8 +217,10 @@ function storeWgsl(plan: Plan): string {
   ${unroll(threadsARow, (i) => `total += meeting[row * ${threadsARow}u + ${i}u];`)}
   factors[row] = select(0.0, 1.0 / max(total, 1e-30), total > 0.0);
   if (thread % ${threadsARow}u == 0u && row < ${tokens * group}u && firstToken + row / ${group}u <= lastToken) {
-    let lse = ${Math.LN2} * (top + log2(max(total, 1e-30)));
-    outLse[${state("row", "token")}] = select(${EMPTY_LSE}f, lse, total > 0.0);
+    let lse = select(${EMPTY_LSE}f, ${Math.LN2} * (top + log2(max(total, 1e-30))), total > 0.0);
+    ${
+    storeStateWgsl(plan, { token: "token", head: `row % ${group}u`, store: (array, at) => `${array}Lse[${at}] = lse;` })
+  }
   }
 ${
     unroll(fragments.outputs, (j) => `
@@ -233,10 +232,15 @@ ${
     let four = i % ${fours}u;
     let outToken = firstToken + outRow / ${group}u;
     if (outRow < ${tokens * group}u && outToken <= lastToken) {
-      let to = (${state("outRow", "outToken")}) * ${headDim / 4}u + (four / ${shape.n / 4}u) * ${
-      headDim / split / 4
-    }u + ${j * shape.n / 4}u + four % ${shape.n / 4}u;
-      outO[to] = scores[outRow * ${scores}u + four] * factors[outRow];
+      let dimension = (four / ${shape.n / 4}u) * ${headDim / split / 4}u + ${j * shape.n / 4}u + four % ${shape.n / 4}u;
+      let value = scores[outRow * ${scores}u + four] * factors[outRow];
+      ${
+      storeStateWgsl(plan, {
+        token: "outToken",
+        head: `outRow % ${group}u`,
+        store: (array, at) => `${array}O[(${at}) * ${headDim / 4}u + dimension] = value;`,
+      })
+    }
     }
   }`)
   }`;

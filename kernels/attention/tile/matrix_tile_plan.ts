@@ -1,7 +1,9 @@
-/** What tells one variant of the matrix tile from another, and the numbers that follow from it. */
+/** What tells one variant of the matrix tile from another, the numbers that follow from it, and which one suits an adapter. */
 
 import type { HeadShape } from "../kv_pages.ts";
-import { HALVES_AN_ELEMENT, type MatrixUnits } from "../../matrix_wgsl.ts";
+import type { GpuInfo } from "../../gpu.ts";
+import { HALVES_AN_ELEMENT, type MatrixUnits, matrixUnitsOf } from "../../matrix_wgsl.ts";
+import { describeShape } from "../../provider.ts";
 
 /** A variant of the tile. */
 export interface MatrixTile extends HeadShape, MatrixUnits {
@@ -12,6 +14,8 @@ export interface MatrixTile extends HeadShape, MatrixUnits {
   readonly split: number;
   /** KV rows of a block; divides a page. */
   readonly blockRows: number;
+  /** What a workgroup walks over: all that its rows of a chunk see, or one split of what decode rows see. */
+  readonly cut: "chunk" | "splits";
 }
 
 /** Padding of rows in workgroup memory, in elements of 16 bytes: rows start in different banks. */
@@ -81,4 +85,61 @@ export function planOf(tile: MatrixTile): Plan {
       blockDepth: blockRows / shape.k,
     },
   };
+}
+
+type TileSizes = Pick<MatrixTile, "tileRows" | "subgroupRows" | "split" | "blockRows">;
+
+/** Best first. On an H100, 1,024 rows behind 31,744, 32/8 heads of 128: 179 TFLOP/s by the first, 125 by the second. */
+const LARGE_INSTRUCTION_TILES: readonly TileSizes[] = [
+  { tileRows: 128, subgroupRows: 32, split: 2, blockRows: 32 },
+  { tileRows: 64, subgroupRows: 16, split: 1, blockRows: 32 },
+  { tileRows: 64, subgroupRows: 32, split: 2, blockRows: 16 },
+];
+const SMALL_INSTRUCTION_TILES: readonly TileSizes[] = [{ tileRows: 16, subgroupRows: 8, split: 2, blockRows: 16 }];
+
+/** Heights for decode rows, ascending: all share a block and the threads of a row, on which a row's bits depend. */
+const LARGE_INSTRUCTION_HEIGHTS: readonly TileSizes[] = [
+  { tileRows: 16, subgroupRows: 16, split: 1, blockRows: 32 },
+  { tileRows: 32, subgroupRows: 16, split: 1, blockRows: 32 },
+  { tileRows: 64, subgroupRows: 16, split: 1, blockRows: 32 },
+  { tileRows: 128, subgroupRows: 32, split: 2, blockRows: 32 },
+];
+const SMALL_INSTRUCTION_HEIGHTS: readonly TileSizes[] = [
+  { tileRows: 8, subgroupRows: 8, split: 2, blockRows: 16 },
+  { tileRows: 16, subgroupRows: 8, split: 2, blockRows: 16 },
+];
+
+/** The tile for a chunk of a prompt: the best that the adapter takes; undefined: none fits the heads. */
+export function matrixTileFor(info: GpuInfo, shape: HeadShape): MatrixTile | undefined {
+  const units = matrixUnitsOf(info);
+  if (units === undefined) return undefined;
+  const tiles = units.shape.m === 16 ? LARGE_INSTRUCTION_TILES : SMALL_INSTRUCTION_TILES;
+  return tiles.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units, cut: "chunk" }))
+    .find((tile) => fitsTile(info, tile));
+}
+
+/** The tiles for decode rows, lowest first; the lowest takes a row of any group of heads. Undefined: none fits the heads. */
+export function rowTilesFor(info: GpuInfo, shape: HeadShape): readonly [MatrixTile, ...MatrixTile[]] | undefined {
+  const units = matrixUnitsOf(info);
+  if (units === undefined) return undefined;
+  const heights = units.shape.m === 16 ? LARGE_INSTRUCTION_HEIGHTS : SMALL_INSTRUCTION_HEIGHTS;
+  const [lowest, ...higher] = heights.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units, cut: "splits" }))
+    .filter((tile) => fitsTile(info, tile));
+  return lowest && [lowest, ...higher];
+}
+
+function fitsTile({ maxWorkgroupBytes, maxInvocations }: GpuInfo, tile: MatrixTile): boolean {
+  const { heads, kvHeads, headDim, shape, subgroupSize, tileRows, subgroupRows, split, blockRows } = tile;
+  const threads = (tileRows / subgroupRows) * split * subgroupSize;
+  return heads / kvHeads <= tileRows &&
+    subgroupRows % shape.m === 0 && headDim % shape.k === 0 &&
+    headDim % (split * shape.n) === 0 && blockRows % (split * shape.n) === 0 &&
+    // Threads share out a block's elements, and the keys of a row by eights.
+    (blockRows * headDim / 8) % threads === 0 && (blockRows * tileRows) % (8 * threads) === 0 &&
+    threads <= maxInvocations && matrixTileBytes(tile) <= maxWorkgroupBytes;
+}
+
+/** The kernel's name, which tells all variants apart. */
+export function matrixTileName({ shape, ...tile }: MatrixTile): string {
+  return `attention_tile matrix ${describeShape(shape)} ${Object.values(tile)}`;
 }

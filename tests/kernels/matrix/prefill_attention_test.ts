@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { matrixTileFor } from "../../../kernels/attention/prefill_attention.ts";
+import { matrixTileFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { consecutiveRows, PREFILL_CASES } from "../attention/attention_cases.ts";

@@ -1,0 +1,98 @@
+/**
+ * Decode rows on the matrix tile: blocks of rows of one sequence, each by the lowest tile that takes it, split by split.
+ * All heights give a row the same bits, so rows that are computed together have those of rows computed alone.
+ */
+
+import { halfQueries } from "./half_queries.ts";
+import type { AttentionState, HeadShape, PagedKv } from "./kv_pages.ts";
+import type { Commands, Kernel } from "../pipeline.ts";
+import { BLOCK_WORDS, LIST_WORDS, listsOf, type RowRange, type ScratchPass } from "./row_blocks.ts";
+import type { Scratch } from "../scratch.ts";
+import { matrixTileWgsl } from "./tile/matrix_tile.ts";
+import { type MatrixTile, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
+import type { Tensor } from "../tensor.ts";
+import { reads, writes } from "../wgsl.ts";
+
+/** Tiles for decode rows, lowest first. */
+export type RowTiles = readonly [MatrixTile, ...MatrixTile[]];
+
+/** What a call reads and writes; see `DecodeAttention`. */
+export interface RowTileCall extends PagedKv {
+  readonly shape: HeadShape;
+  readonly q: Tensor;
+  readonly rowTable: Tensor;
+  readonly scale: number;
+  /** The states of the splits. */
+  readonly scratch: AttentionState;
+  readonly out: AttentionState;
+}
+
+/** Rows of a sequence that the highest tile takes. */
+export function rowsOfTiles(tiles: RowTiles): number {
+  return Math.max(...tiles.map(matrixTileTokens));
+}
+
+/** Dispatches the blocks of one pass. @param splits that the rows of any block may need together */
+export function dispatchRowTiles(
+  commands: Commands,
+  { shape, q, kv, pageTable, maxPages, rowTable, scale, scratch, out }: RowTileCall,
+  { tiles, working, pass, splits }: {
+    readonly tiles: RowTiles;
+    readonly working: Scratch;
+    readonly pass: ScratchPass;
+    readonly splits: number;
+  },
+): void {
+  const { first: firstRow, rows, blocks } = pass;
+  // A tile reads beyond the last row.
+  const halves = working.take("decode queries (halves)", "f16", [
+    rows + Math.max(...tiles.map(({ tileRows }) => tileRows)),
+    shape.heads,
+    shape.headDim,
+  ]);
+  halfQueries(commands, { shape, firstRow, rows, q, scale: scale * Math.LOG2E, out: halves });
+  for (const { tile, list } of dispatchesOf(tiles, blocks, firstRow)) {
+    commands.dispatch(kernelOf(commands, tile), {
+      tensors: [halves, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
+      params: { firstRow, rows, maxPages, listed: list === undefined ? 0 : 1 },
+      ...(list && { list }),
+      groups: [list === undefined ? rows : list.length / BLOCK_WORDS, shape.kvHeads, splits],
+    });
+  }
+}
+
+interface TileDispatch {
+  readonly tile: MatrixTile;
+  /** The blocks that it serves; undefined: all rows of the pass, each alone. */
+  readonly list: readonly number[] | undefined;
+}
+
+function dispatchesOf(tiles: RowTiles, blocks: readonly RowRange[], firstRow: number): TileDispatch[] {
+  const [lowest] = tiles;
+  if (blocks.every(({ rows }) => rows === 1)) return [{ tile: lowest, list: undefined }];
+  const heightFor = ({ rows }: RowRange) => tiles.find((tile) => matrixTileTokens(tile) >= rows);
+  return tiles.flatMap((tile) => {
+    const fitting = blocks.filter((block) => heightFor(block) === tile);
+    return listsOf(fitting, firstRow).map((list) => ({ tile, list }));
+  });
+}
+
+function kernelOf(commands: Commands, tile: MatrixTile): Kernel {
+  return commands.kernel(matrixTileName(tile), () => ({
+    needs: ["f16", "matrix"],
+    bindings: [
+      reads("q", "array<vec4<u32>>"),
+      reads("k", "array<vec4<u32>>"),
+      reads("v", "array<vec4<u32>>"),
+      reads("pageTable", "array<u32>"),
+      reads("rowTable", "array<vec4<u32>>"),
+      writes("partsO", "array<vec4<f32>>"),
+      writes("partsLse", "array<f32>"),
+      writes("outO", "array<vec4<f32>>"),
+      writes("outLse", "array<f32>"),
+    ],
+    params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"], ["listed", "u32"]],
+    listWords: LIST_WORDS,
+    source: matrixTileWgsl(tile),
+  }));
+}

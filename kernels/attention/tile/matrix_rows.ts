@@ -1,0 +1,69 @@
+/**
+ * Which rows a workgroup of the matrix tile takes, which KV blocks it walks over, and where its states go: rows of a chunk
+ * see all they may at once; decode rows are cut at the same multiples as in the plain kernel, and merged after.
+ */
+
+import { SPLIT_ROWS } from "../split/split_plan.ts";
+import type { Plan } from "./matrix_tile_plan.ts";
+
+/** Declares firstToken, lastToken, their table entries `first` and `last`, and the blocks from `begin` to `end`. */
+export function chunkRowsWgsl({ tokens, blockRows }: Plan): string {
+  return /* wgsl */ `
+  // The last tokens see most and take longest: they go first.
+  let firstToken = (grid.x - 1u - workgroup.x) * ${tokens}u;
+  let lastToken = min(firstToken + ${tokens}u, params.rows) - 1u;
+  ${ENTRIES_WGSL}
+  let begin = first.z / ${blockRows}u;
+  let end = (last.w + ${blockRows - 1}u) / ${blockRows}u;`;
+}
+
+/** The same for a block of decode rows of one sequence and one split, counted from the first that any of its rows sees. */
+export function splitRowsWgsl({ blockRows }: Plan): string {
+  const blocks = SPLIT_ROWS / blockRows;
+  return /* wgsl */ `
+  var block = Block(workgroup.x, 1u);
+  if (params.listed == 1u) { block = listedBlock(workgroup.x); }
+  let firstToken = block.first;
+  let lastToken = firstToken + block.rows - 1u;
+  ${ENTRIES_WGSL}
+  let split = first.z / ${SPLIT_ROWS}u + workgroup.z;
+  let begin = max(first.z / ${blockRows}u, split * ${blocks}u);
+  let end = min((last.w + ${blockRows - 1}u) / ${blockRows}u, (split + 1u) * ${blocks}u);
+  // The first split of a row that sees nothing writes its empty state.
+  if (begin >= end && workgroup.z > 0u) { return; }`;
+}
+
+const ENTRIES_WGSL = /* wgsl */ `
+  let first = rowTable[2u * (params.firstRow + firstToken)];
+  let last = rowTable[2u * (params.firstRow + lastToken)];`;
+
+/** WGSL: which of its parts a row has from a split, if any; a row of a single part has its state there. */
+export const PART_WGSL = /* wgsl */ `
+struct Part { index: u32, exists: bool, isWhole: bool }
+fn partOf(visible: vec2<u32>, split: u32, isFirst: bool) -> Part {
+  if (visible.y <= visible.x) { return Part(0u, isFirst, true); }
+  let begins = visible.x / ${SPLIT_ROWS}u;
+  let parts = (visible.y - 1u) / ${SPLIT_ROWS}u - begins + 1u;
+  return Part(split - begins, split >= begins && split - begins < parts, parts == 1u);
+}
+`;
+
+/** Where one value of a token's head goes. */
+export interface StateStore {
+  readonly token: string;
+  /** Among those of the KV head. */
+  readonly head: string;
+  /** The statement, for the arrays `out` or `parts` and the index of a state in them. */
+  readonly store: (array: "out" | "parts", at: string) => string;
+}
+
+/** Stores to the outputs, or to the parts of a split. */
+export function storeStateWgsl({ cut, heads, group }: Plan, { token, head, store }: StateStore): string {
+  const at = (row: string) => `(${row}) * ${heads}u + kvHead * ${group}u + ${head}`;
+  const whole = store("out", at(`params.firstRow + ${token}`));
+  if (cut === "chunk") return whole;
+  return `
+    let part = partOf(rowTable[2u * (params.firstRow + ${token})].zw, split, workgroup.z == 0u);
+    if (part.exists && part.isWhole) { ${whole} }
+    if (part.exists && !part.isWhole) { ${store("parts", at(`part.index * params.rows + ${token}`))} }`;
+}

@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
+import type { TableRow } from "../../../kernels/attention/row_table.ts";
+import { rowTilesFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
+import { Scratch } from "../../../kernels/scratch.ts";
+import { attend, scoresOf } from "../../reference/attention.ts";
+import { assertClose } from "../../support/assert_close.ts";
+import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { mixed, prepareBlocks } from "../attention/decode_blocks.ts";
+
+const fixture = gpuFixture();
+
+/** Queries and weights are rounded to f16, 2^-12 each. */
+const HALF_OPERANDS = 1e-6;
+/** Logits of a few units, from queries that err by 2^-12. */
+const LOGIT_ERROR = 2e-3;
+
+const SHAPE: HeadShape = { heads: 4, kvHeads: 2, headDim: 64 };
+
+for (const window of [undefined, 300]) {
+  Deno.test(`decodeAttention() on matrix units: equals plain loops, and a row's bits alone are those in a block: window ${window}`, async () => {
+    assert.notEqual(rowTilesFor(fixture.gpu.info, SHAPE), undefined, "this adapter has no matrix units");
+    const matrixScratch = new Scratch(fixture.commands);
+    const { rows, blocks } = mixed(window);
+    const call = prepareBlocks(fixture, SHAPE, rows);
+    const alone = await call.states({ matrixScratch });
+    const expected = reference(call, rows);
+    assertClose(new Float32Array(alone.o.buffer), expected.o, { nmse: HALF_OPERANDS });
+    assertClose(new Float32Array(alone.lse.buffer), expected.lse, { maxAbs: LOGIT_ERROR });
+    for (const rowsTogether of [2, 4, 8]) {
+      assert.deepEqual(await call.states({ matrixScratch, blocks, rowsTogether }), alone, `${rowsTogether} rows`);
+    }
+    const cramped = prepareBlocks(fixture, SHAPE, rows, { scratchRows: 3 });
+    assert.deepEqual(await cramped.states({ matrixScratch, blocks }), alone, "three rows a pass");
+    matrixScratch.close();
+  });
+}
+
+function reference({ kv, q }: ReturnType<typeof prepareBlocks>, rows: readonly TableRow[]) {
+  const { heads, kvHeads, headDim } = SHAPE;
+  const [o, lse]: [number[], number[]] = [[], []];
+  rows.forEach(({ kvFrom, kvLimit, sequenceSlot }, index) => {
+    for (let head = 0; head < heads; head++) {
+      const kvHead = Math.floor(head / (heads / kvHeads));
+      const at = (index * heads + head) * headDim;
+      const seen = Array.from({ length: Math.max(0, kvLimit - kvFrom) }, (_, i) => kvFrom + i);
+      const keys = seen.map((local) => kv.k(sequenceSlot, local, kvHead));
+      const scores = scoresOf(q.subarray(at, at + headDim), keys, 1 / Math.sqrt(headDim));
+      const state = attend(scores, seen.map((local) => kv.v(sequenceSlot, local, kvHead)), headDim);
+      o.push(...state.o);
+      lse.push(state.lse);
+    }
+  });
+  return { o, lse };
+}
