@@ -96,6 +96,11 @@ interface SpanBase {
   readonly masks?: Uint32Array;
   /** Physical pages that the sequence takes with this span, in order of position. */
   readonly newPages: Uint32Array;
+  /**
+   * Of a sparse row: a worker alone in its group reads back what it chose, which otherwise stays on its GPU. In a group the
+   * router has chosen, and knows.
+   */
+  readonly reportsSelection?: true;
 }
 
 /**
@@ -136,6 +141,13 @@ export interface SpanAudit {
   readonly logprobs?: readonly TokenLogprobs[];
 }
 
+/** What a select layer chose for one sparse row. */
+export interface LayerSelection {
+  readonly layer: number;
+  /** Positions, ascending; one list for each set of heads. */
+  readonly sets: readonly Uint32Array[];
+}
+
 /** What a span gives back. */
 export interface SpanResult {
   readonly sequence: SequenceId;
@@ -149,6 +161,8 @@ export interface SpanResult {
   readonly audit?: SpanAudit;
   /** Of an adaptive row: KV rows that one KV head read over all layers, on average over the sets. Set by the lead. */
   readonly rowsRead?: number;
+  /** Set by a worker alone in its group when the span `reportsSelection`: one entry for each select layer, in their order. */
+  readonly selections?: readonly LayerSelection[];
 }
 
 /** What the workers of a group send each other and their router: one entry for each kind of exchange. */

@@ -6,6 +6,7 @@
 import type {
   ByExchange,
   ExchangeTiming,
+  LayerSelection,
   SamplingSettings,
   SequenceOpening,
   Span,
@@ -57,7 +58,12 @@ const spanFields = {
   newPages: u32s,
 } as const;
 
-const optionalSpanFields = { next: count, masks: u32s } as const;
+const always: Shape<true> = (value, path) => {
+  oneOf("true")(String(value), path);
+  return true;
+};
+
+const optionalSpanFields = { next: count, masks: u32s, reportsSelection: always } as const;
 
 const span = union<Span>({
   prefill: record<Extract<Span, { kind: "prefill" }>>({ kind: oneOf("prefill"), ...spanFields }, optionalSpanFields),
@@ -88,6 +94,7 @@ const spanResult = record<SpanResult>({ sequence: count }, {
   scores: record<NonNullable<SpanResult["scores"]>>({ logprob: f32s, argmax: u32s }),
   audit: record<SpanAudit>({ tokens: u32s, divergences: f32s }, { logprobs: list(logprobs) }),
   rowsRead: real,
+  selections: list(record<LayerSelection>({ layer: count, sets: list(u32s) })),
 });
 
 const byExchange = record<ByExchange>({ queries: real, states: real, rows: real, candidates: real });

@@ -57,6 +57,7 @@ export type HandSpan =
     readonly next?: number;
     readonly from?: number;
     readonly masks?: Uint32Array;
+    readonly reportsSelection?: true;
   }
   & ({ readonly kind: "prefill" } | { readonly kind: "decode"; readonly attention: "dense" | "sparse" });
 

@@ -33,17 +33,21 @@ export async function readCandidates(pass: Pass): Promise<Candidates> {
       rows.push({ sequence: open.sequence, position, budget, sets, ...(coverage !== undefined && { coverage }) });
       for (let set = 0; set < sets; set++) {
         const at = (r * sets + set) * stride;
-        const padding = positions.subarray(at, at + most).indexOf(NO_POSITION);
-        const count = padding < 0 ? most : padding;
-        const local = positions.subarray(at, at + count);
+        const local = chosenOf(positions.subarray(at, at + most));
         lists.push({
           positions: local.map((row) => map.globalRow(index, open.pageOffset, row)),
-          values: values.slice(at, at + count),
+          values: values.slice(at, at + local.length),
         });
       }
     }
   }
   return { rows, lists };
+}
+
+/** The positions of a list that is padded to the length of its place. */
+export function chosenOf(padded: Uint32Array): Uint32Array {
+  const end = padded.indexOf(NO_POSITION);
+  return end < 0 ? padded : padded.subarray(0, end);
 }
 
 /** One read-back for all runs, as each waits for the queue. */

@@ -18,6 +18,7 @@ import type { SlicePacer } from "./pacer.ts";
 import type { BatchCounter } from "./read_counter.ts";
 import { multiply } from "./products.ts";
 import { type OwnRange, ownRanges } from "./row_ranges.ts";
+import type { SelectionReport } from "./selection_report.ts";
 
 /** Layers that are submitted together: recording a decode row takes a good part of the time that it computes. */
 const LAYERS_A_SUBMIT = 4;
@@ -33,6 +34,7 @@ export interface PassLayer {
 /** What a pass takes besides its model and batch. */
 export interface PassOptions extends Omit<ExchangePoint, "layer"> {
   readonly counter: BatchCounter;
+  readonly report: SelectionReport;
 }
 
 /** The rows that this worker computes; split rows lie back to back, range by range. */
@@ -43,6 +45,7 @@ export class Pass {
   readonly model: LoadedModel;
   readonly batch: RowBatch;
   readonly counter: BatchCounter;
+  readonly report: SelectionReport;
   readonly layers: readonly PassLayer[];
   /** Rows that this worker computes. */
   readonly computed: number;
@@ -62,11 +65,12 @@ export class Pass {
   #selectionHolders: readonly boolean[] | undefined;
 
   /** Uploads what the host knows of the rows. */
-  constructor(model: LoadedModel, batch: RowBatch, { counter, ...point }: PassOptions) {
+  constructor(model: LoadedModel, batch: RowBatch, { counter, report, ...point }: PassOptions) {
     const { scratch, config } = model;
     this.model = model;
     this.batch = batch;
     this.counter = counter;
+    this.report = report;
     this.#point = point;
     this.#pacer = pacerOf(model, batch);
     this.#pacer?.begin(batch.rows);

@@ -14,6 +14,7 @@ import { forward } from "./forward.ts";
 import { Pass } from "./pass.ts";
 import { ReadCounter } from "./read_counter.ts";
 import { ownerOfRow, ownRanges } from "./row_ranges.ts";
+import { SelectionReport } from "./selection_report.ts";
 import { SpanResults, type WantedRows } from "./span_results.ts";
 
 /** The worker that draws tokens. */
@@ -36,15 +37,16 @@ export async function runStep(
   const matrix = rowProductCut(commands.gpu.info) !== undefined;
   const batches = planBatches(step.spans, { sequences, window: config.slidingWindow, maxScores, share, matrix });
   const counter = new ReadCounter(model, batches);
+  const report = new SelectionReport(model, step.spans, batches);
   const results = share.index === LEAD ? new SpanResults(model, step.spans, batches) : undefined;
   for (const [index, batch] of batches.entries()) {
-    const pass = new Pass(model, batch, { step: step.index, batch: index, counter: counter.of(index) });
+    const pass = new Pass(model, batch, { step: step.index, batch: index, counter: counter.of(index), report });
     const wanted = await gatherOnLead(pass, await forward(pass));
     await results?.add(batch, wanted);
   }
   commands.submit();
   const encoded = performance.now();
-  const spans = results === undefined ? await computedOnly(model, step) : await results.finish(counter);
+  const spans = results === undefined ? await computedOnly(model, step) : await results.finish(counter, report);
   const end = performance.now();
   const timing = { encodeMs: encoded - start, waitMs: end - encoded, totalMs: end - start };
   return { index: step.index, spans, timing };

@@ -35,6 +35,7 @@ export async function beginSelection(
   if (layer.role !== "select" || batch.sparse.length === 0) return undefined;
   const sparseLayers = sparseLayersAfter(model.roles ?? [], layer.index);
   for (const run of batch.runs.filter(isSparse)) choose(pass, run, { lse, sparseLayers });
+  pass.report.take(layer.index, batch);
   const read = Promise.withResolvers<void>();
   const choosing = model.exchange.select(pass.pointAt(layer), async () => {
     const candidates = await readCandidates(pass);

@@ -6,6 +6,7 @@ import { copyRows, draw, drawnRows, type DrawnToken, score } from "../logits/sam
 import type { DrawnRow, RowBatch } from "../row_batch.ts";
 import type { Span, SpanAudit, SpanResult } from "../span.ts";
 import type { ReadCounter } from "./read_counter.ts";
+import type { SelectionReport } from "./selection_report.ts";
 
 /** Rows of a batch on the lead, and where in them those lie that are drawn after and that are scored. */
 export interface WantedRows {
@@ -56,18 +57,23 @@ export class SpanResults {
    * Draws, and waits for the GPU.
    * @returns one result for each span, in the order of the spans
    */
-  async finish(counter: ReadCounter): Promise<SpanResult[]> {
-    const { tokens, beside } = await draw(this.#model, this.#waiting, { rows: this.#drawn, beside: counter.requests });
-    const rowsRead = counter.rowsRead(beside);
+  async finish(counter: ReadCounter, report: SelectionReport): Promise<SpanResult[]> {
+    const requests = [...counter.requests, ...report.requests];
+    const { tokens, beside } = await draw(this.#model, this.#waiting, { rows: this.#drawn, beside: requests });
+    const counted = counter.requests.length;
+    const rowsRead = counter.rowsRead(beside.slice(0, counted));
+    const selections = report.selections(beside.slice(counted));
     const drawnBySpan = Map.groupBy(tokens, (_, i) => this.#drawn[i]?.span);
     return this.#spans.map(({ sequence, logits }, i): SpanResult => {
       const drawn = drawnBySpan.get(i) ?? [];
       const read = rowsRead.get(i);
+      const selected = selections.get(i);
       return {
         sequence,
         ...(logits === "audit" ? { audit: auditOf(drawn) } : lastOf(drawn)),
         ...(logits === "all" && { scores: packed(this.#scores[i]) }),
         ...(read !== undefined && { rowsRead: read }),
+        ...(selected !== undefined && { selections: selected }),
       };
     });
   }
