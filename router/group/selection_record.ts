@@ -4,7 +4,7 @@
  */
 
 import type { Candidates } from "../../engine/exchange.ts";
-import type { SequenceId } from "../../engine/span.ts";
+import type { SequenceId, Step, StepResult } from "../../engine/span.ts";
 
 /** What a select layer chose for one row. */
 export interface RecordedSelection {
@@ -14,6 +14,9 @@ export interface RecordedSelection {
   /** Global positions, ascending; one list for each set. */
   readonly sets: readonly Uint32Array[];
 }
+
+/** A row that positions were chosen for, and how many sets of them. */
+type SelectedRow = Pick<Candidates["rows"][number], "sequence" | "position" | "sets">;
 
 const SEQUENCES = 256;
 
@@ -34,8 +37,17 @@ export class SelectionRecord {
     return [...layers].sort((a, b) => a.layer - b.layer);
   }
 
+  /** Remembers what a worker alone in its group reported with a step. */
+  report({ spans }: Step, result: StepResult): void {
+    for (const [i, { sequence, from: position }] of spans.entries()) {
+      for (const { layer, sets } of result.spans[i]?.selections ?? []) {
+        this.note(layer, [{ sequence, position, sets: sets.length }], sets);
+      }
+    }
+  }
+
   /** Remembers what a layer chose, row by row, set by set. Does not copy. */
-  note(layer: number, rows: Candidates["rows"], chosen: readonly Uint32Array[]): void {
+  note(layer: number, rows: readonly SelectedRow[], chosen: readonly Uint32Array[]): void {
     let at = 0;
     for (const { sequence, position, sets } of rows) {
       const layers = this.#bySequence.get(sequence) ?? new Map<number, RecordedSelection>();

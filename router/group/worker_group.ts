@@ -55,7 +55,7 @@ interface Present extends PresentWorker {
 
 /** The workers of a group, started with it and supervised until `close`. */
 export class WorkerGroup implements Group {
-  /** What was chosen last for each sequence; empty with one worker, whose selection stays on its GPU. */
+  /** What was chosen last for each sequence; with one worker, only of spans that report it: its selection stays on its GPU. */
   readonly selections: SelectionRecord = new SelectionRecord();
   readonly #options: WorkerGroupOptions;
   readonly #members: readonly Member[];
@@ -124,7 +124,9 @@ export class WorkerGroup implements Group {
     const end = current.run(step, traceparents);
     this.#running = { index: step.index, end };
     try {
-      return await end;
+      const result = await end;
+      this.selections.report(step, result);
+      return result;
     } finally {
       this.#running = undefined;
     }

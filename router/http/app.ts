@@ -19,6 +19,7 @@ import { RESPONSES_FORMAT } from "./responses.ts";
 import { listModels, retrieveModel } from "./models.ts";
 import { describeApi } from "./openapi.ts";
 import { selectionAnswer } from "./selection_route.ts";
+import { tideAnswer } from "./tide_route.ts";
 import { detokenizeResponse, tokenizeResponse } from "../text/tokenize_answer.ts";
 import type { SelectionReader } from "../scheduling/selection_view.ts";
 
@@ -71,6 +72,10 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
     "/v1/sequences/:id/selection",
     (c) => selectionAnswer(c.req.param("id") ?? "", c.req.query("index"), selections),
   );
+  route("get", "/v1/sequences/:id/tide", (c) => {
+    const watched = { id: c.req.param("id") ?? "", index: c.req.query("index"), signal: c.req.raw.signal };
+    return tideAnswer(watched, selections, limits);
+  });
   route(
     "post",
     "/tokenize",

@@ -22,6 +22,8 @@ interface Route {
   readonly summary: string;
   readonly body?: z.ZodType;
   readonly streams?: true;
+  /** Answers with nothing but a stream of events. */
+  readonly events?: true;
   readonly parameter?: string;
   /** Optional, behind the question mark. */
   readonly query?: string;
@@ -57,6 +59,15 @@ const ROUTES: readonly Route[] = [
     query: "index",
     refusals: [400, 404, 409],
   },
+  {
+    method: "get",
+    path: "/v1/sequences/{id}/tide",
+    summary: "What a running response reads, row by row, as events",
+    parameter: "id",
+    query: "index",
+    events: true,
+    refusals: [400, 404, 429],
+  },
   { method: "post", path: "/tokenize", summary: "Text or messages to token ids", body: tokenizeSchema },
   { method: "post", path: "/detokenize", summary: "Token ids to text", body: detokenizeSchema },
   { method: "get", path: "/health", summary: "Whether the process lives" },
@@ -84,10 +95,10 @@ export function describeApi(app: OpenAPIHono): ReturnType<OpenAPIHono["getOpenAP
   });
 }
 
-function register(app: OpenAPIHono, { method, path, summary, body, streams, ...route }: Route): void {
+function register(app: OpenAPIHono, { method, path, summary, body, streams, events, ...route }: Route): void {
   const { parameter, query, refusals = [] } = route;
   const json = { "application/json": { schema: z.looseObject({}) } };
-  const events = streams ? { "text/event-stream": { schema: z.string() } } : {};
+  const eventStream = streams || events ? { "text/event-stream": { schema: z.string() } } : {};
   const failed = (status: number) => ({
     description: `Refused or failed: ${codesOf(status).join(", ")}`,
     content: { "application/json": { schema: errorBody } },
@@ -102,7 +113,7 @@ function register(app: OpenAPIHono, { method, path, summary, body, streams, ...r
       ...(query === undefined ? {} : { query: z.object({ [query]: z.string().optional() }) }),
     },
     responses: {
-      200: { description: "Done", content: { ...json, ...events } },
+      200: { description: "Done", content: { ...(events ? {} : json), ...eventStream } },
       ...Object.fromEntries(
         (body === undefined ? [...refusals, 500] : STATUSES.filter((status) => !NOT_OF_BODIES.has(status))).map((
           s,

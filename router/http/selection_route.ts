@@ -9,19 +9,40 @@ import type { SelectionReader } from "../scheduling/selection_view.ts";
  * @throws {RequestError} `invalid_request`, `not_found`, `selection_unavailable`
  */
 export function selectionAnswer(id: string, index: string | undefined, selections: SelectionReader): Response {
-  const choice = parseIndex(index);
-  // A single choice has no index in its name.
-  const selection = selections.read(`${id}-${choice}`) ?? (choice === 0 ? selections.read(id) : undefined);
+  const selection = readChoice(id, index, (request) => selections.read(request));
   if (selection === undefined) {
     const name = id.length <= 100 ? `"${id}"` : "of that id";
-    throw new RequestError("not_found", `Cannot find choice ${choice} of response ${name}: none runs or ended lately`);
+    throw new RequestError(
+      "not_found",
+      `Cannot find choice ${index ?? 0} of response ${name}: none runs or ended lately`,
+    );
   }
   const layers = selection.layers.map(({ layer, position, sets }) => ({
     layer,
     position,
     sets: sets.map((positions) => [...positions]),
   }));
-  return Response.json({ object: "sequence.selection", id, index: choice, running: selection.running, layers });
+  return Response.json({
+    object: "sequence.selection",
+    id,
+    index: parseIndex(index),
+    running: selection.running,
+    layers,
+  });
+}
+
+/**
+ * Finds one choice of a response by the name of its generation.
+ * @throws {RequestError} `invalid_request` for what is no index, and what `read` throws
+ */
+export function readChoice<Found>(
+  id: string,
+  index: string | undefined,
+  read: (request: string) => Found | undefined,
+): Found | undefined {
+  const choice = parseIndex(index);
+  // A single choice has no index in its name.
+  return read(`${id}-${choice}`) ?? (choice === 0 ? read(id) : undefined);
 }
 
 function parseIndex(index: string | undefined): number {

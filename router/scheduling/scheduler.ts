@@ -192,7 +192,7 @@ export class Scheduler implements Generator {
       index: ++this.#stepIndex,
       open: plan.spans.flatMap(({ sequence, span }) => sequence.opened ? [] : [sequence.open(span.sequence)]),
       release,
-      spans: plan.spans.map(({ span }) => span),
+      spans: this.selections.tides.asked(plan.spans),
       deadlineMs: this.#costs.deadlineMs(plan.load),
     };
     return { step, plan, ledger };
@@ -217,6 +217,7 @@ export class Scheduler implements Generator {
       sequence.opened = true;
       sequence.lastStep = step.index;
     }
+    this.selections.tides.computed(plan.spans);
     plan.spans.forEach((planned, i) => this.#take(planned, result.spans[i], ledger));
   }
 

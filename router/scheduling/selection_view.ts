@@ -7,6 +7,8 @@
 import type { SequenceId } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
 import type { ChosenPositions, Group } from "../group/group.ts";
+import { Tides } from "./tide.ts";
+import type { TideFeed } from "./tide_feed.ts";
 
 /** A look at one sequence. */
 export interface SequenceSelection {
@@ -23,6 +25,13 @@ export interface SelectionReader {
    * @throws {RequestError} `selection_unavailable` when the group does not let its selections be seen
    */
   read(request: string): SequenceSelection | undefined;
+  /**
+   * Follows a sequence from now on; the feed must be read or left.
+   * @param request id of a single generation
+   * @returns undefined when no such request runs
+   * @throws {RequestError} `rate_limit_exceeded` when too many watch
+   */
+  watch(request: string): TideFeed | undefined;
 }
 
 /** Requests that are remembered after their end. */
@@ -30,6 +39,8 @@ const ENDED = 256;
 
 /** Kept up to date by the scheduler. */
 export class SelectionView implements SelectionReader {
+  /** The sequences that are watched. */
+  readonly tides: Tides;
   readonly #group: Pick<Group, "state" | "selections">;
   readonly #running = new Map<string, SequenceId | undefined>();
   /** In the order in which they ended. */
@@ -37,6 +48,7 @@ export class SelectionView implements SelectionReader {
 
   constructor(group: Pick<Group, "state" | "selections">) {
     this.#group = group;
+    this.tides = new Tides(group);
   }
 
   /** A request runs, or runs again, under this name; undefined before its first time. */
@@ -48,6 +60,7 @@ export class SelectionView implements SelectionReader {
   end(request: string): void {
     this.#ended.set(request, this.#running.get(request));
     this.#running.delete(request);
+    this.tides.end(request);
     const [oldest] = this.#ended.keys();
     if (oldest !== undefined && this.#ended.size > ENDED) this.#ended.delete(oldest);
   }
@@ -61,12 +74,17 @@ export class SelectionView implements SelectionReader {
     return { running, layers };
   }
 
+  watch(request: string): TideFeed | undefined {
+    return this.#running.has(request) ? this.tides.watch(request) : undefined;
+  }
+
   #requireVisible(): void {
     const { state } = this.#group;
     if (state.kind !== "ready" || state.model.slices.length > 1) return;
     throw new RequestError(
       "selection_unavailable",
-      "Cannot show the selection: unsupported in a group of one worker, whose selections stay on its GPU",
+      "Cannot show the selection: unsupported in a group of one worker, whose selections stay on its GPU unless the " +
+        "sequence is watched (GET /v1/sequences/{id}/tide)",
     );
   }
 }
