@@ -1,14 +1,11 @@
 /**
- * Text for shaders: unrolling, reading weights eight at a time, reductions over a workgroup, grids beyond one dimension.
+ * Text for shaders: unrolling, multiply-adds of eight, reductions over a workgroup, grids beyond one dimension.
  * Knows WGSL; knows no op.
  */
 
 import type { GpuInfo } from "./gpu.ts";
 import { MAX_HALF } from "./half.ts";
 import type { BindingSpec } from "./pipeline.ts";
-
-/** How weights are kept on the GPU. */
-export type WeightDType = "f16" | "f32";
 
 const COMPONENTS = ["x", "y", "z", "w"] as const;
 const MAX_GROUPS_X = 65535;
@@ -39,24 +36,6 @@ export function reads(name: string, type: string): BindingSpec {
 /** A storage binding that is written, and may be read. */
 export function writes(name: string, type: string): BindingSpec {
   return { name, type, access: "read_write" };
-}
-
-/** The store type of a weight's binding; f16 comes eight in a vec4<u32>, which needs no device feature. */
-export function weightType(dtype: WeightDType): string {
-  return dtype === "f16" ? "array<vec4<u32>>" : "array<vec4<f32>>";
-}
-
-/**
- * Statements that read eight consecutive weights as two vec4<f32>, `<into>_lo` and `<into>_hi`.
- * @param index WGSL expression: which group of eight
- */
-export function readEight(dtype: WeightDType, from: string, { into, index }: { into: string; index: string }): string {
-  if (dtype === "f32") {
-    return `let ${into}_lo = ${from}[2u * (${index})]; let ${into}_hi = ${from}[2u * (${index}) + 1u];`;
-  }
-  return `let ${into}_q = ${from}[${index}];
-    let ${into}_lo = vec4<f32>(unpack2x16float(${into}_q.x), unpack2x16float(${into}_q.y));
-    let ${into}_hi = vec4<f32>(unpack2x16float(${into}_q.z), unpack2x16float(${into}_q.w));`;
 }
 
 /**

@@ -5,11 +5,15 @@
 
 import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
-import { bf16ToF32, fromHalf, MAX_HALF } from "../../kernels/half.ts";
+import { MAX_HALF } from "../../kernels/half.ts";
 import type { Commands } from "../../kernels/pipeline.ts";
-import { randomWeight } from "../../kernels/products/random_weight.ts";
+import { Scratch } from "../../kernels/scratch.ts";
+import type { WeightDType } from "../../kernels/weights/format.ts";
+import { randomWeight } from "../../kernels/weights/random_weight.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import { createWeight, type SourceDType, type Weight, writeRows } from "../../kernels/products/weight.ts";
+import { isBlockType, keptAs, sourceBytes, type SourceDType } from "../../kernels/weights/source_types.ts";
+import { createWeight, hasFloatParts, stackWeights, type Weight } from "../../kernels/weights/weight.ts";
+import { toFloats, writeRows, type WriteTools } from "../../kernels/weights/write_rows.ts";
 import { EngineError } from "../errors.ts";
 import type { TensorFiles } from "./safetensors.ts";
 import type { TensorInfo } from "./safetensors_header.ts";
@@ -42,20 +46,22 @@ const CHUNK_BYTES = 16 << 20;
 /** The tensors of a model directory. */
 export class FileSource implements WeightSource {
   readonly #gpu: Gpu;
+  readonly #tools: WriteTools;
   readonly #files: TensorFiles;
   readonly #onProgress: (doneBytes: number, totalBytes: number) => void;
   readonly #totalBytes: number;
   #doneBytes = 0;
 
-  constructor(gpu: Gpu, files: TensorFiles, onProgress: (doneBytes: number, totalBytes: number) => void) {
-    this.#gpu = gpu;
+  constructor(commands: Commands, files: TensorFiles, onProgress: (doneBytes: number, totalBytes: number) => void) {
+    this.#gpu = commands.gpu;
+    this.#tools = { commands, scratch: new Scratch(commands) };
     this.#files = files;
     this.#onProgress = onProgress;
     this.#totalBytes = [...files.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
   /**
-   * Kept as f16, or as f32 when one of them is.
+   * Each kept as its file has it, plain ones as f16, or as f32 when one of them is.
    * @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite or beyond f16, `unsupported_model`
    * for a shape that no kernel computes
    */
@@ -64,15 +70,32 @@ export class FileSource implements WeightSource {
       const shape = [rows[i] ?? 0, cols];
       return { name, rows: rows[i] ?? 0, cols, source: this.#expect(name, shape).dtype };
     });
-    const dtype = parts.some(({ source }) => source === "F32") ? "f32" : "f16";
-    const shape = { rows: rows.reduce((a, b) => a + b, 0), cols, dtype } as const;
-    const weight = naming(names, () => createWeight(this.#gpu, names.join(" + "), shape));
+    const weight = naming(names, () => this.#create(names, parts));
     let firstRow = 0;
     for (const part of parts) {
       await this.#stream(part, weight, firstRow);
       firstRow += part.rows;
     }
     return weight;
+  }
+
+  /** Frees working memory; the weights stay. */
+  close(): void {
+    this.#tools.scratch.close();
+  }
+
+  /** Consecutive ones of one type share their parts. */
+  #create(names: readonly string[], parts: readonly WeightRows[]): Weight {
+    const runs: { dtype: WeightDType; rows: number; cols: number }[] = [];
+    for (const { rows, cols, source } of parts) {
+      const plain = parts.some(({ source }) => source === "F32") ? "f32" : "f16";
+      const dtype = isBlockType(source) ? keptAs(source) : plain;
+      const last = runs.at(-1);
+      if (last?.dtype === dtype) last.rows += rows;
+      else runs.push({ dtype, rows, cols });
+    }
+    const label = names.join(" + ");
+    return stackWeights(label, runs.map((shape) => createWeight(this.#gpu, label, shape)));
   }
 
   /** @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite */
@@ -82,7 +105,8 @@ export class FileSource implements WeightSource {
     for (const [i, name] of names.entries()) {
       const { dtype } = this.#expect(name, [lengths[i] ?? 0]);
       const bytes = await this.#files.read(name);
-      const decoded = decode(dtype, bytes);
+      if (isBlockType(dtype)) throw this.#unexpected(name, `plain numbers, found ${dtype}`);
+      const decoded = toFloats(dtype, bytes);
       const unfit = this.#unfit(name, decoded, { most: Infinity, row: 0, cols: decoded.length });
       if (unfit !== undefined) throw unfit;
       values.set(decoded, at);
@@ -96,7 +120,7 @@ export class FileSource implements WeightSource {
 
   async #stream(part: WeightRows, weight: Weight, firstRow: number): Promise<void> {
     const { name, rows, cols, source } = part;
-    const rowBytes = cols * (source === "F32" ? 4 : 2);
+    const rowBytes = sourceBytes(source, cols);
     const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
     const read = (row: number) => {
       const at = Math.min(row, rows);
@@ -132,11 +156,12 @@ export class FileSource implements WeightSource {
     },
   ): void {
     try {
-      writeRows(this.#gpu, weight, { firstRow: firstRow + row, data, source });
+      writeRows(this.#tools, weight, { firstRow: firstRow + row, data, source });
     } catch (cause) {
       if (!(cause instanceof GpuError) || cause.code !== "invalid_shape") throw cause;
-      const most = weight.dtype === "f16" ? MAX_HALF : Infinity;
-      throw this.#unfit(name, decode(source, data), { most, row, cols }) ?? cause;
+      if (isBlockType(source)) throw this.#unexpected(name, cause.message);
+      const most = hasFloatParts(weight) ? Infinity : MAX_HALF;
+      throw this.#unfit(name, toFloats(source, data), { most, row, cols }) ?? cause;
     }
   }
 
@@ -170,6 +195,10 @@ export class FileSource implements WeightSource {
       );
     }
     return found;
+  }
+
+  #unexpected(name: string, what: string): EngineError {
+    return new EngineError("invalid_model", `Cannot load ${this.#files.pathOf(name)}: tensor ${name}: ${what}`);
   }
 
   #progress(bytes: number): void {
@@ -216,10 +245,4 @@ function naming<T>(names: readonly string[], make: () => T): T {
     if (!(cause instanceof GpuError) || cause.code !== "invalid_shape") throw cause;
     throw new EngineError("unsupported_model", `Cannot load tensor ${names.join(" + ")}: ${cause.message}`, { cause });
   }
-}
-
-function decode(dtype: SourceDType, bytes: Uint8Array<ArrayBuffer>): Float32Array {
-  if (dtype === "F32") return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-  const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
-  return dtype === "F16" ? fromHalf(halves) : bf16ToF32(halves);
 }

@@ -5,7 +5,7 @@
 
 import type { Commands } from "../../kernels/pipeline.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import { freeWeight, type Weight } from "../../kernels/products/weight.ts";
+import { freeWeight, type Weight } from "../../kernels/weights/weight.ts";
 import { EngineError } from "../errors.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { TensorFiles } from "./safetensors.ts";
@@ -53,7 +53,12 @@ export async function loadWeights(
   { files, onProgress }: { files: TensorFiles; onProgress: (doneBytes: number, totalBytes: number) => void },
 ): Promise<Weights> {
   checkLayers(config, files);
-  return await buildWeights(config, new FileSource(commands.gpu, files, onProgress));
+  const source = new FileSource(commands, files, onProgress);
+  try {
+    return await buildWeights(config, source);
+  } finally {
+    source.close();
+  }
 }
 
 /** A model cut short by its configuration computes something, but not what it was made for. */

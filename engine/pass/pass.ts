@@ -4,7 +4,7 @@
  */
 
 import { ROW_WORDS } from "../../kernels/attention/row_table.ts";
-import type { Weight } from "../../kernels/products/weight.ts";
+import type { Weight } from "../../kernels/weights/weight.ts";
 import { rmsNorm } from "../../kernels/rms_norm.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { ExchangePoint } from "../exchange.ts";

@@ -4,8 +4,10 @@
 
 import type { Commands, KernelSpec } from "../pipeline.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import type { Weight } from "./weight.ts";
-import { BUILTINS, GROUP_INDEX, readEight, reads, spread, type WeightDType, weightType, writes } from "../wgsl.ts";
+import type { Weight } from "../weights/weight.ts";
+import type { WeightDType } from "../weights/format.ts";
+import { readEight, weightType } from "../weights/read_eight.ts";
+import { BUILTINS, GROUP_INDEX, reads, spread, writes } from "../wgsl.ts";
 
 /** Operands of an embedding. */
 export interface Embed {
@@ -27,9 +29,8 @@ const THREADS = 32;
 export function embed(commands: Commands, { weight, tokens, out, rows }: Embed): void {
   expectTensor("embed", tokens, "u32", [rows]);
   expectTensor("embed", out, "f32", [rows, weight.cols]);
-  const kernel = commands.kernel(`embed ${weight.dtype}`, () => spec(weight.dtype));
-  for (const { tensor, firstRow, rows: partRows } of weight.parts) {
-    commands.dispatch(kernel, {
+  for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
+    commands.dispatch(commands.kernel(`embed ${dtype}`, () => spec(dtype)), {
       tensors: [tensor, tokens, out],
       params: { rows, firstRow, partRows, eights: weight.cols / 8 },
       groups: spread(rows),

@@ -5,7 +5,9 @@
  */
 
 import type { KernelSpec } from "../pipeline.ts";
-import { addEight, BUILTINS, readEight, reads, unroll, type WeightDType, weightType, writes } from "../wgsl.ts";
+import type { WeightDType } from "../weights/format.ts";
+import { readEight, weightType } from "../weights/read_eight.ts";
+import { addEight, BUILTINS, reads, unroll, writes } from "../wgsl.ts";
 
 /** Threads in a workgroup. */
 export const LANES = 32;

@@ -12,7 +12,8 @@ import { matrixProduct, matrixProductName, type MatrixTile } from "./matrix_prod
 import type { Commands, Kernel } from "../pipeline.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { tiledProduct, tiledProductName } from "./tiled_product.ts";
-import type { Weight } from "./weight.ts";
+import { hasFloatParts, type Weight } from "../weights/weight.ts";
+import type { WeightDType } from "../weights/format.ts";
 import { spread } from "../wgsl.ts";
 
 /** The ways to cut the work: 8 × 256 without shared memory (software), square tiles (GPUs), or tiles on matrix units. */
@@ -45,7 +46,7 @@ export type MatmulAdapter = Pick<GpuInfo, "software" | "matrix" | "subgroupSize"
 export function planMatmul(
   info: MatmulAdapter,
   rows: number,
-  weight: Pick<Weight, "rows" | "cols" | "dtype">,
+  weight: Omit<Weight, "label">,
 ): MatmulPlan {
   return planMatrices(info, rows, weight) ?? planPlain(info, rows, weight.rows);
 }
@@ -54,10 +55,10 @@ export function planMatmul(
 function planMatrices(
   info: MatmulAdapter,
   rows: number,
-  weight: Pick<Weight, "rows" | "cols" | "dtype">,
+  weight: Omit<Weight, "label">,
 ): MatmulPlan | undefined {
   const units = matrixUnitsOf(info);
-  if (units === undefined || weight.dtype !== "f16") return undefined;
+  if (units === undefined || hasFloatParts(weight)) return undefined;
   const { shape } = units;
   const large = Math.ceil(rows / LARGE_TILE.rows) * Math.ceil(weight.rows / LARGE_TILE.outputs) >= ENOUGH_MATRIX_TILES;
   const tile = shape.m < 16 ? SMALL_INSTRUCTION_TILE : large ? LARGE_TILE : SMALL_TILE;
@@ -81,8 +82,8 @@ export function matmul(commands: Commands, product: Product, plan?: MatmulPlan):
   expectTensor("matmul", y, "f32", [rows, weight.rows]);
   if (rows === 0) return;
   const { kernel, input, groups } = prepare(commands, product, plan ?? planMatmul(commands.gpu.info, rows, weight));
-  for (const { tensor, firstRow, rows: partRows } of weight.parts) {
-    commands.dispatch(kernel, {
+  for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
+    commands.dispatch(kernel(dtype), {
       tensors: [tensor, input, y],
       params: { rows, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
       groups: groups(partRows),
@@ -91,7 +92,8 @@ export function matmul(commands: Commands, product: Product, plan?: MatmulPlan):
 }
 
 interface Prepared {
-  readonly kernel: Kernel;
+  /** For parts of a format. */
+  readonly kernel: (dtype: WeightDType) => Kernel;
   /** x as the kernel reads it. */
   readonly input: Tensor;
   readonly groups: (partRows: number) => [number, number, number];
@@ -108,28 +110,35 @@ function matrixKernel(
   { weight, x, rows, accumulate = false, scratch }: Product,
   { kind: _, ...cut }: MatmulPlan & { readonly kind: "matrix" },
 ): Prepared {
-  const variant = { ...cut, accumulate };
   const { tensor } = toHalfRows(commands, scratch, { x, rows, cols: weight.cols, halves: "high" });
   return {
-    kernel: commands.kernel(matrixProductName(variant), () => matrixProduct(variant)),
+    kernel: (dtype) => {
+      const variant = { ...cut, dtype, accumulate };
+      return commands.kernel(matrixProductName(variant), () => matrixProduct(variant));
+    },
     input: tensor,
     groups: (partRows) => spread(Math.ceil(rows / cut.tile.rows) * Math.ceil(partRows / cut.tile.outputs)),
   };
 }
 
-function laneKernel(commands: Commands, { weight, x, rows, accumulate = false }: Product): Prepared {
-  const tile = { dtype: weight.dtype, accumulate, ...LANE_TILE };
+function laneKernel(commands: Commands, { x, rows, accumulate = false }: Product): Prepared {
+  const { inputs, outputs } = LANE_TILE;
   return {
-    kernel: commands.kernel(laneProductName(tile), () => laneProduct(tile)),
+    kernel: (dtype) => {
+      const tile = { dtype, accumulate, inputs, outputs };
+      return commands.kernel(laneProductName(tile), () => laneProduct(tile));
+    },
     input: x,
-    groups: (partRows) => [Math.ceil(partRows / (LANES * tile.outputs)), Math.ceil(rows / tile.inputs), 1],
+    groups: (partRows) => [Math.ceil(partRows / (LANES * outputs)), Math.ceil(rows / inputs), 1],
   };
 }
 
-function tileKernel(commands: Commands, { weight, x, rows, accumulate = false }: Product, side: 64 | 128): Prepared {
-  const tile = { dtype: weight.dtype, accumulate, side };
+function tileKernel(commands: Commands, { x, rows, accumulate = false }: Product, side: 64 | 128): Prepared {
   return {
-    kernel: commands.kernel(tiledProductName(tile), () => tiledProduct(tile)),
+    kernel: (dtype) => {
+      const tile = { dtype, accumulate, side };
+      return commands.kernel(tiledProductName(tile), () => tiledProduct(tile));
+    },
     input: x,
     groups: (partRows) => spread(Math.ceil(rows / side) * Math.ceil(partRows / side)),
   };

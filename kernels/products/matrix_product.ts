@@ -7,7 +7,9 @@
 import { Fragments, HALVES_AN_ELEMENT, type MatrixUnits } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import { describeShape } from "../provider.ts";
-import { BUILTINS, GROUP_INDEX, reads, unroll, writes } from "../wgsl.ts";
+import type { WeightDType } from "../weights/format.ts";
+import { declareEight, fetchEight, halvesOfEight } from "../weights/read_eight.ts";
+import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll, writes } from "../wgsl.ts";
 
 /** How a workgroup cuts the work. */
 export interface MatrixTile {
@@ -23,6 +25,8 @@ export interface MatrixTile {
 
 /** A variant of the kernel. */
 export interface MatrixProduct extends MatrixUnits {
+  /** Of the weight; not f32. */
+  readonly dtype: WeightDType;
   readonly tile: MatrixTile;
   readonly accumulate: boolean;
 }
@@ -31,8 +35,8 @@ export interface MatrixProduct extends MatrixUnits {
 const PADDING = 1;
 
 /** The kernel's name, different for every variant. */
-export function matrixProductName({ shape, subgroupSize, tile, accumulate }: MatrixProduct): string {
-  return `matrix_product ${describeShape(shape)} by ${subgroupSize} ${Object.values(tile).join("×")}${
+export function matrixProductName({ dtype, shape, subgroupSize, tile, accumulate }: MatrixProduct): string {
+  return `matrix_product ${dtype} ${describeShape(shape)} by ${subgroupSize} ${Object.values(tile).join("×")}${
     accumulate ? " accumulate" : ""
   }`;
 }
@@ -70,6 +74,7 @@ export function matrixProduct(variant: MatrixProduct): KernelSpec {
     bindings: [reads("w", "array<vec4<u32>>"), reads("x", "array<vec4<u32>>"), writes("y", "array<f32>")],
     params: ["rows", "partRows", "firstRow", "weightRows", "eights"].map((name) => [name, "u32"] as const),
     source: /* wgsl */ `
+      ${HALF_PACKING_WGSL}
       var<workgroup> xs: array<vec4<u32>, ${tile.rows * slice.stride}>;
       var<workgroup> ws: array<vec4<u32>, ${tile.outputs * slice.stride}>;
       // Results at the edge pass through here, a fragment of each subgroup at a time.
@@ -131,16 +136,16 @@ function sliceOffsets(variant: MatrixProduct, plan: Plan): string {
   return `${unroll(rounds.x, ofX)}
         ${
     unroll(rounds.w, (i) =>
-      `let atW${i} = min(firstOutput + ${row(i)}, params.partRows - 1u) * params.eights + ${
-        within(i)
-      }; var w${i}: vec4<u32>;`)
+      `let atW${i} = min(firstOutput + ${row(i)}, params.partRows - 1u) * params.eights + ${within(i)}; ${
+        declareEight(variant.dtype, `w${i}`)
+      }`)
   }`;
 }
 
 function loadSlices(variant: MatrixProduct, plan: Plan, k: string): string {
   const rounds = roundsOf(variant, plan);
   return `${unroll(rounds.x, (i) => `x${i} = x[atX${i} + ${k}];`)}
-        ${unroll(rounds.w, (i) => `w${i} = w[atW${i} + ${k}];`)}`;
+        ${unroll(rounds.w, (i) => fetchEight(variant.dtype, "w", { into: `w${i}`, index: `atW${i} + ${k}` }))}`;
 }
 
 function storeSlices(variant: MatrixProduct, plan: Plan): string {
@@ -149,7 +154,7 @@ function storeSlices(variant: MatrixProduct, plan: Plan): string {
   const place = (i: number) =>
     `((t + ${i * threads}u) / ${slice.elements}u) * ${slice.stride}u + (t + ${i * threads}u) % ${slice.elements}u`;
   return `${unroll(rounds.x, (i) => `xs[${place(i)}] = x${i};`)}
-          ${unroll(rounds.w, (i) => `ws[${place(i)}] = w${i};`)}`;
+          ${unroll(rounds.w, (i) => `{ ${halvesOfEight(variant.dtype, `w${i}`, `ws[${place(i)}]`)} }`)}`;
 }
 
 function multiplySlices({ shape }: MatrixProduct, { slice, fragments }: Plan): string {

@@ -12,7 +12,7 @@ import type { Scratch } from "../scratch.ts";
 import { rowProduct, type RowProductCut, rowProductCut, rowProductName } from "./row_product.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import type { Weight } from "./weight.ts";
+import { hasFloatParts, type Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
 
 /** Operands of a product. */
@@ -62,9 +62,9 @@ export function planMatvec(info: Pick<GpuInfo, "software">, cols: number): Matve
  * The plan for rows that attend densely, with matrix units where the adapter and the weight allow; it does not depend on
  * the number of input rows either. Both halves of x are multiplied: 22 bits of it.
  */
-export function planDenseRows(info: GpuInfo, { cols, dtype }: Pick<Weight, "cols" | "dtype">): MatvecPlan {
-  const cut = dtype === "f16" ? rowProductCut(info) : undefined;
-  return cut === undefined ? planMatvec(info, cols) : { kind: "matrix", ...cut };
+export function planDenseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
+  const cut = hasFloatParts(weight) ? undefined : rowProductCut(info);
+  return cut === undefined ? planMatvec(info, weight.cols) : { kind: "matrix", ...cut };
 }
 
 /**
@@ -84,10 +84,9 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
 
 function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }: Product): void {
   const outputs = weight.rows >= TALL_ROWS ? 8 : 4;
-  const tile = { dtype: weight.dtype, accumulate, inputs: columnsFor(rows), outputs };
-  const kernel = commands.kernel(laneProductName(tile), () => laneProduct(tile));
-  for (const { tensor, firstRow, rows: partRows } of weight.parts) {
-    commands.dispatch(kernel, {
+  for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
+    const tile = { dtype, accumulate, inputs: columnsFor(rows), outputs };
+    commands.dispatch(commands.kernel(laneProductName(tile), () => laneProduct(tile)), {
       tensors: [tensor, x, y],
       params: { rows, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
       groups: [Math.ceil(partRows / (LANES * outputs)), Math.ceil(rows / tile.inputs), 1],
@@ -99,16 +98,9 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
   const { weight, x, y, rows, accumulate = false } = product;
   for (let firstInput = 0; firstInput < rows; firstInput += MAX_INPUTS) {
     const inputs = columnsFor(Math.min(MAX_INPUTS, rows - firstInput));
-    const tile = {
-      dtype: weight.dtype,
-      accumulate,
-      threads,
-      inputs,
-      outputs: Math.min(outputs, MAX_SUMS / inputs),
-    };
-    const kernel = commands.kernel(teamProductName(tile), () => teamProduct(tile));
-    for (const { tensor, firstRow, rows: partRows } of weight.parts) {
-      commands.dispatch(kernel, {
+    for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
+      const tile = { dtype, accumulate, threads, inputs, outputs: Math.min(outputs, MAX_SUMS / inputs) };
+      commands.dispatch(commands.kernel(teamProductName(tile), () => teamProduct(tile)), {
         tensors: [tensor, x, y],
         params: {
           rows,
@@ -133,10 +125,9 @@ function byMatrices(commands: Commands, product: Product, { kind: _, ...cut }: M
   const most = tile.mostRowTiles * tile.rows;
   for (let firstInput = 0; firstInput < rows; firstInput += most) {
     const needed = Math.ceil(Math.min(most, rows - firstInput) / tile.rows);
-    const variant = { ...cut, rowTiles: needed < 3 ? needed : tile.mostRowTiles, ragged, accumulate };
-    const kernel = commands.kernel(rowProductName(variant), () => rowProduct(variant));
-    for (const { tensor, firstRow, rows: partRows } of weight.parts) {
-      commands.dispatch(kernel, {
+    for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
+      const variant = { ...cut, dtype, rowTiles: needed < 3 ? needed : tile.mostRowTiles, ragged, accumulate };
+      commands.dispatch(commands.kernel(rowProductName(variant), () => rowProduct(variant)), {
         tensors: [tensor, halves, y],
         params: { rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8 },
         groups: spread(Math.ceil(partRows / tile.outputs)),

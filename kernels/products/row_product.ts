@@ -9,7 +9,9 @@ import type { GpuInfo } from "../gpu.ts";
 import { Fragments, HALVES_AN_ELEMENT, type MatrixUnits, matrixUnitsOf } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import { describeShape } from "../provider.ts";
-import { BUILTINS, GROUP_INDEX, reads, unroll, writes } from "../wgsl.ts";
+import type { WeightDType } from "../weights/format.ts";
+import { declareEight, fetchEight, halvesOfEight } from "../weights/read_eight.ts";
+import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll, writes } from "../wgsl.ts";
 
 /** How a workgroup cuts the work; multiples of the instruction's m, n and k. */
 export interface RowTile {
@@ -31,6 +33,8 @@ export interface RowProductCut extends MatrixUnits {
 
 /** A variant of the kernel. */
 export interface RowProduct extends RowProductCut {
+  /** Of the weight; not f32. */
+  readonly dtype: WeightDType;
   /** Tiles of rows that share the reading of the weight. Changes no bits. */
   readonly rowTiles: number;
   /** Whether the weight's columns are no multiple of a slice: the last one is filled up with zeros. */
@@ -77,10 +81,11 @@ function rowProductBytes(tile: RowTile): number {
 }
 
 /** The kernel's name, which tells all variants apart. */
-export function rowProductName({ shape, subgroupSize, tile, rowTiles, ragged, accumulate }: RowProduct): string {
-  return `row_product ${describeShape(shape)} by ${subgroupSize} ${Object.values(tile).join("×")} ${rowTiles} tiles${
-    ragged ? " ragged" : ""
-  }${accumulate ? " accumulate" : ""}`;
+export function rowProductName(variant: RowProduct): string {
+  const { dtype, shape, subgroupSize, tile, rowTiles, ragged, accumulate } = variant;
+  return `row_product ${dtype} ${describeShape(shape)} by ${subgroupSize} ${
+    Object.values(tile).join("×")
+  } ${rowTiles} tiles${ragged ? " ragged" : ""}${accumulate ? " accumulate" : ""}`;
 }
 
 /** Grid: one workgroup for each `outputs` rows of the weight, made by `spread`. */
@@ -96,6 +101,7 @@ export function rowProduct(variant: RowProduct): KernelSpec {
       [name, "u32"] as const
     ),
     source: /* wgsl */ `
+      ${HALF_PACKING_WGSL}
       var<workgroup> xs: array<vec4<u32>, ${2 * tile.rows * stride}>;
       var<workgroup> ws: array<vec4<u32>, ${tile.outputs * stride}>;
       var<workgroup> parts: array<f32, ${tile.subgroups * tile.rows * tile.outputs}>;
@@ -154,7 +160,9 @@ function sliceOffsets(variant: RowProduct): string {
   };
   const ofW = (i: number) => {
     const { row, element } = placeOf(variant, i);
-    return `let elementW${i} = ${element}; var w${i}: vec4<u32>;
+    return `let elementW${i} = ${element}; ${declareEight(variant.dtype, `w${i}`)}${
+      variant.ragged ? ` var insideW${i} = true;` : ""
+    }
         let atW${i} = min(firstOutput + ${row}, params.partRows - 1u) * params.eights;`;
   };
   return `${unroll(rounds.x, ofX)}
@@ -169,8 +177,20 @@ function elementAt({ ragged }: RowProduct, array: string, { at, element, k }: Re
 }
 
 function loadWeights(variant: RowProduct, k: string): string {
-  const element = (i: number) => elementAt(variant, "w", { at: `atW${i}`, element: `elementW${i}`, k });
-  return unroll(roundsOf(variant).w, (i) => `w${i} = ${element(i)};`);
+  const { dtype, ragged } = variant;
+  const fetch = (i: number) => {
+    const column = `elementW${i} + ${k}`;
+    if (!ragged) return fetchEight(dtype, "w", { into: `w${i}`, index: `atW${i} + ${column}` });
+    const index = `atW${i} + min(${column}, params.eights - 1u)`;
+    return `insideW${i} = ${column} < params.eights; ${fetchEight(dtype, "w", { into: `w${i}`, index })}`;
+  };
+  return unroll(roundsOf(variant).w, fetch);
+}
+
+/** What `loadWeights` brought, as halves: zeros beyond the columns. */
+function storeWeight({ dtype, ragged }: RowProduct, i: number, to: string): string {
+  const store = halvesOfEight(dtype, `w${i}`, to);
+  return ragged ? `if (insideW${i}) { ${store} } else { ${to} = vec4<u32>(); }` : `{ ${store} }`;
 }
 
 function loadRows(variant: RowProduct, rowTile: number, k: string): string {
@@ -189,7 +209,7 @@ function oneTile(variant: RowProduct, rowTile: number): string {
   const isLast = rowTile === variant.rowTiles - 1;
   return `workgroupBarrier();
           ${unroll(rounds.x, (i) => `xs[${to(i)}] = x${i};`)}
-          ${rowTile === 0 ? unroll(rounds.w, (i) => `ws[${to(i)}] = w${i};`) : ""}
+          ${rowTile === 0 ? unroll(rounds.w, (i) => storeWeight(variant, i, `ws[${to(i)}]`)) : ""}
           workgroupBarrier();
           ${rowTile === 0 ? `if (next < params.eights) { ${loadWeights(variant, "next")} }` : ""}
           ${

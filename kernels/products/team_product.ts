@@ -4,18 +4,9 @@
  */
 
 import type { KernelSpec } from "../pipeline.ts";
-import {
-  addEight,
-  BUILTINS,
-  GROUP_INDEX,
-  halvings,
-  readEight,
-  reads,
-  unroll,
-  type WeightDType,
-  weightType,
-  writes,
-} from "../wgsl.ts";
+import type { WeightDType } from "../weights/format.ts";
+import { readEight, weightType } from "../weights/read_eight.ts";
+import { addEight, BUILTINS, GROUP_INDEX, halvings, reads, unroll, writes } from "../wgsl.ts";
 
 /**
  * A variant of the kernel. A row's bits depend on `threads` alone, which therefore follows from the weight's shape:

@@ -5,17 +5,9 @@
  */
 
 import type { KernelSpec } from "../pipeline.ts";
-import {
-  BUILTINS,
-  component,
-  GROUP_INDEX,
-  readEight,
-  reads,
-  unroll,
-  type WeightDType,
-  weightType,
-  writes,
-} from "../wgsl.ts";
+import type { WeightDType } from "../weights/format.ts";
+import { readEight, weightType } from "../weights/read_eight.ts";
+import { BUILTINS, component, GROUP_INDEX, reads, unroll, writes } from "../wgsl.ts";
 
 /** A variant of the kernel. Every result is added in ascending k in each of them, so their bits agree. */
 export interface SquareTile {

@@ -3,12 +3,16 @@
  * must all be left partly filled by some case.
  */
 
-import { createWeight, type Weight, writeRows } from "../../kernels/products/weight.ts";
-import type { WeightDType } from "../../kernels/wgsl.ts";
+import type { WeightDType } from "../../kernels/weights/format.ts";
+import { type BlockDType, BLOCKS, type SourceDType } from "../../kernels/weights/source_types.ts";
+import { createWeight, type Weight } from "../../kernels/weights/weight.ts";
+import { writeRows } from "../../kernels/weights/write_rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import { dequantize } from "../reference/dequantize.ts";
 import { product } from "../reference/product.ts";
 import type { GpuFixture } from "../support/gpu_fixture.ts";
 import { Random } from "../support/random.ts";
+import { randomBlocks } from "../support/random_blocks.ts";
 
 /** One product and how exact it must be. */
 export interface ProductCase {
@@ -57,6 +61,12 @@ export const FEW_ROWS: readonly ProductCase[] = [
   { rows: 5, weightRows: 300, cols: 72, dtype: "f16", partBytes: 72 * 2 * 64, nmse: F32_SUMS },
   { rows: 16, weightRows: 129, cols: 256, dtype: "f16", accumulate: true, nmse: F32_SUMS },
   { rows: 33, weightRows: 131, cols: 136, dtype: "f16", partBytes: 136 * 2 * 7, accumulate: true, nmse: F32_SUMS },
+  { rows: 5, weightRows: 37, cols: 544, dtype: "q8", accumulate: true, nmse: F32_SUMS },
+  { rows: 2, weightRows: 35, cols: 1056, dtype: "q4", partBytes: 8192, nmse: F32_SUMS },
+  { rows: 3, weightRows: 21, cols: 96, dtype: "q5", nmse: F32_SUMS },
+  { rows: 1, weightRows: 13, cols: 768, dtype: "q4k", nmse: F32_SUMS },
+  { rows: 9, weightRows: 6, cols: 256, dtype: "q5k", nmse: F32_SUMS },
+  { rows: 1, weightRows: 70, cols: 512, dtype: "q6k", partBytes: 8192, accumulate: true, nmse: F32_SUMS },
   ...timedCases([1, 8], [1, 2, 4, 8, 16]),
 ];
 
@@ -70,6 +80,10 @@ export const MANY_ROWS: readonly ProductCase[] = [
   { rows: 65, weightRows: 67, cols: 72, dtype: "f16", nmse: F32_SUMS },
   { rows: 131, weightRows: 259, cols: 264, dtype: "f16", accumulate: true, nmse: F32_SUMS },
   { rows: 200, weightRows: 300, cols: 40, dtype: "f32", partBytes: 40 * 4 * 64, nmse: F32_SUMS },
+  { rows: 67, weightRows: 37, cols: 96, dtype: "q8", accumulate: true, nmse: F32_SUMS },
+  { rows: 20, weightRows: 70, cols: 160, dtype: "q4", partBytes: 3000, nmse: F32_SUMS },
+  { rows: 70, weightRows: 66, cols: 256, dtype: "q4k", nmse: F32_SUMS },
+  { rows: 5, weightRows: 9, cols: 512, dtype: "q6k", nmse: F32_SUMS },
   ...timedCases([256], [256, 1024]),
 ];
 
@@ -97,20 +111,17 @@ export function describeCase({ rows, weightRows, cols, dtype, accumulate, partBy
 export function makeOperands(fixture: GpuFixture, shape: ProductCase): Operands {
   const { rows, weightRows, cols, dtype, partBytes, accumulate } = shape;
   const random = new Random(rows * 7 + weightRows * 31 + cols);
-  const values = random.halves(weightRows * cols);
+  const { source, data, values } = weightData(random, dtype, weightRows * cols);
   const weight = createWeight(fixture.gpu, "case", {
     rows: weightRows,
     cols,
     dtype,
     ...(partBytes === undefined ? {} : { partBytes }),
   });
-  const { source, bytes } = dtype === "f16"
-    ? { source: "F16" as const, bytes: values.halves }
-    : { source: "F32" as const, bytes: values.values };
-  writeRows(fixture.gpu, weight, { firstRow: 0, source, data: new Uint8Array(bytes.buffer) });
+  writeRows(fixture, weight, { firstRow: 0, source, data });
   const x = random.normals(rows * cols);
   const before = random.normals(rows * weightRows);
-  const expected = product(x, values.values, { rows, weightRows, cols });
+  const expected = product(x, values, { rows, weightRows, cols });
   if (accumulate) before.forEach((value, i) => expected[i] = (expected[i] ?? 0) + value);
   return {
     weight,
@@ -118,4 +129,20 @@ export function makeOperands(fixture: GpuFixture, shape: ProductCase): Operands 
     y: fixture.upload("f32", before, [rows, weightRows]),
     expected,
   };
+}
+
+/** Weights as a file holds them, and what they stand for. */
+export function weightData(random: Random, dtype: WeightDType, count: number): {
+  readonly source: SourceDType;
+  readonly data: Uint8Array<ArrayBuffer>;
+  readonly values: Float32Array;
+} {
+  if (dtype === "f16" || dtype === "f32") {
+    const { halves, values } = random.halves(count);
+    if (dtype === "f16") return { source: "F16", data: new Uint8Array(halves.buffer), values };
+    return { source: "F32", data: new Uint8Array(values.buffer), values };
+  }
+  const source = (Object.keys(BLOCKS) as BlockDType[]).find((type) => BLOCKS[type].keptAs === dtype) ?? "Q8_0";
+  const data = randomBlocks(random, source, count);
+  return { source, data, values: dequantize(source, data) };
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { matmul, planMatmul } from "../../../kernels/products/matmul.ts";
-import { createWeight, freeWeight, writeRows } from "../../../kernels/products/weight.ts";
+import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
+import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
@@ -17,6 +18,10 @@ const CASES: readonly ProductCase[] = [
   { rows: 37, weightRows: 267, cols: 96, dtype: "f16", nmse: HALF_ROWS },
   { rows: 37, weightRows: 267, cols: 96, dtype: "f16", accumulate: true, nmse: HALF_ROWS },
   { rows: 20, weightRows: 300, cols: 64, dtype: "f16", partBytes: 64 * 2 * 64, accumulate: true, nmse: HALF_ROWS },
+  { rows: 37, weightRows: 267, cols: 96, dtype: "q8", accumulate: true, nmse: HALF_ROWS },
+  { rows: 20, weightRows: 130, cols: 64, dtype: "q4", partBytes: 3000, nmse: HALF_ROWS },
+  { rows: 17, weightRows: 70, cols: 256, dtype: "q4k", nmse: HALF_ROWS },
+  { rows: 17, weightRows: 70, cols: 256, dtype: "q6k", nmse: HALF_ROWS },
 ];
 
 for (const shape of CASES) {
@@ -34,7 +39,7 @@ Deno.test("matmul() on matrix units gives a row the same bits alone and among ot
   const [cols, weightRows, rows] = [64, 262, 50];
   const random = new Random(6);
   const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
-  writeRows(fixture.gpu, weight, {
+  writeRows(fixture, weight, {
     firstRow: 0,
     source: "F16",
     data: new Uint8Array(random.halves(weightRows * cols).halves.buffer),

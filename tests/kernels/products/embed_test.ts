@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { embed } from "../../../kernels/products/embed.ts";
 import { fromHalf } from "../../../kernels/half.ts";
-import { createWeight, freeWeight, writeRows } from "../../../kernels/products/weight.ts";
+import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
+import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
 
@@ -15,7 +16,7 @@ for (const [rows, vocabulary, hidden, partBytes] of [[0, 5, 8, 1e6], [1, 1, 8, 1
       const { halves } = random.halves(size * cols);
       const values = fromHalf(halves);
       const weight = createWeight(fixture.gpu, "embedding", { rows: size, cols, dtype, partBytes: Number(partBytes) });
-      writeRows(fixture.gpu, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
+      writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
       // The first and the last row of a part are among them.
       const tokens = Uint32Array.from({ length: count }, (_, i) => [0, size - 1, 63, 64][i] ?? random.integer(size));
       if (size === 1) tokens.fill(0);

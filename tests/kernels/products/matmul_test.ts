@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { matmul, type MatmulPlan, planMatmul } from "../../../kernels/products/matmul.ts";
-import { createWeight, freeWeight, writeRows } from "../../../kernels/products/weight.ts";
+import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
+import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
@@ -41,7 +42,7 @@ Deno.test("matmul() gives a row the same bits alone, among others, and in tiles 
   const random = new Random(6);
   const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
   const { halves } = random.halves(weightRows * cols);
-  writeRows(fixture.gpu, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
+  writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
   const values = random.normals(rows * cols);
   const run = async (plan: MatmulPlan, first: number, count: number) => {
     const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
@@ -64,7 +65,7 @@ Deno.test("matmul() gives a row the same bits alone, among others, and in tiles 
 });
 
 const PLAIN = { software: false, matrix: [], subgroupSize: 32 };
-const weightOf = (rows: number) => ({ rows, cols: 4096, dtype: "f16" as const });
+const weightOf = (rows: number) => ({ rows, cols: 4096, parts: [] });
 
 Deno.test("planMatmul() takes large tiles only when there are enough of them", () => {
   assert.deepEqual(planMatmul({ ...PLAIN, software: true }, 512, weightOf(4096)), { kind: "lanes" });

@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { GpuError } from "../../../kernels/errors.ts";
 import { matvec, type MatvecPlan, planMatvec } from "../../../kernels/products/matvec.ts";
-import { createWeight, freeWeight, writeRows } from "../../../kernels/products/weight.ts";
+import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
+import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
-import { describeCase, FEW_ROWS, makeOperands, testedCases } from "../product_cases.ts";
+import { describeCase, FEW_ROWS, makeOperands, testedCases, weightData } from "../product_cases.ts";
 
 const fixture = gpuFixture();
 
@@ -36,30 +37,32 @@ for (const plan of PLANS) {
     });
   }
 
-  Deno.test(`matvec() gives a row the same bits alone and among others: ${describePlan(plan)}`, async () => {
-    const [cols, weightRows, rows] = [1048, 70, 33];
-    const random = new Random(5);
-    const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
-    const { halves } = random.halves(weightRows * cols);
-    writeRows(fixture.gpu, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
-    const values = random.normals(rows * cols);
-    const run = async (first: number, count: number) => {
-      const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
-      const y = fixture.zeros("f32", [count, weightRows]);
-      matvec(fixture.commands, { weight, x, y, rows: count, scratch: fixture.scratch }, plan);
-      return new Uint32Array((await fixture.floats(y)).buffer);
-    };
-    const together = await run(0, rows);
-    for (const [first, count] of [[0, 1], [1, 2], [3, 4], [2, 5], [4, 8], [5, 9], [7, 16], [32, 1]] as const) {
-      const alone = await run(first, count);
-      assert.deepEqual(
-        alone,
-        together.slice(first * weightRows, (first + count) * weightRows),
-        `rows ${first} + ${count}`,
-      );
-    }
-    freeWeight(fixture.gpu, weight);
-  });
+  for (const [dtype, cols] of [["f16", 1048], ["q4k", 1024]] as const) {
+    Deno.test(`matvec() gives a row the same bits alone and among others: ${describePlan(plan)}, ${dtype}`, async () => {
+      const [weightRows, rows] = [70, 33];
+      const random = new Random(5);
+      const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype });
+      const { source, data } = weightData(random, dtype, weightRows * cols);
+      writeRows(fixture, weight, { firstRow: 0, source, data });
+      const values = random.normals(rows * cols);
+      const run = async (first: number, count: number) => {
+        const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
+        const y = fixture.zeros("f32", [count, weightRows]);
+        matvec(fixture.commands, { weight, x, y, rows: count, scratch: fixture.scratch }, plan);
+        return new Uint32Array((await fixture.floats(y)).buffer);
+      };
+      const together = await run(0, rows);
+      for (const [first, count] of [[0, 1], [1, 2], [3, 4], [2, 5], [4, 8], [5, 9], [7, 16], [32, 1]] as const) {
+        const alone = await run(first, count);
+        assert.deepEqual(
+          alone,
+          together.slice(first * weightRows, (first + count) * weightRows),
+          `rows ${first} + ${count}`,
+        );
+      }
+      freeWeight(fixture.gpu, weight);
+    });
+  }
 }
 
 Deno.test("matvec() refuses tensors that are too small", () => {

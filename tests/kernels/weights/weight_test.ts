@@ -1,16 +1,11 @@
 import assert from "node:assert/strict";
 import { GpuError } from "../../../kernels/errors.ts";
 import { bf16ToF32, fromHalf, toHalf } from "../../../kernels/half.ts";
-import { randomWeight } from "../../../kernels/products/random_weight.ts";
-import {
-  createWeight,
-  fitsHalf,
-  freeWeight,
-  type SourceDType,
-  type Weight,
-  writeRows,
-} from "../../../kernels/products/weight.ts";
-import type { WeightDType } from "../../../kernels/wgsl.ts";
+import { randomWeight } from "../../../kernels/weights/random_weight.ts";
+import { weightBytes, type WeightDType } from "../../../kernels/weights/format.ts";
+import type { PlainDType } from "../../../kernels/weights/source_types.ts";
+import { createWeight, freeWeight, type Weight } from "../../../kernels/weights/weight.ts";
+import { fitsHalf, writeRows } from "../../../kernels/weights/write_rows.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
 
@@ -18,17 +13,17 @@ const fixture = gpuFixture();
 
 async function valuesOf(weight: Weight): Promise<number[]> {
   fixture.commands.submit();
-  const bytes = await fixture.gpu.read(weight.parts.map(({ tensor, rows }) => ({
+  const bytes = await fixture.gpu.read(weight.parts.map(({ tensor, dtype, rows }) => ({
     tensor,
-    byteLength: rows * weight.cols * (weight.dtype === "f16" ? 2 : 4),
+    byteLength: weightBytes(dtype, rows * weight.cols),
   })));
-  return bytes.flatMap(({ buffer }) => [
-    ...(weight.dtype === "f16" ? fromHalf(new Uint16Array(buffer)) : new Float32Array(buffer)),
+  return bytes.flatMap(({ buffer }, i) => [
+    ...(weight.parts[i]?.dtype === "f16" ? fromHalf(new Uint16Array(buffer)) : new Float32Array(buffer)),
   ]);
 }
 
 /** Values as a file holds them, at an odd offset, and what they stand for. */
-function asFile(source: SourceDType, values: Float32Array<ArrayBuffer>) {
+function asFile(source: PlainDType, values: Float32Array<ArrayBuffer>) {
   const upper = Uint16Array.from(new Uint32Array(values.buffer), (word) => word >>> 16);
   const stored = source === "F32" ? values : source === "F16" ? toHalf(values) : upper;
   const bytes = new Uint8Array(stored.byteLength + 1);
@@ -45,8 +40,8 @@ for (const source of ["F32", "F16", "BF16"] as const) {
       assert.ok(weight.parts.length > 1);
       const { data, meant } = asFile(source, new Random(9).normals(rows * cols));
       const cut = 7 * (data.byteLength / rows);
-      writeRows(fixture.gpu, weight, { firstRow: 7, source, data: data.subarray(cut) });
-      writeRows(fixture.gpu, weight, { firstRow: 0, source, data: data.subarray(0, cut) });
+      writeRows(fixture, weight, { firstRow: 7, source, data: data.subarray(cut) });
+      writeRows(fixture, weight, { firstRow: 0, source, data: data.subarray(0, cut) });
       assert.deepEqual(await valuesOf(weight), [...(dtype === "f16" ? fromHalf(toHalf(meant)) : meant)]);
       freeWeight(fixture.gpu, weight);
     });
@@ -61,7 +56,7 @@ Deno.test("writeRows() refuses values beyond f16, and fitsHalf() foresees it", (
     for (const source of ["F32", "BF16"] as const) {
       const { data } = asFile(source, Float32Array.of(0, 1, value, 3, 4, 5, 6, 7));
       assert.equal(fitsHalf(source, data), fits, `${source} ${value}`);
-      const write = () => writeRows(fixture.gpu, weight, { firstRow: 0, source, data });
+      const write = () => writeRows(fixture, weight, { firstRow: 0, source, data });
       if (fits) write();
       else assert.throws(write, GpuError);
     }
@@ -75,7 +70,7 @@ Deno.test("writeRows() refuses numbers that are not finite, whatever the weight 
     for (const source of ["F32", "F16", "BF16"] as const) {
       for (const value of [Infinity, -Infinity, NaN]) {
         const { data } = asFile(source, Float32Array.of(0, 1, 2, 3, 4, 5, 6, value));
-        const write = () => writeRows(fixture.gpu, weight, { firstRow: 0, source, data });
+        const write = () => writeRows(fixture, weight, { firstRow: 0, source, data });
         assert.throws(write, {
           name: "GpuError",
           code: "invalid_shape",
@@ -91,9 +86,9 @@ Deno.test("writeRows() refuses what are not whole rows of the weight", () => {
   const weight = createWeight(fixture.gpu, "w", { rows: 2, cols: 8, dtype: "f16" });
   for (const [firstRow, bytes] of [[0, 15], [2, 16], [1, 32]] as const) {
     const data = new Uint8Array(bytes);
-    assert.throws(() => writeRows(fixture.gpu, weight, { firstRow, source: "F16", data }), GpuError);
+    assert.throws(() => writeRows(fixture, weight, { firstRow, source: "F16", data }), GpuError);
   }
-  writeRows(fixture.gpu, weight, { firstRow: 2, source: "F16", data: new Uint8Array(0) });
+  writeRows(fixture, weight, { firstRow: 2, source: "F16", data: new Uint8Array(0) });
   freeWeight(fixture.gpu, weight);
 });
 

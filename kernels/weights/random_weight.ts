@@ -3,11 +3,14 @@
  * the numbers are the same on every adapter up to the last bit of their rounding.
  */
 
+import { GpuError } from "../errors.ts";
 import type { Commands, KernelSpec } from "../pipeline.ts";
 import { MIX } from "../logits/counter_hash.ts";
 import { bytesOf } from "../tensor.ts";
+import { isQuantized } from "./format.ts";
+import { weightType } from "./read_eight.ts";
 import type { Weight } from "./weight.ts";
-import { BUILTINS, GROUP_INDEX, spread, unroll, type WeightDType, weightType, writes } from "../wgsl.ts";
+import { BUILTINS, GROUP_INDEX, spread, unroll, writes } from "../wgsl.ts";
 
 /** The distribution and where its stream starts. */
 export interface RandomFill {
@@ -21,11 +24,13 @@ const THREADS = 256;
 
 /** Fills a weight with numbers of a triangular distribution, which depend only on the seed and the element's index. */
 export function randomWeight(commands: Commands, weight: Weight, { seed, deviation }: RandomFill): void {
-  const kernel = commands.kernel(`random_weight ${weight.dtype}`, () => spec(weight.dtype));
-  const perVector = 16 / bytesOf(weight.dtype);
-  for (const { tensor, firstRow, rows } of weight.parts) {
+  for (const { tensor, dtype, firstRow, rows } of weight.parts) {
+    if (isQuantized(dtype)) {
+      throw new GpuError("invalid_shape", `Cannot fill ${tensor.label}: random numbers are f16 or f32, not ${dtype}`);
+    }
+    const perVector = 16 / bytesOf(dtype);
     const vectors = rows * weight.cols / perVector;
-    commands.dispatch(kernel, {
+    commands.dispatch(commands.kernel(`random_weight ${dtype}`, () => spec(dtype)), {
       tensors: [tensor],
       // The sum of two uniform numbers has variance 1/6.
       params: { vectors, first: firstRow * weight.cols / perVector, seed, scale: deviation * Math.sqrt(6) },
@@ -34,7 +39,7 @@ export function randomWeight(commands: Commands, weight: Weight, { seed, deviati
   }
 }
 
-function spec(dtype: WeightDType): KernelSpec {
+function spec(dtype: "f16" | "f32"): KernelSpec {
   const value = (i: number) => `value(start + ${i}u)`;
   const pair = (i: number) => `pack2x16float(vec2<f32>(${value(2 * i)}, ${value(2 * i + 1)}))`;
   const four = (piece: (i: number) => string) => unroll(4, (i) => piece(i) + (i < 3 ? "," : ""));
