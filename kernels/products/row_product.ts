@@ -22,6 +22,8 @@ export interface RowTile {
   /** Subgroups that share out a slice, and k of each. */
   readonly subgroups: number;
   readonly depth: number;
+  /** Slices of the weight that are asked for ahead of the one in work: they stay in registers. Changes no bits. */
+  readonly ahead: number;
   /** Tiles of rows in a dispatch, at most: their sums stay in registers. Changes no bits. */
   readonly mostRowTiles: number;
 }
@@ -44,11 +46,11 @@ export interface RowProduct extends RowProductCut {
 
 /** Best first. On an H100, one row by 4096 × 4096: 2.7 TB/s of weights with the first; 16 rows 2.0. */
 const LARGE_INSTRUCTION_TILES: readonly RowTile[] = [
-  { rows: 16, outputs: 32, subgroups: 4, depth: 64, mostRowTiles: 4 },
-  { rows: 16, outputs: 32, subgroups: 4, depth: 32, mostRowTiles: 4 },
+  { rows: 16, outputs: 32, subgroups: 4, depth: 64, ahead: 2, mostRowTiles: 4 },
+  { rows: 16, outputs: 32, subgroups: 4, depth: 32, ahead: 1, mostRowTiles: 4 },
 ];
 /** For instructions of 8 × 8, which software computes: its compiler takes minutes for twice as much in one kernel. */
-const SMALL_INSTRUCTION_TILES: readonly RowTile[] = [{ rows: 8, outputs: 8, subgroups: 2, depth: 8, mostRowTiles: 2 }];
+const SMALL_TILE: RowTile = { rows: 8, outputs: 8, subgroups: 2, depth: 8, ahead: 2, mostRowTiles: 2 };
 
 /** Padding of a slice's row, in elements: rows start in different banks. */
 const PADDING = 1;
@@ -60,7 +62,7 @@ export function rowProductCut(
   const units = matrixUnitsOf(info);
   if (units === undefined) return undefined;
   const { shape, subgroupSize } = units;
-  const tiles = shape.m < 16 ? SMALL_INSTRUCTION_TILES : LARGE_INSTRUCTION_TILES;
+  const tiles = shape.m < 16 ? [SMALL_TILE] : LARGE_INSTRUCTION_TILES;
   const tile = tiles.find((tile) =>
     tile.rows % shape.m === 0 && tile.outputs % shape.n === 0 && tile.depth % shape.k === 0 &&
     tile.subgroups * subgroupSize <= info.maxInvocations && rowProductBytes(tile) <= info.maxWorkgroupBytes
@@ -113,11 +115,13 @@ export function rowProduct(variant: RowProduct): KernelSpec {
         let subgroup = t / ${subgroupSize}u;
         ${unroll(rowTiles, (r) => eachFragment(variant, (i, j) => write.zeroSums(`sum${r}_${i}_${j}`)))}
         ${sliceOffsets(variant)}
-        ${loadWeights(variant, "0u")}
+        ${
+      unroll(tile.ahead, (s) =>
+        `if (${s * elements}u < params.eights) { ${loadWeights(variant, s, `${s * elements}u`)} }`)
+    }
         ${loadRows(variant, 0, "0u")}
-        for (var k = 0u; k < params.eights; k += ${elements}u) {
-          let next = k + ${elements}u;
-          ${unroll(rowTiles, (r) => oneTile(variant, r))}
+        for (var first = 0u; first < params.eights; first += ${tile.ahead * elements}u) {
+          ${unroll(tile.ahead, (s) => oneSlice(variant, s))}
         }
         ${unroll(rowTiles, (r) => storeResults(variant, r))}
       }`,
@@ -146,23 +150,24 @@ function placeOf({ tile, subgroupSize }: RowProduct, round: number): { row: stri
   return { row: `${index} / ${elements}u`, element: `${index} % ${elements}u` };
 }
 
-/** Where a thread's elements lie in storage at k = 0; rows beyond the last repeat it, and are not stored. */
+/** Where a thread's elements lie in storage at k = 0. */
 function sliceOffsets(variant: RowProduct): string {
   const { tile, rowTiles } = variant;
   const rounds = roundsOf(variant);
   const ofX = (i: number) => {
     const { row, element } = placeOf(variant, i);
-    const clamped = (r: number) =>
-      `min(params.firstInput + ${r * tile.rows}u + (${row}) % ${tile.rows}u, params.rows - 1u)`;
+    const input = (r: number) => `params.firstInput + ${r * tile.rows}u + (${row}) % ${tile.rows}u`;
     const plane = `(${row}) / ${tile.rows}u * params.rows`;
+    const ofTile = (r: number) =>
+      `let isRow${r}_${i} = ${input(r)} < params.rows; let atX${r}_${i} = (${input(r)} + ${plane}) * params.eights;`;
     return `let elementX${i} = ${element}; var x${i}: vec4<u32>;
-        ${unroll(rowTiles, (r) => `let atX${r}_${i} = (${clamped(r)} + ${plane}) * params.eights;`)}`;
+        ${unroll(rowTiles, ofTile)}`;
   };
   const ofW = (i: number) => {
     const { row, element } = placeOf(variant, i);
-    return `let elementW${i} = ${element}; ${declareEight(variant.dtype, `w${i}`)}${
-      variant.ragged ? ` var insideW${i} = true;` : ""
-    }
+    const ofSlice = (s: number) =>
+      `${declareEight(variant.dtype, `w${s}_${i}`)}${variant.ragged ? ` var insideW${s}_${i} = true;` : ""}`;
+    return `let elementW${i} = ${element}; ${unroll(tile.ahead, ofSlice)}
         let atW${i} = min(firstOutput + ${row}, params.partRows - 1u) * params.eights;`;
   };
   return `${unroll(rounds.x, ofX)}
@@ -176,42 +181,59 @@ function elementAt({ ragged }: RowProduct, array: string, { at, element, k }: Re
   return `select(vec4<u32>(), ${array}[${at} + min(${column}, params.eights - 1u)], ${column} < params.eights)`;
 }
 
-function loadWeights(variant: RowProduct, k: string): string {
+function loadWeights(variant: RowProduct, slice: number, k: string): string {
   const { dtype, ragged } = variant;
   const fetch = (i: number) => {
     const column = `elementW${i} + ${k}`;
-    if (!ragged) return fetchEight(dtype, "w", { into: `w${i}`, index: `atW${i} + ${column}` });
+    if (!ragged) return fetchEight(dtype, "w", { into: `w${slice}_${i}`, index: `atW${i} + ${column}` });
     const index = `atW${i} + min(${column}, params.eights - 1u)`;
-    return `insideW${i} = ${column} < params.eights; ${fetchEight(dtype, "w", { into: `w${i}`, index })}`;
+    const into = `w${slice}_${i}`;
+    return `insideW${slice}_${i} = ${column} < params.eights; ${fetchEight(dtype, "w", { into, index })}`;
   };
   return unroll(roundsOf(variant).w, fetch);
 }
 
 /** What `loadWeights` brought, as halves: zeros beyond the columns. */
-function storeWeight({ dtype, ragged }: RowProduct, i: number, to: string): string {
-  const store = halvesOfEight(dtype, `w${i}`, to);
-  return ragged ? `if (insideW${i}) { ${store} } else { ${to} = vec4<u32>(); }` : `{ ${store} }`;
+function storeWeight({ dtype, ragged }: RowProduct, piece: string, to: string): string {
+  const store = halvesOfEight(dtype, `w${piece}`, to);
+  return ragged ? `if (insideW${piece}) { ${store} } else { ${to} = vec4<u32>(); }` : `{ ${store} }`;
 }
 
+/** Rows beyond the last stay zeros: most rows of a tile are, when one row is decoded. */
 function loadRows(variant: RowProduct, rowTile: number, k: string): string {
   const element = (i: number) => elementAt(variant, "x", { at: `atX${rowTile}_${i}`, element: `elementX${i}`, k });
-  return unroll(roundsOf(variant).x, (i) => `x${i} = ${element(i)};`);
+  const load = (i: number) => `x${i} = vec4<u32>(); if (isRow${rowTile}_${i}) { x${i} = ${element(i)}; }`;
+  return unroll(roundsOf(variant).x, load);
+}
+
+/** One slice of the weight, if there is that much of it left. */
+function oneSlice(variant: RowProduct, slice: number): string {
+  const { tile, rowTiles } = variant;
+  const { elements } = sliceOf(tile);
+  return `{
+            let k = first + ${slice * elements}u;
+            if (k < params.eights) {
+              let next = k + ${elements}u;
+              ${unroll(rowTiles, (r) => oneTile(variant, slice, r))}
+            }
+          }`;
 }
 
 /** One tile of rows over one slice: stages what has arrived, asks for what comes next, and multiplies. */
-function oneTile(variant: RowProduct, rowTile: number): string {
+function oneTile(variant: RowProduct, slice: number, rowTile: number): string {
   const rounds = roundsOf(variant);
-  const { stride } = sliceOf(variant.tile);
+  const { elements, stride } = sliceOf(variant.tile);
   const to = (i: number) => {
     const { row, element } = placeOf(variant, i);
     return `(${row}) * ${stride}u + ${element}`;
   };
   const isLast = rowTile === variant.rowTiles - 1;
+  const later = `k + ${variant.tile.ahead * elements}u`;
   return `workgroupBarrier();
           ${unroll(rounds.x, (i) => `xs[${to(i)}] = x${i};`)}
-          ${rowTile === 0 ? unroll(rounds.w, (i) => storeWeight(variant, i, `ws[${to(i)}]`)) : ""}
+          ${rowTile === 0 ? unroll(rounds.w, (i) => storeWeight(variant, `${slice}_${i}`, `ws[${to(i)}]`)) : ""}
           workgroupBarrier();
-          ${rowTile === 0 ? `if (next < params.eights) { ${loadWeights(variant, "next")} }` : ""}
+          ${rowTile === 0 ? `if (${later} < params.eights) { ${loadWeights(variant, slice, later)} }` : ""}
           ${
     isLast ? `if (next < params.eights) { ${loadRows(variant, 0, "next")} }` : loadRows(variant, rowTile + 1, "k")
   }
