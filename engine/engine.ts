@@ -10,7 +10,7 @@ import { Commands } from "../kernels/pipeline.ts";
 import { Scratch } from "../kernels/scratch.ts";
 import { checkStep } from "./check_step.ts";
 import { readCalibration } from "./model/calibration.ts";
-import { runStep } from "./pass/run_step.ts";
+import { submitStep } from "./pass/run_step.ts";
 import { DraftLogits } from "./logits/draft_logits.ts";
 import { cheapCorrectionContext } from "./correction_cost.ts";
 import { EngineError } from "./errors.ts";
@@ -122,6 +122,7 @@ export class Engine {
   calibrate({ selectLayers, budget, sparseFrom }: Calibration): void {
     const roles = layerRoles(this.config.layers, selectLayers);
     this.#model = { ...this.#model, roles };
+    this.commands.dropPrograms();
     this.#info = { ...this.#info, roles, selectLayers, sparse: { budget, sparseFrom } };
   }
 
@@ -154,6 +155,7 @@ export class Engine {
     }
     this.#model = { ...this.#model, share: { index, map }, exchange };
     this.commands.gpu.useMatrices(matrix);
+    this.commands.dropPrograms();
     this.#sequences = new Sequences(this.#model.slice, this.#model.share);
     this.#model.drafts.close();
   }
@@ -212,7 +214,8 @@ export class Engine {
     checkStep(step, this.#sequences.open, bounds);
     this.#sequences.begin(step);
     try {
-      const result = await runStep(this.#model, step, this.#sequences.open);
+      const submitted = await submitStep(this.#model, step, this.#sequences.open);
+      const result = await submitted.finish();
       this.#sequences.end(step);
       for (const sequence of step.release) this.#model.drafts.forget(sequence);
       return result;

@@ -19,7 +19,7 @@ export interface RowRun extends RowRange {
    * Undefined: everything.
    */
   readonly sparse: SparseSettings | undefined;
-  /** Most local KV rows that any of the rows sees. */
+  /** At least as many local KV rows as any of the rows sees; of decode rows a rounded number. */
   readonly longest: number;
   /** Those of its rows that are consecutive in one sequence, in order. */
   readonly blocks: readonly RowRange[];

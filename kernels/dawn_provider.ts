@@ -72,6 +72,7 @@ class DawnProvider implements GpuProvider {
         mapAtOnce: false,
         mapOnceBefore: false,
         readWaitsForAll: false,
+        offsetsAsList: true,
         settlesByTurns: true,
         subgroupSize: subgroupSizeOf(adapter.info),
         matrix,

@@ -38,6 +38,7 @@ class DenoProvider implements GpuProvider {
         mapAtOnce: true,
         mapOnceBefore: true,
         readWaitsForAll: true,
+        offsetsAsList: false,
         settlesByTurns: false,
         subgroupSize: subgroupSizeOf(device.adapterInfo),
         matrix: [],

@@ -6,39 +6,14 @@
 import { setImmediate } from "node:timers";
 import { DENO } from "./deno_provider.ts";
 import { GpuError } from "./errors.ts";
+import { describeDevice, type GpuInfo } from "./gpu_info.ts";
 import { computesRight } from "./matrix_self_test.ts";
 import type { GpuProvider, GpuTraits, MatrixShape, OpenedDevice, ProviderName } from "./provider.ts";
-import { f32Of, StagingRing, u32Of } from "./read_back.ts";
+import { f32Of, type StagedRead, StagingRing, u32Of } from "./read_back.ts";
 import { waiterFor } from "./turning.ts";
 import { type DType, paddedBytes, type Tensor } from "./tensor.ts";
 
-/** What the adapter is and can do, probed at start. */
-export interface GpuInfo {
-  /** The implementation of WebGPU that the device was opened through. */
-  readonly provider: ProviderName;
-  readonly adapter: string;
-  readonly vendor: string;
-  /** Whether it computes on the CPU. */
-  readonly software: boolean;
-  readonly subgroups: boolean;
-  /** Invocations of a subgroup, when the adapter has one size only. */
-  readonly subgroupSize: number | undefined;
-  readonly shaderF16: boolean;
-  /** Whether passes can be timed on the GPU's clock. */
-  readonly timestamps: boolean;
-  /** Every product that the adapter claims its matrix units to compute; best first. */
-  readonly claimedMatrix: readonly MatrixShape[];
-  /** The best of them with sums in f32, when it computed right at start; the only one that kernels use. */
-  readonly matrix: readonly MatrixShape[];
-  /** The same when it computed wrong. */
-  readonly faultyMatrix: readonly MatrixShape[];
-  readonly maxBindingBytes: number;
-  readonly maxBufferBytes: number;
-  readonly maxWorkgroupBytes: number;
-  readonly maxInvocations: number;
-  /** Whether mapped ranges can be read without awaiting the map, which saves 11 ms a read-back. */
-  readonly fastReadBack: boolean;
-}
+export type { GpuInfo, StagedRead };
 
 /** Bytes wanted from a tensor. */
 export interface ReadRequest {
@@ -69,7 +44,7 @@ export class Gpu {
   private constructor(provider: ProviderName, opened: OpenedDevice) {
     this.device = opened.device;
     this.traits = opened.traits;
-    this.#info = describe(provider, opened);
+    this.#info = describeDevice(provider, opened);
     this.#release = opened.release;
     this.#settled = waiterFor(opened.traits);
     this.#staging = new StagingRing(opened.device, opened.traits);
@@ -182,14 +157,39 @@ export class Gpu {
    * @throws {GpuError} the first thing that went wrong on the device since the last call
    */
   async read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
-    // Before the read-back: a lost device or an invalid buffer cannot be mapped.
-    await this.check();
-    const ranges = requests.map(({ tensor, byteOffset = 0, byteLength }) => ({
-      buffer: tensor.buffer,
-      byteOffset: tensor.byteOffset + byteOffset,
-      byteLength: byteLength ?? tensor.byteLength - byteOffset,
-    }));
-    return await this.#staging.read(ranges, this.#info.fastReadBack);
+    const encoder = this.device.createCommandEncoder();
+    const staged = this.stageRead(encoder, requests);
+    this.device.queue.submit([encoder.finish()]);
+    return await this.finishRead(staged);
+  }
+
+  /** Records the copies of a read-back; they must be submitted before it is finished. */
+  stageRead(encoder: GPUCommandEncoder, requests: readonly ReadRequest[]): StagedRead {
+    return this.#staging.stage(
+      encoder,
+      requests.map(({ tensor, byteOffset = 0, byteLength }) => ({
+        buffer: tensor.buffer,
+        byteOffset: tensor.byteOffset + byteOffset,
+        byteLength: byteLength ?? tensor.byteLength - byteOffset,
+      })),
+    );
+  }
+
+  /**
+   * Waits for a read-back that was staged and submitted.
+   * @returns fresh copies of the bytes asked for, in their order
+   * @throws {GpuError} as `read`
+   */
+  async finishRead(staged: StagedRead): Promise<Uint8Array<ArrayBuffer>[]> {
+    const checked = this.check();
+    const { fastReadBack } = this.#info;
+    // First, where it takes no time: a lost device or an invalid buffer cannot be mapped.
+    if (fastReadBack) await checked;
+    // Else both at once: each would wait for a turn of the event loop. What `check` finds explains why a map failed.
+    const [checking, reading] = await Promise.allSettled([checked, this.#staging.finish(staged, fastReadBack)]);
+    if (checking.status === "rejected") throw checking.reason;
+    if (reading.status === "rejected") throw reading.reason;
+    return reading.value;
   }
 
   /** Reads a u32 tensor, or a part of it. @throws {GpuError} as `read` */
@@ -251,26 +251,4 @@ async function testedShapes(gpu: Gpu): Promise<[usable: readonly MatrixShape[], 
   const best = gpu.traits.matrix.find(({ result }) => result === "f32");
   if (best === undefined) return [[], []];
   return await computesRight(gpu, best) ? [[best], []] : [[], [best]];
-}
-
-function describe(provider: ProviderName, { device, adapter, features, traits }: OpenedDevice): GpuInfo {
-  return {
-    provider,
-    adapter: adapter.name,
-    vendor: adapter.vendor,
-    software: adapter.software,
-    subgroups: features.has("subgroups"),
-    subgroupSize: traits.subgroupSize,
-    shaderF16: features.has("shader-f16"),
-    timestamps: features.has("timestamp-query"),
-    claimedMatrix: traits.matrix,
-    matrix: [],
-    faultyMatrix: [],
-    // Vulkan may report more than wgpu validates, and a binding must be a multiple of 4.
-    maxBindingBytes: Math.floor(Number(device.limits.maxStorageBufferBindingSize) / 16) * 16,
-    maxBufferBytes: Number(device.limits.maxBufferSize),
-    maxWorkgroupBytes: Number(device.limits.maxComputeWorkgroupStorageSize),
-    maxInvocations: Number(device.limits.maxComputeInvocationsPerWorkgroup),
-    fastReadBack: false,
-  };
 }

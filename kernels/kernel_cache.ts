@@ -41,6 +41,9 @@ export interface Kernel {
 /** Bytes of a dispatch's parameters: the smallest distance of two uniform offsets that every adapter allows. */
 export const SLOT_BYTES = 256;
 
+/** Of a model of 80 layers, those of some twenty shapes of steps. */
+const MAX_BIND_GROUPS = 16_384;
+
 /** The kernels of one device. */
 export class KernelCache {
   readonly #gpu: Gpu;
@@ -94,6 +97,7 @@ export class KernelCache {
     }));
     entries.push({ binding: tensors.length, resource: { buffer: this.#arena, size: SLOT_BYTES } });
     const group = this.#gpu.device.createBindGroup({ layout: kernel.layout, entries });
+    if (this.#bindGroups.size === MAX_BIND_GROUPS) this.#forgetAll();
     this.#bindGroups.set(key, group);
     for (const { buffer } of tensors) {
       const keys = this.#groupsOfBuffer.get(buffer) ?? new Set();
@@ -108,6 +112,12 @@ export class KernelCache {
     const id = this.#nextBufferId++;
     this.#bufferIds.set(buffer, id);
     return id;
+  }
+
+  /** Programs keep theirs; the others are made again as they are needed. */
+  #forgetAll(): void {
+    this.#bindGroups.clear();
+    this.#groupsOfBuffer.clear();
   }
 
   #forget(buffer: GPUBuffer): void {

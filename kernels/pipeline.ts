@@ -1,24 +1,17 @@
 /**
- * From kernels to the queue: parameters in one uniform arena, commands recorded into one pass until they are submitted.
- * Knows kernels and buffers; knows nothing of what they compute.
+ * From kernels to the queue: parameters in one uniform arena, commands recorded into one pass until they are submitted,
+ * or into a program that is replayed. Knows kernels and buffers; knows nothing of what they compute.
  */
 
 import { GpuError } from "./errors.ts";
-import type { Gpu } from "./gpu.ts";
-import { type Kernel, KernelCache, type KernelSpec, listOffset, SLOT_BYTES } from "./kernel_cache.ts";
+import type { Gpu, ReadRequest, StagedRead } from "./gpu.ts";
+import { type Kernel, KernelCache, type KernelSpec } from "./kernel_cache.ts";
+import { ParamArena } from "./param_arena.ts";
+import { type BufferCopy, type Dispatch, type Program, Programs, Recording } from "./program.ts";
 import type { Tensor } from "./tensor.ts";
 
 export type { BindingSpec, Kernel, KernelSpec, ParamField } from "./kernel_cache.ts";
-
-/** What a dispatch binds, in the order of the spec, and its parameters by name. */
-export interface Dispatch {
-  readonly tensors: readonly Tensor[];
-  readonly params: Readonly<Record<string, number>>;
-  /** At most as many words as the kernel's list holds; those after them are undefined. @default none */
-  readonly list?: readonly number[];
-  /** Workgroups in x, y, z; any 0 means that there is nothing to do. */
-  readonly groups: readonly [number, number, number];
-}
+export type { Dispatch, Program } from "./program.ts";
 
 /** Sees every pass and dispatch that is recorded while it is attached; see `timestamps.ts`. */
 export interface PassObserver {
@@ -29,30 +22,40 @@ export interface PassObserver {
   record(kernel: Kernel, dispatch: Dispatch): void;
 }
 
-const ARENA_SLOTS = 2048;
 const MAX_GROUPS = 65535;
-const LITTLE_ENDIAN = true;
+
+/** Working memory that grows while a program is recorded voids what was recorded before; the next time it is large enough. */
+const MAX_RECORDINGS = 4;
 
 /** Records dispatches and submits them in order. One per device, used by one thread. */
 export class Commands {
   readonly gpu: Gpu;
   readonly #cache: KernelCache;
-  readonly #arena: GPUBuffer;
-  readonly #slots = new DataView(new ArrayBuffer(ARENA_SLOTS * SLOT_BYTES));
-  readonly #dynamicOffset = new Uint32Array(1);
-  #usedSlots = 0;
+  readonly #arena: ParamArena;
+  readonly #programs = new Programs();
+  readonly #offset = new Uint32Array(1);
+  readonly #offsetsAsList: boolean;
+  #recording: Recording | undefined;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
+  /** That of the open pass. */
+  #pipeline: GPUComputePipeline | undefined;
   #observer: PassObserver | undefined;
 
   constructor(gpu: Gpu) {
     this.gpu = gpu;
-    this.#arena = gpu.buffer(
-      "uniform arena",
-      ARENA_SLOTS * SLOT_BYTES,
-      GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
-    );
-    this.#cache = new KernelCache(gpu, this.#arena);
+    this.#arena = new ParamArena(gpu);
+    this.#cache = new KernelCache(gpu, this.#arena.buffer);
+    this.#offsetsAsList = gpu.traits.offsetsAsList;
+    gpu.onFree((buffer) => {
+      this.#recording?.forget(buffer);
+      this.#programs.forget(buffer);
+    });
+  }
+
+  /** Programs that are kept. */
+  get programs(): number {
+    return this.#programs.size;
   }
 
   /**
@@ -64,23 +67,61 @@ export class Commands {
   }
 
   /** Records one dispatch. */
-  dispatch(kernel: Kernel, { tensors, params, list = [], groups }: Dispatch): void {
+  dispatch(kernel: Kernel, dispatch: Dispatch): void {
+    const { tensors, params, list = [], groups } = dispatch;
     const [x, y, z] = groups;
     if (x === 0 || y === 0 || z === 0) return;
     if (x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) {
       throw new GpuError("invalid_shape", `Cannot dispatch ${kernel.name}: groups [${groups}] exceed ${MAX_GROUPS}`);
     }
-    if (this.#usedSlots === ARENA_SLOTS) this.submit();
-    const slot = this.#usedSlots++;
-    this.#writeParams(kernel, params, slot * SLOT_BYTES);
-    this.#writeList(kernel, list, slot * SLOT_BYTES);
-    this.#dynamicOffset[0] = slot * SLOT_BYTES;
-    const pass = this.#openPass();
-    pass.setPipeline(kernel.pipeline);
-    pass.setBindGroup(0, this.#cache.bindGroup(kernel, tensors), this.#dynamicOffset, 0, 1);
-    pass.dispatchWorkgroups(x, y, z);
-    this.#observer?.record(kernel, { tensors, params, list, groups });
-    if (this.#observer?.unit === "dispatch") this.#closePass();
+    const group = this.#cache.bindGroup(kernel, tensors);
+    if (this.#recording !== undefined) {
+      this.#recording.dispatch({ kernel, group, offsets: [this.#keep(kernel, { params, list })], dispatch });
+      return;
+    }
+    if (this.#arena.isFull) this.submit();
+    this.#issue(kernel, group, [this.#arena.take(kernel, { params, list })], dispatch);
+  }
+
+  /**
+   * The program of that name: recorded when it is not there, or no longer, by `record`, which dispatches and copies as usual
+   * while nothing of it runs, and may end sections. The name must say everything that the dispatches depend on but the
+   * contents of their tensors. `record` may be called several times; it must not write, submit or read.
+   */
+  async program(key: string, record: (endSection: () => void) => Promise<void> | void): Promise<Program> {
+    const known = this.#programs.find(key);
+    if (known !== undefined) return known;
+    for (let attempt = 0; attempt < MAX_RECORDINGS; attempt++) {
+      const recording = new Recording();
+      this.#recording = recording;
+      try {
+        await record(() => recording.endSection());
+      } finally {
+        this.#recording = undefined;
+      }
+      if (recording.isVoid) continue;
+      const program = recording.finish();
+      this.#programs.add(key, program);
+      return program;
+    }
+    throw new GpuError("invalid_shape", `Cannot record ${key}: its buffers changed ${MAX_RECORDINGS} times`);
+  }
+
+  /** Records the dispatches and copies of a program again, or of one of its sections. */
+  replay({ sections }: Program, section?: number): void {
+    for (const runs of section === undefined ? sections : sections.slice(section, section + 1)) {
+      for (const { steps, copies } of runs) {
+        for (const { kernel, group, offsets, dispatch } of steps) this.#issue(kernel, group, offsets, dispatch);
+        for (const copy of copies) this.#copy(copy);
+      }
+    }
+  }
+
+  /** Forgets all programs: something changed that their names do not tell. Submits what was recorded of them. */
+  dropPrograms(): void {
+    this.submit();
+    this.#programs.clear();
+    this.#arena.dropKept();
   }
 
   /** Has what is recorded from here on observed; undefined ends it. What was recorded before is submitted. */
@@ -96,14 +137,15 @@ export class Commands {
     range: { readonly from?: number; readonly to?: number; readonly byteLength: number },
   ): void {
     if (range.byteLength === 0) return;
-    this.#closePass();
-    this.#openEncoder().copyBufferToBuffer(
-      from.buffer,
-      from.byteOffset + (range.from ?? 0),
-      to.buffer,
-      to.byteOffset + (range.to ?? 0),
-      range.byteLength,
-    );
+    const copy = {
+      from: from.buffer,
+      fromByte: from.byteOffset + (range.from ?? 0),
+      to: to.buffer,
+      toByte: to.byteOffset + (range.to ?? 0),
+      byteLength: range.byteLength,
+    };
+    if (this.#recording === undefined) this.#copy(copy);
+    else this.#recording.copy(copy);
   }
 
   /**
@@ -111,8 +153,22 @@ export class Commands {
    * its writes ahead of commands that are still being recorded.
    */
   write(tensor: Tensor, data: BufferSource & ArrayBufferView<ArrayBuffer>, byteOffset = 0): void {
+    if (this.#recording !== undefined) {
+      throw new GpuError("invalid_shape", `Cannot write ${tensor.label}: a program is being recorded`);
+    }
     this.submit();
     this.gpu.write(tensor, data, byteOffset);
+  }
+
+  /**
+   * Submits what was recorded, and with it the copies that a read-back needs; does not wait.
+   * @returns what `Gpu.finishRead` takes
+   */
+  stage(requests: readonly ReadRequest[]): StagedRead {
+    this.#closePass();
+    const staged = this.gpu.stageRead(this.#openEncoder(), requests);
+    this.submit();
+    return staged;
   }
 
   /** Submits what was recorded; does not wait. */
@@ -121,10 +177,40 @@ export class Commands {
     const encoder = this.#encoder;
     this.#encoder = undefined;
     if (encoder === undefined) return;
-    const { queue } = this.gpu.device;
-    if (this.#usedSlots > 0) queue.writeBuffer(this.#arena, 0, this.#slots.buffer, 0, this.#usedSlots * SLOT_BYTES);
-    this.#usedSlots = 0;
-    queue.submit([encoder.finish()]);
+    this.#arena.flush();
+    this.gpu.device.queue.submit([encoder.finish()]);
+  }
+
+  #issue(kernel: Kernel, group: GPUBindGroup, offsets: [number], dispatch: Dispatch): void {
+    const pass = this.#openPass();
+    if (kernel.pipeline !== this.#pipeline) {
+      this.#pipeline = kernel.pipeline;
+      pass.setPipeline(kernel.pipeline);
+    }
+    if (this.#offsetsAsList) pass.setBindGroup(0, group, offsets);
+    else {
+      this.#offset[0] = offsets[0];
+      pass.setBindGroup(0, group, this.#offset, 0, 1);
+    }
+    const { groups } = dispatch;
+    pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
+    if (this.#observer === undefined) return;
+    this.#observer.record(kernel, dispatch);
+    if (this.#observer.unit === "dispatch") this.#closePass();
+  }
+
+  /** A slot of the arena for a dispatch of a program; when none is left, all programs go. */
+  #keep(kernel: Kernel, given: { readonly params: Dispatch["params"]; readonly list: readonly number[] }): number {
+    const slot = this.#arena.keep(kernel, given);
+    if (slot !== undefined) return slot;
+    this.dropPrograms();
+    this.#recording?.invalidate();
+    return this.#arena.keep(kernel, given) ?? 0;
+  }
+
+  #copy({ from, fromByte, to, toByte, byteLength }: BufferCopy): void {
+    this.#closePass();
+    this.#openEncoder().copyBufferToBuffer(from, fromByte, to, toByte, byteLength);
   }
 
   #openEncoder(): GPUCommandEncoder {
@@ -140,30 +226,6 @@ export class Commands {
   #closePass(): void {
     this.#pass?.end();
     this.#pass = undefined;
-  }
-
-  #writeParams(kernel: Kernel, params: Readonly<Record<string, number>>, at: number): void {
-    let offset = at;
-    for (const [name, type] of kernel.spec.params) {
-      const value = params[name];
-      if (value === undefined || Number.isNaN(value)) {
-        throw new GpuError("invalid_shape", `Cannot dispatch ${kernel.name}: parameter ${name} is ${value}`);
-      }
-      if (type === "f32") this.#slots.setFloat32(offset, value, LITTLE_ENDIAN);
-      else if (type === "u32") this.#slots.setUint32(offset, value, LITTLE_ENDIAN);
-      else this.#slots.setInt32(offset, value, LITTLE_ENDIAN);
-      offset += 4;
-    }
-  }
-
-  #writeList({ name, spec }: Kernel, list: readonly number[], at: number): void {
-    const { listWords = 0 } = spec;
-    if (list.length > listWords) {
-      throw new GpuError(
-        "invalid_shape",
-        `Cannot dispatch ${name}: a list of ${list.length} words exceeds ${listWords}`,
-      );
-    }
-    for (const [i, word] of list.entries()) this.#slots.setUint32(at + listOffset(spec) + i * 4, word, LITTLE_ENDIAN);
+    this.#pipeline = undefined;
   }
 }

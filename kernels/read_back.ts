@@ -15,6 +15,14 @@ export interface ByteRange {
   readonly byteLength: number;
 }
 
+/** Copies that were recorded into a staging buffer, and where in it they lie. */
+export interface StagedRead {
+  readonly staging: GPUBuffer;
+  readonly ranges: readonly ByteRange[];
+  readonly offsets: readonly number[];
+  readonly totalBytes: number;
+}
+
 const SLOTS = 16;
 const MIN_BYTES = 4096;
 
@@ -53,23 +61,37 @@ export class StagingRing {
 
   /** Copies ranges to the host once everything submitted has run; with no range it only waits. */
   async read(ranges: readonly ByteRange[], fast: boolean): Promise<Uint8Array<ArrayBuffer>[]> {
-    const offsets: number[] = [];
-    let total = 0;
-    for (const { byteLength } of ranges) {
-      offsets.push(total);
-      total += Math.ceil(byteLength / 16) * 16;
-    }
-    const staging = this.#slot(Math.max(total, 16));
     const encoder = this.#device.createCommandEncoder();
+    const staged = this.stage(encoder, ranges);
+    this.#device.queue.submit([encoder.finish()]);
+    return await this.finish(staged, fast);
+  }
+
+  /** Records the copies of ranges, to be submitted before `finish`. */
+  stage(encoder: GPUCommandEncoder, ranges: readonly ByteRange[]): StagedRead {
+    const offsets: number[] = [];
+    let totalBytes = 0;
+    for (const { byteLength } of ranges) {
+      offsets.push(totalBytes);
+      totalBytes += Math.ceil(byteLength / 16) * 16;
+    }
+    const staging = this.#slot(Math.max(totalBytes, 16));
     ranges.forEach(({ buffer, byteOffset, byteLength }, i) => {
       const size = Math.ceil(byteLength / 4) * 4;
       if (size > 0) encoder.copyBufferToBuffer(buffer, byteOffset, staging, offsets[i] ?? 0, size);
     });
-    this.#device.queue.submit([encoder.finish()]);
+    return { staging, ranges, offsets, totalBytes };
+  }
+
+  /** Waits for what was staged and submitted. @returns the ranges' bytes, in order */
+  async finish(
+    { staging, ranges, offsets, totalBytes }: StagedRead,
+    fast: boolean,
+  ): Promise<Uint8Array<ArrayBuffer>[]> {
     // A map that nothing is copied into may settle at once; it still has the device give back what was freed.
     if (ranges.length === 0 && !this.#readWaitsForAll) await this.#settled(this.#device.queue.onSubmittedWorkDone());
     await this.#map(staging, fast);
-    const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(total, 16)));
+    const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(totalBytes, 16)));
     const copies = ranges.map(({ byteLength }, i) => {
       const start = offsets[i] ?? 0;
       return mapped.slice(start, start + byteLength);

@@ -3,10 +3,8 @@
  * and knows which sequence and position lies where; knows nothing of how audits come about.
  */
 
-import { keepLogits, keptWidth } from "../../kernels/logits/keep_logits.ts";
-import { klDivergence } from "../../kernels/logits/kl_divergence.ts";
+import { keptWidth } from "../../kernels/logits/keep_logits.ts";
 import type { Commands } from "../../kernels/pipeline.ts";
-import { Scratch } from "../../kernels/scratch.ts";
 import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
 import type { SequenceId } from "../span.ts";
 
@@ -16,6 +14,12 @@ export interface PlacedRow {
   readonly row: number;
   readonly sequence: SequenceId;
   readonly position: number;
+}
+
+/** A row of logits, and the row of `kept` that is its place. */
+export interface KeptRow {
+  readonly row: number;
+  readonly place: number;
 }
 
 /** Rows that there is room for at first; doubled as needed. */
@@ -28,8 +32,6 @@ const MAX_BYTES = 2 ** 28;
 export class DraftLogits {
   readonly #commands: Commands;
   readonly #vocabulary: number;
-  readonly #scratch: Scratch;
-  /** f16 [capacity, keptWidth(vocabulary)] */
   #rows: Tensor | undefined;
   #capacity = 0;
   #free: number[] = [];
@@ -38,49 +40,40 @@ export class DraftLogits {
   constructor(commands: Commands, vocabulary: number) {
     this.#commands = commands;
     this.#vocabulary = vocabulary;
-    this.#scratch = new Scratch(commands);
+  }
+
+  /** Where the rows are kept, f16 [capacity, keptWidth(vocabulary)]; undefined before the first. */
+  get kept(): Tensor | undefined {
+    return this.#rows;
   }
 
   /**
-   * Puts rows aside. Whatever waits behind the position of one of them is dropped: it followed other tokens.
-   * @param logits f32 [rows, vocabulary]
+   * Takes places for rows, to be written in this step. Whatever waits behind the position of one of them is dropped: it
+   * followed other tokens.
+   * @returns of the rows that there is room for: which, and the place of each
    */
-  keep(logits: Tensor, rows: readonly PlacedRow[]): void {
-    const pairs = rows.flatMap(({ row, sequence, position }) => {
+  keep(rows: readonly PlacedRow[]): KeptRow[] {
+    return rows.flatMap(({ row, sequence, position }) => {
       this.#drop(sequence, (other) => other >= position);
       const place = this.#take();
       if (place === undefined) return [];
       const places = this.#places.get(sequence) ?? new Map<number, number>();
       this.#places.set(sequence, places.set(position, place));
-      return [[row, place] as const];
+      return [{ row, place }];
     });
-    const [kept, vocabulary] = [this.#rows, this.#vocabulary];
-    if (kept === undefined || pairs.length === 0) return;
-    const places = this.#upload("kept places", pairs);
-    keepLogits(this.#commands, { logits, places, kept, count: pairs.length, vocabulary });
   }
 
   /**
-   * Compares rows with what waits at their positions, which then waits no longer.
-   * @param logits f32 [rows, vocabulary]
-   * @returns of the rows that there was something for: their indices in `rows`, and KL(row ‖ kept) as f32 [their number]
+   * Finds what waits at the positions of rows, to be compared in this step: it waits no longer.
+   * @returns of the rows that there is something for: which, and the place of each
    */
-  compare(
-    logits: Tensor,
-    rows: readonly PlacedRow[],
-  ): { readonly indices: readonly number[]; readonly divergences: Tensor } {
-    const found = rows.flatMap(({ row, sequence, position }, index) => {
+  compare(rows: readonly PlacedRow[]): KeptRow[] {
+    const found = rows.flatMap(({ row, sequence, position }) => {
       const place = this.#places.get(sequence)?.get(position);
-      return place === undefined ? [] : [{ index, row, place }];
+      return place === undefined ? [] : [{ row, place }];
     });
-    const [kept, vocabulary, count] = [this.#rows, this.#vocabulary, found.length];
-    const divergences = this.#scratch.take("divergences", "f32", [count]);
-    if (kept !== undefined && count > 0) {
-      const places = this.#upload("compared places", found.map(({ row, place }) => [row, place] as const));
-      klDivergence(this.#commands, { logits, kept, places, divergences, count, vocabulary });
-    }
     for (const { sequence, position } of rows) this.#drop(sequence, (other) => other === position);
-    return { indices: found.map(({ index }) => index), divergences };
+    return found;
   }
 
   /** Drops all rows of a sequence. */
@@ -97,7 +90,6 @@ export class DraftLogits {
     this.#capacity = 0;
     this.#free = [];
     this.#places.clear();
-    this.#scratch.close();
   }
 
   #drop(sequence: SequenceId, which: (position: number) => boolean): void {
@@ -132,11 +124,5 @@ export class DraftLogits {
     for (let place = capacity - 1; place >= this.#capacity; place--) this.#free.push(place);
     this.#rows = grown;
     this.#capacity = capacity;
-  }
-
-  #upload(name: string, pairs: readonly (readonly [row: number, place: number])[]): Tensor {
-    const tensor = this.#scratch.take(name, "u32", [pairs.length, 2]);
-    this.#commands.write(tensor, Uint32Array.from(pairs.flat()));
-    return tensor;
   }
 }

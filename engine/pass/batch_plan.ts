@@ -10,7 +10,7 @@ import { recentOf, SINKS } from "../layer_plan.ts";
 import type { PageShare } from "../page_map.ts";
 import type { BatchRow, DrawnRow, ProductFamily, RowBatch, RowRun, ScoredRow } from "../row_batch.ts";
 import { rangesByOwner, SPLIT_ROWS } from "./row_ranges.ts";
-import { scoreStride } from "./selection_buffers.ts";
+import { longestBucket, scoreStride } from "./selection_buffers.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import { drawnRowsOf, PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings } from "../span.ts";
 
@@ -89,7 +89,7 @@ function pack(spans: readonly Piece[], limits: { readonly maxRows: number; reado
     if (isSparse(piece.span)) {
       sparseRows++;
       longest = Math.max(longest, piece.span.from + 1);
-      if (sparseRows * scoreStride(longest) > limits.maxScores) room = 0;
+      if (sparseRows * scoreStride(longestBucket(longest)) > limits.maxScores) room = 0;
     }
     for (let first = 0; first < piece.rows;) {
       if (room === 0) {
@@ -136,7 +136,8 @@ function fill(product: ProductFamily, pieces: readonly Piece[], context: BatchCo
     wantLogits(batch, piece, at);
     if (sparse !== undefined) batch.sparse.push({ row: at, span: piece.index, sequence: state, position: span.from });
     const { pageOffset } = state.open;
-    const longest = map.localRows(context.share.index, pageOffset, span.from + first + piece.rows);
+    const visited = map.localRows(context.share.index, pageOffset, span.from + first + piece.rows);
+    const longest = product === "tiled" ? visited : longestBucket(visited);
     const blocks = piece.rows > 1 ? [{ first: at, rows: piece.rows }] : [];
     addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest, blocks }, product);
     markHolders(piece, context, sparse === undefined ? [batch.holders, batch.denseHolders] : [batch.holders]);

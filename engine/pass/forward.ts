@@ -9,9 +9,10 @@ import { beginSelection } from "./selection.ts";
 
 /**
  * Runs a batch through all layers.
+ * @param afterLayer called after each of them
  * @returns the residual rows that this worker computes, before the final norm, f32 [computed, hidden]
  */
-export async function forward(pass: Pass): Promise<Tensor> {
+export async function forward(pass: Pass, afterLayer: (layer: PassLayer) => Promise<void> | void): Promise<Tensor> {
   embedTokens(pass);
   for (const layer of pass.layers) {
     const q = await project(pass, layer);
@@ -20,13 +21,13 @@ export async function forward(pass: Pass): Promise<Tensor> {
     addOutput(pass, layer, state);
     addMlp(pass, layer);
     await choice?.adopt();
-    await pass.afterLayer(layer);
+    await afterLayer(layer);
   }
   return pass.x;
 }
 
 /** x = the embeddings of the tokens. */
-function embedTokens({ model: { commands, weights }, tokens, x, computed }: Pass): void {
+function embedTokens({ model: { commands, weights }, inputs: { tokens }, x, computed }: Pass): void {
   embed(commands, { weight: weights.embedding, tokens, out: x, rows: computed });
 }
 

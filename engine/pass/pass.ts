@@ -3,7 +3,6 @@
  * rows. `forward.ts` says in which order.
  */
 
-import { ROW_WORDS } from "../../kernels/attention/row_table.ts";
 import type { Weight } from "../../kernels/weights/weight.ts";
 import { rmsNorm } from "../../kernels/rms_norm.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
@@ -11,13 +10,12 @@ import type { ExchangePoint } from "../exchange.ts";
 import type { KvLayer } from "../kv/kv_slice.ts";
 import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
-import { rotations } from "../model/rope.ts";
 import type { LayerWeights } from "../model/weights.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { SlicePacer } from "./pacer.ts";
+import type { PassInputs } from "./pass_inputs.ts";
 import type { BatchCounter } from "./read_counter.ts";
 import { multiply } from "./products.ts";
-import { type OwnRange, ownRanges } from "./row_ranges.ts";
 import type { SelectionReport } from "./selection_report.ts";
 
 /** Layers that are submitted together: recording a decode row takes a good part of the time that it computes. */
@@ -35,10 +33,8 @@ export interface PassLayer {
 export interface PassOptions extends Omit<ExchangePoint, "layer"> {
   readonly counter: BatchCounter;
   readonly report: SelectionReport;
+  readonly inputs: PassInputs;
 }
-
-/** The rows that this worker computes; split rows lie back to back, range by range. */
-type ComputedRows = Pick<RowBatch, "tokens" | "positions" | "table">;
 
 /** A batch and its tensors, from its tokens to its last residual rows. */
 export class Pass {
@@ -47,44 +43,32 @@ export class Pass {
   readonly counter: BatchCounter;
   readonly report: SelectionReport;
   readonly layers: readonly PassLayer[];
-  /** Rows that this worker computes. */
-  readonly computed: number;
-  /** u32 [computed] */
-  readonly tokens: Tensor;
+  readonly inputs: PassInputs;
   /** f32 [computed, hidden]: the residual stream. */
   readonly x: Tensor;
-  /** f32 [computed, headDim / 2, 2] */
-  readonly rotations: Tensor;
-  /** u32 [computed, 8]: of the computed rows, for appending. */
-  readonly computedTable: Tensor;
-  /** u32 [rows of the batch, 8]: of all rows, for attending. */
-  readonly rowTable: Tensor;
   readonly #point: Omit<ExchangePoint, "layer">;
   readonly #pacer: SlicePacer | undefined;
   readonly #normed: Tensor;
   #selectionHolders: readonly boolean[] | undefined;
 
-  /** Uploads what the host knows of the rows. */
-  constructor(model: LoadedModel, batch: RowBatch, { counter, report, ...point }: PassOptions) {
+  constructor(model: LoadedModel, batch: RowBatch, { counter, report, inputs, ...point }: PassOptions) {
     const { scratch, config } = model;
     this.model = model;
     this.batch = batch;
     this.counter = counter;
     this.report = report;
+    this.inputs = inputs;
     this.#point = point;
     this.#pacer = pacerOf(model, batch);
     this.#pacer?.begin(batch.rows);
     this.layers = layersOf(model);
-    const own = batch.ranges === undefined ? batch : pickRows(batch, ownRanges(batch.ranges, model.share.index));
-    this.computed = own.tokens.length;
     this.x = scratch.take(`x (${batch.product})`, "f32", [this.computed, config.hidden]);
     this.#normed = scratch.take("normed rows", "f32", [this.computed, config.hidden]);
-    this.rowTable = upload(model, "row table", batch.table, [batch.rows, ROW_WORDS]);
-    this.computedTable = batch.ranges === undefined
-      ? this.rowTable
-      : upload(model, "own row table", own.table, [this.computed, ROW_WORDS]);
-    this.rotations = upload(model, "rotations", rotations(model.frequencies, own.positions));
-    this.tokens = upload(model, "tokens", own.tokens);
+  }
+
+  /** Rows that this worker computes. */
+  get computed(): number {
+    return this.inputs.computed;
   }
 
   /** Where an exchange of this layer happens. */
@@ -129,7 +113,12 @@ export class Pass {
     const { commands } = this.model;
     // The GPU computes these layers while the next ones are recorded.
     if (index % LAYERS_A_SUBMIT === LAYERS_A_SUBMIT - 1) commands.submit();
-    await this.#pacer?.afterLayer(commands);
+    await this.pace();
+  }
+
+  /** To be called after each layer: yields when a long pass has held the GPU long enough. */
+  async pace(): Promise<void> {
+    await this.#pacer?.afterLayer(this.model.commands);
   }
 }
 
@@ -144,30 +133,4 @@ function layersOf({ weights, slice, roles }: LoadedModel): PassLayer[] {
     if (kv === undefined) throw new RangeError(`Cannot run layer ${index}: the slice has ${slice.layers.length}`);
     return { index, weights: layer, kv, role: roles?.[index] ?? "dense" };
   });
-}
-
-function pickRows({ tokens, positions, table }: ComputedRows, ranges: readonly OwnRange[]): ComputedRows {
-  const count = ranges.reduce((sum, { rows }) => sum + rows, 0);
-  const picked = {
-    tokens: new Uint32Array(count),
-    positions: new Uint32Array(count),
-    table: new Uint32Array(count * ROW_WORDS),
-  };
-  for (const { first, rows, at } of ranges) {
-    picked.tokens.set(tokens.subarray(first, first + rows), at);
-    picked.positions.set(positions.subarray(first, first + rows), at);
-    picked.table.set(table.subarray(first * ROW_WORDS, (first + rows) * ROW_WORDS), at * ROW_WORDS);
-  }
-  return picked;
-}
-
-function upload(
-  { commands, scratch }: LoadedModel,
-  name: string,
-  data: Uint32Array<ArrayBuffer> | Float32Array<ArrayBuffer>,
-  shape: readonly number[] = [data.length],
-): Tensor {
-  const tensor = scratch.take(name, data instanceof Uint32Array ? "u32" : "f32", shape);
-  commands.write(tensor, data);
-  return tensor;
 }

@@ -1,61 +1,111 @@
 /**
- * One step, once it was checked: its batches through the layers, the rows whose logits are wanted to the lead, and from
- * there to the answer.
+ * One step, once it was checked: its state uploaded, its batches through the layers, the rows whose logits are wanted to
+ * the lead, and from there to the answer.
  */
 
+import type { ReadRequest, StagedRead } from "../../kernels/gpu.ts";
 import { rowProductCut } from "../../kernels/products/row_product.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import type { LoadedModel } from "../loaded_model.ts";
-import { copyRows } from "../logits/sampler.ts";
-import type { SequenceId, Step, StepResult } from "../span.ts";
+import { planDraw } from "../logits/draw_plan.ts";
+import { copyRows } from "../logits/head.ts";
+import { Draws } from "../logits/sampler.ts";
+import type { RowBatch } from "../row_batch.ts";
+import type { SequenceId, SpanResult, Step, StepResult } from "../span.ts";
 import { planBatches } from "./batch_plan.ts";
-import { forward } from "./forward.ts";
 import { Pass } from "./pass.ts";
+import { inputsOf, placeInputs } from "./pass_inputs.ts";
+import { runPass } from "./pass_program.ts";
 import { ReadCounter } from "./read_counter.ts";
 import { ownerOfRow, ownRanges } from "./row_ranges.ts";
 import { SelectionReport } from "./selection_report.ts";
 import { SpanResults, type WantedRows } from "./span_results.ts";
+import { StepState } from "./step_state.ts";
 
 /** The worker that draws tokens. */
 const LEAD = 0;
 
+/** A step whose commands are submitted. */
+export interface SubmittedStep {
+  /**
+   * Waits for the GPU.
+   * @returns of the lead, what the spans asked for; of other workers, that they have computed
+   * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
+   */
+  finish(): Promise<StepResult>;
+}
+
+/** What the batches of a step leave to be read. */
+interface Outcome {
+  readonly requests: readonly ReadRequest[];
+  spans(bytes: readonly Uint8Array<ArrayBuffer>[]): readonly SpanResult[];
+}
+
 /**
- * Runs all spans of a step, and waits for the GPU.
+ * Records and submits all spans of a step; waits for the GPU where it must: for exchanges of a group, and in the course of
+ * long spans.
  * @param sequences as they are once the step's sequences are opened and its tokens are known
- * @returns of the lead, what the spans asked for; of other workers, that they have computed
  * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
  */
-export async function runStep(
+export async function submitStep(
   model: LoadedModel,
   step: Step,
   sequences: ReadonlyMap<SequenceId, SequenceState>,
-): Promise<StepResult> {
+): Promise<SubmittedStep> {
   const start = performance.now();
   const { commands, config, share } = model;
   const maxScores = Math.floor(commands.gpu.info.maxBindingBytes / (4 * config.heads));
   const matrix = rowProductCut(commands.gpu.info) !== undefined;
   const batches = planBatches(step.spans, { sequences, window: config.slidingWindow, maxScores, share, matrix });
-  const counter = new ReadCounter(model, batches);
-  const report = new SelectionReport(model, step.spans, batches);
-  const results = share.index === LEAD ? new SpanResults(model, step.spans, batches) : undefined;
-  for (const [index, batch] of batches.entries()) {
-    const pass = new Pass(model, batch, { step: step.index, batch: index, counter: counter.of(index), report });
-    const wanted = await gatherOnLead(pass, await forward(pass));
-    await results?.add(batch, wanted);
-  }
-  commands.submit();
+  const outcome = await runBatches(model, step, batches);
+  const staged = commands.stage(outcome.requests);
   const encoded = performance.now();
-  const spans = results === undefined ? await computedOnly(model, step) : await results.finish(counter, report);
-  const end = performance.now();
-  const timing = { encodeMs: encoded - start, waitMs: end - encoded, totalMs: end - start };
-  return { index: step.index, spans, timing };
+  return { finish: () => finish(model, { step, outcome, staged, start, encoded }) };
 }
 
-/** What a worker that is not the lead answers. */
-async function computedOnly({ commands }: LoadedModel, step: Step): Promise<StepResult["spans"]> {
-  await commands.gpu.read([]);
-  return step.spans.map(({ sequence }) => ({ sequence }));
+async function runBatches(model: LoadedModel, step: Step, batches: readonly RowBatch[]): Promise<Outcome> {
+  const { commands, scratch, share } = model;
+  const state = new StepState();
+  const inputs = batches.map((batch) => placeInputs(state, model, batch));
+  const drawn = share.index === LEAD ? batches.flatMap(({ drawn }) => drawn) : [];
+  const draws = new Draws(model, state, planDraw(model, state, drawn));
+  const counter = new ReadCounter(model, batches);
+  const report = new SelectionReport(model, step.spans, batches);
+  state.upload(commands, scratch);
+  const results = share.index === LEAD ? new SpanResults(model, { spans: step.spans, batches, draws }) : undefined;
+  for (const [index, batch] of batches.entries()) {
+    const placed = inputs[index];
+    if (placed === undefined) throw new RangeError(`Cannot run batch ${index}: ${inputs.length} were placed`);
+    const point = { step: step.index, batch: index };
+    const options = { ...point, counter: counter.of(index), report, inputs: inputsOf(state, placed) };
+    const pass = new Pass(model, batch, options);
+    const x = await runPass(pass, { at: placed.at, early: true });
+    const wanted = await gatherOnLead(pass, x);
+    await results?.add(batch, wanted);
+  }
+  if (results === undefined) return { requests: [], spans: () => step.spans.map(({ sequence }) => ({ sequence })) };
+  await results.draw();
+  return {
+    requests: results.requests({ counter, report }),
+    spans: (bytes) => results.finish({ counter, report }, bytes),
+  };
+}
+
+async function finish(
+  { commands }: LoadedModel,
+  { step, outcome, staged, start, encoded }: {
+    readonly step: Step;
+    readonly outcome: Outcome;
+    readonly staged: StagedRead;
+    readonly start: number;
+    readonly encoded: number;
+  },
+): Promise<StepResult> {
+  const bytes = await commands.gpu.finishRead(staged);
+  const end = performance.now();
+  const timing = { encodeMs: encoded - start, waitMs: end - encoded, totalMs: end - start };
+  return { index: step.index, spans: outcome.spans(bytes), timing };
 }
 
 /** Brings rows whose logits are wanted to the lead; rows that every worker computes are there already. */

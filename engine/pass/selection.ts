@@ -62,7 +62,7 @@ export async function beginSelection(
  * @param input.sparseLayers layers that will read the selection
  */
 function choose(
-  { model, counter, rowTable }: Pass,
+  { model, counter, inputs: { rowTable } }: Pass,
   run: SparseRun,
   { lse, sparseLayers }: { readonly lse: Tensor; readonly sparseLayers: number },
 ): void {

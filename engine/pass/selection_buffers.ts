@@ -2,6 +2,7 @@
 
 import type { ScoreOutput, Selection } from "../../kernels/attention/decode_attention.ts";
 import { setsOf } from "../../kernels/attention/row_table.ts";
+import { SPLIT_ROWS } from "../../kernels/attention/split/split_plan.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowRun } from "../row_batch.ts";
@@ -14,6 +15,18 @@ export type SparseRun = RowRun & { readonly sparse: NonNullable<RowRun["sparse"]
 /** Whether a run has sparse rows. */
 export function isSparse(run: RowRun): run is SparseRun {
   return run.sparse !== undefined;
+}
+
+/** Eighths of a power of two: at most an eighth of the workgroups of a dispatch finds nothing to do. */
+const BUCKETS_AN_OCTAVE = 8;
+
+/**
+ * KV rows that the dispatches of a decode row are made for when it sees `longest`: the same for many tokens in a row, so
+ * that their steps have the same shape. Changes no bits.
+ */
+export function longestBucket(longest: number): number {
+  const width = Math.max(SPLIT_ROWS, 2 ** Math.floor(Math.log2(Math.max(1, longest))) / BUCKETS_AN_OCTAVE);
+  return Math.ceil(longest / width) * width;
 }
 
 /** Scores that are kept of a row and query head; in steps, so that working memory does not grow with every token. */

@@ -10,13 +10,16 @@ import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { LayerSelection, Span } from "../span.ts";
 import { chosenOf, rowsOf } from "./candidates.ts";
-import { isSparse, selectionOf } from "./selection_buffers.ts";
+import { isSparse, selectionOf, type SparseRun } from "./selection_buffers.ts";
 
 /** Where the lists of one row and layer lie among those that are read back. */
 interface ReportedRow {
   /** Index of its span in the step. */
   readonly span: number;
   readonly layer: number;
+  /** The run that it chooses for, and the byte at which the row's lists begin in what it chooses. */
+  readonly run: SparseRun;
+  readonly from: number;
   /** In u32. */
   readonly at: number;
   readonly sets: number;
@@ -29,42 +32,53 @@ interface ReportedRow {
 export class SelectionReport {
   readonly #model: LoadedModel;
   readonly #spans: readonly Span[];
-  readonly #rows: ReportedRow[] = [];
+  /** Batch by batch, layer by layer, in the order in which they are copied. */
+  readonly #rows: readonly (ReportedRow & { readonly batch: RowBatch })[];
   readonly #lists: Tensor;
   readonly #byteLength: number;
 
   constructor(model: LoadedModel, spans: readonly Span[], batches: readonly RowBatch[]) {
     this.#model = model;
     this.#spans = spans;
-    const layers = model.roles?.filter((role) => role === "select").length ?? 0;
-    const words = batches.flatMap((batch) =>
-      batch.runs.filter(isSparse).map((run) => {
-        const rows = rowsOf(batch, run).filter(({ span }) => this.#isReported(span)).length;
-        if (rows === 0) return 0;
-        const { sets, stride } = selectionOf(model, run);
-        return rows * sets * stride;
+    const layers = (model.roles ?? []).flatMap((role, layer) => (role === "select" ? [layer] : []));
+    let words = 0;
+    this.#rows = batches.flatMap((batch) =>
+      layers.flatMap((layer) => this.#rowsOf(batch, layer)).map((row) => {
+        const at = words;
+        words += row.sets * row.stride;
+        return { ...row, batch, at };
       })
     );
-    this.#byteLength = 4 * layers * words.reduce((sum, count) => sum + count, 0);
-    this.#lists = model.scratch.take("reported selections", "u32", [this.#byteLength / 4]);
+    this.#byteLength = 4 * words;
+    this.#lists = model.scratch.take("reported selections", "u32", [words]);
   }
 
   /** Copies what a select layer has just chosen, before the next one writes over it. */
   take(layer: number, batch: RowBatch): void {
-    if (this.#byteLength === 0) return;
-    const { commands, share: { map, index } } = this.#model;
-    for (const run of batch.runs.filter(isSparse)) {
-      const { positions, sets, stride } = selectionOf(this.#model, run);
-      const rowBytes = sets * stride * 4;
-      for (const [r, { span, position, sequence: { open } }] of rowsOf(batch, run).entries()) {
-        if (!this.#isReported(span)) continue;
-        const last = this.#rows.at(-1);
-        const at = last === undefined ? 0 : last.at + last.sets * last.stride;
-        commands.copy(positions, this.#lists, { from: r * rowBytes, to: at * 4, byteLength: rowBytes });
-        const most = Math.min(open.sparse.budget, map.localRows(index, open.pageOffset, position + 1));
-        this.#rows.push({ span, layer, at, sets, stride, most });
-      }
+    for (const { batch: of, layer: chosenIn, run, from, at, sets, stride } of this.#rows) {
+      if (of !== batch || chosenIn !== layer) continue;
+      const { positions } = selectionOf(this.#model, run);
+      this.#model.commands.copy(positions, this.#lists, { from, to: at * 4, byteLength: sets * stride * 4 });
     }
+  }
+
+  /** What the copies of a batch depend on. */
+  shapeOf(batch: RowBatch): string {
+    return this.#rows.flatMap((row) => (row.batch === batch ? [`${row.from}>${row.at}`] : [])).join();
+  }
+
+  #rowsOf(batch: RowBatch, layer: number): Omit<ReportedRow, "at">[] {
+    const { share: { map, index } } = this.#model;
+    return batch.runs.filter(isSparse).flatMap((run) => {
+      const rows = rowsOf(batch, run);
+      if (!rows.some(({ span }) => this.#isReported(span))) return [];
+      const { sets, stride } = selectionOf(this.#model, run);
+      return rows.flatMap(({ span, position, sequence: { open } }, r) => {
+        if (!this.#isReported(span)) return [];
+        const most = Math.min(open.sparse.budget, map.localRows(index, open.pageOffset, position + 1));
+        return [{ span, layer, run, from: r * sets * stride * 4, sets, stride, most }];
+      });
+    });
   }
 
   /** What must be read back once all batches were submitted. */

@@ -1,8 +1,11 @@
 /** What the spans of a step ask for, put together on the lead: tokens drawn, audits, scores, and rows read. */
 
+import type { ReadRequest } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
-import { copyRows, draw, drawnRows, type DrawnToken, score } from "../logits/sampler.ts";
+import { copyRows } from "../logits/head.ts";
+import type { DrawnToken, Draws } from "../logits/sampler.ts";
+import { score } from "../logits/score.ts";
 import type { DrawnRow, RowBatch } from "../row_batch.ts";
 import type { Span, SpanAudit, SpanResult } from "../span.ts";
 import type { ReadCounter } from "./read_counter.ts";
@@ -22,28 +25,37 @@ interface SpanScores {
   readonly argmax: number[];
 }
 
-/** Takes the rows of one batch after the other; draws for all of them at the end, which is one wait for the GPU. */
+/** Takes the rows of one batch after the other; draws for all of them at the end, which is one read-back. */
 export class SpanResults {
   readonly #model: LoadedModel;
   readonly #spans: readonly Span[];
   /** Of all batches, in their order. */
   readonly #drawn: readonly DrawnRow[];
-  /** f32 [drawn, hidden]: the rows to draw after. */
-  readonly #waiting: Tensor;
+  readonly #draws: Draws;
   readonly #scores: readonly SpanScores[];
+  /** f32 [≥ drawn, hidden]: the rows to draw after. */
+  #waiting: Tensor;
   #waitingRows = 0;
 
-  constructor(model: LoadedModel, spans: readonly Span[], batches: readonly RowBatch[]) {
+  /** @param draws of the rows that the batches draw after, in their order */
+  constructor(model: LoadedModel, { spans, batches, draws }: {
+    readonly spans: readonly Span[];
+    readonly batches: readonly RowBatch[];
+    readonly draws: Draws;
+  }) {
     this.#model = model;
     this.#spans = spans;
     this.#drawn = batches.flatMap(({ drawn }) => drawn);
-    this.#waiting = drawnRows(model, this.#drawn.length);
+    this.#draws = draws;
+    this.#waiting = model.scratch.take("drawn rows", "f32", [this.#drawn.length, model.config.hidden]);
     this.#scores = spans.map(() => ({ logprob: [], argmax: [] }));
   }
 
   /** Keeps the rows of a batch that are drawn after, and scores those whose next token is known. */
   async add(batch: RowBatch, { x, drawn, scored }: WantedRows): Promise<void> {
-    copyRows(this.#model, { from: x, to: this.#waiting, rows: drawn, at: this.#waitingRows });
+    // The rows of one batch need not be copied where all of them are drawn after.
+    if (drawn.length === this.#drawn.length && drawn.every((row, i) => row === i)) this.#waiting = x;
+    else copyRows(this.#model, { from: x, to: this.#waiting, rows: drawn, at: this.#waitingRows });
     this.#waitingRows += drawn.length;
     const rows = batch.scored.map(({ target }, i) => ({ target, row: scored[i] ?? 0 }));
     const { logprob, argmax } = await score(this.#model, x, { rows, product: batch.product });
@@ -53,16 +65,31 @@ export class SpanResults {
     }
   }
 
+  /** Records the draws, once all batches were added. */
+  async draw(): Promise<void> {
+    await this.#draws.record(this.#waiting);
+  }
+
+  /** What must be read back for `finish`. */
+  requests(
+    { counter, report }: { readonly counter: ReadCounter; readonly report: SelectionReport },
+  ): readonly ReadRequest[] {
+    return [...this.#draws.requests, ...counter.requests, ...report.requests];
+  }
+
   /**
-   * Draws, and waits for the GPU.
+   * @param bytes what was read for `requests`
    * @returns one result for each span, in the order of the spans
    */
-  async finish(counter: ReadCounter, report: SelectionReport): Promise<SpanResult[]> {
-    const requests = [...counter.requests, ...report.requests];
-    const { tokens, beside } = await draw(this.#model, this.#waiting, { rows: this.#drawn, beside: requests });
-    const counted = counter.requests.length;
-    const rowsRead = counter.rowsRead(beside.slice(0, counted));
-    const selections = report.selections(beside.slice(counted));
+  finish(
+    { counter, report }: { readonly counter: ReadCounter; readonly report: SelectionReport },
+    bytes: readonly Uint8Array<ArrayBuffer>[],
+  ): SpanResult[] {
+    const drawn = this.#draws.requests.length;
+    const counted = drawn + counter.requests.length;
+    const tokens = this.#draws.tokensOf(bytes.slice(0, drawn));
+    const rowsRead = counter.rowsRead(bytes.slice(drawn, counted));
+    const selections = report.selections(bytes.slice(counted));
     const drawnBySpan = Map.groupBy(tokens, (_, i) => this.#drawn[i]?.span);
     return this.#spans.map(({ sequence, logits }, i): SpanResult => {
       const drawn = drawnBySpan.get(i) ?? [];

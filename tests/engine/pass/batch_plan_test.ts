@@ -70,10 +70,10 @@ Deno.test("planBatches() joins decode rows that attend alike in one run", () => 
   const spans = [sparse(0, 50), decode(1, 7, 1), sparse(2, 90), sparse(3, 70), sparse(4, 60), decode(5, 8, 2)];
   const [batch] = plan(spans);
   assert.deepEqual(batch?.runs, [
-    { first: 0, rows: 3, sparse: undefined, longest: 10, blocks: [{ first: 1, rows: 2 }] },
-    { first: 3, rows: 1, sparse: { heads: "kv_head", budget: 18 }, longest: 91, blocks: [] },
-    { first: 4, rows: 1, sparse: { heads: "query_head", budget: 20 }, longest: 61, blocks: [] },
-    { first: 5, rows: 2, sparse: { heads: "all_heads", budget: 19 }, longest: 71, blocks: [] },
+    { first: 0, rows: 3, sparse: undefined, longest: 256, blocks: [{ first: 1, rows: 2 }] },
+    { first: 3, rows: 1, sparse: { heads: "kv_head", budget: 18 }, longest: 256, blocks: [] },
+    { first: 4, rows: 1, sparse: { heads: "query_head", budget: 20 }, longest: 256, blocks: [] },
+    { first: 5, rows: 2, sparse: { heads: "all_heads", budget: 19 }, longest: 256, blocks: [] },
   ]);
   assert.deepEqual([...batch?.positions ?? []], [7, 8, 9, 90, 60, 50, 70]);
 });

@@ -1,0 +1,60 @@
+/**
+ * A batch through the layers. Decode batches of a worker that is alone follow a program, which is recorded once for all
+ * batches of the same shape; where a group exchanges in every layer, or chunks of a prompt differ each time, the layer
+ * loop records anew. Bits are the same either way.
+ */
+
+import type { Tensor } from "../../kernels/tensor.ts";
+import { ALONE } from "../exchange.ts";
+import type { RowBatch, RowRun } from "../row_batch.ts";
+import { forward } from "./forward.ts";
+import type { Pass } from "./pass.ts";
+import { scoreStride } from "./selection_buffers.ts";
+
+/** Fewer dispatches are not worth a submit of their own before the rest is recorded. */
+const MIN_SPLIT_DISPATCHES = 128;
+
+/** Share of the layers that the GPU computes while the others are recorded. */
+const FIRST_SUBMIT = 1 / 8;
+
+/** Whether a batch follows a program. */
+function isRecorded({ model: { exchange }, batch: { product } }: Pass): boolean {
+  return product !== "tiled" && exchange === ALONE;
+}
+
+/**
+ * Runs a batch through all layers.
+ * @param options.at of its inputs in the step's state
+ * @param options.early whether the GPU has nothing else to do, so that the first layers are submitted at once
+ * @returns the residual rows that this worker computes, before the final norm, f32 [computed, hidden]
+ */
+export async function runPass(
+  pass: Pass,
+  { at, early }: { readonly at: number; readonly early: boolean },
+): Promise<Tensor> {
+  if (!isRecorded(pass)) return await forward(pass, (layer) => pass.afterLayer(layer));
+  const { commands } = pass.model;
+  const key = `pass ${at} ${pass.counter.at} ${pass.report.shapeOf(pass.batch)} ${shapeOf(pass.batch)}`;
+  const program = await commands.program(key, async (endSection) => {
+    await forward(pass, endSection);
+  });
+  const { sections, dispatches } = program;
+  const first = early && dispatches >= MIN_SPLIT_DISPATCHES ? Math.ceil(sections.length * FIRST_SUBMIT) : 0;
+  for (let section = 0; section < sections.length; section++) {
+    commands.replay(program, section);
+    if (section + 1 === first) commands.submit();
+    await pass.pace();
+  }
+  return pass.x;
+}
+
+/** What the dispatches of a batch depend on. */
+function shapeOf({ product, rows, runs }: RowBatch): string {
+  return `${product} ${rows} ${runs.map(runShapeOf).join(";")}`;
+}
+
+function runShapeOf({ first, rows, longest, sparse, blocks }: RowRun): string {
+  const selection = sparse &&
+    `${sparse.heads} ${scoreStride(Math.min(sparse.budget, longest))} ${sparse.coverage !== undefined}`;
+  return `${first}+${rows} ${longest} ${selection} ${blocks.map((block) => `${block.first}+${block.rows}`).join()}`;
+}

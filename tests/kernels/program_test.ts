@@ -1,0 +1,97 @@
+/** Programs: what they replay, when they are void, and how many are kept. */
+
+import assert from "node:assert/strict";
+
+import { GpuError } from "../../kernels/errors.ts";
+import type { KernelSpec } from "../../kernels/pipeline.ts";
+import { Scratch } from "../../kernels/scratch.ts";
+import { reads, writes } from "../../kernels/wgsl.ts";
+import { gpuFixture } from "../support/gpu_fixture.ts";
+
+const fixture = gpuFixture();
+
+/** out[0] += x[0] · factor */
+const ADD: KernelSpec = {
+  bindings: [reads("x", "array<u32>"), writes("out", "array<u32>")],
+  params: [["factor", "u32"]],
+  source: "@compute @workgroup_size(1) fn main() { out[0] += x[0] * params.factor; }",
+};
+
+function add(x: ReturnType<typeof fixture.zeros>, out: ReturnType<typeof fixture.zeros>, factor: number): void {
+  const { commands } = fixture;
+  commands.dispatch(commands.kernel("add", () => ADD), { tensors: [x, out], params: { factor }, groups: [1, 1, 1] });
+}
+
+Deno.test("Commands.replay() repeats dispatches and copies, in order, on what the tensors hold by then", async () => {
+  const { commands } = fixture;
+  const [x, sum, kept] = [fixture.zeros("u32", [4]), fixture.zeros("u32", [4]), fixture.zeros("u32", [4])];
+  const program = await commands.program("sums", (endSection) => {
+    add(x, sum, 1);
+    add(x, sum, 10);
+    commands.copy(sum, kept, { byteLength: 4 });
+    endSection();
+    add(x, sum, 100);
+  });
+  assert.equal(program.dispatches, 3);
+  assert.equal(program.sections.length, 2);
+  assert.deepEqual([...await fixture.words(sum)], [0, 0, 0, 0], "recording runs nothing");
+  for (const value of [1, 2]) {
+    commands.write(x, Uint32Array.of(value));
+    commands.replay(program);
+  }
+  assert.equal((await fixture.words(kept))[0], 111 + 22);
+  assert.equal((await fixture.words(sum))[0], 333);
+  commands.replay(program, 1);
+  assert.equal((await fixture.words(sum))[0], 533);
+});
+
+Deno.test("Commands.program() records again what a freed buffer made void, at once or later", async () => {
+  const { commands } = fixture;
+  commands.dropPrograms();
+  const scratch = new Scratch(commands);
+  const out = fixture.zeros("u32", [4]);
+  let recordings = 0;
+  const record = () => {
+    recordings++;
+    add(scratch.take("grows", "u32", [4]), out, 1);
+    add(scratch.take("grows", "u32", [1024]), out, 1);
+  };
+  const first = await commands.program("grows", record);
+  assert.equal(recordings, 2, "the second take freed what the first dispatch reads");
+  assert.equal(await commands.program("grows", record), first);
+  assert.equal(commands.programs, 1);
+  scratch.close();
+  assert.equal(commands.programs, 0);
+  assert.notEqual(await commands.program("grows", record), first);
+  scratch.close();
+});
+
+Deno.test("Commands.program() refuses writes, and shape faults leave nothing recorded", async () => {
+  const { commands } = fixture;
+  const [x, out] = [fixture.zeros("u32", [4]), fixture.zeros("u32", [4])];
+  await assert.rejects(
+    () => commands.program("writes", () => commands.write(x, Uint32Array.of(1))),
+    (error: Error) => error instanceof GpuError && error.message.startsWith("Cannot write test tensor"),
+  );
+  await assert.rejects(() => commands.program("faulty", () => add(x, out, NaN)), /parameter factor is NaN/);
+  add(x, out, 1);
+  commands.write(x, Uint32Array.of(5));
+  add(x, out, 1);
+  assert.equal((await fixture.words(out))[0], 5);
+});
+
+Deno.test("Commands.program() keeps a bounded number of programs and parameters, and forgets none that is in use", async () => {
+  const { commands } = fixture;
+  commands.dropPrograms();
+  const [x, out] = [fixture.upload("u32", Uint32Array.of(1, 0, 0, 0), [4]), fixture.zeros("u32", [4])];
+  let expected = 0;
+  for (let i = 0; i < 60; i++) {
+    const factors = Array.from({ length: 50 }, (_, j) => 1 + 50 * i + j);
+    const program = await commands.program(`factors ${i}`, () => factors.forEach((factor) => add(x, out, factor)));
+    commands.replay(program);
+    expected += factors.reduce((sum, factor) => sum + factor, 0);
+  }
+  assert.equal((await fixture.words(out))[0], expected, "3,000 parameters do not fit the arena at once");
+  for (let i = 0; i < 200; i++) await commands.program(`same ${i}`, () => add(x, out, 1));
+  assert.ok(commands.programs <= 128, `${commands.programs}`);
+});
