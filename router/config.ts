@@ -43,8 +43,13 @@ export interface ServiceConfig {
   readonly shareGpu?: boolean;
   /** Way to the GPU of the workers here; `auto` takes Dawn on hardware with matrix units. @default "auto" */
   readonly gpu?: "auto" | "deno" | "dawn";
-  /** `host:port` of workers that were started elsewhere, instead of starting some. @default none */
+  /**
+   * Workers that were started elsewhere, instead of starting some: `host:port` of each, or one of `dns:name:port`,
+   * `srv:name` and `nats://host:port/group`, where they are found and may come and go. @default none
+   */
   readonly join?: readonly string[];
+  /** Joined workers without which the group does not form. @default 1 */
+  readonly minWorkers?: number;
   /** File whose first line is the secret that joined workers share. @default none, which loopback alone allows */
   readonly secretFile?: string;
   /** KV capacity in tokens of all workers or of each; `auto` takes what the GPU has. @default "auto" */
@@ -206,7 +211,8 @@ export const SERVICE_FLAGS = {
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
   const { attention, budget, coverage, correction, correctEvery, ...others } = values;
-  const { model, random, modelName, workers, join, secretFile, textThreads, queueTimeout, ...service } = others;
+  const { model, random, modelName, workers, join, minWorkers, secretFile, textThreads, queueTimeout, ...service } =
+    others;
   const { apiKeyFile, allowOrigin, allowHost, maxRequestsPerClient, maxConnections, tlsCert, tlsKey, ...rest } =
     service;
   return {
@@ -224,6 +230,7 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
     ...(modelName === undefined ? {} : { modelName }),
     ...(workers === undefined ? {} : { workers }),
     ...(join === undefined ? {} : { join: join.split(",") }),
+    ...(minWorkers === undefined ? {} : { minWorkers }),
     ...(secretFile === undefined ? {} : { secretFile }),
     ...(textThreads === undefined ? {} : { textThreads }),
     attention: attentionFromFlags({ attention, budget, coverage, correction, correctEvery }),

@@ -15,7 +15,7 @@ import { longestContext } from "./scheduling/capacity.ts";
 import type { ResolvedConfig } from "./config.ts";
 import { RequestError } from "./errors.ts";
 import type { GrammarService } from "./grammar/grammar_service.ts";
-import type { GroupState, ModelInfo } from "./group/group.ts";
+import { type GroupState, type ModelInfo, modelInService } from "./group/group.ts";
 import { DEFAULT_LIMITS } from "./http/limits.ts";
 import { ServiceMetrics } from "./telemetry/metrics.ts";
 import { MetricsRegistry } from "./telemetry/metrics_registry.ts";
@@ -26,8 +26,10 @@ import { ServiceLog } from "./telemetry/service_log.ts";
 import type { HttpServer } from "./server/http_server.ts";
 import { openTelemetryMirror, traceRequest } from "./telemetry/telemetry.ts";
 import type { TextPool } from "./text/text_pool.ts";
+import type { MemberReport } from "./group/members.ts";
 import type { WorkerGroup } from "./group/worker_group.ts";
-import { describePlan, openGroup, type WorkerPlan } from "./group/worker_plan.ts";
+import { openGroup } from "./group/open_group.ts";
+import type { WorkerPlan } from "./group/worker_plan.ts";
 
 /** How long clients may take to read what was written before their connections are cut. */
 const FLUSH_MS = 5000;
@@ -76,6 +78,7 @@ export class RunningService implements Service {
     this.#group = openGroup(workers, {
       model: config.model,
       modelId: config.modelName,
+      minWorkers: config.workers.kind === "join" ? config.workers.minWorkers : 1,
       log: (line) => log.say(line),
     });
     const registry = new MetricsRegistry({ "model_name": config.modelName }, openTelemetryMirror);
@@ -110,7 +113,7 @@ export class RunningService implements Service {
       onRefused: (client, error) => log.refused(client, error),
       onError: (error) => log.failure(error),
     });
-    ({ ready: this.ready, broken: this.broken } = follow(this.#group, workers, onProgress));
+    ({ ready: this.ready, broken: this.broken } = follow(this.#group, onProgress));
   }
 
   async drain(): Promise<void> {
@@ -161,8 +164,13 @@ export class RunningService implements Service {
       text: this.#text,
       grammars: this.#grammars,
       tokenizer,
-      model: () => this.#group.state.kind === "ready" ? this.#group.state.model : undefined,
-      state: () => ({ group: this.#group.state, draining: this.#draining, scheduler: this.#scheduler.stats() }),
+      model: () => modelInService(this.#group.state),
+      state: () => ({
+        group: this.#group.state,
+        members: this.#group.members,
+        draining: this.#draining,
+        scheduler: this.#scheduler.stats(),
+      }),
       observer: recorder,
       limits: {
         bodyBytes: config.bodyBytes,
@@ -188,7 +196,6 @@ interface ApplicationParts {
 /** What becomes of a group, as promises. */
 function follow(
   group: WorkerGroup,
-  plans: readonly WorkerPlan[],
   onProgress: (fraction: number) => void,
 ): Pick<Service, "ready" | "broken"> {
   const ready = Promise.withResolvers<ServedModel>();
@@ -197,7 +204,7 @@ function follow(
   ready.promise.catch(() => "`broken` reports it too");
   group.onState((state: GroupState) => {
     if (state.kind === "loading") onProgress(state.progress);
-    if (state.kind === "ready") ready.resolve(served(state.model, plans));
+    if (state.kind === "ready") ready.resolve(served(state.model, group.members.found));
     if (state.kind === "closed") ready.reject(new RequestError("draining", "Cannot serve: the service was stopped"));
     if (state.kind !== "broken") return;
     broken.resolve(state.reason);
@@ -206,11 +213,11 @@ function follow(
   return { ready: ready.promise, broken: broken.promise };
 }
 
-function served(model: ModelInfo, plans: readonly WorkerPlan[]): ServedModel {
+function served(model: ModelInfo, members: readonly MemberReport[]): ServedModel {
   const { id, parameters, kvPages, adapter, software, slices, adapters } = model;
+  const places = members.filter(({ state }) => state === "present").map(({ place }) => place);
   const workers = slices.map((pages, i) => {
-    const plan = plans[i];
-    const place = plan === undefined ? undefined : describePlan(plan);
+    const place = places[i];
     return {
       adapter: adapters[i] ?? adapter,
       kvTokens: pages * PAGE_TOKENS,

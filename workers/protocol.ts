@@ -98,6 +98,8 @@ export type WorkerMessage =
   /** The last message of a worker that gives up. */
   | { readonly kind: "failed"; readonly code: string; readonly message: string }
   | { readonly kind: "pong"; readonly id: number }
+  /** The worker was asked to stop: it goes on until the router drains it. */
+  | { readonly kind: "leaving" }
   /** The worker is linked with all its peers. */
   | { readonly kind: "formed"; readonly epoch: number }
   | ({ readonly kind: "candidates" } & CandidateLists)
@@ -196,6 +198,7 @@ const workerMessage = union<WorkerMessage>({
   }),
   failed: record<OfKind<WorkerMessage, "failed">>({ kind: oneOf("failed"), code: text, message: text }),
   pong: record<OfKind<WorkerMessage, "pong">>({ kind: oneOf("pong"), id: count }),
+  leaving: record<OfKind<WorkerMessage, "leaving">>({ kind: oneOf("leaving") }),
   formed: record<OfKind<WorkerMessage, "formed">>({ kind: oneOf("formed"), epoch: count }),
   candidates: record<OfKind<WorkerMessage, "candidates">>({
     kind: oneOf("candidates"),

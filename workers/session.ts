@@ -5,6 +5,7 @@
 
 import { CodedError } from "../kernels/errors.ts";
 import type { Step, StepResult } from "../engine/span.ts";
+import type { EngineInfo } from "../engine/engine_info.ts";
 import type { EngineHandle, LoadRequest, OpenEngine } from "./engine_host.ts";
 import { LinkError, PeerError, ProtocolError } from "./errors.ts";
 import type { Link } from "./link.ts";
@@ -21,6 +22,8 @@ export interface SessionOptions {
   readonly silenceMs: number;
   /** Called after each step that was run, for telemetry. */
   readonly onStep: (traceparents: readonly string[], step: Step, result: StepResult) => void;
+  /** Called when a model is loaded. */
+  readonly onLoaded: (info: EngineInfo) => void;
   /** Lines for the operator; they never hold tokens or text. */
   readonly log: (line: string) => void;
 }
@@ -46,6 +49,7 @@ export class WorkerSession {
   readonly #options: SessionOptions;
   readonly #membership: GroupMembership;
   readonly #end = Promise.withResolvers<"drained">();
+  readonly #left = Promise.withResolvers<void>();
   #engine: EngineHandle | undefined;
   #tasks = 0;
   #working: Promise<void> = Promise.resolve();
@@ -69,10 +73,22 @@ export class WorkerSession {
     } catch (error) {
       return await this.#giveUp(error);
     } finally {
+      this.#left.resolve();
       await this.#membership.close();
       await this.#freeEngine();
       await this.#link.close();
     }
+  }
+
+  /** Tells the router that the worker wants to stop; it goes on until the router drains it, at most for so long. */
+  leave(deadlineMs: number): void {
+    this.#tell({ kind: "leaving" });
+    const late = () => {
+      this.#options.log(`The router did not let the worker go within ${deadlineMs} ms`);
+      this.#end.resolve("drained");
+    };
+    const timer = setTimeout(late, deadlineMs);
+    this.#left.promise.then(() => clearTimeout(timer));
   }
 
   /** A GPU that hangs must not keep the process from ending. */
@@ -152,6 +168,7 @@ export class WorkerSession {
       clearInterval(pulse);
     }
     this.#link.send({ kind: "loaded", info: this.#engine.info });
+    this.#options.onLoaded(this.#engine.info);
   }
 
   async #step(step: Step, traceparents: readonly string[]): Promise<void> {

@@ -3,6 +3,7 @@
  * Knows processes and sockets; knows nothing of what a step is. Called by the command, which gives it the engine.
  */
 
+import type { EngineInfo } from "../engine/engine_info.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import type { OpenEngine } from "./engine_host.ts";
 import { WorkerError } from "./errors.ts";
@@ -32,9 +33,16 @@ export interface WorkerOptions {
   readonly log: (line: string) => void;
   /** Called once the worker listens. */
   readonly onListen?: (address: Deno.NetAddr) => void;
+  /** Called once it has loaded a model. */
+  readonly onLoaded?: (info: EngineInfo) => void;
+  /** Called at once when the worker is asked to stop. */
+  readonly onStopping?: () => void;
+  /** How long a worker that was asked to stop waits for its router to let it go. @default 15000 */
+  readonly drainMs?: number;
 }
 
 const DEFAULT_SILENCE_MS = 10_000;
+const DEFAULT_DRAIN_MS = 15_000;
 const STDIN_DEADLINE_MS = 5000;
 const MIN_SECRET_CHARACTERS = 16;
 const MAX_SECRET_BYTES = 1024;
@@ -101,11 +109,18 @@ async function serve(
   stopped: AbortSignal,
 ): Promise<number> {
   const link = new Link<WorkerMessage, RouterMessage>(conn, { parse: parseRouterMessage });
-  const stop = () => link.close();
+  const { onStep = () => {}, onLoaded = () => {}, onStopping = () => {}, drainMs = DEFAULT_DRAIN_MS, ...rest } =
+    options;
+  const session = new WorkerSession(link, { ...rest, onStep, onLoaded });
+  const stop = () => {
+    onStopping();
+    // A router that spawned its worker is being stopped itself, or wants the worker gone.
+    if (options.spawned) link.close();
+    else session.leave(drainMs);
+  };
   stopped.addEventListener("abort", stop, { once: true });
   if (stopped.aborted) stop();
-  const { onStep = () => {}, ...rest } = options;
-  const end = await new WorkerSession(link, { ...rest, onStep }).serve();
+  const end = await session.serve();
   stopped.removeEventListener("abort", stop);
   return end === "over" ? 0 : 1;
 }

@@ -9,6 +9,7 @@ import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
 import { formatAddress, parseAddress } from "../host/address.ts";
 import type { Command, FlagValues } from "../command_line.ts";
 import { GPU_FLAG } from "../host/worker_config.ts";
+import { Lease } from "./worker_lease.ts";
 import { readSecretFile } from "../host/secret_file.ts";
 import { traceStep } from "../telemetry/telemetry.ts";
 import type { Terminal } from "../terminal.ts";
@@ -24,6 +25,28 @@ const flags = {
       "address to listen on, where serve --join finds it and other workers of its group do; port 0 takes a free one",
   },
   ...GPU_FLAG,
+  announce: {
+    kind: "text",
+    value: "nats://HOST/GROUP",
+    help: "where the worker announces itself, for serve --join with the same words; renewed while it lives",
+  },
+  advertise: {
+    kind: "text",
+    value: "HOST:PORT",
+    help: "address that it announces (default: this host's name and the port it listens on)",
+  },
+  name: {
+    kind: "text",
+    value: "NAME",
+    help: "its name among the workers of its group (default: the address announced)",
+  },
+  drainMs: {
+    kind: "integer",
+    min: 0,
+    max: 3_600_000,
+    default: 15_000,
+    help: "time for the router to let the worker go when it is asked to stop",
+  },
   secretFile: {
     kind: "text",
     value: "FILE",
@@ -37,14 +60,20 @@ export const command: Command<typeof flags> = {
   async run(values: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
     // The router has made sure of it before it spawned a worker, which may not install anything.
     if (!values.spawned) await ensureVulkanDriver((line) => terminal.error(line));
-    return await runWorker({
+    const lease = new Lease(values, terminal);
+    const code = await runWorker({
       open: (load, onProgress) =>
         openWarm({ ...load, gpu: values.gpu, log: (line) => terminal.error(line) }, onProgress),
       onStep: traceStep,
       // stdout belongs to the announcement.
       log: (line) => terminal.error(line),
-      ...await place(values, terminal),
+      drainMs: values.drainMs,
+      onLoaded: (info) => lease.loaded(info),
+      onStopping: () => lease.end(),
+      ...await place(values, terminal, (address) => lease.begin(address)),
     });
+    await lease.end();
+    return code;
   },
 };
 
@@ -66,12 +95,16 @@ async function openWarm(
 async function place(
   values: FlagValues<typeof flags>,
   terminal: Terminal,
+  onListen: (address: Deno.NetAddr) => void,
 ): Promise<Pick<WorkerOptions, "spawned" | "listen" | "secret" | "onListen">> {
   if (values.spawned) return { spawned: true };
   return {
     spawned: false,
     listen: parseAddress(values.listen),
-    onListen: (address) => terminal.line(`Worker listens on ${formatAddress(address)}`),
+    onListen: (address) => {
+      terminal.line(`Worker listens on ${formatAddress(address)}`);
+      onListen(address);
+    },
     ...(values.secretFile === undefined ? {} : { secret: await readSecretFile(values.secretFile) }),
   };
 }

@@ -19,10 +19,23 @@ export interface ModelInfo extends EngineInfo {
 /** Where a group is in its life. */
 export type GroupState =
   /** The reason says what keeps it from loading; absent while it does load. */
-  | { readonly kind: "loading"; readonly progress: number; readonly reason?: string }
-  | { readonly kind: "ready"; readonly epoch: number; readonly model: ModelInfo }
+  | {
+    readonly kind: "loading";
+    readonly progress: number;
+    readonly reason?: string;
+    /** What it served before, and is likely to serve again; absent before it has formed for the first time. */
+    readonly model?: ModelInfo;
+    /** The epoch before was ended on purpose. */
+    readonly isPlanned?: true;
+  }
+  | { readonly kind: "ready"; readonly epoch: number; readonly model: ModelInfo; readonly isPlanned?: true }
   | { readonly kind: "broken"; readonly reason: string }
   | { readonly kind: "closed" };
+
+/** The model that requests may count on: of a group that is ready, or that forms again and is waited for. */
+export function modelInService(state: GroupState): ModelInfo | undefined {
+  return state.kind === "ready" || state.kind === "loading" ? state.model : undefined;
+}
 
 /** What a select layer chose last for a sequence. */
 export interface ChosenPositions {

@@ -71,6 +71,14 @@ export class GroupEpoch {
     return this.#options.workers.length;
   }
 
+  has(client: WorkerClient): boolean {
+    return this.#options.workers.some((worker) => worker.client === client);
+  }
+
+  get clients(): readonly WorkerClient[] {
+    return this.#options.workers.map(({ client }) => client);
+  }
+
   /** Brings the workers together. @returns whether it succeeded; if not, it is broken */
   async form(): Promise<boolean> {
     const { epoch, workers, matrix } = this.#options;

@@ -35,6 +35,27 @@ export function disagreement([first, ...others]: readonly InformedWorker[]): str
 }
 
 /**
+ * Those who cannot be in a group with the others, each with the reason: they differ from the model that was served before,
+ * or else from what most of them have loaded; the first decide between halves.
+ */
+export function outliers<W extends InformedWorker>(workers: readonly W[], digest?: string): ReadonlyMap<W, string> {
+  const out = new Map<W, string>();
+  for (const worker of workers) {
+    if (digest === undefined || worker.info.digest === digest) continue;
+    out.set(worker, `Cannot join group: ${worker.name} has digest "${worker.info.digest}", the group "${digest}"`);
+  }
+  const parties = Map.groupBy(
+    workers.filter((worker) => !out.has(worker)),
+    ({ info }) => SHARED.map((name) => JSON.stringify(info[name] ?? "none")).join(" "),
+  );
+  const [[model] = [], ...others] = [...parties.values()].sort((a, b) => b.length - a.length);
+  for (const other of others.flat()) {
+    if (model !== undefined) out.set(other, disagreement([model, other]) ?? "");
+  }
+  return out;
+}
+
+/**
  * Whether a group computes on matrix units: all of its workers, or none. Rows that several workers compute must err alike,
  * and halves err more than a plain product does.
  */

@@ -10,6 +10,7 @@ import { HandshakeError } from "../../workers/errors.ts";
 import { type Address, UNKNOWN_FAILURE } from "../../workers/protocol.ts";
 import { RequestError } from "../errors.ts";
 import { RESTART_NUMBERS, type RestartNumbers, RestartPolicy } from "./restart_policy.ts";
+import { pause } from "./pause.ts";
 import { type Patience, WorkerClient, WorkerFailure } from "./worker_client.ts";
 import type { WorkerHost, WorkerSource } from "./worker_source.ts";
 
@@ -31,10 +32,19 @@ const PASSING_FAILURES: readonly string[] = [
   "link_overflow",
 ];
 
+/** A worker that was asked to stop is not waited for. */
+const LEFT: Extract<MemberState, { readonly kind: "away" }> = {
+  kind: "away",
+  reason: "it was asked to stop",
+  isFinal: false,
+};
+
 /** Where a member is in its life. */
 export type MemberState =
   | { readonly kind: "starting"; readonly progress: number }
   | { readonly kind: "present"; readonly worker: PresentWorker }
+  /** It was asked to stop, and exits once it is released. */
+  | { readonly kind: "leaving"; readonly worker: PresentWorker }
   /** Given up; it may come back if it is started again elsewhere. Final: as it is, another try ends the same. */
   | { readonly kind: "away"; readonly reason: string; readonly isFinal: boolean };
 
@@ -51,6 +61,8 @@ export interface MemberOptions {
   readonly index: number;
   /** For people, e.g. `worker 1`. */
   readonly name: string;
+  /** Why it is not to be tried at all. */
+  readonly refusal: string | undefined;
   readonly source: WorkerSource;
   readonly load: LoadRequest;
   /** Of the group, for the handshake. */
@@ -74,11 +86,43 @@ interface Failure {
 export class Member {
   readonly #options: MemberOptions;
   readonly #restarts: RestartNumbers;
+  #forgotten = new AbortController();
   #state: MemberState = { kind: "starting", progress: 0 };
+  #release = Promise.withResolvers<void>();
 
   constructor(options: MemberOptions) {
     this.#options = options;
     this.#restarts = options.source.restarts ?? options.restarts ?? RESTART_NUMBERS;
+    if (options.refusal !== undefined) this.#state = { kind: "away", reason: options.refusal, isFinal: true };
+  }
+
+  get index(): number {
+    return this.#options.index;
+  }
+
+  /** Whether it is started again elsewhere, so that it may come back. */
+  get mayReturn(): boolean {
+    return this.#options.source.returns;
+  }
+
+  /** Whether it has not been forgotten. */
+  get isKnown(): boolean {
+    return !this.#forgotten.signal.aborted;
+  }
+
+  /** It is not started or dialled again; a connection that stands is used as long as it lasts. */
+  forget(): void {
+    this.#forgotten.abort();
+  }
+
+  /** It was forgotten by mistake, and is still there. */
+  remember(): void {
+    if (!this.isKnown) this.#forgotten = new AbortController();
+  }
+
+  /** Lets a worker that is leaving go. */
+  release(): void {
+    this.#release.resolve();
   }
 
   get name(): string {
@@ -87,23 +131,24 @@ export class Member {
 
   get state(): MemberState {
     const state = this.#state;
-    return state.kind === "present" && state.worker.client.loss !== undefined
-      ? { kind: "starting", progress: 0 }
-      : state;
+    const isThere = state.kind === "present" || state.kind === "leaving";
+    if (!isThere || state.worker.client.loss === undefined) return state;
+    return state.kind === "leaving" ? LEFT : { kind: "starting", progress: 0 };
   }
 
   /** Keeps the worker going until it is given up for good or the signal is aborted; leaves no process behind. */
   async supervise(closing: AbortSignal): Promise<void> {
     const policy = new RestartPolicy(this.#restarts);
-    while (!closing.aborted) {
+    while (!closing.aborted && this.isKnown && this.#options.refusal === undefined) {
       const { reason, isFinal } = await this.#serveOnce(closing);
-      if (closing.aborted) return;
+      if (closing.aborted || !this.isKnown) return;
       const told = this.#state.kind === "away" ? this.#state.reason : undefined;
       if (told !== reason) this.#options.log(`${capitalized(this.name)} is lost: ${reason}`);
       const delayMs = isFinal ? undefined : policy.failed(performance.now());
       if (told !== undefined || delayMs === undefined) this.#enter({ kind: "away", reason, isFinal });
       if (delayMs === undefined && !this.#options.source.returns) return;
-      await pause(delayMs ?? this.#restarts.longestDelayMs, closing);
+      const over = AbortSignal.any([closing, this.#forgotten.signal]);
+      await pause(delayMs ?? this.#restarts.longestDelayMs, over);
     }
   }
 
@@ -118,11 +163,12 @@ export class Member {
       const place = { ...host.address, secret: host.secret, epoch: epoch(), workerIndex: index };
       client = await WorkerClient.connect(place, patience);
       const loss = await this.#serveWith(client, host.address, closing);
-      failure = { reason: loss.message, isFinal: false };
+      failure = { reason: this.#state.kind === "leaving" ? LEFT.reason : loss.message, isFinal: false };
     } catch (error) {
       failure = { reason: error instanceof Error ? error.message : String(error), isFinal: isFinal(error) };
     }
-    if (this.#state.kind !== "away") this.#enter({ kind: "starting", progress: 0 });
+    if (this.#state.kind === "leaving") this.#enter(LEFT);
+    else if (this.#state.kind !== "away") this.#enter({ kind: "starting", progress: 0 });
     await client?.close();
     return await this.#end(host, closing, { failure, spoke: client?.loss instanceof WorkerFailure });
   }
@@ -138,10 +184,20 @@ export class Member {
     });
     const info = await Promise.race([loading, closed]);
     if (info === undefined) return new RequestError("draining", "Cannot load model: the group is closed");
-    this.#enter({ kind: "present", worker: { client, info, address } });
-    await Promise.race([client.lost, closed]);
+    const worker = { client, info, address };
+    this.#enter({ kind: "present", worker });
+    await Promise.race([client.lost, client.leaving, closed]);
+    if (client.loss === undefined && !closing.aborted) await this.#seeOff(worker, closed);
     if (client.loss === undefined) await client.drain(DRAIN_MS);
     return await client.lost;
+  }
+
+  /** Waits until nobody needs the worker any more, or it is lost. */
+  async #seeOff(worker: PresentWorker, closed: Promise<undefined>): Promise<void> {
+    this.#options.log(`${capitalized(this.name)} was asked to stop, and leaves the group`);
+    this.#release = Promise.withResolvers();
+    this.#enter({ kind: "leaving", worker });
+    await Promise.race([this.#release.promise, worker.client.lost, closed]);
   }
 
   /** Leaves no process behind, and adds how it ended when the worker could not say so itself. */
@@ -177,18 +233,5 @@ function aborted(signal: AbortSignal): Promise<undefined> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve(undefined);
     signal.addEventListener("abort", () => resolve(undefined), { once: true });
-  });
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const timer = setTimeout(end, ms);
-    signal.addEventListener("abort", end, { once: true });
-    if (signal.aborted) end();
   });
 }

@@ -47,6 +47,8 @@ export type StepAnswer = Extract<Answer, { kind: "result" | "refused" }>;
 /** What a worker sends unasked while it is in a group. */
 export type Notice = Extract<WorkerMessage, { kind: "candidates" | "stalled" | "severed" }>;
 
+const CLOSED = new RequestError("worker_lost", "Cannot use worker: the router hung up");
+
 interface Request {
   readonly kind: RouterMessage["kind"];
   readonly resolve: (answer: Answer) => void;
@@ -60,6 +62,7 @@ export class WorkerClient {
   readonly #link: Link<RouterMessage, WorkerMessage>;
   readonly #patience: Patience;
   readonly #loss = Promise.withResolvers<CodedError>();
+  readonly #leaving = Promise.withResolvers<void>();
   readonly #reading: Promise<void>;
   readonly #pinging: ReturnType<typeof setInterval>;
   #request: Request | undefined;
@@ -90,6 +93,11 @@ export class WorkerClient {
     return this.#loss.promise;
   }
 
+  /** Resolves when the worker wants to stop, and only waits to be drained. */
+  get leaving(): Promise<void> {
+    return this.#leaving.promise;
+  }
+
   /**
    * Loads a model.
    * @throws {WorkerFailure} the worker's own reason
@@ -97,11 +105,8 @@ export class WorkerClient {
    */
   async load(load: LoadRequest, onProgress: Request["onProgress"] = () => {}): Promise<EngineInfo> {
     const deadlineMs = this.#patience.loadStallMs;
-    const answer = await this.#ask({ kind: "load", load }, {
-      deadlineMs,
-      lateMessage: `Cannot load model: the worker made no progress within ${deadlineMs} ms`,
-      onProgress,
-    });
+    const lateMessage = `Cannot load model: the worker made no progress within ${deadlineMs} ms`;
+    const answer = await this.#ask({ kind: "load", load }, { deadlineMs, lateMessage, onProgress });
     if (answer.kind === "loaded") return answer.info;
     throw this.#lose(unexpected(answer.kind));
   }
@@ -159,14 +164,14 @@ export class WorkerClient {
   /** Asks the worker to finish and exit, and waits until it has hung up or `deadlineMs` have passed. */
   async drain(deadlineMs: number): Promise<void> {
     this.#tell({ kind: "drain" });
-    const deadline = new Deadline(deadlineMs, () => this.#lose(closedError()));
+    const deadline = new Deadline(deadlineMs, () => this.#lose(CLOSED));
     await this.lost;
     deadline.clear();
   }
 
   /** Hangs up; whatever still waits fails with `worker_lost`. */
   async close(): Promise<void> {
-    this.#lose(closedError());
+    this.#lose(CLOSED);
     await this.#link.close();
     await this.#reading;
   }
@@ -198,6 +203,8 @@ export class WorkerClient {
     switch (message.kind) {
       case "hello":
         return;
+      case "leaving":
+        return this.#leaving.resolve();
       case "pong":
         this.#unanswered = 0;
         return;
@@ -286,10 +293,6 @@ export class WorkerClient {
 function connectionLost(cause: unknown): RequestError {
   const reason = cause instanceof Error ? cause.message : String(cause);
   return new RequestError("worker_lost", `Cannot reach worker: its connection ended: ${reason}`, { cause });
-}
-
-function closedError(): RequestError {
-  return new RequestError("worker_lost", "Cannot use worker: the router hung up");
 }
 
 function unexpected(kind: string): RequestError {

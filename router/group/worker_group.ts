@@ -9,21 +9,23 @@ import { PageMap } from "../../engine/page_map.ts";
 import { warmUp } from "../../engine/warm_up.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
-import type { LoadRequest } from "../../workers/engine_host.ts";
 import { RequestError } from "../errors.ts";
 import { type Breach, GroupEpoch } from "./group_epoch.ts";
-import type { Group, GroupState } from "./group.ts";
-import { disagreement, idleMatrices, modelOf, usesMatrices } from "./group_info.ts";
-import { Member, type PresentWorker } from "./member.ts";
+import { Gathering } from "./gathering.ts";
+import type { Group, GroupState, ModelInfo } from "./group.ts";
+import { idleMatrices, modelOf, usesMatrices } from "./group_info.ts";
+import { Members, type MembershipReport, type Present } from "./members.ts";
+import type { Membership } from "./membership/membership.ts";
 import { type RestartNumbers, RestartPolicy } from "./restart_policy.ts";
 import { SelectionRecord } from "./selection_record.ts";
 import { PATIENCE, type Patience } from "./worker_client.ts";
-import type { WorkerSource } from "./worker_source.ts";
 
 /** What a group is made of. */
 export interface WorkerGroupOptions {
-  /** Its workers, at least one: where each comes from, and what it is to load; the first that is there leads. */
-  readonly members: readonly { readonly source: WorkerSource; readonly load: LoadRequest }[];
+  /** Who its workers are; the first that is there leads. */
+  readonly membership: Membership;
+  /** Fewer do not form a group. @default 1 */
+  readonly minWorkers?: number;
   /** Name under which clients ask for the model. */
   readonly modelId: string;
   /** Lines for the operator. */
@@ -36,29 +38,27 @@ export interface WorkerGroupOptions {
   readonly drainMs?: number;
   /**
    * How long a group that was never formed waits for workers of others that cannot be used as they are: they hold another
-   * secret, speak another version, cannot load the model. @default 60000
+   * secret, speak another version, cannot load the model. An open membership waits for ever. @default 60000
    */
   readonly hopelessMs?: number;
+  /** How long workers of an open membership that are there wait for others that are on their way. @default 10000 */
+  readonly gatherMs?: number;
 }
 
 const DRAIN_MS = 5000;
 const HOPELESS_MS = 60_000;
+const GATHER_MS = 10_000;
 /** How long a step may take that warms a group up, beside a multiple of the longest that warmed up a worker. */
 const WARM_UP_MS = 8000;
 const WARM_UP_FACTOR = 5;
 const CLOSED = "Cannot finish step: the group is closed";
 
-/** A member that has loaded the model. */
-interface Present extends PresentWorker {
-  readonly name: string;
-}
-
-/** The workers of a group, started with it and supervised until `close`. */
+/** The workers of a group, supervised from its making until `close`. */
 export class WorkerGroup implements Group {
   /** What was chosen last for each sequence; with one worker, only of spans that report it: its selection stays on its GPU. */
   readonly selections: SelectionRecord = new SelectionRecord();
   readonly #options: WorkerGroupOptions;
-  readonly #members: readonly Member[];
+  readonly #members: Members;
   readonly #breaches: RestartPolicy;
   readonly #listeners = new Set<(state: GroupState) => void>();
   readonly #closing = new AbortController();
@@ -70,26 +70,30 @@ export class WorkerGroup implements Group {
   #pause: ReturnType<typeof setTimeout> | undefined;
   /** Running since no worker could be used, while none ever could. */
   #hopeless: ReturnType<typeof setTimeout> | undefined;
-  #hasFormed = false;
+  readonly #gathering: Gathering;
+  /** Of the epoch that ended last. */
+  #served: ModelInfo | undefined;
+  #isPlanned = false;
   #running: { readonly index: number; readonly end: Promise<unknown> } | undefined;
 
   /** Starts the workers at once; `onState` reports how it goes. */
   constructor(options: WorkerGroupOptions) {
     this.#options = options;
     this.#breaches = new RestartPolicy(options.restarts);
-    this.#members = options.members.map((member, index) =>
-      new Member({
-        ...member,
-        index,
-        name: options.members.length === 1 ? "the worker" : `worker ${index}`,
-        epoch: () => this.#epoch,
-        onChange: () => this.#consider(),
-        log: options.log,
-        patience: options.patience ?? PATIENCE,
-        restarts: options.restarts,
-      })
-    );
-    this.#supervision = Promise.all(this.#members.map((member) => member.supervise(this.#closing.signal)));
+    // Workers of a list are waited for until they are given up.
+    const gatherMs = options.membership.isOpen ? options.gatherMs ?? GATHER_MS : undefined;
+    this.#gathering = new Gathering(gatherMs, () => this.#consider());
+    this.#members = new Members({
+      membership: options.membership,
+      epoch: () => this.#epoch,
+      onChange: () => this.#consider(),
+      log: options.log,
+      patience: options.patience ?? PATIENCE,
+      restarts: options.restarts,
+    });
+    this.#supervision = this.#members.follow(this.#closing.signal);
+    // A membership that finds nobody at first has told nothing yet.
+    if (this.#members.all.length === 0) this.#consider();
   }
 
   get state(): GroupState {
@@ -98,7 +102,12 @@ export class WorkerGroup implements Group {
 
   /** Of all members, in their order: whether each is there and has loaded the model. */
   get workersUp(): readonly boolean[] {
-    return this.#members.map(({ state }) => state.kind === "present");
+    return this.#members.all.map(({ state }) => state.kind === "present");
+  }
+
+  /** Every member, how it is, and why. */
+  get members(): MembershipReport {
+    return this.#members.report(this.#served?.digest);
   }
 
   /** See `Group`; a listener is not called with the present state. */
@@ -137,6 +146,7 @@ export class WorkerGroup implements Group {
     this.#listeners.clear();
     clearTimeout(this.#pause);
     clearTimeout(this.#hopeless);
+    this.#gathering.end();
     // Workers that share a step must all be there until it has ended.
     const late = setTimeout(() => this.#current?.dissolve(CLOSED), this.#options.drainMs ?? DRAIN_MS);
     await this.#running?.end.catch(() => "the caller that runs the step gets the error");
@@ -148,34 +158,48 @@ export class WorkerGroup implements Group {
   /** Looks at the members after anything has changed, and forms the group when no more is to come. */
   #consider(): void {
     if (this.#isOver || this.#pause !== undefined) return;
-    const states = this.#members.map(({ state }) => state);
-    const present = this.#present();
-    if (this.#current !== undefined) {
-      // A worker that was given up is there again.
-      if (present.length > this.#current.size) {
-        this.#current.dissolve("Cannot finish step: a worker has come back, and the group forms again");
-      }
-      return;
-    }
-    if (states.some(({ kind }) => kind === "starting")) {
-      const progress = states.map((state) => state.kind === "starting" ? state.progress : 1);
-      return this.#enter({ kind: "loading", progress: progress.reduce((sum, one) => sum + one, 0) / states.length });
+    const present = this.#members.fit(this.#served?.digest);
+    if (this.#current !== undefined) return this.#reconsider(this.#current, present);
+    this.#members.release();
+    if (this.#members.isAnyStarting && (present.length === 0 || !this.#gathering.hasWaited())) {
+      return this.#load({ progress: this.#members.progress });
     }
     if (present.length === 0) return this.#giveUp();
-    const reason = disagreement(present);
-    if (reason === undefined) this.#form(present);
-    else this.#enter({ kind: "broken", reason });
+    const { minWorkers = 1 } = this.#options;
+    const reason = this.#members.disagreement();
+    if (reason !== undefined) return this.#enter({ kind: "broken", reason });
+    if (present.length < minWorkers) {
+      return this.#load({ progress: 1, reason: `${present.length} of at least ${minWorkers} workers are there` });
+    }
+    this.#form(present);
+  }
+
+  /** A group that is formed forms again for a worker that has come, or that leaves; not for one that is on its way. */
+  #reconsider(current: GroupEpoch, present: readonly Present[]): void {
+    if (current.clients.some((client) => this.#members.isLeaving(client))) {
+      return this.#end(current, "a worker leaves, and the group forms again");
+    }
+    const isAnyOut = present.some(({ client }) => !current.has(client));
+    if (!isAnyOut || present.length <= current.size) return;
+    if (this.#options.membership.isOpen && this.#members.isAnyStarting && !this.#gathering.hasWaited()) return;
+    this.#end(current, "a worker has come, and the group forms again");
+  }
+
+  /** Ends an epoch although nothing went wrong, behind the step that is running: nobody loses a row for it. */
+  #end(current: GroupEpoch, reason: string): void {
+    const dissolve = () => {
+      if (this.#current === current) current.dissolve(`Cannot finish step: ${reason}`);
+    };
+    if (this.#running === undefined || this.#state.kind !== "ready") return dissolve();
+    this.#running.end.then(dissolve, dissolve);
   }
 
   get #isOver(): boolean {
     return this.#state.kind === "closed" || this.#state.kind === "broken";
   }
 
-  #present(): readonly Present[] {
-    return this.#members.flatMap(({ name, state }) => state.kind === "present" ? [{ name, ...state.worker }] : []);
-  }
-
   async #form(present: readonly Present[]): Promise<void> {
+    this.#gathering.end();
     const workers = present.map(({ info: { kvPages }, ...worker }) => ({ ...worker, kvPages }));
     const epoch = this.#epoch;
     const forming = new GroupEpoch({
@@ -188,12 +212,14 @@ export class WorkerGroup implements Group {
     this.#current = forming;
     if (!await forming.form() || this.#isOver) return;
     if (!await this.#warmUp(forming, present)) return;
-    const away = this.#members.length - workers.length;
-    if (away > 0) this.#options.log(`The group goes on with ${workers.length} of ${this.#members.length} workers`);
+    const members = this.#members.all.length;
+    if (members > workers.length) this.#options.log(`The group goes on with ${workers.length} of ${members} workers`);
     const idle = idleMatrices(present);
     if (idle !== undefined) this.#options.log(idle);
-    this.#hasFormed = true;
-    this.#enter({ kind: "ready", epoch, model: modelOf(present, this.#options.modelId) });
+    this.#served = modelOf(present, this.#options.modelId);
+    this.#enter({ kind: "ready", epoch, model: this.#served, ...(this.#isPlanned ? { isPlanned: true } : {}) });
+    // Who came or left meanwhile was not looked at.
+    this.#consider();
   }
 
   /** Runs the first steps of a group, whose exchanges no worker could warm up alone. @returns whether it is still whole */
@@ -218,35 +244,37 @@ export class WorkerGroup implements Group {
     this.#current = undefined;
     this.#epoch++;
     if (this.#isOver) return;
-    this.#enter({ kind: "loading", progress: 0 });
+    this.#isPlanned = breach.isPlanned === true;
+    // Who is there has waited already, or is not to wait for it.
+    if (this.#isPlanned) this.#gathering.skip();
+    this.#load({ progress: 0 });
     // A member that is lost says so itself, and asks for the next forming when it is there again.
     if (breach.culprits.length > 0) return;
     const delayMs = breach.isPlanned ? 0 : this.#breaches.failed(performance.now());
     if (delayMs === undefined) return this.#enter({ kind: "broken", reason: breach.error.message });
-    const members = this.#present().length;
+    const { length: members } = this.#members.fit(this.#served?.digest);
     // What looks like a lost link may be a lost worker, which shows a moment later.
     this.#pause = setTimeout(() => {
       this.#pause = undefined;
-      if (this.#present().length === members) this.#options.log(`The group is formed again: ${breach.error.message}`);
+      const isWhole = this.#members.fit(this.#served?.digest).length === members;
+      if (isWhole) this.#options.log(`The group is formed again: ${breach.error.message}`);
       this.#consider();
     }, delayMs);
   }
 
   /** No worker is there, and none is on the way. */
   #giveUp(): void {
-    const mayReturn = this.#options.members.some(({ source }) => source.returns);
-    const reasons = this.#members.flatMap(({ name, state }) => state.kind === "away" ? [{ name, ...state }] : []);
-    const alone = this.#members.length === 1;
-    const reason = reasons.map(({ name, reason }) => alone ? reason : `${name}: ${reason}`).join("; ");
-    if (!mayReturn) return this.#enter({ kind: "broken", reason });
-    this.#enter({ kind: "loading", progress: 0, reason });
+    const reason = this.#members.absence;
+    if (!this.#members.mayReturn) return this.#enter({ kind: "broken", reason });
+    this.#load({ progress: 0, reason });
     if (this.#isHopeless) {
       this.#hopeless ??= setTimeout(() => this.#endHopeless(), this.#options.hopelessMs ?? HOPELESS_MS);
     }
   }
 
   get #isHopeless(): boolean {
-    return !this.#hasFormed && this.#members.every(({ state }) => state.kind === "away" && state.isFinal);
+    if (this.#served !== undefined || this.#options.membership.isOpen) return false;
+    return this.#members.all.every(({ state }) => state.kind === "away" && state.isFinal);
   }
 
   /** What was in the way may have changed meanwhile. */
@@ -254,6 +282,15 @@ export class WorkerGroup implements Group {
     this.#hopeless = undefined;
     if (this.#isOver || !this.#isHopeless || this.#state.kind !== "loading") return;
     this.#enter({ kind: "broken", reason: this.#state.reason ?? "Cannot form group: no worker can be used" });
+  }
+
+  #load(state: { readonly progress: number; readonly reason?: string }): void {
+    this.#enter({
+      kind: "loading",
+      ...state,
+      ...(this.#served === undefined ? {} : { model: this.#served }),
+      ...(this.#isPlanned ? { isPlanned: true } : {}),
+    });
   }
 
   #enter(state: GroupState): void {

@@ -1,21 +1,17 @@
 /**
  * The workers of a group one by one: how each is reached and how much it is to hold. Brings the configuration together
- * with the GPUs of this host and the secret's file, and opens the group; what a group does then is its own business.
+ * with the GPUs of this host and the secret's file; starts nothing.
  */
 
-import type { ModelSource } from "../../engine/engine.ts";
 import type { GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
 import { formatAddress } from "../host/address.ts";
 import { UsageError } from "../command_line.ts";
 import { describeGpu } from "../host/gpu_devices.ts";
-import { freshSecret, Launcher } from "../host/worker_process.ts";
+import { describeJoin, type JoinSource } from "../host/join_source.ts";
 import { type Placement, type PlacementHost, placeWorkers, thisHost } from "../host/placement.ts";
 import { readSecretFile } from "../host/secret_file.ts";
 import { type KvTokens, kvTokensOfEach, type ResolvedWorkers } from "../host/worker_config.ts";
-import { packagePermission, workerPermissions } from "../host/worker_permissions.ts";
-import { WorkerGroup } from "./worker_group.ts";
-import { joinedWorker, spawnedWorker, type WorkerSource } from "./worker_source.ts";
 
 /** One worker to be. */
 export type WorkerPlan =
@@ -29,7 +25,12 @@ export type WorkerPlan =
       readonly workersOnHost: number;
     }
     | { readonly kind: "join"; readonly address: Address; readonly secret: string | undefined }
+    /** As many as there are where they are looked for. */
+    | { readonly kind: "find"; readonly source: OpenSource; readonly secret: string | undefined }
   );
+
+/** Where workers are found that nobody has named. */
+export type OpenSource = Exclude<JoinSource, { readonly kind: "static" }>;
 
 /**
  * Decides about each worker.
@@ -41,8 +42,10 @@ export async function planWorkers(
 ): Promise<readonly WorkerPlan[]> {
   if (workers.kind === "join") {
     const secret = workers.secretFile === undefined ? undefined : await readSecretFile(workers.secretFile);
-    const each = kvTokensOfEach(kvTokens, workers.addresses.length);
-    return workers.addresses.map((address, i) => ({ kind: "join", address, secret, kvTokens: each[i] ?? "auto" }));
+    const { source } = workers;
+    if (source.kind !== "static") return [{ kind: "find", source, secret, kvTokens: kvTokens[0] ?? "auto" }];
+    const each = kvTokensOfEach(kvTokens, source.addresses.length);
+    return source.addresses.map((address, i) => ({ kind: "join", address, secret, kvTokens: each[i] ?? "auto" }));
   }
   const { count, shareGpu, gpu } = workers;
   const placements = await placeWorkers({ workers: count, shareGpu }, host);
@@ -60,43 +63,6 @@ export async function planWorkers(
 /** Where a worker is, in words; undefined for the only process of this host, which sits where WebGPU puts it. */
 export function describePlan(plan: WorkerPlan): string | undefined {
   if (plan.kind === "join") return formatAddress(plan.address);
+  if (plan.kind === "find") return describeJoin(plan.source);
   return plan.placement.gpu === undefined ? undefined : describeGpu(plan.placement.gpu);
 }
-
-/** What all workers of a group have in common. */
-export interface GroupPlan {
-  readonly model: ModelSource;
-  /** Name under which clients ask for the model. */
-  readonly modelId: string;
-  /** Lines for the operator. */
-  readonly log: (line: string) => void;
-}
-
-/** Starts the group at once; `close` must be called. */
-export function openGroup(plans: readonly WorkerPlan[], { model, modelId, log }: GroupPlan): WorkerGroup {
-  // Of those that are spawned: peers must trust each other.
-  const secret = freshSecret();
-  const members = plans.map((plan) => ({
-    source: sourceOf(plan, { secret, log, model }),
-    load: {
-      model,
-      kvTokens: plan.kvTokens,
-      ...(plan.kind === "spawn" && { workersOnHost: plan.workersOnHost }),
-    },
-  }));
-  return new WorkerGroup({ members, modelId, log });
-}
-
-function sourceOf(
-  plan: WorkerPlan,
-  { secret, log, model }: Pick<GroupPlan, "log" | "model"> & { readonly secret: string },
-): WorkerSource {
-  if (plan.kind === "join") return joinedWorker(plan.address, plan.secret);
-  const { gpu, placement: { prefix } } = plan;
-  // Dawn is native code.
-  const permissions = workerPermissions(model, gpu === "deno" ? [] : [packagePermission()]);
-  const launcher = new Launcher({ entry: ENTRY, args: ["--gpu", gpu], prefix, permissions, secret, log });
-  return spawnedWorker((signal) => launcher.launch(signal));
-}
-
-const ENTRY = new URL("../../mod.ts", import.meta.url);

@@ -6,7 +6,8 @@
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import { GPU_CHOICES, type GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
-import { formatAddress, parseAddress } from "./address.ts";
+import { formatAddress } from "./address.ts";
+import { type JoinSource, parseJoin } from "./join_source.ts";
 import { type Flags, UsageError } from "../command_line.ts";
 
 /** What an operator may say about workers; the fields of `ServiceConfig` of the same names. */
@@ -15,6 +16,7 @@ export interface WorkerChoice {
   readonly shareGpu?: boolean | undefined;
   readonly gpu?: GpuChoice | undefined;
   readonly join?: readonly string[] | undefined;
+  readonly minWorkers?: number | undefined;
   readonly secretFile?: string | undefined;
   readonly kvTokens?: KvTokens | readonly KvTokens[] | undefined;
 }
@@ -27,7 +29,12 @@ export type WorkerOrigin =
   /** Processes of this host, which the router starts and ends; `auto`: one for each GPU. */
   | { readonly kind: "spawn"; readonly count: number | "auto"; readonly shareGpu: boolean; readonly gpu: GpuChoice }
   /** Started elsewhere with `worker --listen`. */
-  | { readonly kind: "join"; readonly addresses: readonly Address[]; readonly secretFile: string | undefined };
+  | {
+    readonly kind: "join";
+    readonly source: JoinSource;
+    readonly minWorkers: number;
+    readonly secretFile: string | undefined;
+  };
 
 /** A `WorkerChoice` with nothing left open. */
 export interface ResolvedWorkers {
@@ -73,7 +80,17 @@ export const WORKER_FLAGS = {
     or: "auto",
     help: "workers to start here, one GPU each; auto starts one for each GPU (default: 1)",
   },
-  join: { kind: "text", value: "HOST:PORT,…", help: "workers started elsewhere with worker --listen, instead" },
+  join: {
+    kind: "text",
+    value: "WHERE",
+    help:
+      "workers started elsewhere with worker --listen, instead: HOST:PORT,… or dns:NAME:PORT, srv:NAME, nats://HOST/GROUP",
+  },
+  minWorkers: {
+    kind: "integer",
+    ...BOUNDS.workers,
+    help: "joined workers without which the group does not form (default: 1)",
+  },
   secretFile: { kind: "text", value: "FILE", help: "file whose first line is the secret shared with joined workers" },
   ...SLICE_FLAGS,
 } as const satisfies Flags;
@@ -87,7 +104,7 @@ export function resolveWorkers(choice: WorkerChoice): ResolvedWorkers {
   for (const tokens of kvTokens) checkNumber("kvTokens", tokens);
   if (choice.workers !== undefined) checkNumber("workers", choice.workers);
   const workers = originOf(choice);
-  const count = workers.kind === "join" ? workers.addresses.length : workers.count;
+  const count = countOf(workers);
   if (count !== "auto") kvTokensOfEach(kvTokens, count);
   return { workers, kvTokens };
 }
@@ -107,8 +124,20 @@ export function kvTokensOfEach(kvTokens: readonly KvTokens[], workers: number): 
   );
 }
 
-function originOf({ workers, shareGpu = false, gpu = "auto", join, secretFile }: WorkerChoice): WorkerOrigin {
+/** Workers that are found one by one have one capacity for all. */
+function countOf(workers: WorkerOrigin): number | "auto" {
+  if (workers.kind === "spawn") return workers.count;
+  return workers.source.kind === "static" ? workers.source.addresses.length : 1;
+}
+
+function originOf(choice: WorkerChoice): WorkerOrigin {
+  const { workers, shareGpu = false, gpu = "auto", join, minWorkers, secretFile } = choice;
   if (join === undefined) {
+    if (minWorkers !== undefined) {
+      throw new UsageError(
+        "Cannot ask for a number of workers at least: only those that are joined come and go (--join)",
+      );
+    }
     if (secretFile === undefined) return { kind: "spawn", count: workers ?? 1, shareGpu, gpu };
     throw new UsageError("Cannot use a secret file: only workers that are joined share a secret (--join)");
   }
@@ -118,15 +147,22 @@ function originOf({ workers, shareGpu = false, gpu = "auto", join, secretFile }:
   if (gpu !== "auto") {
     throw new UsageError(`Cannot choose ${gpu} for workers elsewhere: each is started with a --gpu of its own`);
   }
-  const addresses = join.map(parseAddress);
+  const source = parseJoin(join);
+  if (minWorkers !== undefined) checkNumber("workers", minWorkers);
+  if (source.kind === "static") checkList(source.addresses, minWorkers ?? 1);
+  return { kind: "join", source, minWorkers: minWorkers ?? 1, secretFile };
+}
+
+function checkList(addresses: readonly Address[], minWorkers: number): void {
   const names = addresses.map(formatAddress);
   const again = names.find((name, i) => names.indexOf(name) < i);
   if (again !== undefined) throw new UsageError(`Cannot join workers: ${again} is named twice`);
-  if (addresses.length >= BOUNDS.workers.min && addresses.length <= BOUNDS.workers.max) {
-    return { kind: "join", addresses, secretFile };
-  }
   const { min, max } = BOUNDS.workers;
-  throw new UsageError(`Cannot join workers: ${min} to ${max} are possible, given ${addresses.length}`);
+  if (addresses.length < min || addresses.length > max) {
+    throw new UsageError(`Cannot join workers: ${min} to ${max} are possible, given ${addresses.length}`);
+  }
+  if (minWorkers <= addresses.length) return;
+  throw new UsageError(`Cannot wait for ${minWorkers} workers: ${addresses.length} are named`);
 }
 
 function checkNumber(name: keyof typeof BOUNDS, value: number | "auto"): void {

@@ -4,11 +4,14 @@ import { PAGE_TOKENS } from "../../engine/span.ts";
 import { longestContext } from "../scheduling/capacity.ts";
 import { describeError, RequestError } from "../errors.ts";
 import type { GroupState } from "../group/group.ts";
+import type { MembershipReport } from "../group/members.ts";
 import type { SchedulerStats } from "../scheduling/scheduler_observer.ts";
 
 /** The service at one moment. */
 export interface ServiceState {
   readonly group: GroupState;
+  /** Who the workers are, and where they are looked for. */
+  readonly members: MembershipReport;
   /** Finishing what runs, taking nothing new. */
   readonly draining: boolean;
   readonly scheduler: Pick<SchedulerStats, "running" | "waiting" | "pages">;
@@ -39,12 +42,13 @@ function refusalOf({ group, draining }: ServiceState): RequestError | undefined 
   }
 }
 
-function details({ group, draining, scheduler: { running, waiting, pages } }: ServiceState) {
+function details({ group, members, draining, scheduler: { running, waiting, pages } }: ServiceState) {
   return {
     group: group.kind,
     ...(group.kind === "loading" ? { progress: group.progress } : {}),
     ...(group.kind === "loading" && group.reason !== undefined ? { reason: group.reason } : {}),
     ...(group.kind === "ready" ? groupDetails(group) : {}),
+    members,
     draining,
     queue: { running, waiting },
     // What the prefix cache alone holds, it gives away when asked.

@@ -6,15 +6,16 @@
 import { longestOnSlices } from "./capacity.ts";
 import { RequestError } from "../errors.ts";
 import type { GenerationRequest } from "./generation.ts";
-import type { GroupState, ModelInfo } from "../group/group.ts";
+import { type GroupState, type ModelInfo, modelInService } from "../group/group.ts";
 import type { Roster } from "./roster.ts";
 
 /**
- * The model that is ready to serve.
+ * The model that is served; a group that forms again is waited for.
  * @throws {RequestError} `loading`, `group_unavailable`
  */
 export function readyModel(state: GroupState): ModelInfo {
-  if (state.kind === "ready") return state.model;
+  const model = modelInService(state);
+  if (model !== undefined) return model;
   if (state.kind === "loading") {
     const percent = Math.floor(100 * state.progress);
     throw new RequestError("loading", `Cannot admit request: the model is loading (${percent} %)`);

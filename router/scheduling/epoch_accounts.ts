@@ -15,8 +15,8 @@ import type { Sequence } from "./sequence.ts";
 export interface EpochHooks {
   /** A new epoch began; the group may be smaller than before. */
   readonly onSettled: (model: ModelInfo) => void;
-  /** It ran and lost all its K/V; it waits now. */
-  readonly onLost: (sequence: Sequence, error: CodedError) => void;
+  /** It ran and lost all its K/V; it waits now. Planned: nothing went wrong, the group only changes. */
+  readonly onLost: (sequence: Sequence, error: CodedError, isPlanned: boolean) => void;
   /** It waits for a group that does not come back, or not as it was. */
   readonly onAbandoned: (sequence: Sequence, error: CodedError) => void;
 }
@@ -58,7 +58,12 @@ export class EpochAccounts {
       : state.kind === "closed"
       ? "the group is closed"
       : "its worker was lost";
-    if (this.#current !== undefined) this.lose(new RequestError("worker_lost", `Cannot finish request: ${reason}`));
+    if (this.#current !== undefined) {
+      const isPlanned = (state.kind === "loading" || state.kind === "ready") && state.isPlanned === true;
+      this.lose(new RequestError("worker_lost", `Cannot finish request: ${reason}`), isPlanned);
+    }
+    // Who came while the group was being formed again waits no longer for it than the others.
+    if (state.kind === "loading" && state.model !== undefined) this.#await("a worker was lost");
     // Neither comes back.
     if (state.kind === "closed" || state.kind === "broken") this.#abandon(reason);
     if (state.kind !== "ready" || state.epoch === this.#lostEpoch) return undefined;
@@ -69,19 +74,26 @@ export class EpochAccounts {
    * The epoch is over: sequences that ran wait for the next one.
    * @param cause what the group said: it may speak of processes and addresses, so clients are told the code alone
    */
-  lose(cause: CodedError): void {
+  lose(cause: CodedError, isPlanned = false): void {
     const [code, why] = cause.code === "deadline_exceeded"
       ? ["deadline_exceeded", "the workers did not answer in time"] as const
       : ["worker_lost", "a worker was lost"] as const;
     const error = new RequestError(code, `Cannot finish request: ${why}`, { cause });
     this.#lostEpoch = this.#current?.epoch;
     this.#current = undefined;
-    for (const sequence of this.#roster.reset()) this.#hooks.onLost(sequence, error);
+    for (const sequence of this.#roster.reset()) this.#hooks.onLost(sequence, error, isPlanned);
     clearTimeout(this.#recovery);
     this.#recovery = undefined;
-    if (this.#roster.waiting.length === 0) return;
+    this.#await(why);
+  }
+
+  #await(why: string): void {
+    if (this.#roster.waiting.length === 0 || this.#recovery !== undefined) return;
     const late = `the group did not come back within ${this.#recoverMs} ms after ${why}`;
-    this.#recovery = setTimeout(() => this.#abandon(late), this.#recoverMs);
+    this.#recovery = setTimeout(() => {
+      this.#recovery = undefined;
+      this.#abandon(late);
+    }, this.#recoverMs);
   }
 
   /** Stops waiting for the group. */
@@ -91,6 +103,7 @@ export class EpochAccounts {
 
   #settle(epoch: number, model: ModelInfo): PageLedger {
     clearTimeout(this.#recovery);
+    this.#recovery = undefined;
     this.#current = { epoch, ledger: new PageLedger(model.slices) };
     this.#hooks.onSettled(model);
     const longest = longestContext(model);

@@ -73,7 +73,7 @@ export class Scheduler implements Generator {
         this.#costs.settle(slices.length, measured);
         this.#doubtful = [];
       },
-      onLost: (sequence, error) => this.#onLost(sequence, error),
+      onLost: (sequence, error, isPlanned) => this.#onLost(sequence, isPlanned ? undefined : error),
       onAbandoned: (sequence, error) => this.#fail(sequence, error),
     });
     group.onState(() => this.#wake());
@@ -255,11 +255,11 @@ export class Scheduler implements Generator {
     this.#tally.admitted(sequence, performance.now() - sequence.arrivedAtMs);
   }
 
-  /** The group broke under it: it may try again, but must get further than the last time. */
-  #onLost(sequence: Sequence, error: CodedError): void {
+  /** The group broke under it: it may try again, but must get further than the last time. No error: it only changed. */
+  #onLost(sequence: Sequence, error: CodedError | undefined): void {
     if (sequence.over) return this.#roster.leave(sequence, undefined);
-    if (sequence.replayedAt === sequence.generated) return this.#fail(sequence, error);
-    sequence.replayedAt = sequence.generated;
+    if (error !== undefined && sequence.replayedAt === sequence.generated) return this.#fail(sequence, error);
+    if (error !== undefined) sequence.replayedAt = sequence.generated;
     this.#tally.replayed(sequence);
   }
 

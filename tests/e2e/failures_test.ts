@@ -37,18 +37,16 @@ Deno.test("a worker that is killed is replaced, and clients notice no more than 
   };
   const undisturbed = (await live.ask<Completion>("/v1/completions", request)).body.choices[0]?.text;
 
-  await t.step("idle: unready for a moment, then served as before", async () => {
+  await t.step("idle: unready for a moment, and who asks then is served when it is over", async () => {
     await live.killWorker();
     await live.until(async () => {
       const response = await fetch(`${live.origin}/ready`);
       await response.body?.cancel();
       return response.status === 503;
     }, 5000);
-    const refused = await live.ask<{ error: { code: string } }>("/v1/completions", request);
-    assert.deepEqual([refused.status, refused.body.error.code], [503, "loading"]);
-    assert.ok(Number(refused.headers.get("retry-after")) > 0);
-    await live.ready(RECOVERED_MS);
+    // Who asks meanwhile waits.
     assert.equal((await live.ask<Completion>("/v1/completions", request)).body.choices[0]?.text, undisturbed);
+    await live.ready(RECOVERED_MS);
   });
 
   await t.step("during a stream: it goes on where it was, with the tokens it would have had", async () => {

@@ -6,6 +6,7 @@
 import { freshSecret, Launcher, type WorkerProcess } from "../../router/host/worker_process.ts";
 import { Scheduler } from "../../router/scheduling/scheduler.ts";
 import { PATIENCE } from "../../router/group/worker_client.ts";
+import { fixedMembership } from "../../router/group/membership/membership.ts";
 import { WorkerGroup } from "../../router/group/worker_group.ts";
 import type { WorkerHost } from "../../router/group/worker_source.ts";
 import type { Group } from "../../router/group/group.ts";
@@ -64,10 +65,10 @@ class FaultStage {
   constructor(directory: string) {
     this.#directory = directory;
     this.#group = new WorkerGroup({
-      members: [0, 1].map((index) => ({
+      membership: fixedMembership([0, 1].map((index) => ({
         source: { start: (signal) => this.#start(index, signal), returns: false },
-        load: { model: { random: "tiny" }, kvTokens: 1024 },
-      })),
+        load: { model: { random: "tiny" }, kvTokens: 1024 } as const,
+      }))),
       modelId: "tiny",
       log: (line) => this.#hear(line),
       patience: { ...PATIENCE, loadStallMs: STEP_MS },
@@ -83,7 +84,12 @@ class FaultStage {
       generator: this.#scheduler,
       selections: this.#scheduler.selections,
       model: () => this.#group.state.kind === "ready" ? this.#group.state.model : undefined,
-      state: () => ({ group: this.#group.state, draining: false, scheduler: this.#scheduler.stats() }),
+      state: () => ({
+        group: this.#group.state,
+        members: this.#group.members,
+        draining: false,
+        scheduler: this.#scheduler.stats(),
+      }),
     });
   }
 

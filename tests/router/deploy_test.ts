@@ -24,9 +24,9 @@ Deno.test("the commands of compose.yaml are commands, and the router joins the w
   assert.deepEqual([listen[0], join[0]], ["worker", "serve"]);
   const listening = parseFlags("worker", worker.flags, { args: listen.slice(1), env: {} });
   const config = resolveConfig(configFromFlags(parseFlags("serve", serve.flags, { args: join.slice(1), env: {} })));
-  if (config.workers.kind !== "join") assert.fail("the router starts workers itself");
+  if (config.workers.kind !== "join" || config.workers.source.kind !== "static") assert.fail("no list of workers");
   assert.equal(config.workers.secretFile, listening.secretFile);
-  for (const { hostname, port } of config.workers.addresses) {
+  for (const { hostname, port } of config.workers.source.addresses) {
     assert.match(text, new RegExp(`^  ${hostname}:$`, "m"), `${hostname} is a service`);
     assert.equal(port, parseAddress(listening.listen).port);
   }

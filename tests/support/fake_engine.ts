@@ -150,6 +150,9 @@ if (import.meta.main) {
     open: openFake,
     spawned: Deno.args.includes("--spawned"),
     log: writeError,
+    onListen: ({ port }) => {
+      if (!Deno.args.includes("--spawned")) Deno.stdout.writeSync(new TextEncoder().encode(`listens on ${port}\n`));
+    },
     ...(silence === undefined ? {} : { silenceMs: Number(silence.split("=")[1]) }),
   });
   Deno.exit(code);

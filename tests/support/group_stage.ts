@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import type { GroupState } from "../../router/group/group.ts";
 import { Launcher, type WorkerProcess } from "../../router/host/worker_process.ts";
+import { fixedMembership } from "../../router/group/membership/membership.ts";
 import { WorkerGroup, type WorkerGroupOptions } from "../../router/group/worker_group.ts";
 import type { WorkerHost, WorkerSource } from "../../router/group/worker_source.ts";
 import { MODELS } from "./fake_engine.ts";
@@ -30,7 +31,7 @@ export interface GroupStage {
 }
 
 /** How a group under test differs from one fine worker. */
-export interface GroupStageOptions extends Partial<Omit<WorkerGroupOptions, "members">> {
+export interface GroupStageOptions extends Partial<Omit<WorkerGroupOptions, "membership">> {
   /** Models of the workers, one for each. @default one fine one */
   readonly models?: readonly string[];
   /** Stands between the group and its workers. */
@@ -64,7 +65,9 @@ export async function withGroup(
     returns: false,
   });
   const group = new WorkerGroup({
-    members: models.map((random, i) => ({ source: sourceOf(i), load: { model: { random }, kvTokens: 4096 } })),
+    membership: fixedMembership(
+      models.map((random, i) => ({ source: sourceOf(i), load: { model: { random }, kvTokens: 4096 } })),
+    ),
     modelId: "tide",
     log: (line) => log.push(line),
     patience: IMPATIENT,

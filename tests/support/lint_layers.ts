@@ -9,6 +9,8 @@ const ROOMS = ["kernels", "engine", "workers", "router"] as const;
 const DOORS: Record<string, readonly string[]> = {
   "@hono/node-server": ["router/server/http_server.ts"],
   "@msgpack/msgpack": ["workers/codec.ts"],
+  "@nats-io/kv": ["router/group/membership/nats_bucket.ts"],
+  "@nats-io/transport-node": ["router/group/membership/nats_bucket.ts"],
   "@opentelemetry/api": ["router/telemetry/telemetry.ts"],
   "@huggingface/tokenizers": ["engine/text/encoder.ts"],
   "@mlc-ai/web-xgrammar": ["router/grammar/xgrammar.ts"],

@@ -83,6 +83,7 @@ export class TestService implements Disposable {
   readonly internalErrors: unknown[] = [];
   state: ServiceState = {
     group: { kind: "ready", epoch: 3, model: MODEL_INFO },
+    members: { origin: "--workers", found: [{ worker: 0, state: "present" }] },
     draining: false,
     scheduler: { running: 1, waiting: 2, pages: { total: 64, used: 10, cached: 4, free: 50 } },
   };

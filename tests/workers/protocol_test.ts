@@ -137,6 +137,7 @@ Deno.test("parseWorkerMessage() gives back every message of a worker", () => {
     { kind: "failed", code: "unknown", message: "" },
     { kind: "result", result: { ...result, timing: { ...result.timing, exchange } } },
     { kind: "pong", id: 0 },
+    { kind: "leaving" },
     { kind: "formed", epoch: 3 },
     {
       kind: "candidates",

@@ -16,7 +16,8 @@ import { RequestError } from "../../errors.ts";
 import type { Group, ModelInfo } from "../../group/group.ts";
 import { type KvTokens, resolveWorkers } from "../../host/worker_config.ts";
 import type { WorkerGroup } from "../../group/worker_group.ts";
-import { describePlan, openGroup, planWorkers } from "../../group/worker_plan.ts";
+import { openGroup } from "../../group/open_group.ts";
+import { describePlan, planWorkers } from "../../group/worker_plan.ts";
 
 /** A loaded group; `close` ends its processes. */
 export interface BenchGroup {

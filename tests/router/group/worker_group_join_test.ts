@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { Launcher } from "../../../router/host/worker_process.ts";
+import { fixedMembership } from "../../../router/group/membership/membership.ts";
 import { WorkerGroup } from "../../../router/group/worker_group.ts";
 import { joinedWorker, type WorkerSource } from "../../../router/group/worker_source.ts";
 import { admit } from "../../../workers/handshake.ts";
@@ -21,7 +22,7 @@ async function withJoined(
   const log: string[] = [];
   const members = sources.map((source) => ({ source, load: { model: { random: fine }, kvTokens: 4096 } as const }));
   const group = new WorkerGroup({
-    members,
+    membership: fixedMembership(members),
     modelId: "tide",
     log: (line) => log.push(line),
     patience: IMPATIENT,

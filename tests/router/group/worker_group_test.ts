@@ -126,13 +126,15 @@ Deno.test("WorkerGroup loses a worker that makes no progress while it loads", as
 
 Deno.test("A worker exits when its router is killed", async () => {
   const group = new URL("../../../router/group/worker_group.ts", import.meta.url).href;
+  const membership = new URL("../../../router/group/membership/membership.ts", import.meta.url).href;
   const launcher = new URL("../../../router/host/worker_process.ts", import.meta.url).href;
-  const code = `import { WorkerGroup } from "${group}"; import { Launcher } from "${launcher}";
+  const code =
+    `import { fixedMembership } from "${membership}"; import { WorkerGroup } from "${group}"; import { Launcher } from "${launcher}";
     const launcher = new Launcher({ entry: new URL("${FAKE_ENTRY.href}"), log: () => {} });
     const launch = async (signal) => { const worker = await launcher.launch(signal); pid = worker.pid; return worker; };
     let pid; const load = { model: { random: "fine" }, kvTokens: 64 };
     const members = [{ source: { start: launch, returns: false }, load }];
-    const group = new WorkerGroup({ members, modelId: "m", log: () => {} });
+    const group = new WorkerGroup({ membership: fixedMembership(members), modelId: "m", log: () => {} });
     group.onState((state) => state.kind === "ready" && Deno.stdout.writeSync(new TextEncoder().encode(String(pid))));`;
   const router = new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "-A", "--no-check", "-"],

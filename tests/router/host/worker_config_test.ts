@@ -21,7 +21,8 @@ Deno.test("resolveWorkers() takes workers to join from the command line, with th
   const { workers, kvTokens } = fromArgs("--join a:1,[::1]:2 --secret-file /run/secret --kv-tokens 640,128");
   assert.deepEqual(workers, {
     kind: "join",
-    addresses: [{ hostname: "a", port: 1 }, { hostname: "::1", port: 2 }],
+    source: { kind: "static", addresses: [{ hostname: "a", port: 1 }, { hostname: "::1", port: 2 }] },
+    minWorkers: 1,
     secretFile: "/run/secret",
   });
   assert.deepEqual(kvTokens, [640, 128]);
@@ -35,10 +36,19 @@ for (
     ["--join a:1 --workers 2", "Cannot choose workers: either start them here or --join them elsewhere, given both"],
     ["--join a:1 --share-gpu", "Cannot choose workers: either start them here or --join them elsewhere, given both"],
     ["--join a:1,a:1", "Cannot join workers: a:1 is named twice"],
+    ["--join a:1 --min-workers 2", "Cannot wait for 2 workers: 1 are named"],
+    [
+      "--min-workers 2",
+      "Cannot ask for a number of workers at least: only those that are joined come and go (--join)",
+    ],
     ["--join a", 'Cannot parse address: must be host:port, given "a"'],
     [
       "--workers 3 --kv-tokens 640,128",
       "Cannot deal KV capacity: one for all or one for each of 3 workers is needed, given [640, 128]",
+    ],
+    [
+      "--join dns:workers.example:8100 --kv-tokens 640,128",
+      "Cannot deal KV capacity: one for all or one for each of 1 workers is needed, given [640, 128]",
     ],
     [
       "--join a:1 --kv-tokens 640,128",

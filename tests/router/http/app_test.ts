@@ -81,6 +81,7 @@ Deno.test("/health lives while /ready says why not", async () => {
     workers: [{ adapter: "none", capacity_tokens: CONTEXT_TOKENS }],
     capacity_tokens: CONTEXT_TOKENS,
     max_context_tokens: CONTEXT_TOKENS,
+    members: { origin: "--workers", found: [{ worker: 0, state: "present" }] },
     draining: false,
     queue: { running: 1, waiting: 2 },
     free_tokens: (50 + 4) * 64,

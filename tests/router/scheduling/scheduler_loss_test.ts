@@ -158,3 +158,38 @@ Deno.test("Scheduler forgets a request that was cancelled while the group broke"
     assert.equal((await collect(scheduler.generate(LONG))).reason, "length");
     assert.equal(scheduler.stats().replays, 0);
   }));
+
+Deno.test("Scheduler follows a group that changes on purpose, however often at the same token", () =>
+  withScheduler({}, async (scheduler, group) => {
+    let changes = 0;
+    const run = group.run.bind(group);
+    // Each time before the sequence has got any further than the last time.
+    group.run = async (step, traceparents) => {
+      if (changes < 3 && step.spans.some(({ kind }) => kind === "prefill")) {
+        changes++;
+        const result = await run(step, traceparents);
+        group.break({ kind: "loading", progress: 0, isPlanned: true });
+        setTimeout(() => group.recover(), 1);
+        return result;
+      }
+      return await run(step, traceparents);
+    };
+    const { tokens, reason } = await collect(scheduler.generate(LONG));
+    assert.equal(changes, 3);
+    assert.deepEqual({ tokens, reason }, runAlone(LONG));
+  }));
+
+Deno.test("Scheduler takes requests while a group that has served forms again, for as long as it may take", () =>
+  withScheduler({ scheduler: { recoverMs: 40 } }, async (scheduler, group) => {
+    await collect(scheduler.generate(LONG));
+    const { state } = group;
+    assert.ok(state.kind === "ready");
+    const again = { kind: "loading", progress: 0, model: state.model } as const;
+    group.break(again);
+    setTimeout(() => group.recover(), 10);
+    await assertAlone(scheduler, LONG);
+    group.break(again);
+    assert.equal((await collect(scheduler.generate(LONG))).code, "group_unavailable");
+    group.recover();
+    await assertAlone(scheduler, LONG);
+  }));

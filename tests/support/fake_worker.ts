@@ -1,0 +1,56 @@
+/** A worker process around a fake engine that nobody spawned: it listens by itself, and heeds SIGTERM. */
+
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { joinedWorker } from "../../router/group/worker_source.ts";
+import type { MemberPlan } from "../../router/group/membership/membership.ts";
+import { FAKE_ENTRY } from "./group_stage.ts";
+
+/** @see the file's paragraph; for `await using` */
+export class FakeWorker {
+  readonly address: { readonly hostname: string; readonly port: number };
+  readonly status: Promise<Deno.CommandStatus>;
+  readonly #child: Deno.ChildProcess;
+  #hasEnded = false;
+
+  private constructor(child: Deno.ChildProcess, port: number) {
+    this.#child = child;
+    this.address = { hostname: "127.0.0.1", port };
+    this.status = child.status.finally(() => this.#hasEnded = true);
+  }
+
+  /** Waits until it listens. @param port 0 takes a free one */
+  static async start(): Promise<FakeWorker> {
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "-A", "--no-check", fileURLToPath(FAKE_ENTRY), "worker", "--silence-ms=3000"],
+      stdout: "piped",
+      stderr: "null",
+    }).spawn();
+    const reader = child.stdout.getReader();
+    const { value } = await reader.read();
+    await reader.cancel();
+    const [, port] = /listens on (\d+)/.exec(new TextDecoder().decode(value)) ?? assert.fail("the worker is silent");
+    return new FakeWorker(child, Number(port));
+  }
+
+  /** As a member of a group that loads a fake model; see `MODELS`. */
+  plan(random: string, refusal?: string): MemberPlan {
+    const key = `127.0.0.1:${this.address.port}`;
+    return {
+      key,
+      place: key,
+      source: joinedWorker(this.address, undefined),
+      load: { model: { random }, kvTokens: 4096 },
+      ...(refusal === undefined ? {} : { refusal }),
+    };
+  }
+
+  kill(signal: Deno.Signal): void {
+    if (!this.#hasEnded) this.#child.kill(signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill("SIGKILL");
+    await this.status;
+  }
+}
