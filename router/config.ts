@@ -52,6 +52,10 @@ export interface ServiceConfig {
   readonly minWorkers?: number;
   /** File whose first line is the secret that joined workers share. @default none, which loopback alone allows */
   readonly secretFile?: string;
+  /** Certificates in PEM form that joined workers are believed by. @default none: they speak in clear text */
+  readonly joinTlsCa?: string;
+  /** Name in the certificates of joined workers. @default the host that is dialed */
+  readonly joinTlsName?: string;
   /** KV capacity in tokens of all workers or of each; `auto` takes what the GPU has. @default "auto" */
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
   /** How requests that do not say attend. @default { mode: "auto" } */
@@ -213,8 +217,18 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
   const { attention, budget, coverage, correction, correctEvery, ...others } = values;
   const { model, random, modelName, workers, join, minWorkers, secretFile, textThreads, queueTimeout, ...service } =
     others;
-  const { apiKeyFile, allowOrigin, allowHost, maxRequestsPerClient, maxConnections, tlsCert, tlsKey, ...rest } =
-    service;
+  const {
+    apiKeyFile,
+    allowOrigin,
+    allowHost,
+    maxRequestsPerClient,
+    maxConnections,
+    tlsCert,
+    tlsKey,
+    joinTlsCa,
+    joinTlsName,
+    ...rest
+  } = service;
   return {
     ...rest,
     queueTimeoutMs: 1000 * queueTimeout,
@@ -231,6 +245,8 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
     ...(workers === undefined ? {} : { workers }),
     ...(join === undefined ? {} : { join: join.split(",") }),
     ...(minWorkers === undefined ? {} : { minWorkers }),
+    ...(joinTlsCa === undefined ? {} : { joinTlsCa }),
+    ...(joinTlsName === undefined ? {} : { joinTlsName }),
     ...(secretFile === undefined ? {} : { secretFile }),
     ...(textThreads === undefined ? {} : { textThreads }),
     attention: attentionFromFlags({ attention, budget, coverage, correction, correctEvery }),

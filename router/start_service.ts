@@ -9,7 +9,7 @@ import { GrammarService } from "./grammar/grammar_service.ts";
 import { RunningService } from "./running_service.ts";
 import { connectionLimit, descriptorLimit } from "./server/connection_limit.ts";
 import { HttpServer } from "./server/http_server.ts";
-import { readTlsFiles } from "./server/tls_files.ts";
+import { readTlsFiles } from "./host/tls_files.ts";
 import type { Service, ServiceOptions } from "./service.ts";
 import { TextPool } from "./text/text_pool.ts";
 

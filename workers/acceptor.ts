@@ -6,6 +6,7 @@
 import { HandshakeError, PeerError } from "./errors.ts";
 import { admit, type Introduction } from "./handshake.ts";
 import { type PendingHandshake, PendingHandshakes } from "./pending_handshakes.ts";
+import type { WorkerConn, WorkerListener } from "./transport.ts";
 
 /** After a failure to accept, for lack of descriptors or memory: first and longest pause before the next try. */
 const FIRST_PAUSE_MS = 20;
@@ -19,7 +20,7 @@ const MAX_EARLY = 16;
 
 /** The router that was let in. */
 export interface Admitted {
-  readonly conn: Deno.TcpConn;
+  readonly conn: WorkerConn;
   readonly peer: Introduction;
 }
 
@@ -43,7 +44,7 @@ export interface PeerPlace {
 
 /** Listens from its making until `close`. */
 export class Acceptor {
-  readonly #listener: Deno.TcpListener;
+  readonly #listener: WorkerListener;
   readonly #options: AcceptorOptions;
   readonly #closing = new AbortController();
   readonly #meetings = new Set<Promise<void>>();
@@ -52,10 +53,10 @@ export class Acceptor {
   readonly #router = Promise.withResolvers<Admitted>();
   #isRouterIn = false;
   /** Connections of peers that are not wanted yet, and those who ask for peers that have not come yet. */
-  readonly #early = new Map<string, { readonly epoch: number; readonly conn: Deno.TcpConn }>();
-  readonly #expected = new Map<string, (conn: Deno.TcpConn) => void>();
+  readonly #early = new Map<string, { readonly epoch: number; readonly conn: WorkerConn }>();
+  readonly #expected = new Map<string, (conn: WorkerConn) => void>();
 
-  constructor(listener: Deno.TcpListener, options: AcceptorOptions) {
+  constructor(listener: WorkerListener, options: AcceptorOptions) {
     this.#listener = listener;
     this.#options = options;
     this.#accepting = this.#accept();
@@ -81,7 +82,7 @@ export class Acceptor {
    * that are not wanted are turned away.
    * @throws the signal's reason
    */
-  peer(place: PeerPlace, signal: AbortSignal): Promise<Deno.TcpConn> {
+  peer(place: PeerPlace, signal: AbortSignal): Promise<WorkerConn> {
     for (const [key, { epoch, conn }] of this.#early) {
       if (epoch >= place.epoch) continue;
       this.#early.delete(key);
@@ -138,10 +139,10 @@ export class Acceptor {
     this.#router.reject(new PeerError("peer_lost", "Cannot wait for a router: the acceptor is closed"));
   }
 
-  #greet(conn: Deno.TcpConn): void {
+  #greet(conn: WorkerConn): void {
     let pending: PendingHandshake;
     try {
-      pending = this.#pending.begin(conn.remoteAddr.hostname);
+      pending = this.#pending.begin(conn.remoteAddr.hostname ?? "");
     } catch (error) {
       if (!(error instanceof HandshakeError)) throw error;
       conn.close();
@@ -167,7 +168,7 @@ export class Acceptor {
     });
   }
 
-  async #meet(conn: Deno.TcpConn, { address, signal }: PendingHandshake): Promise<void> {
+  async #meet(conn: WorkerConn, { address, signal }: PendingHandshake): Promise<void> {
     const { secret, onRefused } = this.#options;
     let peer: Introduction;
     try {
@@ -185,7 +186,7 @@ export class Acceptor {
     this.#router.resolve({ conn, peer });
   }
 
-  #letIn(conn: Deno.TcpConn, peer: Extract<Introduction, { readonly role: "peer" }>): void {
+  #letIn(conn: WorkerConn, peer: Extract<Introduction, { readonly role: "peer" }>): void {
     const key = keyOf({ epoch: peer.epoch, dialer: peer.dialerIndex, listener: peer.workerIndex });
     const expected = this.#expected.get(key);
     if (expected !== undefined) return expected(conn);
@@ -202,7 +203,7 @@ export class Acceptor {
     this.#early.set(key, { epoch: peer.epoch, conn });
   }
 
-  #refuse(conn: Deno.TcpConn, reason: string): void {
+  #refuse(conn: WorkerConn, reason: string): void {
     conn.close();
     this.#options.onRefused(new HandshakeError("handshake_failed", `Cannot shake hands: ${reason}`));
   }

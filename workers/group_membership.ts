@@ -15,12 +15,15 @@ import { Mailbox } from "./mailbox.ts";
 import { PeerExchange } from "./peer_exchange.ts";
 import { meetPeers, PeerLinks } from "./peer_links.ts";
 import type { ChosenLists, Form, WorkerMessage } from "./protocol.ts";
+import type { TlsTrust, WorkerConn } from "./transport.ts";
 
 /** What a seat needs besides an engine. */
 export interface MembershipOptions {
   readonly acceptor: Pick<Acceptor, "peer">;
   /** Of the whole group. */
   readonly secret: string | undefined;
+  /** What its workers are believed by; undefined: they speak in clear text. */
+  readonly trust?: TlsTrust | undefined;
   /** Sends to the router; never throws. */
   readonly tell: (message: WorkerMessage) => void;
 }
@@ -140,7 +143,7 @@ export class GroupMembership {
     return exchange;
   }
 
-  async #meet(form: Form): Promise<ReadonlyMap<number, Deno.TcpConn>> {
+  async #meet(form: Form): Promise<ReadonlyMap<number, WorkerConn>> {
     const meeting = new AbortController();
     this.#meeting = meeting;
     const message = `Cannot form group: its workers have not found each other within ${form.deadlineMs} ms`;

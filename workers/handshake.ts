@@ -8,6 +8,7 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { HandshakeError } from "./errors.ts";
 import { PROTOCOL_VERSION } from "./protocol.ts";
+import { looksLikeTls, type WorkerConn } from "./transport.ts";
 
 /** Who speaks; a peer is a worker that dials another one. */
 export type Role = "router" | "worker" | "peer";
@@ -73,11 +74,14 @@ function writeHello(introduction: Omit<Hello, "bytes">, version: number): Hello 
 }
 
 /** Reads a hello in two parts, because only its lead has the same size in every version. */
-async function readHello(conn: Deno.Conn, version: number): Promise<Hello> {
+async function readHello(conn: WorkerConn, version: number): Promise<Hello> {
   const bytes = new Uint8Array(HELLO_BYTES);
   await readFully(conn, bytes.subarray(0, LEAD_BYTES));
   if (MAGIC.some((byte, i) => bytes[i] !== byte)) {
-    throw new HandshakeError("handshake_failed", "Cannot shake hands: the peer does not speak this protocol");
+    const what = looksLikeTls(bytes)
+      ? "the peer speaks TLS, and this side does not (--tls-cert of a worker, --join-tls-ca of a router)"
+      : "the peer does not speak this protocol";
+    throw new HandshakeError("handshake_failed", `Cannot shake hands: ${what}`);
   }
   const view = new DataView(bytes.buffer);
   const peerVersion = view.getUint16(8, LITTLE_ENDIAN);
@@ -112,7 +116,7 @@ function proofOf(prover: Role, secret: string | undefined, hellos: { dialer: Hel
  * Introduces this side to a listener and checks that the listener holds the secret. On failure the connection is closed.
  * @throws {HandshakeError} `wrong_secret`, `wrong_version`, `handshake_timeout`, or `handshake_failed` for all else
  */
-export function introduce(conn: Deno.Conn, self: Introduction, options: HandshakeOptions): Promise<void> {
+export function introduce(conn: WorkerConn, self: Introduction, options: HandshakeOptions): Promise<void> {
   const { secret, version = PROTOCOL_VERSION } = options;
   return within(conn, options, async () => {
     const dialer = writeHello({ dialerIndex: 0, ...self }, version);
@@ -144,7 +148,7 @@ export function introduce(conn: Deno.Conn, self: Introduction, options: Handshak
  * @param role this side's role; the dialer must have another one
  * @throws {HandshakeError} `wrong_secret`, `wrong_version`, `handshake_timeout`, or `handshake_failed` for all else
  */
-export function admit(conn: Deno.TcpConn, role: Role, options: HandshakeOptions): Promise<Introduction> {
+export function admit(conn: WorkerConn, role: Role, options: HandshakeOptions): Promise<Introduction> {
   const { secret, version = PROTOCOL_VERSION } = options;
   return within(conn, options, async () => {
     const dialer = await readHello(conn, version).catch(async (error) => {
@@ -174,7 +178,7 @@ export function admit(conn: Deno.TcpConn, role: Role, options: HandshakeOptions)
  * Sends a dialer of another version the one that this side speaks. What the dialer has sent is read to its end first,
  * because closing a connection with unread bytes would reset it and destroy the answer on its way.
  */
-async function tellVersion(conn: Deno.TcpConn, role: Role, version: number): Promise<void> {
+async function tellVersion(conn: WorkerConn, role: Role, version: number): Promise<void> {
   await writeFully(conn, writeHello({ role, epoch: 0, workerIndex: 0, dialerIndex: 0 }, version).bytes);
   await conn.closeWrite();
   const rest = new Uint8Array(LINGER_BYTES);
@@ -186,7 +190,7 @@ async function tellVersion(conn: Deno.TcpConn, role: Role, version: number): Pro
 }
 
 /** Runs an exchange under one deadline for all of it, so that a peer gains nothing by sending a byte at a time. */
-async function within<T>(conn: Deno.Conn, options: HandshakeOptions, exchange: () => Promise<T>): Promise<T> {
+async function within<T>(conn: WorkerConn, options: HandshakeOptions, exchange: () => Promise<T>): Promise<T> {
   const { deadlineMs = DEADLINE_MS, signal } = options;
   let end: HandshakeError | undefined;
   const breakOff = (error: HandshakeError) => {
@@ -217,7 +221,7 @@ async function within<T>(conn: Deno.Conn, options: HandshakeOptions, exchange: (
   }
 }
 
-async function readFully(conn: Deno.Conn, into: Uint8Array): Promise<void> {
+async function readFully(conn: WorkerConn, into: Uint8Array): Promise<void> {
   for (let filled = 0; filled < into.length;) {
     const got = await conn.read(into.subarray(filled));
     if (got === null) {
@@ -227,6 +231,6 @@ async function readFully(conn: Deno.Conn, into: Uint8Array): Promise<void> {
   }
 }
 
-async function writeFully(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
+async function writeFully(conn: WorkerConn, bytes: Uint8Array): Promise<void> {
   for (let written = 0; written < bytes.length;) written += await conn.write(bytes.subarray(written));
 }

@@ -6,6 +6,7 @@
 import { decodeMessage, encodePieces, FRAME_LIMITS, type FrameLimits } from "./codec.ts";
 import { LinkError, ProtocolError } from "./errors.ts";
 import { FrameReader } from "./frame_reader.ts";
+import type { WorkerConn } from "./transport.ts";
 
 /** How a link reads and how much it holds. */
 export interface LinkOptions<In> {
@@ -27,7 +28,7 @@ export type LinkEnd = LinkError | ProtocolError;
  * However a link ends, everything that had arrived before can still be received; then `receive` throws the reason.
  */
 export class Link<Out, In> {
-  readonly #conn: Deno.TcpConn;
+  readonly #conn: WorkerConn;
   readonly #limits: FrameLimits;
   readonly #parse: (value: unknown) => In;
   readonly #outgoingBytes: number;
@@ -42,13 +43,13 @@ export class Link<Out, In> {
   #end: LinkEnd | undefined;
   #wake: (() => void) | undefined;
 
-  constructor(conn: Deno.TcpConn, options: LinkOptions<In>) {
+  constructor(conn: WorkerConn, options: LinkOptions<In>) {
     this.#conn = conn;
     this.#parse = options.parse;
     this.#limits = options.limits ?? FRAME_LIMITS;
     this.#outgoingBytes = options.outgoingBytes ?? 64 << 20;
     this.#incomingMessages = options.incomingMessages ?? 1024;
-    conn.setNoDelay(NO_DELAY);
+    conn.setNoDelay?.(NO_DELAY);
     this.#reading = this.#read();
   }
 

@@ -10,6 +10,7 @@ import { Link, type LinkOptions } from "./link.ts";
 import type { Mailbox } from "./mailbox.ts";
 import { parsePeerMessage, type PeerMessage } from "./peer_protocol.ts";
 import type { Form } from "./protocol.ts";
+import { dial, type TlsTrust, type WorkerConn } from "./transport.ts";
 
 type PeerLink = Link<PeerMessage, PeerMessage>;
 
@@ -20,6 +21,8 @@ const LINK_OPTIONS: LinkOptions<PeerMessage> = { parse: parsePeerMessage, outgoi
 export interface MeetOptions {
   readonly acceptor: Pick<Acceptor, "peer">;
   readonly secret: string | undefined;
+  /** Undefined: in clear text. */
+  readonly trust?: TlsTrust | undefined;
   /** Gives up; its reason is a `PeerError`. */
   readonly signal: AbortSignal;
 }
@@ -29,10 +32,10 @@ export interface MeetOptions {
  * @returns connections by the peers' indices; the caller owns them
  * @throws {PeerError} naming the peer that cannot be reached; no connection is left then
  */
-export async function meetPeers(form: Form, options: MeetOptions): Promise<ReadonlyMap<number, Deno.TcpConn>> {
+export async function meetPeers(form: Form, options: MeetOptions): Promise<ReadonlyMap<number, WorkerConn>> {
   const failed = new AbortController();
   const signal = AbortSignal.any([options.signal, failed.signal]);
-  const conns = new Map<number, Deno.TcpConn>();
+  const conns = new Map<number, WorkerConn>();
   const meetings = form.members.keys().filter((peer) => peer !== form.index).map(async (peer) => {
     try {
       conns.set(peer, await meet(form, peer, { ...options, signal }));
@@ -46,12 +49,12 @@ export async function meetPeers(form: Form, options: MeetOptions): Promise<Reado
   throw signal.reason;
 }
 
-async function meet(form: Form, peer: number, { acceptor, secret, signal }: MeetOptions): Promise<Deno.TcpConn> {
+async function meet(form: Form, peer: number, { acceptor, secret, trust, signal }: MeetOptions): Promise<WorkerConn> {
   const { epoch, index } = form;
   if (peer > index) return await acceptor.peer({ epoch, dialer: peer, listener: index }, signal);
   const { hostname, port } = form.members[peer] ?? { hostname: "", port: 0 };
   try {
-    const conn = await Deno.connect({ hostname, port, signal });
+    const conn = await dial({ hostname, port }, { trust, signal });
     await introduce(conn, { role: "peer", epoch, workerIndex: peer, dialerIndex: index }, { secret, signal });
     return conn;
   } catch (cause) {
@@ -75,7 +78,7 @@ export class PeerLinks {
   readonly #readers: readonly Promise<void>[];
   #isOver = false;
 
-  constructor(conns: ReadonlyMap<number, Deno.TcpConn>, options: PeerLinksOptions) {
+  constructor(conns: ReadonlyMap<number, WorkerConn>, options: PeerLinksOptions) {
     this.#options = options;
     this.#links = new Map(conns.entries().map(([peer, conn]) => [peer, new Link(conn, LINK_OPTIONS)]));
     this.#readers = [...this.#links.entries().map(([peer, link]) => this.#read(peer, link))];

@@ -18,6 +18,7 @@ export interface SessionOptions {
   /** Where peers come in, and what they must know. */
   readonly acceptor: MembershipOptions["acceptor"];
   readonly secret: string | undefined;
+  readonly trust: MembershipOptions["trust"];
   /** A router that says nothing for this long is gone, unless the worker is busy. */
   readonly silenceMs: number;
   /** Called after each step that was run, for telemetry. */

@@ -12,6 +12,7 @@ import { parseRouterMessage, type RouterMessage, type WorkerMessage } from "./pr
 import { Acceptor } from "./acceptor.ts";
 import { RateLimitedLog } from "./rate_limited_log.ts";
 import { type SessionOptions, WorkerSession } from "./session.ts";
+import { listenFor, type TlsIdentity, type TlsTrust, type WorkerConn, type WorkerListener } from "./transport.ts";
 
 /** How a worker process runs. */
 export interface WorkerOptions {
@@ -25,6 +26,8 @@ export interface WorkerOptions {
   readonly listen?: { readonly hostname: string; readonly port: number };
   /** Of a worker that is not spawned; must be there to listen beyond loopback, at least 16 characters. */
   readonly secret?: string;
+  /** Undefined: everything is clear text. */
+  readonly tls?: TlsIdentity & TlsTrust;
   /** @default 10000 */
   readonly silenceMs?: number;
   /** Called after each step that was run, for telemetry. */
@@ -32,7 +35,7 @@ export interface WorkerOptions {
   /** Lines for the operator. */
   readonly log: (line: string) => void;
   /** Called once the worker listens. */
-  readonly onListen?: (address: Deno.NetAddr) => void;
+  readonly onListen?: (address: WorkerListener["addr"]) => void;
   /** Called once it has loaded a model. */
   readonly onLoaded?: (info: EngineInfo) => void;
   /** Called at once when the worker is asked to stop. */
@@ -61,7 +64,9 @@ export interface Announcement {
 export async function runWorker(options: WorkerOptions): Promise<number> {
   const silenceMs = options.silenceMs ?? DEFAULT_SILENCE_MS;
   const secret = options.spawned ? await readSecret(Deno.stdin.readable) : options.secret;
-  const listener = listen(options.listen ?? { hostname: "127.0.0.1", port: 0 }, secret);
+  const place = options.listen ?? { hostname: "127.0.0.1", port: 0 };
+  checkPlace(place, secret);
+  const listener = await listenFor(place, options.tls);
   const refusals = new RateLimitedLog("A peer was turned away", options.log);
   const failures = new RateLimitedLog("No connection can be accepted for now", options.log);
   const acceptor = new Acceptor(listener, {
@@ -77,7 +82,7 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
       silenceMs: options.spawned ? silenceMs : undefined,
       stopped: signals.stopped,
     });
-    return await serve(conn, { ...options, acceptor, secret, silenceMs }, signals.stopped);
+    return await serve(conn, { ...options, acceptor, secret, silenceMs, trust: options.tls }, signals.stopped);
   } catch (error) {
     if (signals.stopped.aborted && error === signals.stopped.reason) return 0;
     throw error;
@@ -92,7 +97,7 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
 async function meetRouter(
   acceptor: Acceptor,
   { silenceMs, stopped }: { readonly silenceMs: number | undefined; readonly stopped: AbortSignal },
-): Promise<Deno.TcpConn> {
+): Promise<WorkerConn> {
   const noRouter = new AbortController();
   const late = (ms: number) => noRouter.abort(noRouterError(ms));
   const timer = silenceMs === undefined ? undefined : setTimeout(late, silenceMs, silenceMs);
@@ -104,8 +109,8 @@ async function meetRouter(
 }
 
 async function serve(
-  conn: Deno.TcpConn,
-  options: Omit<WorkerOptions, "secret"> & Pick<SessionOptions, "acceptor" | "secret" | "silenceMs">,
+  conn: WorkerConn,
+  options: Omit<WorkerOptions, "secret"> & Pick<SessionOptions, "acceptor" | "secret" | "silenceMs" | "trust">,
   stopped: AbortSignal,
 ): Promise<number> {
   const link = new Link<WorkerMessage, RouterMessage>(conn, { parse: parseRouterMessage });
@@ -125,7 +130,7 @@ async function serve(
   return end === "over" ? 0 : 1;
 }
 
-function listen(place: { hostname: string; port: number }, secret: string | undefined): Deno.TcpListener {
+function checkPlace(place: { hostname: string; port: number }, secret: string | undefined): void {
   const { hostname, port } = place;
   if (secret === undefined && !isLoopback(hostname)) {
     throw new WorkerError(
@@ -139,7 +144,6 @@ function listen(place: { hostname: string; port: number }, secret: string | unde
       `Cannot listen on ${hostname}:${port}: the secret has ${secret.length} characters, at least ${MIN_SECRET_CHARACTERS} are needed`,
     );
   }
-  return Deno.listen({ transport: "tcp", hostname, port });
 }
 
 function isLoopback(hostname: string): boolean {

@@ -4,7 +4,7 @@
  */
 
 import { type Flags, UsageError } from "../command_line.ts";
-import type { TlsPaths } from "../server/tls_files.ts";
+import type { TlsPaths } from "../host/tls_files.ts";
 import { AllowedHosts } from "./allowed_hosts.ts";
 import { AllowedOrigins } from "./allowed_origins.ts";
 

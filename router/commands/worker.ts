@@ -7,10 +7,11 @@ import { Engine, type EngineOptions } from "../../engine/engine.ts";
 import { type EngineHandle, hostEngine, type OpenEngine } from "../../workers/engine_host.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
 import { formatAddress, parseAddress } from "../host/address.ts";
-import type { Command, FlagValues } from "../command_line.ts";
+import { type Command, type FlagValues, UsageError } from "../command_line.ts";
 import { GPU_FLAG } from "../host/worker_config.ts";
 import { Lease } from "./worker_lease.ts";
 import { readSecretFile } from "../host/secret_file.ts";
+import { readTlsFiles } from "../host/tls_files.ts";
 import { traceStep } from "../telemetry/telemetry.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
@@ -46,6 +47,22 @@ const flags = {
     max: 3_600_000,
     default: 15_000,
     help: "time for the router to let the worker go when it is asked to stop",
+  },
+  tlsCert: {
+    kind: "text",
+    value: "FILE",
+    help: "certificate (PEM) that the worker shows: it then speaks TLS with its router and its peers; needs --tls-key",
+  },
+  tlsKey: { kind: "text", value: "FILE", help: "key of the certificate (PEM)" },
+  tlsCa: {
+    kind: "text",
+    value: "FILE",
+    help: "what certificates of other workers are believed by (default: --tls-cert)",
+  },
+  tlsName: {
+    kind: "text",
+    value: "NAME",
+    help: "name in the certificates of other workers (default: the host dialed)",
   },
   secretFile: {
     kind: "text",
@@ -95,8 +112,8 @@ async function openWarm(
 async function place(
   values: FlagValues<typeof flags>,
   terminal: Terminal,
-  onListen: (address: Deno.NetAddr) => void,
-): Promise<Pick<WorkerOptions, "spawned" | "listen" | "secret" | "onListen">> {
+  onListen: (address: { readonly hostname: string; readonly port: number }) => void,
+): Promise<Pick<WorkerOptions, "spawned" | "listen" | "secret" | "tls" | "onListen">> {
   if (values.spawned) return { spawned: true };
   return {
     spawned: false,
@@ -106,5 +123,19 @@ async function place(
       onListen(address);
     },
     ...(values.secretFile === undefined ? {} : { secret: await readSecretFile(values.secretFile) }),
+    ...await tls(values),
   };
+}
+
+async function tls({ tlsCert, tlsKey, tlsCa, tlsName }: FlagValues<typeof flags>): Promise<Pick<WorkerOptions, "tls">> {
+  if (tlsCert === undefined && tlsKey === undefined) {
+    if ((tlsCa ?? tlsName) === undefined) return {};
+    throw new UsageError("Cannot use --tls-ca or --tls-name: without --tls-cert the worker speaks in clear text");
+  }
+  if (tlsCert === undefined || tlsKey === undefined) {
+    throw new UsageError("Cannot speak TLS: --tls-cert and --tls-key are needed, given only one of them");
+  }
+  const files = await readTlsFiles({ cert: tlsCert, key: tlsKey });
+  const ca = tlsCa === undefined ? files.cert : await Deno.readTextFile(tlsCa);
+  return { tls: { ...files, ca, ...(tlsName === undefined ? {} : { name: tlsName }) } };
 }

@@ -160,7 +160,7 @@ export class Member {
     try {
       const { source, epoch, index, patience } = this.#options;
       host = await source.start(closing);
-      const place = { ...host.address, secret: host.secret, epoch: epoch(), workerIndex: index };
+      const place = { ...host.address, secret: host.secret, trust: host.trust, epoch: epoch(), workerIndex: index };
       client = await WorkerClient.connect(place, patience);
       const loss = await this.#serveWith(client, host.address, closing);
       failure = { reason: this.#state.kind === "leaving" ? LEFT.reason : loss.message, isFinal: false };

@@ -33,11 +33,11 @@ export function openGroup(
 function membershipOf(plans: readonly WorkerPlan[], { model, log }: Pick<GroupPlan, "log" | "model">): Membership {
   const [first] = plans;
   if (first?.kind === "find") {
-    const { source, secret, kvTokens } = first;
+    const { source, secret, trust, kvTokens } = first;
     return openMembership(source, ({ address, name, ...rest }) => ({
       key: formatAddress(address),
       place: name === undefined ? formatAddress(address) : `${name} at ${formatAddress(address)}`,
-      source: joinedWorker(address, secret),
+      source: joinedWorker(address, secret, trust),
       load: { model, kvTokens },
       ...rest,
     }));
@@ -77,7 +77,7 @@ function sourceOf(
   plan: Exclude<WorkerPlan, { readonly kind: "find" }>,
   { secret, log, model }: Pick<GroupPlan, "log" | "model"> & { readonly secret: string },
 ): WorkerSource {
-  if (plan.kind === "join") return joinedWorker(plan.address, plan.secret);
+  if (plan.kind === "join") return joinedWorker(plan.address, plan.secret, plan.trust);
   const { gpu, placement: { prefix } } = plan;
   // Dawn is native code.
   const permissions = workerPermissions(model, gpu === "deno" ? [] : [packagePermission()]);

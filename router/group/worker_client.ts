@@ -19,6 +19,7 @@ import {
 import { Deadline } from "./deadline.ts";
 import { RequestError } from "../errors.ts";
 import { dialWorker, type WorkerPlace } from "./worker_place.ts";
+import type { WorkerConn } from "../../workers/transport.ts";
 
 /** How patient the router is with a worker. */
 export interface Patience {
@@ -73,7 +74,7 @@ export class WorkerClient {
   #pings = 0;
   #lost: CodedError | undefined;
 
-  private constructor(conn: Deno.TcpConn, patience: Patience) {
+  private constructor(conn: WorkerConn, patience: Patience) {
     this.#patience = patience;
     this.#link = new Link(conn, { parse: parseWorkerMessage });
     this.#reading = this.#read();

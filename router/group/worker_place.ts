@@ -3,12 +3,15 @@
 import type { Address } from "../../workers/protocol.ts";
 import { introduce } from "../../workers/handshake.ts";
 import { RequestError } from "../errors.ts";
+import { dial, type TlsTrust, type WorkerConn } from "../../workers/transport.ts";
 
 const CONNECT_MS = 5000;
 
 /** Where a worker is, and who it is to be. */
 export interface WorkerPlace extends Address {
   readonly secret: string | undefined;
+  /** Undefined: in clear text. */
+  readonly trust?: TlsTrust | undefined;
   readonly epoch: number;
   readonly workerIndex: number;
 }
@@ -18,15 +21,17 @@ export interface WorkerPlace extends Address {
  * @throws {RequestError} `worker_lost` when nothing listens
  * @throws {HandshakeError} when the other side is no worker of ours; the connection is closed then
  */
-export async function dialWorker(place: WorkerPlace): Promise<Deno.TcpConn> {
-  const { hostname, port, secret, epoch, workerIndex } = place;
+export async function dialWorker(place: WorkerPlace): Promise<WorkerConn> {
+  const { hostname, port, secret, trust, epoch, workerIndex } = place;
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(), CONNECT_MS);
-  let conn: Deno.TcpConn;
+  let conn: WorkerConn;
   try {
-    conn = await Deno.connect({ hostname, port, signal: late.signal });
+    conn = await dial({ hostname, port }, { trust, signal: late.signal });
   } catch (cause) {
-    throw new RequestError("worker_lost", `Cannot reach worker at ${hostname}:${port}`, { cause });
+    const isTls = trust !== undefined && !(cause instanceof Deno.errors.ConnectionRefused) && !late.signal.aborted;
+    const why = isTls ? `: TLS: ${cause instanceof Error ? cause.message : String(cause)}` : "";
+    throw new RequestError("worker_lost", `Cannot reach worker at ${hostname}:${port}${why}`, { cause });
   } finally {
     clearTimeout(timer);
   }

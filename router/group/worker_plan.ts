@@ -5,13 +5,22 @@
 
 import type { GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
+import type { TlsTrust } from "../../workers/transport.ts";
 import { formatAddress } from "../host/address.ts";
 import { UsageError } from "../command_line.ts";
 import { describeGpu } from "../host/gpu_devices.ts";
 import { describeJoin, type JoinSource } from "../host/join_source.ts";
 import { type Placement, type PlacementHost, placeWorkers, thisHost } from "../host/placement.ts";
+import { readTrust } from "../host/tls_files.ts";
 import { readSecretFile } from "../host/secret_file.ts";
 import { type KvTokens, kvTokensOfEach, type ResolvedWorkers } from "../host/worker_config.ts";
+
+/** How workers that run elsewhere are reached. */
+export interface WorkerAccess {
+  readonly secret: string | undefined;
+  /** Undefined: in clear text. */
+  readonly trust?: TlsTrust;
+}
 
 /** One worker to be. */
 export type WorkerPlan =
@@ -24,9 +33,9 @@ export type WorkerPlan =
       /** All those that are spawned. */
       readonly workersOnHost: number;
     }
-    | { readonly kind: "join"; readonly address: Address; readonly secret: string | undefined }
+    | ({ readonly kind: "join"; readonly address: Address } & WorkerAccess)
     /** As many as there are where they are looked for. */
-    | { readonly kind: "find"; readonly source: OpenSource; readonly secret: string | undefined }
+    | ({ readonly kind: "find"; readonly source: OpenSource } & WorkerAccess)
   );
 
 /** Where workers are found that nobody has named. */
@@ -42,10 +51,11 @@ export async function planWorkers(
 ): Promise<readonly WorkerPlan[]> {
   if (workers.kind === "join") {
     const secret = workers.secretFile === undefined ? undefined : await readSecretFile(workers.secretFile);
-    const { source } = workers;
-    if (source.kind !== "static") return [{ kind: "find", source, secret, kvTokens: kvTokens[0] ?? "auto" }];
+    const { source, tls } = workers;
+    const access = { secret, ...(tls === undefined ? {} : { trust: await readTrust(tls) }) };
+    if (source.kind !== "static") return [{ kind: "find", source, ...access, kvTokens: kvTokens[0] ?? "auto" }];
     const each = kvTokensOfEach(kvTokens, source.addresses.length);
-    return source.addresses.map((address, i) => ({ kind: "join", address, secret, kvTokens: each[i] ?? "auto" }));
+    return source.addresses.map((address, i) => ({ kind: "join", address, ...access, kvTokens: each[i] ?? "auto" }));
   }
   const { count, shareGpu, gpu } = workers;
   const placements = await placeWorkers({ workers: count, shareGpu }, host);

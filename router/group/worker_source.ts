@@ -4,6 +4,7 @@
  */
 
 import type { Address } from "../../workers/protocol.ts";
+import type { TlsTrust } from "../../workers/transport.ts";
 import type { RestartNumbers } from "./restart_policy.ts";
 
 /** A worker that listens; `stop` must be called. A `WorkerProcess` is one. */
@@ -11,6 +12,8 @@ export interface WorkerHost {
   readonly address: Address;
   /** What both ends of its connections must know. */
   readonly secret: string | undefined;
+  /** Whose certificate it may show; undefined: in clear text. */
+  readonly trust?: TlsTrust | undefined;
   /** How it ended and what it said last, if that is known. */
   readonly lastWords: string | undefined;
   /** Resolves with whether it is known to have ended by then. */
@@ -45,10 +48,11 @@ export function spawnedWorker(launch: WorkerSource["start"]): WorkerSource {
 }
 
 /** A worker that runs elsewhere. */
-export function joinedWorker(address: Address, secret: string | undefined): WorkerSource {
+export function joinedWorker(address: Address, secret: string | undefined, trust?: TlsTrust): WorkerSource {
   const host: WorkerHost = {
     address,
     secret,
+    trust,
     lastWords: undefined,
     // Whether it has ended is not to be seen from here.
     endsWithin: () => Promise.resolve(UNSEEN),

@@ -18,6 +18,8 @@ export interface WorkerChoice {
   readonly join?: readonly string[] | undefined;
   readonly minWorkers?: number | undefined;
   readonly secretFile?: string | undefined;
+  readonly joinTlsCa?: string | undefined;
+  readonly joinTlsName?: string | undefined;
   readonly kvTokens?: KvTokens | readonly KvTokens[] | undefined;
 }
 
@@ -34,6 +36,8 @@ export type WorkerOrigin =
     readonly source: JoinSource;
     readonly minWorkers: number;
     readonly secretFile: string | undefined;
+    /** Undefined: in clear text. */
+    readonly tls?: { readonly ca: string; readonly name?: string };
   };
 
 /** A `WorkerChoice` with nothing left open. */
@@ -92,6 +96,12 @@ export const WORKER_FLAGS = {
     help: "joined workers without which the group does not form (default: 1)",
   },
   secretFile: { kind: "text", value: "FILE", help: "file whose first line is the secret shared with joined workers" },
+  joinTlsCa: {
+    kind: "text",
+    value: "FILE",
+    help: "certificates (PEM) that joined workers are believed by: their issuer's or their own; they then speak TLS",
+  },
+  joinTlsName: { kind: "text", value: "NAME", help: "name in their certificates (default: the host that is dialed)" },
   ...SLICE_FLAGS,
 } as const satisfies Flags;
 
@@ -133,6 +143,9 @@ function countOf(workers: WorkerOrigin): number | "auto" {
 function originOf(choice: WorkerChoice): WorkerOrigin {
   const { workers, shareGpu = false, gpu = "auto", join, minWorkers, secretFile } = choice;
   if (join === undefined) {
+    if ((choice.joinTlsCa ?? choice.joinTlsName) !== undefined) {
+      throw new UsageError("Cannot use TLS with workers that are started here: they are reached on this host (--join)");
+    }
     if (minWorkers !== undefined) {
       throw new UsageError(
         "Cannot ask for a number of workers at least: only those that are joined come and go (--join)",
@@ -150,7 +163,15 @@ function originOf(choice: WorkerChoice): WorkerOrigin {
   const source = parseJoin(join);
   if (minWorkers !== undefined) checkNumber("workers", minWorkers);
   if (source.kind === "static") checkList(source.addresses, minWorkers ?? 1);
-  return { kind: "join", source, minWorkers: minWorkers ?? 1, secretFile };
+  return { kind: "join", source, minWorkers: minWorkers ?? 1, secretFile, ...tlsOf(choice) };
+}
+
+function tlsOf({ joinTlsCa, joinTlsName }: WorkerChoice): { readonly tls?: { ca: string; name?: string } } {
+  if (joinTlsCa !== undefined) {
+    return { tls: { ca: joinTlsCa, ...(joinTlsName === undefined ? {} : { name: joinTlsName }) } };
+  }
+  if (joinTlsName === undefined) return {};
+  throw new UsageError("Cannot use --join-tls-name: without --join-tls-ca workers speak in clear text");
 }
 
 function checkList(addresses: readonly Address[], minWorkers: number): void {

@@ -14,7 +14,7 @@ import { describeError, RequestError } from "../errors.ts";
 import { AcceptWatch } from "./accept_watch.ts";
 import { CONNECTION_DEFAULTS, type ConnectionLimits, Connections } from "./connections.ts";
 import { malformedHead, malformedRequest, slowHead, writeRawAnswer } from "./malformed_request.ts";
-import type { TlsFiles } from "./tls_files.ts";
+import type { TlsFiles } from "../host/tls_files.ts";
 
 /** The client of a request. */
 export interface Peer {

@@ -146,8 +146,13 @@ function writeError(line: string): void {
 
 if (import.meta.main) {
   const silence = Deno.args.find((arg) => arg.startsWith("--silence-ms="));
+  const [cert, key] = await Promise.all(
+    ["cert", "key"].map((name) => Deno.readTextFile(new URL(`../fixtures/tls/${name}.pem`, import.meta.url))),
+  );
+  const tls = { cert: cert ?? "", key: key ?? "", ca: cert ?? "" };
   const code = await runWorker({
     open: openFake,
+    ...(Deno.args.includes("--tls") ? { tls } : {}),
     spawned: Deno.args.includes("--spawned"),
     log: writeError,
     onListen: ({ port }) => {

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { joinedWorker } from "../../router/group/worker_source.ts";
 import type { MemberPlan } from "../../router/group/membership/membership.ts";
+import type { TlsTrust } from "../../workers/transport.ts";
 import { FAKE_ENTRY } from "./group_stage.ts";
 
 /** @see the file's paragraph; for `await using` */
@@ -13,16 +14,20 @@ export class FakeWorker {
   readonly #child: Deno.ChildProcess;
   #hasEnded = false;
 
-  private constructor(child: Deno.ChildProcess, port: number) {
+  readonly #trust: TlsTrust | undefined;
+
+  private constructor(child: Deno.ChildProcess, port: number, trust: TlsTrust | undefined) {
+    this.#trust = trust;
     this.#child = child;
     this.address = { hostname: "127.0.0.1", port };
     this.status = child.status.finally(() => this.#hasEnded = true);
   }
 
-  /** Waits until it listens. @param port 0 takes a free one */
-  static async start(): Promise<FakeWorker> {
+  /** Waits until it listens. @param trust given: it speaks TLS with the certificate of the fixtures */
+  static async start(trust?: TlsTrust): Promise<FakeWorker> {
+    const tls = trust === undefined ? [] : ["--tls"];
     const child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "-A", "--no-check", fileURLToPath(FAKE_ENTRY), "worker", "--silence-ms=3000"],
+      args: ["run", "--quiet", "-A", "--no-check", fileURLToPath(FAKE_ENTRY), "worker", "--silence-ms=3000", ...tls],
       stdout: "piped",
       stderr: "null",
     }).spawn();
@@ -30,7 +35,7 @@ export class FakeWorker {
     const { value } = await reader.read();
     await reader.cancel();
     const [, port] = /listens on (\d+)/.exec(new TextDecoder().decode(value)) ?? assert.fail("the worker is silent");
-    return new FakeWorker(child, Number(port));
+    return new FakeWorker(child, Number(port), trust);
   }
 
   /** As a member of a group that loads a fake model; see `MODELS`. */
@@ -39,7 +44,7 @@ export class FakeWorker {
     return {
       key,
       place: key,
-      source: joinedWorker(this.address, undefined),
+      source: joinedWorker(this.address, undefined, this.#trust),
       load: { model: { random }, kvTokens: 4096 },
       ...(refusal === undefined ? {} : { refusal }),
     };

@@ -14,6 +14,7 @@ import { PeerError } from "../../workers/errors.ts";
 import { PeerExchange } from "../../workers/peer_exchange.ts";
 import { meetPeers, PeerLinks } from "../../workers/peer_links.ts";
 import { Random } from "../support/random.ts";
+import type { WorkerConn } from "../../workers/transport.ts";
 
 const HEADS = 4;
 const HEAD_DIM = 64;
@@ -30,7 +31,7 @@ class Worker {
   readonly links: PeerLinks;
   readonly exchange: PeerExchange;
 
-  constructor(index: number, gpu: Gpu, conns: ReadonlyMap<number, Deno.TcpConn>) {
+  constructor(index: number, gpu: Gpu, conns: ReadonlyMap<number, WorkerConn>) {
     this.index = index;
     this.gpu = gpu;
     this.commands = new Commands(gpu);

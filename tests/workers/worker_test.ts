@@ -25,7 +25,7 @@ interface Stage {
 /** Runs a standalone worker, greets it as its router, and hands both to the test. */
 async function onStage(options: Partial<WorkerOptions>, play: (stage: Stage) => Promise<void>): Promise<void> {
   const log: string[] = [];
-  const listening = Promise.withResolvers<Deno.NetAddr>();
+  const listening = Promise.withResolvers<{ readonly port: number }>();
   const exitCode = runWorker({
     open: openFake,
     spawned: false,

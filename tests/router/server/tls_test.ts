@@ -5,7 +5,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { fileURLToPath } from "node:url";
 
 import { HttpServer } from "../../../router/server/http_server.ts";
-import { readTlsFiles } from "../../../router/server/tls_files.ts";
+import { readTlsFiles } from "../../../router/host/tls_files.ts";
 import { RawHttp } from "../../support/raw_http.ts";
 
 const fixture = (name: string) => fileURLToPath(new URL(`../../fixtures/tls/${name}.pem`, import.meta.url));

@@ -195,3 +195,19 @@ Deno.test("a group waits for as many workers as it needs, and says how many are 
     assert.equal(group.state.kind === "ready" && group.state.epoch, 1, "it was not formed before");
   }, { minWorkers: 2 });
 });
+
+Deno.test("workers in TLS form a group, and one whose certificate is not believed says so", async () => {
+  const ca = await Deno.readTextFile(new URL("../../../fixtures/tls/cert.pem", import.meta.url));
+  await using first = await FakeWorker.start({ ca });
+  await using second = await FakeWorker.start({ ca });
+  await using doubted = await FakeWorker.start({ ca, name: "other.example" });
+  await withTold(async ({ group, told, log, ready }) => {
+    told.tell(first.plan(fine), second.plan(fine), doubted.plan(fine));
+    await ready(2);
+    assert.equal((await group.run(fakeStep(1, [1, 2, 0]), [])).index, 1);
+    assert.ok(
+      log.some((line) => /Worker 2 .*is lost: Cannot reach worker at .*: TLS: .*not valid for name/.test(line)),
+      `${log}`,
+    );
+  });
+});

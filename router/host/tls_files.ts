@@ -1,7 +1,8 @@
-/** The certificate and key of the HTTP server: read once, when it starts. */
+/** Certificates and keys as files: of the HTTP server, and between router and workers. Read once, at the start. */
 
 import { createPrivateKey, X509Certificate } from "node:crypto";
 
+import type { TlsTrust } from "../../workers/transport.ts";
 import { UsageError } from "../command_line.ts";
 
 /** Both as PEM. */
@@ -26,6 +27,14 @@ export async function readTlsFiles(paths: TlsPaths): Promise<TlsFiles> {
   const key = await readPem("--tls-key", paths.key, "PRIVATE KEY");
   checkPair(cert, key);
   return { cert, key };
+}
+
+/**
+ * Reads what certificates of joined workers are believed by.
+ * @throws {UsageError}
+ */
+export async function readTrust({ ca, name }: { readonly ca: string; readonly name?: string }): Promise<TlsTrust> {
+  return { ca: await readPem("--join-tls-ca", ca, "CERTIFICATE"), ...(name === undefined ? {} : { name }) };
 }
 
 /** A server would take both as they are, and fail at every handshake. */
