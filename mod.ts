@@ -28,12 +28,11 @@ const COMMANDS: CommandTable = {
 };
 
 if (import.meta.main) {
-  const { default: project } = await import("./deno.json", { with: { type: "json" } });
   const line = {
     commands: COMMANDS,
     args: Deno.args,
     env: Deno.env.toObject(),
-    version: project.version,
+    about: async () => (await import("./router/build.ts")).describeBuild(),
     denoVersion: Deno.version.deno,
   };
   Deno.exit(await runCommandLine(line, processTerminal()));

@@ -88,7 +88,8 @@ export interface CommandLine {
   readonly commands: CommandTable;
   readonly args: readonly string[];
   readonly env: Readonly<Record<string, string>>;
-  readonly version: string;
+  /** What `--version` prints. */
+  readonly about: () => Promise<string>;
   readonly denoVersion: string;
 }
 
@@ -105,7 +106,7 @@ export async function runCommandLine(line: CommandLine, terminal: Terminal): Pro
       return name === undefined ? 2 : 0;
     }
     if (name === "--version") {
-      terminal.line(`tidepool ${line.version} (deno ${line.denoVersion})`);
+      terminal.line(await line.about());
       return 0;
     }
     const load = Object.hasOwn(line.commands, name) ? line.commands[name] : undefined;

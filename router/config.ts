@@ -95,6 +95,8 @@ export interface ServiceConfig {
   readonly recoverMs?: number;
   /** How log lines look. @default "text" */
   readonly log?: LogFormat;
+  /** Whether `/metrics` tells shared figures under the names of vLLM too. @default "none" */
+  readonly metricsCompat?: "none" | "vllm";
 }
 
 /**
@@ -124,6 +126,7 @@ export interface ResolvedConfig extends ResolvedWorkers {
   readonly drainMs: number;
   readonly recoverMs: number;
   readonly log: LogFormat;
+  readonly metricsCompat: "none" | "vllm";
 }
 
 /** The model that comes with Tidepool. */
@@ -153,6 +156,7 @@ const DEFAULTS = {
   drainMs: 30_000,
   recoverMs: 60_000,
   log: "text",
+  metricsCompat: "none",
 } as const;
 
 /** Flags that choose a model and how much of it a worker holds, for every command that starts workers. */
@@ -210,6 +214,12 @@ export const SERVICE_FLAGS = {
     help: "time for a broken group to come back before its requests end with an error",
   },
   log: { kind: "choice", choices: ["text", "json"], default: DEFAULTS.log, help: "how log lines look" },
+  metricsCompat: {
+    kind: "choice",
+    choices: ["none", "vllm"],
+    default: DEFAULTS.metricsCompat,
+    help: "names under which /metrics tells shared figures too, for dashboards and autoscalers made for others",
+  },
 } as const satisfies Flags;
 
 /** What the flags of `serve` say. */
@@ -277,6 +287,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     drainMs: config.drainMs ?? DEFAULTS.drainMs,
     recoverMs: config.recoverMs ?? DEFAULTS.recoverMs,
     log: config.log ?? DEFAULTS.log,
+    metricsCompat: config.metricsCompat ?? DEFAULTS.metricsCompat,
   };
   checkBounds(resolved);
   return resolved;

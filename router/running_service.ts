@@ -19,6 +19,7 @@ import { type GroupState, type ModelInfo, modelInService } from "./group/group.t
 import { DEFAULT_LIMITS } from "./http/limits.ts";
 import { ServiceMetrics } from "./telemetry/metrics.ts";
 import { MetricsRegistry } from "./telemetry/metrics_registry.ts";
+import { VLLM_LABELS, VLLM_NAMES } from "./telemetry/vllm_names.ts";
 import { RequestRecorder } from "./telemetry/request_record.ts";
 import { Scheduler } from "./scheduling/scheduler.ts";
 import type { ServedModel, Service, ServiceOptions } from "./service.ts";
@@ -81,7 +82,11 @@ export class RunningService implements Service {
       minWorkers: config.workers.kind === "join" ? config.workers.minWorkers : 1,
       log: (line) => log.say(line),
     });
-    const registry = new MetricsRegistry({ "model_name": config.modelName }, openTelemetryMirror);
+    const registry = new MetricsRegistry(
+      { "model_name": config.modelName },
+      openTelemetryMirror,
+      config.metricsCompat === "vllm" ? { names: VLLM_NAMES, labels: VLLM_LABELS } : undefined,
+    );
     const metrics = new ServiceMetrics(registry, {
       stats: () => this.#scheduler.stats(),
       groupState: () => this.#group.state,

@@ -46,7 +46,7 @@ const MATRIX: Stage = { ...quiet("matrix", ["run", "-A", "tests/matrix/run.ts"])
 const LANES = async (): Promise<readonly (readonly Stage[])[]> => [
   [tests("kernels", ["kernels", "reference"]), tests("engine", ["engine"]), MATRIX, tests("end to end", ["e2e"])],
   [
-    tests("router", ["router", "workers", "support", "fuzz", "gate", "docs"]),
+    tests("router", ["router", "workers", "support", "fuzz", "gate", "docs", "deploy"]),
     { ...quiet("examples", ["test", "-A", "--doc", ...await documentedModules()]), live: true },
   ],
 ];

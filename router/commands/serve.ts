@@ -17,7 +17,8 @@ export const command: Command<typeof SERVICE_FLAGS> = {
   summary: "Serve a model over an OpenAI-compatible API",
   flags: SERVICE_FLAGS,
   async run(values: FlagValues<typeof SERVICE_FLAGS>, terminal: Terminal): Promise<number> {
-    await ensureVulkanDriver((line) => terminal.error(line));
+    // A router whose workers run elsewhere needs no GPU.
+    if (values.join === undefined) await ensureVulkanDriver((line) => terminal.error(line));
     const signals = new StopSignals();
     try {
       const service = await startService(configFromFlags(values), {

@@ -171,6 +171,10 @@ function observeGroup(registry: MetricsRegistry, sources: MetricsSources): void 
     help: "Whether the worker is there and has loaded the model",
     read: () => sources.workersUp().map((isUp, i) => ({ value: isUp ? 1 : 0, labels: { worker: String(i) } })),
   });
+  registry.observed("gauge", "tidepool_group_ready", {
+    help: "Whether the group is formed and runs steps",
+    read: () => [{ value: sources.groupState().kind === "ready" ? 1 : 0 }],
+  });
   registry.observed("gauge", "tidepool_group_epoch", {
     help: "How often the group has formed; absent while it is not formed",
     read: () => {

@@ -30,6 +30,14 @@ export interface Mirror {
   observe(instrument: InstrumentDefinition, read: () => readonly Reading[]): void;
 }
 
+/** Other names, under which the text tells some instruments once more. */
+export interface Aliases {
+  /** By our names. */
+  readonly names: ReadonlyMap<string, string>;
+  /** That the values carry under those names beside their own. */
+  readonly labels: Labels;
+}
+
 /** Only ever grows. */
 export interface Counter {
   add(amount: number, labels?: Labels): void;
@@ -44,12 +52,14 @@ export interface Histogram {
 export class MetricsRegistry {
   readonly #constant: Labels;
   readonly #mirror: Mirror | undefined;
+  readonly #aliases: Aliases | undefined;
   readonly #instruments = new Map<string, Instrument>();
 
   /** @param constant labels that every value carries */
-  constructor(constant: Labels, mirror?: Mirror) {
+  constructor(constant: Labels, mirror?: Mirror, aliases?: Aliases) {
     this.#constant = constant;
     this.#mirror = mirror;
+    this.#aliases = aliases;
   }
 
   /** A counter that nothing was added to is 0, not absent. */
@@ -87,7 +97,18 @@ export class MetricsRegistry {
 
   /** The Prometheus text format, version 0.0.4. */
   text(): string {
-    return [...this.#instruments.values()].flatMap((instrument) => instrument.lines(this.#constant)).join("\n") + "\n";
+    const own = [...this.#instruments.values()].flatMap((instrument) => instrument.lines(this.#constant));
+    return [...own, ...this.#aliasLines()].join("\n") + "\n";
+  }
+
+  /** Some instruments once more, under other names. */
+  #aliasLines(): readonly string[] {
+    const { names, labels } = this.#aliases ?? { names: new Map<string, string>(), labels: {} };
+    return [...names].flatMap(([name, alias]) => {
+      const lines = this.#instruments.get(name)?.lines({ ...this.#constant, ...labels }) ?? [];
+      // A name is the first word that can be it, in heads and in values alike.
+      return lines.map((line) => line.replace(name, alias));
+    });
   }
 
   #add(definition: InstrumentDefinition): RecordedInstrument {

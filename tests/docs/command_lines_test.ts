@@ -2,22 +2,11 @@
 
 import assert from "node:assert/strict";
 
-import type { SchedulerStats } from "../../router/scheduling/scheduler_observer.ts";
 import { ServiceMetrics } from "../../router/telemetry/metrics.ts";
 import { MetricsRegistry } from "../../router/telemetry/metrics_registry.ts";
 import { readPrograms, unknownFlags } from "./command_lines.ts";
 import { readPages } from "./pages.ts";
-
-const NO_STATS: SchedulerStats = {
-  running: 0,
-  waiting: 0,
-  pages: { total: 0, used: 0, cached: 0, free: 0 },
-  prefix: { queryTokens: 0, hitTokens: 0 },
-  preemptions: 0,
-  replays: 0,
-  steps: 0,
-  tokens: { prefilled: 0, generated: 0 },
-};
+import { NO_STATS } from "../support/no_stats.ts";
 
 Deno.test("commands, tasks and flags that the pages name exist", async () => {
   const programs = await readPrograms();

@@ -23,7 +23,7 @@ async function leadsSomewhere(page: Page, target: string): Promise<boolean> {
 }
 
 /** Anchors of a page's headings, as GitHub makes them. */
-function headings(text: string): readonly string[] {
+export function headings(text: string): readonly string[] {
   return [...prose(text).matchAll(/^#+ (.+)$/gm)].map(([, heading = ""]) =>
     heading.toLowerCase().replaceAll(/[^\p{Letter}\p{Number}\s_-]/gu, "").replaceAll(/\s/g, "-")
   );
