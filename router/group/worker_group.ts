@@ -41,13 +41,13 @@ export interface WorkerGroupOptions {
    * secret, speak another version, cannot load the model. An open membership waits for ever. @default 60000
    */
   readonly hopelessMs?: number;
-  /** How long workers of an open membership that are there wait for others that are on their way. @default 10000 */
+  /** How long workers of an open membership that are there wait for others that are on their way. @default 5000 */
   readonly gatherMs?: number;
 }
 
 const DRAIN_MS = 5000;
 const HOPELESS_MS = 60_000;
-const GATHER_MS = 10_000;
+const GATHER_MS = 5000;
 /** How long a step may take that warms a group up, beside a multiple of the longest that warmed up a worker. */
 const WARM_UP_MS = 8000;
 const WARM_UP_FACTOR = 5;

@@ -1,0 +1,78 @@
+/** Streams without a pause, several at a time, and whether each ended as it should. */
+
+import { SseReader } from "../support/sse_reader.ts";
+
+const REQUEST = {
+  prompt: Array.from({ length: 100 }, (_, i) => 5 + i % 200),
+  "max_tokens": 40,
+  "ignore_eos": true,
+  temperature: 0,
+  stream: true,
+  attention: { mode: "dense" },
+};
+
+/** What became of the streams. */
+export interface LoadResult {
+  readonly ended: number;
+  /** With the text of an undisturbed stream; another group may add in another order, and part from it at a tie. */
+  readonly equal: number;
+  /** Ended otherwise than with all of their tokens: what was said. */
+  readonly failed: readonly string[];
+  /** The longest time between two tokens of a stream. */
+  readonly longestPauseMs: number;
+}
+
+/** Runs from its making until `stop`. */
+export class StreamLoad {
+  readonly #url: string;
+  readonly #loops: readonly Promise<void>[];
+  #expected: string | undefined;
+  #isOver = false;
+  #ended = 0;
+  #equal = 0;
+  #failed: string[] = [];
+  #longestPauseMs = 0;
+
+  constructor(url: string, streams: number) {
+    this.#url = url;
+    this.#loops = Array.from({ length: streams }, () => this.#loop());
+  }
+
+  /** So far. */
+  get ended(): number {
+    return this.#ended;
+  }
+
+  /** Lets what runs end. */
+  async stop(): Promise<LoadResult> {
+    this.#isOver = true;
+    await Promise.all(this.#loops);
+    return { ended: this.#ended, equal: this.#equal, failed: this.#failed, longestPauseMs: this.#longestPauseMs };
+  }
+
+  async #loop(): Promise<void> {
+    while (!this.#isOver) {
+      const problem = await this.#stream().catch((error) => String(error));
+      if (problem !== undefined) this.#failed.push(problem);
+    }
+  }
+
+  /** @returns what went wrong */
+  async #stream(): Promise<string | undefined> {
+    const response = await fetch(`${this.#url}/v1/completions`, { method: "POST", body: JSON.stringify(REQUEST) });
+    if (response.status !== 200 || response.body === null) return `${response.status} ${await response.text()}`;
+    const stream = new SseReader(response.body);
+    await stream.finish();
+    if (stream.error !== undefined || !stream.done) return JSON.stringify(stream.error ?? "it had no end");
+    if (stream.finishReason !== "length") return `it ended with ${stream.finishReason}`;
+    this.#ended++;
+    const text = stream.text();
+    this.#expected ??= text;
+    if (text === this.#expected) this.#equal++;
+    for (const [i, time] of stream.tokenTimes.entries()) {
+      const before = stream.tokenTimes[i - 1];
+      if (before !== undefined) this.#longestPauseMs = Math.max(this.#longestPauseMs, time - before);
+    }
+    return undefined;
+  }
+}
