@@ -5,7 +5,7 @@
 
 import { describeError, errorCode, RequestError } from "../errors.ts";
 import type { AllowedHosts } from "./allowed_hosts.ts";
-import { type AllowedOrigins, isPreflight, preflightAnswer } from "./allowed_origins.ts";
+import { type AllowedOrigins, isPreflight, isSameOrigin, preflightAnswer } from "./allowed_origins.ts";
 import { type ApiKeys, shownKey } from "./api_keys.ts";
 import type { ClientQuota } from "./client_quota.ts";
 import { attachContext, RequestContext, type RequestOrigin } from "./request_context.ts";
@@ -41,8 +41,11 @@ export interface AccessOptions {
 /** The routes. */
 export type Application = (request: Request) => Response | Promise<Response>;
 
-/** Open to anyone, because what watches over a service has no key. */
-const OPEN_PATHS: ReadonlySet<string> = new Set(["/health", "/ready"]);
+/** Open to anyone: what watches over a service has no key, and the page is where a person enters theirs. */
+const OPEN_PATHS: ReadonlySet<string> = new Set(["/health", "/ready", "/"]);
+
+/** What the page is made of. */
+const PAGE_FILES = "/page/";
 
 const MAX_PATH = 200;
 
@@ -87,10 +90,13 @@ export class AccessControl {
     let allowed: Readonly<Record<string, string>> = {};
     let response: Response;
     try {
-      hosts.check(new URL(request.url).hostname);
-      allowed = origins.headersFor(request);
+      const { hostname } = new URL(request.url);
+      hosts.check(hostname);
+      // The service's own page; behind a name that might be a stranger's, it is a page like any other.
+      const isOwnPage = isSameOrigin(request) && hosts.knows(hostname);
+      if (!isOwnPage) allowed = origins.headersFor(request);
       if (isPreflight(request)) return preflightAnswer(request, allowed);
-      if (!OPEN_PATHS.has(context.origin.path)) this.#admit(context.origin, peer);
+      if (!isOpen(context.origin.path)) this.#admit(context.origin, peer);
       response = await this.#application(request);
     } catch (error) {
       response = this.#refuse(error, context);
@@ -117,6 +123,10 @@ export class AccessControl {
     context.fail(errorCode(error));
     return Response.json(body, { status, headers: { ...headers } });
   }
+}
+
+function isOpen(path: string): boolean {
+  return OPEN_PATHS.has(path) || path.startsWith(PAGE_FILES);
 }
 
 /** The client's own id if it is a harmless one, so that its logs and ours meet. */

@@ -25,6 +25,15 @@ export class AllowedHosts {
   }
 
   /**
+   * Whether a host is surely this service: a loopback name, an IP address, or a name that the operator gave. A name that is
+   * answered only because all are may be a stranger's, who points it here.
+   */
+  knows(host: string): boolean {
+    const name = normalized(host);
+    return this.#names.has(name) || isLoopback(name) || isAddress(name);
+  }
+
+  /**
    * @param host of the request's URL, as `URL.hostname` has it
    * @throws {RequestError} `host_not_allowed`
    */

@@ -37,11 +37,18 @@ export class AllowedOrigins {
       const shown = origin.length <= 100 ? origin : `${origin.slice(0, 100)}…`;
       throw new RequestError(
         "origin_not_allowed",
-        `Cannot answer a web page from ${shown}: the service does not allow this origin (--allow-origin)`,
+        `Cannot answer a web page from ${shown}: the service does not allow this origin (--allow-origin, or --allow-host for its own page)`,
       );
     }
     return { "access-control-allow-origin": origin, "access-control-expose-headers": EXPOSED, "vary": "Origin" };
   }
+}
+
+/** Whether a request comes from a page of the host and port that it asks. */
+export function isSameOrigin({ url, headers }: Request): boolean {
+  const origin = headers.get("origin");
+  // The scheme may differ: TLS can end before the service.
+  return origin !== null && URL.canParse(origin) && new URL(origin).host === new URL(url).host;
 }
 
 /** Whether a browser asks what a script of an allowed page may send. */

@@ -18,6 +18,7 @@ import { nearestPath } from "./nearest_path.ts";
 import { RESPONSES_FORMAT } from "./responses.ts";
 import { listModels, retrieveModel } from "./models.ts";
 import { describeApi } from "./openapi.ts";
+import { PAGE_PATHS, pageAnswer } from "./page_route.ts";
 import { selectionAnswer } from "./selection_route.ts";
 import { tideAnswer } from "./tide_route.ts";
 import { detokenizeResponse, tokenizeResponse } from "../text/tokenize_answer.ts";
@@ -82,6 +83,7 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
     async (c) => tokenizeResponse(await readJob("tokenize", c.req.raw, model()), deps.tokenizer),
   );
   route("post", "/detokenize", async (c) => detokenizeResponse(await readJob("detokenize", c.req.raw, model())));
+  for (const path of PAGE_PATHS) route("get", path, (c) => pageAnswer(path, c.req.raw));
   route("get", "/health", () => healthAnswer(deps.state()));
   route("get", "/ready", () => readyAnswer(deps.state()));
   route("get", "/openapi.json", () => Response.json(describeApi(app)));

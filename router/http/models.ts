@@ -30,6 +30,7 @@ function modelBody(model: ModelInfo, created: number) {
     max_model_len: longestContext(model),
     meta: { n_ctx_train: model.maxPositions, n_vocab: model.vocabSize, n_params: model.parameters },
     attention: {
+      layers: model.layers,
       select_layers: model.selectLayers,
       budget: model.sparse?.budget ?? null,
       sparse_from: model.sparse?.sparseFrom ?? null,

@@ -27,7 +27,10 @@ export function tideAnswer(
   const feed = readChoice(id, index, (request) => selections.watch(request));
   if (feed === undefined) {
     const name = id.length <= 100 ? `"${id}"` : "of that id";
-    throw new RequestError("not_found", `Cannot watch choice ${index ?? 0} of response ${name}: it does not run`);
+    throw new RequestError(
+      "not_found",
+      `Cannot watch choice ${index ?? 0} of response ${name}: none runs or ended lately`,
+    );
   }
   const body = sseStream(frames(feed), {
     keepAliveMs,

@@ -8,7 +8,7 @@ import type { SequenceId } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
 import type { ChosenPositions, Group } from "../group/group.ts";
 import { Tides } from "./tide.ts";
-import type { TideFeed } from "./tide_feed.ts";
+import { TideFeed } from "./tide_feed.ts";
 
 /** A look at one sequence. */
 export interface SequenceSelection {
@@ -26,9 +26,9 @@ export interface SelectionReader {
    */
   read(request: string): SequenceSelection | undefined;
   /**
-   * Follows a sequence from now on; the feed must be read or left.
+   * Follows a sequence from now on; the feed must be read or left. That of one that ended lately is empty.
    * @param request id of a single generation
-   * @returns undefined when no such request runs
+   * @returns undefined when no such request runs or ended lately
    * @throws {RequestError} `rate_limit_exceeded` when too many watch
    */
   watch(request: string): TideFeed | undefined;
@@ -75,7 +75,8 @@ export class SelectionView implements SelectionReader {
   }
 
   watch(request: string): TideFeed | undefined {
-    return this.#running.has(request) ? this.tides.watch(request) : undefined;
+    if (this.#running.has(request)) return this.tides.watch(request);
+    return this.#ended.has(request) ? TideFeed.ended() : undefined;
   }
 
   #requireVisible(): void {

@@ -69,6 +69,7 @@ export class Tides {
       if (watched === undefined || work.kind === "prefill" || work.kind === "rebuild") return span;
       // Those who are shown a row wait equally long, but for newcomers, with whom all are shown one.
       if (![...watched.feeds].some((feed) => feed.waitMs === 0)) return span;
+      for (const feed of watched.feeds) feed.ask();
       this.#asked.add(planned);
       return work.kind === "sparse" ? { ...span, reportsSelection: true } : span;
     });

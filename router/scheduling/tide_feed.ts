@@ -21,16 +21,29 @@ export class TideFeed implements AsyncIterableIterator<TideEvent> {
   #reader: ((result: IteratorResult<TideEvent>) => void) | undefined;
   #skipped = 0;
   #isOver = false;
-  #dueAtMs = -Infinity;
+  #askedAtMs = -Infinity;
+  #intervalMs = MIN_INTERVAL_MS;
 
   /** @param onClose the reader left, or everything was read */
   constructor(onClose: () => void) {
     this.#onClose = onClose;
   }
 
+  /** A feed that has nothing to say. */
+  static ended(): TideFeed {
+    const feed = new TideFeed(() => {});
+    feed.end();
+    return feed;
+  }
+
   /** Milliseconds until the next row may be shown; 0: now. */
   get waitMs(): number {
-    return Math.max(0, this.#dueAtMs - performance.now());
+    return Math.max(0, this.#askedAtMs + this.#intervalMs - performance.now());
+  }
+
+  /** A row was asked for; the time until the next one begins here, so that its own step counts. */
+  ask(): void {
+    this.#askedAtMs = performance.now();
   }
 
   /** A row was computed and is not shown. */
@@ -43,7 +56,7 @@ export class TideFeed implements AsyncIterableIterator<TideEvent> {
     if (this.#isOver) return;
     if (event.kind === "layout") return this.#pass(event);
     const positions = event.layers.reduce((sum, { sets }) => sum + sets.reduce((all, set) => all + set.length, 0), 0);
-    this.#dueAtMs = performance.now() + Math.max(MIN_INTERVAL_MS, positions / POSITIONS_A_MS);
+    this.#intervalMs = Math.max(MIN_INTERVAL_MS, positions / POSITIONS_A_MS);
     this.#pass({ ...event, skipped: this.#skipped });
     this.#skipped = 0;
   }

@@ -153,6 +153,16 @@ function observeScheduler(registry: MetricsRegistry, stats: () => SchedulerStats
     "KV pages held by sequences; 1 is all",
     ({ pages: { used, total } }) => total === 0 ? 0 : used / total,
   );
+  registry.observed("gauge", "tidepool_kv_pages", {
+    help: "KV pages by state: held by running sequences, by the prefix cache alone, or free",
+    read: () => {
+      const { used, cached, free } = stats().pages;
+      return Object.entries({ running: used, prefix: cached, free }).map(([state, value]) => ({
+        value,
+        labels: { state },
+      }));
+    },
+  });
   observed("counter", "prefix_cache_queries_total", "Prompt tokens looked up", ({ prefix }) => prefix.queryTokens);
   observed("counter", "prefix_cache_hits_total", "Prompt tokens found", ({ prefix }) => prefix.hitTokens);
   observed("counter", "generation_tokens_total", "Tokens that clients got", ({ tokens }) => tokens.generated);

@@ -70,6 +70,36 @@ Deno.test("API keys: without a known one 401 in OpenAI's form; /health and /read
   }
 });
 
+Deno.test("the page itself is open to anyone, and may ask from its own origin; a rebound name may not", async () => {
+  const access = new Access({ keys: KEYS });
+  for (const path of ["", "page/main.js", "page/anything"]) {
+    assert.equal((await access.ask({}, { url: `http://127.0.0.1:8000/${path}` })).status, 200, path);
+  }
+  assert.equal((await access.ask({}, { url: "http://127.0.0.1:8000/pages" })).status, 401);
+  const authorization = "Bearer sk-alice";
+  const from = async (origin: string, url: string, hosts: AllowedHosts) => {
+    const { status, headers } = await new Access({ keys: KEYS, hosts }).ask({ authorization, origin }, { url });
+    assert.equal(headers.get("access-control-allow-origin"), null, "its own page needs no leave");
+    return status;
+  };
+  const [local, open, named] = [["127.0.0.1"], ["0.0.0.0"], ["0.0.0.0", "tide.example"]].map(([bound = "", ...names]) =>
+    new AllowedHosts(bound, names)
+  );
+  assert.ok(local !== undefined && open !== undefined && named !== undefined);
+  const cases = [
+    ["http://127.0.0.1:8000", "http://127.0.0.1:8000/v1/models", local, 200],
+    ["http://localhost:8000", "http://localhost:8000/v1/models", local, 200],
+    ["http://localhost:3000", "http://localhost:8000/v1/models", local, 403],
+    ["http://10.0.0.5:8000", "http://10.0.0.5:8000/v1/models", open, 200],
+    ["http://evil.example:8000", "http://evil.example:8000/v1/models", open, 403],
+    ["https://tide.example", "http://tide.example/v1/models", named, 200],
+    ["null", "http://127.0.0.1:8000/v1/models", local, 403],
+  ] as const;
+  for (const [origin, url, hosts, status] of cases) {
+    assert.equal(await from(origin, url, hosts), status, `${origin} asks ${url}`);
+  }
+});
+
 Deno.test("ApiKeys.parse() names the line at fault and never a key", () => {
   const cases = [
     ["alice:sk-a\nno key here\n", /line 2 is not name:key/],

@@ -92,7 +92,8 @@ Deno.test("Tides ask for nothing when no one watches, or when the watcher has le
     await scheduler.selections.watch("b")?.return();
     await collect(generation);
     assert.deepEqual(group.asked, []);
-    assert.equal(scheduler.selections.watch("b"), undefined, "over");
+    assert.deepEqual(await all(scheduler.selections.watch("b") ?? assert.fail("it ended lately")), []);
+    assert.equal(scheduler.selections.watch("c"), undefined, "there is none");
   });
 });
 
@@ -152,6 +153,7 @@ Deno.test("TideFeed is due again after 50 ms, and later after many positions", (
   const feed = new TideFeed(() => {});
   const waitFor = (positions: number) => {
     const layers = [{ layer: 2, position: 1, sets: [new Uint32Array(positions)] }];
+    feed.ask();
     feed.push({ kind: "row", position: 1, rows: 1, attention: "sparse", layers });
     return feed.waitMs;
   };
@@ -159,7 +161,7 @@ Deno.test("TideFeed is due again after 50 ms, and later after many positions", (
   assert.ok(waitFor(40_000) > 180 && waitFor(40_000) <= 200);
 });
 
-Deno.test("GET /v1/sequences/{id}/tide streams events until the response ends, and 404 without one", async () => {
+Deno.test("GET /v1/sequences/{id}/tide streams events until the response ends, none of one that has ended, and 404 without one", async () => {
   await withWatchedGroup([32], async (scheduler) => {
     using service = await TestService.open({ selections: scheduler.selections });
     const request = generationRequest({
@@ -186,9 +188,10 @@ Deno.test("GET /v1/sequences/{id}/tide streams events until the response ends, a
       ...{ position: 100, rows: 1, attention: "sparse", skipped: 0 },
       layers: [{ layer: 2, sets: [[...CHOSEN]] }],
     });
-    for (const [path, status] of [["chatcmpl-1", 404], ["chatcmpl-2", 404], ["chatcmpl-1?index=x", 400]] as const) {
+    for (const [path, status] of [["chatcmpl-1", 200], ["chatcmpl-2", 404], ["chatcmpl-1?index=x", 400]] as const) {
       const refused = await service.app.request(`/v1/sequences/${path.replace(/(\?.*)?$/, "/tide$1")}`);
       assert.equal(refused.status, status, path);
+      await refused.body?.cancel();
     }
   });
 });
