@@ -18,6 +18,8 @@ export interface FakeScript {
   readonly tokens: readonly number[];
   /** Positions prefilled at each of the events before the first token. @default none */
   readonly prefill?: readonly number[];
+  /** Time between tokens. @default none */
+  readonly everyMs?: number;
   /** After so many tokens nothing comes until the generation is cancelled. */
   readonly stallAfter?: number;
   /** After so many tokens this is thrown. */
@@ -120,14 +122,14 @@ export class FakeGeneration implements Generation {
 
   async *#events(): AsyncGenerator<GenerationEvent> {
     const { promptTokens, maxTokens, stopTokens, sampling } = this.#request;
-    const { tokens, prefill = [], stallAfter, failAfter } = this.#script;
+    const { tokens, prefill = [], everyMs, stallAfter, failAfter } = this.#script;
     const total = promptTokens.length;
     for (const processed of prefill) yield { kind: "prefill", total, cached: 2, processed };
     for (;;) {
       if (this.#drawn === failAfter?.tokens) throw failAfter.error;
       if (this.#drawn === stallAfter) await this.#cancel.promise;
       // A real one waits for the GPU here.
-      await Promise.resolve();
+      await (everyMs === undefined ? Promise.resolve() : new Promise((resolve) => setTimeout(resolve, everyMs)));
       const token = tokens[this.#drawn % tokens.length] ?? 0;
       this.#drawn++;
       const top = [{ token, logprob: -0.25 }, { token: token + 1, logprob: -Infinity }];

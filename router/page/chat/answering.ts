@@ -17,6 +17,8 @@ export interface AnswerListener {
   onNamed(answer: string, response: string, messages: readonly WireMessage[]): void;
   /** A piece of text, and the tokens it came with. */
   onText(answer: string, text: string, tokens: number): void;
+  /** It was refused or broke off: the service may be gone. */
+  onFailed(): void;
 }
 
 /** The one answer that is on its way. */
@@ -119,6 +121,7 @@ export class Answering {
       }
       answer = { ...answer, state: "done" };
     } catch (error) {
+      if (!signal.aborted) this.#listener.onFailed();
       answer = signal.aborted
         ? { ...answer, state: "stopped" }
         : { ...answer, state: "failed", error: error instanceof Error ? error.message : String(error) };

@@ -10,9 +10,12 @@ export function percent(share: number): string {
   return value < 10 && value !== Math.round(value) ? `${value.toFixed(1)} %` : `${Math.round(value)} %`;
 }
 
+// Made once: each costs as much as formatting a thousand numbers.
+const WHOLE = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+
 /** A whole number with its thousands apart. */
 export function whole(count: number): string {
-  return Math.round(count).toLocaleString("en-US");
+  return WHOLE.format(count);
 }
 
 /** A time as people say it. */

@@ -37,6 +37,7 @@ export class PageState {
       listener: {
         onNamed: (answer, response, messages) => tide.begin(answer, response, messages),
         onText: (answer, text, tokens) => tide.append(answer, text, tokens),
+        onFailed: () => void this.watch.look(),
       },
     });
     service.needsKey.subscribe(() => this.isKeyAsked.set(service.needsKey.value));

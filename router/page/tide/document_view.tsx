@@ -4,9 +4,8 @@
  */
 
 import type { VNode } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { whole } from "../chat/plain_words.ts";
-import { memo } from "./memo.ts";
 import type { RecordedRow, Recording } from "./recording.ts";
 
 interface DocumentProps {
@@ -20,8 +19,11 @@ interface DocumentProps {
 /** The document of a recording. */
 export function DocumentView({ recording, version, row, target }: DocumentProps): VNode {
   const place = useRef<HTMLDivElement>(null);
-  const pageTokens = recording.layout?.pageTokens ?? 64;
-  const pages = Math.ceil(recording.textEnd / pageTokens);
+  const { layout, promptEnd, textEnd } = recording;
+  const pageTokens = layout?.pageTokens ?? 64;
+  const [settled, pages] = [Math.floor(promptEnd / pageTokens), Math.ceil(textEnd / pageTokens)];
+  // The prompt does not change: its blocks are made once, and not compared again.
+  const prompt = useMemo(() => blocks(recording, 0, settled), [recording, layout, settled]);
   useEffect(() => {
     if (place.current !== null) mark(place.current, recording, row);
   }, [version, row, pages]);
@@ -30,34 +32,30 @@ export function DocumentView({ recording, version, row, target }: DocumentProps)
   }, [target]);
   return (
     <div class="text" ref={place} tabIndex={0} role="region" aria-label="The text that is read">
-      {Array.from({ length: pages }, (_, page) => (
-        <PageText
-          key={page}
-          page={page}
-          pageTokens={pageTokens}
-          worker={recording.workers > 1 ? recording.workerOf(page * pageTokens) : undefined}
-          text={recording.text(page * pageTokens, (page + 1) * pageTokens)}
-        />
-      ))}
+      {prompt}
+      {blocks(recording, settled, pages)}
     </div>
   );
 }
 
-interface PageProps {
-  readonly page: number;
-  readonly pageTokens: number;
-  readonly worker: number | undefined;
-  readonly text: string;
+/** Pages [from, to), a block of text each, with the number of its first position. */
+function blocks(recording: Recording, from: number, to: number): VNode[] {
+  const pageTokens = recording.layout?.pageTokens ?? 64;
+  return Array.from({ length: Math.max(0, to - from) }, (_, i) => {
+    const first = (from + i) * pageTokens;
+    const worker = recording.workers > 1 ? recording.workerOf(first) : undefined;
+    return (
+      <div
+        key={first}
+        class={worker === undefined ? "kv-page" : `kv-page worker-${worker % 4}`}
+        data-first={whole(first)}
+        title={worker === undefined ? undefined : `Worker ${worker}`}
+      >
+        {recording.text(first, first + pageTokens)}
+      </div>
+    );
+  });
 }
-
-const PageText = memo(({ page, pageTokens, worker, text }: PageProps): VNode => (
-  <div class={worker === undefined ? "kv-page" : `kv-page worker-${worker % 4}`}>
-    <span class="number" aria-hidden="true" title={worker === undefined ? undefined : `Worker ${worker}`}>
-      {whole(page * pageTokens)}
-    </span>
-    <span class="tokens-text">{text}</span>
-  </div>
-));
 
 /** Marks what a row has chosen, the more the stronger, and what it reads anyway. */
 function mark(place: HTMLElement, recording: Recording, row: RecordedRow | undefined): void {
@@ -81,7 +79,7 @@ function mark(place: HTMLElement, recording: Recording, row: RecordedRow | undef
 /** Scrolls to a position and marks it for a moment. */
 function show(place: HTMLElement, recording: Recording, position: number): void {
   const range = new TextPlaces(place, recording).rangeOf(position);
-  const page = range?.startContainer.parentElement?.closest<HTMLElement>(".kv-page");
+  const page = range?.startContainer.parentElement;
   if (range === undefined || !page) return;
   place.scrollTop = page.offsetTop - place.clientHeight / 3;
   if ("highlights" in CSS) CSS.highlights.set("tide-here", new Highlight(range));
@@ -92,9 +90,11 @@ class TextPlaces {
   readonly #blocks: HTMLCollectionOf<Element>;
   readonly #recording: Recording;
   readonly #pageTokens: number;
+  /** Where the positions of a page begin in its text, of the pages that were asked for. */
+  readonly #starts = new Map<number, readonly number[]>();
 
   constructor(place: HTMLElement, recording: Recording) {
-    this.#blocks = place.getElementsByClassName("tokens-text");
+    this.#blocks = place.getElementsByClassName("kv-page");
     this.#recording = recording;
     this.#pageTokens = recording.layout?.pageTokens ?? 64;
   }
@@ -104,11 +104,22 @@ class TextPlaces {
     const node = this.#blocks[page]?.firstChild;
     const piece = this.#recording.piece(position);
     if (!(node instanceof Text) || piece === "") return undefined;
-    const start = this.#recording.text(page * this.#pageTokens, position).length;
+    const start = this.#startsOf(page)[position - page * this.#pageTokens] ?? 0;
     if (start + piece.length > node.length) return undefined;
     const range = new Range();
     range.setStart(node, start);
     range.setEnd(node, start + piece.length);
     return range;
+  }
+
+  #startsOf(page: number): readonly number[] {
+    const known = this.#starts.get(page);
+    if (known !== undefined) return known;
+    const starts = [0];
+    for (let i = 0; i < this.#pageTokens; i++) {
+      starts.push((starts[i] ?? 0) + this.#recording.piece(page * this.#pageTokens + i).length);
+    }
+    this.#starts.set(page, starts);
+    return starts;
   }
 }

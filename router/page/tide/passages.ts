@@ -17,6 +17,9 @@ export interface Passage {
 /** Positions that are weighed together: about the length of a fact. */
 const WINDOW = 12;
 
+/** Windows start this far apart: a needle is longer. */
+const STRIDE = 4;
+
 /** What is around a passage: so many positions before it and after it. */
 const AROUND = 96;
 
@@ -40,14 +43,16 @@ export function mostRead({ layout, lanes, sparseRows }: Recording, most: number)
   while (passages.length < most) {
     const best = indexOfMax(contrasts);
     if ((contrasts[best] ?? 0) < MIN_CONTRAST) break;
-    passages.push({ from: range.from + best, to: range.from + best + WINDOW, share: shares[best] ?? 0 });
-    contrasts.fill(0, Math.max(0, best - 2 * WINDOW), best + 2 * WINDOW);
+    const from = range.from + best * STRIDE;
+    passages.push({ from, to: from + WINDOW, share: shares[best] ?? 0 });
+    const apart = 2 * WINDOW / STRIDE;
+    contrasts.fill(0, Math.max(0, best - apart), best + apart);
   }
   return passages;
 }
 
 /**
- * For the window that starts at each position, in the lane where it is clearest: how far its share is above that around it,
+ * For each window, in the lane where it is clearest: how far its share is above that around it,
  * in standard deviations of being read or not, and the share itself.
  */
 function weigh(
@@ -55,21 +60,22 @@ function weigh(
   { from, to }: { readonly from: number; readonly to: number },
   sparseRows: number,
 ): { contrasts: Float64Array; shares: Float64Array } {
-  const windows = to - from - WINDOW + 1;
+  const windows = Math.floor((to - from - WINDOW) / STRIDE) + 1;
   const [contrasts, shares] = [new Float64Array(windows), new Float64Array(windows)];
-  const sums = new Float64Array(to - from + 1);
+  // As far as the last window looks, into what is always read: nearness to that is no finding.
+  const sums = new Float64Array(to - from + AROUND + 1);
   for (const { counts } of lanes) {
-    for (let i = 0; i < to - from; i++) sums[i + 1] = (sums[i] ?? 0) + (counts[from + i] ?? 0);
-    const sum = (start: number, end: number) => (sums[end] ?? 0) - (sums[start] ?? 0);
-    for (let i = 0; i < windows; i++) {
-      const [first, last] = [Math.max(0, i - AROUND), Math.min(to - from, i + WINDOW + AROUND)];
-      const inside = sum(i, i + WINDOW);
-      const share = inside / WINDOW / sparseRows;
-      const around = BACKGROUND + (sum(first, last) - inside) / (last - first - WINDOW) / sparseRows;
+    for (let i = 1; i < sums.length; i++) sums[i] = (sums[i - 1] ?? 0) + (counts[from + i - 1] ?? 0) / sparseRows;
+    const mean = (start: number, end: number) => ((sums[end] ?? 0) - (sums[start] ?? 0)) / Math.max(1, end - start);
+    for (let window = 0; window < windows; window++) {
+      const i = window * STRIDE;
+      const share = mean(i, i + WINDOW);
+      const before = i < WINDOW ? 0 : mean(Math.max(0, i - AROUND), i);
+      const around = BACKGROUND + Math.max(before, mean(i + WINDOW, i + WINDOW + AROUND));
       const contrast = (share - around) / Math.sqrt(around * Math.max(BACKGROUND, 1 - around));
-      if (contrast <= (contrasts[i] ?? 0)) continue;
-      contrasts[i] = contrast;
-      shares[i] = share;
+      if (contrast <= (contrasts[window] ?? 0)) continue;
+      contrasts[window] = contrast;
+      shares[window] = share;
     }
   }
   return { contrasts, shares };

@@ -56,6 +56,11 @@ export class Recording {
     return this.#promptPieces.length + this.#answerPieces.length;
   }
 
+  /** Positions of the prompt whose text is known. */
+  get promptEnd(): number {
+    return this.#promptPieces.length;
+  }
+
   /** Takes in an event of the stream. */
   take(event: TideEvent): void {
     this.version++;

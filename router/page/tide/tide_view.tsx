@@ -1,7 +1,7 @@
 /** What the model reads while it answers: how much, where, when, and the text there. */
 
 import type { VNode } from "preact";
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import { percent, whole } from "../chat/plain_words.ts";
 import type { PageState } from "../frame/page_state.ts";
 import { DocumentView } from "./document_view.tsx";
@@ -10,6 +10,8 @@ import type { Recording } from "./recording.ts";
 import { StripCanvas } from "./strip_canvas.tsx";
 import { useRecording } from "./use_recording.ts";
 import { useObserved } from "../frame/use_observed.ts";
+
+const WEIGH_EVERY_MS = 1000;
 
 /** The panel. */
 export function TideView({ state: { tide } }: { readonly state: PageState }): VNode {
@@ -147,7 +149,9 @@ function Passages({ recording, onShow }: {
   readonly recording: Recording;
   readonly onShow: (position: number) => void;
 }): VNode | null {
-  const passages = mostRead(recording, 3);
+  // Weighing a long document takes some milliseconds, and nobody reads faster.
+  const moment = recording.isOver ? recording.version : Math.floor(performance.now() / WEIGH_EVERY_MS);
+  const passages = useMemo(() => mostRead(recording, 3), [recording, moment]);
   if (passages.length === 0) return null;
   return (
     <div class="passages">
