@@ -23,6 +23,9 @@ const DOORS: Record<string, readonly string[]> = {
   "uplot": ["router/page/group/plot.tsx"],
 };
 
+/** Has neither Deno nor the types of the rooms around it, nor they those of the DOM. */
+const PAGE = "router/page/";
+
 function pathInProject(filename: string): string {
   const root = new URL("../../", import.meta.url).pathname;
   return filename.startsWith(root) ? filename.slice(root.length) : filename;
@@ -40,6 +43,9 @@ function checkImport(context: Deno.lint.RuleContext, node: Deno.lint.Node, sourc
     return;
   }
   const target = new URL(source, `file:///${file}`).pathname.slice(1);
+  if (file.startsWith(PAGE) !== target.startsWith(PAGE)) {
+    context.report({ node, message: `${file} must not import ${target}: the page runs in a browser, on its own` });
+  }
   const targetRoom = ROOMS.findIndex((name) => target.startsWith(`${name}/`));
   if (targetRoom > room || target === "mod.ts" || target.startsWith("tests/")) {
     context.report({ node, message: `${ROOMS[room]} must not import ${target}` });

@@ -7,7 +7,9 @@ import type { Answer } from "./conversation.ts";
 export function percent(share: number): string {
   const value = share * 100;
   if (value > 0 && value < 0.1) return `${value.toFixed(2)} %`;
-  return value < 10 && value !== Math.round(value) ? `${value.toFixed(1)} %` : `${Math.round(value)} %`;
+  if (value < 10 && value !== Math.round(value)) return `${value.toFixed(1)} %`;
+  // All is all: what is nearly all must not look like it.
+  return `${value < 100 ? Math.min(99, Math.round(value)) : Math.round(value)} %`;
 }
 
 // Made once: each costs as much as formatting a thousand numbers.
@@ -54,14 +56,18 @@ function describeAttention(
   { attention, completion_tokens: tokens }: Usage,
   layers: number | undefined,
 ): readonly string[] {
-  const { mode, budget, coverage, context, rows_read_per_token: read } = attention;
+  const { mode, budget, coverage, context, correction, rows_read_per_token: read } = attention;
   if (mode === "dense") return ["Full attention: every layer read every position"];
   const most = budget === "auto"
     ? `the positions that cover ${percent(coverage ?? 0)} of the attention`
     : `${whole(budget ?? 0)} of ${whole(context)} positions (${percent((budget ?? 0) / context)})`;
   const sparse = `Sparse layers read ${most}`;
   if (layers === undefined || tokens < 2) return [sparse];
-  return [`${sparse}; over all layers ${percent(read / (layers * context))} of the cache per token`];
+  return [
+    `${sparse}; over all layers ${percent(read / (layers * context))} of the cache per token${
+      correction === undefined ? "" : ", corrections included"
+    }`,
+  ];
 }
 
 function describeCorrection({ attention: { correction, audit } }: Usage): readonly string[] {

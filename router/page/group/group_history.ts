@@ -40,11 +40,11 @@ export const SERIES: readonly Series[] = [
   },
   { title: "Steps", unit: "/s", lines: [{ label: "steps", of: rate("tidepool_step_seconds_count") }] },
   {
-    title: "Time of a step",
+    title: "Step time",
     unit: "ms",
     lines: [
       { label: "step", of: mean("tidepool_step_seconds_sum", "tidepool_step_seconds_count", 1000) },
-      { label: "exchanges", of: mean("tidepool_exchange_seconds_total", "tidepool_step_seconds_count", 1000) },
+      { label: "exchange", of: mean("tidepool_exchange_seconds_total", "tidepool_step_seconds_count", 1000) },
     ],
   },
   {
@@ -63,7 +63,7 @@ export const SERIES: readonly Series[] = [
       { label: "prefix cache", of: level("tidepool_kv_pages", { state: "prefix" }) },
     ],
   },
-  { title: "Corrected rows", unit: "/s", lines: [{ label: "rows", of: rate("tidepool_corrected_rows_total") }] },
+  { title: "Rows corrected", unit: "/s", lines: [{ label: "rows", of: rate("tidepool_corrected_rows_total") }] },
 ];
 
 /** The moments so far: seconds since 1970, and for each series and line its values. */

@@ -105,8 +105,9 @@ function Pages({ samples }: { readonly samples: Samples }): VNode {
 const COUNTS = [
   ["Answered", "tidepool_request_success_total"],
   ["Failed", "tidepool_request_failure_total"],
+  ["Left early", "tidepool_client_disconnects_total"],
   ["Preempted", "tidepool_num_preemptions_total"],
-  ["Rebuilt after a fault", "tidepool_replays_total"],
+  ["Rebuilt", "tidepool_replays_total"],
   ["Corrections", "tidepool_corrections_total"],
 ] as const;
 
@@ -121,8 +122,8 @@ function Counts({ samples }: { readonly samples: Samples }): VNode {
   return (
     <dl class="counts">
       {COUNTS.map(([label, name]) => <Count key={name} label={label} value={whole(total(samples, name))} />)}
-      <Count label="Prompt tokens from cache" value={asked === 0 ? "–" : percent(found / asked)} />
-      <Count label="Tokens as full attention" value={checked === 0 ? "not checked" : percent(agreed / checked)} />
+      <Count label="Read from cache" value={asked === 0 ? "–" : percent(found / asked)} />
+      <Count label="As full attention" value={checked === 0 ? "–" : percent(agreed / checked)} />
     </dl>
   );
 }

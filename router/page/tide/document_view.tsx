@@ -76,13 +76,21 @@ function mark(place: HTMLElement, recording: Recording, row: RecordedRow | undef
   for (const [name, highlight] of Object.entries(marks)) CSS.highlights.set(name, highlight);
 }
 
+/** Frames until the blocks around a place are laid out, and it stays where it was scrolled to. */
+const SETTLE_FRAMES = 4;
+
 /** Scrolls to a position and marks it for a moment. */
 function show(place: HTMLElement, recording: Recording, position: number): void {
   const range = new TextPlaces(place, recording).rangeOf(position);
-  const page = range?.startContainer.parentElement;
-  if (range === undefined || !page) return;
-  place.scrollTop = page.offsetTop - place.clientHeight / 3;
+  if (range === undefined) return;
   if ("highlights" in CSS) CSS.highlights.set("tide-here", new Highlight(range));
+  // Blocks that were never seen have the height of a guess; each frame lays some out, and what is below them moves.
+  const scroll = (frames: number) => {
+    const { top } = (range.startContainer.parentElement ?? place).getBoundingClientRect();
+    place.scrollTop += top - place.getBoundingClientRect().top - place.clientHeight / 4;
+    if (frames > 1) requestAnimationFrame(() => scroll(frames - 1));
+  };
+  scroll(SETTLE_FRAMES);
 }
 
 /** Finds the text of a position among the blocks. */

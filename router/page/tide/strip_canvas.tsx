@@ -5,6 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { whole } from "../chat/plain_words.ts";
 import { theme } from "../frame/header.tsx";
 import { paletteOf } from "./palette.ts";
+import type { Passage } from "./passages.ts";
 import type { Recording } from "./recording.ts";
 import { drawStrip, firstLine, lanesHeight, type StripSize } from "./strip.ts";
 import type { TideSelection } from "./tide_view.tsx";
@@ -13,7 +14,7 @@ import { useObserved } from "../frame/use_observed.ts";
 /** Text around a position, in tokens. */
 const CONTEXT_TOKENS = 12;
 
-const FALL_PX = 160;
+const FALL_PX = 132;
 
 /** Few rows get thick lines, so that a short answer fills the place too. */
 const LINE_PX = { thin: 3, thick: 9 };
@@ -21,6 +22,7 @@ const LINE_PX = { thin: 3, thick: 9 };
 interface StripProps {
   readonly recording: Recording;
   readonly version: number;
+  readonly passages: readonly Passage[];
   readonly selection: TideSelection;
   readonly onChange: (changed: Partial<TideSelection>) => void;
 }
@@ -32,7 +34,7 @@ function sizeFor({ rows }: Recording, width: number, ratio: number): StripSize {
 }
 
 /** The canvas, what it means, and the text under the pointer. */
-export function StripCanvas({ recording, version, selection, onChange }: StripProps): VNode {
+export function StripCanvas({ recording, version, passages, selection, onChange }: StripProps): VNode {
   const canvas = useRef<HTMLCanvasElement>(null);
   const [width, setWidth] = useState(0);
   const colours = useObserved(theme);
@@ -64,6 +66,7 @@ export function StripCanvas({ recording, version, selection, onChange }: StripPr
     <div class="strip">
       <Lanes recording={recording} selection={selection} onChange={onChange} />
       <div class="canvas">
+        <Flags recording={recording} passages={passages} onChange={onChange} />
         <canvas
           ref={canvas}
           style={{ height: `${height / ratio}px` }}
@@ -98,8 +101,28 @@ function pointedAt(recording: Recording, event: MouseEvent, { selection, size, r
   return { position, target, ...(row < recording.rows.length && { row }) };
 }
 
+/** Where a passage stands out; the list under the strip says the same in words. */
+function Flags({ recording, passages, onChange }: Pick<StripProps, "recording" | "passages" | "onChange">): VNode {
+  return (
+    <div class="flags" aria-hidden="true">
+      {passages.map(({ from }, i) => (
+        <span
+          key={from}
+          class="flag"
+          style={{ left: `${from / Math.max(1, recording.context) * 100}%` }}
+          onClick={() => onChange({ position: from, target: { position: from } })}
+        >
+          {i + 1}
+        </span>
+      ))}
+    </div>
+  );
+}
+
 /** A line at the position that is pointed at, which the keyboard moves too. */
-function Cursor({ recording, selection: { position, row }, onChange }: Omit<StripProps, "version">): VNode {
+function Cursor(
+  { recording, selection: { position, row }, onChange }: Omit<StripProps, "version" | "passages">,
+): VNode {
   const { context } = recording;
   const at = Math.min(position ?? 0, Math.max(0, context - 1));
   const around = recording.text(at - CONTEXT_TOKENS, at + CONTEXT_TOKENS).replace(/\s+/g, " ");
@@ -144,7 +167,7 @@ function readersAt({ rows, lanes }: Recording, position: number, index: number |
 }
 
 /** One button for each select layer and set of heads. */
-function Lanes({ recording: { lanes }, selection, onChange }: Omit<StripProps, "version">): VNode | null {
+function Lanes({ recording: { lanes }, selection, onChange }: Omit<StripProps, "version" | "passages">): VNode | null {
   if (lanes.length === 0) return null;
   return (
     <div class="lanes" role="group" aria-label="Select layers and KV heads">

@@ -5,7 +5,7 @@ import { useMemo, useState } from "preact/hooks";
 import { percent, whole } from "../chat/plain_words.ts";
 import type { PageState } from "../frame/page_state.ts";
 import { DocumentView } from "./document_view.tsx";
-import { mostRead } from "./passages.ts";
+import { mostRead, type Passage } from "./passages.ts";
 import type { Recording } from "./recording.ts";
 import { StripCanvas } from "./strip_canvas.tsx";
 import { useRecording } from "./use_recording.ts";
@@ -70,13 +70,26 @@ function RecordingView({ recording }: { readonly recording: Recording }): VNode 
     lane: undefined,
   });
   const change = (changed: Partial<TideSelection>) => select((now) => ({ ...now, ...changed }));
+  // Weighing a long document takes some milliseconds, and nobody reads faster.
+  const moment = recording.isOver ? version : Math.floor(performance.now() / WEIGH_EVERY_MS);
+  const passages = useMemo(() => mostRead(recording, 3), [recording, moment]);
   const row = recording.rows[selection.row ?? recording.rows.length - 1];
   return (
     <div class="recording" data-rows={recording.rows.length} data-over={recording.isOver}>
       <Share recording={recording} />
-      <StripCanvas recording={recording} version={version} selection={selection} onChange={change} />
+      <StripCanvas
+        recording={recording}
+        version={version}
+        passages={passages}
+        selection={selection}
+        onChange={change}
+      />
       <RowSlider recording={recording} selection={selection} onChange={change} />
-      <Passages recording={recording} onShow={(position) => change({ position, target: { position } })} />
+      <Passages
+        recording={recording}
+        passages={passages}
+        onShow={(position) => change({ position, target: { position } })}
+      />
       <DocumentView recording={recording} version={version} row={row} target={selection.target} />
     </div>
   );
@@ -144,24 +157,23 @@ function RowSlider({ recording, selection, onChange }: Selecting): VNode | null 
   );
 }
 
-/** Where it looked most, in words. */
-function Passages({ recording, onShow }: {
+/** Where it looked that it need not have looked, in words; the strip has a flag at each place. */
+function Passages({ recording, passages, onShow }: {
   readonly recording: Recording;
+  readonly passages: readonly Passage[];
   readonly onShow: (position: number) => void;
 }): VNode | null {
-  // Weighing a long document takes some milliseconds, and nobody reads faster.
-  const moment = recording.isOver ? recording.version : Math.floor(performance.now() / WEIGH_EVERY_MS);
-  const passages = useMemo(() => mostRead(recording, 3), [recording, moment]);
   if (passages.length === 0) return null;
   return (
     <div class="passages">
       <h3>What stands out</h3>
       <ol>
-        {passages.map(({ from, to, share }) => (
+        {passages.map(({ from, to, share }, i) => (
           <li key={from}>
             <button type="button" onClick={() => onShow(from)}>
+              <span class="flag" aria-hidden="true">{i + 1}</span>
               <span class="where">{whole(from)}</span>
-              <span class="text">…{recording.text(from - 2, to + 4).trim()}…</span>
+              <span class="text">…{recording.text(from - 2, to + 6).trim()}…</span>
               <span class="much">{percent(share)}</span>
             </button>
           </li>

@@ -25,19 +25,21 @@ Deno.test("describeAnswer() says what was read, how fast, and how far it is full
   assert.deepEqual(describeAnswer(ANSWER, 12), [
     "31,000 tokens read, 50 % from cache in 2.0 s",
     "101 written, 10.0 tokens/s",
-    "Sparse layers read 256 of 32,000 positions (0.8 %); over all layers 10 % of the cache per token",
+    "Sparse layers read 256 of 32,000 positions (0.8 %); over all layers 10 % of the cache per token, " +
+    "corrections included",
     "96 % of the tokens are those of full attention (100 checked)",
     "101 rows were computed again with full attention",
   ]);
 });
 
 Deno.test("percent(), seconds() and timeLeft() keep the digits that matter", () => {
-  assert.deepEqual([0, 0.0005, 0.0051, 0.1, 0.964, 1].map(percent), [
+  assert.deepEqual([0, 0.0005, 0.0051, 0.1, 0.964, 0.998, 1].map(percent), [
     "0 %",
     "0.05 %",
     "0.5 %",
     "10 %",
     "96 %",
+    "99 %",
     "100 %",
   ]);
   assert.deepEqual([850, 12_400, 300_000].map(seconds), ["0.8 s", "12 s", "5 min"]);

@@ -12,12 +12,12 @@ import { LiveService } from "../../support/live_service.ts";
 import { needle } from "../../support/needles.ts";
 
 const FIGURES = fileURLToPath(new URL("../../../docs/figures", import.meta.url));
-const WIDE = { width: 1280, height: 800 };
+const WIDE = { width: 1280, height: 860 };
 const PHONE = { width: 390, height: 780 };
 
 const { values } = parseArgs({ options: { out: { type: "string", default: FIGURES } } });
 const terminal = processTerminal();
-const { prompt_text: text, question } = await needle("n4000-05");
+const { prompt_text: text, question } = await needle("n4000-13");
 await using live = await LiveService.start({ workers: 2, kvTokens: 8192 });
 const browser = await openBrowser();
 try {
@@ -34,7 +34,6 @@ try {
   await page.getByRole("combobox", { name: "Mode" }).selectOption("sparse");
   await page.getByRole("spinbutton", { name: "Temperature" }).fill("0");
   await page.getByRole("spinbutton", { name: "Budget, positions" }).fill("64");
-  await page.getByRole("combobox", { name: "Correction" }).selectOption("audit");
   await page.getByRole("button", { name: "Settings" }).click();
   await visitor.drop("chapter.txt", text);
   await visitor.ask(question);
@@ -48,6 +47,9 @@ try {
   await page.setViewportSize(WIDE);
   await page.getByRole("navigation").getByRole("button", { name: "Group" }).click();
   await page.waitForTimeout(3000);
+  await page.getByRole("button", { name: "Settings" }).click();
+  await page.getByRole("combobox", { name: "Correction" }).selectOption("audit");
+  await page.getByRole("button", { name: "Settings" }).click();
   await page.getByRole("button", { name: "Answer again" }).click();
   await page.getByRole("button", { name: "Stop" }).waitFor();
   await page.getByRole("button", { name: "Answer again" }).waitFor();
