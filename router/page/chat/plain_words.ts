@@ -65,7 +65,7 @@ function describeAttention(
   if (layers === undefined || tokens < 2) return [sparse];
   return [
     `${sparse}; over all layers ${percent(read / (layers * context))} of the cache per token${
-      correction === undefined ? "" : ", corrections included"
+      correction === undefined || correction.corrections === 0 ? "" : ", corrections included"
     }`,
   ];
 }

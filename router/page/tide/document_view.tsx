@@ -86,8 +86,9 @@ function show(place: HTMLElement, recording: Recording, position: number): void 
   if ("highlights" in CSS) CSS.highlights.set("tide-here", new Highlight(range));
   // Blocks that were never seen have the height of a guess; each frame lays some out, and what is below them moves.
   const scroll = (frames: number) => {
-    const { top } = (range.startContainer.parentElement ?? place).getBoundingClientRect();
-    place.scrollTop += top - place.getBoundingClientRect().top - place.clientHeight / 4;
+    const exact = range.getBoundingClientRect();
+    const { top } = exact.height > 0 ? exact : range.startContainer.parentElement?.getBoundingClientRect() ?? exact;
+    place.scrollTop += top - place.getBoundingClientRect().top - place.clientHeight / 3;
     if (frames > 1) requestAnimationFrame(() => scroll(frames - 1));
   };
   scroll(SETTLE_FRAMES);
