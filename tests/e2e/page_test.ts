@@ -27,6 +27,8 @@ Deno.test({
       await visitor.drop("chapter.txt", text);
       await visitor.ask(question);
       assert.match(await visitor.answer(), new RegExp(`^${answer.replace(".", "\\.")}`));
+      // Passages are weighed once more at the end.
+      await page.locator(".recording[data-over=true]").waitFor();
       const rows = Number(await page.locator(".recording").getAttribute("data-rows"));
       assert.ok(rows >= 5, `${rows} rows were watched`);
       assert.match(

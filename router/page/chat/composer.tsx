@@ -164,7 +164,7 @@ function Size(
       clearTimeout(timer);
       abort.abort();
     };
-  }, [text, documents, conversation.messages.length, most]);
+  }, [text, documents, conversation.messages.length, conversation.settings.system, most]);
   if (most === undefined || tokens === undefined) return <span class="tokens" />;
   return (
     <span class={tokens > most ? "tokens too-many" : "tokens"} role="status">

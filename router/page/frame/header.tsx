@@ -4,27 +4,9 @@ import type { VNode } from "preact";
 import { whole } from "../chat/plain_words.ts";
 import type { ServiceState } from "../service/service_state.ts";
 import { Icon } from "./icons.tsx";
-import { Observable } from "./observable.ts";
 import type { PageState, Panel } from "./page_state.ts";
+import { theme, THEMES } from "./theme.ts";
 import { useObserved } from "./use_observed.ts";
-
-const THEMES = ["auto", "light", "dark"] as const;
-type Theme = typeof THEMES[number];
-
-const THEME = "tidepool.theme";
-
-/** Light, dark, or as the system has it. */
-export const theme: Observable<Theme> = new Observable(
-  THEMES.find((name) => name === localStorage.getItem(THEME)) ?? "auto",
-);
-
-function showTheme(): void {
-  document.documentElement.dataset.theme = theme.value;
-  localStorage.setItem(THEME, theme.value);
-}
-
-theme.subscribe(showTheme);
-showTheme();
 
 /** The header. */
 export function Header({ state }: { readonly state: PageState }): VNode {

@@ -3,7 +3,7 @@
 import type { VNode } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import { theme } from "../frame/header.tsx";
+import { theme } from "../frame/theme.ts";
 import type { Series } from "./group_history.ts";
 import { useObserved } from "../frame/use_observed.ts";
 

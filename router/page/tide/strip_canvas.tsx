@@ -3,12 +3,12 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { whole } from "../chat/plain_words.ts";
-import { theme } from "../frame/header.tsx";
+import { theme } from "../frame/theme.ts";
 import { paletteOf } from "./palette.ts";
 import type { Passage } from "./passages.ts";
 import type { Recording } from "./recording.ts";
 import { drawStrip, firstLine, lanesHeight, type StripSize } from "./strip.ts";
-import type { TideSelection } from "./tide_view.tsx";
+import type { TideSelection } from "./tide_selection.ts";
 import { useObserved } from "../frame/use_observed.ts";
 
 /** Text around a position, in tokens. */

@@ -8,6 +8,7 @@ import { DocumentView } from "./document_view.tsx";
 import { mostRead, type Passage } from "./passages.ts";
 import type { Recording } from "./recording.ts";
 import { StripCanvas } from "./strip_canvas.tsx";
+import type { TideSelection } from "./tide_selection.ts";
 import { useRecording } from "./use_recording.ts";
 import { useObserved } from "../frame/use_observed.ts";
 
@@ -47,18 +48,6 @@ function Nothing({ isOn }: { readonly isOn: boolean }): VNode {
       <p>Everything else is left out by the sparse layers. With a short text all of it is read.</p>
     </div>
   );
-}
-
-/** What is shown of a recording, and what the person points at. */
-export interface TideSelection {
-  /** Position that is pointed at. */
-  readonly position: number | undefined;
-  /** What the document was last asked to show; a new object each time, as one may ask for the same again. */
-  readonly target: { readonly position: number } | undefined;
-  /** Index of the row that is looked at; undefined: the newest. */
-  readonly row: number | undefined;
-  /** Index of the lane; undefined: all. */
-  readonly lane: number | undefined;
 }
 
 function RecordingView({ recording }: { readonly recording: Recording }): VNode {

@@ -3,9 +3,10 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { gzipSync } from "node:zlib";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 import { buildPage, BUILT } from "../../../router/page/build.ts";
+import { findImportCycle } from "../../support/import_cycles.ts";
 
 const MAX_BYTES = 150 * 1024;
 
@@ -26,4 +27,12 @@ Deno.test("deno task page makes the files that are in the repository, at most 15
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
+});
+
+Deno.test("the page's modules do not import each other in circles", async () => {
+  const { stdout } = await new Deno.Command(Deno.execPath(), {
+    args: ["info", "--json", "main.tsx"],
+    cwd: fileURLToPath(new URL("../", BUILT)),
+  }).output();
+  assert.equal(findImportCycle(JSON.parse(new TextDecoder().decode(stdout))), undefined);
 });

@@ -38,6 +38,9 @@ try {
   await visitor.drop("chapter.txt", text);
   await visitor.ask(question);
   await page.getByRole("button", { name: "Answer again" }).waitFor();
+  // Passages are weighed once more at the end.
+  await page.locator(".recording[data-over=true]").waitFor();
+  await page.waitForTimeout(500);
   await page.locator(".passages button").first().click();
   await wear("light");
   await take("page-tide");
