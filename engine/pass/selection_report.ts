@@ -1,6 +1,6 @@
 /**
- * What select layers chose for the rows whose spans ask for it. A worker alone in its group never needs to know; somebody
- * who watches a sequence does: the lists are copied aside, and read together with the tokens of the step.
+ * What select layers chose for the rows whose spans ask for it. A worker alone in its group does not need the lists itself:
+ * they are copied aside for those who watch the sequence, and read together with the tokens of the step.
  */
 
 import type { ReadRequest } from "../../kernels/gpu.ts";
