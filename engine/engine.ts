@@ -26,13 +26,13 @@ import { SlicePacer } from "./pass/pacer.ts";
 import { PageMap, type PageShare } from "./page_map.ts";
 import { presetNamed } from "./model/presets.ts";
 import { ropeFrequencies } from "./model/rope.ts";
-import { openSafetensors } from "./model/safetensors.ts";
+import { openTensors } from "./model/checkpoint.ts";
 import { Sequences } from "./kv/sequences.ts";
 import type { SequenceId, Step, StepResult } from "./span.ts";
 import { warmUp } from "./warm_up.ts";
 import { freeWeights, loadWeights, randomWeights, type Weights } from "./model/weights.ts";
 
-/** Where a model comes from: a Hugging Face directory, or random weights of a named shape. */
+/** Where a model comes from: a Hugging Face directory or a GGUF file, or random weights of a named shape. */
 export type ModelSource = { readonly directory: string } | { readonly random: string };
 
 /** How to open an engine. */
@@ -264,7 +264,7 @@ async function load(
     return { config, calibration, weights, digest: `random:${model.random}` };
   }
   const config = await readModelConfig(model.directory);
-  using files = await openSafetensors(model.directory);
+  using files = await openTensors(model.directory);
   const calibration = await readCalibration(model.directory, config.layers);
   const weights = await loadWeights(commands, config, { files, onProgress });
   return { config, calibration, weights, digest: await files.digest() };

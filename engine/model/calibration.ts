@@ -4,6 +4,7 @@
  */
 
 import { EngineError } from "../errors.ts";
+import { besideModel } from "./checkpoint.ts";
 import { JsonObject } from "./json_file.ts";
 import { fileExists } from "./model_file.ts";
 import { type Calibration, layerRoles, MIN_BUDGET } from "../layer_plan.ts";
@@ -15,14 +16,14 @@ const VERSION = 1;
 const MAX_TOKENS = 1 << 28;
 
 /**
- * Reads the calibration of a model directory.
+ * Reads the calibration of a model.
  *
  * @param layers of the model: a file that names others belongs to another model
  * @returns undefined when there is no such file
  * @throws {EngineError} `invalid_model` naming the field, what was expected and what was found
  */
-export async function readCalibration(directory: string, layers: number): Promise<Calibration | undefined> {
-  const path = `${directory}/${FILE}`;
+export async function readCalibration(model: string, layers: number): Promise<Calibration | undefined> {
+  const path = besideModel(model, FILE);
   if (!await fileExists(path)) return undefined;
   const file = await JsonObject.read(path);
   file.integer("version", { min: VERSION, max: VERSION });
@@ -50,12 +51,12 @@ function readSelectLayers(file: JsonObject, layers: number): readonly number[] {
 }
 
 /**
- * Writes the calibration of a model directory; a reader sees the old file or the new one, never half of it.
+ * Writes the calibration of a model; a reader sees the old file or the new one, never half of it.
  *
  * @param measured what led to it (accuracies, adapter, date): kept for people, never read back
  */
 export async function writeCalibration(
-  directory: string,
+  model: string,
   calibration: Calibration,
   measured: Readonly<Record<string, unknown>>,
 ): Promise<void> {
@@ -66,7 +67,7 @@ export async function writeCalibration(
     "sparse_from": calibration.sparseFrom,
     measured,
   };
-  const path = `${directory}/${FILE}`;
+  const path = besideModel(model, FILE);
   const draft = `${path}.${crypto.randomUUID()}`;
   try {
     await Deno.writeTextFile(draft, `${JSON.stringify(contents, null, 2)}\n`);

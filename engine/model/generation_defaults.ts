@@ -1,7 +1,6 @@
-/** What `generation_config.json` of a model directory says about requests that leave it open. */
+/** What `generation_config.json` of a model says about requests that leave it open. */
 
-import { JsonObject } from "./json_file.ts";
-import { fileExists } from "./model_file.ts";
+import { readConfigFiles } from "./checkpoint.ts";
 
 /** Defaults of a model's makers. */
 export interface GenerationDefaults {
@@ -12,14 +11,13 @@ export interface GenerationDefaults {
 const ANSWER = { min: 1, max: 1 << 28 } as const;
 
 /**
- * Reads the defaults; a directory without the file has none.
+ * Reads the defaults; a model without the file has none.
  *
  * @throws {EngineError} `invalid_model` naming the file, the field and what was expected
  */
-export async function readGenerationDefaults(directory: string): Promise<GenerationDefaults> {
-  const path = `${directory}/generation_config.json`;
-  if (!await fileExists(path)) return { maxNewTokens: undefined };
-  const file = await JsonObject.read(path);
+export async function readGenerationDefaults(model: string): Promise<GenerationDefaults> {
+  const { generation: file } = await readConfigFiles(model);
+  if (file === undefined) return { maxNewTokens: undefined };
   const given = file.value("max_new_tokens");
   return { maxNewTokens: given === undefined ? undefined : file.integer("max_new_tokens", ANSWER) };
 }

@@ -1,12 +1,12 @@
 /**
- * The shape of a model, read from the `config.json` and `generation_config.json` of a Hugging Face directory. Parses
+ * The shape of a model, read from the `config.json` and `generation_config.json` of a checkpoint. Parses
  * once: inside the engine there are only valid configurations. Knows names and numbers; knows nothing of tensors.
  */
 
 import { fitsAttention, HEAD_BOUNDS } from "../../kernels/attention/kv_pages.ts";
 import { EngineError } from "../errors.ts";
-import { JsonObject, shown } from "./json_file.ts";
-import { fileExists } from "./model_file.ts";
+import { readConfigFiles } from "./checkpoint.ts";
+import { type JsonObject, shown } from "./json_file.ts";
 import { readRope, type RopeScaling } from "./rope_config.ts";
 
 /** The families we compute; they differ in biases, head norms and windows only. */
@@ -166,16 +166,13 @@ function readHeads(config: JsonObject, architecture: Architecture): Pick<ModelCo
 }
 
 /**
- * Reads the configuration of a model directory.
+ * Reads the configuration of a model: of a Hugging Face directory, or of a GGUF file.
  *
  * @throws {EngineError} `invalid_model` when a file is missing or a field is not what it must be,
  * `unsupported_model` when the model is sound but needs something we do not compute
  */
-export async function readModelConfig(directory: string): Promise<ModelConfig> {
-  const config = await JsonObject.read(`${directory}/config.json`);
-  const generationPath = `${directory}/generation_config.json`;
-  const generation = await fileExists(generationPath) ? await JsonObject.read(generationPath) : undefined;
-
+export async function readModelConfig(model: string): Promise<ModelConfig> {
+  const { config, generation, ropeDivisors } = await readConfigFiles(model);
   const architecture = readArchitecture(config);
   refuseUnsupported(config, architecture);
   const layers = config.integer("num_hidden_layers", { min: 1, max: 1024 });
@@ -189,7 +186,7 @@ export async function readModelConfig(directory: string): Promise<ModelConfig> {
     ffn: config.integer("intermediate_size", SIZE),
     ...readHeads(config, architecture),
     vocabSize,
-    ...readRope(config, positions),
+    ...readRope(config, positions, ropeDivisors),
     rmsNormEps: config.number("rms_norm_eps", { above: 0, max: 1 }, 1e-6),
     tiedEmbeddings: config.flag("tie_word_embeddings"),
     attentionBias: architecture === "qwen2",

@@ -49,6 +49,8 @@ export function ropeFrequencies(
       return { inverseFrequencies: plain, scale: 1 };
     case "linear":
       return { inverseFrequencies: plain.map((frequency) => frequency / scaling.factor), scale: 1 };
+    case "divisors":
+      return { inverseFrequencies: plain.map((frequency, i) => frequency / (scaling.divisors[i] ?? 1)), scale: 1 };
     case "llama3":
       return { inverseFrequencies: plain.map((frequency) => llama3Frequency(frequency, scaling)), scale: 1 };
     case "yarn": {

@@ -11,6 +11,11 @@ export type RopeScaling =
   | { readonly kind: "none" }
   | { readonly kind: "linear"; readonly factor: number }
   | {
+    readonly kind: "divisors";
+    /** One for each frequency: [headDim / 2]. */
+    readonly divisors: readonly number[];
+  }
+  | {
     readonly kind: "llama3";
     readonly factor: number;
     readonly lowFreqFactor: number;
@@ -98,9 +103,10 @@ function readScaling(scaling: JsonObject | undefined, positions: number): RopeSc
  * Reads the rotary fields of a `config.json`.
  *
  * @param positions its `max_position_embeddings`
+ * @param divisors of the frequencies, for checkpoints that have them in place of a scaling
  * @throws {EngineError} `invalid_model` for a field out of range, `unsupported_model` for a scaling we do not compute
  */
-export function readRope(config: JsonObject, positions: number): RopeFields {
+export function readRope(config: JsonObject, positions: number, divisors?: readonly number[]): RopeFields {
   const parameters = config.object("rope_parameters");
   const scaling = parameters ?? config.object("rope_scaling");
   const thetaHolder = parameters?.value("rope_theta") === undefined ? config : parameters;
@@ -109,7 +115,12 @@ export function readRope(config: JsonObject, positions: number): RopeFields {
       throw unsupported(holder, "partial_rotary_factor", "1");
     }
   }
-  const ropeScaling = readScaling(scaling, positions);
+  if (divisors !== undefined && scaling !== undefined) {
+    throw unsupported(config, "rope_scaling", "absent beside divisors");
+  }
+  const ropeScaling: RopeScaling = divisors === undefined
+    ? readScaling(scaling, positions)
+    : { kind: "divisors", divisors };
   // Some checkpoints keep the context of the pretraining in max_position_embeddings and leave the product to the reader.
   const stretched = ropeScaling.kind === "yarn" ? Math.floor(ropeScaling.originalPositions * ropeScaling.factor) : 0;
   return {

@@ -4,13 +4,12 @@
  * not fit in memory. Knows names, types and bytes; knows nothing of layers.
  */
 
-import { createHash } from "node:crypto";
-
 import { EngineError } from "../errors.ts";
 import { JsonObject, shown } from "./json_file.ts";
 import { fileExists, readModelFile } from "./model_file.ts";
-import type { PlacedTensor, TensorInfo } from "./safetensors_header.ts";
+import { readHeader } from "./safetensors_header.ts";
 import { Shard } from "./shard.ts";
+import { type PlacedTensor, sampleDigest, type TensorFiles, type TensorInfo } from "./tensor_files.ts";
 
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
@@ -18,17 +17,13 @@ const INDEX = "model.safetensors.index.json";
 /** What {@link JsonObject.read} takes of a configuration. */
 const MAX_CONFIG_BYTES = 16 << 20;
 
-/** The digest takes tensors up to this size whole, and this much of larger ones, in as many pieces. */
-const SAMPLE_BYTES = 1 << 20;
-const SAMPLE_PIECES = 16;
-
 interface Placed {
   readonly shard: Shard;
   readonly tensor: PlacedTensor;
 }
 
-/** The open weight files of one model. Owns the file handles: {@link TensorFiles.close} frees them. */
-export class TensorFiles implements Disposable {
+/** The open weight files of a directory. */
+export class SafetensorsFiles implements TensorFiles {
   /** Every tensor by name: type, shape and length. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   readonly #directory: string;
@@ -81,40 +76,22 @@ export class TensorFiles implements Disposable {
     return target;
   }
 
-  /** The file that holds a tensor, for messages; undefined when there is no such tensor. */
   pathOf(name: string): string | undefined {
     return this.#places.get(name)?.shard.path;
   }
 
-  /**
-   * SHA-256 (hex) by which the workers of a group know that they hold the same model: over `config.json`, the names,
-   * types and shapes of all tensors in order of name, and their bytes; of tensors above 1 MiB only 16 evenly spaced
-   * pieces of 64 KiB. So it does not depend on sharding and takes a fraction of a second for any model; it tells
-   * models apart, but does not find a flipped bit.
-   *
-   * @throws {EngineError} `invalid_model` when a file cannot be read
-   */
   async digest(): Promise<string> {
-    const hash = createHash("sha256").update(await readModelFile(`${this.#directory}/config.json`, MAX_CONFIG_BYTES));
-    const byName = [...this.#places].sort(([a], [b]) => a < b ? -1 : 1);
-    for (const [name, { tensor }] of byName) {
-      hash.update(JSON.stringify([name, tensor.dtype, tensor.shape]));
-      const pieces = tensor.bytes > SAMPLE_BYTES ? SAMPLE_PIECES : 1;
-      const length = Math.min(tensor.bytes, SAMPLE_BYTES) / pieces;
-      for (let piece = 0; piece < pieces; piece++) {
-        const offset = pieces === 1 ? 0 : Math.floor((tensor.bytes - length) * piece / (pieces - 1));
-        hash.update(await this.readRange(name, offset, length));
-      }
-    }
-    return hash.digest("hex");
+    const configuration = await readModelFile(`${this.#directory}/config.json`, MAX_CONFIG_BYTES);
+    return await sampleDigest(configuration, {
+      tensors: this.tensors,
+      read: (name, byteOffset, length) => this.readRange(name, byteOffset, length),
+    });
   }
 
-  /** Closes the files; no read may be under way. */
   close(): void {
     for (const shard of this.#shards) shard.close();
   }
 
-  /** The same as {@link TensorFiles.close}, for `using`. */
   [Symbol.dispose](): void {
     this.close();
   }
@@ -134,7 +111,7 @@ export class TensorFiles implements Disposable {
  * @throws {EngineError} `invalid_model` naming file, tensor, expected and found; `unsupported_model` for a type we do
  * not read
  */
-export async function openSafetensors(directory: string): Promise<TensorFiles> {
+export async function openSafetensors(directory: string): Promise<SafetensorsFiles> {
   const index = await fileExists(`${directory}/${SINGLE}`) ? undefined : await readIndex(directory);
   const names = index === undefined ? [SINGLE] : [...new Set(index.values())].sort();
   const shards: Shard[] = [];
@@ -143,9 +120,9 @@ export async function openSafetensors(directory: string): Promise<TensorFiles> {
     for (const name of names) {
       const shard = await Shard.open(`${directory}/${name}`);
       shards.push(shard);
-      inShard.set(name, new Map((await shard.tensors()).map((tensor) => [tensor.name, { shard, tensor }])));
+      inShard.set(name, new Map((await readHeader(shard)).map((tensor) => [tensor.name, { shard, tensor }])));
     }
-    return new TensorFiles(directory, shards, gather(directory, index, inShard));
+    return new SafetensorsFiles(directory, shards, gather(directory, index, inShard));
   } catch (error) {
     for (const shard of shards) shard.close();
     throw error;

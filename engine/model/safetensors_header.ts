@@ -1,34 +1,18 @@
 /**
  * The header of a safetensors file: which tensors it holds and where. Nothing in it is trusted: sizes, types and
- * offsets are checked against each other and against the length of the file. Knows bytes; opens no files.
+ * offsets are checked against each other and against the length of the file.
  */
 
 import { EngineError } from "../errors.ts";
 import { JsonObject, shown } from "./json_file.ts";
+import type { Shard } from "./shard.ts";
+import type { PlacedTensor } from "./tensor_files.ts";
 
 /** Bytes of one element of each type we read. */
 const DTYPE_BYTES = { F32: 4, F16: 2, BF16: 2 } as const;
 
 /** A type of tensor element. */
-export type Dtype = keyof typeof DTYPE_BYTES;
-
-/** One tensor of a file. */
-export interface TensorInfo {
-  /** Type of its elements. */
-  readonly dtype: Dtype;
-  /** Sizes, outermost first; empty for a single number. */
-  readonly shape: readonly number[];
-  /** Length of its data. */
-  readonly bytes: number;
-}
-
-/** A tensor and the place of its data in the file. */
-export interface PlacedTensor extends TensorInfo {
-  /** As the file has it. */
-  readonly name: string;
-  /** Offset of its first byte in the file. */
-  readonly position: number;
-}
+type Dtype = keyof typeof DTYPE_BYTES;
 
 /** Bytes before the header: its length, u64 little-endian. */
 export const PREFIX_BYTES = 8;
@@ -37,6 +21,19 @@ const LITTLE_ENDIAN = true;
 
 /** The bound of the format itself; no sound file comes near it. */
 const MAX_HEADER_BYTES = 100_000_000;
+
+/**
+ * Reads and parses the header of an open file.
+ * @throws {EngineError} `invalid_model`, `unsupported_model` for a header that is not sound
+ */
+export async function readHeader(shard: Shard): Promise<readonly PlacedTensor[]> {
+  const size = await shard.size();
+  const prefix = new Uint8Array(Math.min(PREFIX_BYTES, size));
+  await shard.read(0, prefix);
+  const header = new Uint8Array(headerLength(prefix, size, shard.path));
+  await shard.read(PREFIX_BYTES, header);
+  return parseHeader(header, size, shard.path);
+}
 
 /**
  * Length of the header that follows the prefix.

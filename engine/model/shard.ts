@@ -1,8 +1,7 @@
-/** One open safetensors file: its header, and ranges of its bytes. */
+/** One open weight file: ranges of its bytes. */
 
 import { EngineError } from "../errors.ts";
 import { openModelFile } from "./model_file.ts";
-import { headerLength, parseHeader, type PlacedTensor, PREFIX_BYTES } from "./safetensors_header.ts";
 
 /** One open file. Reads take turns: a file has a single position. */
 export class Shard {
@@ -20,14 +19,9 @@ export class Shard {
     return new Shard(path, await openModelFile(path));
   }
 
-  /** @throws {EngineError} `invalid_model`, `unsupported_model` for a header that is not sound */
-  async tensors(): Promise<readonly PlacedTensor[]> {
-    const { size } = await this.#file.stat();
-    const prefix = new Uint8Array(Math.min(PREFIX_BYTES, size));
-    await this.read(0, prefix);
-    const header = new Uint8Array(headerLength(prefix, size, this.path));
-    await this.read(PREFIX_BYTES, header);
-    return parseHeader(header, size, this.path);
+  /** Bytes of the file now. */
+  async size(): Promise<number> {
+    return (await this.#file.stat()).size;
   }
 
   /**

@@ -15,8 +15,8 @@ import { isBlockType, keptAs, sourceBytes, type SourceDType } from "../../kernel
 import { createWeight, hasFloatParts, stackWeights, type Weight } from "../../kernels/weights/weight.ts";
 import { toFloats, writeRows, type WriteTools } from "../../kernels/weights/write_rows.ts";
 import { EngineError } from "../errors.ts";
-import type { TensorFiles } from "./safetensors.ts";
-import type { TensorInfo } from "./safetensors_header.ts";
+import type { TensorFiles } from "./tensor_files.ts";
+import type { TensorInfo } from "./tensor_files.ts";
 
 /** Rows of each of the named matrices, and the columns they share. */
 export interface StackShape {

@@ -8,7 +8,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import { freeWeight, type Weight } from "../../kernels/weights/weight.ts";
 import { EngineError } from "../errors.ts";
 import type { ModelConfig } from "./model_config.ts";
-import type { TensorFiles } from "./safetensors.ts";
+import type { TensorFiles } from "./tensor_files.ts";
 import { FileSource, RandomSource, type WeightSource } from "./weight_sources.ts";
 
 /** One transformer layer. Matrices are [output rows, input columns]. */

@@ -6,7 +6,8 @@
 import { Template } from "@huggingface/jinja";
 
 import { EngineError } from "../errors.ts";
-import { JsonObject } from "../model/json_file.ts";
+import { besideModel, readTokenizerConfig } from "../model/checkpoint.ts";
+import type { JsonObject } from "../model/json_file.ts";
 import { fileExists, readModelFile } from "../model/model_file.ts";
 
 /** One turn of a conversation. */
@@ -60,15 +61,15 @@ export class ChatTemplate {
   }
 
   /**
-   * Reads `chat_template.jinja` if there is one, else `chat_template` of `tokenizer_config.json`: a text, or a list of
+   * Reads `chat_template.jinja` if there is one (`M.chat_template.jinja` beside `M.gguf`), else `chat_template` of `tokenizer_config.json`: a text, or a list of
    * named ones, of which `default` is taken.
    *
    * @returns undefined when the model has no template, as base models do
    * @throws {EngineError} `invalid_model` naming the file and what was expected
    */
-  static async load(directory: string): Promise<ChatTemplate | undefined> {
-    const config = await JsonObject.read(`${directory}/tokenizer_config.json`);
-    const path = `${directory}/chat_template.jinja`;
+  static async load(model: string): Promise<ChatTemplate | undefined> {
+    const config = await readTokenizerConfig(model);
+    const path = besideModel(model, "chat_template.jinja");
     if (await fileExists(path)) {
       return new ChatTemplate(
         new TextDecoder().decode(await readModelFile(path, MAX_TEMPLATE_BYTES)),

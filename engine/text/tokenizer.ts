@@ -4,7 +4,8 @@
  */
 
 import { EngineError } from "../errors.ts";
-import { JsonObject } from "../model/json_file.ts";
+import { readTokenizerFiles } from "../model/checkpoint.ts";
+import type { JsonObject } from "../model/json_file.ts";
 import { type Encoder, newEncoder } from "./encoder.ts";
 import { longestTokenBytes } from "./token_bound.ts";
 import { type Spelling, spellingOf } from "./token_bytes.ts";
@@ -23,9 +24,6 @@ export interface DecodeOptions {
 
 /** Far above any vocabulary that exists. */
 const MAX_VOCABULARY = 1 << 24;
-
-/** Files of 250,000 tokens have 35 MB. */
-const MAX_TOKENIZER_BYTES = 128 << 20;
 
 const NO_BYTES = new Uint8Array(0);
 
@@ -73,16 +71,14 @@ export class Tokenizer {
   }
 
   /**
-   * Reads `tokenizer.json` and `tokenizer_config.json`.
+   * Reads `tokenizer.json` and `tokenizer_config.json` of a directory, or what a GGUF file has in their place.
    *
    * @throws {EngineError} `invalid_model` naming the file and what was expected; `unsupported_model` for a kind of
    * tokenizer that is neither byte-level nor made of sentence pieces
    */
-  static async load(directory: string): Promise<Tokenizer> {
-    return new Tokenizer(
-      await JsonObject.read(`${directory}/tokenizer.json`, MAX_TOKENIZER_BYTES),
-      await JsonObject.read(`${directory}/tokenizer_config.json`),
-    );
+  static async load(model: string): Promise<Tokenizer> {
+    const { tokenizer, config } = await readTokenizerFiles(model);
+    return new Tokenizer(tokenizer, config);
   }
 
   /**

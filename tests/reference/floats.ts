@@ -1,10 +1,12 @@
 /** Number formats of weights, exactly widened to f64. Knows bits; knows nothing of tensors. */
 
-import type { Dtype } from "../../engine/model/safetensors_header.ts";
+import { isBlockType, type SourceDType } from "../../kernels/weights/source_types.ts";
+import { dequantize } from "./dequantize.ts";
 
 /** @param bytes little-endian elements, aligned to their size */
-export function toFloat64(bytes: Uint8Array<ArrayBuffer>, dtype: Dtype): Float64Array {
+export function toFloat64(bytes: Uint8Array<ArrayBuffer>, dtype: SourceDType): Float64Array {
   const { buffer, byteOffset, byteLength } = bytes;
+  if (isBlockType(dtype)) return Float64Array.from(dequantize(dtype, bytes));
   switch (dtype) {
     case "F32":
       return Float64Array.from(new Float32Array(buffer, byteOffset, byteLength / 4));

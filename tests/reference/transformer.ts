@@ -6,7 +6,8 @@
 
 import { type ModelConfig, readModelConfig } from "../../engine/model/model_config.ts";
 import { type RopeFrequencies, ropeFrequencies } from "../../engine/model/rope.ts";
-import { openSafetensors, type TensorFiles } from "../../engine/model/safetensors.ts";
+import { openTensors } from "../../engine/model/checkpoint.ts";
+import type { TensorFiles } from "../../engine/model/tensor_files.ts";
 import { toFloat64 } from "./floats.ts";
 
 /** Row-major matrix times column vector. @param matrix [rows, x.length] @returns [rows] */
@@ -99,7 +100,7 @@ export class ReferenceModel {
 
   /** Reads a model directory. */
   static async load(directory: string): Promise<ReferenceModel> {
-    using files = await openSafetensors(directory);
+    using files = await openTensors(directory);
     return new ReferenceModel(await readModelConfig(directory), await readAll(files));
   }
 
