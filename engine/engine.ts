@@ -5,6 +5,7 @@
 
 import { type GpuChoice, openGpu } from "../kernels/choose_provider.ts";
 import type { Gpu } from "../kernels/gpu.ts";
+import type { QuantizedDType } from "../kernels/weights/format.ts";
 import { describeShape } from "../kernels/provider.ts";
 import { Commands } from "../kernels/pipeline.ts";
 import { Scratch } from "../kernels/scratch.ts";
@@ -33,7 +34,10 @@ import { warmUp } from "./warm_up.ts";
 import { freeWeights, loadWeights, randomWeights, type Weights } from "./model/weights.ts";
 
 /** Where a model comes from: a Hugging Face directory or a GGUF file, or random weights of a named shape. */
-export type ModelSource = { readonly directory: string } | { readonly random: string };
+export type ModelSource = ({ readonly directory: string } | { readonly random: string }) & {
+  /** What plain matrices become on the GPU; files that are quantised already stay as they are. @default what they are */
+  readonly quantize?: QuantizedDType;
+};
 
 /** How to open an engine. */
 export interface EngineOptions extends KvCapacity {
@@ -258,14 +262,17 @@ async function load(
   { model }: EngineOptions,
   onProgress: (doneBytes: number, totalBytes: number) => void,
 ): Promise<Loaded> {
+  const { quantize } = model;
+  // Weights that were quantised are other weights.
+  const suffix = quantize === undefined ? "" : `:${quantize}`;
   if ("random" in model) {
     const { config, calibration } = presetNamed(model.random);
-    const weights = await randomWeights(commands, config, 1);
-    return { config, calibration, weights, digest: `random:${model.random}` };
+    const weights = await randomWeights(commands, config, { seed: 1, quantize });
+    return { config, calibration, weights, digest: `random:${model.random}${suffix}` };
   }
   const config = await readModelConfig(model.directory);
   using files = await openTensors(model.directory);
   const calibration = await readCalibration(model.directory, config.layers);
-  const weights = await loadWeights(commands, config, { files, onProgress });
-  return { config, calibration, weights, digest: await files.digest() };
+  const weights = await loadWeights(commands, config, { files, quantize, onProgress });
+  return { config, calibration, weights, digest: `${await files.digest()}${suffix}` };
 }

@@ -3,8 +3,6 @@
  * Knows names, defaults and bounds; knows nothing of what they do.
  */
 
-import { basename } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { ModelSource } from "../engine/engine.ts";
 import {
   ATTENTION_FLAGS,
@@ -13,10 +11,12 @@ import {
   resolveAttentionConfig,
 } from "./attention_config.ts";
 import { ACCESS_FLAGS, listOf, resolveAccess, type ResolvedAccess } from "./access/access_config.ts";
+import type { QuantizedDType } from "../kernels/weights/format.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
 import type { AttentionRequest } from "./scheduling/generation.ts";
+import { MODEL_FLAGS, modelSource, nameOf } from "./model_choice.ts";
 import { defaultThreads } from "./text/text_pool.ts";
-import { type ResolvedWorkers, resolveWorkers, SLICE_FLAGS, WORKER_FLAGS } from "./host/worker_config.ts";
+import { type ResolvedWorkers, resolveWorkers, WORKER_FLAGS } from "./host/worker_config.ts";
 
 /**
  * What an operator may say about a service; everything left out has a default.
@@ -31,10 +31,12 @@ export interface ServiceConfig {
   readonly host?: string;
   /** 0 takes any free port. @default 8000 */
   readonly port?: number;
-  /** Directory of the model. @default the embedded tide-10m */
+  /** Directory of the model, or a GGUF file. @default the embedded tide-10m */
   readonly model?: string;
   /** Serve a named shape with random weights instead of a model: for measuring speed without files. */
   readonly random?: string;
+  /** Keep plain weights in 8 or 4 bits on the GPU; random ones in any format. @default as they are */
+  readonly quantize?: QuantizedDType;
   /** Name under which clients ask for the model. @default the directory's (or the shape's) name */
   readonly modelName?: string;
   /** Workers to start on this host, each on a GPU of its own; `auto` starts one for each GPU. @default 1 */
@@ -129,9 +131,6 @@ export interface ResolvedConfig extends ResolvedWorkers {
   readonly metricsCompat: "none" | "vllm";
 }
 
-/** The model that comes with Tidepool. */
-export const EMBEDDED_MODEL = fileURLToPath(new URL("../deploy/models/tide-10m", import.meta.url));
-
 /** Smallest and largest value of every number, both included. */
 const BOUNDS = {
   port: { min: 0, max: 65535 },
@@ -158,13 +157,6 @@ const DEFAULTS = {
   log: "text",
   metricsCompat: "none",
 } as const;
-
-/** Flags that choose a model and how much of it a worker holds, for every command that starts workers. */
-export const MODEL_FLAGS = {
-  model: { kind: "text", value: "DIR", help: "directory of the model (default: the embedded tide-10m)" },
-  random: { kind: "text", value: "SHAPE", help: "a named shape with random weights instead, e.g. llama-3-8b" },
-  ...SLICE_FLAGS,
-} as const satisfies Flags;
 
 /** Flags of `serve`. */
 export const SERVICE_FLAGS = {
@@ -225,8 +217,19 @@ export const SERVICE_FLAGS = {
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
   const { attention, budget, coverage, correction, correctEvery, ...others } = values;
-  const { model, random, modelName, workers, join, minWorkers, secretFile, textThreads, queueTimeout, ...service } =
-    others;
+  const {
+    model,
+    random,
+    quantize,
+    modelName,
+    workers,
+    join,
+    minWorkers,
+    secretFile,
+    textThreads,
+    queueTimeout,
+    ...service
+  } = others;
   const {
     apiKeyFile,
     allowOrigin,
@@ -251,6 +254,7 @@ export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): Servi
     ...(tlsKey === undefined ? {} : { tlsKey }),
     ...(model === undefined ? {} : { model }),
     ...(random === undefined ? {} : { random }),
+    ...(quantize === undefined ? {} : { quantize }),
     ...(modelName === undefined ? {} : { modelName }),
     ...(workers === undefined ? {} : { workers }),
     ...(join === undefined ? {} : { join: join.split(",") }),
@@ -274,7 +278,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     host,
     port: config.port ?? DEFAULTS.port,
     model,
-    modelName: config.modelName ?? ("directory" in model ? basename(model.directory) : model.random),
+    modelName: config.modelName ?? nameOf(model),
     ...resolveWorkers(config),
     attention: resolveAttentionConfig(config.attention),
     access: resolveAccess(config, host),
@@ -291,22 +295,6 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
   };
   checkBounds(resolved);
   return resolved;
-}
-
-/**
- * What `--model` and `--random` mean together.
- * @throws {UsageError} when both are given
- */
-export function modelSource(choice: {
-  readonly model?: string | undefined;
-  readonly random?: string | undefined;
-}): ModelSource {
-  const { model, random } = choice;
-  if (random === undefined) return { directory: model ?? EMBEDDED_MODEL };
-  if (model === undefined) return { random };
-  throw new UsageError(
-    `Cannot choose a model: either a directory or a random shape, given "${model}" and "${random}"`,
-  );
 }
 
 function checkBounds(numbers: { readonly [Name in keyof typeof BOUNDS]: number | undefined }): void {

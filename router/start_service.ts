@@ -2,7 +2,8 @@
 
 import { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ApiKeys } from "./access/api_keys.ts";
-import { EMBEDDED_MODEL, resolveConfig, type ResolvedConfig, type ServiceConfig } from "./config.ts";
+import { resolveConfig, type ResolvedConfig, type ServiceConfig } from "./config.ts";
+import { EMBEDDED_MODEL } from "./model_choice.ts";
 import { planWorkers } from "./group/worker_plan.ts";
 import { CALL_MARKERS } from "./answer/tool_formats.ts";
 import { GrammarService } from "./grammar/grammar_service.ts";

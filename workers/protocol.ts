@@ -7,6 +7,7 @@ import type { Candidates } from "../engine/exchange.ts";
 import type { ModelSource } from "../engine/engine.ts";
 import type { EngineInfo, MeasuredStep } from "../engine/engine_info.ts";
 import type { Step, StepResult } from "../engine/span.ts";
+import { QUANTIZED_DTYPES } from "../kernels/weights/format.ts";
 import type { LoadRequest } from "./engine_host.ts";
 import {
   count,
@@ -144,11 +145,14 @@ const info = record<EngineInfo>({
   kvPages: count,
 });
 
+const quantizedDType = oneOf(...QUANTIZED_DTYPES);
+
 const model: Shape<ModelSource> = (value, path) => {
-  const { directory, random } = fieldsOf(value, path);
-  return random === undefined
+  const { directory, random, quantize } = fieldsOf(value, path);
+  const source = random === undefined
     ? { directory: text(directory, `${path}.directory`) }
     : { random: text(random, `${path}.random`) };
+  return quantize === undefined ? source : { ...source, quantize: quantizedDType(quantize, `${path}.quantize`) };
 };
 
 const kvTokens: Shape<number | "auto"> = (value, path) => value === "auto" ? value : count(value, path);

@@ -8,7 +8,7 @@ import type { Gpu } from "../../kernels/gpu.ts";
 import { MAX_HALF } from "../../kernels/half.ts";
 import type { Commands } from "../../kernels/pipeline.ts";
 import { Scratch } from "../../kernels/scratch.ts";
-import type { WeightDType } from "../../kernels/weights/format.ts";
+import { columnsMultiple, type QuantizedDType, type WeightDType } from "../../kernels/weights/format.ts";
 import { randomWeight } from "../../kernels/weights/random_weight.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { isBlockType, keptAs, sourceBytes, type SourceDType } from "../../kernels/weights/source_types.ts";
@@ -22,6 +22,8 @@ import type { TensorInfo } from "./tensor_files.ts";
 export interface StackShape {
   readonly rows: readonly number[];
   readonly cols: number;
+  /** Whether it is the embedding or the head, which quantising to four bits hurts most: it gets eight. @default false */
+  readonly isTable?: boolean;
 }
 
 /** What a model's weights are made from. */
@@ -48,11 +50,20 @@ export class FileSource implements WeightSource {
   readonly #gpu: Gpu;
   readonly #tools: WriteTools;
   readonly #files: TensorFiles;
+  readonly #quantize: QuantizedDType | undefined;
   readonly #onProgress: (doneBytes: number, totalBytes: number) => void;
   readonly #totalBytes: number;
   #doneBytes = 0;
 
-  constructor(commands: Commands, files: TensorFiles, onProgress: (doneBytes: number, totalBytes: number) => void) {
+  constructor(
+    commands: Commands,
+    files: TensorFiles,
+    { quantize, onProgress }: {
+      readonly quantize?: QuantizedDType | undefined;
+      readonly onProgress: (doneBytes: number, totalBytes: number) => void;
+    },
+  ) {
+    this.#quantize = quantize;
     this.#gpu = commands.gpu;
     this.#tools = { commands, scratch: new Scratch(commands) };
     this.#files = files;
@@ -61,16 +72,16 @@ export class FileSource implements WeightSource {
   }
 
   /**
-   * Each kept as its file has it, plain ones as f16, or as f32 when one of them is.
+   * Each kept as its file has it, plain ones quantised when that is asked for, else as f16, or as f32 when one of them is.
    * @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite or beyond f16, `unsupported_model`
    * for a shape that no kernel computes
    */
-  async matrix(names: readonly string[], { rows, cols }: StackShape): Promise<Weight> {
+  async matrix(names: readonly string[], { rows, cols, isTable = false }: StackShape): Promise<Weight> {
     const parts = names.map((name, i) => {
       const shape = [rows[i] ?? 0, cols];
       return { name, rows: rows[i] ?? 0, cols, source: this.#expect(name, shape).dtype };
     });
-    const weight = naming(names, () => this.#create(names, parts));
+    const weight = naming(names, () => this.#create(names, parts, quantizedTo(this.#quantize, { cols, isTable })));
     let firstRow = 0;
     for (const part of parts) {
       await this.#stream(part, weight, firstRow);
@@ -85,10 +96,10 @@ export class FileSource implements WeightSource {
   }
 
   /** Consecutive ones of one type share their parts. */
-  #create(names: readonly string[], parts: readonly WeightRows[]): Weight {
+  #create(names: readonly string[], parts: readonly WeightRows[], quantized: WeightDType | undefined): Weight {
     const runs: { dtype: WeightDType; rows: number; cols: number }[] = [];
+    const plain = quantized ?? (parts.some(({ source }) => source === "F32") ? "f32" : "f16");
     for (const { rows, cols, source } of parts) {
-      const plain = parts.some(({ source }) => source === "F32") ? "f32" : "f16";
       const dtype = isBlockType(source) ? keptAs(source) : plain;
       const last = runs.at(-1);
       if (last?.dtype === dtype) last.rows += rows;
@@ -210,16 +221,22 @@ export class FileSource implements WeightSource {
 /** Numbers of a scale that keeps activations bounded; the same in every run. */
 export class RandomSource implements WeightSource {
   readonly #commands: Commands;
+  readonly #quantize: QuantizedDType | undefined;
   #nextSeed: number;
 
-  constructor(commands: Commands, seed: number) {
+  constructor(
+    commands: Commands,
+    { seed, quantize }: { readonly seed: number; readonly quantize?: QuantizedDType | undefined },
+  ) {
     this.#commands = commands;
     this.#nextSeed = seed;
+    this.#quantize = quantize;
   }
 
-  async matrix(names: readonly string[], { rows, cols }: StackShape): Promise<Weight> {
+  async matrix(names: readonly string[], { rows, cols, isTable = false }: StackShape): Promise<Weight> {
     const { gpu } = this.#commands;
-    const shape = { rows: rows.reduce((a, b) => a + b, 0), cols, dtype: "f16" } as const;
+    const dtype: WeightDType = quantizedTo(this.#quantize, { cols, isTable }) ?? "f16";
+    const shape = { rows: rows.reduce((a, b) => a + b, 0), cols, dtype };
     const weight = createWeight(gpu, names.join(" + "), shape);
     // A deviation of 1/√cols keeps the variance of a normalised row through a product.
     randomWeight(this.#commands, weight, { seed: this.#nextSeed++, deviation: 1 / Math.sqrt(cols) });
@@ -235,6 +252,16 @@ export class RandomSource implements WeightSource {
     await gpu.check();
     return tensor;
   }
+}
+
+/** What a plain matrix becomes; undefined: it stays plain, as rows that are no whole blocks do. */
+function quantizedTo(
+  quantize: QuantizedDType | undefined,
+  { cols, isTable }: { readonly cols: number; readonly isTable: boolean },
+): QuantizedDType | undefined {
+  if (quantize === undefined) return undefined;
+  const dtype = isTable && quantize === "q4" ? "q8" : quantize;
+  return cols % columnsMultiple(dtype) === 0 ? dtype : undefined;
 }
 
 /** What a kernel refuses about a weight's shape is the fault of the files: the error names their tensors. */

@@ -5,6 +5,7 @@
 
 import type { Commands } from "../../kernels/pipeline.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import type { QuantizedDType } from "../../kernels/weights/format.ts";
 import { freeWeight, type Weight } from "../../kernels/weights/weight.ts";
 import { EngineError } from "../errors.ts";
 import type { ModelConfig } from "./model_config.ts";
@@ -42,18 +43,26 @@ export interface Weights {
   readonly parameters: number;
 }
 
+/** Where weights come from, and what becomes of them. */
+export interface LoadOptions {
+  readonly files: TensorFiles;
+  /** What plain matrices become; @default what they are */
+  readonly quantize?: QuantizedDType | undefined;
+  readonly onProgress: (doneBytes: number, totalBytes: number) => void;
+}
+
 /**
- * Reads all weights of a directory onto the GPU.
+ * Reads all weights of a model onto the GPU.
  * @throws {EngineError} `invalid_model` naming the tensor, and the shape expected and found
  * @throws {GpuError} `out_of_gpu_memory`
  */
 export async function loadWeights(
   commands: Commands,
   config: ModelConfig,
-  { files, onProgress }: { files: TensorFiles; onProgress: (doneBytes: number, totalBytes: number) => void },
+  { files, quantize, onProgress }: LoadOptions,
 ): Promise<Weights> {
   checkLayers(config, files);
-  const source = new FileSource(commands, files, onProgress);
+  const source = new FileSource(commands, files, { quantize, onProgress });
   try {
     return await buildWeights(config, source);
   } finally {
@@ -75,8 +84,12 @@ function checkLayers({ layers }: ModelConfig, files: TensorFiles): void {
 }
 
 /** Fills weights of the config's shape with random numbers of a scale that keeps activations bounded. */
-export function randomWeights(commands: Commands, config: ModelConfig, seed: number): Promise<Weights> {
-  return buildWeights(config, new RandomSource(commands, seed));
+export function randomWeights(
+  commands: Commands,
+  config: ModelConfig,
+  options: { readonly seed: number; readonly quantize?: QuantizedDType | undefined },
+): Promise<Weights> {
+  return buildWeights(config, new RandomSource(commands, options));
 }
 
 /** Frees what `loadWeights` or `randomWeights` made. */
@@ -95,13 +108,17 @@ export function freeWeights(commands: Commands, weights: Weights): void {
 
 async function buildWeights(config: ModelConfig, source: WeightSource): Promise<Weights> {
   const { hidden, vocabSize } = config;
-  const embedding = await source.matrix(["model.embed_tokens.weight"], { rows: [vocabSize], cols: hidden });
+  const embedding = await source.matrix(["model.embed_tokens.weight"], {
+    rows: [vocabSize],
+    cols: hidden,
+    isTable: true,
+  });
   const layers: LayerWeights[] = [];
   for (let layer = 0; layer < config.layers; layer++) layers.push(await buildLayer(config, source, layer));
   const finalNorm = await source.vector(["model.norm.weight"], [hidden]);
   const head = config.tiedEmbeddings
     ? embedding
-    : await source.matrix(["lm_head.weight"], { rows: [vocabSize], cols: hidden });
+    : await source.matrix(["lm_head.weight"], { rows: [vocabSize], cols: hidden, isTable: true });
   return { embedding, layers, finalNorm, head, parameters: countParameters(config) };
 }
 

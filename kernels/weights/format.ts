@@ -14,7 +14,13 @@
 export type WeightDType = "f16" | "f32" | QuantizedDType;
 
 /** The types whose weights are integers with scales. */
-export type QuantizedDType = "q8" | "q4" | "q5" | "q4k" | "q5k" | "q6k";
+export const QUANTIZED_DTYPES = ["q8", "q4", "q5", "q4k", "q5k", "q6k"] as const;
+
+/** One of {@link QUANTIZED_DTYPES}. */
+export type QuantizedDType = (typeof QUANTIZED_DTYPES)[number];
+
+/** Every {@link WeightDType}. */
+export const WEIGHT_DTYPES: readonly WeightDType[] = ["f16", "f32", ...QUANTIZED_DTYPES];
 
 /** Weights of a group. */
 export const GROUP = 32;

@@ -3,43 +3,115 @@
  * the numbers are the same on every adapter up to the last bit of their rounding.
  */
 
-import { GpuError } from "../errors.ts";
-import type { Commands, KernelSpec } from "../pipeline.ts";
+import { toHalf } from "../half.ts";
 import { MIX } from "../logits/counter_hash.ts";
+import type { Commands, KernelSpec } from "../pipeline.ts";
 import { bytesOf } from "../tensor.ts";
-import { isQuantized } from "./format.ts";
-import { weightType } from "./read_eight.ts";
-import type { Weight } from "./weight.ts";
 import { BUILTINS, GROUP_INDEX, spread, unroll, writes } from "../wgsl.ts";
+import { isQuantized, planesOf, QUANTIZED, type QuantizedDType } from "./format.ts";
+import { weightType } from "./read_eight.ts";
+import type { Weight, WeightPart } from "./weight.ts";
 
 /** The distribution and where its stream starts. */
 export interface RandomFill {
   /** u32; give each weight its own. */
   readonly seed: number;
-  /** Standard deviation; the mean is 0. */
+  /** Standard deviation; the mean is 0, or near it when quantised. */
   readonly deviation: number;
 }
 
 const THREADS = 256;
 
-/** Fills a weight with numbers of a triangular distribution, which depend only on the seed and the element's index. */
-export function randomWeight(commands: Commands, weight: Weight, { seed, deviation }: RandomFill): void {
-  for (const { tensor, dtype, firstRow, rows } of weight.parts) {
-    if (isQuantized(dtype)) {
-      throw new GpuError("invalid_shape", `Cannot fill ${tensor.label}: random numbers are f16 or f32, not ${dtype}`);
-    }
-    const perVector = 16 / bytesOf(dtype);
-    const vectors = rows * weight.cols / perVector;
-    commands.dispatch(commands.kernel(`random_weight ${dtype}`, () => spec(dtype)), {
-      tensors: [tensor],
-      // The sum of two uniform numbers has variance 1/6.
-      params: { vectors, first: firstRow * weight.cols / perVector, seed, scale: deviation * Math.sqrt(6) },
-      groups: spread(Math.ceil(vectors / THREADS)),
-    });
+/**
+ * Deviation of random quanta times random scales (a quantised weight divided by the f16 that scales it), and how many
+ * times as large the f16 of the minima is, so that they centre it.
+ */
+const SPREAD: Readonly<Record<QuantizedDType, { readonly deviation: number; readonly minimum: number }>> = {
+  q8: { deviation: 73.9, minimum: 0 },
+  q4: { deviation: 4.6, minimum: 0 },
+  q5: { deviation: 9.2, minimum: 0 },
+  q4k: { deviation: 258, minimum: 7.5 },
+  q5k: { deviation: 532, minimum: 15.5 },
+  q6k: { deviation: 1366, minimum: 0 },
+};
+
+/**
+ * Fills a weight with numbers that depend only on the seed and the element's index: of a triangular distribution, or
+ * random quanta with equal scales.
+ */
+export function randomWeight(commands: Commands, weight: Weight, fill: RandomFill): void {
+  for (const part of weight.parts) {
+    if (isQuantized(part.dtype)) fillQuanta(commands, { part, dtype: part.dtype, cols: weight.cols }, fill);
+    else fillNumbers(commands, { part, dtype: part.dtype, cols: weight.cols }, fill);
   }
 }
 
-function spec(dtype: "f16" | "f32"): KernelSpec {
+interface Filled<DType> {
+  readonly part: WeightPart;
+  readonly dtype: DType;
+  readonly cols: number;
+}
+
+function fillNumbers(
+  commands: Commands,
+  { part, dtype, cols }: Filled<"f16" | "f32">,
+  { seed, deviation }: RandomFill,
+): void {
+  const perVector = 16 / bytesOf(dtype);
+  const vectors = part.rows * cols / perVector;
+  commands.dispatch(commands.kernel(`random_weight ${dtype}`, () => numberSpec(dtype)), {
+    tensors: [part.tensor],
+    // The sum of two uniform numbers has variance 1/6.
+    params: { vectors, first: part.firstRow * cols / perVector, seed, scale: deviation * Math.sqrt(6) },
+    groups: spread(Math.ceil(vectors / THREADS)),
+  });
+}
+
+function fillQuanta(
+  commands: Commands,
+  { part, dtype, cols }: Filled<QuantizedDType>,
+  { seed, deviation }: RandomFill,
+): void {
+  const { scales, blocks, end } = planesOf(dtype, part.rows * cols);
+  const scale = deviation / SPREAD[dtype].deviation;
+  const [low = 0, minimum = 0] = toHalf([scale, scale * SPREAD[dtype].minimum]);
+  // Of types with one scale for each group, both halves of a word are scales.
+  const isPaired = QUANTIZED[dtype].scales === "group";
+  commands.dispatch(commands.kernel(`random_quanta ${dtype}`, () => quantaSpec(dtype)), {
+    tensors: [part.tensor],
+    params: {
+      scales,
+      blocks,
+      end,
+      first: part.firstRow,
+      seed,
+      halves: low + (isPaired ? low : minimum) * 2 ** 16,
+    },
+    groups: spread(Math.ceil(end / THREADS)),
+  });
+}
+
+function quantaSpec(dtype: QuantizedDType): KernelSpec {
+  // Scales and minima of six bits, or scales of eight.
+  const mask = dtype === "q6k" ? "0xffffffffu" : "0x3f3f3f3fu";
+  const scale = QUANTIZED[dtype].scales === "group"
+    ? "params.halves"
+    : `select(params.halves, bits & ${mask}, i < params.blocks)`;
+  return {
+    bindings: [writes("w", "array<u32>")],
+    params: ["scales", "blocks", "end", "first", "seed", "halves"].map((name) => [name, "u32"] as const),
+    source: `
+      ${MIX}
+      @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
+        let i = (${GROUP_INDEX}) * ${THREADS}u + t;
+        if (i >= params.end) { return; }
+        let bits = mix(i + mix(params.seed + mix(params.first)));
+        w[i] = select(${scale}, bits, i < params.scales);
+      }`,
+  };
+}
+
+function numberSpec(dtype: "f16" | "f32"): KernelSpec {
   const value = (i: number) => `value(start + ${i}u)`;
   const pair = (i: number) => `pack2x16float(vec2<f32>(${value(2 * i)}, ${value(2 * i + 1)}))`;
   const four = (piece: (i: number) => string) => unroll(4, (i) => piece(i) + (i < 3 ? "," : ""));

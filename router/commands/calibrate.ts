@@ -5,11 +5,12 @@
 
 import { scoreCandidates } from "../../engine/evaluation/calibrate.ts";
 import { writeCalibration } from "../../engine/model/calibration.ts";
+import { besideModel } from "../../engine/model/checkpoint.ts";
 import { Engine } from "../../engine/engine.ts";
 import { loadTextModel, parseNeedles } from "../../engine/evaluation/needles.ts";
 import { MIN_BUDGET } from "../../engine/layer_plan.ts";
 import { type Command, type FlagValues, UsageError } from "../command_line.ts";
-import { EMBEDDED_MODEL } from "../config.ts";
+import { EMBEDDED_MODEL, modelSource, QUANTIZE_FLAG } from "../model_choice.ts";
 import { GPU_FLAG } from "../host/worker_config.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
@@ -21,8 +22,9 @@ const flags = {
     value: "DIR",
     default: EMBEDDED_MODEL,
     shownDefault: "the embedded tide-10m",
-    help: "model directory",
+    help: "model directory, or a .gguf file",
   },
+  ...QUANTIZE_FLAG,
   needles: {
     kind: "text",
     value: "FILE",
@@ -67,7 +69,7 @@ export const command: Command<typeof flags> = {
       .slice(0, values.cases);
     if (cases.length === 0) throw new UsageError(`Cannot calibrate: ${values.needles} has no case within --longest`);
     const text = await loadTextModel(values.model);
-    const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto", gpu: values.gpu });
+    const engine = await Engine.open({ model: modelSource(values), kvTokens: "auto", gpu: values.gpu });
     try {
       const stop = engine.config.eosTokens[0];
       if (stop === undefined) throw new UsageError("Cannot calibrate: the model names no end-of-turn token");
@@ -91,7 +93,9 @@ export const command: Command<typeof flags> = {
         probe: values.probe,
         scores: scores.slice(0, 4),
       });
-      terminal.line(`Wrote ${values.model}/tidepool.json: select layers {${best.selectLayers.join(", ")}}`);
+      terminal.line(
+        `Wrote ${besideModel(values.model, "tidepool.json")}: select layers {${best.selectLayers.join(", ")}}`,
+      );
       return 0;
     } finally {
       await engine.close();

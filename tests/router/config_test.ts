@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { parseFlags } from "../../router/command_line.ts";
-import { configFromFlags, EMBEDDED_MODEL, modelSource, resolveConfig, SERVICE_FLAGS } from "../../router/config.ts";
+import { configFromFlags, resolveConfig, SERVICE_FLAGS } from "../../router/config.ts";
+import { EMBEDDED_MODEL, modelSource } from "../../router/model_choice.ts";
 
 function fromArgs(args: string[]): unknown {
   return resolveConfig(configFromFlags(parseFlags("serve", SERVICE_FLAGS, { args, env: {} })));

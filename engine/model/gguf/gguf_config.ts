@@ -40,11 +40,11 @@ export function configOf(files: GgufFiles): JsonObject {
   const { metadata, tensors } = files;
   const family = familyOf(files);
   const key = (name: string) => `${family}.${name}`;
-  const integer = (name: string, bounds: IntegerBounds = SIZE, fallback?: number) =>
+  const integer = (name: string, bounds: IntegerBounds, fallback?: number) =>
     metadata.integer(key(name), bounds, fallback);
   refuseExperts(metadata, key("expert_count"));
   const heads = integer("attention.head_count", { min: 1, max: 4096 });
-  const hidden = integer("embedding_length");
+  const hidden = integer("embedding_length", SIZE);
   const headDim = integer("attention.key_length", { min: 2, max: 1024 }, hidden / heads);
   for (const name of ["attention.value_length", "rope.dimension_count"]) {
     if (integer(name, SIZE, headDim) !== headDim) throw unsupported(metadata, key(name), `${headDim}, as for keys`);
@@ -54,7 +54,7 @@ export function configOf(files: GgufFiles): JsonObject {
     architectures: [CLASSES[family]],
     "num_hidden_layers": integer("block_count", { min: 1, max: 1024 }),
     "hidden_size": hidden,
-    "intermediate_size": integer("feed_forward_length"),
+    "intermediate_size": integer("feed_forward_length", SIZE),
     "num_attention_heads": heads,
     "num_key_value_heads": integer("attention.head_count_kv", { min: 1, max: heads }, heads),
     "head_dim": headDim,

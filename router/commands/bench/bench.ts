@@ -5,7 +5,7 @@
 
 import { PAGE_TOKENS } from "../../../engine/span.ts";
 import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
-import { MODEL_FLAGS } from "../../config.ts";
+import { MODEL_FLAGS } from "../../model_choice.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ensureVulkanDriver } from "../../host/vulkan_driver.ts";
 import { type BatchOptions, measureBatches } from "./batches.ts";

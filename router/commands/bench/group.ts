@@ -11,7 +11,8 @@ import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
 import { type GpuChoice, openGpu } from "../../../kernels/choose_provider.ts";
 import { pagesWithin } from "../../scheduling/capacity.ts";
-import { modelSource } from "../../config.ts";
+import type { QuantizedDType } from "../../../kernels/weights/format.ts";
+import { modelSource, nameOf } from "../../model_choice.ts";
 import { RequestError } from "../../errors.ts";
 import type { Group, ModelInfo } from "../../group/group.ts";
 import { type KvTokens, resolveWorkers } from "../../host/worker_config.ts";
@@ -41,6 +42,7 @@ export interface BenchGroup {
 export interface BenchModel {
   readonly model: string | undefined;
   readonly random: string | undefined;
+  readonly quantize: QuantizedDType | undefined;
   readonly kvTokens: readonly KvTokens[];
   readonly shareGpu: boolean;
   readonly gpu: GpuChoice;
@@ -62,7 +64,7 @@ export async function openBenchGroup(
   const own = kvTokens.length === 1 ? kvTokens : kvTokens.slice(0, workers);
   const config = await configOf(model);
   const plans = await planWorkers(resolveWorkers({ workers, shareGpu, gpu, kvTokens: own }));
-  const modelId = "directory" in model ? model.directory.replace(/\/+$/, "").replace(/.*\//, "") : model.random;
+  const modelId = model.quantize === undefined ? nameOf(model) : `${nameOf(model)} ${model.quantize}`;
   const group = openGroup(plans, { model, modelId, log: () => {} });
   try {
     const info = await loaded(group, onProgress);

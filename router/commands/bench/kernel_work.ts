@@ -4,8 +4,8 @@
  */
 
 import type { ModelConfig } from "../../../engine/model/model_config.ts";
-import { bytesOf } from "../../../kernels/tensor.ts";
 import type { TimedDispatch } from "../../../kernels/timestamps.ts";
+import { WEIGHT_DTYPES, weightBytes, type WeightDType } from "../../../kernels/weights/format.ts";
 
 /** Operations of one sequence's step. */
 export interface ProfiledStep {
@@ -36,7 +36,7 @@ export function workOf({ kernel, dispatch }: TimedDispatch, step: ProfiledStep):
   if (op.startsWith("attention")) return attentionWork(op, { kernel, dispatch }, step);
   if (op !== "embed" && rows !== undefined && outputs !== undefined && eights !== undefined) {
     const computed = firstInput === undefined ? rows : Math.min(VECTOR_ROWS, rows - firstInput);
-    return productWork(op, { rows: computed, outputs, cols: eights * 8 }, dispatch.tensors[0]?.dtype ?? "f32");
+    return productWork(op, { rows: computed, outputs, cols: eights * 8 }, weightDTypeOf(kernel));
   }
   if (op === "rms_norm" && rows !== undefined && quads !== undefined) {
     return { name: `${op} ${rows}×${quads * 4}`, bytes: 2 * rows * quads * 16 };
@@ -46,14 +46,20 @@ export function workOf({ kernel, dispatch }: TimedDispatch, step: ProfiledStep):
   return { name: op };
 }
 
+/** Names of products have the format of the weight after the operation. */
+function weightDTypeOf(kernel: string): WeightDType {
+  const [, word] = kernel.split(" ");
+  return WEIGHT_DTYPES.find((dtype) => dtype === word) ?? "f32";
+}
+
 function productWork(
   op: string,
   { rows, outputs, cols }: { readonly rows: number; readonly outputs: number; readonly cols: number },
-  dtype: "f32" | "f16" | "u32",
+  dtype: WeightDType,
 ): KernelWork {
   return {
     name: `${op} ${rows}×${outputs}×${cols} ${dtype}`,
-    bytes: outputs * cols * bytesOf(dtype) + rows * (cols + outputs) * 4,
+    bytes: weightBytes(dtype, outputs * cols) + rows * (cols + outputs) * 4,
     flop: 2 * rows * outputs * cols,
   };
 }

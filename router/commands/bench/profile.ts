@@ -8,7 +8,7 @@ import { PageMap } from "../../../engine/page_map.ts";
 import { type HandSpan, type Session, SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { type Ceilings, measureCeilings } from "../../../kernels/ceilings.ts";
 import { PassTimer, type TimedPass } from "../../../kernels/timestamps.ts";
-import { modelSource } from "../../config.ts";
+import { modelSource } from "../../model_choice.ts";
 import { copied, type Filling, prefilled } from "./fill.ts";
 import type { BenchModel } from "./group.ts";
 import { type ProfiledStep, workOf } from "./kernel_work.ts";

@@ -6,7 +6,7 @@
 import { Engine } from "../../../engine/engine.ts";
 import { MIN_BUDGET } from "../../../engine/layer_plan.ts";
 import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
-import { EMBEDDED_MODEL } from "../../config.ts";
+import { EMBEDDED_MODEL, modelSource, QUANTIZE_FLAG } from "../../model_choice.ts";
 import { GPU_FLAG } from "../../host/worker_config.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ensureVulkanDriver } from "../../host/vulkan_driver.ts";
@@ -22,8 +22,9 @@ const flags = {
     value: "DIR",
     default: EMBEDDED_MODEL,
     shownDefault: "the embedded tide-10m",
-    help: "model directory",
+    help: "model directory, or a .gguf file",
   },
+  ...QUANTIZE_FLAG,
   data: {
     kind: "text",
     value: "DIR",
@@ -86,7 +87,7 @@ export const command: Command<typeof flags> = {
     await ensureVulkanDriver((line) => terminal.error(line));
     // Its workers need the GPU's memory.
     if (values.lossless) return await lossless(values, terminal);
-    const engine = await Engine.open({ model: { directory: values.model }, kvTokens: "auto", gpu: values.gpu });
+    const engine = await Engine.open({ model: modelSource(values), kvTokens: "auto", gpu: values.gpu });
     try {
       return values.corrections ? await corrections(engine, values, terminal) : await answers(engine, values, terminal);
     } finally {

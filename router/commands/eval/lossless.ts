@@ -3,6 +3,7 @@
  * a service would, on groups of worker processes. Knows requests and answers; `router/scheduling` knows how they run.
  */
 
+import type { QuantizedDType } from "../../../kernels/weights/format.ts";
 import type { GpuChoice } from "../../../kernels/choose_provider.ts";
 import { loadTextModel, needleTokens } from "../../../engine/evaluation/needles.ts";
 import { GREEDY } from "../../../engine/evaluation/hand_session.ts";
@@ -18,6 +19,7 @@ import { readNeedles } from "./evaluation_data.ts";
 export interface LosslessOptions {
   readonly gpu: GpuChoice;
   readonly model: string;
+  readonly quantize: QuantizedDType | undefined;
   /** Directory of the questions. */
   readonly data: string;
   readonly prompts: number;
@@ -83,6 +85,7 @@ export async function evaluateLossless(options: LosslessOptions, terminal: Termi
     const flags = {
       model,
       random: undefined,
+      quantize: options.quantize,
       kvTokens: [kvTokensOf(requests, workers)],
       shareGpu: true,
       gpu: options.gpu,

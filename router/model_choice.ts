@@ -1,0 +1,63 @@
+/**
+ * Which model an operator wants and how its weights are kept: the flags of every command that loads one, and what they
+ * mean together. Knows names; opens no file.
+ */
+
+import { basename } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { ModelSource } from "../engine/engine.ts";
+import { QUANTIZED_DTYPES, type QuantizedDType } from "../kernels/weights/format.ts";
+import { type Flags, UsageError } from "./command_line.ts";
+import { SLICE_FLAGS } from "./host/worker_config.ts";
+
+/** The model that comes with Tidepool. */
+export const EMBEDDED_MODEL = fileURLToPath(new URL("../deploy/models/tide-10m", import.meta.url));
+
+/** The flag of every command that loads weights. */
+export const QUANTIZE_FLAG = {
+  quantize: {
+    kind: "choice",
+    choices: QUANTIZED_DTYPES,
+    help: "keep plain weights in 8 or 4 bits: q8, q4; with --random also in the formats of GGUF files",
+  },
+} as const satisfies Flags;
+
+/** Flags that choose a model and how much of it a worker holds, for every command that starts workers. */
+export const MODEL_FLAGS = {
+  model: {
+    kind: "text",
+    value: "MODEL",
+    help: "directory of the model, or a .gguf file (default: the embedded tide-10m)",
+  },
+  random: { kind: "text", value: "SHAPE", help: "a named shape with random weights instead, e.g. llama-3-8b" },
+  ...QUANTIZE_FLAG,
+  ...SLICE_FLAGS,
+} as const satisfies Flags;
+
+/**
+ * What `--model`, `--random` and `--quantize` mean together.
+ * @throws {UsageError} when both of the first are given, or files cannot become what the last says
+ */
+export function modelSource(choice: {
+  readonly model?: string | undefined;
+  readonly random?: string | undefined;
+  readonly quantize?: QuantizedDType | undefined;
+}): ModelSource {
+  const { model, random, quantize } = choice;
+  const quantized = quantize === undefined ? {} : { quantize };
+  if (random === undefined) {
+    if (quantize !== undefined && quantize !== "q8" && quantize !== "q4") {
+      throw new UsageError(`Cannot quantize a model: must be q8 or q4 without --random, given ${quantize}`);
+    }
+    return { directory: model ?? EMBEDDED_MODEL, ...quantized };
+  }
+  if (model === undefined) return { random, ...quantized };
+  throw new UsageError(
+    `Cannot choose a model: either a directory or a random shape, given "${model}" and "${random}"`,
+  );
+}
+
+/** What a model is called when nothing else is said: its directory, its file without its ending, or its shape. */
+export function nameOf(model: ModelSource): string {
+  return "directory" in model ? basename(model.directory, ".gguf") : model.random;
+}
