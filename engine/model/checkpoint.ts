@@ -42,9 +42,14 @@ export async function readConfigFiles(model: string): Promise<ConfigFiles> {
     return { config, generation: undefined, ropeDivisors: await ropeDivisorsOf(files, headDim) };
   }
   const config = await JsonObject.read(`${model}/config.json`);
+  return { config, generation: await readGenerationConfig(model), ropeDivisors: undefined };
+}
+
+/** `generation_config.json`, if there is one; a GGUF file has nothing in its place. @throws {EngineError} as above */
+export async function readGenerationConfig(model: string): Promise<JsonObject | undefined> {
+  if (isGguf(model)) return undefined;
   const path = `${model}/generation_config.json`;
-  const generation = await fileExists(path) ? await JsonObject.read(path) : undefined;
-  return { config, generation, ropeDivisors: undefined };
+  return await fileExists(path) ? await JsonObject.read(path) : undefined;
 }
 
 /** @throws {EngineError} `invalid_model`, `unsupported_model` as above */

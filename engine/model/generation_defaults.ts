@@ -1,6 +1,6 @@
 /** What `generation_config.json` of a model says about requests that leave it open. */
 
-import { readConfigFiles } from "./checkpoint.ts";
+import { readGenerationConfig } from "./checkpoint.ts";
 
 /** Defaults of a model's makers. */
 export interface GenerationDefaults {
@@ -16,7 +16,7 @@ const ANSWER = { min: 1, max: 1 << 28 } as const;
  * @throws {EngineError} `invalid_model` naming the file, the field and what was expected
  */
 export async function readGenerationDefaults(model: string): Promise<GenerationDefaults> {
-  const { generation: file } = await readConfigFiles(model);
+  const file = await readGenerationConfig(model);
   if (file === undefined) return { maxNewTokens: undefined };
   const given = file.value("max_new_tokens");
   return { maxNewTokens: given === undefined ? undefined : file.integer("max_new_tokens", ANSWER) };
