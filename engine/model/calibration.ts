@@ -4,12 +4,11 @@
  */
 
 import { EngineError } from "../errors.ts";
-import { besideModel } from "./checkpoint.ts";
+import { besideModel, CALIBRATION_FILE } from "./checkpoint.ts";
 import { JsonObject } from "./json_file.ts";
 import { fileExists } from "./model_file.ts";
 import { type Calibration, layerRoles, MIN_BUDGET } from "../layer_plan.ts";
 
-const FILE = "tidepool.json";
 const VERSION = 1;
 
 /** Far above any context: a bound, so that nonsense is caught. */
@@ -23,7 +22,7 @@ const MAX_TOKENS = 1 << 28;
  * @throws {EngineError} `invalid_model` naming the field, what was expected and what was found
  */
 export async function readCalibration(model: string, layers: number): Promise<Calibration | undefined> {
-  const path = besideModel(model, FILE);
+  const path = besideModel(model, CALIBRATION_FILE);
   if (!await fileExists(path)) return undefined;
   const file = await JsonObject.read(path);
   file.integer("version", { min: VERSION, max: VERSION });
@@ -67,7 +66,7 @@ export async function writeCalibration(
     "sparse_from": calibration.sparseFrom,
     measured,
   };
-  const path = besideModel(model, FILE);
+  const path = besideModel(model, CALIBRATION_FILE);
   const draft = `${path}.${crypto.randomUUID()}`;
   try {
     await Deno.writeTextFile(draft, `${JSON.stringify(contents, null, 2)}\n`);

@@ -4,7 +4,7 @@
  */
 
 import { configOf, ropeDivisorsOf } from "./gguf/gguf_config.ts";
-import { GgufFiles, isGguf } from "./gguf/gguf_files.ts";
+import { GgufFiles, ggufPaths, isGguf } from "./gguf/gguf_files.ts";
 import { GgufTensors } from "./gguf/gguf_tensors.ts";
 import { tokenizerConfigOf, tokenizerOf } from "./gguf/gguf_tokenizer.ts";
 import { JsonObject } from "./json_file.ts";
@@ -29,6 +29,9 @@ export interface TokenizerFiles {
   /** `tokenizer_config.json` */
   readonly config: JsonObject;
 }
+
+/** What calibration writes and engines read. */
+export const CALIBRATION_FILE = "tidepool.json";
 
 /** Files of 250,000 tokens have 35 MB. */
 const MAX_TOKENIZER_BYTES = 128 << 20;
@@ -85,6 +88,11 @@ export async function openTensors(model: string): Promise<TensorFiles> {
     files.close();
     throw error;
   }
+}
+
+/** What a worker reads of a model: its directory, or its files and what may lie beside them. */
+export function workerFiles(model: string): readonly string[] {
+  return isGguf(model) ? [...ggufPaths(model), besideModel(model, CALIBRATION_FILE)] : [model];
 }
 
 /** A file of that name in a model's directory, or beside a GGUF file: `NAME.json` beside `M.gguf` is `M.NAME.json`. */

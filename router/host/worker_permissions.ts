@@ -5,6 +5,7 @@
 
 import { join, resolve } from "node:path";
 import type { ModelSource } from "../../engine/engine.ts";
+import { workerFiles } from "../../engine/model/checkpoint.ts";
 
 /**
  * The flags for a worker on this host.
@@ -15,7 +16,7 @@ export function workerPermissions(model: ModelSource, extra: readonly string[] =
     "--no-prompt",
     // The router and the other workers of this host; both ends of every connection.
     "--allow-net=127.0.0.1",
-    ...("directory" in model ? [`--allow-read=${escaped(model.directory)}`] : []),
+    ...("directory" in model ? [`--allow-read=${workerFiles(model.directory).map(escaped).join(",")}`] : []),
     // Vulkan's loader and OpenTelemetry are configured by it, and each flag has a variable.
     "--allow-env",
     "--allow-sys=systemMemoryInfo",

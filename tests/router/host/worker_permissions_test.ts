@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { packagePermission } from "../../../router/host/worker_permissions.ts";
+import { packagePermission, workerPermissions } from "../../../router/host/worker_permissions.ts";
 
 Deno.test("packagePermission() lets native code be loaded from Deno's packages only, wherever they lie", () => {
   const of = (env: Record<string, string>, os = "linux") => packagePermission((name) => env[name], os);
@@ -19,4 +19,14 @@ Deno.test("packagePermission() names the folder that a link leads to: Deno compa
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("workerPermissions() lets a worker read its model and nothing else: a directory, or every part of a split file", () => {
+  const readable = (directory: string) =>
+    workerPermissions({ directory }).filter((flag) => flag.startsWith("--allow-read"));
+  assert.deepEqual(readable("/models/a,b"), ["--allow-read=/models/a,,b"]);
+  assert.deepEqual(readable("/models/m-00002-of-00002.gguf"), [
+    "--allow-read=/models/m-00001-of-00002.gguf,/models/m-00002-of-00002.gguf,/models/m-00002-of-00002.tidepool.json",
+  ]);
+  assert.deepEqual(workerPermissions({ random: "tiny" }).filter((flag) => flag.startsWith("--allow-read")), []);
 });
