@@ -20,6 +20,7 @@ export type { LogFormat, ServiceConfig } from "./router/config.ts";
 const COMMANDS: CommandTable = {
   serve: () => import("./router/commands/serve.ts"),
   worker: () => import("./router/commands/worker.ts"),
+  pull: () => import("./router/commands/pull.ts"),
   chat: () => import("./router/commands/chat.ts"),
   eval: () => import("./router/commands/eval/eval.ts"),
   calibrate: () => import("./router/commands/calibrate.ts"),

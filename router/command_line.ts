@@ -69,6 +69,8 @@ export interface Command<F extends Flags = Flags> {
   /** One line for `--help`. */
   readonly summary: string;
   readonly flags: F;
+  /** The flag whose value may stand without its name. @default none: a stray argument is refused */
+  readonly argument?: string;
   /** @returns the exit code of the process */
   run(values: FlagValues<F>, terminal: Terminal): Promise<number>;
 }
@@ -118,7 +120,8 @@ export async function runCommandLine(line: CommandLine, terminal: Terminal): Pro
       terminal.line(helpText(name, command));
       return 0;
     }
-    return await command.run(parseFlags(name, command.flags, { args: rest, env: line.env }), terminal);
+    const source = { args: rest, env: line.env, argument: command.argument };
+    return await command.run(parseFlags(name, command.flags, source), terminal);
   } catch (error) {
     terminal.error(describe(error));
     return error instanceof UsageError ? 2 : 1;
@@ -147,9 +150,13 @@ function requireDeno(version: string): void {
 export function parseFlags<F extends Flags>(
   command: string,
   flags: F,
-  source: { readonly args: readonly string[]; readonly env: Readonly<Record<string, string>> },
+  source: {
+    readonly args: readonly string[];
+    readonly env: Readonly<Record<string, string>>;
+    readonly argument?: string | undefined;
+  },
 ): FlagValues<F> {
-  const given = givenFlags(command, flags, source.args);
+  const given = givenFlags(command, flags, source);
   const values: Record<string, ReturnType<typeof parseValue> | boolean | undefined> = {};
   for (const [key, flag] of Object.entries(flags)) {
     const variable = variableName(command, key);
@@ -162,7 +169,11 @@ export function parseFlags<F extends Flags>(
   return values as FlagValues<F>;
 }
 
-function givenFlags(command: string, flags: Flags, args: readonly string[]): Map<string, string> {
+function givenFlags(
+  command: string,
+  flags: Flags,
+  { args, argument }: { readonly args: readonly string[]; readonly argument?: string | undefined },
+): Map<string, string> {
   const keys = new Map(Object.keys(flags).map((key) => [kebab(key), key]));
   const options = Object.fromEntries(
     [...keys].map(([name, key]) => [name, { type: flags[key]?.kind === "switch" ? "boolean" : "string" } as const]),
@@ -172,7 +183,12 @@ function givenFlags(command: string, flags: Flags, args: readonly string[]): Map
   for (const token of tokens) {
     if (token.kind === "option-terminator") continue;
     if (token.kind === "positional") {
-      throw new UsageError(`Cannot run ${command}: takes no argument, given "${token.value}"`);
+      if (argument !== undefined && !given.has(argument)) {
+        given.set(argument, token.value);
+        continue;
+      }
+      const most = argument === undefined ? "no argument" : "one argument";
+      throw new UsageError(`Cannot run ${command}: takes ${most}, given "${token.value}"`);
     }
     const key = keys.get(token.name);
     if (key === undefined) {
@@ -257,9 +273,11 @@ export function helpText(name: string, command: Command): string {
   const variables = example === undefined
     ? []
     : ["", `Flags can be set in the environment too: --${kebab(example)} as ${variableName(name, example)}.`];
-  return [`Usage: deno run -A mod.ts ${name} [flags]`, "", command.summary, "", ...table(rows), ...variables].join(
-    "\n",
-  );
+  const argument = command.argument === undefined ? "" : ` ${command.argument.toUpperCase()}`;
+  return [`Usage: deno run -A mod.ts ${name}${argument} [flags]`, "", command.summary, "", ...table(rows), ...variables]
+    .join(
+      "\n",
+    );
 }
 
 function placeholder(flag: Flag): string {

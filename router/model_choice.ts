@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import type { ModelSource } from "../engine/engine.ts";
 import { QUANTIZED_DTYPES, type QuantizedDType } from "../kernels/weights/format.ts";
 import { type Flags, UsageError } from "./command_line.ts";
+import { localModel } from "./hub/pull.ts";
 import { SLICE_FLAGS } from "./host/worker_config.ts";
 
 /** The model that comes with Tidepool. */
@@ -27,7 +28,7 @@ export const MODEL_FLAGS = {
   model: {
     kind: "text",
     value: "MODEL",
-    help: "directory of the model, or a .gguf file (default: the embedded tide-10m)",
+    help: "directory, .gguf file, or org/model[:quant] of the Hugging Face hub (default: the embedded tide-10m)",
   },
   random: { kind: "text", value: "SHAPE", help: "a named shape with random weights instead, e.g. llama-3-8b" },
   ...QUANTIZE_FLAG,
@@ -55,6 +56,21 @@ export function modelSource(choice: {
   throw new UsageError(
     `Cannot choose a model: either a directory or a random shape, given "${model}" and "${random}"`,
   );
+}
+
+/**
+ * The same choice with a path for a name of the hub, `org/model[:quant]`, which is pulled when it is not here.
+ * @throws {HubError} when that fails
+ */
+export async function withLocalModel<Choice extends { readonly model?: string | undefined }>(
+  choice: Choice,
+  onProgress: (fraction: number) => void,
+): Promise<Choice> {
+  if (choice.model === undefined) return choice;
+  const model = await localModel(choice.model, {
+    onProgress: (bytes, total) => onProgress(total === 0 ? 1 : bytes / total),
+  });
+  return { ...choice, model };
 }
 
 /** What a model is called when nothing else is said: its directory, its file without its ending, or its shape. */

@@ -3,7 +3,7 @@
 import { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ApiKeys } from "./access/api_keys.ts";
 import { resolveConfig, type ResolvedConfig, type ServiceConfig } from "./config.ts";
-import { EMBEDDED_MODEL } from "./model_choice.ts";
+import { EMBEDDED_MODEL, withLocalModel } from "./model_choice.ts";
 import { planWorkers } from "./group/worker_plan.ts";
 import { CALL_MARKERS } from "./answer/tool_formats.ts";
 import { GrammarService } from "./grammar/grammar_service.ts";
@@ -17,6 +17,7 @@ import { TextPool } from "./text/text_pool.ts";
 /**
  * Starts a service. It listens at once, unready while the model loads.
  *
+ * @throws {HubError} when the model is a name of the hub and cannot be pulled
  * @throws {CodedError} `invalid_request` for a bad configuration or an address that is taken, `invalid_model` or
  * `unsupported_model` when the model's text side is at fault; `ready` rejects with whatever else is wrong with the model
  *
@@ -37,7 +38,11 @@ import { TextPool } from "./text/text_pool.ts";
  * ```
  */
 export async function startService(config: ServiceConfig = {}, options: ServiceOptions = {}): Promise<Service> {
-  const resolved = resolveConfig(config);
+  const { onProgress = () => {} } = options;
+  const local = await withLocalModel(config, onProgress);
+  // A path in the cache ends in a commit, which nobody would ask for.
+  const named = local.model === config.model || config.model === undefined ? {} : { modelName: config.model };
+  const resolved = resolveConfig({ ...named, ...local });
   const workers = await planWorkers(resolved);
   // Random weights have no words of their own, and mean nothing by the token that ends an answer.
   const [directory, stopTokens] = "directory" in resolved.model ? [resolved.model.directory] : [EMBEDDED_MODEL, []];

@@ -10,7 +10,7 @@ import { Engine } from "../../engine/engine.ts";
 import { loadTextModel, parseNeedles } from "../../engine/evaluation/needles.ts";
 import { MIN_BUDGET } from "../../engine/layer_plan.ts";
 import { type Command, type FlagValues, UsageError } from "../command_line.ts";
-import { EMBEDDED_MODEL, modelSource, QUANTIZE_FLAG } from "../model_choice.ts";
+import { EMBEDDED_MODEL, modelSource, QUANTIZE_FLAG, withLocalModel } from "../model_choice.ts";
 import { GPU_FLAG } from "../host/worker_config.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
@@ -62,7 +62,8 @@ const flags = {
 export const command: Command<typeof flags> = {
   summary: "Find a model's select layers by needle tasks and write tidepool.json beside it",
   flags,
-  async run(values: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
+  async run(given: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
+    const values = await withLocalModel(given, (fraction) => terminal.progress("Fetching the model", fraction));
     await ensureVulkanDriver((line) => terminal.error(line));
     const cases = parseNeedles(await Deno.readTextFile(values.needles))
       .filter(({ text }) => text.length <= values.longest * 3)

@@ -5,7 +5,7 @@
 
 import { PAGE_TOKENS } from "../../../engine/span.ts";
 import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
-import { MODEL_FLAGS } from "../../model_choice.ts";
+import { MODEL_FLAGS, withLocalModel } from "../../model_choice.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ensureVulkanDriver } from "../../host/vulkan_driver.ts";
 import { type BatchOptions, measureBatches } from "./batches.ts";
@@ -84,7 +84,8 @@ type Values = FlagValues<typeof flags>;
 export const command: Command<typeof flags> = {
   summary: "Prefill and decode speed by context and number of workers, dense, sparse and corrected",
   flags,
-  async run(values: Values, terminal: Terminal): Promise<number> {
+  async run(given: Values, terminal: Terminal): Promise<number> {
+    const values = await withLocalModel(given, (fraction) => terminal.progress("Fetching the model", fraction));
     const most = Math.max(...values.workers);
     if (values.kvTokens.length > 1 && values.kvTokens.length !== most) {
       throw new UsageError(

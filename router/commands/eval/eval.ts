@@ -6,7 +6,7 @@
 import { Engine } from "../../../engine/engine.ts";
 import { MIN_BUDGET } from "../../../engine/layer_plan.ts";
 import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
-import { EMBEDDED_MODEL, modelSource, QUANTIZE_FLAG } from "../../model_choice.ts";
+import { EMBEDDED_MODEL, modelSource, QUANTIZE_FLAG, withLocalModel } from "../../model_choice.ts";
 import { GPU_FLAG } from "../../host/worker_config.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ensureVulkanDriver } from "../../host/vulkan_driver.ts";
@@ -77,7 +77,8 @@ type Values = FlagValues<typeof flags>;
 export const command: Command<typeof flags> = {
   summary: "Needle accuracy, perplexity and greedy answers, dense and sparse; what corrections are worth",
   flags,
-  async run(values: Values, terminal: Terminal): Promise<number> {
+  async run(given: Values, terminal: Terminal): Promise<number> {
+    const values = await withLocalModel(given, (fraction) => terminal.progress("Fetching the model", fraction));
     if (values.corrections && values.lossless) {
       throw new UsageError("Cannot evaluate: either --corrections or --lossless, both given");
     }

@@ -14,7 +14,7 @@ const [STRING, U32, F32, BOOL, I32] = [8, 4, 6, 7, 5] as const;
 const text = (value: string): GgufValue => ({ type: STRING, value });
 const integer = (value: number): GgufValue => ({ type: U32, value });
 const real = (value: number): GgufValue => ({ type: F32, value });
-const flag = (value: boolean): GgufValue => ({ type: BOOL, value: Number(value) });
+const NO: GgufValue = { type: BOOL, value: 0 };
 
 const SHAPE: Readonly<Record<string, GgufValue>> = {
   "general.architecture": text("llama"),
@@ -206,8 +206,8 @@ Deno.test("A GGUF tokenizer of sentence pieces joins by score, falls back to byt
   });
   await withGguf({
     ...SENTENCE_PIECES,
-    "tokenizer.ggml.add_space_prefix": flag(false),
-    "tokenizer.ggml.add_bos_token": flag(false),
+    "tokenizer.ggml.add_space_prefix": NO,
+    "tokenizer.ggml.add_bos_token": NO,
   }, async (path) => {
     const tokenizer = await Tokenizer.load(path);
     assert.deepEqual([...tokenizer.encode("low", { addSpecialTokens: true })], [id("low")]);

@@ -1,0 +1,13 @@
+/** What can go wrong with the hub: only commands meet it, before a service serves. */
+
+import { CodedError } from "../../kernels/errors.ts";
+
+/**
+ * - `hub_unreachable`: trying again may help.
+ * - `hub_refused`: the repository, a file or the right to read it is missing.
+ * - `hub_corrupt`: what came is not what was promised.
+ */
+export type HubErrorCode = "hub_unreachable" | "hub_refused" | "hub_corrupt";
+
+/** Raised by `router/hub/`. */
+export class HubError extends CodedError<HubErrorCode> {}
