@@ -15,6 +15,7 @@ import { submitStep } from "./pass/run_step.ts";
 import { DraftLogits } from "./logits/draft_logits.ts";
 import { cheapCorrectionContext } from "./correction_cost.ts";
 import { EngineError } from "./errors.ts";
+import { checkFit } from "./fit.ts";
 import { ALONE, type Exchange } from "./exchange.ts";
 import type { EngineInfo } from "./engine_info.ts";
 import type { LoadedModel } from "./loaded_model.ts";
@@ -37,6 +38,8 @@ import { freeWeights, loadWeights, randomWeights, type Weights } from "./model/w
 export type ModelSource = ({ readonly directory: string } | { readonly random: string }) & {
   /** What plain matrices become on the GPU; files that are quantised already stay as they are. @default what they are */
   readonly quantize?: QuantizedDType;
+  /** The longest context that is served, in tokens. @default what the model was made for */
+  readonly contextTokens?: number;
 };
 
 /** How to open an engine. */
@@ -44,7 +47,7 @@ export interface EngineOptions extends KvCapacity {
   readonly model: ModelSource;
   /** Which way to the GPU. @default "auto" */
   readonly gpu?: GpuChoice | undefined;
-  /** Gets one line: the GPU, and the way to it. @default nothing */
+  /** Gets a few lines: the GPU and the way to it, what the model needs and what there is. @default nothing */
   readonly log?: ((line: string) => void) | undefined;
 }
 
@@ -85,7 +88,7 @@ export class Engine {
   /**
    * Opens the GPU and loads a model.
    * @param onProgress counts the bytes of the weight files
-   * @throws {GpuError} `no_adapter`, `provider_unavailable`, `out_of_gpu_memory`
+   * @throws {GpuError} `no_adapter`, `provider_unavailable`; `out_of_gpu_memory`, before a weight is read, with what would fit
    * @throws {EngineError} `invalid_model`, `unsupported_model`; `kv_exhausted` when the KV slice cannot be that large
    */
   static async open(
@@ -257,22 +260,35 @@ function infoOf({ info }: Gpu, { config, weights, digest }: Loaded, kvPages: num
   };
 }
 
+/** @throws {EngineError} `unsupported_model` for a context beyond what the model was made for */
+function withContext(config: ModelConfig, contextTokens: number | undefined): ModelConfig {
+  if (contextTokens === undefined) return config;
+  if (contextTokens <= config.maxPositions) return { ...config, maxPositions: contextTokens };
+  throw new EngineError(
+    "unsupported_model",
+    `Cannot serve a context of ${contextTokens} tokens: the model was made for ${config.maxPositions}`,
+  );
+}
+
 async function load(
   commands: Commands,
-  { model }: EngineOptions,
+  { model, kvTokens, log = () => {} }: EngineOptions,
   onProgress: (doneBytes: number, totalBytes: number) => void,
 ): Promise<Loaded> {
-  const { quantize } = model;
+  const { quantize, contextTokens } = model;
   // Weights that were quantised are other weights.
   const suffix = quantize === undefined ? "" : `:${quantize}`;
   if ("random" in model) {
-    const { config, calibration } = presetNamed(model.random);
+    const { calibration, ...preset } = presetNamed(model.random);
+    const config = withContext(preset.config, contextTokens);
+    (await checkFit(commands.gpu, { config, tensors: undefined, quantize }, kvTokens)).forEach((line) => log(line));
     const weights = await randomWeights(commands, config, { seed: 1, quantize });
     return { config, calibration, weights, digest: `random:${model.random}${suffix}` };
   }
-  const config = await readModelConfig(model.directory);
+  const config = withContext(await readModelConfig(model.directory), contextTokens);
   using files = await openTensors(model.directory);
   const calibration = await readCalibration(model.directory, config.layers);
+  (await checkFit(commands.gpu, { config, tensors: files.tensors, quantize }, kvTokens)).forEach((line) => log(line));
   const weights = await loadWeights(commands, config, { files, quantize, onProgress });
   return { config, calibration, weights, digest: `${await files.digest()}${suffix}` };
 }

@@ -37,6 +37,8 @@ export interface ServiceConfig {
   readonly random?: string;
   /** Keep plain weights in 8 or 4 bits on the GPU; random ones in any format. @default as they are */
   readonly quantize?: QuantizedDType;
+  /** Longest context in tokens; it must fit, or the service does not start. @default "auto": the longest that fits */
+  readonly context?: number | "auto";
   /** Name under which clients ask for the model. @default the directory's (or the shape's) name */
   readonly modelName?: string;
   /** Workers to start on this host, each on a GPU of its own; `auto` starts one for each GPU. @default 1 */
@@ -133,6 +135,7 @@ export interface ResolvedConfig extends ResolvedWorkers {
 
 /** Smallest and largest value of every number, both included. */
 const BOUNDS = {
+  contextTokens: { min: 64, max: 2 ** 28 },
   port: { min: 0, max: 65535 },
   maxBatch: { min: 1, max: 256 },
   maxQueued: { min: 0, max: 65536 },
@@ -293,7 +296,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     log: config.log ?? DEFAULTS.log,
     metricsCompat: config.metricsCompat ?? DEFAULTS.metricsCompat,
   };
-  checkBounds(resolved);
+  checkBounds({ ...resolved, contextTokens: model.contextTokens });
   return resolved;
 }
 

@@ -32,6 +32,14 @@ export const MODEL_FLAGS = {
   },
   random: { kind: "text", value: "SHAPE", help: "a named shape with random weights instead, e.g. llama-3-8b" },
   ...QUANTIZE_FLAG,
+  context: {
+    kind: "integer",
+    min: 64,
+    max: 2 ** 28,
+    or: "auto",
+    default: "auto",
+    help: "longest context in tokens, which must fit; auto takes the longest that the model has and the KV cache holds",
+  },
   ...SLICE_FLAGS,
 } as const satisfies Flags;
 
@@ -43,16 +51,17 @@ export function modelSource(choice: {
   readonly model?: string | undefined;
   readonly random?: string | undefined;
   readonly quantize?: QuantizedDType | undefined;
+  readonly context?: number | "auto" | undefined;
 }): ModelSource {
-  const { model, random, quantize } = choice;
-  const quantized = quantize === undefined ? {} : { quantize };
+  const { model, random, quantize, context = "auto" } = choice;
+  const kept = { ...(quantize && { quantize }), ...(context !== "auto" && { contextTokens: context }) };
   if (random === undefined) {
     if (quantize !== undefined && quantize !== "q8" && quantize !== "q4") {
       throw new UsageError(`Cannot quantize a model: must be q8 or q4 without --random, given ${quantize}`);
     }
-    return { directory: model ?? EMBEDDED_MODEL, ...quantized };
+    return { directory: model ?? EMBEDDED_MODEL, ...kept };
   }
-  if (model === undefined) return { random, ...quantized };
+  if (model === undefined) return { random, ...kept };
   throw new UsageError(
     `Cannot choose a model: either a directory or a random shape, given "${model}" and "${random}"`,
   );

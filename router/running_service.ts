@@ -118,7 +118,10 @@ export class RunningService implements Service {
       onRefused: (client, error) => log.refused(client, error),
       onError: (error) => log.failure(error),
     });
-    ({ ready: this.ready, broken: this.broken } = follow(this.#group, onProgress));
+    ({ ready: this.ready, broken: this.broken } = follow(this.#group, {
+      contextTokens: config.model.contextTokens ?? 0,
+      onProgress,
+    }));
   }
 
   async drain(): Promise<void> {
@@ -198,22 +201,37 @@ interface ApplicationParts {
   readonly log: ServiceLog;
 }
 
+/** Of a group that holds too little. */
+const REMEDY = "--context auto takes what fits; quantised weights (--quantize) or more workers leave more";
+
 /** What becomes of a group, as promises. */
 function follow(
   group: WorkerGroup,
-  onProgress: (fraction: number) => void,
+  { contextTokens, onProgress }: {
+    /** That the group must hold when it is ready first. */
+    readonly contextTokens: number;
+    readonly onProgress: (fraction: number) => void;
+  },
 ): Pick<Service, "ready" | "broken"> {
   const ready = Promise.withResolvers<ServedModel>();
   const broken = Promise.withResolvers<string>();
   // Who only drains never asks; that the worker failed, `broken` reports too.
   ready.promise.catch(() => "`broken` reports it too");
+  const fail = (reason: string) => {
+    broken.resolve(reason);
+    ready.reject(new RequestError("group_unavailable", `Cannot serve: ${reason}`));
+  };
+  let wasReady = false;
   group.onState((state: GroupState) => {
     if (state.kind === "loading") onProgress(state.progress);
-    if (state.kind === "ready") ready.resolve(served(state.model, group.members.found));
+    if (state.kind === "ready" && !wasReady) {
+      wasReady = true;
+      const longest = longestContext(state.model);
+      if (longest >= contextTokens) ready.resolve(served(state.model, group.members.found));
+      else fail(`a context of ${contextTokens} tokens does not fit: the workers hold ${longest}; ${REMEDY}`);
+    }
     if (state.kind === "closed") ready.reject(new RequestError("draining", "Cannot serve: the service was stopped"));
-    if (state.kind !== "broken") return;
-    broken.resolve(state.reason);
-    ready.reject(new RequestError("group_unavailable", `Cannot serve: ${state.reason}`));
+    if (state.kind === "broken") fail(state.reason);
   });
   return { ready: ready.promise, broken: broken.promise };
 }

@@ -148,11 +148,15 @@ const info = record<EngineInfo>({
 const quantizedDType = oneOf(...QUANTIZED_DTYPES);
 
 const model: Shape<ModelSource> = (value, path) => {
-  const { directory, random, quantize } = fieldsOf(value, path);
+  const { directory, random, quantize, contextTokens } = fieldsOf(value, path);
   const source = random === undefined
     ? { directory: text(directory, `${path}.directory`) }
     : { random: text(random, `${path}.random`) };
-  return quantize === undefined ? source : { ...source, quantize: quantizedDType(quantize, `${path}.quantize`) };
+  return {
+    ...source,
+    ...(quantize === undefined ? {} : { quantize: quantizedDType(quantize, `${path}.quantize`) }),
+    ...(contextTokens === undefined ? {} : { contextTokens: count(contextTokens, `${path}.contextTokens`) }),
+  };
 };
 
 const kvTokens: Shape<number | "auto"> = (value, path) => value === "auto" ? value : count(value, path);

@@ -50,20 +50,28 @@ export async function allocateSlice(
   return await probe(gpu, config, wanted);
 }
 
-async function allocateTokens(gpu: Gpu, config: ModelConfig, kvTokens: number): Promise<KvSlice> {
-  const refuse = (why: string, cause?: unknown) =>
-    new EngineError("kv_exhausted", `Cannot allocate a KV slice of ${kvTokens} tokens: ${why}`, { cause });
+/** @throws {EngineError} `kv_exhausted` when no device of this kind holds so many positions, or none are asked for */
+export function checkKvTokens(gpu: Gpu, config: ModelConfig, kvTokens: number): void {
   const most = bindablePages(gpu, config) * PAGE_TOKENS;
-  if (!(kvTokens >= 1 && kvTokens <= most)) throw refuse(`it must be from 1 to ${most} on this device`);
+  if (kvTokens >= 1 && kvTokens <= most) return;
+  throw refusal(kvTokens, `it must be from 1 to ${most} on this device`);
+}
+
+function refusal(kvTokens: number, why: string, cause?: unknown): EngineError {
+  return new EngineError("kv_exhausted", `Cannot allocate a KV slice of ${kvTokens} tokens: ${why}`, { cause });
+}
+
+async function allocateTokens(gpu: Gpu, config: ModelConfig, kvTokens: number): Promise<KvSlice> {
+  checkKvTokens(gpu, config, kvTokens);
   const bytes = pagesFor(kvTokens) * PAGE_TOKENS * kvBytesPerToken(config);
   const needed = `its ${gib(bytes)} GiB do not fit`;
   const available = gpu.info.software ? Deno.systemMemoryInfo().available : Infinity;
-  if (bytes > available) throw refuse(`${needed} into the ${gib(available)} GiB that this machine has left`);
+  if (bytes > available) throw refusal(kvTokens, `${needed} into the ${gib(available)} GiB that this machine has left`);
   try {
     return await KvSlice.allocate(gpu, config, pagesFor(kvTokens));
   } catch (error) {
     if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
-    throw refuse(needed, error);
+    throw refusal(kvTokens, needed, error);
   }
 }
 

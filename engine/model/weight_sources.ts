@@ -255,7 +255,7 @@ export class RandomSource implements WeightSource {
 }
 
 /** What a plain matrix becomes; undefined: it stays plain, as rows that are no whole blocks do. */
-function quantizedTo(
+export function quantizedTo(
   quantize: QuantizedDType | undefined,
   { cols, isTable }: { readonly cols: number; readonly isTable: boolean },
 ): QuantizedDType | undefined {

@@ -1,6 +1,6 @@
 /**
  * `doctor`: what this machine's GPU is, what it can do, and whether it computes.
- * Knows the device; knows no model.
+ * Knows the device; `doctor_model.ts` reads models.
  */
 
 import { type GpuChoice, openGpu } from "../../kernels/choose_provider.ts";
@@ -10,10 +10,14 @@ import type { Command, FlagValues } from "../command_line.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
 import { GPU_FLAG } from "../host/worker_config.ts";
+import { QUANTIZE_FLAG, withLocalModel } from "../model_choice.ts";
+import { describeModel, diagnoseModel, type ModelDiagnosis } from "./doctor_model.ts";
 import { describeProvider, diagnoseProviders, type ProviderDiagnosis } from "./doctor_providers.ts";
 import { diagnosePlaces, holdMemory, type PlaceDiagnosis } from "./doctor_workers.ts";
 
 const flags = {
+  model: { kind: "text", value: "MODEL", help: "also say what a model is and what it lacks: as for serve" },
+  ...QUANTIZE_FLAG,
   workers: {
     kind: "integer",
     min: 1,
@@ -48,12 +52,14 @@ interface Diagnosis {
   readonly kernelCorrect: boolean;
   /** Only when asked for. */
   readonly workers?: readonly PlaceDiagnosis[];
+  readonly model?: ModelDiagnosis;
 }
 
 export const command: Command<typeof flags> = {
   summary: "What this machine's GPU is and can do, with a tiny kernel run and checked",
   flags,
-  async run(values: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
+  async run(given: FlagValues<typeof flags>, terminal: Terminal): Promise<number> {
+    const values = await withLocalModel(given, (fraction) => terminal.progress("Fetching the model", fraction));
     await ensureVulkanDriver((line) => terminal.error(line));
     if (values.holdMib !== undefined) {
       await holdMemory(values.holdMib, (line) => terminal.line(line));
@@ -62,7 +68,8 @@ export const command: Command<typeof flags> = {
     const workers = values.workers === undefined
       ? {}
       : { workers: await diagnosePlaces({ workers: values.workers, shareGpu: values.shareGpu }) };
-    const diagnosis: Diagnosis = { ...await diagnose(values.gpu), ...workers };
+    const model = values.model === undefined ? {} : { model: await diagnoseModel(values.model, values.quantize) };
+    const diagnosis: Diagnosis = { ...await diagnose(values.gpu), ...workers, ...model };
     if (values.json) terminal.line(JSON.stringify(diagnosis, undefined, 2));
     else for (const line of report(diagnosis)) terminal.line(line);
     const isContradicted = diagnosis.workers?.some(({ proof }) => proof === "contradicted") ?? false;
@@ -163,7 +170,8 @@ function report(diagnosis: Diagnosis): readonly string[] {
   const providers = diagnosis.providers.map((found) =>
     [found.provider === "dawn" ? "Dawn" : "Deno's own", describeProvider(found)] as const
   );
-  return [...rows, ...providers, ...workers].map(([name, value]) => `${name.padEnd(16)} ${value}`);
+  const model = diagnosis.model === undefined ? [] : describeModel(diagnosis.model);
+  return [...rows, ...providers, ...workers, ...model].map(([name, value]) => `${name.padEnd(16)} ${value}`);
 }
 
 function yesNo(supported: boolean): string {

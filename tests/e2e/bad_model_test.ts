@@ -25,3 +25,15 @@ Deno.test("a directory in place of a weight file is one error, and the worker is
     }
   });
 });
+
+Deno.test("a context that the workers cannot hold is one error that says what they hold", async () => {
+  const service = await startService({ port: 0, random: "tiny", context: 2048, kvTokens: 1024, gpu: "deno" });
+  try {
+    const reason =
+      /a context of 2048 tokens does not fit: the workers hold 1024; --context auto takes what fits; quantised weights/;
+    await assert.rejects(service.ready, reason);
+    assert.match(await service.broken, reason);
+  } finally {
+    await service.close();
+  }
+});

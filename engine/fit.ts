@@ -1,0 +1,158 @@
+/**
+ * Whether a model fits on a GPU, before its weights are read: what weights, working memory and keys and values need, beside
+ * what the device can still hold. Knows bytes; loads nothing.
+ */
+
+import { GpuError } from "../kernels/errors.ts";
+import type { Gpu } from "../kernels/gpu.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import { type QuantizedDType, weightBytes } from "../kernels/weights/format.ts";
+import { isBlockType, keptAs } from "../kernels/weights/source_types.ts";
+import { checkKvTokens } from "./kv/kv_capacity.ts";
+import { kvBytesPerToken } from "./kv/kv_slice.ts";
+import type { ModelConfig } from "./model/model_config.ts";
+import type { TensorInfo } from "./model/tensor_files.ts";
+import { quantizedTo } from "./model/weight_sources.ts";
+import { PAGE_TOKENS, pagesFor } from "./span.ts";
+
+/** What a model needs on the GPU of each worker. */
+export interface ModelNeeds {
+  readonly weightBytes: number;
+  /** Of the longest prefill chunk, roughly. */
+  readonly workingBytes: number;
+  readonly kvBytesPerToken: number;
+}
+
+/** A model whose weights have not been read. */
+export interface UnreadModel {
+  readonly config: ModelConfig;
+  /** Of its files; undefined for random weights. */
+  readonly tensors: ReadonlyMap<string, TensorInfo> | undefined;
+  readonly quantize: QuantizedDType | undefined;
+}
+
+/** Rows of a long prefill chunk. */
+const CHUNK_ROWS = 2048;
+/** What is allocated at a time to find out how much there is. */
+const PROBE_BYTES = 2 ** 30;
+const GIB = 2 ** 30;
+
+/** What a model needs. */
+export function needsOf({ config, tensors, quantize }: UnreadModel): ModelNeeds {
+  const { hidden, heads, kvHeads, headDim, ffn } = config;
+  const columns = 3 * hidden + 2 * (heads + 2 * kvHeads) * headDim + 3 * ffn;
+  return {
+    weightBytes: tensors === undefined ? bytesOfShape(config, quantize) : bytesOfTensors(config, tensors, quantize),
+    workingBytes: Math.min(CHUNK_ROWS, config.maxPositions) * columns * 4,
+    kvBytesPerToken: kvBytesPerToken(config),
+  };
+}
+
+/**
+ * Checks that a model fits with the KV capacity asked for, or with a page of it.
+ * @returns lines for people: what it needs, and what there is
+ * @throws {GpuError} `out_of_gpu_memory` when it does not, with what would
+ * @throws {EngineError} `kv_exhausted` for a capacity that no such device has
+ */
+export async function checkFit(gpu: Gpu, model: UnreadModel, kvTokens: number | "auto"): Promise<readonly string[]> {
+  if (kvTokens !== "auto") checkKvTokens(gpu, model.config, kvTokens);
+  const needs = needsOf(model);
+  const fixed = needs.weightBytes + needs.workingBytes;
+  const kvBytes = bytesOfKv(needs, kvTokens === "auto" ? PAGE_TOKENS : kvTokens);
+  const free = await freeBytes(
+    gpu,
+    fixed + bytesOfKv(needs, kvTokens === "auto" ? model.config.maxPositions : kvTokens),
+  );
+  if (free < fixed + kvBytes) throw unfit(model, needs, { free, kvTokens });
+  const tokens = Math.floor(Math.max(0, free - fixed) / needs.kvBytesPerToken / PAGE_TOKENS) * PAGE_TOKENS;
+  const most = Math.min(tokens, model.config.maxPositions);
+  return [
+    `Memory: weights ${gib(needs.weightBytes)}, working memory ${gib(needs.workingBytes)}, keys and values ` +
+    `${Math.round(needs.kvBytesPerToken / 1024)} KiB a token`,
+    `Memory: at least ${gib(free)} free: a context of ${most.toLocaleString("en")} tokens fits`,
+  ];
+}
+
+/** At most `mostBytes`: memory is allocated piece by piece until the device refuses, and given back. */
+async function freeBytes(gpu: Gpu, mostBytes: number): Promise<number> {
+  // A software adapter's allocations never fail.
+  if (gpu.info.software) return Math.min(mostBytes, Deno.systemMemoryInfo().available);
+  const piece = Math.min(PROBE_BYTES, gpu.info.maxBindingBytes, gpu.info.maxBufferBytes);
+  const held: Tensor[] = [];
+  try {
+    while (held.length * piece < mostBytes) {
+      const tensor = gpu.tensor("memory probe", "u32", [piece / 4]);
+      held.push(tensor);
+      await gpu.check();
+    }
+  } catch (error) {
+    if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
+    const refused = held.pop();
+    if (refused !== undefined) gpu.free(refused);
+  }
+  for (const tensor of held) gpu.free(tensor);
+  // What was freed is given back only when the queue has been waited for.
+  await gpu.settle();
+  return Math.min(held.length * piece, mostBytes);
+}
+
+function unfit(
+  model: UnreadModel,
+  needs: ModelNeeds,
+  { free, kvTokens }: { readonly free: number; readonly kvTokens: number | "auto" },
+): GpuError {
+  const fixed = needs.weightBytes + needs.workingBytes;
+  const tokens = kvTokens === "auto" ? PAGE_TOKENS : kvTokens;
+  const remedies: string[] = [];
+  const fitting = Math.floor((free - fixed) / needs.kvBytesPerToken / PAGE_TOKENS) * PAGE_TOKENS;
+  if (fitting > 0) {
+    remedies.push(`--kv-tokens ${fitting} would fit`);
+    remedies.push(`${Math.ceil(tokens / fitting)} workers with a GPU each would hold ${tokens} together`);
+  }
+  for (const quantize of ["q8", "q4"] as const) {
+    const other = needsOf({ ...model, quantize });
+    const total = other.weightBytes + other.workingBytes + bytesOfKv(other, tokens);
+    if (other.weightBytes < needs.weightBytes && total <= free) {
+      remedies.push(`--quantize ${quantize} would need ${gib(total)}`);
+    }
+  }
+  const remedy = remedies.length === 0 ? "a smaller model, or a GPU with more memory, is needed" : remedies.join("; ");
+  return new GpuError(
+    "out_of_gpu_memory",
+    `Cannot load the model: weights of ${gib(needs.weightBytes)}, working memory of ${gib(needs.workingBytes)} and ` +
+      `${tokens} tokens of ${gib(bytesOfKv(needs, tokens))} exceed the ${gib(free)} that are free: ${remedy}`,
+  );
+}
+
+function bytesOfKv({ kvBytesPerToken }: ModelNeeds, tokens: number): number {
+  return pagesFor(tokens) * PAGE_TOKENS * kvBytesPerToken;
+}
+
+function bytesOfTensors(
+  { tiedEmbeddings }: ModelConfig,
+  tensors: ReadonlyMap<string, TensorInfo>,
+  quantize: QuantizedDType | undefined,
+): number {
+  let bytes = 0;
+  for (const [name, { dtype, shape }] of tensors) {
+    const [rows = 1, cols] = shape;
+    if (tiedEmbeddings && name === "lm_head.weight") continue;
+    const isTable = name === "lm_head.weight" || name === "model.embed_tokens.weight";
+    const asked = cols === undefined || isBlockType(dtype) ? undefined : quantizedTo(quantize, { cols, isTable });
+    bytes += cols === undefined ? rows * 4 : weightBytes(asked ?? keptAs(dtype), rows * cols);
+  }
+  return bytes;
+}
+
+function bytesOfShape(config: ModelConfig, quantize: QuantizedDType | undefined): number {
+  const { layers, hidden, ffn, heads, kvHeads, headDim, vocabSize, tiedEmbeddings } = config;
+  const bytes = (rows: number, cols: number, { isTable = false } = {}) =>
+    weightBytes(quantizedTo(quantize, { cols, isTable }) ?? "f16", rows * cols);
+  const layer = bytes((heads + 2 * kvHeads) * headDim, hidden) + bytes(hidden, heads * headDim) +
+    bytes(2 * ffn, hidden) + bytes(hidden, ffn);
+  return layers * layer + bytes(vocabSize, hidden, { isTable: true }) * (tiedEmbeddings ? 1 : 2);
+}
+
+function gib(bytes: number): string {
+  return bytes < 0.1 * GIB ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / GIB).toFixed(1)} GiB`;
+}

@@ -1,0 +1,103 @@
+/** What a model is, read from its files without loading it: for `doctor --model`. */
+
+import { needsOf } from "../../engine/fit.ts";
+import { readCalibration } from "../../engine/model/calibration.ts";
+import { openTensors } from "../../engine/model/checkpoint.ts";
+import { readModelConfig } from "../../engine/model/model_config.ts";
+import type { TensorFiles } from "../../engine/model/tensor_files.ts";
+import { ChatTemplate } from "../../engine/text/chat_template.ts";
+import { Tokenizer } from "../../engine/text/tokenizer.ts";
+import type { QuantizedDType } from "../../kernels/weights/format.ts";
+import type { ToolFormatName } from "../answer/answer_part.ts";
+import { formatOfTemplate } from "../answer/tool_formats.ts";
+
+/** What was found; part of `doctor --json`. */
+export interface ModelDiagnosis {
+  readonly path: string;
+  readonly family: string;
+  readonly layers: number;
+  readonly parameters: number;
+  /** Tensors of each type in the files. */
+  readonly types: Readonly<Record<string, number>>;
+  readonly weightBytes: number;
+  readonly workingBytes: number;
+  readonly kvBytesPerToken: number;
+  readonly maxPositions: number;
+  readonly vocabulary: { readonly tokens: number; readonly rows: number };
+  readonly hasChatTemplate: boolean;
+  /** How it writes tool calls; undefined: in no way that is known. */
+  readonly toolFormat: ToolFormatName | undefined;
+  /** Undefined without a calibration. */
+  readonly selectLayers: readonly number[] | undefined;
+  /** What the model cannot do for want of a file or a field. */
+  readonly missing: readonly string[];
+}
+
+/**
+ * Reads a model's files, but not its weights.
+ * @throws {EngineError} `invalid_model`, `unsupported_model` naming what is wrong
+ */
+export async function diagnoseModel(path: string, quantize: QuantizedDType | undefined): Promise<ModelDiagnosis> {
+  const config = await readModelConfig(path);
+  using files = await openTensors(path);
+  const calibration = await readCalibration(path, config.layers);
+  const template = await ChatTemplate.load(path);
+  const tokenizer = await Tokenizer.load(path);
+  return {
+    path,
+    family: config.architecture,
+    layers: config.layers,
+    parameters: elementsOf(files),
+    types: typesOf(files),
+    ...needsOf({ config, tensors: files.tensors, quantize }),
+    maxPositions: config.maxPositions,
+    vocabulary: { tokens: tokenizer.vocabSize, rows: config.vocabSize },
+    hasChatTemplate: template !== undefined,
+    toolFormat: template && formatOfTemplate(template.source),
+    selectLayers: calibration?.selectLayers,
+    missing: [
+      ...(template === undefined ? ["a chat template: /v1/chat/completions will refuse"] : []),
+      ...(calibration === undefined ? ["a calibration (tidepool.json): every token attends densely"] : []),
+      ...(config.eosTokens.length === 0 ? ["a token that ends answers: they end at max_tokens or a stop string"] : []),
+    ],
+  };
+}
+
+/** Lines of a report: name and value. */
+export function describeModel(found: ModelDiagnosis): readonly (readonly [string, string])[] {
+  const types = Object.entries(found.types).map(([type, count]) => `${count} × ${type}`).join(", ");
+  return [
+    ["Model", `${found.path}`],
+    ["Family", `${found.family}, ${found.layers} layers, ${(found.parameters / 1e6).toFixed(1)} million parameters`],
+    ["Tensors", types],
+    [
+      "Memory",
+      `weights ${mebibytes(found.weightBytes)}, working memory ${mebibytes(found.workingBytes)}, ` +
+      `${Math.round(found.kvBytesPerToken / 1024)} KiB a token of context, at most ${
+        found.maxPositions.toLocaleString("en")
+      }`,
+    ],
+    ["Vocabulary", `${found.vocabulary.tokens} tokens, ${found.vocabulary.rows} rows`],
+    ["Chat template", found.hasChatTemplate ? "yes" : "none"],
+    [
+      "Tool calls",
+      found.toolFormat ?? "the template mentions no format that is known",
+    ],
+    ["Select layers", found.selectLayers === undefined ? "none: not calibrated" : found.selectLayers.join(", ")],
+    ...found.missing.map((what) => ["Missing", what] as const),
+  ];
+}
+
+function elementsOf({ tensors }: TensorFiles): number {
+  return [...tensors.values()].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+}
+
+function typesOf({ tensors }: TensorFiles): Record<string, number> {
+  const types: Record<string, number> = {};
+  for (const { dtype } of tensors.values()) types[dtype] = (types[dtype] ?? 0) + 1;
+  return types;
+}
+
+function mebibytes(bytes: number): string {
+  return `${Math.ceil(bytes / 2 ** 20).toLocaleString("en")} MiB`;
+}

@@ -1,0 +1,85 @@
+/** What a model needs before it is read, against what it takes once it is; and the error when it cannot be. */
+
+import assert from "node:assert/strict";
+
+import { Engine } from "../../engine/engine.ts";
+import { checkFit, needsOf } from "../../engine/fit.ts";
+import { openTensors } from "../../engine/model/checkpoint.ts";
+import { readModelConfig } from "../../engine/model/model_config.ts";
+import { presetNamed } from "../../engine/model/presets.ts";
+import { loadWeights } from "../../engine/model/weights.ts";
+import { gpuFixture } from "../support/gpu_fixture.ts";
+import { FIXTURES } from "../support/model_directory.ts";
+import { testProvider } from "../support/test_provider.ts";
+
+const fixture = gpuFixture();
+
+for (
+  const [model, quantize] of [
+    ["gguf/tiny-llama-k-Q4_K_M.gguf", undefined],
+    ["qwen2", undefined],
+    ["qwen2", "q8"],
+    ["qwen2", "q4"],
+  ] as const
+) {
+  Deno.test(`needsOf() foresees the bytes of ${model}${quantize === undefined ? "" : ` in ${quantize}`}`, async () => {
+    const path = `${FIXTURES}${model}`;
+    const config = await readModelConfig(path);
+    using files = await openTensors(path);
+    const { weightBytes } = needsOf({ config, tensors: files.tensors, quantize });
+    const before = fixture.gpu.allocatedBytes;
+    await loadWeights(fixture.commands, config, { files, quantize, onProgress: () => {} });
+    const taken = fixture.gpu.allocatedBytes - before;
+    // Planes and small vectors are padded.
+    assert.ok(taken >= weightBytes && taken <= weightBytes * 1.01 + 2048, `${taken} bytes, foreseen ${weightBytes}`);
+  });
+}
+
+Deno.test("needsOf() knows the bytes of random weights by their format", () => {
+  const { config } = presetNamed("llama-3-8b");
+  const gib = (quantize?: "q8" | "q4") => needsOf({ config, tensors: undefined, quantize }).weightBytes / 2 ** 30;
+  assert.deepEqual([gib(), gib("q8"), gib("q4")].map((bytes) => bytes.toFixed(1)), ["15.0", "7.9", "4.7"]);
+});
+
+Deno.test("checkFit() says in one error what would fit", async () => {
+  if (!fixture.gpu.info.software) return;
+  const { config } = presetNamed("tiny");
+  // Sixteen thousand times as wide a vocabulary: tables of terabytes.
+  const vast = { ...config, vocabSize: 2 ** 33 };
+  await assert.rejects(checkFit(fixture.gpu, { config: vast, tensors: undefined, quantize: undefined }, "auto"), {
+    code: "out_of_gpu_memory",
+    message:
+      /^Cannot load the model: weights of 4096\.0 GiB, working memory of .* and 64 tokens of .* exceed the .* that are free: a smaller model, or a GPU with more memory, is needed$/,
+  });
+  const available = Deno.systemMemoryInfo().available;
+  const deep = { ...config, layers: 1024, maxPositions: 1 << 28 };
+  const tokens = Math.floor(
+    1.5 * available / needsOf({ config: deep, tensors: undefined, quantize: undefined }).kvBytesPerToken / 64,
+  ) * 64;
+  await assert.rejects(checkFit(fixture.gpu, { config: deep, tensors: undefined, quantize: undefined }, tokens), {
+    code: "out_of_gpu_memory",
+    message: /: --kv-tokens \d+ would fit; [23] workers with a GPU each would hold \d+ together/,
+  });
+});
+
+Deno.test("Engine.open() refuses a context beyond the model's, and says what it needs otherwise", async () => {
+  const lines: string[] = [];
+  const open = (contextTokens: number) =>
+    Engine.open({
+      model: { random: "tiny", contextTokens },
+      kvTokens: 128,
+      gpu: testProvider().name,
+      log: (line) => lines.push(line),
+    });
+  await assert.rejects(open(5000), {
+    code: "unsupported_model",
+    message: "Cannot serve a context of 5000 tokens: the model was made for 4096",
+  });
+  const engine = await open(512);
+  assert.equal(engine.info.maxPositions, 512);
+  assert.ok(
+    lines.some((line) => /^Memory: weights 1\.1 MiB, working memory .*, keys and values 1 KiB a token$/.test(line)),
+    lines.join("\n"),
+  );
+  await engine.close();
+});

@@ -1,0 +1,22 @@
+import assert from "node:assert/strict";
+
+import { describeModel, diagnoseModel } from "../../../router/commands/doctor_model.ts";
+import { FIXTURES, TIDE } from "../../support/model_directory.ts";
+
+Deno.test("diagnoseModel() says what a model is, what it needs and what it lacks", async () => {
+  const found = await diagnoseModel(`${FIXTURES}gguf/tiny-llama-k-Q4_K_M.gguf`, undefined);
+  assert.equal(found.family, "llama");
+  assert.deepEqual(found.types, { Q6_K: 3, F32: 5, Q4_K: 12 });
+  assert.ok(found.hasChatTemplate);
+  assert.deepEqual(found.missing, ["a calibration (tidepool.json): every token attends densely"]);
+  const lines = describeModel(found).map(([name, value]) => `${name}: ${value}`);
+  assert.ok(lines.includes("Tensors: 3 × Q6_K, 5 × F32, 12 × Q4_K"), lines.join("\n"));
+  assert.ok(lines.includes("Select layers: none: not calibrated"), lines.join("\n"));
+});
+
+Deno.test("diagnoseModel() foresees what quantising saves", async () => {
+  const [plain, four] = [await diagnoseModel(TIDE, undefined), await diagnoseModel(TIDE, "q4")];
+  assert.deepEqual(plain.selectLayers, [2, 6]);
+  assert.deepEqual(plain.missing, []);
+  assert.ok(four.weightBytes < 0.45 * plain.weightBytes);
+});
