@@ -22,12 +22,16 @@ export interface StepBounds {
   readonly slots: number;
   /** Whether rows may be sparse. */
   readonly calibrated: boolean;
+  /** Whether a drawn token can be used before it is known. */
+  readonly carries: boolean;
+  /** Sequences for which the step before drew, whose next row can be `sampled`. */
+  readonly drawn: { has(sequence: SequenceId): boolean };
 }
 
 /** What counts of an open sequence. */
 export interface OpenSequence {
   readonly pages: number;
-  readonly open: { readonly pageOffset: number };
+  readonly open: Pick<SequenceOpening, "pageOffset"> & Partial<Pick<SequenceOpening, "sampling">>;
   /** As long as the positions that were ever written. */
   readonly tokens: { readonly length: number };
 }
@@ -63,6 +67,7 @@ export function checkStep(
     if (met.has(span.sequence)) throw refusedSpan(span, "it has two spans in one step");
     met.add(span.sequence);
     checkRows(span, bounds);
+    if (span.sampled) checkSampled(span, state, bounds);
     checkPlace(span, state, bounds);
   }
 }
@@ -102,6 +107,19 @@ function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
   if (!isSparse) return;
   if (!calibrated) throw refusedSpan(span, "it is sparse, but the model has no calibration");
   if (tokens.length !== 1) throw refusedSpan(span, `it is sparse and has ${tokens.length} rows, not one`);
+}
+
+/** Whether its token can come from the step before. */
+function checkSampled(span: Span, { open }: OpenSequence, { carries, drawn }: StepBounds): void {
+  const { repetitionPenalty = 1, presencePenalty = 0, frequencyPenalty = 0 } = open.sampling ?? {};
+  if (!carries) throw refusedSpan(span, "its token is that of the step before, but the worker is not alone");
+  if (!drawn.has(span.sequence)) throw refusedSpan(span, "its token is that of the step before, which drew none");
+  if (span.kind !== "decode" || span.tokens.length !== 1) {
+    throw refusedSpan(span, "its token is that of the step before, but it is not one decode row");
+  }
+  if (repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0) {
+    throw refusedSpan(span, "its token is that of the step before, but its penalties count tokens");
+  }
 }
 
 /** Where its rows go. */

@@ -9,9 +9,7 @@ import type { QuantizedDType } from "../kernels/weights/format.ts";
 import { describeShape } from "../kernels/provider.ts";
 import { Commands } from "../kernels/pipeline.ts";
 import { Scratch } from "../kernels/scratch.ts";
-import { checkStep } from "./check_step.ts";
 import { readCalibration } from "./model/calibration.ts";
-import { submitStep } from "./pass/run_step.ts";
 import { DraftLogits } from "./logits/draft_logits.ts";
 import { cheapCorrectionContext } from "./correction_cost.ts";
 import { EngineError } from "./errors.ts";
@@ -21,7 +19,6 @@ import type { EngineInfo } from "./engine_info.ts";
 import type { LoadedModel } from "./loaded_model.ts";
 import { allocateSlice, type KvCapacity } from "./kv/kv_capacity.ts";
 import { type KvRows, readKvRows } from "./kv/kv_inspection.ts";
-import { SLOTS } from "./kv/kv_slice.ts";
 import { type Calibration, layerRoles } from "./layer_plan.ts";
 import { type ModelConfig, readModelConfig } from "./model/model_config.ts";
 import { SlicePacer } from "./pass/pacer.ts";
@@ -31,6 +28,7 @@ import { ropeFrequencies } from "./model/rope.ts";
 import { openTensors } from "./model/checkpoint.ts";
 import { Sequences } from "./kv/sequences.ts";
 import type { SequenceId, Step, StepResult } from "./span.ts";
+import { StepRunner } from "./step_runner.ts";
 import { warmUp } from "./warm_up.ts";
 import { freeWeights, loadWeights, randomWeights, type Weights } from "./model/weights.ts";
 
@@ -65,13 +63,13 @@ interface Loaded {
   readonly digest: string;
 }
 
-/** A loaded model. Steps run one at a time. */
+/** A loaded model. Steps run in order; see `StepRunner` for how many at a time. */
 export class Engine {
   readonly config: ModelConfig;
   #info: EngineInfo;
   #model: LoadedModel;
   #sequences: Sequences;
-  #running: Promise<StepResult> | undefined;
+  readonly #steps = new StepRunner(() => ({ model: this.#model, sequences: this.#sequences }));
   #closed = false;
 
   private constructor(model: LoadedModel, info: EngineInfo) {
@@ -152,7 +150,7 @@ export class Engine {
    * @throws {EngineError} `invalid_step` while a step runs, or when the group's map gives this worker other pages than it has
    */
   join({ index, map, exchange, matrix = true }: Membership): void {
-    if (this.#running !== undefined) throw new EngineError("invalid_step", "Cannot join a group: a step is running");
+    if (this.#steps.isBusy) throw new EngineError("invalid_step", "Cannot join a group: a step is running");
     const pages = map.base(index + 1) - map.base(index);
     if (pages !== this.#model.slice.pages) {
       throw new EngineError(
@@ -174,16 +172,8 @@ export class Engine {
    * @throws {GpuError} `out_of_gpu_memory`: failed, and smaller steps may still run; `device_lost`
    */
   async run(step: Step): Promise<StepResult> {
-    if (this.#closed || this.#running !== undefined) {
-      const why = this.#closed ? "the engine is closed" : "another step is running";
-      throw new EngineError("invalid_step", `Cannot run step ${step.index}: ${why}`);
-    }
-    this.#running = this.#step(step);
-    try {
-      return await this.#running;
-    } finally {
-      this.#running = undefined;
-    }
+    if (this.#closed) throw new EngineError("invalid_step", `Cannot run step ${step.index}: the engine is closed`);
+    return await this.#steps.run(step);
   }
 
   /**
@@ -192,7 +182,7 @@ export class Engine {
    */
   async readKvRows(sequence: SequenceId, layer: number): Promise<KvRows> {
     const state = this.#sequences.open.get(sequence);
-    if (state === undefined || this.#running !== undefined) {
+    if (state === undefined || this.#steps.isBusy) {
       const why = state === undefined ? "it is not open" : "a step is running";
       throw new EngineError("invalid_step", `Cannot read sequence ${sequence}: ${why}`);
     }
@@ -200,43 +190,17 @@ export class Engine {
     return await readKvRows({ gpu, config, slice, share }, state, layer);
   }
 
-  /** Lets a running step end, and frees everything on the GPU. No step can run after it. */
+  /** Lets running steps end, and frees everything on the GPU. No step can run after it. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // Its failure reaches the caller of `run`.
-    await this.#running?.catch(() => {});
+    await this.#steps.idle();
     const { commands, scratch, slice, weights, drafts } = this.#model;
     scratch.close();
     drafts.close();
     slice.close();
     freeWeights(commands, weights);
     await commands.gpu.close();
-  }
-
-  async #step(step: Step): Promise<StepResult> {
-    const { slice: { maxPages }, share: { map }, roles } = this.#model;
-    const { maxPositions, vocabSize } = this.config;
-    const bounds = { maxPositions, vocabSize, map, maxPages, slots: SLOTS, calibrated: roles !== undefined };
-    checkStep(step, this.#sequences.open, bounds);
-    this.#sequences.begin(step);
-    try {
-      const submitted = await submitStep(this.#model, step, this.#sequences.open);
-      const result = await submitted.finish();
-      this.#sequences.end(step);
-      for (const sequence of step.release) this.#model.drafts.forget(sequence);
-      return result;
-    } catch (error) {
-      this.#sequences.undo(step);
-      this.#forgetWork();
-      throw error;
-    }
-  }
-
-  /** Working memory that could not be allocated would spoil every step to come. */
-  #forgetWork(): void {
-    this.#model.commands.submit();
-    this.#model.scratch.close();
   }
 }
 

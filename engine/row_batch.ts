@@ -54,7 +54,10 @@ export interface ScoredRow extends Pick<BatchRow, "row" | "span"> {
 export interface RowBatch {
   readonly product: ProductFamily;
   readonly rows: number;
+  /** Ids; where the batch carries drawn tokens, some are places of theirs (`carry_tokens.ts`). */
   readonly tokens: Uint32Array<ArrayBuffer>;
+  /** Whether tokens of some rows have not left the GPU. */
+  readonly carries: boolean;
   readonly positions: Uint32Array<ArrayBuffer>;
   readonly table: Uint32Array<ArrayBuffer>;
   readonly runs: readonly RowRun[];

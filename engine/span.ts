@@ -101,6 +101,11 @@ interface SpanBase {
    * router has chosen, and knows.
    */
   readonly reportsSelection?: true;
+  /**
+   * Of a decode row: its token is the one that the step before drew last for the sequence, which need not be known yet;
+   * `tokens` holds a 0 in its place. Of workers alone in their group only, and not with penalties, which count tokens.
+   */
+  readonly sampled?: true;
 }
 
 /**
@@ -119,7 +124,12 @@ export interface Step {
   readonly spans: readonly Span[];
   /** A worker that has not answered by then is taken for lost. */
   readonly deadlineMs: number;
+  /** The next step is on its way, presumably: a worker may have it ready before it waits for this one. */
+  readonly followed?: true;
 }
+
+/** Steps that a worker alone in its group takes at a time: one is computed while the next is recorded. */
+export const MAX_STEPS_IN_FLIGHT = 2;
 
 /** Log-probabilities of one drawn token under the model's own distribution: before penalties, bias and temperature. */
 export interface TokenLogprobs {

@@ -32,6 +32,11 @@ export class ParamArena {
     this.buffer = gpu.buffer("uniform arena", (TRANSIENT_SLOTS + KEPT_SLOTS) * SLOT_BYTES, usage);
   }
 
+  /** Whether no transient slot is taken. */
+  get isEmpty(): boolean {
+    return this.#used === 0;
+  }
+
   /** Whether no transient slot is left before the next `flush`. */
   get isFull(): boolean {
     return this.#used === TRANSIENT_SLOTS;

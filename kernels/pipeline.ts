@@ -36,6 +36,8 @@ export class Commands {
   readonly #offset = new Uint32Array(1);
   readonly #offsetsAsList: boolean;
   #recording: Recording | undefined;
+  /** What waits for `release`; undefined: nothing has to. */
+  #held: GPUCommandBuffer[] | undefined;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   /** That of the open pass. */
@@ -48,6 +50,8 @@ export class Commands {
     this.#cache = new KernelCache(gpu, this.#arena.buffer);
     this.#offsetsAsList = gpu.traits.offsetsAsList;
     gpu.onFree((buffer) => {
+      // What was held back may refer to it.
+      this.release();
       this.#recording?.forget(buffer);
       this.#programs.forget(buffer);
     });
@@ -120,6 +124,7 @@ export class Commands {
   /** Forgets all programs: something changed that their names do not tell. Submits what was recorded of them. */
   dropPrograms(): void {
     this.submit();
+    this.release();
     this.#programs.clear();
     this.#arena.dropKept();
   }
@@ -157,6 +162,7 @@ export class Commands {
       throw new GpuError("invalid_shape", `Cannot write ${tensor.label}: a program is being recorded`);
     }
     this.submit();
+    if (this.#held !== undefined && this.#held.length > 0) this.release();
     this.gpu.write(tensor, data, byteOffset);
   }
 
@@ -177,8 +183,27 @@ export class Commands {
     const encoder = this.#encoder;
     this.#encoder = undefined;
     if (encoder === undefined) return;
+    const commands = encoder.finish();
+    // A queue runs writes ahead of what is held back.
+    if (!this.#arena.isEmpty) this.release();
     this.#arena.flush();
-    this.gpu.device.queue.submit([encoder.finish()]);
+    if (this.#held === undefined) this.gpu.device.queue.submit([commands]);
+    else this.#held.push(commands);
+  }
+
+  /**
+   * Holds back what is submitted from here on until `release`, so that a read-back that waits for everything submitted does
+   * not wait for it. It is released sooner where something would overtake it: a write, or the end of a buffer.
+   */
+  hold(): void {
+    this.#held ??= [];
+  }
+
+  /** Submits what was held back, and holds nothing back any more. */
+  release(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    if (held.length > 0) this.gpu.device.queue.submit(held);
   }
 
   #issue(kernel: Kernel, group: GPUBindGroup, offsets: [number], dispatch: Dispatch): void {

@@ -23,7 +23,7 @@ export interface EngineHandle {
   /** Forgets all sequences, and takes this place from the next step on; never called while a step runs. */
   join(membership: Membership): void;
   /**
-   * Runs one step; the worker never calls it again before it has settled.
+   * Runs one step; the worker calls it again before it has settled for a step that follows only, once.
    * @throws {CodedError} the step is refused and has changed nothing; anything else, and `device_lost`, is fatal
    */
   run(step: Step): Promise<StepResult>;

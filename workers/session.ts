@@ -1,10 +1,10 @@
 /**
- * What a worker does for the one router it serves: load a model, take its place in a group, run steps one at a time and in
+ * What a worker does for the one router it serves: load a model, take its place in a group, run steps in
  * order, answer pings between them, and end. Knows messages and the engine's interface; knows nothing of sockets, secrets or processes.
  */
 
 import { CodedError } from "../kernels/errors.ts";
-import type { Step, StepResult } from "../engine/span.ts";
+import { MAX_STEPS_IN_FLIGHT, type Step, type StepResult } from "../engine/span.ts";
 import type { EngineInfo } from "../engine/engine_info.ts";
 import type { EngineHandle, LoadRequest, OpenEngine } from "./engine_host.ts";
 import { LinkError, PeerError, ProtocolError } from "./errors.ts";
@@ -54,6 +54,8 @@ export class WorkerSession {
   #engine: EngineHandle | undefined;
   #tasks = 0;
   #working: Promise<void> = Promise.resolve();
+  /** Steps that run while the next message is looked at, in order. */
+  readonly #steps: Promise<void>[] = [];
 
   constructor(link: Link<WorkerMessage, RouterMessage>, options: SessionOptions) {
     this.#link = link;
@@ -120,7 +122,8 @@ export class WorkerSession {
       try {
         return await this.#link.receive(this.#options.silenceMs);
       } catch (error) {
-        const isBusy = this.#tasks > 0 && error instanceof LinkError && error.code === "link_timeout";
+        const isBusy = this.#tasks + this.#steps.length > 0 && error instanceof LinkError &&
+          error.code === "link_timeout";
         if (!isBusy) throw error;
       }
     }
@@ -136,6 +139,8 @@ export class WorkerSession {
   }
 
   async #answer(task: Task): Promise<void> {
+    const most = task.kind === "step" ? MAX_STEPS_IN_FLIGHT - 1 : 0;
+    while (this.#steps.length > most) await this.#steps[0];
     switch (task.kind) {
       case "ping":
         return this.#link.send({ kind: "pong", id: task.id });
@@ -145,7 +150,7 @@ export class WorkerSession {
         if (this.#engine === undefined) throw new CodedError("invalid_load", "Cannot form group: no model is loaded");
         return await this.#membership.take(task, this.#engine);
       case "step":
-        return await this.#step(task.step, task.traceparents);
+        return await this.#begin(task.step, task.traceparents);
       case "drain":
         return this.#end.resolve("drained");
     }
@@ -170,6 +175,14 @@ export class WorkerSession {
     }
     this.#link.send({ kind: "loaded", info: this.#engine.info });
     this.#options.onLoaded(this.#engine.info);
+  }
+
+  /** Runs a step; one that is followed runs on while the next one is looked at. */
+  async #begin(step: Step, traceparents: readonly string[]): Promise<void> {
+    const running = this.#step(step, traceparents).finally(() => this.#steps.splice(this.#steps.indexOf(running), 1));
+    this.#steps.push(running);
+    if (!step.followed) return await running;
+    running.catch((error) => this.#end.reject(error));
   }
 
   async #step(step: Step, traceparents: readonly string[]): Promise<void> {

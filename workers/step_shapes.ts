@@ -63,7 +63,7 @@ const always: Shape<true> = (value, path) => {
   return true;
 };
 
-const optionalSpanFields = { next: count, masks: u32s, reportsSelection: always } as const;
+const optionalSpanFields = { next: count, masks: u32s, reportsSelection: always, sampled: always } as const;
 
 const span = union<Span>({
   prefill: record<Extract<Span, { kind: "prefill" }>>({ kind: oneOf("prefill"), ...spanFields }, optionalSpanFields),
@@ -81,7 +81,7 @@ export const step: Shape<Step> = record<Step>({
   release: list(count),
   spans: list(span),
   deadlineMs: real,
-});
+}, { followed: always });
 
 const logprobs = record<TokenLogprobs>({
   logprob: real,

@@ -6,7 +6,7 @@
 import { EngineError } from "../errors.ts";
 import { type KvSlice, SLOTS } from "./kv_slice.ts";
 import type { PageShare } from "../page_map.ts";
-import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type Step } from "../span.ts";
+import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type SpanResult, type Step } from "../span.ts";
 
 /** What the engine remembers of an open sequence. */
 export interface SequenceState {
@@ -41,10 +41,20 @@ export class Sequences {
   /** Opens sequences, gives them the pages of their spans, and remembers their tokens. The step must have been checked. */
   begin(step: Step): void {
     for (const open of step.open) this.#open(open);
-    for (const { sequence, from, tokens, newPages } of step.spans) {
+    for (const { sequence, from, tokens, newPages, sampled } of step.spans) {
       const state = this.#of(sequence);
       this.#extend(state, newPages);
-      tokens.forEach((token, i) => state.tokens[from + i] = token);
+      // It comes with the result of the step before.
+      if (sampled) state.tokens[from] = undefined;
+      else tokens.forEach((token, i) => state.tokens[from + i] = token);
+    }
+  }
+
+  /** Remembers tokens that a step drew, where the rows after them have begun already. */
+  learn({ spans }: Step, results: readonly SpanResult[]): void {
+    for (const [i, { sequence, from, tokens }] of spans.entries()) {
+      const [known, end, token] = [this.#states.get(sequence)?.tokens, from + tokens.length, results[i]?.token];
+      if (known !== undefined && token !== undefined && end < known.length) known[end] ??= token;
     }
   }
 
@@ -53,7 +63,11 @@ export class Sequences {
    * span's start on may hold anything then.
    */
   undo(step: Step): void {
-    for (const { sequence, newPages } of step.spans) this.#of(sequence).pages -= newPages.length;
+    for (const { sequence, newPages } of step.spans) {
+      // When two steps fail, the first one has closed what it had opened for both.
+      const state = this.#states.get(sequence);
+      if (state !== undefined) state.pages -= newPages.length;
+    }
     for (const { sequence } of step.open) this.#release(sequence);
   }
 

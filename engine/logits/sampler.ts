@@ -15,6 +15,7 @@ import type { LoadedModel } from "../loaded_model.ts";
 import type { StepState } from "../pass/step_state.ts";
 import type { TokenLogprobs } from "../span.ts";
 import type { DrawBlock, DrawPlan } from "./draw_plan.ts";
+import { drawnTokens } from "./drawn_tokens.ts";
 import { copyRows, headLogits, LOGIT_ROWS } from "./head.ts";
 import { bestTokens, logSumExp } from "./logprobs.ts";
 
@@ -145,10 +146,9 @@ export class Draws {
     });
   }
 
-  /** u32 [LOGIT_ROWS] of a block; in one buffer for all, as bindings are aligned. */
+  /** u32 [LOGIT_ROWS] of a block */
   #tokens(index: number): Tensor {
-    const blocks = this.#plan.blocks.length;
-    const all = this.#model.scratch.take("drawn tokens", "u32", [blocks, LOGIT_ROWS]);
+    const all = drawnTokens(this.#model, this.#plan.blocks.length);
     const byteLength = LOGIT_ROWS * 4;
     return { ...all, byteOffset: index * byteLength, byteLength, shape: [LOGIT_ROWS] };
   }

@@ -4,6 +4,7 @@
  */
 
 import { neededMass } from "../../kernels/attention/mass.ts";
+import { carriedFrom } from "../../kernels/logits/carry_tokens.ts";
 import { ROW_WORDS, type TableRow, writeTableRow } from "../../kernels/attention/row_table.ts";
 import { EngineError } from "../errors.ts";
 import { recentOf, SINKS } from "../layer_plan.ts";
@@ -24,6 +25,8 @@ export interface BatchContext {
   readonly share: PageShare;
   /** Most scores of one query head that the sparse rows of a batch may need: they lie in one binding. */
   readonly maxScores: number;
+  /** Places of the tokens that the step before drew last. @default none */
+  readonly drawn?: ReadonlyMap<SequenceId, number>;
   /** Whether dense decode rows have products of their own; they then share no batch with sparse ones. @default false */
   readonly matrix?: boolean;
 }
@@ -119,6 +122,7 @@ function fill(product: ProductFamily, pieces: readonly Piece[], context: BatchCo
     drawn: [] as DrawnRow[],
     scored: [] as ScoredRow[],
     sparse: [] as BatchRow[],
+    carries: pieces.some(({ span }) => span.sampled === true),
     holders: Array.from({ length: map.workers }, () => false),
     denseHolders: Array.from({ length: map.workers }, () => false),
   };
@@ -127,7 +131,8 @@ function fill(product: ProductFamily, pieces: readonly Piece[], context: BatchCo
   for (const piece of pieces) {
     const { span, state, first } = piece;
     const sparse = isSparse(span) ? state.open.sparse : undefined;
-    batch.tokens.set(span.tokens.subarray(first, first + piece.rows), at);
+    if (span.sampled) batch.tokens[at] = carriedFrom(context.drawn?.get(span.sequence) ?? 0);
+    else batch.tokens.set(span.tokens.subarray(first, first + piece.rows), at);
     for (let i = 0; i < piece.rows; i++) {
       const position = span.from + first + i;
       batch.positions[at + i] = position;

@@ -1,8 +1,10 @@
 /** The layer loop, as the paper has it: residual rows in, residual rows out, keys and values appended to the slice. */
 
+import { carryTokens } from "../../kernels/logits/carry_tokens.ts";
 import { embed } from "../../kernels/products/embed.ts";
 import { swiglu } from "../../kernels/swiglu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import { drawnTokens } from "../logits/drawn_tokens.ts";
 import { addOutput, attendAll, project } from "./attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { beginSelection } from "./selection.ts";
@@ -27,7 +29,13 @@ export async function forward(pass: Pass, afterLayer: (layer: PassLayer) => Prom
 }
 
 /** x = the embeddings of the tokens. */
-function embedTokens({ model: { commands, weights }, inputs: { tokens }, x, computed }: Pass): void {
+function embedTokens({ model, inputs, batch, x, computed }: Pass): void {
+  const { commands, scratch, weights } = model;
+  let { tokens } = inputs;
+  if (batch.carries) {
+    tokens = scratch.take("carried tokens", "u32", [computed]);
+    carryTokens(commands, { given: inputs.tokens, drawn: drawnTokens(model, 1), tokens, rows: computed });
+  }
   embed(commands, { weight: weights.embedding, tokens, out: x, rows: computed });
 }
 

@@ -49,8 +49,8 @@ export async function runPass(
 }
 
 /** What the dispatches of a batch depend on. */
-function shapeOf({ product, rows, runs }: RowBatch): string {
-  return `${product} ${rows} ${runs.map(runShapeOf).join(";")}`;
+function shapeOf({ product, rows, runs, carries }: RowBatch): string {
+  return `${product} ${rows} ${carries} ${runs.map(runShapeOf).join(";")}`;
 }
 
 function runShapeOf({ first, rows, longest, sparse, blocks }: RowRun): string {

@@ -9,6 +9,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import { planDraw } from "../logits/draw_plan.ts";
+import { placesOf } from "../logits/drawn_tokens.ts";
 import { copyRows } from "../logits/head.ts";
 import { Draws } from "../logits/sampler.ts";
 import type { RowBatch } from "../row_batch.ts";
@@ -26,18 +27,32 @@ import { StepState } from "./step_state.ts";
 /** The worker that draws tokens. */
 const LEAD = 0;
 
-/** A step whose commands are submitted. */
+/** What a step continues. */
+export interface StepContext {
+  /** As they are once the step's sequences are opened and its tokens are known. */
+  readonly sequences: ReadonlyMap<SequenceId, SequenceState>;
+  /** Places of the tokens that the step before drew last. */
+  readonly drawn: ReadonlyMap<SequenceId, number>;
+  /** Whether the GPU still computes the step before. */
+  readonly isAhead: boolean;
+}
+
+/** A step whose commands are submitted, or held back until the step before has been read. */
 export interface SubmittedStep {
+  /** Places of the tokens that it draws last. */
+  readonly drawn: ReadonlyMap<SequenceId, number>;
   /**
    * Waits for the GPU.
+   * @param sinceMs when the step before was done, by `performance.now`: the time of this one counts from there
    * @returns of the lead, what the spans asked for; of other workers, that they have computed
    * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
    */
-  finish(): Promise<StepResult>;
+  finish(sinceMs: number): Promise<StepResult>;
 }
 
 /** What the batches of a step leave to be read. */
 interface Outcome {
+  readonly drawn: ReadonlyMap<SequenceId, number>;
   readonly requests: readonly ReadRequest[];
   spans(bytes: readonly Uint8Array<ArrayBuffer>[]): readonly SpanResult[];
 }
@@ -45,31 +60,39 @@ interface Outcome {
 /**
  * Records and submits all spans of a step; waits for the GPU where it must: for exchanges of a group, and in the course of
  * long spans.
- * @param sequences as they are once the step's sequences are opened and its tokens are known
  * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
  */
 export async function submitStep(
   model: LoadedModel,
   step: Step,
-  sequences: ReadonlyMap<SequenceId, SequenceState>,
+  { sequences, drawn, isAhead }: StepContext,
 ): Promise<SubmittedStep> {
   const start = performance.now();
   const { commands, config, share } = model;
   const maxScores = Math.floor(commands.gpu.info.maxBindingBytes / (4 * config.heads));
   const matrix = rowProductCut(commands.gpu.info) !== undefined;
-  const batches = planBatches(step.spans, { sequences, window: config.slidingWindow, maxScores, share, matrix });
-  const outcome = await runBatches(model, step, batches);
+  const window = config.slidingWindow;
+  const batches = planBatches(step.spans, { sequences, drawn, window, maxScores, share, matrix });
+  const outcome = await runBatches(model, step, { batches, isAhead });
   const staged = commands.stage(outcome.requests);
   const encoded = performance.now();
-  return { finish: () => finish(model, { step, outcome, staged, start, encoded }) };
+  return {
+    drawn: outcome.drawn,
+    finish: (sinceMs) => finish(model, { step, outcome, staged, sinceMs, start, encoded }),
+  };
 }
 
-async function runBatches(model: LoadedModel, step: Step, batches: readonly RowBatch[]): Promise<Outcome> {
+async function runBatches(
+  model: LoadedModel,
+  step: Step,
+  { batches, isAhead }: { readonly batches: readonly RowBatch[]; readonly isAhead: boolean },
+): Promise<Outcome> {
   const { commands, scratch, share } = model;
   const state = new StepState();
   const inputs = batches.map((batch) => placeInputs(state, model, batch));
   const drawn = share.index === LEAD ? batches.flatMap(({ drawn }) => drawn) : [];
-  const draws = new Draws(model, state, planDraw(model, state, drawn));
+  const plan = planDraw(model, state, drawn);
+  const draws = new Draws(model, state, plan);
   const counter = new ReadCounter(model, batches);
   const report = new SelectionReport(model, step.spans, batches);
   state.upload(commands, scratch);
@@ -80,13 +103,17 @@ async function runBatches(model: LoadedModel, step: Step, batches: readonly RowB
     const point = { step: step.index, batch: index };
     const options = { ...point, counter: counter.of(index), report, inputs: inputsOf(state, placed) };
     const pass = new Pass(model, batch, options);
-    const x = await runPass(pass, { at: placed.at, early: true });
+    const x = await runPass(pass, { at: placed.at, early: !isAhead });
     const wanted = await gatherOnLead(pass, x);
     await results?.add(batch, wanted);
   }
-  if (results === undefined) return { requests: [], spans: () => step.spans.map(({ sequence }) => ({ sequence })) };
+  if (results === undefined) {
+    const spans = step.spans.map(({ sequence }) => ({ sequence }));
+    return { drawn: new Map(), requests: [], spans: () => spans };
+  }
   await results.draw();
   return {
+    drawn: placesOf(plan),
     requests: results.requests({ counter, report }),
     spans: (bytes) => results.finish({ counter, report }, bytes),
   };
@@ -94,17 +121,22 @@ async function runBatches(model: LoadedModel, step: Step, batches: readonly RowB
 
 async function finish(
   { commands }: LoadedModel,
-  { step, outcome, staged, start, encoded }: {
+  { step, outcome, staged, sinceMs, start, encoded }: {
     readonly step: Step;
     readonly outcome: Outcome;
     readonly staged: StagedRead;
+    readonly sinceMs: number;
     readonly start: number;
     readonly encoded: number;
   },
 ): Promise<StepResult> {
   const bytes = await commands.gpu.finishRead(staged);
   const end = performance.now();
-  const timing = { encodeMs: encoded - start, waitMs: end - encoded, totalMs: end - start };
+  const timing = {
+    encodeMs: encoded - start,
+    waitMs: end - Math.max(sinceMs, encoded),
+    totalMs: end - Math.max(sinceMs, start),
+  };
   return { index: step.index, spans: outcome.spans(bytes), timing };
 }
 

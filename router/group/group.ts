@@ -55,12 +55,14 @@ export interface SelectionSource {
 /** What the scheduler needs from the workers of a group. */
 export interface Group {
   readonly state: GroupState;
+  /** Steps that may run at a time, at least one. */
+  readonly stepsInFlight: number;
   /** What select layers chose last; undefined when it is not remembered. */
   readonly selections?: SelectionSource;
   /** Calls back on every change of state, until `close`. */
   onState(listener: (state: GroupState) => void): void;
   /**
-   * Runs one step on all workers; one at a time.
+   * Runs one step on all workers; results come in the order of the calls.
    * @throws {CodedError} `worker_lost` or `deadline_exceeded`: the group is broken, its epoch over, every sequence gone;
    * any other code: the step was refused and changed nothing.
    */

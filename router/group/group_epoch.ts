@@ -1,16 +1,18 @@
 /**
- * The workers of a group under one epoch: formed once, running one step at a time on all, until the first thing goes wrong
+ * The workers of a group under one epoch: formed once, running steps in order on all, until the first thing goes wrong
  * with any of them; then the epoch is over. Knows workers, answers and deadlines; knows nothing of how a worker is started.
  */
 
-import type { Step, StepResult } from "../../engine/span.ts";
+import { EngineError } from "../../engine/errors.ts";
+import { MAX_STEPS_IN_FLIGHT, type Step, type StepResult } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import type { Address, CandidateLists } from "../../workers/protocol.ts";
 import { ProtocolError } from "../../workers/errors.ts";
 import { CandidateRounds } from "./candidate_rounds.ts";
 import { RequestError } from "../errors.ts";
 import type { SelectionRecord } from "./selection_record.ts";
-import type { Notice, StepAnswer, WorkerClient } from "./worker_client.ts";
+import type { StepAnswer } from "./step_requests.ts";
+import type { Notice, WorkerClient } from "./worker_client.ts";
 
 /** A worker at its place in the group; the place is its index. */
 export interface GroupWorker {
@@ -49,7 +51,8 @@ interface Round {
   /** Who waits, and for whom; none: for the router. */
   readonly stalled: Map<number, readonly number[]>;
   readonly candidates: CandidateRounds;
-  readonly timer: ReturnType<typeof setTimeout>;
+  /** Runs from the moment on when nothing is computed before it. */
+  timer: ReturnType<typeof setTimeout> | undefined;
   readonly resolve: (result: StepResult) => void;
   readonly reject: (error: CodedError) => void;
 }
@@ -57,7 +60,11 @@ interface Round {
 /** @see the file's paragraph */
 export class GroupEpoch {
   readonly #options: GroupEpochOptions;
-  #round: Round | undefined;
+  /** In order; the first is the one that is computed. */
+  readonly #rounds: Round[] = [];
+  /** What the callers of `run` wait for. */
+  readonly #ends = new Set<Promise<unknown>>();
+  #isEnding = false;
   #isOver = false;
 
   constructor(options: GroupEpochOptions) {
@@ -77,6 +84,11 @@ export class GroupEpoch {
 
   get clients(): readonly WorkerClient[] {
     return this.#options.workers.map(({ client }) => client);
+  }
+
+  /** Steps that may run at a time: the exchanges of a larger group belong to one. */
+  get stepsInFlight(): number {
+    return this.size === 1 && !this.#isEnding ? MAX_STEPS_IN_FLIGHT : 1;
   }
 
   /** Brings the workers together. @returns whether it succeeded; if not, it is broken */
@@ -108,17 +120,22 @@ export class GroupEpoch {
    */
   run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
     const { workers } = this.#options;
-    return new Promise((resolve, reject) => {
+    const end = new Promise<StepResult>((resolve, reject) => {
       if (this.#isOver) throw new RequestError("worker_lost", `Cannot run step ${step.index}: the epoch is over`);
-      this.#round = {
+      if (this.#rounds.length >= this.stepsInFlight) {
+        const others = this.#rounds.length === 1 ? "another step is" : `${this.#rounds.length} other steps are`;
+        throw new EngineError("invalid_step", `Cannot run step ${step.index}: ${others} still running`);
+      }
+      this.#rounds.push({
         step,
         answers: new Map(),
         stalled: new Map(),
         candidates: new CandidateRounds(workers.length, step.index),
-        timer: setTimeout(() => this.#late(), step.deadlineMs),
+        timer: undefined,
         resolve,
         reject,
-      };
+      });
+      if (this.#rounds.length === 1) this.#startClock();
       for (const [index, { client }] of workers.entries()) {
         client.step(step, traceparents).then(
           (answer) => this.#answered(index, answer),
@@ -126,11 +143,36 @@ export class GroupEpoch {
         );
       }
     });
+    this.#ends.add(end);
+    const forget = () => void this.#ends.delete(end);
+    end.then(forget, forget);
+    return end;
+  }
+
+  /** Waits until no step runs; those who run them get their errors. */
+  async idle(): Promise<void> {
+    await Promise.allSettled(this.#ends);
+  }
+
+  /** Ends the epoch although nothing went wrong, behind the steps that run; no other follows them closely. */
+  dissolveWhenIdle(reason: string): void {
+    this.#isEnding = true;
+    if (this.#rounds.length === 0) this.dissolve(reason);
+    else this.idle().then(() => this.dissolve(reason));
   }
 
   /** Ends the epoch although nothing went wrong. */
   dissolve(reason: string): void {
     this.#break({ error: new RequestError("worker_lost", reason), culprits: [], isPlanned: true });
+  }
+
+  get #round(): Round | undefined {
+    return this.#rounds[0];
+  }
+
+  #startClock(): void {
+    const round = this.#round;
+    if (round !== undefined) round.timer = setTimeout(() => this.#late(), round.step.deadlineMs);
   }
 
   #answered(index: number, answer: StepAnswer): void {
@@ -223,17 +265,18 @@ export class GroupEpoch {
     if (this.#isOver) return;
     this.#isOver = true;
     const { workers, onBroken } = this.#options;
-    const round = this.#settle();
+    const rounds: Round[] = [];
+    for (let round = this.#settle(); round !== undefined; round = this.#settle()) rounds.push(round);
     for (const { client } of breach.culprits) client.giveUp(breach.error);
     for (const { client } of workers) client.leave(breach.error);
     onBroken(breach);
-    round?.reject(stepError(round.step, breach.error));
+    for (const { step, reject } of rounds) reject(stepError(step, breach.error));
   }
 
   #settle(): Round | undefined {
-    const round = this.#round;
+    const round = this.#rounds.shift();
     clearTimeout(round?.timer);
-    this.#round = undefined;
+    if (!this.#isOver) this.#startClock();
     return round;
   }
 

@@ -1,6 +1,6 @@
 /**
- * One worker as the router sees it: a connection on which it loads a model, takes its place in a group and runs steps, one
- * request at a time, and the judgement whether an idle one still lives. Knows messages; knows nothing of other workers,
+ * One worker as the router sees it: a connection on which it loads a model, takes its place in a group and runs steps,
+ * and the judgement whether an idle one still lives. Knows messages; knows nothing of other workers,
  * processes or restarts.
  */
 
@@ -18,6 +18,8 @@ import {
 } from "../../workers/protocol.ts";
 import { Deadline } from "./deadline.ts";
 import { RequestError } from "../errors.ts";
+import { connectionLost, unexpected } from "./worker_loss.ts";
+import { type StepAnswer, StepRequests } from "./step_requests.ts";
 import { dialWorker, type WorkerPlace } from "./worker_place.ts";
 import type { WorkerConn } from "../../workers/transport.ts";
 
@@ -40,10 +42,7 @@ export const PATIENCE: Patience = { pingEveryMs: 1000, unansweredPings: 5, loadS
 export class WorkerFailure extends CodedError {}
 
 /** Anything a request waits for; the other messages are no answers. */
-type Answer = Extract<WorkerMessage, { kind: "loaded" | "formed" | "severed" | "result" | "refused" }>;
-
-/** How a worker answers a step. */
-export type StepAnswer = Extract<Answer, { kind: "result" | "refused" }>;
+type Answer = Extract<WorkerMessage, { kind: "loaded" | "formed" | "severed" }>;
 
 /** What a worker sends unasked while it is in a group. */
 export type Notice = Extract<WorkerMessage, { kind: "candidates" | "stalled" | "severed" }>;
@@ -67,7 +66,8 @@ export class WorkerClient {
   readonly #reading: Promise<void>;
   readonly #pinging: ReturnType<typeof setInterval>;
   #request: Request | undefined;
-  /** Undefined in no group: what a worker says of its former one is dropped. */
+  readonly #steps = new StepRequests();
+  /** Undefined in no group: what it says of its former one is dropped. */
   #epoch: number | undefined;
   #onNotice: (notice: Notice) => void = () => {};
   #unanswered = 0;
@@ -134,6 +134,7 @@ export class WorkerClient {
     this.#epoch = undefined;
     this.#unanswered = 0;
     this.#settle()?.reject(reason);
+    this.#steps.fail(reason);
   }
 
   /**
@@ -141,10 +142,8 @@ export class WorkerClient {
    * @throws {CodedError} when the worker is lost or leaves its group
    */
   async step(step: Step, traceparents: readonly string[]): Promise<StepAnswer> {
-    const answer = await this.#ask({ kind: "step", step, traceparents });
-    const index = answer.kind === "result" ? answer.result.index : answer.kind === "refused" ? answer.index : undefined;
-    if ((answer.kind === "result" || answer.kind === "refused") && index === step.index) return answer;
-    throw this.#lose(unexpected(answer.kind));
+    this.#send({ kind: "step", step, traceparents });
+    return await this.#steps.add(step.index);
   }
 
   /** Sends the worker what was chosen of all candidates. */
@@ -183,13 +182,19 @@ export class WorkerClient {
   ): Promise<Answer> {
     const { deadlineMs, lateMessage = "", onProgress = () => {} } = options;
     return new Promise((resolve, reject) => {
-      if (this.#lost !== undefined) throw this.#lost;
-      if (this.#request !== undefined) throw new Error(`Cannot send ${message.kind}: the worker is busy`);
-      this.#link.send(message);
+      if (!this.#steps.isEmpty) throw new Error(`Cannot send ${message.kind}: the worker runs a step`);
+      this.#send(message);
       const late = () => this.#lose(new RequestError("deadline_exceeded", lateMessage));
       const deadline = deadlineMs === undefined ? undefined : new Deadline(deadlineMs, late);
       this.#request = { kind: message.kind, resolve, reject, deadline, onProgress };
     });
+  }
+
+  /** Sends what will be answered. */
+  #send(message: RouterMessage): void {
+    if (this.#lost !== undefined) throw this.#lost;
+    if (this.#request !== undefined) throw new Error(`Cannot send ${message.kind}: the worker is busy`);
+    this.#link.send(message);
   }
 
   async #read(): Promise<void> {
@@ -224,12 +229,14 @@ export class WorkerClient {
   }
 
   /** Words of an epoch that is over may still be on their way; those of the worker's next one begin with `formed`. */
-  #hearOfGroup(message: Exclude<Answer | Notice, { kind: "loaded" }>): void {
+  #hearOfGroup(message: Exclude<Answer | Notice, { kind: "loaded" }> | StepAnswer): void {
     const isForming = this.#request?.kind === "form";
     switch (message.kind) {
       case "result":
       case "refused":
-        if (this.#epoch !== undefined && !isForming) this.#take(message);
+        if (this.#epoch === undefined || isForming) return;
+        this.#unanswered = 0;
+        if (!this.#steps.answer(message)) this.#lose(unexpected(message.kind));
         return;
       case "formed":
         if (message.epoch === this.#epoch) this.#take(message);
@@ -259,7 +266,7 @@ export class WorkerClient {
 
   /** Pings only an idle worker: work on the GPU blocks a busy one's thread, and the step's deadline judges that one. */
   #ping(): void {
-    if (this.#request !== undefined || this.#lost !== undefined) return;
+    if (this.#request !== undefined || !this.#steps.isEmpty || this.#lost !== undefined) return;
     const { unansweredPings, pingEveryMs } = this.#patience;
     if (this.#unanswered >= unansweredPings) {
       const silentMs = unansweredPings * pingEveryMs;
@@ -286,16 +293,8 @@ export class WorkerClient {
     this.#lost = reason;
     clearInterval(this.#pinging);
     this.#settle()?.reject(reason);
+    this.#steps.fail(reason);
     this.#loss.resolve(reason);
     return reason;
   }
-}
-
-function connectionLost(cause: unknown): RequestError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new RequestError("worker_lost", `Cannot reach worker: its connection ended: ${reason}`, { cause });
-}
-
-function unexpected(kind: string): RequestError {
-  return new RequestError("worker_lost", `Cannot use worker: it sent ${kind} unasked`);
 }

@@ -4,7 +4,6 @@
  * Knows members and epochs; knows nothing of requests.
  */
 
-import { EngineError } from "../../engine/errors.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import { warmUp } from "../../engine/warm_up.ts";
 import { CodedError } from "../../kernels/errors.ts";
@@ -74,7 +73,6 @@ export class WorkerGroup implements Group {
   /** Of the epoch that ended last. */
   #served: ModelInfo | undefined;
   #isPlanned = false;
-  #running: { readonly index: number; readonly end: Promise<unknown> } | undefined;
 
   /** Starts the workers at once; `onState` reports how it goes. */
   constructor(options: WorkerGroupOptions) {
@@ -98,6 +96,10 @@ export class WorkerGroup implements Group {
 
   get state(): GroupState {
     return this.#state;
+  }
+
+  get stepsInFlight(): number {
+    return this.#current?.stepsInFlight ?? 1;
   }
 
   /** Of all members, in their order: whether each is there and has loaded the model. */
@@ -124,21 +126,9 @@ export class WorkerGroup implements Group {
     if (this.#state.kind !== "ready" || current === undefined) {
       throw new RequestError("group_unavailable", `Cannot run step ${step.index}: the group is ${this.#state.kind}`);
     }
-    if (this.#running !== undefined) {
-      throw new EngineError(
-        "invalid_step",
-        `Cannot run step ${step.index}: step ${this.#running.index} is still running`,
-      );
-    }
-    const end = current.run(step, traceparents);
-    this.#running = { index: step.index, end };
-    try {
-      const result = await end;
-      this.selections.report(step, result);
-      return result;
-    } finally {
-      this.#running = undefined;
-    }
+    const result = await current.run(step, traceparents);
+    this.selections.report(step, result);
+    return result;
   }
 
   async close(): Promise<void> {
@@ -149,7 +139,7 @@ export class WorkerGroup implements Group {
     this.#gathering.end();
     // Workers that share a step must all be there until it has ended.
     const late = setTimeout(() => this.#current?.dissolve(CLOSED), this.#options.drainMs ?? DRAIN_MS);
-    await this.#running?.end.catch(() => "the caller that runs the step gets the error");
+    await this.#current?.idle();
     clearTimeout(late);
     this.#closing.abort();
     await this.#supervision;
@@ -187,11 +177,9 @@ export class WorkerGroup implements Group {
 
   /** Ends an epoch although nothing went wrong, behind the step that is running: nobody loses a row for it. */
   #end(current: GroupEpoch, reason: string): void {
-    const dissolve = () => {
-      if (this.#current === current) current.dissolve(`Cannot finish step: ${reason}`);
-    };
-    if (this.#running === undefined || this.#state.kind !== "ready") return dissolve();
-    this.#running.end.then(dissolve, dissolve);
+    const message = `Cannot finish step: ${reason}`;
+    if (this.#state.kind === "ready") current.dissolveWhenIdle(message);
+    else current.dissolve(message);
   }
 
   get #isOver(): boolean {

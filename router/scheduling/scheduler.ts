@@ -3,7 +3,7 @@
  * nothing is left to do. Survives preemption and the loss of the group, because every token is here.
  */
 
-import type { SequenceId, SpanResult, Step, StepResult } from "../../engine/span.ts";
+import type { SequenceId, SpanResult, StepResult } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import { checkFits, checkQueue, readyModel, waitedTooLong } from "./admission.ts";
 import { resolveAttention } from "./attention_policy.ts";
@@ -15,19 +15,16 @@ import type { Group } from "../group/group.ts";
 import { MaskFetcher } from "./mask_fetcher.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import { EpochAccounts } from "./epoch_accounts.ts";
+import { QueueTimers } from "./queue_timers.ts";
 import { Roster } from "./roster.ts";
+import { planRows, rowsAfter } from "./run_ahead.ts";
 import type { GenerationOutcome, SchedulerStats } from "./scheduler_observer.ts";
 import { DEFAULTS, type SchedulerOptions } from "./scheduler_options.ts";
 import { SchedulerTally } from "./scheduler_tally.ts";
 import { SelectionView } from "./selection_view.ts";
 import { Sequence } from "./sequence.ts";
 import { type Plan, type PlannedSpan, StepPlanner } from "./step_planner.ts";
-
-interface InFlightStep {
-  readonly step: Step;
-  readonly plan: Plan;
-  readonly ledger: PageLedger;
-}
+import { type InFlightStep, StepsInFlight } from "./steps_in_flight.ts";
 
 /** Releases one doubtful sequence alone: nothing suffers if that is refused. */
 const PROBE: Plan = { spans: [], load: NO_LOAD };
@@ -45,12 +42,11 @@ export class Scheduler implements Generator {
   readonly #costs = new CostModel();
   /** Everyone who has not been told the end. */
   readonly #active = new Set<Sequence>();
-  readonly #queueTimers = new Map<Sequence, ReturnType<typeof setTimeout>>();
-  #running: InFlightStep | undefined;
+  readonly #queueTimers = new QueueTimers();
+  readonly #steps: StepsInFlight;
   #looping = false;
   #loop: Promise<void> = Promise.resolve();
   #arrivals = 0;
-  #stepIndex = 0;
   /** Opened or released by a step that was refused: the worker may or may not know them. */
   #doubtful: SequenceId[] = [];
   #draining = false;
@@ -60,6 +56,10 @@ export class Scheduler implements Generator {
   constructor(group: Group, options: SchedulerOptions = {}) {
     const { observer, constraints, ...limits } = options;
     this.#group = group;
+    this.#steps = new StepsInFlight(group, {
+      costs: this.#costs,
+      asked: (spans) => this.selections.tides.asked(spans),
+    });
     this.selections = new SelectionView(group);
     this.#options = { ...DEFAULTS, ...limits };
     this.#tally = new SchedulerTally(observer);
@@ -97,8 +97,7 @@ export class Scheduler implements Generator {
     this.selections.name(request.id, undefined);
     this.#roster.enqueue(sequence);
     const { queueTimeoutMs } = this.#options;
-    const timeOut = () => this.#fail(sequence, waitedTooLong(queueTimeoutMs));
-    this.#queueTimers.set(sequence, setTimeout(timeOut, queueTimeoutMs));
+    this.#queueTimers.start(sequence, queueTimeoutMs, () => this.#fail(sequence, waitedTooLong(queueTimeoutMs)));
     this.#wake();
     return {
       [Symbol.asyncIterator]: () => events,
@@ -152,15 +151,15 @@ export class Scheduler implements Generator {
     try {
       await Promise.resolve(); // What else is asked in this turn comes along.
       for (;;) {
-        await this.#masks.settle(this.#active);
-        this.#running = this.#next();
-        if (this.#running !== undefined) await this.#execute(this.#running);
+        if (this.#steps.oldest === undefined) await this.#runNext();
+        this.#runAhead();
+        if (this.#steps.oldest !== undefined) await this.#finish(this.#steps.oldest);
         // Planning may have taken the place of a sequence, and its masks with it.
         else if (this.#masks.request(this.#active).length === 0) return;
       }
     } catch (error) {
       // A defect of ours: no one may wait for an answer that will not come.
-      this.#running = undefined;
+      this.#steps.clear();
       this.#failAll(asCodedError(error, "run the scheduler"));
       // Who was cancelled while that step ran was to leave with its result.
       for (const sequence of [...this.#roster.running]) this.#roster.leave(sequence, this.#epoch.ledger);
@@ -169,12 +168,13 @@ export class Scheduler implements Generator {
     }
   }
 
-  /** The next step, or undefined when there is nothing to do. */
-  #next(): InFlightStep | undefined {
+  /** Has the next step under way, unless there is nothing to do. */
+  async #runNext(): Promise<void> {
+    await this.#masks.settle(this.#active);
     const ledger = this.#closed ? undefined : this.#epoch.follow();
-    if (ledger === undefined) return undefined;
+    if (ledger === undefined) return;
     const doubtful = this.#doubtful.shift();
-    if (doubtful !== undefined) return this.#inFlight(PROBE, ledger, [doubtful]);
+    if (doubtful !== undefined) return this.#steps.run({ plan: PROBE, ledger, release: [doubtful] });
     const plan = new StepPlanner({
       roster: this.#roster,
       ledger,
@@ -184,27 +184,24 @@ export class Scheduler implements Generator {
       onAdmitted: (sequence) => this.#onAdmitted(sequence),
     }).plan();
     const release = this.#roster.takeReleases();
-    return plan.spans.length + release.length > 0 ? this.#inFlight(plan, ledger, release) : undefined;
+    if (plan.spans.length + release.length === 0) return;
+    this.#steps.run({ plan, ledger, release, isFollowed: rowsAfter(plan, this.#roster) !== undefined });
   }
 
-  #inFlight(plan: Plan, ledger: PageLedger, release: readonly SequenceId[]): InFlightStep {
-    const step: Step = {
-      index: ++this.#stepIndex,
-      open: plan.spans.flatMap(({ sequence, span }) => sequence.opened ? [] : [sequence.open(span.sequence)]),
-      release,
-      spans: this.selections.tides.asked(plan.spans),
-      deadlineMs: this.#costs.deadlineMs(plan.load),
-    };
-    return { step, plan, ledger };
+  /** Has the step after the newest one under way, where it is certain. */
+  #runAhead(): void {
+    const newest = this.#steps.extendable;
+    if (newest === undefined || this.#closed || this.#doubtful.length > 0) return;
+    const { ledger } = newest;
+    const plan = planRows(rowsAfter(newest.plan, this.#roster), ledger);
+    if (plan !== undefined) this.#steps.run({ plan, ledger, release: this.#roster.takeReleases(), isFollowed: true });
   }
 
-  async #execute(running: InFlightStep): Promise<void> {
-    const { step, plan } = running;
-    const traceparents = new Set(plan.spans.flatMap(({ sequence }) => sequence.request.traceparent ?? []));
+  async #finish(running: InFlightStep): Promise<void> {
+    const { step, plan, startMs } = running;
     const predictedMs = this.#costs.predictMs(plan.load);
-    const startMs = performance.now();
-    const result = await this.#group.run(step, [...traceparents]).catch((error) => asCodedError(error, "run step"));
-    this.#running = undefined;
+    const result = await running.result;
+    this.#steps.shift();
     if (result instanceof CodedError) return this.#failStep(running, result);
     this.#costs.learn(plan.load, result.timing.totalMs);
     this.#complete(running, result);
@@ -223,10 +220,12 @@ export class Scheduler implements Generator {
 
   #take(planned: PlannedSpan, result: SpanResult | undefined, ledger: PageLedger): void {
     const { sequence, span } = planned;
+    // It overran: the step before has shown that the answer was over.
+    if (sequence.over && span.sampled) return this.#leave(sequence, ledger);
     this.#tally.advanced(planned, sequence.advance(planned, result));
     if (span.kind === "prefill") ledger.share(sequence);
     const reason = sequence.finishReason();
-    if (sequence.over) this.#roster.leave(sequence, ledger);
+    if (sequence.over) this.#leave(sequence, ledger);
     else if (reason !== undefined) {
       sequence.events.push({ kind: "finished", reason, usage: sequence.usage() });
       sequence.events.end();
@@ -236,23 +235,25 @@ export class Scheduler implements Generator {
 
   /** A step came back with an error: the group is gone, or it refused the step. */
   #failStep({ step, plan, ledger }: InFlightStep, error: CodedError): void {
-    if (error.code === "worker_lost" || error.code === "deadline_exceeded") return this.#epoch.lose(error);
+    if (error.code === "worker_lost" || error.code === "deadline_exceeded") {
+      this.#steps.clear(); // Those after it are lost with it.
+      return this.#epoch.lose(error);
+    }
     // The worker does not know the sequence: then there is nothing to release.
     if (plan === PROBE) return;
     this.#tally.refused(step, error);
     // The fault may have been found after some were released or opened: each is released in a step of its own.
     this.#doubtful.push(...step.release, ...step.open.map((open) => open.sequence));
     for (const { sequence } of plan.spans) {
-      if (sequence.over) this.#roster.leave(sequence, ledger);
+      if (sequence.over) this.#leave(sequence, ledger);
       else this.#fail(sequence, error);
     }
   }
 
   #onAdmitted(sequence: Sequence): void {
     this.selections.name(sequence.request.id, sequence.id);
-    if (!this.#queueTimers.has(sequence)) return;
-    this.#stopTimer(sequence);
-    this.#tally.admitted(sequence, performance.now() - sequence.arrivedAtMs);
+    // A preempted one has waited before.
+    if (this.#queueTimers.stop(sequence)) this.#tally.admitted(sequence, performance.now() - sequence.arrivedAtMs);
   }
 
   /** The group broke under it: it may try again, but must get further than the last time. No error: it only changed. */
@@ -282,19 +283,18 @@ export class Scheduler implements Generator {
   /** Its reader knows; its pages go now, or with the step that is computing it. */
   #end(sequence: Sequence, outcome: GenerationOutcome): void {
     sequence.over = true;
-    this.#stopTimer(sequence);
+    this.#queueTimers.stop(sequence);
     this.#active.delete(sequence);
     sequence.masks?.close();
     this.selections.end(sequence.request.id);
-    const isRunning = this.#running?.plan.spans.some((planned) => planned.sequence === sequence) ?? false;
-    if (!isRunning) this.#roster.leave(sequence, this.#epoch.ledger);
+    this.#leave(sequence, this.#epoch.ledger);
     this.#tally.ended(sequence, outcome);
     if (this.#active.size === 0) this.#onEmpty.splice(0).forEach((resolve) => resolve());
     this.#wake();
   }
 
-  #stopTimer(sequence: Sequence): void {
-    clearTimeout(this.#queueTimers.get(sequence));
-    this.#queueTimers.delete(sequence);
+  /** Its pages go, unless a step still computes it: then with the last one that does. */
+  #leave(sequence: Sequence, ledger: PageLedger | undefined): void {
+    if (!this.#steps.has(sequence)) this.#roster.leave(sequence, ledger);
   }
 }

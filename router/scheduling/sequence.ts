@@ -10,10 +10,11 @@ import { attentionAt, type AttentionPolicy } from "./attention_policy.ts";
 import { AttentionTally } from "./attention_tally.ts";
 import { Correction, type CorrectionReport } from "./correction.ts";
 import type { EventQueue } from "./event_queue.ts";
-import { countsPrefix, type GenerationRequest, type GenerationUsage } from "./generation.ts";
+import type { GenerationRequest, GenerationUsage } from "./generation.ts";
 import type { ModelInfo } from "../group/group.ts";
 import { type PageKey, pageKey, type Prefix } from "./prefix_cache.ts";
 import type { NeededStates, SequenceMasks } from "./sequence_masks.ts";
+import { openingOf } from "./sequence_opening.ts";
 import type { SequenceParts } from "./sequence_parts.ts";
 import { SequenceTokens } from "./sequence_tokens.ts";
 import type { DoneWork, Progress, Work } from "./work.ts";
@@ -170,18 +171,8 @@ export class Sequence {
 
   /** How the worker gets to know it. */
   open(sequence: SequenceId): SequenceOpening {
-    const { promptTokens, sampling } = this.request;
-    const prefix = this.prefixPages * PAGE_TOKENS;
-    return {
-      sequence,
-      sampling,
-      sparse: this.#policy.sparse,
-      promptTokens: promptTokens.length,
-      pageOffset: this.pageOffset,
-      prefixPages: Uint32Array.from(this.pages.slice(0, this.prefixPages)),
-      prefixTokens: countsPrefix(this.request, prefix) ? this.#tokens.slice(0, prefix) : new Uint32Array(),
-      audited: this.#correction.audits,
-    };
+    const prefix = this.#tokens.slice(0, this.prefixPages * PAGE_TOKENS);
+    return openingOf(this, { sequence, sparse: this.#policy.sparse, prefix, audited: this.#correction.audits });
   }
 
   /** The span of some work, or of its first rows. @param newPages that it takes */
@@ -198,6 +189,16 @@ export class Sequence {
     } as const;
     if (kind === "prefill") return { ...base, kind };
     return { ...base, kind: "decode", attention: kind === "sparse" ? "sparse" : "dense" };
+  }
+
+  /** The row after the newest one, which a step computes; undefined when that step's result must be known first. */
+  workAfter({ kind, from }: Work): Work | undefined {
+    if ((kind !== "dense" && kind !== "sparse") || from !== this.length - 1) return undefined;
+    if (this.#correction.audits || this.#correctingTo !== undefined || this.#tokens.nextIsLast) return undefined;
+    const next = attentionAt(this.#policy, from + 1);
+    const exact = kind === "dense" && from <= this.#exact ? from + 1 : this.#exact;
+    if (next === "sparse" && this.#correction.isDue(from + 2 - exact, from + 2)) return undefined;
+    return { kind: next, from: from + 1, rows: 1 };
   }
 
   /**

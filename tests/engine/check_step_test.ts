@@ -14,6 +14,8 @@ const BOUNDS: StepBounds = {
   maxPages: 4,
   slots: 3,
   calibrated: true,
+  carries: true,
+  drawn: new Set(),
 };
 
 /** Sequence 1 has a page and 40 positions, sequence 2 is empty. */

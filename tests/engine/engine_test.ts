@@ -137,12 +137,14 @@ for (const [fault, message] of [[losingSubmit, /lost on the way/], [withoutMemor
   });
 }
 
-Deno.test("Engine.run() refuses a step while another one runs, and after closing", async () => {
+Deno.test("Engine.run() refuses a third step while two run, and after closing", async () => {
   const engine = await Engine.open({ model: { random: "tiny" }, kvTokens: 64, gpu: testProvider().name });
   const first = engine.run(step({ open: [open(1)], spans: [prefill(1, 0, 5, { newPages: pages(0) })] }));
-  await assert.rejects(engine.run(step({})), { code: "invalid_step", message: /another step is running$/ });
+  const second = engine.run(step({}));
+  await assert.rejects(engine.run(step({})), { code: "invalid_step", message: /2 other steps are running$/ });
   const closed = engine.close();
   assert.equal((await first).spans.length, 1);
+  assert.equal((await second).spans.length, 0);
   await closed;
   await engine.close();
   await assert.rejects(engine.run(step({})), { code: "invalid_step", message: /step 1: the engine is closed$/ });

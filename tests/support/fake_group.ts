@@ -34,6 +34,8 @@ export interface FakeGroupOptions {
   readonly stepMs?: (step: Step) => number;
   /** Whether the token drawn after a sparse row at this position differs from what full attention draws. @default never */
   readonly errs?: (position: number, open: SequenceOpening) => boolean;
+  /** Steps that it takes at a time. @default 1 */
+  readonly stepsInFlight?: number;
   /** Starts out loading; `recover` makes it ready. @default false */
   readonly loading?: boolean;
 }
@@ -45,6 +47,7 @@ export class FakeGroup implements Group {
   readonly traceparents: (readonly string[])[] = [];
   /** Invariants that steps broke, in words; a good scheduler leaves it empty. */
   readonly complaints: string[] = [];
+  readonly stepsInFlight: number;
   state: GroupState;
   readonly #info: Partial<ModelInfo>;
   #model: ModelInfo;
@@ -55,9 +58,12 @@ export class FakeGroup implements Group {
   readonly #sequences = new Map<SequenceId, FakeSequence>();
   readonly #contents = new Map<number, PageContent>();
   readonly #everOpened = new Set<SequenceId>();
+  /** What the last step drew. */
+  #drawn: ReadonlyMap<SequenceId, number> = new Map();
   #epoch = 1;
   #lastIndex = 0;
-  #busy = false;
+  #busy = 0;
+  #turn: Promise<unknown> = Promise.resolve();
   #refusal: { readonly error: Error; readonly late: boolean } | undefined;
   #refusals = 0;
   /** While set, steps wait for it. */
@@ -65,6 +71,7 @@ export class FakeGroup implements Group {
   #ungate: (() => void) | undefined;
 
   constructor(options: FakeGroupOptions = {}) {
+    this.stepsInFlight = options.stepsInFlight ?? 1;
     this.#info = options.model ?? {};
     this.#model = fakeModel(this.#info);
     this.#slices = new FakeSlices(this.#model);
@@ -85,10 +92,14 @@ export class FakeGroup implements Group {
   }
 
   async run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
-    this.#expect(!this.#busy, "another step is running");
+    this.#expect(this.#busy < this.stepsInFlight, `${this.#busy} other steps are running`);
     const epoch = this.#epoch;
-    this.#busy = true;
+    this.#busy++;
+    const before = this.#turn;
+    const over = Promise.withResolvers<void>();
+    this.#turn = over.promise;
     try {
+      await before;
       // A macrotask: timers and readers get their turn, as with a real group.
       await new Promise((resolve) => setImmediate(resolve));
       await this.#gate;
@@ -97,7 +108,8 @@ export class FakeGroup implements Group {
       }
       return this.#apply(step, traceparents);
     } finally {
-      this.#busy = false;
+      this.#busy--;
+      over.resolve();
     }
   }
 
@@ -163,7 +175,8 @@ export class FakeGroup implements Group {
     if (refusal !== undefined) throw refusal.error;
     const named = new Set(step.spans.map((span) => span.sequence));
     this.#expect(named.size === step.spans.length, "a sequence has two spans in one step");
-    const spans = step.spans.map((span) => this.#run(span));
+    const spans = step.spans.map((span) => this.#run(this.#told(span)));
+    this.#drawn = new Map(spans.flatMap(({ sequence, token }) => (token === undefined ? [] : [[sequence, token]])));
     this.steps.push(step);
     this.traceparents.push(traceparents);
     const totalMs = this.#stepMs(step);
@@ -208,6 +221,15 @@ export class FakeGroup implements Group {
     const needed = sampling.repetitionPenalty !== 1 || output;
     this.#expect(prefixTokens.length === (needed ? prefix.length : 0), `sequence ${sequence} lacks its prefix tokens`);
     this.#expect(prefixTokens.every((token, i) => token === prefix[i]), `sequence ${sequence} has another's prefix`);
+  }
+
+  /** A span with the token that it was not told. */
+  #told(span: Span): Span {
+    if (!span.sampled) return span;
+    const token = this.#drawn.get(span.sequence);
+    this.#expect(token !== undefined, `the step before drew nothing for sequence ${span.sequence}`);
+    this.#expect(span.tokens.length === 1 && span.kind === "decode", "a sampled span is not one decode row");
+    return { ...span, tokens: Uint32Array.of(token ?? 0) };
   }
 
   #run(span: Span): SpanResult {

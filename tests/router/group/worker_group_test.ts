@@ -12,7 +12,7 @@ function lastPid(pids: readonly number[]): number {
   return pid;
 }
 
-Deno.test("WorkerGroup loads, runs steps one at a time, refuses what the engine refuses, and closes", async () => {
+Deno.test("WorkerGroup loads, runs two steps at a time, refuses what the engine refuses, and closes", async () => {
   await withGroup(async ({ group, states, ready }) => {
     await assert.rejects(group.run(fakeStep(0, [1]), []), {
       code: "group_unavailable",
@@ -25,8 +25,10 @@ Deno.test("WorkerGroup loads, runs steps one at a time, refuses what the engine 
       { kind: "ready", epoch: 1, model: { ...FAKE_INFO, id: "tide", slices: [64], adapters: [FAKE_INFO.adapter] } },
     ]);
     const running = group.run(fakeStep(1, [20, 22]), ["00-trace"]);
-    await assert.rejects(group.run(fakeStep(2, [1]), []), { code: "invalid_step", message: /step 1 is still running/ });
+    const next = group.run(fakeStep(2, [1, 2]), []);
+    await assert.rejects(group.run(fakeStep(3, [1]), []), { code: "invalid_step", message: /2 other steps are still/ });
     assert.equal((await running).spans[0]?.token, 42);
+    assert.equal((await next).spans[0]?.token, 3);
     await assert.rejects(group.run(fakeStep(3, [TRICKS.refuse]), []), {
       code: "kv_exhausted",
       message: "Cannot append rows: no page is free",

@@ -1,0 +1,175 @@
+/**
+ * Runs the steps of an engine: in order, each checked against the state that the one before leaves, and for a worker alone
+ * in its group up to two at a time, so that the GPU finds the next one ready when it is done with the first.
+ */
+
+import { checkStep } from "./check_step.ts";
+import { EngineError } from "./errors.ts";
+import { ALONE } from "./exchange.ts";
+import { SLOTS } from "./kv/kv_slice.ts";
+import type { Sequences } from "./kv/sequences.ts";
+import type { LoadedModel } from "./loaded_model.ts";
+import { submitStep, type SubmittedStep } from "./pass/run_step.ts";
+import { MAX_STEPS_IN_FLIGHT, type SequenceId, type Step, type StepResult } from "./span.ts";
+
+/**
+ * How long a step that is followed waits for the next one before it is read, where a read-back would hold the thread and
+ * wait for everything submitted: the next step is a message away, and the GPU computes meanwhile.
+ */
+const NEXT_STEP_MS = 2;
+
+/** No step before, or one that drew nothing. */
+const NOTHING_DRAWN: ReadonlyMap<SequenceId, number> = new Map();
+
+/** A step from its call to its result. */
+interface RunningStep {
+  readonly step: Step;
+  /** Resolves when the step after it is recorded, or cannot be. */
+  readonly nextRecorded: PromiseWithResolvers<void>;
+  /** Resolves when it has a result, or has failed. */
+  readonly done: PromiseWithResolvers<void>;
+  isDone: boolean;
+  endMs: number;
+  /** Why its rows hold anything, if so. */
+  failure: Error | undefined;
+}
+
+/** What the steps of an engine run on; the model changes with its place in a group. */
+export interface StepRunnerParts {
+  readonly model: LoadedModel;
+  readonly sequences: Sequences;
+}
+
+/** @see the file's paragraph */
+export class StepRunner {
+  readonly #parts: () => StepRunnerParts;
+  readonly #running = new Set<RunningStep>();
+  #newest: RunningStep | undefined;
+  #recording: Promise<unknown> = Promise.resolve();
+  #drawn = NOTHING_DRAWN;
+
+  constructor(parts: () => StepRunnerParts) {
+    this.#parts = parts;
+  }
+
+  /** Whether a step runs. */
+  get isBusy(): boolean {
+    return this.#running.size > 0;
+  }
+
+  /**
+   * Runs one step; results come in the order of the calls.
+   * @throws {EngineError} `invalid_step`, `kv_exhausted`: refused, and has changed nothing
+   * @throws {GpuError} `out_of_gpu_memory`: failed, and with it the step after it; `device_lost`
+   */
+  async run(step: Step): Promise<StepResult> {
+    const most = this.#parts().model.exchange === ALONE ? MAX_STEPS_IN_FLIGHT : 1;
+    if (this.#running.size >= most) {
+      const why = most === 1 ? "another step is running" : `${most} other steps are running`;
+      throw new EngineError("invalid_step", `Cannot run step ${step.index}: ${why}`);
+    }
+    const before = this.#newest;
+    const running: RunningStep = {
+      step,
+      nextRecorded: Promise.withResolvers(),
+      done: Promise.withResolvers(),
+      isDone: false,
+      endMs: -Infinity,
+      failure: undefined,
+    };
+    this.#newest = running;
+    this.#running.add(running);
+    const submitted = this.#recording.then(() => this.#submit(step, before));
+    // A failure is for `#finish` to report.
+    this.#recording = submitted.then(() => {}, () => {}).then(() => before?.nextRecorded.resolve());
+    try {
+      return await this.#finish(running, before, submitted);
+    } finally {
+      running.isDone = true;
+      running.endMs = performance.now();
+      this.#running.delete(running);
+      this.#parts().model.commands.release();
+      running.done.resolve();
+    }
+  }
+
+  /** Waits until no step runs; their failures reach the callers of `run`. */
+  async idle(): Promise<void> {
+    for (const { done } of [...this.#running]) await done.promise;
+  }
+
+  async #submit(step: Step, before: RunningStep | undefined): Promise<SubmittedStep> {
+    const { model, sequences } = this.#parts();
+    const drawn = this.#drawn;
+    this.#drawn = NOTHING_DRAWN;
+    checkStep(step, sequences.open, { ...boundsOf(model), drawn });
+    sequences.begin(step);
+    try {
+      const isAhead = before !== undefined && !before.isDone;
+      if (isAhead && model.commands.gpu.traits.readWaitsForAll) model.commands.hold();
+      const submitted = await submitStep(model, step, { sequences: sequences.open, drawn, isAhead });
+      this.#drawn = submitted.drawn;
+      return submitted;
+    } catch (error) {
+      this.#undo(step);
+      throw error;
+    }
+  }
+
+  async #finish(
+    running: RunningStep,
+    before: RunningStep | undefined,
+    submitted: Promise<SubmittedStep>,
+  ): Promise<StepResult> {
+    const { model, sequences } = this.#parts();
+    const { step } = running;
+    const wasAhead = before !== undefined && !before.isDone;
+    const { finish } = await submitted;
+    await before?.done.promise;
+    if (step.followed && model.commands.gpu.traits.readWaitsForAll) await within(NEXT_STEP_MS, running.nextRecorded);
+    try {
+      if (wasAhead && before.failure !== undefined) throw before.failure;
+      const result = await finish(before?.endMs ?? -Infinity);
+      sequences.learn(step, result.spans);
+      sequences.end(step);
+      for (const sequence of step.release) model.drafts.forget(sequence);
+      return result;
+    } catch (error) {
+      running.failure = error instanceof Error ? error : new Error(String(error));
+      this.#undo(step);
+      throw error;
+    }
+  }
+
+  /** Working memory that could not be allocated would spoil every step to come. */
+  #undo(step: Step): void {
+    const { model: { commands, scratch }, sequences } = this.#parts();
+    this.#drawn = NOTHING_DRAWN;
+    sequences.undo(step);
+    commands.submit();
+    scratch.close();
+  }
+}
+
+function boundsOf(
+  { slice, share, roles, config, exchange }: LoadedModel,
+): Omit<Parameters<typeof checkStep>[2], "drawn"> {
+  const { maxPositions, vocabSize } = config;
+  return {
+    maxPositions,
+    vocabSize,
+    map: share.map,
+    maxPages: slice.maxPages,
+    slots: SLOTS,
+    calibrated: roles !== undefined,
+    carries: exchange === ALONE,
+  };
+}
+
+/** Waits, but not for long. */
+async function within(ms: number, { promise }: PromiseWithResolvers<void>): Promise<void> {
+  const late = Promise.withResolvers<void>();
+  const timer = setTimeout(late.resolve, ms);
+  await Promise.race([promise, late.promise]);
+  clearTimeout(timer);
+}

@@ -1,0 +1,28 @@
+/** How the workers of a group get to know a sequence. */
+
+import type { SequenceOpening } from "../../engine/span.ts";
+import { countsPrefix } from "./generation.ts";
+import type { Sequence } from "./sequence.ts";
+
+/** What a sequence alone does not show. */
+export interface OpeningParts extends Pick<SequenceOpening, "sequence" | "sparse" | "audited"> {
+  /** Tokens of the pages that come from the prefix cache. */
+  readonly prefix: Uint32Array;
+}
+
+/** The opening of a sequence at its present admission. */
+export function openingOf(
+  { request, pageOffset, pages, prefixPages }: Pick<Sequence, "request" | "pageOffset" | "pages" | "prefixPages">,
+  { sequence, sparse, audited, prefix }: OpeningParts,
+): SequenceOpening {
+  return {
+    sequence,
+    sampling: request.sampling,
+    sparse,
+    promptTokens: request.promptTokens.length,
+    pageOffset,
+    prefixPages: Uint32Array.from(pages.slice(0, prefixPages)),
+    prefixTokens: countsPrefix(request, prefix.length) ? prefix : new Uint32Array(),
+    audited,
+  };
+}

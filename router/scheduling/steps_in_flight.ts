@@ -1,0 +1,95 @@
+/** The steps that the group runs, in order, and what each was to do. */
+
+import type { SequenceId, Span, Step, StepResult } from "../../engine/span.ts";
+import type { CodedError } from "../../kernels/errors.ts";
+import { asCodedError } from "../errors.ts";
+import type { Group } from "../group/group.ts";
+import type { CostModel } from "./cost_model.ts";
+import type { PageLedger } from "./page_ledger.ts";
+import type { Sequence } from "./sequence.ts";
+import type { Plan } from "./step_planner.ts";
+
+/** What a step is to do. */
+export interface PlannedStep {
+  readonly plan: Plan;
+  /** The accounts that it was planned with. */
+  readonly ledger: PageLedger;
+  readonly release: readonly SequenceId[];
+  /** Whether another step will follow before its result is known. @default false */
+  readonly isFollowed?: boolean;
+}
+
+/** A step that runs. */
+export interface InFlightStep extends PlannedStep {
+  readonly step: Step;
+  /** When nothing was computed before it any more. */
+  startMs: number;
+  readonly result: Promise<StepResult | CodedError>;
+}
+
+/** What steps are made with. */
+export interface StepParts {
+  readonly costs: CostModel;
+  /** The spans as the workers get them. */
+  readonly asked: (spans: Plan["spans"]) => readonly Span[];
+}
+
+/** @see the file's paragraph */
+export class StepsInFlight {
+  readonly #group: Group;
+  readonly #parts: StepParts;
+  readonly #steps: InFlightStep[] = [];
+  #index = 0;
+
+  constructor(group: Group, parts: StepParts) {
+    this.#group = group;
+    this.#parts = parts;
+  }
+
+  get oldest(): InFlightStep | undefined {
+    return this.#steps[0];
+  }
+
+  /** The newest one, where the group takes another step after it. */
+  get extendable(): InFlightStep | undefined {
+    return this.#steps.length < this.#group.stepsInFlight ? this.#steps.at(-1) : undefined;
+  }
+
+  /** Whether any of them computes a sequence. */
+  has(sequence: Sequence): boolean {
+    return this.#steps.some(({ plan }) => plan.spans.some((planned) => planned.sequence === sequence));
+  }
+
+  run(planned: PlannedStep): void {
+    const { spans } = planned.plan;
+    const step = this.#stepOf(planned);
+    const traceparents = new Set(spans.flatMap(({ sequence }) => sequence.request.traceparent ?? []));
+    const result = this.#group.run(step, [...traceparents]).catch((error) => asCodedError(error, "run step"));
+    this.#steps.push({ ...planned, step, startMs: performance.now(), result });
+  }
+
+  /** The oldest one is over. */
+  shift(): void {
+    this.#steps.shift();
+    const [next] = this.#steps;
+    if (next !== undefined) next.startMs = performance.now();
+  }
+
+  clear(): void {
+    this.#steps.length = 0;
+  }
+
+  #stepOf({ plan: { spans, load }, release, isFollowed = false }: PlannedStep): Step {
+    return {
+      index: ++this.#index,
+      // The step before one with sampled rows has opened their sequences.
+      open: spans.flatMap(({ sequence, span }) =>
+        sequence.opened || span.sampled ? [] : [sequence.open(span.sequence)]
+      ),
+      release,
+      spans: this.#parts.asked(spans),
+      deadlineMs: this.#parts.costs.deadlineMs(load),
+      ...(isFollowed && this.#group.stepsInFlight > 1 && { followed: true }),
+    };
+  }
+}

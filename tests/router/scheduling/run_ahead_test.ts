@@ -1,0 +1,89 @@
+/** Steps that are planned while the one before runs: which, and what becomes of rows that overran. */
+
+import assert from "node:assert/strict";
+
+import { runAlone } from "../../support/fake_tokens.ts";
+import { collect, generationRequest, GREEDY, promptOf } from "../../support/generation_request.ts";
+import { until } from "../../support/until.ts";
+import { assertAlone, withScheduler } from "../../support/with_scheduler.ts";
+
+const AHEAD = { stepsInFlight: 2 } as const;
+
+Deno.test("Scheduler decodes one step ahead up to the length that was asked for, and not a row further", async () => {
+  await withScheduler(AHEAD, async (scheduler, group) => {
+    const request = generationRequest({ promptTokens: promptOf(70), maxTokens: 130 });
+    await assertAlone(scheduler, request);
+    const sampled = group.steps.filter(({ spans }) => spans[0]?.sampled);
+    // The prompt's own token is known; the length is too.
+    assert.equal(sampled.length, 128);
+    assert.equal(Math.max(...group.steps.flatMap(({ spans }) => spans.map(({ from }) => from))), 70 + 128);
+    const told = group.steps.filter(({ spans }) => spans[0]?.kind === "decode" && !spans[0].sampled);
+    assert.ok(told.every(({ followed }) => followed), "the first decode step says that another follows");
+  });
+});
+
+Deno.test("Scheduler discards the one row after a stop token: no token, no usage, no cached page of it", async () => {
+  const usages: unknown[] = [];
+  for (const stepsInFlight of [1, 2]) {
+    await withScheduler({ stepsInFlight }, async (scheduler, group) => {
+      const asked = generationRequest({ promptTokens: promptOf(50), maxTokens: 100 });
+      const stop = runAlone(asked).tokens[20] ?? NaN;
+      const request = { ...asked, stopTokens: [stop] };
+      const generation = scheduler.generate(request);
+      const { tokens, reason } = await collect(generation);
+      assert.deepEqual({ tokens, reason }, runAlone(request));
+      usages.push(generation.usage());
+      await until(() => group.open === 0);
+      const rows = group.steps.filter(({ spans }) => spans[0]?.kind === "decode").length;
+      assert.equal(rows, tokens.length - 1 + (stepsInFlight - 1));
+    });
+  }
+  assert.deepEqual(usages[0], usages[1]);
+});
+
+Deno.test("Scheduler does not run ahead of masks, penalties, audits and lossless rows", async () => {
+  await withScheduler(AHEAD, async (scheduler, group) => {
+    const attention = (mode: "audit" | "lossless") => ({
+      mode: "sparse" as const,
+      budget: undefined,
+      heads: "kv_head" as const,
+      correction: { mode, every: 4, perToken: false },
+    });
+    for (
+      const changes of [
+        { sampling: { ...GREEDY, repetitionPenalty: 1.2 } },
+        { sampling: { ...GREEDY, frequencyPenalty: 0.5 } },
+        { attention: attention("audit") },
+        { attention: attention("lossless") },
+      ]
+    ) {
+      await assertAlone(scheduler, generationRequest({ promptTokens: promptOf(40), maxTokens: 30, ...changes }));
+    }
+    assert.ok(group.steps.length > 100);
+    assert.ok(!group.steps.some(({ spans }) => spans.some(({ sampled }) => sampled)));
+  });
+});
+
+Deno.test("Scheduler takes in others between two steps that run ahead, and goes on ahead with them", async () => {
+  await withScheduler(AHEAD, async (scheduler, group) => {
+    const requests = [0, 1, 2].map((i) => generationRequest({ promptTokens: promptOf(30 + i, i), maxTokens: 60 }));
+    await Promise.all(requests.map(async (request, i) => {
+      while (group.steps.length < 15 * i) await new Promise((resolve) => setImmediate(resolve));
+      await assertAlone(scheduler, request);
+    }));
+    assert.ok(group.steps.some(({ spans }) => spans.length === 3 && spans.every(({ sampled }) => sampled)));
+  });
+});
+
+Deno.test("Scheduler survives the loss of two steps at once", async () => {
+  await withScheduler(AHEAD, async (scheduler, group) => {
+    const request = generationRequest({ promptTokens: promptOf(30), maxTokens: 60 });
+    const answer = collect(scheduler.generate(request));
+    while (group.steps.length < 10) await new Promise((resolve) => setImmediate(resolve));
+    group.break();
+    await new Promise((resolve) => setImmediate(resolve));
+    group.recover();
+    const { tokens, reason } = await answer;
+    assert.deepEqual({ tokens, reason }, runAlone(request));
+  });
+});
