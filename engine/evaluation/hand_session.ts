@@ -57,8 +57,8 @@ export type HandSpan =
     readonly next?: number;
     readonly from?: number;
     readonly masks?: Uint32Array;
-    readonly reportsSelection?: true;
   }
+  & Pick<Span, "reportsSelection" | "sampled">
   & ({ readonly kind: "prefill" } | { readonly kind: "decode"; readonly attention: "dense" | "sparse" });
 
 const ALWAYS_DENSE: SparseSettings = { budget: 2 ** 30, heads: "kv_head" };
@@ -75,7 +75,7 @@ const STEP_DEADLINE_MS = 3_600_000;
 /** Opens sessions on a runner that no router uses. */
 export class SessionHost {
   readonly runner: StepRunner;
-  readonly #map: PageMap;
+  readonly map: PageMap;
   /** Of each worker. */
   readonly #freePages: readonly number[][];
   readonly #users = new Map<number, number>();
@@ -93,7 +93,7 @@ export class SessionHost {
   ) {
     this.runner = runner;
     this.#nextSequence = firstSequence;
-    this.#map = map;
+    this.map = map;
     this.#freePages = Array.from({ length: map.workers }, (_, worker) => {
       const [base, end] = [map.base(worker), map.base(worker + 1)];
       return Array.from({ length: end - base }, (_, i) => end - 1 - i);
@@ -132,7 +132,7 @@ export class SessionHost {
   takePages(pageOffset: number, from: number, to: number): number[] {
     const pages: number[] = [];
     for (let place = from; place < to; place++) {
-      const owner = this.#map.owner(pageOffset, place);
+      const owner = this.map.owner(pageOffset, place);
       const page = this.#freePages[owner]?.pop();
       if (page === undefined) {
         this.returnPages(pages);
@@ -150,7 +150,7 @@ export class SessionHost {
       const users = (this.#users.get(page) ?? 1) - 1;
       this.#users.set(page, users);
       if (users > 0) continue;
-      const owner = this.#freePages.findIndex((_, worker) => this.#map.isOn(worker, page));
+      const owner = this.#freePages.findIndex((_, worker) => this.map.isOn(worker, page));
       this.#freePages[owner]?.push(page);
     }
   }

@@ -252,7 +252,6 @@ export class Scheduler implements Generator {
 
   #onAdmitted(sequence: Sequence): void {
     this.selections.name(sequence.request.id, sequence.id);
-    // A preempted one has waited before.
     if (this.#queueTimers.stop(sequence)) this.#tally.admitted(sequence, performance.now() - sequence.arrivedAtMs);
   }
 

@@ -95,3 +95,29 @@ Deno.test("Commands.program() keeps a bounded number of programs and parameters,
   for (let i = 0; i < 200; i++) await commands.program(`same ${i}`, () => add(x, out, 1));
   assert.ok(commands.programs <= 128, `${commands.programs}`);
 });
+
+Deno.test("Commands.hold() keeps what is submitted back until its release, or until something would overtake it", async () => {
+  const { commands, gpu } = fixture;
+  const [x, out] = [fixture.upload("u32", Uint32Array.of(1, 0, 0, 0), [4]), fixture.zeros("u32", [4])];
+  const program = await commands.program("held", () => add(x, out, 1));
+  const sum = async () => (await gpu.readU32({ tensor: out }))[0];
+  const held = () => {
+    commands.hold();
+    commands.replay(program);
+    commands.submit();
+  };
+  held();
+  assert.equal(await sum(), 0);
+  commands.release();
+  assert.equal(await sum(), 1);
+  held();
+  commands.write(x, Uint32Array.of(10));
+  assert.equal(await sum(), 2, "a write would have overtaken it");
+  held();
+  gpu.free(gpu.tensor("another", "u32", [4]));
+  assert.equal(await sum(), 12, "a buffer of its own might have been destroyed");
+  held();
+  add(x, out, 2);
+  commands.submit();
+  assert.equal(await sum(), 42, "other parameters would have overtaken it");
+});

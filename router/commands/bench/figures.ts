@@ -9,7 +9,7 @@ import { type CorrectionFigures, type CorrectionOptions, correctionTokens, measu
 import { type ExchangeFigures, exchangeFigures } from "./exchange.ts";
 import type { Filling, PrefillFigures } from "./fill.ts";
 import type { BenchGroup } from "./group.ts";
-import { mean, type MeasuredSequence, randomTokens, type StepMs, stepMs, type TimedStep, timedStep } from "./steps.ts";
+import { mean, type MeasuredSequence, randomTokens, type StepMs, stepMs, timedRows } from "./steps.ts";
 
 /** Decoding at one context. */
 export interface DecodeFigures {
@@ -103,14 +103,8 @@ async function measureDecode(
     readonly untimed: number;
   },
 ): Promise<DecodeFigures> {
-  const steps: TimedStep[] = [];
-  let token = 1;
-  for (let i = 0; i < tokens + untimed; i++) {
-    const row = { tokens: Uint32Array.of(token), from: context + i, logits: "last" } as const;
-    const step = await timedStep(host, session, { kind: "decode", attention, ...row });
-    if (i >= untimed) steps.push(step);
-    token = step.token ?? 0;
-  }
+  const rows = Array.from({ length: tokens + untimed }, (_, i) => ({ attention, from: context + i }));
+  const steps = (await timedRows(host, session, rows)).slice(untimed);
   const ms = stepMs(steps, readBackMs);
   const { layers } = host.runner.info;
   const exchange = exchangeFigures(steps.map(({ timing }) => timing), { layers, tokens: steps.length });

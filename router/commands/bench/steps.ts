@@ -45,6 +45,39 @@ export async function timedStep(host: SessionHost, session: Session, span: HandS
   return { stepMs: performance.now() - start, timing, token: spans[0]?.token };
 }
 
+/**
+ * Decodes rows one after the other as the service does: where a worker is alone, each is sent while the one before runs, and
+ * takes from that one's end to its own.
+ */
+export async function timedRows(
+  host: SessionHost,
+  session: Session,
+  rows: readonly { readonly attention: "dense" | "sparse"; readonly from: number }[],
+): Promise<TimedStep[]> {
+  const isAhead = host.map.workers === 1;
+  const steps: TimedStep[] = [];
+  let sinceMs = -Infinity;
+  let before: Promise<TimedStep> | undefined;
+  for (const [i, row] of rows.entries()) {
+    const last = isAhead ? undefined : await before;
+    const given = isAhead && i > 0 ? { sampled: true } as const : {};
+    const tokens = Uint32Array.of(given.sampled ? 0 : last?.token ?? 1);
+    const plan = session.plan({ kind: "decode", tokens, logits: "last", ...row, ...given });
+    const start = performance.now();
+    const running = host.run({ ...plan, ...(isAhead && { followed: true }) }).then(({ spans, timing }) => {
+      const stepMs = performance.now() - Math.max(start, sinceMs);
+      sinceMs = performance.now();
+      const step = { stepMs, timing, token: spans[0]?.token };
+      steps.push(step);
+      return step;
+    });
+    if (isAhead) await before;
+    before = running;
+  }
+  await before;
+  return steps;
+}
+
 /** @param readBackMs latency of a read-back from an idle queue */
 export function stepMs(steps: readonly TimedStep[], readBackMs: number): StepMs {
   return {
