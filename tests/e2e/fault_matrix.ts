@@ -211,6 +211,9 @@ function hasty(group: WorkerGroup): Group {
     get state() {
       return group.state;
     },
+    get stepsInFlight() {
+      return group.stepsInFlight;
+    },
     selections: group.selections,
     onState: (listener) => group.onState(listener),
     run: (step, traceparents) => group.run({ ...step, deadlineMs: Math.min(step.deadlineMs, STEP_MS) }, traceparents),
