@@ -219,55 +219,23 @@ export const SERVICE_FLAGS = {
 
 /** What the flags of `serve` say. */
 export function configFromFlags(values: FlagValues<typeof SERVICE_FLAGS>): ServiceConfig {
-  const { attention, budget, coverage, correction, correctEvery, ...others } = values;
-  const {
-    model,
-    random,
-    quantize,
-    modelName,
-    workers,
-    join,
-    minWorkers,
-    secretFile,
-    textThreads,
-    queueTimeout,
-    ...service
-  } = others;
-  const {
-    apiKeyFile,
-    allowOrigin,
-    allowHost,
-    maxRequestsPerClient,
-    maxConnections,
-    tlsCert,
-    tlsKey,
-    joinTlsCa,
-    joinTlsName,
-    ...rest
-  } = service;
+  const { attention, budget, coverage, correction, correctEvery, queueTimeout, ...others } = values;
+  const { join, allowOrigin, allowHost, ...same } = others;
   return {
-    ...rest,
+    ...given(same),
+    ...(allowOrigin !== undefined && { allowOrigin: listOf(allowOrigin) }),
+    ...(allowHost !== undefined && { allowHost: listOf(allowHost) }),
+    ...(join !== undefined && { join: join.split(",") }),
     queueTimeoutMs: 1000 * queueTimeout,
-    ...(apiKeyFile === undefined ? {} : { apiKeyFile }),
-    ...(allowOrigin === undefined ? {} : { allowOrigin: listOf(allowOrigin) }),
-    ...(allowHost === undefined ? {} : { allowHost: listOf(allowHost) }),
-    ...(maxRequestsPerClient === undefined ? {} : { maxRequestsPerClient }),
-    ...(maxConnections === undefined ? {} : { maxConnections }),
-    ...(tlsCert === undefined ? {} : { tlsCert }),
-    ...(tlsKey === undefined ? {} : { tlsKey }),
-    ...(model === undefined ? {} : { model }),
-    ...(random === undefined ? {} : { random }),
-    ...(quantize === undefined ? {} : { quantize }),
-    ...(modelName === undefined ? {} : { modelName }),
-    ...(workers === undefined ? {} : { workers }),
-    ...(join === undefined ? {} : { join: join.split(",") }),
-    ...(minWorkers === undefined ? {} : { minWorkers }),
-    ...(joinTlsCa === undefined ? {} : { joinTlsCa }),
-    ...(joinTlsName === undefined ? {} : { joinTlsName }),
-    ...(secretFile === undefined ? {} : { secretFile }),
-    ...(textThreads === undefined ? {} : { textThreads }),
     attention: attentionFromFlags({ attention, budget, coverage, correction, correctEvery }),
   };
+}
+
+/** The fields that are there. */
+function given<T>(fields: T & object): { readonly [Name in keyof T]?: Exclude<T[Name], undefined> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as ReturnType<
+    typeof given<T>
+  >;
 }
 
 /**

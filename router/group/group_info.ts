@@ -98,3 +98,12 @@ function slowest(workers: readonly InformedWorker[]): readonly MeasuredStep[] {
   const byStep = Map.groupBy(all, ({ kind, rows, context }) => `${kind} ${rows} ${context}`);
   return [...byStep.values()].flatMap((same) => same.toSorted((a, b) => b.ms - a.ms).slice(0, 1));
 }
+
+/** How long a step may take that warms a group up, beside a multiple of the longest that warmed up a worker. */
+const WARM_UP_MS = 8000;
+const WARM_UP_FACTOR = 5;
+
+/** Deadline of a step that warms a group up. @param measured what its workers' own steps took, at least one */
+export function warmUpMs(measured: readonly MeasuredStep[]): number {
+  return WARM_UP_MS + WARM_UP_FACTOR * Math.max(...measured.map(({ ms }) => ms));
+}

@@ -76,12 +76,13 @@ export class Members {
     return each.reduce((sum, one) => sum + one, 0) / Math.max(1, each.length);
   }
 
-  /** Why none is there. */
-  get absence(): string {
-    const reasons = this.all.flatMap(({ name, state }) => state.kind === "away" ? [{ name, ...state }] : []);
+  /** Why none can be used. @param digest as for `fit` */
+  absence(digest: string | undefined): string {
     const isAlone = this.#entries.length === 1;
-    const given = reasons.map(({ name, reason }) => isAlone ? reason : `${name}: ${reason}`).join("; ");
-    return given || `No worker is found at ${this.#options.membership.origin}`;
+    const given = this.#reports(digest).flatMap(({ reason }, i) =>
+      reason === undefined ? [] : [isAlone ? reason : `${this.all[i]?.name}: ${reason}`]
+    );
+    return given.join("; ") || `No worker is found at ${this.#options.membership.origin}`;
   }
 
   /** Whether one may come that is not there now. */

@@ -63,6 +63,8 @@ export class WorkerClient {
   readonly #patience: Patience;
   readonly #loss = Promise.withResolvers<CodedError>();
   readonly #leaving = Promise.withResolvers<void>();
+  /** Resolves when the worker wants to stop, and only waits to be drained. */
+  readonly leaving: Promise<void> = this.#leaving.promise;
   readonly #reading: Promise<void>;
   readonly #pinging: ReturnType<typeof setInterval>;
   #request: Request | undefined;
@@ -92,11 +94,6 @@ export class WorkerClient {
   /** Resolves with the reason when the worker is lost; never rejects. */
   get lost(): Promise<CodedError> {
     return this.#loss.promise;
-  }
-
-  /** Resolves when the worker wants to stop, and only waits to be drained. */
-  get leaving(): Promise<void> {
-    return this.#leaving.promise;
   }
 
   /**

@@ -12,10 +12,10 @@ import { RequestError } from "../errors.ts";
 import { type Breach, GroupEpoch } from "./group_epoch.ts";
 import { Gathering } from "./gathering.ts";
 import type { Group, GroupState, ModelInfo } from "./group.ts";
-import { idleMatrices, modelOf, usesMatrices } from "./group_info.ts";
+import { idleMatrices, modelOf, usesMatrices, warmUpMs } from "./group_info.ts";
 import { Members, type MembershipReport, type Present } from "./members.ts";
 import type { Membership } from "./membership/membership.ts";
-import { type RestartNumbers, RestartPolicy } from "./restart_policy.ts";
+import { RESTART_NUMBERS, type RestartNumbers, RestartPolicy } from "./restart_policy.ts";
 import { SelectionRecord } from "./selection_record.ts";
 import { PATIENCE, type Patience } from "./worker_client.ts";
 
@@ -35,21 +35,13 @@ export interface WorkerGroupOptions {
   readonly restarts?: RestartNumbers;
   /** How long a step that is running at `close` may take. @default 5000 */
   readonly drainMs?: number;
-  /**
-   * How long a group that was never formed waits for workers of others that cannot be used as they are: they hold another
-   * secret, speak another version, cannot load the model. An open membership waits for ever. @default 60000
-   */
+  /** How long a group that was never formed waits for listed workers that cannot be used as they are. @default 60000 */
   readonly hopelessMs?: number;
   /** How long workers of an open membership that are there wait for others that are on their way. @default 5000 */
   readonly gatherMs?: number;
 }
 
-const DRAIN_MS = 5000;
-const HOPELESS_MS = 60_000;
-const GATHER_MS = 5000;
-/** How long a step may take that warms a group up, beside a multiple of the longest that warmed up a worker. */
-const WARM_UP_MS = 8000;
-const WARM_UP_FACTOR = 5;
+const [DRAIN_MS, HOPELESS_MS, GATHER_MS] = [5000, 60_000, 5000] as const;
 const CLOSED = "Cannot finish step: the group is closed";
 
 /** The workers of a group, supervised from its making until `close`. */
@@ -90,7 +82,7 @@ export class WorkerGroup implements Group {
       restarts: options.restarts,
     });
     this.#supervision = this.#members.follow(this.#closing.signal);
-    // A membership that finds nobody at first has told nothing yet.
+    // A membership that looks workers up has told nothing yet.
     if (this.#members.all.length === 0) this.#consider();
   }
 
@@ -200,8 +192,8 @@ export class WorkerGroup implements Group {
     this.#current = forming;
     if (!await forming.form() || this.#isOver) return;
     if (!await this.#warmUp(forming, present)) return;
-    const members = this.#members.all.length;
-    if (members > workers.length) this.#options.log(`The group goes on with ${workers.length} of ${members} workers`);
+    const all = this.#members.all.length;
+    if (all > workers.length) this.#options.log(`The group goes on with ${workers.length} of ${all} workers`);
     const idle = idleMatrices(present);
     if (idle !== undefined) this.#options.log(idle);
     this.#served = modelOf(present, this.#options.modelId);
@@ -214,8 +206,7 @@ export class WorkerGroup implements Group {
   async #warmUp(forming: GroupEpoch, present: readonly Present[]): Promise<boolean> {
     const { measured, ...info } = modelOf(present, this.#options.modelId);
     if (present.length === 1 || measured.length === 0) return true;
-    const deadlineMs = WARM_UP_MS + WARM_UP_FACTOR * Math.max(...measured.map(({ ms }) => ms));
-    const run = (step: Step) => forming.run({ ...step, deadlineMs }, []);
+    const run = (step: Step) => forming.run({ ...step, deadlineMs: warmUpMs(measured) }, []);
     try {
       await warmUp({ info: { ...info, measured }, run }, new PageMap(info.slices));
     } catch (error) {
@@ -238,21 +229,29 @@ export class WorkerGroup implements Group {
     this.#load({ progress: 0 });
     // A member that is lost says so itself, and asks for the next forming when it is there again.
     if (breach.culprits.length > 0) return;
-    const delayMs = breach.isPlanned ? 0 : this.#breaches.failed(performance.now());
+    const delayMs = this.#delayMs(breach);
     if (delayMs === undefined) return this.#enter({ kind: "broken", reason: breach.error.message });
     const { length: members } = this.#members.fit(this.#served?.digest);
     // What looks like a lost link may be a lost worker, which shows a moment later.
     this.#pause = setTimeout(() => {
       this.#pause = undefined;
-      const isWhole = this.#members.fit(this.#served?.digest).length === members;
-      if (isWhole) this.#options.log(`The group is formed again: ${breach.error.message}`);
+      if (this.#members.fit(this.#served?.digest).length === members) {
+        this.#options.log(`The group is formed again: ${breach.error.message}`);
+      }
       this.#consider();
     }, delayMs);
   }
 
+  /** Until the group is formed again; undefined: it is not. Where workers come and go it always is. */
+  #delayMs({ isPlanned }: Breach): number | undefined {
+    const { membership, restarts = RESTART_NUMBERS } = this.#options;
+    if (isPlanned) return 0;
+    return this.#breaches.failed(performance.now()) ?? (membership.isOpen ? restarts.longestDelayMs : undefined);
+  }
+
   /** No worker is there, and none is on the way. */
   #giveUp(): void {
-    const reason = this.#members.absence;
+    const reason = this.#members.absence(this.#served?.digest);
     if (!this.#members.mayReturn) return this.#enter({ kind: "broken", reason });
     this.#load({ progress: 0, reason });
     if (this.#isHopeless) {

@@ -11,7 +11,7 @@ import { PROTOCOL_VERSION } from "../../../../workers/protocol.ts";
 import { HAS_NATS, NATS_NOTE, NatsServer } from "../../../support/nats_server.ts";
 import { until } from "../../../support/until.ts";
 
-const TIMING = { leaseMs: 1200, answerMs: 500 };
+const TIMING = { leaseMs: 1500, answerMs: 1000 };
 
 interface Stage {
   readonly server: NatsServer;
@@ -82,7 +82,7 @@ natsTest("a worker that dies is gone when its lease has lapsed; one that lives i
   await dead.close();
   await until(() => members.at(-1)?.join() === "dead,lives");
   const startedMs = performance.now();
-  await until(() => members.at(-1)?.join() === "lives", 4 * TIMING.leaseMs);
+  await until(() => members.at(-1)?.join() === "lives", 20_000);
   assert.ok(performance.now() - startedMs > TIMING.leaseMs / 2);
 });
 

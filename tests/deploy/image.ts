@@ -1,0 +1,136 @@
+/**
+ * The image without a container engine: the steps of the Dockerfile in a fresh Debian root, then a worker and a router as
+ * containers would run them (another user, no capabilities, a read-only root file system) and one question.
+ * `deno run -A tests/deploy/image.ts`; needs root, `debootstrap` and a registry. The stage that fetches Deno is not run: the Deno
+ * that runs this is taken.
+ */
+
+import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
+import { processTerminal } from "../../router/terminal.ts";
+import { HostProcess } from "../hosts/host_process.ts";
+import { assignments, readDockerfile } from "./dockerfile.ts";
+
+const ROOT = fileURLToPath(new URL("../../", import.meta.url));
+const DENO = "/deno/deno";
+const WORKER = "127.0.0.1:21390";
+const PORT = 21391;
+/** Of certificates that this machine believes beside the usual ones. */
+const OWN_ISSUERS = "/own-issuers.pem";
+const ANSWER_MS = 120_000;
+
+/** How a container of ours runs: private mounts, all but /tmp read-only, user 10001 without capabilities. */
+const CONTAINER = `mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mount --rbind /proc "$0/proc" &&
+  mount --rbind /dev "$0/dev" && mount -t tmpfs tmpfs "$0/tmp" && exec chroot "$0" setpriv --reuid 10001 --regid 10001 \
+  --clear-groups --no-new-privs --bounding-set=-all env -i "$@"`;
+
+const terminal = processTerminal();
+
+async function run(program: string, args: readonly string[]): Promise<void> {
+  const { success, stdout, stderr } = await new Deno.Command(program, { args: [...args] }).output();
+  const said = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
+  assert.ok(success, `${program} ${args.join(" ")}:\n${said.slice(-4000)}`);
+}
+
+/** Runs the steps in one root: each stage begins where the one before ended, and only adds. @returns environment and entry point */
+async function build(
+  root: string,
+): Promise<{ readonly env: Readonly<Record<string, string>>; readonly entry: readonly string[] }> {
+  const env: Record<string, string> = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" };
+  let [directory, entry] = ["/", [] as readonly string[]];
+  for (const { name, instructions } of readDockerfile(await Deno.readTextFile(`${ROOT}deploy/Dockerfile`)).slice(1)) {
+    for (const { word, text } of instructions) {
+      if (word === "ENV" || word === "ARG") Object.assign(env, assignments(text));
+      if (word === "WORKDIR") await Deno.mkdir(root + (directory = text), { recursive: true });
+      if (word === "ENTRYPOINT") entry = JSON.parse(text);
+      if (word === "COPY") await copy(root, directory, text);
+      if (word === "RUN") {
+        const set = Object.entries({ ...registry(), ...env, COMMIT: "0123456789abcdef0123456789abcdef01234567" });
+        const words = set.map(([key, value]) => `${key}=${value}`);
+        await run("chroot", [root, "env", "-i", "HOME=/root", ...words, "sh", "-c", `cd ${directory} && ${text}`]);
+      }
+    }
+    terminal.line(`stage ${name}: built`);
+  }
+  return { env, entry };
+}
+
+/** How this machine reaches its registries, if it says so in the environment. */
+function registry(): Readonly<Record<string, string>> {
+  const names = ["NPM_CONFIG_REGISTRY", "npm_config_registry", "https_proxy", "HTTPS_PROXY"];
+  const set = Object.fromEntries(names.flatMap((name) => {
+    const value = Deno.env.get(name);
+    return value === undefined ? [] : [[name, value]];
+  }));
+  return Deno.env.has("SSL_CERT_FILE") ? { ...set, DENO_CERT: OWN_ISSUERS } : set;
+}
+
+async function copy(root: string, directory: string, text: string): Promise<void> {
+  const words = text.split(" ").filter((word) => !word.startsWith("--"));
+  const to = words.pop() ?? "";
+  const target = to.startsWith("/") ? root + to : `${root}${directory}/${to === "./" ? "" : to}`;
+  // What an earlier stage left is there already.
+  if (text.includes("--from=program")) return;
+  for (const from of words) {
+    const source = from === DENO ? Deno.execPath() : ROOT + from;
+    await Deno.mkdir(target.replace(/\/[^/]*$/, ""), { recursive: true });
+    await run("cp", ["-rT", source, to === "./" ? `${target}${from}` : target]);
+  }
+}
+
+async function answer(): Promise<string> {
+  const end = performance.now() + ANSWER_MS;
+  for (;;) {
+    const ready = await fetch(`http://127.0.0.1:${PORT}/ready`).catch(() => undefined);
+    await ready?.body?.cancel();
+    if (ready?.ok) break;
+    assert.ok(performance.now() < end, `it is not ready after ${ANSWER_MS} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  const body = JSON.stringify({ messages: [{ role: "user", content: "Hello" }], "max_tokens": 8 });
+  const response = await fetch(`http://127.0.0.1:${PORT}/v1/chat/completions`, { method: "POST", body });
+  return (await response.json()).choices[0].message.content;
+}
+
+async function main(): Promise<void> {
+  const root = await Deno.makeTempDir();
+  try {
+    await run("debootstrap", ["--variant=minbase", "bookworm", root]);
+    // A folder for temporary files is its maker's alone; this one is the root of another user.
+    await Deno.chmod(root, 0o755);
+    for (const file of ["/etc/resolv.conf", "/etc/hosts", "/etc/npmrc", "/root/.npmrc"]) {
+      await Deno.copyFile(file, root + file).catch((error) => assert.ok(error instanceof Deno.errors.NotFound, error));
+    }
+    const issuers = Deno.env.get("SSL_CERT_FILE");
+    if (issuers !== undefined) await Deno.copyFile(issuers, root + OWN_ISSUERS);
+    terminal.line("a fresh Debian root: made");
+    const { env, entry } = await build(root);
+    await Deno.writeTextFile(`${root}/secret`, "the secret of the image\n");
+    const words = Object.entries({ ...env, HOME: "/home/tidepool" }).map(([name, value]) => `${name}=${value}`);
+    const container = (...args: string[]) =>
+      new HostProcess(["unshare", "--mount", "sh", "-c", CONTAINER, root, ...words, ...entry, ...args]);
+    await using worker = container("worker", "--listen", WORKER, "--secret-file", "/secret");
+    await using router = container(
+      "serve",
+      "--port",
+      String(PORT),
+      "--join",
+      WORKER,
+      "--secret-file",
+      "/secret",
+      "--kv-tokens",
+      "1024",
+    );
+    const startedMs = performance.now();
+    try {
+      terminal.line(`answered "${await answer()}" after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+    } catch (error) {
+      terminal.error([...worker.lines, ...router.lines].join("\n"));
+      throw error;
+    }
+  } finally {
+    await run("rm", ["-rf", "--one-file-system", root]);
+  }
+}
+
+await main();
