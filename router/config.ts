@@ -11,7 +11,6 @@ import {
   resolveAttentionConfig,
 } from "./attention_config.ts";
 import { ACCESS_FLAGS, listOf, resolveAccess, type ResolvedAccess } from "./access/access_config.ts";
-import type { QuantizedDType } from "../kernels/weights/format.ts";
 import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
 import type { AttentionRequest } from "./scheduling/generation.ts";
 import { MODEL_FLAGS, modelSource, nameOf } from "./model_choice.ts";
@@ -36,7 +35,7 @@ export interface ServiceConfig {
   /** Serve a named shape with random weights instead of a model: for measuring speed without files. */
   readonly random?: string;
   /** Keep plain weights in 8 or 4 bits on the GPU; random ones in any format. @default as they are */
-  readonly quantize?: QuantizedDType;
+  readonly quantize?: "q8" | "q4" | "q5" | "q4k" | "q5k" | "q6k";
   /** Longest context in tokens; it must fit, or the service does not start. @default "auto": the longest that fits */
   readonly context?: number | "auto";
   /** Name under which clients ask for the model. @default the directory's (or the shape's) name */
