@@ -56,9 +56,13 @@ export function decodeEight(dtype: WeightDType, into: string): string {
     let ${into}_hi = vec4<f32>(unpack2x16float(${into}_q.z), unpack2x16float(${into}_q.w));`;
 }
 
-/** Statements that store what `fetchEight` brought as eight halves, in a vec4<u32>. They need `HALF_PACKING_WGSL`. */
+/**
+ * Statements that store what `fetchEight` brought as eight halves, in a vec4<u32>. They need `HALF_PACKING_WGSL`, and the
+ * feature f16.
+ */
 export function halvesOfEight(dtype: WeightDType, from: string, to: string): string {
   if (dtype === "f16") return `${to} = ${from}_q;`;
+  if (isQuantized(dtype) && QUANTIZED[dtype].scales === "group") return groupHalves(dtype, from, to);
   return `${decodeEight(dtype, from)}
     ${to} = packed(${from}_lo, ${from}_hi);`;
 }
@@ -124,17 +128,47 @@ function decodeQuantized(dtype: QuantizedDType, into: string): string {
   }
 }
 
+/**
+ * Two weights an instruction: a quantum in the lower bits of the half 1024 is 1024 more than itself, exactly; one product
+ * with the scale rounds as the f32 product does when it becomes a half.
+ */
+function groupHalves(dtype: QuantizedDType, from: string, to: string): string {
+  const { quantaWords, zero } = QUANTIZED[dtype];
+  // Bytes in two's complement become unsigned ones by their first bit.
+  const isSigned = quantaWords === 8;
+  const bytes = (half: "lo" | "hi") =>
+    isSigned ? `${from}_q.${half === "lo" ? "x" : "y"} ^ 0x80808080u` : bytesOf(dtype, from, half);
+  const halves = (half: "lo" | "hi", shift: number) =>
+    `(bitcast<vec2<f16>>(((${from}_${half}w >> ${shift}u) & 0x00ff00ffu) | 0x64006400u) - ` +
+    `vec2<f16>(${1024 + (isSigned ? 128 : zero)}.0h)) * ${from}_f`;
+  const pairs = (half: "lo" | "hi") =>
+    `bitcast<u32>(vec2<f16>(${from}_${half}a.x, ${from}_${half}b.x)), ` +
+    `bitcast<u32>(vec2<f16>(${from}_${half}a.y, ${from}_${half}b.y))`;
+  const read = (half: "lo" | "hi") =>
+    `let ${from}_${half}w = ${bytes(half)};
+    let ${from}_${half}a = ${halves(half, 0)}; let ${from}_${half}b = ${halves(half, 8)};`;
+  return `let ${from}_f = vec2<f16>(f16(unpack2x16float(${from}_s)[(${from}_i >> 2u) & 1u]));
+    ${read("lo")}
+    ${read("hi")}
+    ${to} = vec4<u32>(${pairs("lo")}, ${pairs("hi")});`;
+}
+
 /** A vec4<u32> of quanta. A word has the first four of an eight in the lower halves of its bytes, the others above. */
 function quantaOf(dtype: QuantizedDType, into: string, half: "lo" | "hi"): string {
+  return `unpack4xU8(${bytesOf(dtype, into, half)})`;
+}
+
+/** Four quanta as the bytes of a word. */
+function bytesOf(dtype: QuantizedDType, into: string, half: "lo" | "hi"): string {
   const { highBits } = QUANTIZED[dtype];
   const low = half === "lo" ? `${into}_q & 0x0f0f0f0fu` : `(${into}_q >> 4u) & 0x0f0f0f0fu`;
   const above = half === "lo" ? "" : ` + ${highBits}u`;
   switch (highBits) {
     case 0:
-      return `unpack4xU8(${low})`;
+      return low;
     case 1:
-      return `unpack4xU8((${low}) | (((${into}_h >> (2u * (${into}_i & 3u)${above})) & 0x01010101u) << 4u))`;
+      return `(${low}) | (((${into}_h >> (2u * (${into}_i & 3u)${above})) & 0x01010101u) << 4u)`;
     case 2:
-      return `unpack4xU8((${low}) | (((${into}_h >> (4u * (${into}_i & 1u)${above})) & 0x03030303u) << 4u))`;
+      return `(${low}) | (((${into}_h >> (4u * (${into}_i & 1u)${above})) & 0x03030303u) << 4u)`;
   }
 }
