@@ -40,7 +40,7 @@ import { TextPool } from "./text/text_pool.ts";
 export async function startService(config: ServiceConfig = {}, options: ServiceOptions = {}): Promise<Service> {
   const { onProgress = () => {} } = options;
   const local = await withLocalModel(config, onProgress);
-  // A path in the cache ends in a commit, which nobody would ask for.
+  // A path in the cache ends in a commit, which is no name to ask for.
   const named = local.model === config.model || config.model === undefined ? {} : { modelName: config.model };
   const resolved = resolveConfig({ ...named, ...local });
   const workers = await planWorkers(resolved);

@@ -136,3 +136,11 @@ Deno.test("runCommandLine() prints its version, and refuses a Deno that is too o
     assert.equal((await run(["greet"], version)).code, 0);
   }
 });
+
+Deno.test("parseFlags() takes one argument without a name where a command has one", () => {
+  const flags = { model: { kind: "text", value: "NAME", help: "a name" } } as const;
+  const read = (...args: string[]) => parseFlags("pull", flags, { args, env: {}, argument: "model" });
+  assert.deepEqual(read("org/model"), { model: "org/model" });
+  assert.deepEqual(read("--model", "org/model"), { model: "org/model" });
+  assert.throws(() => read("a/b", "c/d"), { message: 'Cannot run pull: takes one argument, given "c/d"' });
+});
