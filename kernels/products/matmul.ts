@@ -5,7 +5,7 @@
 
 import type { GpuInfo } from "../gpu.ts";
 import { toHalfRows } from "./half_rows.ts";
-import { laneProduct, laneProductName, LANES } from "./lane_product.ts";
+import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Product } from "./matvec.ts";
 import { type MatrixUnits, matrixUnitsOf } from "../matrix_wgsl.ts";
 import { matrixProduct, matrixProductName, type MatrixTile } from "./matrix_product.ts";
@@ -16,13 +16,14 @@ import { hasFloatParts, type Weight } from "../weights/weight.ts";
 import type { WeightDType } from "../weights/format.ts";
 import { spread } from "../wgsl.ts";
 
-/** The ways to cut the work: 8 × 256 without shared memory (software), square tiles (GPUs), or tiles on matrix units. */
+/** The ways to cut the work: lanes without shared memory (software), square tiles (GPUs), or tiles on matrix units. */
 export type MatmulPlan =
-  | { readonly kind: "lanes" }
+  | { readonly kind: "lanes"; readonly broadcast: boolean }
   | { readonly kind: "tiles"; readonly side: 64 | 128 }
   | ({ readonly kind: "matrix"; readonly tile: MatrixTile } & MatrixUnits);
 
-const LANE_TILE = { inputs: 8, outputs: 8 } as const;
+/** More inputs a lane mean fewer loads of weights, which cost most once the loads of inputs are shared. */
+const LANE_TILE = { plain: { inputs: 8, outputs: 8 }, broadcast: { inputs: 16, outputs: 8 } } as const;
 /** Fewer large tiles than this leave processors idle: small ones it is. */
 const ENOUGH_TILES = 256;
 const ENOUGH_MATRIX_TILES = 128;
@@ -40,7 +41,7 @@ const SMALL_INSTRUCTION_TILE: MatrixTile = {
 };
 
 /** What the choice of a plan depends on. */
-export type MatmulAdapter = Pick<GpuInfo, "software" | "matrix" | "subgroupSize">;
+export type MatmulAdapter = Pick<GpuInfo, "software" | "matrix" | "subgroups" | "subgroupSize">;
 
 /** The plan for a product on an adapter. */
 export function planMatmul(
@@ -66,8 +67,8 @@ function planMatrices(
   return fits ? { kind: "matrix", ...units, tile } : undefined;
 }
 
-function planPlain(info: Pick<GpuInfo, "software">, rows: number, weightRows: number): MatmulPlan {
-  if (info.software) return { kind: "lanes" };
+function planPlain(info: MatmulAdapter, rows: number, weightRows: number): MatmulPlan {
+  if (info.software) return { kind: "lanes", broadcast: canBroadcast(info) };
   const largeTiles = Math.ceil(rows / 128) * Math.ceil(weightRows / 128);
   return { kind: "tiles", side: rows > 64 && largeTiles >= ENOUGH_TILES ? 128 : 64 };
 }
@@ -101,7 +102,9 @@ interface Prepared {
 
 function prepare(commands: Commands, product: Product, plan: MatmulPlan): Prepared {
   if (plan.kind === "matrix") return matrixKernel(commands, product, plan);
-  return plan.kind === "lanes" ? laneKernel(commands, product) : tileKernel(commands, product, plan.side);
+  return plan.kind === "lanes"
+    ? laneKernel(commands, product, plan.broadcast)
+    : tileKernel(commands, product, plan.side);
 }
 
 /** One half is enough for prefill: its error is that of the f16 cache that the rows end in. */
@@ -121,15 +124,12 @@ function matrixKernel(
   };
 }
 
-function laneKernel(commands: Commands, { x, rows, accumulate = false }: Product): Prepared {
-  const { inputs, outputs } = LANE_TILE;
+function laneKernel(commands: Commands, { x, rows, accumulate = false }: Product, broadcast: boolean): Prepared {
+  const tile = { ...LANE_TILE[broadcast ? "broadcast" : "plain"], accumulate, broadcast };
   return {
-    kernel: (dtype) => {
-      const tile = { dtype, accumulate, inputs, outputs };
-      return commands.kernel(laneProductName(tile), () => laneProduct(tile));
-    },
+    kernel: (dtype) => commands.kernel(laneProductName({ ...tile, dtype }), () => laneProduct({ ...tile, dtype })),
     input: x,
-    groups: (partRows) => [Math.ceil(partRows / (LANES * outputs)), Math.ceil(rows / inputs), 1],
+    groups: (partRows) => [Math.ceil(partRows / (LANES * tile.outputs)), Math.ceil(rows / tile.inputs), 1],
   };
 }
 

@@ -6,7 +6,7 @@
 
 import type { GpuInfo } from "../gpu.ts";
 import { toHalfRows } from "./half_rows.ts";
-import { laneProduct, laneProductName, LANES } from "./lane_product.ts";
+import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Commands } from "../pipeline.ts";
 import type { Scratch } from "../scratch.ts";
 import { rowProduct, type RowProductCut, rowProductCut, rowProductName } from "./row_product.ts";
@@ -30,7 +30,7 @@ export interface Product {
 }
 
 /** The ways to share the work: a lane for each weight row (software), a team of threads for a few (GPUs), or matrix units. */
-export type MatvecPlan = { readonly kind: "lanes" } | TeamPlan | MatrixPlan;
+export type MatvecPlan = { readonly kind: "lanes"; readonly broadcast: boolean } | TeamPlan | MatrixPlan;
 
 interface MatrixPlan extends RowProductCut {
   readonly kind: "matrix";
@@ -52,8 +52,8 @@ const MAX_SUMS = 32;
 const TALL_ROWS = 512;
 
 /** The plan for a weight on an adapter; it does not depend on the number of input rows. */
-export function planMatvec(info: Pick<GpuInfo, "software">, cols: number): MatvecPlan {
-  if (info.software) return { kind: "lanes" };
+export function planMatvec(info: Pick<GpuInfo, "software" | "subgroups" | "subgroupSize">, cols: number): MatvecPlan {
+  if (info.software) return { kind: "lanes", broadcast: canBroadcast(info) };
   if (cols >= 8192) return { kind: "team", threads: 128, outputs: 4 };
   return { kind: "team", threads: cols >= 1024 ? 64 : 32, outputs: 4 };
 }
@@ -77,15 +77,15 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   expectTensor("matvec", y, "f32", [rows, weight.rows]);
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
-  if (chosen.kind === "lanes") byLanes(commands, product);
+  if (chosen.kind === "lanes") byLanes(commands, product, chosen.broadcast);
   else if (chosen.kind === "matrix") byMatrices(commands, product, chosen);
   else byTeams(commands, product, chosen);
 }
 
-function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }: Product): void {
+function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }: Product, broadcast: boolean): void {
   const outputs = weight.rows >= TALL_ROWS ? 8 : 4;
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-    const tile = { dtype, accumulate, inputs: columnsFor(rows), outputs };
+    const tile = { dtype, accumulate, inputs: columnsFor(rows), outputs, broadcast };
     commands.dispatch(commands.kernel(laneProductName(tile), () => laneProduct(tile)), {
       tensors: [tensor, x, y],
       params: { rows, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },

@@ -10,12 +10,14 @@ import { describeCase, makeOperands, MANY_ROWS, testedCases } from "../product_c
 const fixture = gpuFixture();
 
 const PLANS: readonly MatmulPlan[] = [
-  { kind: "lanes" },
+  { kind: "lanes", broadcast: false },
+  { kind: "lanes", broadcast: true },
   { kind: "tiles", side: 64 },
   { kind: "tiles", side: 128 },
 ];
 
 function describePlan(plan: MatmulPlan): string {
+  if (plan.kind === "lanes") return `lanes${plan.broadcast ? " that broadcast" : ""}`;
   return plan.kind === "tiles" ? `tiles of ${plan.side}` : plan.kind;
 }
 
@@ -51,8 +53,8 @@ Deno.test("matmul() gives a row the same bits alone, among others, and in tiles 
     return new Uint32Array((await fixture.floats(y)).buffer);
   };
   for (const kind of ["lanes", "tiles"] as const) {
-    const plans: MatmulPlan[] = kind === "lanes" ? [{ kind }] : [{ kind, side: 64 }, { kind, side: 128 }];
-    const together = await run(plans[0] ?? { kind: "lanes" }, 0, rows);
+    const plans = PLANS.filter((plan) => plan.kind === kind);
+    const together = await run(plans[0] ?? assert.fail(`no plan of ${kind}`), 0, rows);
     for (const plan of plans) {
       for (const [first, count] of [[0, 1], [3, 9], [100, 50], [0, 150]] as const) {
         const some = await run(plan, first, count);
@@ -64,11 +66,11 @@ Deno.test("matmul() gives a row the same bits alone, among others, and in tiles 
   freeWeight(fixture.gpu, weight);
 });
 
-const PLAIN = { software: false, matrix: [], subgroupSize: 32 };
+const PLAIN = { software: false, matrix: [], subgroups: true, subgroupSize: 32 };
 const weightOf = (rows: number) => ({ rows, cols: 4096, parts: [] });
 
 Deno.test("planMatmul() takes large tiles only when there are enough of them", () => {
-  assert.deepEqual(planMatmul({ ...PLAIN, software: true }, 512, weightOf(4096)), { kind: "lanes" });
+  assert.deepEqual(planMatmul({ ...PLAIN, software: true }, 512, weightOf(4096)), { kind: "lanes", broadcast: true });
   assert.deepEqual(planMatmul(PLAIN, 1024, weightOf(14336)), { kind: "tiles", side: 128 });
   assert.deepEqual(planMatmul(PLAIN, 128, weightOf(4096)), { kind: "tiles", side: 64 });
 });

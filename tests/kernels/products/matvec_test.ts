@@ -11,12 +11,15 @@ import { describeCase, FEW_ROWS, makeOperands, testedCases, weightData } from ".
 const fixture = gpuFixture();
 
 const PLANS: readonly MatvecPlan[] = [
-  { kind: "lanes" },
+  { kind: "lanes", broadcast: false },
+  // Subgroups of eight are there on every software adapter that this is tested with.
+  { kind: "lanes", broadcast: true },
   { kind: "team", threads: 32, outputs: 4 },
   { kind: "team", threads: 64, outputs: 8 },
 ];
 
 function describePlan(plan: MatvecPlan): string {
+  if (plan.kind === "lanes") return `lanes${plan.broadcast ? " that broadcast" : ""}`;
   return plan.kind === "team" ? `teams of ${plan.threads}` : plan.kind;
 }
 
@@ -74,7 +77,10 @@ Deno.test("matvec() refuses tensors that are too small", () => {
 });
 
 Deno.test("planMatvec() does not know how many rows come along", () => {
-  assert.deepEqual(planMatvec({ software: true }, 4096), { kind: "lanes" });
-  assert.deepEqual(planMatvec({ software: false }, 4096), { kind: "team", threads: 64, outputs: 4 });
-  assert.deepEqual(planMatvec({ software: false }, 14336), { kind: "team", threads: 128, outputs: 4 });
+  const software = { software: true, subgroups: true, subgroupSize: 8 };
+  const hardware = { ...software, software: false };
+  assert.deepEqual(planMatvec({ ...software, subgroupSize: 4 }, 4096), { kind: "lanes", broadcast: false });
+  assert.deepEqual(planMatvec(software, 4096), { kind: "lanes", broadcast: true });
+  assert.deepEqual(planMatvec(hardware, 4096), { kind: "team", threads: 64, outputs: 4 });
+  assert.deepEqual(planMatvec(hardware, 14336), { kind: "team", threads: 128, outputs: 4 });
 });
