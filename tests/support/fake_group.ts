@@ -11,21 +11,8 @@ import type { SpanAudit, Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
 import type { Group, GroupState, ModelInfo } from "../../router/group/group.ts";
 import { fakeModel, FakeSlices } from "./fake_slices.ts";
+import { type FakeSequence, faultOfPrefixTokens, type PageContent, told } from "./fake_span.ts";
 import { CHAIN_START, draw, extend, VOCABULARY } from "./fake_tokens.ts";
-
-/** What a page holds, row by row. */
-interface PageContent {
-  readonly tokens: Uint32Array;
-  /** Hash of all tokens up to this row, the row included. */
-  readonly chain: Uint32Array;
-  readonly exact: boolean[];
-}
-
-interface FakeSequence {
-  readonly open: SequenceOpening;
-  readonly pages: number[];
-  length: number;
-}
 
 /** How the fake differs from its defaults. */
 export interface FakeGroupOptions {
@@ -175,7 +162,7 @@ export class FakeGroup implements Group {
     if (refusal !== undefined) throw refusal.error;
     const named = new Set(step.spans.map((span) => span.sequence));
     this.#expect(named.size === step.spans.length, "a sequence has two spans in one step");
-    const spans = step.spans.map((span) => this.#run(this.#told(span)));
+    const spans = step.spans.map((span) => this.#run(told(span, this.#drawn)));
     this.#drawn = new Map(spans.flatMap(({ sequence, token }) => (token === undefined ? [] : [[sequence, token]])));
     this.steps.push(step);
     this.traceparents.push(traceparents);
@@ -211,25 +198,9 @@ export class FakeGroup implements Group {
       }
     }
     sequence.length = prefix.length;
-    this.#checkPrefixTokens(open, prefix);
+    const fault = faultOfPrefixTokens(open, prefix);
+    this.#expect(fault === undefined, `sequence ${id} ${fault}`);
     this.#sequences.set(id, sequence);
-  }
-
-  #checkPrefixTokens(opening: SequenceOpening, prefix: readonly number[]): void {
-    const { sequence, sampling, prefixTokens, promptTokens } = opening;
-    const output = prefix.length > promptTokens && (sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0);
-    const needed = sampling.repetitionPenalty !== 1 || output;
-    this.#expect(prefixTokens.length === (needed ? prefix.length : 0), `sequence ${sequence} lacks its prefix tokens`);
-    this.#expect(prefixTokens.every((token, i) => token === prefix[i]), `sequence ${sequence} has another's prefix`);
-  }
-
-  /** A span with the token that it was not told. */
-  #told(span: Span): Span {
-    if (!span.sampled) return span;
-    const token = this.#drawn.get(span.sequence);
-    this.#expect(token !== undefined, `the step before drew nothing for sequence ${span.sequence}`);
-    this.#expect(span.tokens.length === 1 && span.kind === "decode", "a sampled span is not one decode row");
-    return { ...span, tokens: Uint32Array.of(token ?? 0) };
   }
 
   #run(span: Span): SpanResult {

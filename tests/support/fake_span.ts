@@ -1,0 +1,39 @@
+/** What a fake group knows of a sequence's tokens besides those of a span: its prefix, and what the step before drew. */
+
+import assert from "node:assert/strict";
+import type { SequenceId, SequenceOpening, Span } from "../../engine/span.ts";
+
+/** What a page holds, row by row. */
+export interface PageContent {
+  readonly tokens: Uint32Array;
+  /** Hash of all tokens up to this row, the row included. */
+  readonly chain: Uint32Array;
+  readonly exact: boolean[];
+}
+
+/** A sequence that is open. */
+export interface FakeSequence {
+  readonly open: SequenceOpening;
+  readonly pages: number[];
+  length: number;
+}
+
+/** Why an opening's prefix tokens are not those that its penalties count, if so. */
+export function faultOfPrefixTokens(
+  { sampling, prefixTokens, promptTokens }: SequenceOpening,
+  prefix: readonly number[],
+): string | undefined {
+  const output = prefix.length > promptTokens && (sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0);
+  const needed = sampling.repetitionPenalty !== 1 || output;
+  if (prefixTokens.length !== (needed ? prefix.length : 0)) return "lacks its prefix tokens";
+  return prefixTokens.every((token, i) => token === prefix[i]) ? undefined : "has another's prefix";
+}
+
+/** A span with the token that it was not told. @param drawn by the step before */
+export function told(span: Span, drawn: ReadonlyMap<SequenceId, number>): Span {
+  if (!span.sampled) return span;
+  const token = drawn.get(span.sequence);
+  assert.ok(token !== undefined, `the step before drew nothing for sequence ${span.sequence}`);
+  assert.ok(span.tokens.length === 1 && span.kind === "decode", "a sampled span is not one decode row");
+  return { ...span, tokens: Uint32Array.of(token) };
+}
