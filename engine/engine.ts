@@ -19,11 +19,14 @@ import type { EngineInfo } from "./engine_info.ts";
 import type { LoadedModel } from "./loaded_model.ts";
 import { allocateSlice, type KvCapacity } from "./kv/kv_capacity.ts";
 import { type KvRows, readKvRows } from "./kv/kv_inspection.ts";
+import type { KvSlice } from "./kv/kv_slice.ts";
+import { Replicas } from "./kv/replicas.ts";
 import { type Calibration, layerRoles } from "./layer_plan.ts";
 import { type ModelConfig, readModelConfig } from "./model/model_config.ts";
 import { SlicePacer } from "./pass/pacer.ts";
 import { PageMap, type PageShare } from "./page_map.ts";
 import { presetNamed } from "./model/presets.ts";
+import type { SparseExchange } from "./replica_plan.ts";
 import { ropeFrequencies } from "./model/rope.ts";
 import { openTensors } from "./model/checkpoint.ts";
 import { Sequences } from "./kv/sequences.ts";
@@ -54,6 +57,10 @@ export interface Membership extends PageShare {
   readonly exchange: Exchange;
   /** Whether to use matrix units where there are any; all workers of a group do, or none. @default true */
   readonly matrix?: boolean;
+  /** Pages for replicas that every worker of the group has. @default those of this one */
+  readonly replicaPages?: number;
+  /** How sparse layers get at what other workers hold; the same for all workers of the group. @default "auto" */
+  readonly sparseExchange?: SparseExchange;
 }
 
 interface Loaded {
@@ -108,10 +115,11 @@ export class Engine {
         frequencies: ropeFrequencies(loaded.config),
         share: { index: 0, map: new PageMap([slice.pages]) },
         exchange: ALONE,
+        replicas: undefined,
         pacers: { prefill: new SlicePacer(), blocks: new SlicePacer() },
         drafts: new DraftLogits(commands, loaded.config.vocabSize),
       };
-      const engine = new Engine(model, infoOf(gpu, loaded, slice.pages));
+      const engine = new Engine(model, infoOf(gpu, loaded, slice));
       if (loaded.calibration !== undefined) engine.calibrate(loaded.calibration);
       return engine;
     } catch (error) {
@@ -149,7 +157,7 @@ export class Engine {
    * Takes a place in a group; all sequences are forgotten. A group of one uses `ALONE`.
    * @throws {EngineError} `invalid_step` while a step runs, or when the group's map gives this worker other pages than it has
    */
-  join({ index, map, exchange, matrix = true }: Membership): void {
+  join({ index, map, exchange, matrix = true, replicaPages, sparseExchange = "auto" }: Membership): void {
     if (this.#steps.isBusy) throw new EngineError("invalid_step", "Cannot join a group: a step is running");
     const pages = map.base(index + 1) - map.base(index);
     if (pages !== this.#model.slice.pages) {
@@ -158,7 +166,10 @@ export class Engine {
         `Cannot join a group: the map gives worker ${index} ${pages} pages, its slice has ${this.#model.slice.pages}`,
       );
     }
-    this.#model = { ...this.#model, share: { index, map }, exchange };
+    const { slice } = this.#model;
+    const pool = { slice, config: this.config, pages: replicaPages ?? slice.replicaPages, exchange: sparseExchange };
+    const replicas = map.workers === 1 ? undefined : new Replicas(pool);
+    this.#model = { ...this.#model, share: { index, map }, exchange, replicas };
     this.commands.gpu.useMatrices(matrix);
     this.commands.dropPrograms();
     this.#sequences = new Sequences(this.#model.slice, this.#model.share);
@@ -204,7 +215,11 @@ export class Engine {
   }
 }
 
-function infoOf({ info }: Gpu, { config, weights, digest }: Loaded, kvPages: number): EngineInfo {
+function infoOf(
+  { info }: Gpu,
+  { config, weights, digest }: Loaded,
+  { pages: kvPages, replicaPages }: KvSlice,
+): EngineInfo {
   return {
     digest,
     layers: config.layers,
@@ -221,6 +236,7 @@ function infoOf({ info }: Gpu, { config, weights, digest }: Loaded, kvPages: num
     cheapCorrections: cheapCorrectionContext(config, { parameters: weights.parameters, software: info.software }),
     measured: [],
     kvPages,
+    replicaPages,
   };
 }
 

@@ -41,4 +41,6 @@ export interface EngineInfo {
   readonly measured: readonly MeasuredStep[];
   /** Pages of the KV slice. */
   readonly kvPages: number;
+  /** Pages beside it for rows that other workers own; 0 without others. */
+  readonly replicaPages: number;
 }

@@ -54,6 +54,8 @@ export interface Candidates {
     /** Of an adaptive row: what the chosen positions of a list must cover, the fewest that do. */
     readonly coverage?: number;
     readonly sets: number;
+    /** Of the replicas that the worker holds for it, when it has any: all workers hold the same. */
+    readonly replicas?: number;
   }[];
   /** Row by row, set by set. */
   readonly lists: readonly PositionList[];
@@ -83,6 +85,16 @@ export interface Exchange {
     ranges: readonly OwnedRange[] | undefined,
     states: { readonly own: PartialStates; readonly merged: AttentionState; readonly holders: readonly boolean[] },
   ): Promise<void> | undefined;
+  /**
+   * Rows that a selection needs on every worker: completes them, of which this worker has filled those that it owns.
+   * @param ranges by owner
+   * @param rows keys and values of the entries, bit for bit, u32 [entries, rowBytes / 4]
+   */
+  replicas(
+    point: ExchangePoint,
+    ranges: readonly OwnedRange[],
+    rows: { readonly tensor: Tensor; readonly rowBytes: number },
+  ): Promise<void> | undefined;
   /** Offers candidates and returns the chosen positions, list by list; undefined: the worker's own are the chosen ones. */
   select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> | undefined;
   /**
@@ -100,6 +112,7 @@ export interface Exchange {
 export const ALONE: Exchange = {
   queries: () => undefined,
   states: () => undefined,
+  replicas: () => undefined,
   select: () => undefined,
   gatherOnLead: () => undefined,
 };

@@ -55,7 +55,7 @@ export function needsOf({ config, tensors, quantize }: UnreadModel): ModelNeeds 
  * @throws {EngineError} `kv_exhausted` for a capacity that no such device has
  */
 export async function checkFit(gpu: Gpu, model: UnreadModel, kvTokens: number | "auto"): Promise<readonly string[]> {
-  if (kvTokens !== "auto") checkKvTokens(gpu, model.config, kvTokens);
+  if (kvTokens !== "auto") checkKvTokens(gpu, model.config, { kvTokens, replicaPages: 0 });
   const needs = needsOf(model);
   const fixed = needs.weightBytes + needs.workingBytes;
   const kvBytes = bytesOfKv(needs, kvTokens === "auto" ? PAGE_TOKENS : kvTokens);

@@ -4,6 +4,7 @@ import type { Commands } from "../kernels/pipeline.ts";
 import type { Scratch } from "../kernels/scratch.ts";
 import type { Exchange } from "./exchange.ts";
 import type { KvSlice } from "./kv/kv_slice.ts";
+import type { Replicas } from "./kv/replicas.ts";
 import type { LayerRole } from "./layer_plan.ts";
 import type { DraftLogits } from "./logits/draft_logits.ts";
 import type { ModelConfig } from "./model/model_config.ts";
@@ -25,6 +26,8 @@ export interface LoadedModel {
   /** What this worker holds of every sequence. */
   readonly share: PageShare;
   readonly exchange: Exchange;
+  /** Of rows that other workers own; undefined alone in a group. */
+  readonly replicas: Replicas | undefined;
   /** Of passes that may take long: prefill, and decode batches with blocks of consecutive rows. */
   readonly pacers: { readonly prefill: SlicePacer; readonly blocks: SlicePacer };
   /** Logits of sparse rows that await an audit; the lead's only. */

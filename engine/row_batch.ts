@@ -35,6 +35,14 @@ export interface BatchRow {
   readonly position: number;
 }
 
+/** Rows of a batch that are consecutive in one sequence. */
+export interface SequencePiece extends RowRange {
+  readonly sequence: SequenceState;
+  /** Position of the first. */
+  readonly from: number;
+  readonly attention: "dense" | "sparse";
+}
+
 /** A row after which a token is drawn. */
 export interface DrawnRow extends BatchRow {
   /** `keep`: its logits wait for an audit; `compare`: they are compared with what was kept at its position. */
@@ -66,6 +74,10 @@ export interface RowBatch {
   readonly scored: readonly ScoredRow[];
   /** Rows that read a selection in sparse layers. */
   readonly sparse: readonly BatchRow[];
+  /** The pieces of sequences that its rows are, in order. */
+  readonly pieces: readonly SequencePiece[];
+  /** Whether its sparse layers read replicas of what other workers hold; else they exchange states. */
+  readonly replicated: boolean;
   /** Which worker computes which rows, when they are split; undefined: every worker computes every row. */
   readonly ranges: readonly OwnedRange[] | undefined;
   /** By worker: whether it holds anything that rows of the batch see, sparse rows left out in `denseHolders`. */

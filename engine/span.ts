@@ -182,6 +182,8 @@ export interface ByExchange {
   /** Rows that end on the lead worker. */
   readonly rows: number;
   readonly candidates: number;
+  /** Keys and values of rows that a selection needs everywhere. */
+  readonly replicas: number;
 }
 
 /** What a worker spent on exchanges in a step; absent when it is alone in its group. */
@@ -194,6 +196,13 @@ export interface ExchangeTiming {
   readonly bytes: ByExchange;
 }
 
+/** How sparse layers found what was chosen for them, over all rows, sets and select layers of a step. */
+export interface ReplicaCount {
+  readonly chosen: number;
+  /** Those that the store lacked: their owners have sent them. */
+  readonly missing: number;
+}
+
 /** Where the time of a step went, in milliseconds. */
 export interface StepTiming {
   readonly encodeMs: number;
@@ -202,6 +211,8 @@ export interface StepTiming {
   readonly totalMs: number;
   /** Set by the worker, not by its engine. */
   readonly exchange?: ExchangeTiming;
+  /** Set when sparse layers read replicas. */
+  readonly replicas?: ReplicaCount;
 }
 
 /** The answer to a step: one result for each span, in the order of the spans. */

@@ -104,6 +104,7 @@ export class StepRunner {
     this.#drawn = NOTHING_DRAWN;
     checkStep(step, sequences.open, { ...boundsOf(model), drawn });
     sequences.begin(step);
+    model.replicas?.invalidate(step.spans);
     try {
       const isAhead = before !== undefined && !before.isDone;
       if (isAhead && model.commands.gpu.traits.readWaitsForAll) model.commands.hold();
@@ -132,6 +133,7 @@ export class StepRunner {
       const result = await finish(before?.endMs ?? -Infinity);
       sequences.learn(step, result.spans);
       sequences.end(step);
+      model.replicas?.release(step.release);
       for (const sequence of step.release) model.drafts.forget(sequence);
       return result;
     } catch (error) {
@@ -143,9 +145,10 @@ export class StepRunner {
 
   /** Working memory that could not be allocated would spoil every step to come. */
   #undo(step: Step): void {
-    const { model: { commands, scratch }, sequences } = this.#parts();
+    const { model: { commands, scratch, replicas }, sequences } = this.#parts();
     this.#drawn = NOTHING_DRAWN;
     sequences.undo(step);
+    replicas?.clear();
     commands.submit();
     scratch.close();
   }

@@ -3,6 +3,7 @@
  * Knows names, defaults and bounds; knows nothing of what they do.
  */
 
+import type { SparseExchange } from "../engine/replica_plan.ts";
 import type { ModelSource } from "../engine/engine.ts";
 import {
   ATTENTION_FLAGS,
@@ -61,6 +62,11 @@ export interface ServiceConfig {
   readonly joinTlsName?: string;
   /** KV capacity in tokens of all workers or of each; `auto` takes what the GPU has. @default "auto" */
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
+  /**
+   * How sparse layers of several workers reach what others hold: copies of the rows, or attention states.
+   * @default "auto", what costs less
+   */
+  readonly sparseExchange?: SparseExchange;
   /** How requests that do not say attend. @default { mode: "auto" } */
   readonly attention?: AttentionConfig;
   /** Sequences that decode together. @default 32 */

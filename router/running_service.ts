@@ -80,6 +80,7 @@ export class RunningService implements Service {
       model: config.model,
       modelId: config.modelName,
       minWorkers: config.workers.kind === "join" ? config.workers.minWorkers : 1,
+      sparseExchange: config.sparseExchange,
       log: (line) => log.say(line),
     });
     const registry = new MetricsRegistry(

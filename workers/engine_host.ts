@@ -13,6 +13,8 @@ export interface LoadRequest {
   readonly kvTokens: number | "auto";
   /** Workers that share the memory of the worker's machine, itself included. @default 1 */
   readonly workersOnHost?: number;
+  /** Whether the worker is one of several. @default false */
+  readonly replicas?: boolean;
 }
 
 /** A loaded engine. */

@@ -6,8 +6,8 @@ type Kind = keyof ByExchange;
 
 /** Adds up. */
 export class ExchangeTally {
-  readonly #ms: Record<Kind, number> = { queries: 0, states: 0, rows: 0, candidates: 0 };
-  readonly #bytes: Record<Kind, number> = { queries: 0, states: 0, rows: 0, candidates: 0 };
+  readonly #ms: Record<Kind, number> = { queries: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
+  readonly #bytes: Record<Kind, number> = { queries: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
   #readMs = 0;
 
   /** So far. */

@@ -74,7 +74,8 @@ export class GroupMembership {
     }
     try {
       const exchange = form.members.length === 1 ? ALONE : await this.#connect(form, engine);
-      engine.join({ index: form.index, map: new PageMap(form.weights), exchange, matrix: form.matrix });
+      const { index, weights, matrix, replicaPages, sparseExchange } = form;
+      engine.join({ index, map: new PageMap(weights), exchange, matrix, replicaPages, sparseExchange });
       this.#isTaken = true;
       this.#options.tell({ kind: "formed", epoch: form.epoch });
     } catch (error) {

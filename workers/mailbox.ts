@@ -184,6 +184,7 @@ function bytesOf(message: MailboxMessage): number {
   switch (message.kind) {
     case "queries":
     case "rows":
+    case "replicas":
       return message.rows.reduce((sum, { byteLength }) => sum + byteLength, 0);
     case "states":
       return [...message.o, ...message.lse].reduce((sum, { byteLength }) => sum + byteLength, 0);

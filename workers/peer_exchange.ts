@@ -49,7 +49,7 @@ interface States {
 
 /** Rows that are to be completed. */
 interface Gathering {
-  readonly kind: "queries" | "rows";
+  readonly kind: "queries" | "rows" | "replicas";
   readonly point: ExchangePoint;
   readonly rows: Rows;
   readonly ranges: readonly OwnedRange[];
@@ -73,11 +73,22 @@ export class PeerExchange implements Exchange {
 
   /** See `Exchange`. */
   queries(point: ExchangePoint, ranges: readonly OwnedRange[], q: Rows): Promise<void> | undefined {
+    return this.#complete({ kind: "queries", point, rows: q, ranges });
+  }
+
+  /** See `Exchange`. */
+  replicas(point: ExchangePoint, ranges: readonly OwnedRange[], rows: Rows): Promise<void> | undefined {
+    return this.#complete({ kind: "replicas", point, rows, ranges });
+  }
+
+  /** Everyone gets all rows. */
+  #complete(gathering: Gathering): Promise<void> | undefined {
     const { index, peers } = this.#options;
+    const { ranges } = gathering;
     const owners = peers.filter((peer) => ranges.some(({ owner }) => owner === peer));
     const own = ranges.filter(({ owner }) => owner === index);
     if (own.length === 0 && owners.length === 0) return undefined;
-    return this.#gather({ kind: "queries", point, rows: q, ranges }, { own, to: peers, from: owners });
+    return this.#gather(gathering, { own, to: peers, from: owners });
   }
 
   /** See `Exchange`. */

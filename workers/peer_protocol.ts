@@ -16,7 +16,9 @@ export type PeerMessage =
   /** States over the sender's slice; lse as natural logarithms. */
   | ({ readonly kind: "states"; readonly o: Tensors; readonly lse: Tensors } & ExchangeTag)
   /** Rows that end on the lead worker. */
-  | ({ readonly kind: "rows"; readonly rows: Tensors } & ExchangeTag);
+  | ({ readonly kind: "rows"; readonly rows: Tensors } & ExchangeTag)
+  /** Keys and values of the sender's rows that a selection needs everywhere: halves, whose bits alone matter here. */
+  | ({ readonly kind: "replicas"; readonly rows: Tensors } & ExchangeTag);
 
 type OfKind<Kind> = Extract<PeerMessage, { readonly kind: Kind }>;
 
@@ -24,6 +26,7 @@ const peerMessage = union<PeerMessage>({
   queries: record<OfKind<"queries">>({ kind: oneOf("queries"), ...tag, rows: list(f32s) }),
   states: record<OfKind<"states">>({ kind: oneOf("states"), ...tag, o: list(f32s), lse: list(f32s) }),
   rows: record<OfKind<"rows">>({ kind: oneOf("rows"), ...tag, rows: list(f32s) }),
+  replicas: record<OfKind<"replicas">>({ kind: oneOf("replicas"), ...tag, rows: list(f32s) }),
 });
 
 /**

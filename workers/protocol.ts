@@ -6,6 +6,7 @@
 import type { Candidates } from "../engine/exchange.ts";
 import type { ModelSource } from "../engine/engine.ts";
 import type { EngineInfo, MeasuredStep } from "../engine/engine_info.ts";
+import { SPARSE_EXCHANGES, type SparseExchange } from "../engine/replica_plan.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import { QUANTIZED_DTYPES } from "../kernels/weights/format.ts";
 import type { LoadRequest } from "./engine_host.ts";
@@ -46,6 +47,10 @@ export interface Form {
   readonly weights: readonly number[];
   /** Whether all members have matrix units that they can use: then all use them, else none does. */
   readonly matrix: boolean;
+  /** Pages for replicas that each member has. */
+  readonly replicaPages: number;
+  /** How their sparse layers get at what others hold. */
+  readonly sparseExchange: SparseExchange;
   /** For the members to find each other. */
   readonly deadlineMs: number;
 }
@@ -143,6 +148,7 @@ const info = record<EngineInfo>({
     ms: real,
   })),
   kvPages: count,
+  replicaPages: count,
 });
 
 const quantizedDType = oneOf(...QUANTIZED_DTYPES);
@@ -163,7 +169,7 @@ const kvTokens: Shape<number | "auto"> = (value, path) => value === "auto" ? val
 
 const candidateRow = record<Candidates["rows"][number]>(
   { sequence: count, position: count, budget: count, sets: count },
-  { coverage: real },
+  { coverage: real, replicas: count },
 );
 
 type OfKind<Message, Kind> = Extract<Message, { readonly kind: Kind }>;
@@ -171,7 +177,7 @@ type OfKind<Message, Kind> = Extract<Message, { readonly kind: Kind }>;
 const routerMessage = union<RouterMessage>({
   load: record<OfKind<RouterMessage, "load">>({
     kind: oneOf("load"),
-    load: record<LoadRequest>({ model, kvTokens }, { workersOnHost: count }),
+    load: record<LoadRequest>({ model, kvTokens }, { workersOnHost: count, replicas: flag }),
   }),
   step: record<OfKind<RouterMessage, "step">>({ kind: oneOf("step"), step, traceparents: list(text) }),
   ping: record<OfKind<RouterMessage, "ping">>({ kind: oneOf("ping"), id: count }),
@@ -182,6 +188,8 @@ const routerMessage = union<RouterMessage>({
     members: list(record<Address>({ hostname: text, port: count })),
     weights: list(real),
     matrix: flag,
+    replicaPages: count,
+    sparseExchange: oneOf(...SPARSE_EXCHANGES),
     deadlineMs: real,
   }),
   selection: record<OfKind<RouterMessage, "selection">>({

@@ -7,6 +7,7 @@ import type {
   ByExchange,
   ExchangeTiming,
   LayerSelection,
+  ReplicaCount,
   SamplingSettings,
   SequenceOpening,
   Span,
@@ -97,7 +98,7 @@ const spanResult = record<SpanResult>({ sequence: count }, {
   selections: list(record<LayerSelection>({ layer: count, sets: list(u32s) })),
 });
 
-const byExchange = record<ByExchange>({ queries: real, states: real, rows: real, candidates: real });
+const byExchange = record<ByExchange>({ queries: real, states: real, rows: real, candidates: real, replicas: real });
 
 /** What a worker answers to it. */
 export const result: Shape<StepResult> = record<StepResult>({
@@ -105,5 +106,6 @@ export const result: Shape<StepResult> = record<StepResult>({
   spans: list(spanResult),
   timing: record<StepTiming>({ encodeMs: real, waitMs: real, totalMs: real }, {
     exchange: record<ExchangeTiming>({ ms: byExchange, readMs: real, bytes: byExchange }),
+    replicas: record<ReplicaCount>({ chosen: count, missing: count }),
   }),
 });

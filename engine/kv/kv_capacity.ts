@@ -5,7 +5,7 @@
 import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { EngineError } from "../errors.ts";
-import { bindablePages, kvBytesPerToken, KvSlice } from "./kv_slice.ts";
+import { bindablePages, kvBytesPerToken, KvSlice, type SlicePages } from "./kv_slice.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { PAGE_TOKENS, pagesFor } from "../span.ts";
 
@@ -21,12 +21,18 @@ const HARDWARE_CONTEXTS = 16;
 /** A CPU could not compute more, and zeroes the whole slice at its first use: 3 GiB took 4.4 s, a quarter of that 0.3 s. */
 const SOFTWARE_CONTEXTS = 4;
 
+/** Pages for replicas: this share of the slice's own, and never fewer than the replicas of a few sequences take. */
+const REPLICA_SHARE = 1 / 8;
+const MIN_REPLICA_PAGES = 64;
+
 /** What a slice is to hold. */
 export interface KvCapacity {
   /** Positions that the KV slice holds; `auto` takes what the device can spare. */
   readonly kvTokens: number | "auto";
   /** Workers that share the memory of this machine, this one included; counts for `auto` on a software adapter. @default 1 */
   readonly workersOnHost?: number;
+  /** Whether the slice is one of several, and keeps room for rows of the others beside its own. @default false */
+  readonly replicas?: boolean;
 }
 
 /**
@@ -37,22 +43,40 @@ export interface KvCapacity {
 export async function allocateSlice(
   gpu: Gpu,
   config: ModelConfig,
-  { kvTokens, workersOnHost = 1 }: KvCapacity,
+  { kvTokens, workersOnHost = 1, replicas = false }: KvCapacity,
 ): Promise<KvSlice> {
-  if (kvTokens !== "auto") return await allocateTokens(gpu, config, kvTokens);
+  const sized = (pages: number): SlicePages => ({ pages, replicaPages: replicas ? replicaPagesOf(pages) : 0 });
+  if (kvTokens !== "auto") return await allocateTokens(gpu, config, { kvTokens, size: sized(pagesFor(kvTokens)) });
   const contexts = gpu.info.software ? SOFTWARE_CONTEXTS : HARDWARE_CONTEXTS;
-  const wanted = Math.min(bindablePages(gpu, config), contexts * pagesFor(config.maxPositions));
+  const wanted = withReplicas(Math.min(bindablePages(gpu, config), contexts * pagesFor(config.maxPositions)), replicas);
   if (gpu.info.software) {
     const spare = Deno.systemMemoryInfo().available * SOFTWARE_SHARE / workersOnHost;
     const pages = Math.floor(spare / (kvBytesPerToken(config) * PAGE_TOKENS));
-    return await KvSlice.allocate(gpu, config, Math.max(1, Math.min(wanted, pages)));
+    return await KvSlice.allocate(gpu, config, sized(Math.min(wanted, withReplicas(pages, replicas))));
   }
-  return await probe(gpu, config, wanted);
+  return await probe(gpu, config, { wanted, sized });
+}
+
+/** Pages for replicas beside so many. */
+function replicaPagesOf(pages: number): number {
+  return Math.max(MIN_REPLICA_PAGES, Math.ceil(pages * REPLICA_SHARE));
+}
+
+/** Of so many pages together, those that are left to the slice itself. */
+function withReplicas(pages: number, replicas: boolean): number {
+  const own = Math.min(pages - MIN_REPLICA_PAGES, Math.floor(pages / (1 + REPLICA_SHARE)));
+  return Math.max(1, replicas ? own : pages);
+}
+
+/** Positions to hold, and pages beside them. */
+interface WantedSlice {
+  readonly kvTokens: number;
+  readonly replicaPages: number;
 }
 
 /** @throws {EngineError} `kv_exhausted` when no device of this kind holds so many positions, or none are asked for */
-export function checkKvTokens(gpu: Gpu, config: ModelConfig, kvTokens: number): void {
-  const most = bindablePages(gpu, config) * PAGE_TOKENS;
+export function checkKvTokens(gpu: Gpu, config: ModelConfig, { kvTokens, replicaPages }: WantedSlice): void {
+  const most = (bindablePages(gpu, config) - replicaPages) * PAGE_TOKENS;
   if (kvTokens >= 1 && kvTokens <= most) return;
   throw refusal(kvTokens, `it must be from 1 to ${most} on this device`);
 }
@@ -61,14 +85,18 @@ function refusal(kvTokens: number, why: string, cause?: unknown): EngineError {
   return new EngineError("kv_exhausted", `Cannot allocate a KV slice of ${kvTokens} tokens: ${why}`, { cause });
 }
 
-async function allocateTokens(gpu: Gpu, config: ModelConfig, kvTokens: number): Promise<KvSlice> {
-  checkKvTokens(gpu, config, kvTokens);
-  const bytes = pagesFor(kvTokens) * PAGE_TOKENS * kvBytesPerToken(config);
+async function allocateTokens(
+  gpu: Gpu,
+  config: ModelConfig,
+  { kvTokens, size }: { readonly kvTokens: number; readonly size: SlicePages },
+): Promise<KvSlice> {
+  checkKvTokens(gpu, config, { kvTokens, ...size });
+  const bytes = (size.pages + size.replicaPages) * PAGE_TOKENS * kvBytesPerToken(config);
   const needed = `its ${gib(bytes)} GiB do not fit`;
   const available = gpu.info.software ? Deno.systemMemoryInfo().available : Infinity;
   if (bytes > available) throw refusal(kvTokens, `${needed} into the ${gib(available)} GiB that this machine has left`);
   try {
-    return await KvSlice.allocate(gpu, config, pagesFor(kvTokens));
+    return await KvSlice.allocate(gpu, config, size);
   } catch (error) {
     if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
     throw refusal(kvTokens, needed, error);
@@ -80,14 +108,18 @@ function gib(bytes: number): string {
 }
 
 /** Tries ever smaller slices; when one fits only just, leaves some of it for the rest of the work. */
-async function probe(gpu: Gpu, config: ModelConfig, wanted: number): Promise<KvSlice> {
+async function probe(
+  gpu: Gpu,
+  config: ModelConfig,
+  { wanted, sized }: { readonly wanted: number; readonly sized: (pages: number) => SlicePages },
+): Promise<KvSlice> {
   for (let pages = wanted;; pages = Math.floor(pages * 0.8)) {
     try {
-      const slice = await KvSlice.allocate(gpu, config, Math.max(1, pages));
+      const slice = await KvSlice.allocate(gpu, config, sized(Math.max(1, pages)));
       if (pages === wanted) return slice;
       slice.close();
       await gpu.settle();
-      return await KvSlice.allocate(gpu, config, Math.max(1, Math.floor(pages * HARDWARE_SHARE)));
+      return await KvSlice.allocate(gpu, config, sized(Math.max(1, Math.floor(pages * HARDWARE_SHARE))));
     } catch (error) {
       if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory" || pages <= 1) throw error;
       // What was freed is given back only when the queue has been waited for.

@@ -43,7 +43,7 @@ export async function readKvRows(from: InspectedSlice, state: SequenceState, lay
   const { pageOffset } = state.open;
   const rows = map.localRows(index, pageOffset, state.tokens.length);
   const pages = Math.ceil(rows / PAGE_TOKENS);
-  const tableOffset = state.slot * slice.maxPages * 4;
+  const tableOffset = state.slot * slice.tableWidth * 4;
   const physical = await gpu.readU32({ tensor: slice.pageTable, byteOffset: tableOffset, byteLength: pages * 4 });
   return {
     positions: Uint32Array.from({ length: rows }, (_, row) => map.globalRow(index, pageOffset, row)),

@@ -45,7 +45,7 @@ function rotateAndAppend(pass: Pass, { weights, kv }: PassLayer, qkv: Tensor): T
     rotations: pass.inputs.rotations,
     rowTable: pass.inputs.computedTable,
     pageTable: slice.pageTable,
-    maxPages: slice.maxPages,
+    maxPages: slice.tableWidth,
     q,
     kv,
   });
@@ -72,6 +72,7 @@ export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promis
   const { model: { commands, scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
   const holders = pass.holdersAt(layer);
   const own = attendOwn(pass, layer, { q, holders });
+  if (pass.isWhole(layer)) return own;
   const merged = {
     o: scratch.take("merged outputs", "f32", [computed, heads, headDim]),
     lse: scratch.take("merged lse", "f32", [computed, heads]),
@@ -92,24 +93,25 @@ export function addOutput(pass: Pass, { weights }: PassLayer, { o }: AttentionSt
 /** @returns states of all rows over this worker's slice; when it holds nothing, they are undefined and never read */
 function attendOwn(
   pass: Pass,
-  { kv, role }: PassLayer,
+  layer: PassLayer,
   { q, holders }: { readonly q: Tensor; readonly holders: readonly boolean[] },
 ): AttentionState {
   const { model, batch } = pass;
+  const { kv, role } = layer;
   const { commands, scratch, config, slice, share } = model;
   const { heads, kvHeads, headDim } = config;
   const out = {
     o: scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]),
     lse: scratch.take("attention lse", "f32", [batch.rows, heads]),
   };
-  if (holders[share.index] !== true) return out;
+  if (holders[share.index] !== true && !pass.isWhole(layer)) return out;
   const common = {
     shape: { heads, kvHeads, headDim },
     q,
     kv,
     pageTable: slice.pageTable,
-    maxPages: slice.maxPages,
-    rowTable: pass.inputs.rowTable,
+    maxPages: slice.tableWidth,
+    rowTable: pass.tableAt(layer),
     scale: 1 / Math.sqrt(headDim),
     out,
   };

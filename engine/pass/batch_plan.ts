@@ -9,7 +9,9 @@ import { ROW_WORDS, type TableRow, writeTableRow } from "../../kernels/attention
 import { EngineError } from "../errors.ts";
 import { recentOf, SINKS } from "../layer_plan.ts";
 import type { PageShare } from "../page_map.ts";
-import type { BatchRow, DrawnRow, ProductFamily, RowBatch, RowRun, ScoredRow } from "../row_batch.ts";
+import type { Replicas } from "../kv/replicas.ts";
+import { replicaPagesOf } from "../replica_plan.ts";
+import type { BatchRow, DrawnRow, ProductFamily, RowBatch, RowRun, ScoredRow, SequencePiece } from "../row_batch.ts";
 import { rangesByOwner, SPLIT_ROWS } from "./row_ranges.ts";
 import { longestBucket, scoreStride } from "./selection_buffers.ts";
 import type { SequenceState } from "../kv/sequences.ts";
@@ -29,6 +31,8 @@ export interface BatchContext {
   readonly drawn?: ReadonlyMap<SequenceId, number>;
   /** Whether dense decode rows have products of their own; they then share no batch with sparse ones. @default false */
   readonly matrix?: boolean;
+  /** Whose sparse layers read replicas, and how many pages of these one batch may need. @default alone in a group: none */
+  readonly replicas?: Pick<Replicas, "roomFor" | "pages"> | undefined;
 }
 
 /** Rows of a prefill that pass through the layers at once; more pass in turn, with the same bits. */
@@ -59,15 +63,25 @@ export function planBatches(spans: readonly Span[], context: BatchContext): RowB
     isSparse(span) ? ["kv_head", "query_head", "all_heads"].indexOf(state.open.sparse.heads) + 1 : 0;
   const decode = whole.filter(({ span }) => span.kind === "decode").sort((a, b) => order(a) - order(b));
   const prefill = whole.filter(({ span }) => span.kind === "prefill");
-  const { maxScores, matrix = false } = context;
+  const { matrix = false } = context;
   const isDense = ({ span }: Piece) => matrix && !isSparse(span);
-  const rows = (family: ProductFamily, pieces: readonly Piece[]) =>
-    pack(pieces, { maxRows: MAX_VECTOR_ROWS, maxScores }).map((some) => fill(family, some, context));
+  const isReplicated = (piece: Piece) => replicaPages(piece, context) > 0;
+  const rows = (product: ProductFamily, pieces: readonly Piece[], replicated = false) =>
+    pack(pieces, product, context).map((some) => fill({ product, replicated }, some, context));
   return [
     ...rows("dense", decode.filter(isDense)),
-    ...rows("vector", decode.filter((piece) => !isDense(piece))),
-    ...pack(prefill, { maxRows: MAX_TILED_ROWS, maxScores }).map((pieces) => fill("tiled", pieces, context)),
+    ...rows("vector", decode.filter((piece) => !isDense(piece) && !isReplicated(piece))),
+    ...rows("vector", decode.filter(isReplicated), REPLICATED),
+    ...rows("tiled", prefill),
   ];
+}
+
+const REPLICATED = true;
+
+/** Pages that the replicas of a piece's sequence take; 0 for rows whose layers exchange states. */
+function replicaPages({ span, state }: Piece, { replicas }: BatchContext): number {
+  const room = isSparse(span) ? replicas?.roomFor(state.open.sparse) : undefined;
+  return room === undefined ? 0 : replicaPagesOf(room);
 }
 
 function stateOf({ sequences }: BatchContext, { sequence }: Span): SequenceState {
@@ -83,21 +97,27 @@ function isSparse(span: Span): boolean {
 }
 
 /** Cuts spans into pieces and fills batches with them, in order. */
-function pack(spans: readonly Piece[], limits: { readonly maxRows: number; readonly maxScores: number }): Piece[][] {
+function pack(spans: readonly Piece[], product: ProductFamily, context: BatchContext): Piece[][] {
+  const maxRows = product === "tiled" ? MAX_TILED_ROWS : MAX_VECTOR_ROWS;
   const batches: Piece[][] = [];
   let room = 0;
+  let pages = 0;
   let sparseRows = 0;
   let longest = 0;
   for (const piece of spans) {
     if (isSparse(piece.span)) {
       sparseRows++;
       longest = Math.max(longest, piece.span.from + 1);
-      if (sparseRows * scoreStride(longestBucket(longest)) > limits.maxScores) room = 0;
+      if (sparseRows * scoreStride(longestBucket(longest)) > context.maxScores) room = 0;
     }
+    const ofPiece = replicaPages(piece, context);
+    pages += ofPiece;
+    if (pages > (context.replicas?.pages ?? Infinity)) room = 0;
     for (let first = 0; first < piece.rows;) {
       if (room === 0) {
         batches.push([]);
-        room = limits.maxRows;
+        room = maxRows;
+        pages = ofPiece;
         [sparseRows, longest] = isSparse(piece.span) ? [1, piece.span.from + 1] : [0, 0];
       }
       const rows = Math.min(room, piece.rows - first);
@@ -109,11 +129,16 @@ function pack(spans: readonly Piece[], limits: { readonly maxRows: number; reado
   return batches;
 }
 
-function fill(product: ProductFamily, pieces: readonly Piece[], context: BatchContext): RowBatch {
+function fill(
+  { product, replicated }: Pick<RowBatch, "product" | "replicated">,
+  pieces: readonly Piece[],
+  context: BatchContext,
+): RowBatch {
   const rows = pieces.reduce((sum, piece) => sum + piece.rows, 0);
   const { map } = context.share;
   const batch = {
     product,
+    replicated,
     rows,
     tokens: new Uint32Array(rows),
     positions: new Uint32Array(rows),
@@ -123,10 +148,10 @@ function fill(product: ProductFamily, pieces: readonly Piece[], context: BatchCo
     scored: [] as ScoredRow[],
     sparse: [] as BatchRow[],
     carries: pieces.some(({ span }) => span.sampled === true),
+    pieces: [] as SequencePiece[],
     holders: Array.from({ length: map.workers }, () => false),
     denseHolders: Array.from({ length: map.workers }, () => false),
   };
-  const sequences = [];
   let at = 0;
   for (const piece of pieces) {
     const { span, state, first } = piece;
@@ -146,11 +171,12 @@ function fill(product: ProductFamily, pieces: readonly Piece[], context: BatchCo
     const blocks = piece.rows > 1 ? [{ first: at, rows: piece.rows }] : [];
     addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest, blocks }, product);
     markHolders(piece, context, sparse === undefined ? [batch.holders, batch.denseHolders] : [batch.holders]);
-    sequences.push({ first: at, rows: piece.rows, from: span.from + first, pageOffset });
+    const attention = sparse === undefined ? "dense" : "sparse";
+    batch.pieces.push({ first: at, rows: piece.rows, from: span.from + first, sequence: state, attention });
     at += piece.rows;
   }
   const split = product === "tiled" && map.workers > 1 && rows >= SPLIT_ROWS * map.workers;
-  return { ...batch, ranges: split ? rangesByOwner(map, sequences) : undefined };
+  return { ...batch, ranges: split ? rangesByOwner(map, batch.pieces) : undefined };
 }
 
 /** What a row at a position sees of this worker's slice. */

@@ -23,14 +23,22 @@ export function rowsOf(batch: RowBatch, run: SparseRun): readonly BatchRow[] {
 
 /** Reads the candidates of all sparse rows of a batch; waits for the GPU. */
 export async function readCandidates(pass: Pass): Promise<Candidates> {
-  const { model: { share: { map, index } }, batch } = pass;
+  const { model: { share: { map, index }, replicas }, batch } = pass;
   const rows: Candidates["rows"][number][] = [];
   const lists: PositionList[] = [];
   for (const { run, positions, values, sets, stride } of await readRuns(pass)) {
     for (const [r, { sequence: { open }, position }] of rowsOf(batch, run).entries()) {
       const { budget, coverage } = open.sparse;
       const most = Math.min(budget, map.localRows(index, open.pageOffset, position + 1));
-      rows.push({ sequence: open.sequence, position, budget, sets, ...(coverage !== undefined && { coverage }) });
+      const held = batch.replicated ? replicas?.of(open.sequence)?.digest : undefined;
+      rows.push({
+        sequence: open.sequence,
+        position,
+        budget,
+        sets,
+        ...(coverage !== undefined && { coverage }),
+        ...(held !== undefined && { replicas: held }),
+      });
       for (let set = 0; set < sets; set++) {
         const at = (r * sets + set) * stride;
         const local = chosenOf(positions.subarray(at, at + most));

@@ -14,6 +14,7 @@ import type { LayerWeights } from "../model/weights.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { SlicePacer } from "./pacer.ts";
 import type { PassInputs } from "./pass_inputs.ts";
+import { uploadReplicaTables } from "./replica_tables.ts";
 import type { BatchCounter } from "./read_counter.ts";
 import { multiply } from "./products.ts";
 import type { SelectionReport } from "./selection_report.ts";
@@ -46,9 +47,12 @@ export class Pass {
   readonly inputs: PassInputs;
   /** f32 [computed, hidden]: the residual stream. */
   readonly x: Tensor;
+  /** What sparse layers have found so far. */
+  readonly replicated: { chosen: number; missing: number } = { chosen: 0, missing: 0 };
   readonly #point: Omit<ExchangePoint, "layer">;
   readonly #pacer: SlicePacer | undefined;
   readonly #normed: Tensor;
+  readonly #sparseTable: Tensor | undefined;
   #selectionHolders: readonly boolean[] | undefined;
 
   constructor(model: LoadedModel, batch: RowBatch, { counter, report, inputs, ...point }: PassOptions) {
@@ -57,11 +61,13 @@ export class Pass {
     this.batch = batch;
     this.counter = counter;
     this.report = report;
-    this.inputs = inputs;
     this.#point = point;
     this.#pacer = pacerOf(model, batch);
     this.#pacer?.begin(batch.rows);
     this.layers = layersOf(model);
+    const { rowTable, sparseTable } = uploadReplicaTables(model, batch) ?? {};
+    this.#sparseTable = sparseTable;
+    this.inputs = rowTable === undefined ? inputs : { ...inputs, rowTable, computedTable: rowTable };
     this.x = scratch.take(`x (${batch.product})`, "f32", [this.computed, config.hidden]);
     this.#normed = scratch.take("normed rows", "f32", [this.computed, config.hidden]);
   }
@@ -74,6 +80,16 @@ export class Pass {
   /** Where an exchange of this layer happens. */
   pointAt({ index }: Pick<PassLayer, "index">): ExchangePoint {
     return { ...this.#point, layer: index };
+  }
+
+  /** u32 [rows of the batch, 8]: what the rows see in a layer. */
+  tableAt({ role }: Pick<PassLayer, "role">): Tensor {
+    return (role === "sparse" ? this.#sparseTable : undefined) ?? this.inputs.rowTable;
+  }
+
+  /** Whether all that the rows see in a layer is on this worker. */
+  isWhole({ role }: Pick<PassLayer, "role">): boolean {
+    return role === "sparse" && this.batch.replicated;
   }
 
   /** By worker: whether it holds anything that rows of the batch read in this layer. */

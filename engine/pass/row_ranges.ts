@@ -6,23 +6,19 @@
 import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import type { OwnedRange } from "../exchange.ts";
 import type { PageMap } from "../page_map.ts";
+import type { SequencePiece } from "../row_batch.ts";
 import { PAGE_TOKENS } from "../span.ts";
 
 /** Below this many rows per worker, computing a row everywhere costs less than sending it around. */
 export const SPLIT_ROWS = 128;
 
-/** Consecutive rows of one sequence in a batch. */
-export interface SequenceRange extends RowRange {
-  /** Position of the first row. */
-  readonly from: number;
-  /** Of the sequence, in the page map. */
-  readonly pageOffset: number;
-}
-
 /** The ranges of a batch, ascending and without gaps; neighbours have different owners. */
-export function rangesByOwner(map: PageMap, sequences: readonly SequenceRange[]): OwnedRange[] {
+export function rangesByOwner(
+  map: PageMap,
+  pieces: readonly Pick<SequencePiece, "first" | "rows" | "from" | "sequence">[],
+): OwnedRange[] {
   const ranges: { first: number; rows: number; owner: number }[] = [];
-  for (const { first, rows, from, pageOffset } of sequences) {
+  for (const { first, rows, from, sequence: { open: { pageOffset } } } of pieces) {
     for (let done = 0; done < rows;) {
       const position = from + done;
       const count = Math.min(rows - done, PAGE_TOKENS - position % PAGE_TOKENS);

@@ -13,7 +13,7 @@ import { placesOf } from "../logits/drawn_tokens.ts";
 import { copyRows } from "../logits/head.ts";
 import { Draws } from "../logits/sampler.ts";
 import type { RowBatch } from "../row_batch.ts";
-import type { SequenceId, SpanResult, Step, StepResult } from "../span.ts";
+import type { ReplicaCount, SequenceId, SpanResult, Step, StepResult } from "../span.ts";
 import { planBatches } from "./batch_plan.ts";
 import { Pass } from "./pass.ts";
 import { inputsOf, placeInputs } from "./pass_inputs.ts";
@@ -54,6 +54,7 @@ export interface SubmittedStep {
 interface Outcome {
   readonly drawn: ReadonlyMap<SequenceId, number>;
   readonly requests: readonly ReadRequest[];
+  readonly replicated: ReplicaCount;
   spans(bytes: readonly Uint8Array<ArrayBuffer>[]): readonly SpanResult[];
 }
 
@@ -68,11 +69,11 @@ export async function submitStep(
   { sequences, drawn, isAhead }: StepContext,
 ): Promise<SubmittedStep> {
   const start = performance.now();
-  const { commands, config, share } = model;
+  const { commands, config, share, replicas } = model;
   const maxScores = Math.floor(commands.gpu.info.maxBindingBytes / (4 * config.heads));
   const matrix = rowProductCut(commands.gpu.info) !== undefined;
   const window = config.slidingWindow;
-  const batches = planBatches(step.spans, { sequences, drawn, window, maxScores, share, matrix });
+  const batches = planBatches(step.spans, { sequences, drawn, window, maxScores, share, matrix, replicas });
   const outcome = await runBatches(model, step, { batches, isAhead });
   const staged = commands.stage(outcome.requests);
   const encoded = performance.now();
@@ -97,6 +98,7 @@ async function runBatches(
   const report = new SelectionReport(model, step.spans, batches);
   state.upload(commands, scratch);
   const results = share.index === LEAD ? new SpanResults(model, { spans: step.spans, batches, draws }) : undefined;
+  const replicated = { chosen: 0, missing: 0 };
   for (const [index, batch] of batches.entries()) {
     const placed = inputs[index];
     if (placed === undefined) throw new RangeError(`Cannot run batch ${index}: ${inputs.length} were placed`);
@@ -106,15 +108,18 @@ async function runBatches(
     const x = await runPass(pass, { at: placed.at, early: !isAhead });
     const wanted = await gatherOnLead(pass, x);
     await results?.add(batch, wanted);
+    replicated.chosen += pass.replicated.chosen;
+    replicated.missing += pass.replicated.missing;
   }
   if (results === undefined) {
     const spans = step.spans.map(({ sequence }) => ({ sequence }));
-    return { drawn: new Map(), requests: [], spans: () => spans };
+    return { drawn: new Map(), requests: [], replicated, spans: () => spans };
   }
   await results.draw();
   return {
     drawn: placesOf(plan),
     requests: results.requests({ counter, report }),
+    replicated,
     spans: (bytes) => results.finish({ counter, report }, bytes),
   };
 }
@@ -132,10 +137,12 @@ async function finish(
 ): Promise<StepResult> {
   const bytes = await commands.gpu.finishRead(staged);
   const end = performance.now();
+  const { replicated } = outcome;
   const timing = {
     encodeMs: encoded - start,
     waitMs: end - Math.max(sinceMs, encoded),
     totalMs: end - Math.max(sinceMs, start),
+    ...(replicated.chosen > 0 && { replicas: replicated }),
   };
   return { index: step.index, spans: outcome.spans(bytes), timing };
 }

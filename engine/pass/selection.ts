@@ -13,6 +13,7 @@ import { ADAPTIVE_FLOOR, sparseLayersAfter } from "../layer_plan.ts";
 import { PAGE_TOKENS } from "../span.ts";
 import { readCandidates, rowsOf } from "./candidates.ts";
 import type { Pass, PassLayer } from "./pass.ts";
+import { adoptReplicated } from "./replication.ts";
 import { candidateValuesOf, isSparse, scoresOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
 
 /** A choice that the group has yet to make. */
@@ -50,7 +51,9 @@ export async function beginSelection(
   return {
     adopt: async () => {
       model.commands.submit();
-      adopt(pass, await choosing, sparseLayers);
+      const lists = await choosing;
+      if (batch.replicated) await adoptReplicated(pass, layer, lists);
+      else adopt(pass, lists, sparseLayers);
     },
   };
 }

@@ -62,6 +62,16 @@ export function writeTableRow(table: Uint32Array, index: number, row: TableRow):
   ], index * ROW_WORDS);
 }
 
+/** Has a row of a table keep its K and V at another local row. */
+export function setAppendRow(table: Uint32Array, index: number, localRow: number): void {
+  table[index * ROW_WORDS + 4] = localRow;
+}
+
+/** Has a row of a table see the local rows [0, end). */
+export function setVisibleRows(table: Uint32Array, index: number, end: number): void {
+  table.set([0, end], index * ROW_WORDS + 2);
+}
+
 /** Sets of positions that a row of this shape has. */
 export function setsOf(shape: SetShape, heads: { readonly heads: number; readonly kvHeads: number }): number {
   if (shape === "all_heads") return 1;

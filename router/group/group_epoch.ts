@@ -4,6 +4,7 @@
  */
 
 import { EngineError } from "../../engine/errors.ts";
+import type { SparseExchange } from "../../engine/replica_plan.ts";
 import { MAX_STEPS_IN_FLIGHT, type Step, type StepResult } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import type { Address, CandidateLists } from "../../workers/protocol.ts";
@@ -39,6 +40,9 @@ export interface GroupEpochOptions {
   readonly selections: SelectionRecord;
   /** Whether all workers have matrix units, and use them. */
   readonly matrix: boolean;
+  /** Of the worker that has fewest. */
+  readonly replicaPages: number;
+  readonly sparseExchange: SparseExchange;
   /** Called once, before the step that runs fails. */
   readonly onBroken: (breach: Breach) => void;
 }
@@ -93,13 +97,16 @@ export class GroupEpoch {
 
   /** Brings the workers together. @returns whether it succeeded; if not, it is broken */
   async form(): Promise<boolean> {
-    const { epoch, workers, matrix } = this.#options;
+    const { epoch, workers, matrix, replicaPages, sparseExchange } = this.#options;
     const members = workers.map(({ address: { hostname, port } }) => ({ hostname, port }));
     const weights = workers.map(({ kvPages }) => kvPages);
     // All are heard before one counts as broken: the one that hangs must be told from those that wait for it.
     const ends = await Promise.allSettled(
       workers.map(({ client }, index) =>
-        client.form({ epoch, index, members, weights, matrix }, (notice) => this.#hear(index, notice))
+        client.form(
+          { epoch, index, members, weights, matrix, replicaPages, sparseExchange },
+          (notice) => this.#hear(index, notice),
+        )
       ),
     );
     const failures = ends.flatMap((end, index) => end.status === "rejected" ? [{ index, reason: end.reason }] : []);

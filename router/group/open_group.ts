@@ -1,5 +1,6 @@
 /** Opens the group of the workers that were planned: each with its way to be reached, and what it is to load. */
 
+import type { SparseExchange } from "../../engine/replica_plan.ts";
 import type { ModelSource } from "../../engine/engine.ts";
 import { formatAddress } from "../host/address.ts";
 import { freshSecret, Launcher } from "../host/worker_process.ts";
@@ -16,6 +17,8 @@ export interface GroupPlan {
   readonly model: ModelSource;
   /** Name under which clients ask for the model. */
   readonly modelId: string;
+  /** How their sparse layers reach what others hold. */
+  readonly sparseExchange: SparseExchange;
   /** Lines for the operator. */
   readonly log: (line: string) => void;
   /** @default 1 */
@@ -25,9 +28,15 @@ export interface GroupPlan {
 /** Starts the group at once; `close` must be called. */
 export function openGroup(
   plans: readonly WorkerPlan[],
-  { minWorkers = 1, modelId, log, ...plan }: GroupPlan,
+  { minWorkers = 1, modelId, sparseExchange, log, ...plan }: GroupPlan,
 ): WorkerGroup {
-  return new WorkerGroup({ membership: membershipOf(plans, { ...plan, log }), minWorkers, modelId, log });
+  return new WorkerGroup({
+    membership: membershipOf(plans, { ...plan, log }),
+    minWorkers,
+    modelId,
+    sparseExchange,
+    log,
+  });
 }
 
 function membershipOf(plans: readonly WorkerPlan[], { model, log }: Pick<GroupPlan, "log" | "model">): Membership {
@@ -38,7 +47,7 @@ function membershipOf(plans: readonly WorkerPlan[], { model, log }: Pick<GroupPl
       key: formatAddress(address),
       place: name === undefined ? formatAddress(address) : `${name} at ${formatAddress(address)}`,
       source: joinedWorker(address, secret, trust),
-      load: { model, kvTokens },
+      load: { model, kvTokens, replicas: true },
       ...rest,
     }));
   }
@@ -52,6 +61,7 @@ function membershipOf(plans: readonly WorkerPlan[], { model, log }: Pick<GroupPl
       load: {
         model,
         kvTokens: plan.kvTokens,
+        replicas: plans.length > 1,
         ...(plan.kind === "spawn" && { workersOnHost: plan.workersOnHost }),
       },
       ...(place === undefined ? {} : { place }),

@@ -4,6 +4,7 @@
  * Knows members and epochs; knows nothing of requests.
  */
 
+import type { SparseExchange } from "../../engine/replica_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import { warmUp } from "../../engine/warm_up.ts";
 import { CodedError } from "../../kernels/errors.ts";
@@ -27,6 +28,8 @@ export interface WorkerGroupOptions {
   readonly minWorkers?: number;
   /** Name under which clients ask for the model. */
   readonly modelId: string;
+  /** How sparse layers reach what other workers hold. @default "auto" */
+  readonly sparseExchange?: SparseExchange;
   /** Lines for the operator. */
   readonly log: (line: string) => void;
   /** @default PATIENCE */
@@ -187,6 +190,8 @@ export class WorkerGroup implements Group {
       workers,
       selections: this.selections,
       matrix: usesMatrices(present),
+      replicaPages: Math.min(...present.map(({ info }) => info.replicaPages)),
+      sparseExchange: this.#options.sparseExchange ?? "auto",
       onBroken: (breach) => this.#leave(forming, breach),
     });
     this.#current = forming;

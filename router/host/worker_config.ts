@@ -3,6 +3,7 @@
  * much each holds. Knows names, defaults and bounds; starts no process.
  */
 
+import { SPARSE_EXCHANGES, type SparseExchange } from "../../engine/replica_plan.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import { GPU_CHOICES, type GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
@@ -21,6 +22,7 @@ export interface WorkerChoice {
   readonly joinTlsCa?: string | undefined;
   readonly joinTlsName?: string | undefined;
   readonly kvTokens?: KvTokens | readonly KvTokens[] | undefined;
+  readonly sparseExchange?: SparseExchange | undefined;
 }
 
 /** KV capacity of a worker in tokens; `auto` is what its GPU has. */
@@ -45,6 +47,7 @@ export interface ResolvedWorkers {
   readonly workers: WorkerOrigin;
   /** One for all workers, or one for each. */
   readonly kvTokens: readonly KvTokens[];
+  readonly sparseExchange: SparseExchange;
 }
 
 const BOUNDS = {
@@ -73,6 +76,13 @@ export const SLICE_FLAGS = {
     help: "KV capacity of each worker in tokens, one for all or one for each; auto takes what its GPU has",
   },
   shareGpu: { kind: "switch", help: "let several workers sit on one GPU" },
+  sparseExchange: {
+    kind: "choice",
+    choices: SPARSE_EXCHANGES,
+    default: "auto",
+    help:
+      "how sparse layers of several workers reach what others hold: copies of the rows, attention states, or what costs less",
+  },
   ...GPU_FLAG,
 } as const satisfies Flags;
 
@@ -116,7 +126,7 @@ export function resolveWorkers(choice: WorkerChoice): ResolvedWorkers {
   const workers = originOf(choice);
   const count = countOf(workers);
   if (count !== "auto") kvTokensOfEach(kvTokens, count);
-  return { workers, kvTokens };
+  return { workers, kvTokens, sparseExchange: choice.sparseExchange ?? "auto" };
 }
 
 /**

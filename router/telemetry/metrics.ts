@@ -59,6 +59,7 @@ export class ServiceMetrics {
   readonly #stepPhases: Counter;
   readonly #exchangeSeconds: Counter;
   readonly #exchangeBytes: Counter;
+  readonly #replicaRows: Counter;
 
   constructor(registry: MetricsRegistry, sources: MetricsSources) {
     const counter = (name: string, help: string) => registry.counter(`tidepool_${name}`, help);
@@ -81,6 +82,10 @@ export class ServiceMetrics {
     this.#stepPhases = counter("step_phase_seconds_total", "Where the time of steps went: encode, wait, wire");
     this.#exchangeSeconds = counter("exchange_seconds_total", "Time the lead worker spent on exchanges, by kind");
     this.#exchangeBytes = counter("exchange_bytes_total", "Tensor bytes the lead worker sent to others, by kind");
+    this.#replicaRows = counter(
+      "replica_rows_total",
+      "Rows that sparse layers of several workers read, found in a store of replicas or sent by their owners",
+    );
     this.corrections = new CorrectionMetrics(registry);
     observeScheduler(registry, () => sources.stats());
     observeGroup(registry, sources);
@@ -117,6 +122,11 @@ export class ServiceMetrics {
     this.#stepPhases.add(timing.encodeMs / 1000, { phase: "encode" });
     this.#stepPhases.add(timing.waitMs / 1000, { phase: "wait" });
     this.#stepPhases.add((roundTripMs - timing.totalMs) / 1000, { phase: "wire" });
+    if (timing.replicas !== undefined) {
+      const { chosen, missing } = timing.replicas;
+      this.#replicaRows.add(chosen - missing, { outcome: "found" });
+      this.#replicaRows.add(missing, { outcome: "sent" });
+    }
     if (timing.exchange === undefined) return;
     const { ms, readMs, bytes } = timing.exchange;
     for (const [kind, value] of Object.entries({ ...ms, read: readMs })) {

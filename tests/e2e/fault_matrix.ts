@@ -4,6 +4,7 @@
  */
 
 import { freshSecret, Launcher, type WorkerProcess } from "../../router/host/worker_process.ts";
+import type { SparseExchange } from "../../engine/replica_plan.ts";
 import { Scheduler } from "../../router/scheduling/scheduler.ts";
 import { PATIENCE } from "../../router/group/worker_client.ts";
 import { fixedMembership } from "../../router/group/membership/membership.ts";
@@ -62,14 +63,15 @@ class FaultStage {
   #failedAtMs = Infinity;
   #readyAtMs = -Infinity;
 
-  constructor(directory: string) {
+  constructor(directory: string, sparseExchange: SparseExchange) {
     this.#directory = directory;
     this.#group = new WorkerGroup({
       membership: fixedMembership([0, 1].map((index) => ({
         source: { start: (signal) => this.#start(index, signal), returns: false },
-        load: { model: { random: "tiny" }, kvTokens: 1024 } as const,
+        load: { model: { random: "tiny" }, kvTokens: 1024, replicas: true } as const,
       }))),
       modelId: "tiny",
+      sparseExchange,
       log: (line) => this.#hear(line),
       patience: { ...PATIENCE, loadStallMs: STEP_MS },
       restarts: { firstDelayMs: 20, longestDelayMs: 100, failures: 1000, windowMs: 60_000 },
@@ -202,7 +204,7 @@ const SECRET = freshSecret();
 
 /** Which connection is cut or corrupted: the one in use. */
 function isBetweenWorkers(point: Point): boolean {
-  return point === "prefill" || point === "select layer" || point === "sparse layer";
+  return ["prefill", "select layer", "rows travel", "sparse layer"].includes(point);
 }
 
 /** A group whose steps have short deadlines. */
@@ -221,13 +223,21 @@ function hasty(group: WorkerGroup): Group {
   };
 }
 
-/** Tries every fault at every point, one after the other. */
+/** Every fault at every point; an account that differs shows at select layers alone. */
+export const PLANS: readonly FaultPlan[] = FAULTS.flatMap((fault) =>
+  POINTS.filter((point) => fault !== "behind" || point === "select layer").map((point) => ({ fault, point }))
+);
+
+/** Tries all plans, one after the other: sparse layers exchange states, or rows travel before them. */
 export async function* faultMatrix(): AsyncGenerator<Outcome> {
-  const stage = new FaultStage(await Deno.makeTempDir({ prefix: "tidepool-" }));
-  try {
-    for (const fault of FAULTS) for (const point of POINTS) yield await stage.try({ fault, point });
-  } finally {
-    await stage.close();
+  for (const exchange of ["rows", "states"] as const) {
+    const stage = new FaultStage(await Deno.makeTempDir({ prefix: "tidepool-" }), exchange);
+    try {
+      const plans = PLANS.filter(({ point }) => (point === "sparse layer") === (exchange === "states"));
+      for (const plan of plans) yield await stage.try(plan);
+    } finally {
+      await stage.close();
+    }
   }
 }
 

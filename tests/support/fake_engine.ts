@@ -30,6 +30,7 @@ export const FAKE_INFO: EngineInfo = {
   matrix: undefined,
   cheapCorrections: 0,
   measured: [],
+  replicaPages: 0,
   kvPages: 64,
 };
 

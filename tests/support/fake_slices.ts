@@ -22,6 +22,7 @@ const MODEL: Omit<ModelInfo, "kvPages" | "slices" | "adapters"> = {
   matrix: undefined,
   cheapCorrections: 50_000,
   measured: [],
+  replicaPages: 0,
 };
 
 /** The info of a small model on workers with the given slices, else on one with the given (or 64) pages. */

@@ -5,18 +5,29 @@
  */
 
 import { Engine } from "../../engine/engine.ts";
-import type { Exchange } from "../../engine/exchange.ts";
+import type { Candidates, Exchange } from "../../engine/exchange.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import { type EngineHandle, hostEngine } from "../../workers/engine_host.ts";
 import type { Membership } from "../../engine/engine.ts";
 import { runWorker } from "../../workers/worker.ts";
 
 /** Where a worker may fail. */
-export const POINTS = ["load", "prefill", "select layer", "sparse layer", "sampling", "release"] as const;
+export const POINTS = [
+  "load",
+  "prefill",
+  "select layer",
+  "rows travel",
+  "sparse layer",
+  "sampling",
+  "release",
+] as const;
 export type Point = (typeof POINTS)[number];
 
-/** How: `cut` and `corrupt` are done to its connections from outside. */
-export const FAULTS = ["kill", "stop", "cut", "corrupt"] as const;
+/**
+ * How: `cut` and `corrupt` are done to its connections from outside; `behind` has its account of replicas differ from that
+ * of the others, which only select layers can.
+ */
+export const FAULTS = ["kill", "stop", "cut", "corrupt", "behind"] as const;
 export type Fault = (typeof FAULTS)[number];
 
 /** What the file holds. */
@@ -40,7 +51,7 @@ class Saboteur {
   }
 
   at(point: Point): Promise<void> | undefined {
-    const plan = this.#read();
+    const { plan } = this;
     if (plan?.point !== point) return undefined;
     Deno.removeSync(this.#path);
     Deno.stderr.writeSync(new TextEncoder().encode(`${FAULT_LINE}\n`));
@@ -49,7 +60,7 @@ class Saboteur {
     return new Promise((resolve) => setTimeout(resolve, BREAK_MS));
   }
 
-  #read(): FaultPlan | undefined {
+  get plan(): FaultPlan | undefined {
     try {
       return JSON.parse(Deno.readTextFileSync(this.#path));
     } catch (error) {
@@ -57,6 +68,11 @@ class Saboteur {
       throw error;
     }
   }
+}
+
+/** Candidates of a worker whose replicas are others than those of its peers. */
+function behind({ rows, lists }: Candidates): Candidates {
+  return { lists, rows: rows.map(({ replicas = 0, ...row }) => ({ ...row, replicas: replicas + 1 })) };
 }
 
 /** An engine that passes the saboteur at every point. */
@@ -98,8 +114,11 @@ class FaultyEngine implements EngineHandle {
         const go = () => exchange.states(point, ...given);
         return this.#isSparse && this.info.roles?.[point.layer] === "sparse" ? pass("sparse layer", go) : go();
       },
+      replicas: (...given) => pass("rows travel", () => exchange.replicas(...given)),
       select: (...given) => {
-        const go = () => exchange.select(...given);
+        const [point, candidates] = given;
+        const isBehind = this.#saboteur.plan?.fault === "behind";
+        const go = () => exchange.select(point, isBehind ? async () => behind(await candidates()) : candidates);
         return this.#saboteur.at("select layer")?.then(async () => await go() ?? []) ?? go();
       },
       gatherOnLead: (...given) => exchange.gatherOnLead(...given),

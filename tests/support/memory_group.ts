@@ -6,6 +6,7 @@
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
 import type { Candidates, Exchange, ExchangePoint, OwnedRange } from "../../engine/exchange.ts";
 import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
+import type { SparseExchange } from "../../engine/replica_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import type { StepRunner } from "../../engine/evaluation/hand_session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
@@ -18,6 +19,7 @@ import { testProvider } from "./test_provider.ts";
 /** What happened at the exchanges of a group, for tests to look at. */
 export interface ExchangeCount {
   queries: number;
+  replicas: number;
   states: number;
   selections: number;
   /** States that were empty by agreement and therefore never sent. */
@@ -77,9 +79,26 @@ class MemoryExchange implements Exchange {
     q: { tensor: Tensor; rowBytes: number },
   ): Promise<void> {
     this.#count.queries++;
+    await this.#complete(key("queries", point), ranges, q);
+  }
+
+  async replicas(
+    point: ExchangePoint,
+    ranges: readonly OwnedRange[],
+    rows: { tensor: Tensor; rowBytes: number },
+  ): Promise<void> {
+    this.#count.replicas++;
+    await this.#complete(key("replicas", point), ranges, rows);
+  }
+
+  async #complete(
+    place: string,
+    ranges: readonly OwnedRange[],
+    q: { tensor: Tensor; rowBytes: number },
+  ): Promise<void> {
     const rows = ranges.reduce((sum, range) => sum + range.rows, 0);
     const mine = await this.#read(q.tensor, rows * q.rowBytes);
-    const all = await this.#meeting.meet(key("queries", point), this.#index, mine);
+    const all = await this.#meeting.meet(place, this.#index, mine);
     for (const { first, rows: count, owner } of ranges) {
       const part = all[owner]?.slice(first * q.rowBytes, (first + count) * q.rowBytes) ?? new Uint8Array(0);
       this.#engine.commands.write(q.tensor, part, first * q.rowBytes);
@@ -181,18 +200,19 @@ function key(kind: string, { step, batch, layer }: ExchangePoint): string {
 /** Runs steps on several engines at once, as a router would. */
 export class MemoryGroup implements StepRunner {
   readonly engines: readonly Engine[];
-  readonly count: ExchangeCount = { queries: 0, states: 0, selections: 0, silent: 0, chosen: [] };
+  readonly count: ExchangeCount = { queries: 0, replicas: 0, states: 0, selections: 0, silent: 0, chosen: [] };
   readonly info: StepRunner["info"];
   readonly #exchanges: readonly MemoryExchange[];
 
-  private constructor(engines: readonly Engine[], lead: Engine) {
+  private constructor(engines: readonly Engine[], lead: Engine, sparseExchange: SparseExchange) {
     this.engines = engines;
     const slices = engines.map(({ info }) => info.kvPages);
     const map = new PageMap(slices);
+    const replicaPages = Math.min(...engines.map(({ info }) => info.replicaPages));
     const meeting = new Meeting(engines.length);
     this.#exchanges = engines.map((engine, index) => {
       const exchange = new MemoryExchange(engine, { index, workers: engines.length, meeting, count: this.count });
-      engine.join({ index, map, exchange });
+      engine.join({ index, map, exchange, replicaPages, sparseExchange });
       return exchange;
     });
     this.map = map;
@@ -202,14 +222,20 @@ export class MemoryGroup implements StepRunner {
   readonly map: PageMap;
 
   /** @param kvTokens of each worker's slice */
-  static async open(model: EngineOptions["model"], kvTokens: readonly number[]): Promise<MemoryGroup> {
+  static async open(
+    model: EngineOptions["model"],
+    kvTokens: readonly number[],
+    sparseExchange: SparseExchange = "auto",
+  ): Promise<MemoryGroup> {
     const engines: Engine[] = [];
     for (const tokens of kvTokens) {
-      engines.push(await Engine.open({ model, kvTokens: tokens, gpu: testProvider().name }));
+      engines.push(
+        await Engine.open({ model, kvTokens: tokens, replicas: kvTokens.length > 1, gpu: testProvider().name }),
+      );
     }
     const [lead] = engines;
     if (lead === undefined) throw new RangeError("Cannot open a group: no worker");
-    return new MemoryGroup(engines, lead);
+    return new MemoryGroup(engines, lead, sparseExchange);
   }
 
   async run(step: Step): Promise<StepResult> {

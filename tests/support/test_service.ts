@@ -37,6 +37,7 @@ export const MODEL_INFO: ModelInfo = {
   matrix: undefined,
   cheapCorrections: 0,
   measured: [],
+  replicaPages: 0,
   kvPages: 64,
   slices: [64],
   adapters: ["none"],

@@ -79,7 +79,16 @@ async function withWorkers(count: number, play: (workers: readonly Worker[]) => 
   const signal = new AbortController().signal;
   const conns = await Promise.all(
     acceptors.map((acceptor, index) =>
-      meetPeers({ epoch: 1, index, members, weights: indices.map(() => 1), matrix: false, deadlineMs: 1000 }, {
+      meetPeers({
+        epoch: 1,
+        index,
+        members,
+        weights: indices.map(() => 1),
+        matrix: false,
+        replicaPages: 0,
+        sparseExchange: "auto",
+        deadlineMs: 1000,
+      }, {
         acceptor,
         secret,
         signal,

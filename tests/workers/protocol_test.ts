@@ -77,15 +77,15 @@ const result: StepResult = {
     { sequence: 4, token: 12, scores: { logprob: Float32Array.of(-1, -2), argmax: Uint32Array.of(1, 2) } },
     { sequence: 5, rowsRead: 1234.5 },
   ],
-  timing: { encodeMs: 0.1, waitMs: 2, totalMs: 2.2 },
+  timing: { encodeMs: 0.1, waitMs: 2, totalMs: 2.2, replicas: { chosen: 512, missing: 20 } },
 };
 
 const tag = { epoch: 3, step: 7, batch: 0, layer: 2 };
 
 const exchange: ExchangeTiming = {
-  ms: { queries: 0, states: 1.5, rows: 0.1, candidates: 2 },
+  ms: { queries: 0, states: 1.5, rows: 0.1, candidates: 2, replicas: 0.5 },
   readMs: 3,
-  bytes: { queries: 0, states: 16_384, rows: 0, candidates: 512 },
+  bytes: { queries: 0, states: 16_384, rows: 0, candidates: 512, replicas: 4096 },
 };
 
 Deno.test("parsePeerMessage() gives back every message of a peer, and nothing else", () => {
@@ -94,13 +94,14 @@ Deno.test("parsePeerMessage() gives back every message of a peer, and nothing el
     { kind: "queries", ...tag, rows },
     { kind: "states", ...tag, o: rows, lse: [Float32Array.of(-1e30), Float32Array.of(0)] },
     { kind: "rows", ...tag, rows: [] },
+    { kind: "replicas", ...tag, rows },
   ];
   for (const message of messages) assert.deepEqual(parsePeerMessage(overTheWire(message)), message);
   const cases: readonly (readonly [unknown, RegExp])[] = [
     [{ kind: "queries", ...tag, rows: Float32Array.of(1) }, /message\.rows must be an array/],
     [{ kind: "rows", ...tag, rows: [Uint32Array.of(1)] }, /message\.rows\[0\] must be a Float32Array/],
     [{ kind: "states", ...tag, epoch: -1, o: [], lse: [] }, /message\.epoch/],
-    [{ kind: "step" }, /message\.kind must be one of queries, states, rows, not step/],
+    [{ kind: "step" }, /message\.kind must be one of queries, states, rows, replicas, not step/],
   ];
   for (const [value, message] of cases) assert.throws(() => parsePeerMessage(value), { code: "protocol", message });
 });
@@ -108,7 +109,7 @@ Deno.test("parsePeerMessage() gives back every message of a peer, and nothing el
 Deno.test("parseRouterMessage() gives back every message of a router", () => {
   const messages = [
     { kind: "load", load: { model: { directory: "/models/a" }, kvTokens: "auto" } },
-    { kind: "load", load: { model: { random: "tiny" }, kvTokens: 4096, workersOnHost: 2 } },
+    { kind: "load", load: { model: { random: "tiny" }, kvTokens: 4096, workersOnHost: 2, replicas: true } },
     { kind: "step", step, traceparents: ["00-a-b-01"] },
     { kind: "ping", id: 3 },
     {
@@ -118,6 +119,8 @@ Deno.test("parseRouterMessage() gives back every message of a router", () => {
       members: [{ hostname: "127.0.0.1", port: 8100 }, { hostname: "worker-1", port: 8100 }],
       weights: [100, 33],
       matrix: true,
+      replicaPages: 64,
+      sparseExchange: "rows",
       deadlineMs: 5000,
     },
     { kind: "selection", ...tag, lengths: Uint32Array.of(2, 0), positions: Uint32Array.of(4, 5) },

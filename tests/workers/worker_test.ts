@@ -58,6 +58,8 @@ function loaded(play: (stage: Stage) => Promise<void>, options: Partial<WorkerOp
       members: [HERE],
       weights: [64],
       matrix: false,
+      replicaPages: 0,
+      sparseExchange: "auto",
       deadlineMs: 1000,
     });
     assert.deepEqual(await stage.next(), { kind: "formed", epoch: 1 });

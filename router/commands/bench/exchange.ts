@@ -12,6 +12,8 @@ export interface ExchangeFigures {
   readonly ms: ByExchange;
   /** Sent to all peers together, or to the router. */
   readonly bytesPerToken: ByExchange;
+  /** Share of what select layers chose that the stores of replicas lacked; absent where sparse layers exchange states. */
+  readonly missing?: number;
 }
 
 /** Means over steps of what they report about exchanges; undefined when they report nothing. */
@@ -21,12 +23,15 @@ export function exchangeFigures(
 ): ExchangeFigures | undefined {
   const exchanges = timings.flatMap(({ exchange }) => exchange === undefined ? [] : [exchange]);
   if (exchanges.length === 0) return undefined;
+  const counts = timings.flatMap(({ replicas }) => replicas === undefined ? [] : [replicas]);
+  const sum = (of: "chosen" | "missing") => counts.reduce((total, count) => total + count[of], 0);
   const ms = scaled(exchanges, ({ ms }) => ms, 1 / exchanges.length);
   return {
     msPerLayer: (ms.queries + ms.states) / layers,
     readMsPerLayer: exchanges.reduce((sum, { readMs }) => sum + readMs, 0) / exchanges.length / layers,
     ms,
     bytesPerToken: scaled(exchanges, ({ bytes }) => bytes, 1 / tokens),
+    ...(counts.length > 0 && { missing: sum("missing") / sum("chosen") }),
   };
 }
 
@@ -36,5 +41,11 @@ function scaled(
   factor: number,
 ): ByExchange {
   const total = (kind: keyof ByExchange) => factor * exchanges.reduce((sum, exchange) => sum + of(exchange)[kind], 0);
-  return { queries: total("queries"), states: total("states"), rows: total("rows"), candidates: total("candidates") };
+  return {
+    queries: total("queries"),
+    states: total("states"),
+    rows: total("rows"),
+    candidates: total("candidates"),
+    replicas: total("replicas"),
+  };
 }

@@ -7,6 +7,7 @@ import type { ModelSource } from "../../../engine/engine.ts";
 import { type ModelConfig, readModelConfig } from "../../../engine/model/model_config.ts";
 import { presetNamed } from "../../../engine/model/presets.ts";
 import { PageMap } from "../../../engine/page_map.ts";
+import type { SparseExchange } from "../../../engine/replica_plan.ts";
 import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
 import { type GpuChoice, openGpu } from "../../../kernels/choose_provider.ts";
@@ -46,6 +47,7 @@ export interface BenchModel {
   readonly kvTokens: readonly KvTokens[];
   readonly shareGpu: boolean;
   readonly gpu: GpuChoice;
+  readonly sparseExchange: SparseExchange;
 }
 
 /**
@@ -65,7 +67,7 @@ export async function openBenchGroup(
   const config = await configOf(model);
   const plans = await planWorkers(resolveWorkers({ workers, shareGpu, gpu, kvTokens: own }));
   const modelId = model.quantize === undefined ? nameOf(model) : `${nameOf(model)} ${model.quantize}`;
-  const group = openGroup(plans, { model, modelId, log: () => {} });
+  const group = openGroup(plans, { model, modelId, sparseExchange: flags.sparseExchange, log: () => {} });
   try {
     const info = await loaded(group, onProgress);
     const map = new PageMap(info.slices);

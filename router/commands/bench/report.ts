@@ -57,10 +57,13 @@ const EXCHANGE_COLUMNS = [
   "read ms/layer",
   "rows ms/step",
   "candidates ms/step",
+  "replicas ms/step",
   "queries B/token",
   "states B/token",
   "rows B/token",
   "candidates B/token",
+  "replicas B/token",
+  "replicas missing",
 ];
 
 const BATCH_COLUMNS = [
@@ -154,11 +157,12 @@ function exchangeRowsOf({ workers, context, prefill, decode }: Measured): readon
   ];
   return works.flatMap(([work, exchange]) => {
     if (exchange === undefined) return [];
-    const { msPerLayer, readMsPerLayer, ms, bytesPerToken: bytes } = exchange;
+    const { msPerLayer, readMsPerLayer, ms, bytesPerToken: bytes, missing } = exchange;
     return [[
       ...[`${workers}`, `${context}`, work],
-      ...[msPerLayer, readMsPerLayer, ms.rows, ms.candidates].map((value) => value.toFixed(3)),
-      ...[bytes.queries, bytes.states, bytes.rows, bytes.candidates].map((value) => value.toFixed(0)),
+      ...[msPerLayer, readMsPerLayer, ms.rows, ms.candidates, ms.replicas].map((value) => value.toFixed(3)),
+      ...[bytes.queries, bytes.states, bytes.rows, bytes.candidates, bytes.replicas].map((value) => value.toFixed(0)),
+      missing === undefined ? "–" : `${(100 * missing).toFixed(1)} %`,
     ]];
   });
 }

@@ -128,9 +128,9 @@ Deno.test("ServiceMetrics.step() counts seconds and bytes of exchanges, where th
   const step = { index: 1, open: [], release: [], spans: [], deadlineMs: 1 };
   const timing = { encodeMs: 10, waitMs: 20, totalMs: 31 };
   const exchange = {
-    ms: { queries: 2, states: 4, rows: 0, candidates: 8 },
+    ms: { queries: 2, states: 4, rows: 0, candidates: 8, replicas: 1 },
     readMs: 16,
-    bytes: { queries: 100, states: 200, rows: 0, candidates: 400 },
+    bytes: { queries: 100, states: 200, rows: 0, candidates: 400, replicas: 800 },
   };
   const report = { step, predictedMs: 30, roundTripMs: 35 };
   metrics.step({ ...report, result: { index: 1, spans: [], timing } });
@@ -141,11 +141,19 @@ Deno.test("ServiceMetrics.step() counts seconds and bytes of exchanges, where th
     ['tidepool_exchange_seconds_total{kind="queries"}', "0.002"],
     ['tidepool_exchange_seconds_total{kind="states"}', "0.004"],
     ['tidepool_exchange_seconds_total{kind="candidates"}', "0.008"],
+    ['tidepool_exchange_seconds_total{kind="replicas"}', "0.001"],
     ['tidepool_exchange_seconds_total{kind="read"}', "0.016"],
     ['tidepool_exchange_bytes_total{kind="queries"}', "100"],
     ['tidepool_exchange_bytes_total{kind="states"}', "200"],
     ['tidepool_exchange_bytes_total{kind="candidates"}', "400"],
+    ['tidepool_exchange_bytes_total{kind="replicas"}', "800"],
   ]);
+  metrics.step({
+    ...report,
+    result: { index: 3, spans: [], timing: { ...timing, replicas: { chosen: 64, missing: 8 } } },
+  });
+  const rows = ["found", "sent"].map((outcome) => values().get(`tidepool_replica_rows_total{outcome="${outcome}"}`));
+  assert.deepEqual(rows, ["56", "8"]);
 });
 
 Deno.test("ServiceMetrics reads scheduler and group when it is scraped", () => {

@@ -7,22 +7,24 @@ import type { ContextFigures } from "../../../../router/commands/bench/figures.t
 import { type BenchResult, report } from "../../../../router/commands/bench/report.ts";
 
 const WORKER = { adapter: "GPU", kvTokens: 640, place: null };
-const NONE = { queries: 0, states: 0, rows: 0, candidates: 0 };
+const NONE = { queries: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
 
 Deno.test("exchangeFigures() divides time by steps and layers, bytes by tokens, and skips what shows nothing", () => {
   const timing = { encodeMs: 1, waitMs: 1, totalMs: 2 };
   const exchange = {
-    ms: { queries: 4, states: 8, rows: 1, candidates: 2 },
+    ms: { queries: 4, states: 8, rows: 1, candidates: 2, replicas: 0.5 },
     readMs: 6,
-    bytes: { queries: 3000, states: 600, rows: 0, candidates: 90 },
+    bytes: { queries: 3000, states: 600, rows: 0, candidates: 90, replicas: 6000 },
   };
   assert.equal(exchangeFigures([timing], { layers: 2, tokens: 3 }), undefined);
-  const idle = { ...timing, exchange: { ms: NONE, readMs: 0, bytes: NONE } };
-  assert.deepEqual(exchangeFigures([{ ...timing, exchange }, idle], { layers: 2, tokens: 3 }), {
+  const idle = { ...timing, exchange: { ms: NONE, readMs: 0, bytes: NONE }, replicas: { chosen: 40, missing: 0 } };
+  const busy = { ...timing, exchange, replicas: { chosen: 60, missing: 5 } };
+  assert.deepEqual(exchangeFigures([busy, idle], { layers: 2, tokens: 3 }), {
     msPerLayer: 3,
     readMsPerLayer: 1.5,
-    ms: { queries: 2, states: 4, rows: 0.5, candidates: 1 },
-    bytesPerToken: { queries: 1000, states: 200, rows: 0, candidates: 30 },
+    ms: { queries: 2, states: 4, rows: 0.5, candidates: 1, replicas: 0.25 },
+    bytesPerToken: { queries: 1000, states: 200, rows: 0, candidates: 30, replicas: 2000 },
+    missing: 0.05,
   });
 });
 
@@ -58,7 +60,7 @@ Deno.test("report() shows speed for every group, exchanges where there are any, 
   });
   assert.ok(lines.includes("| 1 | 256 | 1000 | 256 | dense | 250.0 | 4.00 | 3.00 | 0.50 | 0.07 | 0.40 | – |"));
   assert.ok(lines.includes("| 2 | 256 | 1000 | 256 | sparse | 250.0 | 4.00 | 3.00 | 0.50 | 0.07 | 0.40 | 0.250 |"));
-  assert.ok(lines.includes("| 2 | 256 | prefill | 0.250 | 0.125 | 0.000 | 0.000 | 0 | 528 | 0 | 0 |"));
+  assert.ok(lines.includes("| 2 | 256 | prefill | 0.250 | 0.125 | 0.000 | 0.000 | 0.000 | 0 | 528 | 0 | 0 | 0 | – |"));
   assert.equal(lines.filter((line) => line.startsWith("| 1 | 256 | prefill")).length, 0);
   assert.match(lines.join("\n"), /1 worker: .*longest context that fits 640; not measured, as they do not fit: 1024/);
   assert.match(

@@ -1,0 +1,83 @@
+/**
+ * Whether the sparse layers of a sequence read replicas of what other workers hold, or exchange states; and how much room
+ * its replicas get. Both follow from the sequence's settings, the model's shape and the group alone, so that a row's bits
+ * depend neither on its company nor on the time. Knows sizes and costs; knows nothing of memory.
+ */
+
+import { MAX_REPLICA_SLOTS } from "./kv/replica_store.ts";
+import { recentOf } from "./layer_plan.ts";
+import type { ModelConfig } from "./model/model_config.ts";
+import { PAGE_TOKENS, type SparseSettings } from "./span.ts";
+
+/** How the sparse layers of a group get at what other workers hold: `auto` takes what costs less. */
+export const SPARSE_EXCHANGES = ["auto", "rows", "states"] as const;
+
+/** One of them. */
+export type SparseExchange = typeof SPARSE_EXCHANGES[number];
+
+/** Rows of one sequence's replicas, the same number for every KV head. */
+export interface ReplicaRoom {
+  /** The newest rows, which every worker computes itself: position p lies at p modulo this. */
+  readonly ring: number;
+  /** The others, which their owners send. */
+  readonly store: number;
+}
+
+/** What a plan depends on besides the settings. */
+export interface ReplicaBounds {
+  readonly config: Pick<ModelConfig, "heads" | "kvHeads" | "headDim">;
+  /** Of the worker with the smallest pool. */
+  readonly pages: number;
+  readonly exchange: SparseExchange;
+}
+
+/** Budgets that a store holds: of larger ones, the misses are hardly fewer. */
+const STORE_BUDGETS = 8;
+
+/** Sequences that should find room beside each other before their stores get more than they need. */
+const SEQUENCES_AT_ONCE = 16;
+
+/** The least that a round needs is one selection; a store of two always has a slot that the round does not use. */
+const MIN_ROUNDS = 2;
+
+/** Rows of a decode batch: none of them may meet in the ring. */
+const MIN_RING = 64;
+
+/** What an exchange of states takes, and what a link carries in that time, as both were measured on one host. */
+const STATES_MS = 0.4;
+const LINK_BYTES_PER_MS = 1e6;
+
+/** Share of a selection that the store lacks, at a small and at a large budget. */
+const SMALL_BUDGET = 128;
+const MISSING = { small: 0.12, large: 0.05 } as const;
+
+/** Rows that replicas of such a sequence take; undefined: its sparse layers exchange states. */
+export function replicaRoom(
+  sparse: SparseSettings,
+  { config, pages, exchange }: ReplicaBounds,
+): ReplicaRoom | undefined {
+  if (exchange === "states") return undefined;
+  if (exchange === "auto" && rowsMs(sparse, config) > STATES_MS) return undefined;
+  const ring = roundedUp(Math.max(MIN_RING, recentOf(sparse)));
+  const perHead = sparse.heads === "query_head" ? sparse.budget * config.heads / config.kvHeads : sparse.budget;
+  const least = roundedUp(MIN_ROUNDS * perHead);
+  const fair = Math.floor(pages / SEQUENCES_AT_ONCE) * PAGE_TOKENS - ring;
+  const store = Math.max(least, Math.min(roundedUp(Math.max(STORE_BUDGETS * sparse.budget, least)), fair));
+  const fits = (ring + store) / PAGE_TOKENS <= pages && store <= MAX_REPLICA_SLOTS;
+  return fits ? { ring, store } : undefined;
+}
+
+/** Pages of a sequence's replicas. */
+export function replicaPagesOf({ ring, store }: ReplicaRoom): number {
+  return (ring + store) / PAGE_TOKENS;
+}
+
+/** What the rows that one sparse layer lacks take on a link. */
+function rowsMs({ budget }: SparseSettings, { kvHeads, headDim }: ReplicaBounds["config"]): number {
+  const missing = budget <= SMALL_BUDGET ? MISSING.small : MISSING.large;
+  return missing * budget * kvHeads * 2 * headDim * 2 / LINK_BYTES_PER_MS;
+}
+
+function roundedUp(rows: number): number {
+  return Math.ceil(rows / PAGE_TOKENS) * PAGE_TOKENS;
+}
