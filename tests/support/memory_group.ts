@@ -204,7 +204,7 @@ export class MemoryGroup implements StepRunner {
   readonly info: StepRunner["info"];
   readonly #exchanges: readonly MemoryExchange[];
 
-  private constructor(engines: readonly Engine[], lead: Engine, sparseExchange: SparseExchange) {
+  private constructor(engines: readonly Engine[], lead: Engine, options: Parameters<typeof MemoryGroup.open>[2]) {
     this.engines = engines;
     const slices = engines.map(({ info }) => info.kvPages);
     const map = new PageMap(slices);
@@ -212,7 +212,7 @@ export class MemoryGroup implements StepRunner {
     const meeting = new Meeting(engines.length);
     this.#exchanges = engines.map((engine, index) => {
       const exchange = new MemoryExchange(engine, { index, workers: engines.length, meeting, count: this.count });
-      engine.join({ index, map, exchange, replicaPages, sparseExchange });
+      engine.join({ index, map, exchange, replicaPages, ...options });
       return exchange;
     });
     this.map = map;
@@ -225,7 +225,7 @@ export class MemoryGroup implements StepRunner {
   static async open(
     model: EngineOptions["model"],
     kvTokens: readonly number[],
-    sparseExchange: SparseExchange = "auto",
+    options: { readonly sparseExchange?: SparseExchange; readonly replicaPages?: number } = {},
   ): Promise<MemoryGroup> {
     const engines: Engine[] = [];
     for (const tokens of kvTokens) {
@@ -235,7 +235,7 @@ export class MemoryGroup implements StepRunner {
     }
     const [lead] = engines;
     if (lead === undefined) throw new RangeError("Cannot open a group: no worker");
-    return new MemoryGroup(engines, lead, sparseExchange);
+    return new MemoryGroup(engines, lead, options);
   }
 
   async run(step: Step): Promise<StepResult> {

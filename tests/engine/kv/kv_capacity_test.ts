@@ -20,6 +20,19 @@ Deno.test("allocateSlice() rounds up to pages, and takes no more than is of use 
   assert.ok(chosen !== undefined && chosen >= 1 && chosen <= 16 * 64, `${chosen} pages`);
 });
 
+Deno.test("allocateSlice() keeps room for replicas beside the pages of a worker that has peers", async () => {
+  const slices = [
+    await allocateSlice(fixture.gpu, config, { kvTokens: 640, replicas: true }),
+    await allocateSlice(fixture.gpu, config, { kvTokens: "auto", replicas: true }),
+    await allocateSlice(fixture.gpu, config, { kvTokens: "auto" }),
+  ];
+  const [asked, chosen, alone] = slices.map(({ pages, replicaPages }) => [pages, replicaPages] as const);
+  for (const slice of slices) slice.close();
+  assert.deepEqual(asked, [10, 64]);
+  assert.equal(alone?.[1], 0);
+  assert.ok((chosen?.[0] ?? 0) + (chosen?.[1] ?? 0) <= (alone?.[0] ?? 0), `${chosen} pages, alone ${alone}`);
+});
+
 Deno.test("allocateSlice() shares the memory of a machine without a GPU with the other workers there", async () => {
   if (!fixture.gpu.info.software) return;
   const alone = await allocateSlice(fixture.gpu, config, { kvTokens: "auto" });

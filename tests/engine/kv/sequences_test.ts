@@ -14,7 +14,7 @@ const { config } = presetNamed("tiny");
 const pages = (...numbers: number[]) => Uint32Array.from(numbers);
 
 async function withSlice(count: number, body: (slice: KvSlice) => Promise<void>): Promise<void> {
-  const slice = await KvSlice.allocate(fixture.gpu, config, count);
+  const slice = await KvSlice.allocate(fixture.gpu, config, { pages: count, replicaPages: 0 });
   try {
     await body(slice);
   } finally {
