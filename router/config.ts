@@ -3,7 +3,6 @@
  * Knows names, defaults and bounds; knows nothing of what they do.
  */
 
-import type { SparseExchange } from "../engine/replica_plan.ts";
 import type { ModelSource } from "../engine/engine.ts";
 import {
   ATTENTION_FLAGS,
@@ -66,7 +65,7 @@ export interface ServiceConfig {
    * How sparse layers of several workers reach what others hold: copies of the rows, or attention states.
    * @default "auto", what costs less
    */
-  readonly sparseExchange?: SparseExchange;
+  readonly sparseExchange?: "auto" | "rows" | "states";
   /** How requests that do not say attend. @default { mode: "auto" } */
   readonly attention?: AttentionConfig;
   /** Sequences that decode together. @default 32 */

@@ -32,7 +32,15 @@ Deno.test("Launcher.launch() starts a worker that serves a router that knows its
     const info = await client.load({ model: { random: MODELS.fine }, kvTokens: "auto" });
     assert.equal(info.adapter, "fake");
     await client.form(
-      { epoch: 1, index: 0, members: [worker.address], weights: [info.kvPages], matrix: false },
+      {
+        epoch: 1,
+        index: 0,
+        members: [worker.address],
+        weights: [info.kvPages],
+        matrix: false,
+        replicaPages: 0,
+        sparseExchange: "auto",
+      },
       () => {},
     );
     const answer = await client.step(fakeStep(1, [4, 5]), ["trace"]);
