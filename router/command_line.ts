@@ -1,6 +1,5 @@
 /**
  * From the words after `mod.ts` to a command that runs: flags, their help and their checks, and exit codes.
- * Knows how a command describes itself; knows no command by name.
  */
 
 import { parseArgs } from "node:util";

@@ -1,7 +1,4 @@
-/**
- * The workers of a group under one epoch: formed once, running steps in order on all, until the first thing goes wrong
- * with any of them; then the epoch is over. Knows workers, answers and deadlines; knows nothing of how a worker is started.
- */
+/** The workers of a group under one epoch: formed once, running steps in order until anything goes wrong with one. */
 
 import { EngineError } from "../../engine/errors.ts";
 import type { SparseExchange } from "../../engine/replica_plan.ts";

@@ -5,7 +5,7 @@ import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { RowRange } from "../../../kernels/attention/row_blocks.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";
 import type { GpuFixture } from "../../support/gpu_fixture.ts";
-import { kvFixture, tableRow, uploadRows } from "../../support/kv_fixture.ts";
+import { type KvFixture, kvFixture, tableRow, uploadRows } from "../../support/kv_fixture.ts";
 import { Random } from "../../support/random.ts";
 import { consecutiveRows } from "./attention_cases.ts";
 
@@ -40,13 +40,27 @@ export function mixed(window: number | undefined): BlockCall {
   return { rows, blocks };
 }
 
+/** A call without blocks, its operands on the host, and the bits of its states however it is made. */
+export interface PreparedBlocks {
+  readonly args: DecodeAttention;
+  readonly kv: KvFixture;
+  readonly q: Float32Array<ArrayBuffer>;
+  readonly states: (how: Partial<DecodeAttention>) => Promise<StateBits>;
+}
+
+/** Both parts of the states of all rows, as words. */
+interface StateBits {
+  readonly o: Uint32Array<ArrayBuffer>;
+  readonly lse: Uint32Array<ArrayBuffer>;
+}
+
 /** The arguments of a call, without blocks; `states` gives their result. */
 export function prepareBlocks(
   fixture: GpuFixture,
   shape: HeadShape,
   rows: readonly TableRow[],
-  { scratchRows = rows.length } = {},
-) {
+  { scratchRows = rows.length }: { readonly scratchRows?: number } = {},
+): PreparedBlocks {
   const { heads, headDim } = shape;
   const kv = kvFixture(fixture, shape, { slots: SEQUENCES, length: LENGTH, seed: 3 });
   const q = new Random(4).normals(rows.length * heads * headDim);

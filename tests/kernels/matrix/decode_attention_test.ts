@@ -6,7 +6,7 @@ import { Scratch } from "../../../kernels/scratch.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
-import { mixed, prepareBlocks } from "../attention/decode_blocks.ts";
+import { mixed, prepareBlocks, type PreparedBlocks } from "../attention/decode_blocks.ts";
 
 const fixture = gpuFixture();
 
@@ -36,7 +36,7 @@ for (const window of [undefined, 300]) {
   });
 }
 
-function reference({ kv, q }: ReturnType<typeof prepareBlocks>, rows: readonly TableRow[]) {
+function reference({ kv, q }: PreparedBlocks, rows: readonly TableRow[]) {
   const { heads, kvHeads, headDim } = SHAPE;
   const [o, lse]: [number[], number[]] = [[], []];
   rows.forEach(({ kvFrom, kvLimit, sequenceSlot }, index) => {
