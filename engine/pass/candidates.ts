@@ -1,11 +1,9 @@
 /** The best positions that a worker found in its own slice, read back for the choice of the group. */
 
-import { NO_POSITION } from "../../kernels/attention/row_table.ts";
 import { f32Of, u32Of } from "../../kernels/read_back.ts";
 import type { Candidates, PositionList } from "../exchange.ts";
-import type { BatchRow, RowBatch } from "../row_batch.ts";
 import type { Pass } from "./pass.ts";
-import { candidateValuesOf, isSparse, selectionOf, type SparseRun } from "./selection_buffers.ts";
+import { candidateValuesOf, chosenOf, isSparse, rowsOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
 
 /** What the GPU chose for a run: [rows, sets, stride] each. */
 interface ChosenOfRun {
@@ -14,11 +12,6 @@ interface ChosenOfRun {
   readonly values: Float32Array;
   readonly sets: number;
   readonly stride: number;
-}
-
-/** The sparse rows of a run, in order. */
-export function rowsOf(batch: RowBatch, run: SparseRun): readonly BatchRow[] {
-  return batch.sparse.filter(({ row }) => row >= run.first && row < run.first + run.rows);
 }
 
 /** Reads the candidates of all sparse rows of a batch; waits for the GPU. */
@@ -50,12 +43,6 @@ export async function readCandidates(pass: Pass): Promise<Candidates> {
     }
   }
   return { rows, lists };
-}
-
-/** The positions of a list that is padded to the length of its place. */
-export function chosenOf(padded: Uint32Array): Uint32Array {
-  const end = padded.indexOf(NO_POSITION);
-  return end < 0 ? padded : padded.subarray(0, end);
 }
 
 /** One read-back for all runs, as each waits for the queue. */

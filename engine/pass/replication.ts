@@ -14,9 +14,8 @@ import { sparseLayersAfter } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { BatchRow } from "../row_batch.ts";
 import { PAGE_TOKENS, type ReplicaCount } from "../span.ts";
-import { rowsOf } from "./candidates.ts";
 import type { Pass, PassLayer } from "./pass.ts";
-import { isSparse, selectionOf, type SparseRun } from "./selection_buffers.ts";
+import { isSparse, rowsOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
 
 /** Messages of replicas are cut at this size, between layers. */
 const MESSAGE_BYTES = 64 << 20;

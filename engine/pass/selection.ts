@@ -11,10 +11,10 @@ import { topK } from "../../kernels/attention/top_k.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { ADAPTIVE_FLOOR, sparseLayersAfter } from "../layer_plan.ts";
 import { PAGE_TOKENS } from "../span.ts";
-import { readCandidates, rowsOf } from "./candidates.ts";
+import { readCandidates } from "./candidates.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { adoptReplicated } from "./replication.ts";
-import { candidateValuesOf, isSparse, scoresOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
+import { candidateValuesOf, isSparse, rowsOf, scoresOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
 
 /** A choice that the group has yet to make. */
 export interface PendingSelection {

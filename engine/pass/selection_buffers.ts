@@ -1,11 +1,11 @@
 /** Where the scores, candidates and chosen positions of a run of sparse rows lie on the GPU. */
 
 import type { ScoreOutput, Selection } from "../../kernels/attention/decode_attention.ts";
-import { setsOf } from "../../kernels/attention/row_table.ts";
+import { NO_POSITION, setsOf } from "../../kernels/attention/row_table.ts";
 import { SPLIT_ROWS } from "../../kernels/attention/split/split_plan.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
-import type { RowRun } from "../row_batch.ts";
+import type { BatchRow, RowBatch, RowRun } from "../row_batch.ts";
 
 type Memory = Pick<LoadedModel, "scratch" | "config">;
 
@@ -15,6 +15,11 @@ export type SparseRun = RowRun & { readonly sparse: NonNullable<RowRun["sparse"]
 /** Whether a run has sparse rows. */
 export function isSparse(run: RowRun): run is SparseRun {
   return run.sparse !== undefined;
+}
+
+/** The sparse rows of a run, in order. */
+export function rowsOf(batch: RowBatch, run: SparseRun): readonly BatchRow[] {
+  return batch.sparse.filter(({ row }) => row >= run.first && row < run.first + run.rows);
 }
 
 /** Eighths of a power of two: at most an eighth of the workgroups of a dispatch finds nothing to do. */
@@ -57,4 +62,10 @@ export function selectionOf({ scratch, config }: Memory, run: SparseRun): Select
 export function candidateValuesOf(memory: Memory, run: SparseRun): Tensor {
   const { sets, stride } = selectionOf(memory, run);
   return memory.scratch.take(`candidate values (${run.sparse.heads})`, "f32", [run.rows, sets, stride]);
+}
+
+/** The positions of a list that is padded to the length of its place. */
+export function chosenOf(padded: Uint32Array): Uint32Array {
+  const end = padded.indexOf(NO_POSITION);
+  return end < 0 ? padded : padded.subarray(0, end);
 }

@@ -9,8 +9,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { LayerSelection, Span } from "../span.ts";
-import { chosenOf, rowsOf } from "./candidates.ts";
-import { isSparse, selectionOf, type SparseRun } from "./selection_buffers.ts";
+import { chosenOf, isSparse, rowsOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
 
 /** Where the lists of one row and layer lie among those that are read back. */
 interface ReportedRow {

@@ -1,8 +1,18 @@
 /** How the workers of a group get to know a sequence. */
 
 import type { SequenceOpening } from "../../engine/span.ts";
-import { countsPrefix } from "./generation.ts";
-import type { Sequence } from "./sequence.ts";
+import { countsPrefix, type GenerationRequest } from "./generation.ts";
+
+/** What a sequence shows of its admission. */
+export interface AdmittedSequence {
+  readonly request: GenerationRequest;
+  /** Entry of the group's page map at which its first page lies. */
+  readonly pageOffset: number;
+  /** Physical pages in order of position. */
+  readonly pages: readonly number[];
+  /** Pages at the start that come from the prefix cache. */
+  readonly prefixPages: number;
+}
 
 /** What a sequence alone does not show. */
 export interface OpeningParts extends Pick<SequenceOpening, "sequence" | "sparse" | "audited"> {
@@ -12,7 +22,7 @@ export interface OpeningParts extends Pick<SequenceOpening, "sequence" | "sparse
 
 /** The opening of a sequence at its present admission. */
 export function openingOf(
-  { request, pageOffset, pages, prefixPages }: Pick<Sequence, "request" | "pageOffset" | "pages" | "prefixPages">,
+  { request, pageOffset, pages, prefixPages }: AdmittedSequence,
   { sequence, sparse, audited, prefix }: OpeningParts,
 ): SequenceOpening {
   return {
