@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { GREEDY, type Session, SessionHost } from "../../engine/evaluation/hand_session.ts";
 import type { SamplingSettings, SpanAudit, SpanResult } from "../../engine/span.ts";
-import { mapsSettled } from "../support/engine_fixture.ts";
+import { enginePool } from "../support/engine_pool.ts";
 import { kvOf, relativeRms } from "../support/kv_difference.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { FIXTURES } from "../support/model_directory.ts";
@@ -12,20 +12,30 @@ const MODEL = { directory: `${FIXTURES}/llama-rope3` };
 const CALIBRATION = { selectLayers: [1], budget: 64, sparseFrom: 0 };
 const SPARSE = { budget: 24, heads: "kv_head" } as const;
 const GROUPS = [[1024], [1024, 1024], [1024, 512, 256]];
+const pool = enginePool(MODEL, [1024, 1024, 512, 256]);
 const PROMPT = Array.from({ length: 200 }, (_, i) => 8 + (i * 37 + (i >> 3) * 11) % 500);
-/** More than a batch of 64 rows. */
-const DECODED = Array.from({ length: 71 }, (_, i) => 9 + (i * 53) % 499);
+/** More than a batch of 64 rows, for one worker: batches are cut before slices are. */
+const LONG = 71;
+/** More rows than fit two tiles of eight, for the others. */
+const SHORT = 19;
+const DECODED = Array.from({ length: LONG }, (_, i) => 9 + (i * 53) % 499);
+
+/** A group of a shape. */
+interface Trial extends Pick<MemoryGroup, "engines"> {
+  /** Tokens to decode behind the prompt. */
+  readonly text: readonly number[];
+}
 
 /** Plays with a group of each shape; slices are uneven in one. */
-async function eachGroup(play: (host: SessionHost, group: MemoryGroup) => Promise<void>): Promise<void> {
+async function eachGroup(play: (host: SessionHost, trial: Trial) => Promise<void>): Promise<void> {
   for (const slices of GROUPS) {
-    const group = await MemoryGroup.open(MODEL, slices);
+    const group = MemoryGroup.of(pool, slices);
     for (const engine of group.engines) engine.calibrate(CALIBRATION);
     try {
-      await play(new SessionHost(group, group.map), group);
+      const text = DECODED.slice(0, slices.length === 1 ? LONG : SHORT);
+      await play(new SessionHost(group, group.map), { engines: group.engines, text });
     } finally {
       await group.close();
-      await mapsSettled();
     }
   }
 }
@@ -45,17 +55,17 @@ function correct(session: Session, tokens: readonly number[], logits: "none" | "
 }
 
 Deno.test("A correction leaves the K and V of dense decoding, bit for bit, and of prefill within 1e-3 rms, in every slice", async () => {
-  await eachGroup(async (host, { engines }) => {
+  await eachGroup(async (host, { engines, text }) => {
     const [sparse, decoded, prefilled] = [await prompted(host), await prompted(host), await prompted(host)];
-    for (const token of DECODED) await sparse.decode(token, "sparse", "none");
-    for (const token of DECODED) await decoded.decode(token, "dense", "none");
-    await prefilled.prefill(DECODED, "none");
+    for (const token of text) await sparse.decode(token, "sparse", "none");
+    for (const token of text) await decoded.decode(token, "dense", "none");
+    await prefilled.prefill(text, "none");
     const layers = engines[0]?.config.layers ?? 0;
     const difference = async (of: Session, layer: number) =>
       relativeRms(await kvOf(engines, of.sequence, layer), await kvOf(engines, sparse.sequence, layer));
     const before = await difference(decoded, layers - 1);
     assert.ok(before > 1e-3, `sparse rows are off by ${before} before they are corrected`);
-    await correct(sparse, DECODED, "none");
+    await correct(sparse, text, "none");
     for (let layer = 0; layer < layers; layer++) {
       assert.equal(await difference(decoded, layer), 0, `layer ${layer} of ${engines.length} workers`);
       const fromPrefill = await difference(prefilled, layer);
@@ -66,24 +76,25 @@ Deno.test("A correction leaves the K and V of dense decoding, bit for bit, and o
 
 Deno.test("A correction leaves the same bits however it is cut, and a sequence rebuilt row by row goes on with them", async () => {
   const sampling = { ...GREEDY, topLogprobs: 20 };
-  await eachGroup(async (host) => {
+  await eachGroup(async (host, { text }) => {
     const [whole, cut, rebuilt] = [
       await prompted(host, { sampling }),
       await prompted(host, { sampling }),
       await prompted(host, { sampling }),
     ];
-    for (const session of [whole, cut]) for (const token of DECODED) await session.decode(token, "sparse", "none");
-    await correct(whole, DECODED, "none");
-    for (const [from, end] of [[0, 7], [7, 8], [8, 41], [41, DECODED.length]] as const) {
-      const tokens = Uint32Array.from(DECODED.slice(from, end));
+    for (const session of [whole, cut]) for (const token of text) await session.decode(token, "sparse", "none");
+    await correct(whole, text, "none");
+    const middle = Math.floor((text.length + 11) / 2);
+    for (const [from, end] of [[0, 7], [7, 8], [8, middle], [middle, text.length]] as const) {
+      const tokens = Uint32Array.from(text.slice(from, end));
       await cut.run({ kind: "decode", attention: "dense", tokens, from: PROMPT.length + from, logits: "none" });
     }
     // As the router rebuilds what was lost: dense spans up to the watermark, then the sparse rows, their tokens known.
-    for (let from = 0; from < DECODED.length; from += 16) {
-      const tokens = Uint32Array.from(DECODED.slice(from, from + 16));
+    for (let from = 0; from < text.length; from += 16) {
+      const tokens = Uint32Array.from(text.slice(from, from + 16));
       await rebuilt.run({ kind: "decode", attention: "dense", tokens, logits: "none" });
     }
-    const [known, next] = [DECODED.slice(0, 4), DECODED.slice(4, 8)];
+    const [known, next] = [text.slice(0, 4), text.slice(4, 8)];
     for (const token of known) {
       await rebuilt.decode(token, "sparse", "none");
       const [expected, given] = [await whole.decode(token, "sparse"), await cut.decode(token, "sparse")];
@@ -105,14 +116,14 @@ Deno.test("An audit draws what dense decoding draws, with noise, penalties and l
     frequencyPenalty: 0.2,
     topLogprobs: 3,
   };
-  await eachGroup(async (host) => {
+  await eachGroup(async (host, { text }) => {
     const dense = await prompted(host, { sampling });
     const expected: SpanResult[] = [];
-    for (const token of DECODED) expected.push(await dense.decode(token));
+    for (const token of text) expected.push(await dense.decode(token));
     const sparse = await prompted(host, { sampling, audited: true });
     const drafts: number[] = [];
-    for (const token of DECODED) drafts.push((await sparse.decode(token, "sparse")).token ?? -1);
-    const { audit, token } = await correct(sparse, DECODED, "audit");
+    for (const token of text) drafts.push((await sparse.decode(token, "sparse")).token ?? -1);
+    const { audit, token } = await correct(sparse, text, "audit");
     assert.equal(token, undefined);
     assert.deepEqual([...audit?.tokens ?? []], expected.map((result) => result.token));
     assert.deepEqual(audit?.logprobs, expected.map((result) => result.logprobs));
@@ -172,13 +183,12 @@ Deno.test("An audit knows nothing of rows that no sparse step computed, or that 
 });
 
 Deno.test("Engine.run() refuses audits of anything but dense decode rows", async () => {
-  const group = await MemoryGroup.open(MODEL, [1024]);
+  const group = MemoryGroup.of(pool, [1024]);
   try {
     const session = new SessionHost(group, group.map).open();
     const prefill = session.run({ kind: "prefill", tokens: Uint32Array.of(1, 2), logits: "audit" });
     await assert.rejects(prefill, { code: "invalid_step", message: /audit/ });
   } finally {
     await group.close();
-    await mapsSettled();
   }
 });

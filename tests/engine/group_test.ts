@@ -1,13 +1,12 @@
 import assert from "node:assert/strict";
-import { Engine } from "../../engine/engine.ts";
 import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
 import { GREEDY, SessionHost } from "../../engine/evaluation/hand_session.ts";
 import type { SetShape } from "../../engine/span.ts";
-import { runTogether } from "../support/engine_fixture.ts";
+import { engineFixture, runTogether } from "../support/engine_fixture.ts";
+import { enginePool } from "../support/engine_pool.ts";
 import { kvOf, relativeRms } from "../support/kv_difference.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { FIXTURES } from "../support/model_directory.ts";
-import { testProvider } from "../support/test_provider.ts";
 
 const MODEL = { directory: `${FIXTURES}/llama-rope3` };
 const CALIBRATION = { selectLayers: [1], budget: 64, sparseFrom: 0 };
@@ -15,9 +14,16 @@ const CALIBRATION = { selectLayers: [1], budget: 64, sparseFrom: 0 };
 /** Slices of groups: even, uneven, and one so small that it owns few pages. */
 const GROUPS = [[1024], [1024, 1024], [1024, 512], [1024, 512, 256]];
 
+const pool = enginePool(MODEL, [1024, 1024, 512, 256]);
+/** What groups are compared with. */
+const one = engineFixture(MODEL, 1024);
+
 function prompt(length: number): number[] {
   return Array.from({ length }, (_, i) => 8 + (i * 37 + (i >> 3) * 11) % 500);
 }
+
+/** Decoded after a prompt. */
+const ROWS = 3;
 
 /** Log-probabilities of all tokens, and the tokens drawn, of a prompt and a few decoded rows. */
 async function answer(
@@ -33,7 +39,7 @@ async function answer(
   const tokens: number[] = [];
   const logprobs: Float64Array[] = [];
   let result = await session.prefill(prompt(length));
-  for (let i = 0; i < 6; i++) {
+  for (let i = 0; i < ROWS; i++) {
     const row = new Float64Array(512);
     for (const { token, logprob } of result.logprobs?.top ?? []) row[token] = logprob;
     logprobs.push(row);
@@ -50,50 +56,45 @@ function largestDifference(a: readonly Float64Array[], b: readonly Float64Array[
 }
 
 Deno.test("A group gives the logits of one engine: prompts of every size, dense and sparse", async (t) => {
-  const one = await Engine.open({ model: MODEL, kvTokens: 1024, gpu: testProvider().name });
-  one.calibrate(CALIBRATION);
+  one.engine.calibrate(CALIBRATION);
   // What one engine answers does not depend on the group that it is compared with.
   const known = new Map<string, Promise<Awaited<ReturnType<typeof answer>>>>();
   const answerOfOne = (request: Omit<Parameters<typeof answer>[1], "pageOffset">) => {
     const key = JSON.stringify(request);
-    const found = known.get(key) ?? answer(new SessionHost(one), request);
+    const found = known.get(key) ?? answer(one.host, request);
     known.set(key, found);
     return found;
   };
-  try {
-    for (const slices of GROUPS) {
-      const group = await MemoryGroup.open(MODEL, slices);
-      for (const engine of group.engines) engine.calibrate(CALIBRATION);
-      try {
-        for (const length of [5, 130, 400]) {
-          for (const heads of [undefined, "kv_head", "query_head", "all_heads"] as const) {
-            if (heads !== undefined && length < 100) continue;
-            const sparse = heads && { budget: 64, heads };
-            for (const pageOffset of slices.length > 1 ? [0, 1] : [0]) {
-              const name = `${slices.join("+")} tokens, prompt of ${length}, ${heads ?? "dense"}, offset ${pageOffset}`;
-              await t.step(name, async () => {
-                const request = { length, ...(sparse && { sparse }) };
-                const expected = await answerOfOne(request);
-                const given = await answer(new SessionHost(group, group.map), { ...request, pageOffset });
-                assert.ok(largestDifference(given.logprobs, expected.logprobs) < 0.02);
-                assert.deepEqual(given.tokens, expected.tokens);
-              });
-            }
+  for (const slices of GROUPS) {
+    const group = MemoryGroup.of(pool, slices);
+    for (const engine of group.engines) engine.calibrate(CALIBRATION);
+    try {
+      for (const length of [5, 130, 400]) {
+        for (const heads of [undefined, "kv_head", "query_head", "all_heads"] as const) {
+          if (heads !== undefined && length < 100) continue;
+          const sparse = heads && { budget: 64, heads };
+          for (const pageOffset of slices.length > 1 ? [0, 1] : [0]) {
+            const name = `${slices.join("+")} tokens, prompt of ${length}, ${heads ?? "dense"}, offset ${pageOffset}`;
+            await t.step(name, async () => {
+              const request = { length, ...(sparse && { sparse }) };
+              const expected = await answerOfOne(request);
+              const given = await answer(new SessionHost(group, group.map), { ...request, pageOffset });
+              assert.ok(largestDifference(given.logprobs, expected.logprobs) < 0.02);
+              assert.deepEqual(given.tokens, expected.tokens);
+            });
           }
         }
-      } finally {
-        await group.close();
       }
+    } finally {
+      await group.close();
     }
-  } finally {
-    await one.close();
   }
 });
 
 Deno.test("A group chooses the positions that one worker chooses, whatever the slices", async () => {
   const chosen: { layer: number; position: number; lists: readonly Uint32Array[] }[][] = [];
   for (const slices of GROUPS) {
-    const group = await MemoryGroup.open(MODEL, slices);
+    const group = MemoryGroup.of(pool, slices);
     for (const engine of group.engines) engine.calibrate(CALIBRATION);
     try {
       await answer(new SessionHost(group, group.map), { length: 400, sparse: { budget: 64, heads: "kv_head" } });
@@ -108,7 +109,7 @@ Deno.test("A group chooses the positions that one worker chooses, whatever the s
     }
   }
   const [alone, ...groups] = chosen;
-  assert.equal(alone?.length, 6);
+  assert.equal(alone?.length, ROWS);
   for (const group of groups) {
     for (const [i, { layer, position, lists }] of group.entries()) {
       assert.deepEqual([layer, position], [alone?.[i]?.layer, alone?.[i]?.position]);
@@ -132,14 +133,14 @@ Deno.test("A group chooses adaptive sets as one worker does, and reports as much
     for (let i = 0; i < 6; i++) {
       rows.push((await session.decode(prompt(401 + i).at(-1) ?? 0, "sparse")).rowsRead ?? NaN);
     }
+    await session.close();
     return rows;
   };
-  const one = await Engine.open({ model: MODEL, kvTokens: 1024, gpu: testProvider().name });
-  one.calibrate(CALIBRATION);
-  const alone = await read(new SessionHost(one)).finally(() => one.close());
+  one.engine.calibrate(CALIBRATION);
+  const alone = await read(one.host);
   let expected: MemoryGroup["count"]["chosen"] | undefined;
   for (const slices of GROUPS) {
-    const group = await MemoryGroup.open(MODEL, slices);
+    const group = MemoryGroup.of(pool, slices);
     for (const engine of group.engines) engine.calibrate(CALIBRATION);
     const rows = await read(new SessionHost(group, group.map)).finally(() => group.close());
     const { chosen } = group.count;
@@ -195,30 +196,26 @@ function compared(
 }
 
 Deno.test("A group keeps the keys and values of one engine, each row on one worker, within 1e-3 rms", async () => {
-  const one = await Engine.open({ model: MODEL, kvTokens: 1024, gpu: testProvider().name });
-  try {
-    const alone = new SessionHost(one).open();
-    await alone.prefill(prompt(400));
-    await alone.decode(9);
-    for (const slices of GROUPS.slice(1)) {
-      const group = await MemoryGroup.open(MODEL, slices);
-      try {
-        const shared = new SessionHost(group, group.map).open({ pageOffset: 1 });
-        await shared.prefill(prompt(400));
-        await shared.decode(9);
-        for (let layer = 0; layer < one.config.layers; layer++) {
-          const expected = await kvOf([one], alone.sequence, layer);
-          const given = await kvOf(group.engines, shared.sequence, layer);
-          assert.deepEqual([given.size, expected.size], [802, 802]);
-          const difference = relativeRms(expected, given);
-          assert.ok(difference < 1e-3, `layer ${layer}: ${difference}`);
-        }
-        await assert.rejects(group.engines[0]?.readKvRows(99, 0) ?? Promise.resolve(), { code: "invalid_step" });
-      } finally {
-        await group.close();
+  const alone = one.host.open();
+  await alone.prefill(prompt(400));
+  await alone.decode(9);
+  for (const slices of GROUPS.slice(1)) {
+    const group = MemoryGroup.of(pool, slices);
+    try {
+      const shared = new SessionHost(group, group.map).open({ pageOffset: 1 });
+      await shared.prefill(prompt(400));
+      await shared.decode(9);
+      for (let layer = 0; layer < one.engine.config.layers; layer++) {
+        const expected = await kvOf([one.engine], alone.sequence, layer);
+        const given = await kvOf(group.engines, shared.sequence, layer);
+        assert.deepEqual([given.size, expected.size], [802, 802]);
+        const difference = relativeRms(expected, given);
+        assert.ok(difference < 1e-3, `layer ${layer}: ${difference}`);
       }
+      await assert.rejects(group.engines[0]?.readKvRows(99, 0) ?? Promise.resolve(), { code: "invalid_step" });
+    } finally {
+      await group.close();
     }
-  } finally {
-    await one.close();
   }
+  await alone.close();
 });

@@ -14,6 +14,7 @@ import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { Scratch } from "../../kernels/scratch.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { coveringPositions } from "../reference/top_k.ts";
+import type { EnginePool } from "./engine_pool.ts";
 import { testProvider } from "./test_provider.ts";
 
 /** What happened at the exchanges of a group, for tests to look at. */
@@ -197,15 +198,29 @@ function key(kind: string, { step, batch, layer }: ExchangePoint): string {
   return `${kind} ${step} ${batch} ${layer}`;
 }
 
+/** What a group agrees on when it forms. */
+interface JoinOptions {
+  readonly sparseExchange?: SparseExchange;
+  readonly replicaPages?: number;
+}
+
 /** Runs steps on several engines at once, as a router would. */
 export class MemoryGroup implements StepRunner {
   readonly engines: readonly Engine[];
   readonly count: ExchangeCount = { queries: 0, replicas: 0, states: 0, selections: 0, silent: 0, chosen: [] };
   readonly info: StepRunner["info"];
   readonly #exchanges: readonly MemoryExchange[];
+  readonly #letGo: (engine: Engine) => void | Promise<void>;
 
-  private constructor(engines: readonly Engine[], lead: Engine, options: Parameters<typeof MemoryGroup.open>[2]) {
+  private constructor(
+    engines: readonly Engine[],
+    letGo: (engine: Engine) => void | Promise<void>,
+    options: JoinOptions,
+  ) {
+    const [lead] = engines;
+    if (lead === undefined) throw new RangeError("Cannot open a group: no worker");
     this.engines = engines;
+    this.#letGo = letGo;
     const slices = engines.map(({ info }) => info.kvPages);
     const map = new PageMap(slices);
     const replicaPages = Math.min(...engines.map(({ info }) => info.replicaPages));
@@ -225,7 +240,7 @@ export class MemoryGroup implements StepRunner {
   static async open(
     model: EngineOptions["model"],
     kvTokens: readonly number[],
-    options: { readonly sparseExchange?: SparseExchange; readonly replicaPages?: number } = {},
+    options: JoinOptions = {},
   ): Promise<MemoryGroup> {
     const engines: Engine[] = [];
     for (const tokens of kvTokens) {
@@ -233,9 +248,15 @@ export class MemoryGroup implements StepRunner {
         await Engine.open({ model, kvTokens: tokens, replicas: kvTokens.length > 1, gpu: testProvider().name }),
       );
     }
-    const [lead] = engines;
-    if (lead === undefined) throw new RangeError("Cannot open a group: no worker");
-    return new MemoryGroup(engines, lead, options);
+    return new MemoryGroup(engines, (engine) => engine.close(), options);
+  }
+
+  /** A group of engines that go back to their pool. */
+  static of(pool: EnginePool, kvTokens: readonly number[]): MemoryGroup {
+    const engines = kvTokens.map((tokens) => pool.take(tokens));
+    // One worker copies nothing, though its engine has room for copies.
+    const options = engines.length === 1 ? { replicaPages: 0 } : {};
+    return new MemoryGroup(engines, (engine) => pool.give(engine), options);
   }
 
   async run(step: Step): Promise<StepResult> {
@@ -247,6 +268,6 @@ export class MemoryGroup implements StepRunner {
 
   async close(): Promise<void> {
     for (const exchange of this.#exchanges) exchange.close();
-    for (const engine of this.engines) await engine.close();
+    for (const engine of this.engines) await this.#letGo(engine);
   }
 }
