@@ -88,7 +88,9 @@ export const command: Command<typeof flags> = {
     await ensureVulkanDriver((line) => terminal.error(line));
     // Its workers need the GPU's memory.
     if (values.lossless) return await lossless(values, terminal);
-    const engine = await Engine.open({ model: modelSource(values), kvTokens: "auto", gpu: values.gpu });
+    // Its --context is that of the texts, not of the model.
+    const model = modelSource({ ...values, context: "auto" });
+    const engine = await Engine.open({ model, kvTokens: "auto", gpu: values.gpu });
     try {
       return values.corrections ? await corrections(engine, values, terminal) : await answers(engine, values, terminal);
     } finally {
