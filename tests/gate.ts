@@ -36,7 +36,7 @@ const CHECKS: readonly (readonly Stage[])[] = [
   ],
 ];
 
-/** Makes its driver at the first run; where it cannot, it says so. */
+/** Makes its driver at the first run, which is mostly downloads; where it cannot, it says so. */
 const MATRIX: Stage = { ...quiet("matrix", ["run", "-A", "tests/matrix/run.ts"]), live: true };
 
 /**
@@ -44,9 +44,10 @@ const MATRIX: Stage = { ...quiet("matrix", ["run", "-A", "tests/matrix/run.ts"])
  * cores. The second lane mostly waits or uses one core; it is over when the first comes to the tests that measure times.
  */
 const LANES = async (): Promise<readonly (readonly Stage[])[]> => [
-  [tests("kernels", ["kernels", "reference"]), tests("engine", ["engine"]), MATRIX, tests("end to end", ["e2e"])],
+  [tests("kernels", ["kernels", "reference"]), tests("engine", ["engine"]), tests("end to end", ["e2e"])],
   [
-    tests("router", ["router", "workers", "support", "fuzz", "gate", "docs", "deploy"]),
+    MATRIX,
+    tests("router", ["router", "clients", "workers", "support", "fuzz", "gate", "docs", "deploy"]),
     { ...quiet("examples", ["test", "-A", "--doc", ...await documentedModules()]), live: true },
   ],
 ];

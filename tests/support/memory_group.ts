@@ -253,10 +253,7 @@ export class MemoryGroup implements StepRunner {
 
   /** A group of engines that go back to their pool. */
   static of(pool: EnginePool, kvTokens: readonly number[]): MemoryGroup {
-    const engines = kvTokens.map((tokens) => pool.take(tokens));
-    // One worker copies nothing, though its engine has room for copies.
-    const options = engines.length === 1 ? { replicaPages: 0 } : {};
-    return new MemoryGroup(engines, (engine) => pool.give(engine), options);
+    return new MemoryGroup(kvTokens.map((tokens) => pool.take(tokens)), (engine) => pool.give(engine), {});
   }
 
   async run(step: Step): Promise<StepResult> {
