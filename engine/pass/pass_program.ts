@@ -14,8 +14,11 @@ import { scoreStride } from "./selection_buffers.ts";
 /** Fewer dispatches are not worth a submit of their own before the rest is recorded. */
 const MIN_SPLIT_DISPATCHES = 128;
 
-/** Share of the layers that the GPU computes while the others are recorded. */
-const FIRST_SUBMIT = 1 / 8;
+/**
+ * Submits of a longer program: the GPU computes a share of the layers while the next is recorded. With one submit in all,
+ * steps that no other step runs ahead of took 14.6 ms instead of 9.2 on an H100 (8B shape, sparse, Dawn).
+ */
+const SUBMITS = 8;
 
 /** Whether a batch follows a program. */
 function isRecorded({ model: { exchange }, batch: { product } }: Pass): boolean {
@@ -25,7 +28,7 @@ function isRecorded({ model: { exchange }, batch: { product } }: Pass): boolean 
 /**
  * Runs a batch through all layers.
  * @param options.at of its inputs in the step's state
- * @param options.early whether the GPU has nothing else to do, so that the first layers are submitted at once
+ * @param options.early whether the GPU has nothing else to do, so that each share of the layers is submitted at once
  * @returns the residual rows that this worker computes, before the final norm, f32 [computed, hidden]
  */
 export async function runPass(
@@ -39,10 +42,10 @@ export async function runPass(
     await forward(pass, endSection);
   });
   const { sections, dispatches } = program;
-  const first = early && dispatches >= MIN_SPLIT_DISPATCHES ? Math.ceil(sections.length * FIRST_SUBMIT) : 0;
+  const together = early && dispatches >= MIN_SPLIT_DISPATCHES ? Math.ceil(sections.length / SUBMITS) : sections.length;
   for (let section = 0; section < sections.length; section++) {
     commands.replay(program, section);
-    if (section + 1 === first) commands.submit();
+    if ((section + 1) % together === 0) commands.submit();
     await pass.pace();
   }
   return pass.x;
