@@ -63,7 +63,7 @@ export interface ServiceConfig {
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
   /**
    * How sparse layers of several workers reach what others hold: copies of the rows, or attention states.
-   * @default "auto", what costs less
+   * @default "states"
    */
   readonly sparseExchange?: "auto" | "rows" | "states";
   /** How requests that do not say attend. @default { mode: "auto" } */

@@ -191,7 +191,7 @@ export class WorkerGroup implements Group {
       selections: this.selections,
       matrix: usesMatrices(present),
       replicaPages: Math.min(...present.map(({ info }) => info.replicaPages)),
-      sparseExchange: this.#options.sparseExchange ?? "auto",
+      sparseExchange: this.#options.sparseExchange ?? "states",
       onBroken: (breach) => this.#leave(forming, breach),
     });
     this.#current = forming;

@@ -79,7 +79,7 @@ export const SLICE_FLAGS = {
   sparseExchange: {
     kind: "choice",
     choices: SPARSE_EXCHANGES,
-    default: "auto",
+    default: "states",
     help:
       "how sparse layers of several workers reach what others hold: copies of the rows, attention states, or what costs less",
   },
@@ -126,7 +126,7 @@ export function resolveWorkers(choice: WorkerChoice): ResolvedWorkers {
   const workers = originOf(choice);
   const count = countOf(workers);
   if (count !== "auto") kvTokensOfEach(kvTokens, count);
-  return { workers, kvTokens, sparseExchange: choice.sparseExchange ?? "auto" };
+  return { workers, kvTokens, sparseExchange: choice.sparseExchange ?? "states" };
 }
 
 /**

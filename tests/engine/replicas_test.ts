@@ -51,7 +51,8 @@ Deno.test("Sparse layers of a group exchange nothing, and answer as they do when
           group.count.states = 0;
           answers.push(await decode(session, prompt(4, 5)));
           const { layers, roles = [] } = group.engines[0]?.info ?? { layers: 0 };
-          const exchanging = sparseExchange === "states" ? layers : roles.filter((role) => role !== "sparse").length;
+          const byStates = sparseExchange === "states" || coverage !== undefined;
+          const exchanging = byStates ? layers : roles.filter((role) => role !== "sparse").length;
           assert.equal(group.count.states, 4 * exchanging * slices.length);
           await session.close();
         }

@@ -89,7 +89,7 @@ export async function evaluateLossless(options: LosslessOptions, terminal: Termi
       kvTokens: [kvTokensOf(requests, workers)],
       shareGpu: true,
       gpu: options.gpu,
-      sparseExchange: "auto",
+      sparseExchange: "states",
     } as const;
     const group = await openBenchGroup(flags, workers, (fraction) => terminal.progress("weights", fraction));
     adapter = group.info.adapter;

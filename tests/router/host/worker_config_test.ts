@@ -14,7 +14,7 @@ Deno.test("resolveWorkers() starts one worker by default", () => {
   assert.deepEqual(resolveWorkers({}), {
     workers: { kind: "spawn", count: 1, shareGpu: false, gpu: "auto" },
     kvTokens: ["auto"],
-    sparseExchange: "auto",
+    sparseExchange: "states",
   });
 });
 
