@@ -4,7 +4,9 @@
  */
 
 import { GpuError } from "../errors.ts";
+import type { BindingSpec } from "../kernel_cache.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
+import { reads, writes } from "../wgsl.ts";
 
 /** Local rows of one page. */
 export const PAGE_ROWS = 64;
@@ -35,6 +37,26 @@ export interface AttentionState {
   readonly o: Tensor;
   readonly lse: Tensor;
 }
+
+/** What kernels that attend to pages bind behind their queries. */
+export const PAGED_KV_BINDINGS: readonly BindingSpec[] = [
+  reads("k", "array<vec4<u32>>"),
+  reads("v", "array<vec4<u32>>"),
+  reads("pageTable", "array<u32>"),
+  reads("rowTable", "array<vec4<u32>>"),
+];
+
+/** Their results: a state a row and head. */
+export const STATE_BINDINGS: readonly BindingSpec[] = [
+  writes("outO", "array<vec4<f32>>"),
+  writes("outLse", "array<f32>"),
+];
+
+/** The same for a state a split, where a row has several. */
+export const PART_BINDINGS: readonly BindingSpec[] = [
+  writes("partsO", "array<vec4<f32>>"),
+  writes("partsLse", "array<f32>"),
+];
 
 /**
  * The log-sum-exp of a state over nothing. −1e30, not −∞: WGSL may assume that there are no infinities, and this floor

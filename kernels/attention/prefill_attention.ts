@@ -10,13 +10,21 @@ import { matrixTileFor, matrixTileName, matrixTileTokens } from "./tile/matrix_t
 import { type HardwareTile, hardwareTileBytes, hardwareTileTokens, hardwareTileWgsl } from "./tile/hardware_tile.ts";
 import { type SoftwareTile, softwareTileTokens, softwareTileWgsl, TILE_LANES } from "./tile/software_tile.ts";
 import { GpuError } from "../errors.ts";
-import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
+import {
+  type AttentionState,
+  expectHeadShape,
+  expectPagedKv,
+  type HeadShape,
+  PAGED_KV_BINDINGS,
+  type PagedKv,
+  STATE_BINDINGS,
+} from "./kv_pages.ts";
 import type { GpuInfo } from "../gpu.ts";
 import type { BindingSpec, Commands, Kernel, KernelSpec } from "../pipeline.ts";
 import { ROW_WORDS } from "./row_table.ts";
 import type { Scratch } from "../scratch.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import { reads, writes } from "../wgsl.ts";
+import { reads } from "../wgsl.ts";
 
 /** What `prefillAttention` reads and writes. */
 export interface PrefillAttention extends PagedKv {
@@ -136,14 +144,7 @@ function hardware(commands: Commands, shape: HeadShape): Tile {
   };
 }
 
-const KV_AND_OUTPUTS: readonly BindingSpec[] = [
-  reads("k", "array<vec4<u32>>"),
-  reads("v", "array<vec4<u32>>"),
-  reads("pageTable", "array<u32>"),
-  reads("rowTable", "array<vec4<u32>>"),
-  writes("outO", "array<vec4<f32>>"),
-  writes("outLse", "array<f32>"),
-];
+const KV_AND_OUTPUTS: readonly BindingSpec[] = [...PAGED_KV_BINDINGS, ...STATE_BINDINGS];
 
 function specOf(source: string): KernelSpec {
   return {

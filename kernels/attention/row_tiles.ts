@@ -4,14 +4,21 @@
  */
 
 import { halfQueries } from "./half_queries.ts";
-import type { AttentionState, HeadShape, PagedKv } from "./kv_pages.ts";
+import {
+  type AttentionState,
+  type HeadShape,
+  PAGED_KV_BINDINGS,
+  type PagedKv,
+  PART_BINDINGS,
+  STATE_BINDINGS,
+} from "./kv_pages.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
 import { BLOCK_WORDS, LIST_WORDS, listsOf, type RowRange, type ScratchPass } from "./row_blocks.ts";
 import type { Scratch } from "../scratch.ts";
 import { matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { type MatrixTile, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
 import type { Tensor } from "../tensor.ts";
-import { reads, writes } from "../wgsl.ts";
+import { reads } from "../wgsl.ts";
 
 /** Tiles for decode rows, lowest first. */
 export type RowTiles = readonly [MatrixTile, ...MatrixTile[]];
@@ -80,17 +87,7 @@ function dispatchesOf(tiles: RowTiles, blocks: readonly RowRange[], firstRow: nu
 function kernelOf(commands: Commands, tile: MatrixTile): Kernel {
   return commands.kernel(matrixTileName(tile), () => ({
     needs: ["f16", "matrix"],
-    bindings: [
-      reads("q", "array<vec4<u32>>"),
-      reads("k", "array<vec4<u32>>"),
-      reads("v", "array<vec4<u32>>"),
-      reads("pageTable", "array<u32>"),
-      reads("rowTable", "array<vec4<u32>>"),
-      writes("partsO", "array<vec4<f32>>"),
-      writes("partsLse", "array<f32>"),
-      writes("outO", "array<vec4<f32>>"),
-      writes("outLse", "array<f32>"),
-    ],
+    bindings: [reads("q", "array<vec4<u32>>"), ...PAGED_KV_BINDINGS, ...PART_BINDINGS, ...STATE_BINDINGS],
     params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"], ["listed", "u32"]],
     listWords: LIST_WORDS,
     source: matrixTileWgsl(tile),

@@ -8,7 +8,14 @@
 import { scoresWgsl, softmaxWgsl } from "./split_phases.ts";
 import { memoryOf, type Plan, planOf, SEGMENTS, SPLIT_ROWS, type SplitOptions } from "./split_plan.ts";
 import { valuesWgsl } from "./split_values.ts";
-import { EMPTY_LSE, HALVES_WGSL, kvAddressWgsl } from "../kv_pages.ts";
+import {
+  EMPTY_LSE,
+  HALVES_WGSL,
+  kvAddressWgsl,
+  PAGED_KV_BINDINGS,
+  PART_BINDINGS,
+  STATE_BINDINGS,
+} from "../kv_pages.ts";
 import type { KernelSpec, ParamField } from "../../pipeline.ts";
 import { LIST_WORDS, LISTED_BLOCK_WGSL } from "../row_blocks.ts";
 import { NO_POSITION, ROW_TABLE_WGSL, SET_SHAPE_CODE } from "../row_table.ts";
@@ -40,14 +47,9 @@ export function splitSpec(options: SplitOptions): KernelSpec {
   return {
     bindings: [
       reads("q", "array<vec4<f32>>"),
-      reads("k", "array<vec4<u32>>"),
-      reads("v", "array<vec4<u32>>"),
-      reads("pageTable", "array<u32>"),
-      reads("rowTable", "array<vec4<u32>>"),
-      writes("partsO", "array<vec4<f32>>"),
-      writes("partsLse", "array<f32>"),
-      writes("outO", "array<vec4<f32>>"),
-      writes("outLse", "array<f32>"),
+      ...PAGED_KV_BINDINGS,
+      ...PART_BINDINGS,
+      ...STATE_BINDINGS,
       ...(options.scores ? [writes("scores", "array<f32>")] : []),
       ...(options.gathered ? [reads("selection", "array<u32>")] : []),
     ],

@@ -129,9 +129,8 @@ export function rowTilesFor(info: GpuInfo, shape: HeadShape): readonly [MatrixTi
 }
 
 function fitsTile({ maxWorkgroupBytes, maxInvocations }: GpuInfo, tile: MatrixTile): boolean {
-  const { heads, kvHeads, headDim, shape, subgroupSize, tileRows, subgroupRows, split, blockRows } = tile;
-  const threads = (tileRows / subgroupRows) * split * subgroupSize;
-  return heads / kvHeads <= tileRows &&
+  const { headDim, shape, tileRows, subgroupRows, split, blockRows, group, threads } = planOf(tile);
+  return group <= tileRows &&
     subgroupRows % shape.m === 0 && headDim % shape.k === 0 &&
     headDim % (split * shape.n) === 0 && blockRows % (split * shape.n) === 0 &&
     // Threads share out a block's elements, and the keys of a row by eights.
