@@ -258,17 +258,20 @@ async function load(
   const { quantize, contextTokens } = model;
   // Weights that were quantised are other weights.
   const suffix = quantize === undefined ? "" : `:${quantize}`;
+  const fit = async (config: ModelConfig, tensors: Parameters<typeof checkFit>[1]["tensors"]) => {
+    for (const line of await checkFit(commands.gpu, { config, tensors, quantize }, kvTokens)) log(line);
+  };
   if ("random" in model) {
     const { calibration, ...preset } = presetNamed(model.random);
     const config = withContext(preset.config, contextTokens);
-    (await checkFit(commands.gpu, { config, tensors: undefined, quantize }, kvTokens)).forEach((line) => log(line));
+    await fit(config, undefined);
     const weights = await randomWeights(commands, config, { seed: 1, quantize });
     return { config, calibration, weights, digest: `random:${model.random}${suffix}` };
   }
   const config = withContext(await readModelConfig(model.directory), contextTokens);
   using files = await openTensors(model.directory);
   const calibration = await readCalibration(model.directory, config.layers);
-  (await checkFit(commands.gpu, { config, tensors: files.tensors, quantize }, kvTokens)).forEach((line) => log(line));
+  await fit(config, files.tensors);
   const weights = await loadWeights(commands, config, { files, quantize, onProgress });
   return { config, calibration, weights, digest: `${await files.digest()}${suffix}` };
 }

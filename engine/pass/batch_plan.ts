@@ -92,6 +92,15 @@ function stateOf({ sequences }: BatchContext, { sequence }: Span): SequenceState
   return state;
 }
 
+function placeOfDrawn({ drawn }: BatchContext, { sequence }: Span): number {
+  const place = drawn?.get(sequence);
+  if (place !== undefined) return place;
+  throw new EngineError(
+    "invalid_step",
+    `Cannot plan a sampled span of sequence ${sequence}: the step before drew nothing`,
+  );
+}
+
 function isSparse(span: Span): boolean {
   return span.kind === "decode" && span.attention === "sparse";
 }
@@ -156,7 +165,7 @@ function fill(
   for (const piece of pieces) {
     const { span, state, first } = piece;
     const sparse = isSparse(span) ? state.open.sparse : undefined;
-    if (span.sampled) batch.tokens[at] = carriedFrom(context.drawn?.get(span.sequence) ?? 0);
+    if (span.sampled) batch.tokens[at] = carriedFrom(placeOfDrawn(context, span));
     else batch.tokens.set(span.tokens.subarray(first, first + piece.rows), at);
     for (let i = 0; i < piece.rows; i++) {
       const position = span.from + first + i;

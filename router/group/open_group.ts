@@ -28,10 +28,10 @@ export interface GroupPlan {
 /** Starts the group at once; `close` must be called. */
 export function openGroup(
   plans: readonly WorkerPlan[],
-  { minWorkers = 1, modelId, sparseExchange, log, ...plan }: GroupPlan,
+  { minWorkers = 1, modelId, sparseExchange, log, model }: GroupPlan,
 ): WorkerGroup {
   return new WorkerGroup({
-    membership: membershipOf(plans, { ...plan, log }),
+    membership: membershipOf(plans, { model, sparseExchange, log }),
     minWorkers,
     modelId,
     sparseExchange,
@@ -39,15 +39,20 @@ export function openGroup(
   });
 }
 
-function membershipOf(plans: readonly WorkerPlan[], { model, log }: Pick<GroupPlan, "log" | "model">): Membership {
+function membershipOf(
+  plans: readonly WorkerPlan[],
+  { model, sparseExchange, log }: Pick<GroupPlan, "model" | "sparseExchange" | "log">,
+): Membership {
   const [first] = plans;
+  // Pages for copies that no sparse layer will use would be missing from the context.
+  const copies = sparseExchange !== "states";
   if (first?.kind === "find") {
     const { source, secret, trust, kvTokens } = first;
     return openMembership(source, ({ address, name, ...rest }) => ({
       key: formatAddress(address),
       place: name === undefined ? formatAddress(address) : `${name} at ${formatAddress(address)}`,
       source: joinedWorker(address, secret, trust),
-      load: { model, kvTokens, replicas: true },
+      load: { model, kvTokens, replicas: copies },
       ...rest,
     }));
   }
@@ -61,7 +66,7 @@ function membershipOf(plans: readonly WorkerPlan[], { model, log }: Pick<GroupPl
       load: {
         model,
         kvTokens: plan.kvTokens,
-        replicas: plans.length > 1,
+        replicas: copies && plans.length > 1,
         ...(plan.kind === "spawn" && { workersOnHost: plan.workersOnHost }),
       },
       ...(place === undefined ? {} : { place }),

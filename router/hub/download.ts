@@ -7,6 +7,7 @@ import { createHash, type Hash } from "node:crypto";
 import { dirname } from "node:path";
 import type { HubBody, HubFile } from "./hub_client.ts";
 import { HubError } from "./hub_error.ts";
+import { fileExists } from "../host/file_exists.ts";
 
 /** How a file is fetched. */
 export interface DownloadOptions {
@@ -39,7 +40,7 @@ export async function download(options: DownloadOptions): Promise<void> {
   using handle = await Deno.open(path, { read: true, write: true, create: true });
   // Another process may be at it: the second one waits, and finds the file.
   await handle.lock(EXCLUSIVE);
-  if (await exists(target)) return;
+  if (await fileExists(target)) return;
   const partial = new PartialFile(handle, options);
   await partial.hashWhatIsThere();
   let idleTries = 0;
@@ -161,16 +162,6 @@ async function* withDeadline(
 
 async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
   for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }
 
 function defaultPause(tries: number): number {

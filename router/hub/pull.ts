@@ -8,6 +8,7 @@ import { type HubConfig, hubConfig } from "./hub_config.ts";
 import { HubError } from "./hub_error.ts";
 import { type HubName, parseHubName } from "./hub_name.ts";
 import { RepositoryCache } from "./hub_cache.ts";
+import { fileExists } from "../host/file_exists.ts";
 
 /** How a model is pulled. */
 export interface PullOptions {
@@ -52,7 +53,7 @@ export async function pull(name: HubName, options: PullOptions = {}): Promise<st
  */
 export async function localModel(model: string, options: PullOptions = {}): Promise<string> {
   const name = parseHubName(model);
-  if (name === undefined || await isThere(model)) return model;
+  if (name === undefined || await fileExists(model)) return model;
   const config = options.config ?? await hubConfig();
   const found = await new RepositoryCache(config.cache, name.repository).find(name);
   return found ?? await pull(name, { ...options, config });
@@ -70,7 +71,7 @@ async function fetchFile(
 ): Promise<void> {
   const { path, hash } = file;
   const target = cache.blob(hash.hex);
-  if (!await isThere(target)) {
+  if (!await fileExists(target)) {
     await download({
       file,
       target,
@@ -81,14 +82,4 @@ async function fetchFile(
     });
   }
   await cache.link(commit, path, hash.hex);
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }

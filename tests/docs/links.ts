@@ -1,6 +1,7 @@
 /** Relative links of a page: which of them lead nowhere. */
 
 import { inRoot, type Page, prose } from "./pages.ts";
+import { fileExists } from "../../router/host/file_exists.ts";
 
 /** The links of a page that lead to no file, or to no heading of it. */
 export async function brokenLinks(page: Page): Promise<readonly string[]> {
@@ -16,7 +17,7 @@ async function leadsSomewhere(page: Page, target: string): Promise<boolean> {
   const { pathname, hash } = new URL(target, `file:///${page.path}`);
   const path = pathname.slice(1);
   const own = target.startsWith("#");
-  if (!own && !await exists(inRoot(path))) return false;
+  if (!own && !await fileExists(inRoot(path))) return false;
   if (hash === "") return true;
   const text = own ? page.text : await Deno.readTextFile(inRoot(path));
   return headings(text).includes(decodeURIComponent(hash.slice(1)));
@@ -27,14 +28,4 @@ export function headings(text: string): readonly string[] {
   return [...prose(text).matchAll(/^#+ (.+)$/gm)].map(([, heading = ""]) =>
     heading.toLowerCase().replaceAll(/[^\p{Letter}\p{Number}\s_-]/gu, "").replaceAll(/\s/g, "-")
   );
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
 }

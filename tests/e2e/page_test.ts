@@ -19,11 +19,7 @@ Deno.test({
     try {
       await using visitor = await Visitor.open(browser, live.origin);
       const { page } = visitor;
-      await page.getByRole("button", { name: "Settings" }).click();
-      await page.getByRole("spinbutton", { name: "Temperature" }).fill("0");
-      await page.getByRole("combobox", { name: "Mode" }).selectOption("sparse");
-      await page.getByRole("spinbutton", { name: "Budget, positions" }).fill("64");
-      await page.getByRole("button", { name: "Settings" }).click();
+      await visitor.attendSparsely(64);
       await visitor.drop("chapter.txt", text);
       await visitor.ask(question);
       assert.match(await visitor.answer(), new RegExp(`^${answer.replace(".", "\\.")}`));

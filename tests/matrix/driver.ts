@@ -5,6 +5,7 @@
  */
 
 import { join } from "node:path";
+import { fileExists } from "../../router/host/file_exists.ts";
 
 /** What the driver consists of; apt adds what these need. */
 const PACKAGES = ["mesa-vulkan-drivers", "libvulkan1", "libstdc++6", "libgcc-s1"];
@@ -46,7 +47,7 @@ export interface MatrixDriver {
 export async function matrixDriver(say: (line: string) => void): Promise<MatrixDriver> {
   const cache = cacheFolder();
   const root = join(cache, "root");
-  if (!await exists(join(cache, COMPLETE))) await makeRoot(cache, await mirrorOfDebian(), say);
+  if (!await fileExists(join(cache, COMPLETE))) await makeRoot(cache, await mirrorOfDebian(), say);
   const libraries = join(root, LIBRARIES);
   return {
     program: join(libraries, "ld-linux-x86-64.so.2"),
@@ -69,7 +70,7 @@ function cacheFolder(): string {
 async function mirrorOfDebian(): Promise<string> {
   const { os, arch } = Deno.build;
   const isDebian = (await text("/etc/os-release")).match(/^ID=debian$/m) !== null;
-  if (os !== "linux" || arch !== "x86_64" || !isDebian || !await exists(KEYRING)) {
+  if (os !== "linux" || arch !== "x86_64" || !isDebian || !await fileExists(KEYRING)) {
     throw new DriverUnavailable(`needs Debian on x86_64, this is ${os} on ${arch}`, { isExpected: false });
   }
   const sources = await Promise.all(["/etc/apt/sources.list", ...await sourceFiles()].map(text));
@@ -83,7 +84,7 @@ async function mirrorOfDebian(): Promise<string> {
 
 async function sourceFiles(): Promise<readonly string[]> {
   const folder = "/etc/apt/sources.list.d";
-  if (!await exists(folder)) return [];
+  if (!await fileExists(folder)) return [];
   return (await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => join(folder, name)).sort();
 }
 
@@ -153,19 +154,9 @@ async function run(program: string, args: readonly string[], { env, deadlineMs }
 }
 
 async function text(path: string): Promise<string> {
-  return await exists(path) ? await Deno.readTextFile(path) : "";
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await Deno.stat(path);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+  return await fileExists(path) ? await Deno.readTextFile(path) : "";
 }
 
 async function remove(folder: string): Promise<void> {
-  if (await exists(folder)) await Deno.remove(folder, { recursive: true });
+  if (await fileExists(folder)) await Deno.remove(folder, { recursive: true });
 }

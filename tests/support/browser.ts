@@ -56,6 +56,15 @@ export class Visitor implements AsyncDisposable {
     await this.page.getByRole("button", { name: "Send" }).click();
   }
 
+  /** Has answers drawn greedily with sparse attention of so many positions. */
+  async attendSparsely(budget: number): Promise<void> {
+    await this.page.getByRole("button", { name: "Settings" }).click();
+    await this.page.getByRole("spinbutton", { name: "Temperature" }).fill("0");
+    await this.page.getByRole("combobox", { name: "Mode" }).selectOption("sparse");
+    await this.page.getByRole("spinbutton", { name: "Budget, positions" }).fill(String(budget));
+    await this.page.getByRole("button", { name: "Settings" }).click();
+  }
+
   /** Drops a text file on the chat. */
   async drop(name: string, text: string): Promise<void> {
     // As text: what runs in the page has other types than what runs here.

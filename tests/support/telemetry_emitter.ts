@@ -7,18 +7,16 @@ import { openTelemetryMirror, traceRequest, traceStep } from "../../router/telem
 import type { GenerationRequest } from "../../router/scheduling/generation.ts";
 import type { Step } from "../../engine/span.ts";
 import { RequestContext } from "../../router/access/request_context.ts";
+import { NO_STATS } from "./no_stats.ts";
 import { ACCEPTED, finishedRecord, ORIGIN, USAGE } from "./request_records.ts";
 
 const registry = new MetricsRegistry({ "model_name": "tide-10m" }, openTelemetryMirror);
 const metrics = new ServiceMetrics(registry, {
   stats: () => ({
+    ...NO_STATS,
     running: 2,
     waiting: 1,
     pages: { total: 4, used: 1, cached: 0, free: 3 },
-    prefix: { queryTokens: 0, hitTokens: 0 },
-    preemptions: 0,
-    replays: 0,
-    steps: 0,
     tokens: { prefilled: 0, generated: 33 },
   }),
   groupState: () => ({ kind: "loading", progress: 0 }),

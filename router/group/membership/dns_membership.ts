@@ -7,7 +7,7 @@ import type { Address } from "../../../workers/protocol.ts";
 import { formatAddress } from "../../host/address.ts";
 import { describeJoin, type JoinSource } from "../../host/join_source.ts";
 import type { Membership, MembershipListener, PlanMember } from "./membership.ts";
-import { pause } from "../pause.ts";
+import { type MemberReading, pollMembers } from "./poll_members.ts";
 
 /** Where and how often to ask. */
 export interface DnsOptions {
@@ -39,24 +39,12 @@ export class DnsMembership implements Membership {
   }
 
   async watch(listener: MembershipListener, signal: AbortSignal): Promise<void> {
-    let told: string | undefined;
-    while (!signal.aborted) {
-      const answer = await this.#ask(signal);
-      if (signal.aborted) return;
-      listener.onTrouble(answer.trouble);
-      const shown = answer.addresses?.map(formatAddress).join(",");
-      if (answer.addresses !== undefined && shown !== told) {
-        told = shown;
-        listener.onMembers(answer.addresses.map((address) => this.#options.planOf({ address })));
-      }
-      await pause(this.#options.everyMs ?? EVERY_MS, signal);
-    }
+    const { planOf, everyMs = EVERY_MS } = this.#options;
+    await pollMembers({ read: () => this.#ask(signal), planOf, everyMs, listener, signal });
   }
 
-  /** Everyone there is, in a lasting order; a name without records has nobody. */
-  async #ask(
-    signal: AbortSignal,
-  ): Promise<{ readonly addresses?: readonly Address[]; readonly trouble: string | undefined }> {
+  /** A name without records is an answer: there are no workers. */
+  async #ask(signal: AbortSignal): Promise<MemberReading> {
     const { deadlineMs = DEADLINE_MS, nameServer } = this.#options;
     const options = {
       signal: AbortSignal.any([signal, AbortSignal.timeout(deadlineMs)]),
@@ -66,7 +54,7 @@ export class DnsMembership implements Membership {
       const found = this.#source.kind === "srv"
         ? await srvRecords(this.#source.name, options)
         : await addressRecords(this.#source, options);
-      return { addresses: inOrder(found), trouble: undefined };
+      return { found: inOrder(found).map((address) => ({ address })), trouble: undefined };
     } catch (error) {
       return { trouble: `Cannot resolve ${this.origin}: ${error instanceof Error ? error.message : String(error)}` };
     }

@@ -4,11 +4,11 @@
  */
 
 import { RequestError } from "../../errors.ts";
-import { pause } from "../pause.ts";
 import { readAnnouncement } from "./announcement.ts";
 import { describeJoin, type NatsPlace } from "../../host/join_source.ts";
 import type { Membership, MembershipListener, PlanMember } from "./membership.ts";
 import { NatsBucket, type NatsTiming } from "./nats_bucket.ts";
+import { type MemberReading, pollMembers } from "./poll_members.ts";
 
 /** How a bucket is followed. */
 export interface NatsOptions {
@@ -39,17 +39,9 @@ export class NatsMembership implements Membership {
     // Whatever waits for the server ends with its connection.
     const close = () => bucket.close();
     signal.addEventListener("abort", close, { once: true });
-    let told: string | undefined;
+    const { planOf, everyMs = EVERY_MS } = this.#options;
     try {
-      while (!signal.aborted) {
-        const { found, trouble } = await read(bucket);
-        if (signal.aborted) return;
-        listener.onTrouble(trouble);
-        const shown = found === undefined ? told : JSON.stringify(found);
-        if (found !== undefined && shown !== told) listener.onMembers(found.map(this.#options.planOf));
-        told = shown;
-        await pause(this.#options.everyMs ?? EVERY_MS, signal);
-      }
+      await pollMembers({ read: () => read(bucket), planOf, everyMs, listener, signal });
     } finally {
       signal.removeEventListener("abort", close);
       await bucket.close();
@@ -57,12 +49,8 @@ export class NatsMembership implements Membership {
   }
 }
 
-type Found = Parameters<PlanMember>[0];
-
 /** In the order of their names, which outlast addresses. */
-async function read(
-  bucket: NatsBucket,
-): Promise<{ readonly found?: readonly Found[]; readonly trouble: string | undefined }> {
+async function read(bucket: NatsBucket): Promise<MemberReading> {
   try {
     const entries = [...await bucket.list()].sort(([a], [b]) => a < b ? -1 : 1);
     const found = entries.flatMap(([name, text]) => {

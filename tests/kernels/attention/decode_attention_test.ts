@@ -1,19 +1,15 @@
 import assert from "node:assert/strict";
-import {
-  type DecodeAttention,
-  decodeAttention,
-  scratchShape,
-  type Tuning,
-} from "../../../kernels/attention/decode_attention.ts";
+import { type DecodeAttention, decodeAttention, type Tuning } from "../../../kernels/attention/decode_attention.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { RowRange } from "../../../kernels/attention/row_blocks.ts";
 import { NO_POSITION, type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
-import { type KvFixture, kvFixture, tableRow, uploadRows } from "../../support/kv_fixture.ts";
+import { type KvFixture, kvFixture, tableRow } from "../../support/kv_fixture.ts";
 import { Random } from "../../support/random.ts";
 import { ATTENTION_CASES, F32_SUMS } from "./attention_cases.ts";
+import { decodeArgs } from "./decode_blocks.ts";
 
 const fixture = gpuFixture();
 
@@ -127,7 +123,10 @@ Deno.test("decodeAttention() ends where the padding of a set begins: at, before 
 
 Deno.test("decodeAttention() refuses scratch that cannot hold one row", () => {
   const call = prepare({ heads: 2, kvHeads: 2, headDim: 16 }, [tableRow({ kvLimit: 600 })]);
-  const args = { ...argsOf(call), scratch: { o: fixture.zeros("f32", [2, 2, 16]), lse: fixture.zeros("f32", [2, 2]) } };
+  const args = {
+    ...decodeArgs(fixture, call),
+    scratch: { o: fixture.zeros("f32", [2, 2, 16]), lse: fixture.zeros("f32", [2, 2]) },
+  };
   assert.throws(
     () => decodeAttention(fixture.commands, args),
     /Cannot dispatch attention: scratch holds 2 states, 4 splits/,
@@ -168,32 +167,13 @@ function prepare(shape: HeadShape, rows: readonly TableRow[]): Call {
   return { shape, rows, kv, longest, q: new Random(6).normals(rows.length * shape.heads * shape.headDim) };
 }
 
-function argsOf({ shape, rows, kv, q, longest }: Call): DecodeAttention {
-  const { heads, headDim } = shape;
-  const sizes = scratchShape(shape, { rows: rows.length, longest });
-  return {
-    shape,
-    ...kv.paged,
-    firstRow: 0,
-    rows: rows.length,
-    q: fixture.upload("f32", q, [rows.length, heads, headDim]),
-    rowTable: uploadRows(fixture, rows),
-    longest,
-    scale: 1 / Math.sqrt(headDim),
-    scratch: { o: fixture.zeros("f32", sizes.o), lse: fixture.zeros("f32", sizes.lse) },
-    out: { o: fixture.zeros("f32", [rows.length, heads, headDim]), lse: fixture.zeros("f32", [rows.length, heads]) },
-  };
-}
-
 async function run(call: Call, { scratchRows, withScores, selected, ...bounds }: Overrides) {
   const longest = bounds.longest ?? call.longest;
-  const args: DecodeAttention = { ...argsOf({ ...call, longest }), ...bounds };
+  const args: DecodeAttention = { ...decodeArgs(fixture, { ...call, longest, scratchRows }), ...bounds };
   const { heads } = call.shape;
-  const sizes = scratchShape(call.shape, { rows: scratchRows ?? call.rows.length, longest });
   const scores = fixture.zeros("f32", [call.rows.length, heads, longest]);
   decodeAttention(fixture.commands, {
     ...args,
-    scratch: { o: fixture.zeros("f32", sizes.o), lse: fixture.zeros("f32", sizes.lse) },
     ...(withScores === true ? { scores: { scores, stride: longest } } : {}),
     ...(selected === undefined ? {} : {
       selection: {

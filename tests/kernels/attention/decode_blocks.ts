@@ -54,6 +54,38 @@ interface StateBits {
   readonly lse: Uint32Array<ArrayBuffer>;
 }
 
+/** What the arguments of a call are made from. */
+export interface DecodeOperands {
+  readonly shape: HeadShape;
+  readonly rows: readonly TableRow[];
+  readonly kv: KvFixture;
+  readonly q: Float32Array<ArrayBuffer>;
+  readonly longest: number;
+  /** Rows that scratch holds. @default all */
+  readonly scratchRows?: number | undefined;
+}
+
+/** A dense call of all rows. */
+export function decodeArgs(
+  fixture: GpuFixture,
+  { shape, rows, kv, q, longest, scratchRows = rows.length }: DecodeOperands,
+): DecodeAttention {
+  const { heads, headDim } = shape;
+  const sizes = scratchShape(shape, { rows: scratchRows, longest });
+  return {
+    shape,
+    ...kv.paged,
+    firstRow: 0,
+    rows: rows.length,
+    q: fixture.upload("f32", q, [rows.length, heads, headDim]),
+    rowTable: uploadRows(fixture, rows),
+    longest,
+    scale: 1 / Math.sqrt(headDim),
+    scratch: { o: fixture.zeros("f32", sizes.o), lse: fixture.zeros("f32", sizes.lse) },
+    out: { o: fixture.zeros("f32", [rows.length, heads, headDim]), lse: fixture.zeros("f32", [rows.length, heads]) },
+  };
+}
+
 /** The arguments of a call, without blocks; `states` gives their result. */
 export function prepareBlocks(
   fixture: GpuFixture,
@@ -64,19 +96,7 @@ export function prepareBlocks(
   const { heads, headDim } = shape;
   const kv = kvFixture(fixture, shape, { slots: SEQUENCES, length: LENGTH, seed: 3 });
   const q = new Random(4).normals(rows.length * heads * headDim);
-  const sizes = scratchShape(shape, { rows: scratchRows, longest: LENGTH });
-  const args: DecodeAttention = {
-    shape,
-    ...kv.paged,
-    firstRow: 0,
-    rows: rows.length,
-    q: fixture.upload("f32", q, [rows.length, heads, headDim]),
-    rowTable: uploadRows(fixture, rows),
-    longest: LENGTH,
-    scale: 1 / Math.sqrt(headDim),
-    scratch: { o: fixture.zeros("f32", sizes.o), lse: fixture.zeros("f32", sizes.lse) },
-    out: { o: fixture.zeros("f32", [rows.length, heads, headDim]), lse: fixture.zeros("f32", [rows.length, heads]) },
-  };
+  const args = decodeArgs(fixture, { shape, rows, kv, q, longest: LENGTH, scratchRows });
   const { out } = args;
   const wiped = { o: new Float32Array(out.o.byteLength / 4).fill(NaN), lse: new Float32Array(out.lse.byteLength / 4) };
   const states = async (how: Partial<DecodeAttention>) => {

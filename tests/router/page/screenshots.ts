@@ -30,11 +30,7 @@ try {
     terminal.line(`${values.out}/${name}.png`);
   };
   const wear = (theme: string) => page.evaluate(`document.documentElement.dataset.theme = "${theme}"`);
-  await page.getByRole("button", { name: "Settings" }).click();
-  await page.getByRole("combobox", { name: "Mode" }).selectOption("sparse");
-  await page.getByRole("spinbutton", { name: "Temperature" }).fill("0");
-  await page.getByRole("spinbutton", { name: "Budget, positions" }).fill("64");
-  await page.getByRole("button", { name: "Settings" }).click();
+  await visitor.attendSparsely(64);
   await visitor.drop("chapter.txt", text);
   await visitor.ask(question);
   await page.getByRole("button", { name: "Answer again" }).waitFor();
