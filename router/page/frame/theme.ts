@@ -14,10 +14,24 @@ export const theme: Observable<Theme> = new Observable(
   THEMES.find((name) => name === localStorage.getItem(KEPT)) ?? "auto",
 );
 
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+/** Light or dark, as it is shown now. */
+export const scheme: Observable<"light" | "dark"> = new Observable(schemeNow());
+
+function schemeNow(): "light" | "dark" {
+  if (theme.value !== "auto") return theme.value;
+  return system.matches ? "dark" : "light";
+}
+
 function showTheme(): void {
-  document.documentElement.dataset.theme = theme.value;
+  const now = schemeNow();
+  // Before anything is drawn in it.
+  document.documentElement.dataset.theme = now;
+  scheme.set(now);
   localStorage.setItem(KEPT, theme.value);
 }
 
 theme.subscribe(showTheme);
+system.addEventListener("change", showTheme);
 showTheme();

@@ -3,7 +3,7 @@
 import type { VNode } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
-import { theme } from "../frame/theme.ts";
+import { scheme } from "../frame/theme.ts";
 import type { Series } from "./group_history.ts";
 import { useObserved } from "../frame/use_observed.ts";
 
@@ -19,7 +19,7 @@ interface PlotProps {
 export function Plot({ series, times, values }: PlotProps): VNode {
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
-  const colours = useObserved(theme);
+  const colours = useObserved(scheme);
   useEffect(() => {
     const element = place.current;
     if (element === null) return;

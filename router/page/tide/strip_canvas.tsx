@@ -3,7 +3,7 @@
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { whole } from "../chat/plain_words.ts";
-import { theme } from "../frame/theme.ts";
+import { scheme } from "../frame/theme.ts";
 import { paletteOf } from "./palette.ts";
 import type { Passage } from "./passages.ts";
 import type { Recording } from "./recording.ts";
@@ -37,8 +37,7 @@ function sizeFor({ rows }: Recording, width: number, ratio: number): StripSize {
 export function StripCanvas({ recording, version, passages, selection, onChange }: StripProps): VNode {
   const canvas = useRef<HTMLCanvasElement>(null);
   const [width, setWidth] = useState(0);
-  const colours = useObserved(theme);
-  const [isDark, setDark] = useState(() => matchMedia("(prefers-color-scheme: dark)").matches);
+  const colours = useObserved(scheme);
   const ratio = devicePixelRatio;
   const size = sizeFor(recording, Math.round(width * ratio), ratio);
   useEffect(() => {
@@ -46,13 +45,7 @@ export function StripCanvas({ recording, version, passages, selection, onChange 
     if (element === null) return;
     const observer = new ResizeObserver(([entry]) => setWidth(Math.floor(entry?.contentRect.width ?? 0)));
     observer.observe(element);
-    const scheme = matchMedia("(prefers-color-scheme: dark)");
-    const changed = () => setDark(scheme.matches);
-    scheme.addEventListener("change", changed);
-    return () => {
-      observer.disconnect();
-      scheme.removeEventListener("change", changed);
-    };
+    return () => observer.disconnect();
   }, []);
   const height = lanesHeight(recording, size) + size.fallHeight;
   useEffect(() => {
@@ -61,7 +54,7 @@ export function StripCanvas({ recording, version, passages, selection, onChange 
     context.canvas.width = size.width;
     context.canvas.height = height;
     drawStrip(context, { recording, ...selection }, { size, palette: paletteOf(context.canvas) });
-  }, [version, size.width, colours, isDark, selection.row, selection.lane]);
+  }, [version, size.width, colours, selection.row, selection.lane]);
   return (
     <div class="strip">
       <Lanes recording={recording} selection={selection} onChange={onChange} />
