@@ -1,6 +1,6 @@
 /**
  * Puts the npm package together: `deno run -A deploy/npm/build.ts OUT`, then `npm publish OUT`. The version is that of
- * `deno.json`; the commit is told by `--version` of the package.
+ * `deno.json`; `--version` of the package prints the commit.
  */
 
 import { fileURLToPath } from "node:url";

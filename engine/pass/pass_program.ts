@@ -1,7 +1,7 @@
 /**
  * A batch through the layers. Decode batches of a worker that is alone follow a program, which is recorded once for all
  * batches of the same shape; where a group exchanges in every layer, or chunks of a prompt differ each time, the layer
- * loop records anew. Bits are the same either way.
+ * loop records each time. Bits are the same either way.
  */
 
 import type { Tensor } from "../../kernels/tensor.ts";

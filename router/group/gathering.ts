@@ -29,7 +29,7 @@ export class Gathering {
     this.#isOver = true;
   }
 
-  /** They are together; the next wait begins anew. */
+  /** They are together; the next wait starts over. */
   end(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;

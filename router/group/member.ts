@@ -192,7 +192,7 @@ export class Member {
     return await client.lost;
   }
 
-  /** Waits until nobody needs the worker any more, or it is lost. */
+  /** Waits until the worker is no longer needed, or is lost. */
   async #seeOff(worker: PresentWorker, closed: Promise<undefined>): Promise<void> {
     this.#options.log(`${capitalized(this.name)} was asked to stop, and leaves the group`);
     this.#release = Promise.withResolvers();

@@ -1,5 +1,5 @@
 /**
- * The members of a group as its membership tells them: taken in when they are found, forgotten when they are gone and no
+ * The members of a group as its membership reports them: taken in when they are found, forgotten when they are gone and no
  * connection stands any more. Knows who is there and why somebody is not; knows nothing of epochs or steps.
  */
 
@@ -94,7 +94,7 @@ export class Members {
   async follow(closing: AbortSignal): Promise<void> {
     const { membership } = this.#options;
     await membership.watch({
-      onMembers: (plans) => this.#hear(plans, closing),
+      onMembers: (plans) => this.#takeIn(plans, closing),
       onTrouble: (reason) => this.#hearTrouble(reason),
     }, closing);
     while (this.#lives.size > 0) await Promise.all(this.#lives);
@@ -160,12 +160,12 @@ export class Members {
     });
   }
 
-  /** Why those that are there cannot form a group, where nobody can be left out. */
+  /** Why those that are there cannot form a group, where none can be left out. */
   disagreement(): string | undefined {
     return this.#options.membership.isOpen ? undefined : disagreement(this.#there);
   }
 
-  #hear(plans: readonly MemberPlan[], closing: AbortSignal): void {
+  #takeIn(plans: readonly MemberPlan[], closing: AbortSignal): void {
     const known = new Map(this.#entries.map((entry) => [entry.plan.key, entry]));
     const listed = plans.map((plan) => {
       const entry = known.get(plan.key);

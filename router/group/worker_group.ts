@@ -170,7 +170,7 @@ export class WorkerGroup implements Group {
     this.#end(current, "a worker has come, and the group forms again");
   }
 
-  /** Ends an epoch although nothing went wrong, behind the step that is running: nobody loses a row for it. */
+  /** Ends an epoch although nothing went wrong, after the running step: no sequence loses a row. */
   #end(current: GroupEpoch, reason: string): void {
     const message = `Cannot finish step: ${reason}`;
     if (this.#state.kind === "ready") current.dissolveWhenIdle(message);

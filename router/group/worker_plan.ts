@@ -38,7 +38,7 @@ export type WorkerPlan =
     | ({ readonly kind: "find"; readonly source: OpenSource } & WorkerAccess)
   );
 
-/** Where workers are found that nobody has named. */
+/** Where workers that are not listed are found. */
 export type OpenSource = Exclude<JoinSource, { readonly kind: "static" }>;
 
 /**

@@ -1,4 +1,4 @@
-/** What `--join` says about where workers are found. Knows text; asks nobody. */
+/** What `--join` says about where workers are found. Parses text; resolves nothing. */
 
 import type { Address } from "../../workers/protocol.ts";
 import { formatAddress, parseAddress } from "./address.ts";

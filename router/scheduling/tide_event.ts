@@ -1,4 +1,4 @@
-/** What those who watch a sequence are told of it. */
+/** What the watchers of a sequence are sent. */
 
 import type { SparseSettings } from "../../engine/span.ts";
 import type { ChosenPositions } from "../group/group.ts";

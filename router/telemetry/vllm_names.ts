@@ -27,5 +27,5 @@ const SHARED = [
 /** By our names. */
 export const VLLM_NAMES: ReadonlyMap<string, string> = new Map(SHARED.map((name) => [PREFIX + name, `vllm:${name}`]));
 
-/** A label that all of vLLM's metrics carry: engines behind one server are told apart by it, and here there is one. */
+/** A label that all of vLLM's metrics carry: engines behind one server are distinguished by it, and here there is one. */
 export const VLLM_LABELS = { engine: "0" } as const;

@@ -38,8 +38,8 @@ Deno.test({
           args: [`${installed}/bin/tidepool.mjs`, ...args],
           env: { TIDEPOOL_HOME: `${directory}/home`, NO_COLOR: "1" },
         }).output();
-      const told = await run("--version");
-      const text = new TextDecoder().decode(told.stdout);
+      const printed = await run("--version");
+      const text = new TextDecoder().decode(printed.stdout);
       assert.match(
         text,
         new RegExp(`^tidepool ${version}\ncommit ${COMMIT.slice(0, 12)}\nprotocol \\d+\nproviders deno `),

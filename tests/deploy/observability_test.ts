@@ -49,7 +49,7 @@ Deno.test("metrics that alerts, dashboard and autoscalers name exist", async () 
   }
 });
 
-Deno.test("figures that vLLM has too are told under its names, with its label, and are the same", () => {
+Deno.test("figures that vLLM has too appear under its names, with its label, and are the same", () => {
   const lines = registry().text().split("\n");
   assert.ok(lines.includes('vllm:num_requests_waiting{model_name="m",engine="0"} 0'), lines.join("\n"));
   assert.ok(lines.includes("# TYPE vllm:time_to_first_token_seconds histogram"));

@@ -70,7 +70,7 @@ const FAULTS: readonly { readonly what: string; readonly fault: Fault; readonly 
       scene.startNats();
       await new Promise((resolve) => setTimeout(resolve, NATS_AWAY_MS / 2));
       if (await scene.epoch() !== epoch) {
-        throw new Error("Cannot go on: the group was formed anew although nothing was wrong with it");
+        throw new Error("Cannot go on: the group was formed again although nothing was wrong with it");
       }
       return { wholeMs: undefined };
     },

@@ -1,4 +1,4 @@
-/** A worker process around a fake engine that nobody spawned: it listens by itself, and heeds SIGTERM. */
+/** A worker process around a fake engine, started by no launcher: it listens by itself, and heeds SIGTERM. */
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";

@@ -29,7 +29,7 @@ export interface Announced {
 
 /**
  * Reads what anybody with access to the server may have written; undefined when it is no announcement at all, which
- * leaves nobody to dial.
+ * leads to no worker.
  */
 export function readAnnouncement(text: string, protocol: number = PROTOCOL_VERSION): Announced | undefined {
   const value = parseJson(text);

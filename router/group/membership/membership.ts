@@ -1,6 +1,6 @@
 /**
  * Who the workers of a group are, as far as can be known without asking them. Each way to find workers is one
- * implementation of the interface here; a group follows whichever it is given. Knows names and reasons; dials nobody.
+ * implementation of the interface here; a group follows whichever it is given. Dials no one.
  */
 
 import type { LoadRequest } from "../../../workers/engine_host.ts";
@@ -18,11 +18,11 @@ export interface MemberPlan {
   readonly refusal?: string;
 }
 
-/** What a membership tells. */
+/** What a membership reports. */
 export interface MembershipListener {
   /** All workers there are now, in the order in which they take their places; called at every change. */
   onMembers(plans: readonly MemberPlan[]): void;
-  /** Why nothing new can be learnt at present; undefined once it can again. What was told last stands meanwhile. */
+  /** Why nothing new can be learnt at present; undefined once it can again. What was reported last stands meanwhile. */
   onTrouble(reason: string | undefined): void;
 }
 
@@ -35,7 +35,7 @@ export interface Membership {
    * never ends for want of workers.
    */
   readonly isOpen: boolean;
-  /** Tells who is there until the signal is aborted; never rejects, and leaves nothing running behind. */
+  /** Reports who is there until the signal is aborted; never rejects, and leaves nothing running behind. */
   watch(listener: MembershipListener, signal: AbortSignal): Promise<void>;
 }
 

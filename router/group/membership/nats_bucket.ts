@@ -33,7 +33,7 @@ export class NatsBucket {
   #connection: NatsConnection | undefined;
   #bucket: KV | undefined;
   #isClosed = false;
-  /** Rejects when the connection is lost, and is renewed with it: nobody waits for a server that is away. */
+  /** Rejects when the connection is lost, and is renewed with it: no caller waits for a server that is away. */
   #lost = Promise.withResolvers<never>();
 
   constructor(place: NatsPlace, timing: NatsTiming = NATS_TIMING) {
@@ -74,7 +74,7 @@ export class NatsBucket {
     try {
       return await Promise.race([this.#open().then(use), this.#lost.promise]);
     } catch (cause) {
-      // The server may have lost the bucket with its memory: it is looked for, or made, anew.
+      // The server may have lost the bucket with its memory: it is looked for again, or made.
       this.#bucket = undefined;
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new RequestError("worker_lost", `Cannot ${what}: NATS at ${this.#place.server}: ${reason}`, { cause });
@@ -114,7 +114,7 @@ export class NatsBucket {
 
   #renew(): void {
     this.#lost = Promise.withResolvers();
-    // It is heard only by who waits.
+    // Only a call that waits beside it is to fail.
     this.#lost.promise.catch(() => {});
   }
 }

@@ -1,4 +1,4 @@
-/** What a person can set for the answers of a conversation, and how the API is told. */
+/** What a person can set for the answers of a conversation, and as the API takes it. */
 
 /** Everything that can be set; undefined: the service's own default. */
 export interface Settings {

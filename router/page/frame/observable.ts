@@ -1,6 +1,6 @@
 /** A value that views follow; the page's whole state is made of these. */
 
-/** Holds a value and tells of every change. */
+/** Holds a value and notifies of every change. */
 export class Observable<Value> {
   #value: Value;
   readonly #listeners = new Set<() => void>();

@@ -59,7 +59,7 @@ function RecordingView({ recording }: { readonly recording: Recording }): VNode 
     lane: undefined,
   });
   const change = (changed: Partial<TideSelection>) => select((now) => ({ ...now, ...changed }));
-  // Weighing a long document takes some milliseconds, and nobody reads faster.
+  // Weighing a long document takes some milliseconds; more often than this, no one could read it.
   const moment = recording.isOver ? version : Math.floor(performance.now() / WEIGH_EVERY_MS);
   const passages = useMemo(() => mostRead(recording, 3), [recording, moment]);
   const row = recording.rows[selection.row ?? recording.rows.length - 1];

@@ -7,12 +7,16 @@ import { joinedWorker } from "../../../../router/group/worker_source.ts";
 import { DnsServer } from "../../../support/dns_server.ts";
 import { until } from "../../../support/until.ts";
 
-interface Heard {
+interface Reported {
   readonly members: string[][];
   readonly troubles: (string | undefined)[];
 }
 
-async function following(source: JoinSource, server: DnsServer, play: (heard: Heard) => Promise<void>): Promise<void> {
+async function following(
+  source: JoinSource,
+  server: DnsServer,
+  play: (reported: Reported) => Promise<void>,
+): Promise<void> {
   if (source.kind !== "dns" && source.kind !== "srv") assert.fail(`${source.kind} is no name`);
   const membership = new DnsMembership(source, {
     planOf: ({ address: { hostname, port } }) => ({
@@ -24,21 +28,21 @@ async function following(source: JoinSource, server: DnsServer, play: (heard: He
     deadlineMs: 300,
     nameServer: server.nameServer,
   });
-  const heard: Heard = { members: [], troubles: [] };
+  const reported: Reported = { members: [], troubles: [] };
   const over = new AbortController();
   const watching = membership.watch({
-    onMembers: (plans) => heard.members.push(plans.map(({ key }) => key)),
-    onTrouble: (reason) => heard.troubles.push(reason),
+    onMembers: (plans) => reported.members.push(plans.map(({ key }) => key)),
+    onTrouble: (reason) => reported.troubles.push(reason),
   }, over.signal);
   try {
-    await play(heard);
+    await play(reported);
   } finally {
     over.abort();
     await watching;
   }
 }
 
-Deno.test("DnsMembership tells all addresses of a name, in order, whenever they change", async () => {
+Deno.test("DnsMembership reports all addresses of a name, in order, whenever they change", async () => {
   await using server = await DnsServer.start();
   await following(parseJoin(["dns:workers.test:8100"]), server, async ({ members, troubles }) => {
     await until(() => members.length === 1);
@@ -53,7 +57,7 @@ Deno.test("DnsMembership tells all addresses of a name, in order, whenever they 
   });
 });
 
-Deno.test("DnsMembership tells targets and ports of SRV records", async () => {
+Deno.test("DnsMembership reports targets and ports of SRV records", async () => {
   await using server = await DnsServer.start();
   server.records.set("_worker._tcp.test", { srv: [{ target: "b.test", port: 2 }, { target: "a.test", port: 1 }] });
   await following(parseJoin(["srv:_worker._tcp.test"]), server, async ({ members }) => {
@@ -62,7 +66,7 @@ Deno.test("DnsMembership tells targets and ports of SRV records", async () => {
   });
 });
 
-Deno.test("DnsMembership says when nobody answers, and forgets nobody for it", async () => {
+Deno.test("DnsMembership says when no server answers, and forgets no worker for it", async () => {
   await using server = await DnsServer.start();
   server.records.set("workers.test", { a: ["10.0.0.9"] });
   await following(parseJoin(["dns:workers.test:8100"]), server, async ({ members, troubles }) => {

@@ -15,7 +15,7 @@ const TIMING = { leaseMs: 1500, answerMs: 1000 };
 
 interface Stage {
   readonly server: NatsServer;
-  /** Who is there, as told last: names, and those refused in brackets. */
+  /** Who is there, as reported last: names, and those refused in brackets. */
   readonly members: string[][];
   readonly troubles: (string | undefined)[];
   announce(name: string, protocol?: number): NatsAnnouncer;
@@ -87,23 +87,23 @@ natsTest("a worker that dies is gone when its lease has lapsed; one that lives i
 });
 
 natsTest(
-  "while the server is away what was told stands; back, even without its memory, all is found again",
+  "while the server is away what was reported stands; back, even without its memory, all is found again",
   async (stage) => {
     const { members, troubles, server } = stage;
     stage.announce("a");
     await until(() => members.at(-1)?.join() === "a");
-    const told = members.length;
+    const before = members.length;
     await server.stop();
     await until(() => troubles.at(-1) !== undefined);
     assert.match(troubles.at(-1) ?? "", /^Cannot list workers: NATS at nats:\/\/127\.0\.0\.1:\d+: /);
     await server.restart({ isEmpty: true });
     await until(() => troubles.at(-1) === undefined, 15_000);
     await until(() => members.at(-1)?.join() === "a", 15_000);
-    assert.ok(members.slice(told).every((names) => names.length <= 1));
+    assert.ok(members.slice(before).every((names) => names.length <= 1));
   },
 );
 
-Deno.test("readAnnouncement() dials nobody for what is no announcement, and says which version is spoken", () => {
+Deno.test("readAnnouncement() finds no worker in what is no announcement, and says which version is spoken", () => {
   for (const text of ["", "{", "null", "3", "[]", '{"address":7}', '{"address":"a"}', '{"address":"a:99999"}']) {
     assert.equal(readAnnouncement(text), undefined, text);
   }

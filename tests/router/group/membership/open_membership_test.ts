@@ -11,7 +11,7 @@ import { until } from "../../../support/until.ts";
 const { fine, other } = MODELS;
 
 /** A membership that says what the test says. */
-class Told implements Membership {
+class Reports implements Membership {
   readonly origin = "the test";
   readonly isOpen = true;
   #listener: MembershipListener | undefined;
@@ -21,7 +21,7 @@ class Told implements Membership {
     return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
   }
 
-  tell(...plans: readonly MemberPlan[]): void {
+  report(...plans: readonly MemberPlan[]): void {
     this.#listener?.onMembers(plans);
   }
 
@@ -32,7 +32,7 @@ class Told implements Membership {
 
 interface Stage {
   readonly group: WorkerGroup;
-  readonly told: Told;
+  readonly reports: Reports;
   readonly log: readonly string[];
   /** Waits until the group is ready with so many workers. */
   ready(workers: number): Promise<void>;
@@ -40,14 +40,14 @@ interface Stage {
   states(): readonly string[];
 }
 
-async function withTold(
+async function withReports(
   play: (stage: Stage) => Promise<void>,
   options: { readonly minWorkers?: number; readonly gatherMs?: number } = {},
 ): Promise<void> {
-  const told = new Told();
+  const reports = new Reports();
   const log: string[] = [];
   const group = new WorkerGroup({
-    membership: told,
+    membership: reports,
     modelId: "tide",
     log: (line) => log.push(line),
     patience: IMPATIENT,
@@ -59,7 +59,7 @@ async function withTold(
   try {
     await play({
       group,
-      told,
+      reports,
       log,
       ready: (workers) => until(() => slices() === workers),
       states: () => group.members.found.map(({ state }) => state),
@@ -72,11 +72,11 @@ async function withTold(
 Deno.test("a group grows with each worker that is found, and says so while it has none", async () => {
   await using first = await FakeWorker.start();
   await using second = await FakeWorker.start();
-  await withTold(async ({ group, told, log, ready, states }) => {
+  await withReports(async ({ group, reports, log, ready, states }) => {
     assert.deepEqual(group.state, { kind: "loading", progress: 0, reason: "No worker is found at the test" });
-    told.tell(first.plan(fine));
+    reports.report(first.plan(fine));
     await ready(1);
-    told.tell(first.plan(fine), second.plan(fine));
+    reports.report(first.plan(fine), second.plan(fine));
     await ready(2);
     assert.ok(group.state.kind === "ready" && group.state.isPlanned, "nothing went wrong");
     assert.equal((await group.run(fakeStep(1, [1, 2, 0]), [])).index, 1);
@@ -88,8 +88,8 @@ Deno.test("a group grows with each worker that is found, and says so while it ha
 Deno.test("a worker that gets SIGTERM leaves behind the step that runs, exits with 0, and is not waited for", async () => {
   await using stays = await FakeWorker.start();
   await using leaves = await FakeWorker.start();
-  await withTold(async ({ group, told, ready, states }) => {
-    told.tell(stays.plan(fine), leaves.plan(fine));
+  await withReports(async ({ group, reports, ready, states }) => {
+    reports.report(stays.plan(fine), leaves.plan(fine));
     await ready(2);
     const running = group.run(fakeStep(1, [TRICKS.slow, 1, 0]), []);
     leaves.kill("SIGTERM");
@@ -98,7 +98,7 @@ Deno.test("a worker that gets SIGTERM leaves behind the step that runs, exits wi
     assert.equal((await leaves.status).code, 0);
     assert.equal((await group.run(fakeStep(2, [1]), [])).index, 2);
     await until(() => states()[1] === "away");
-    told.tell(stays.plan(fine));
+    reports.report(stays.plan(fine));
     await until(() => states().length === 1);
   });
 });
@@ -106,14 +106,14 @@ Deno.test("a worker that gets SIGTERM leaves behind the step that runs, exits wi
 Deno.test("a worker that is killed is waited for, then the group goes on without it until it is found again", async () => {
   await using stays = await FakeWorker.start();
   await using dies = await FakeWorker.start();
-  await withTold(async ({ group, told, ready }) => {
-    told.tell(stays.plan(fine), dies.plan(fine));
+  await withReports(async ({ group, reports, ready }) => {
+    reports.report(stays.plan(fine), dies.plan(fine));
     await ready(2);
     const epoch = group.state.kind === "ready" ? group.state.epoch : 0;
     dies.kill("SIGKILL");
     await ready(1);
     await using again = await FakeWorker.start();
-    told.tell(stays.plan(fine), again.plan(fine));
+    reports.report(stays.plan(fine), again.plan(fine));
     await ready(2);
     assert.ok(group.state.kind === "ready" && group.state.epoch >= epoch + 2 && group.state.isPlanned);
   });
@@ -123,10 +123,14 @@ Deno.test("a worker with another model, or that is refused unasked, is left out 
   await using first = await FakeWorker.start();
   await using strange = await FakeWorker.start();
   await using old = await FakeWorker.start();
-  await withTold(async ({ group, told, ready, states }) => {
-    told.tell(first.plan(fine));
+  await withReports(async ({ group, reports, ready, states }) => {
+    reports.report(first.plan(fine));
     await ready(1);
-    told.tell(first.plan(fine), strange.plan(other), old.plan(fine, "it speaks protocol version 5, this router 6"));
+    reports.report(
+      first.plan(fine),
+      strange.plan(other),
+      old.plan(fine, "it speaks protocol version 5, this router 6"),
+    );
     await until(() => states()[1] === "left_out");
     assert.deepEqual(states(), ["present", "left_out", "left_out"]);
     const [, wrong, refused] = group.members.found;
@@ -134,7 +138,7 @@ Deno.test("a worker with another model, or that is refused unasked, is left out 
     assert.equal(refused?.reason, "it speaks protocol version 5, this router 6");
     assert.equal(group.state.kind === "ready" && group.state.epoch, 1, "nothing has changed for the group");
     // Its successor has the right version.
-    told.tell(first.plan(fine), strange.plan(other), old.plan(fine));
+    reports.report(first.plan(fine), strange.plan(other), old.plan(fine));
     await ready(2);
     assert.deepEqual(states(), ["present", "left_out", "present"]);
   });
@@ -142,40 +146,40 @@ Deno.test("a worker with another model, or that is refused unasked, is left out 
 
 Deno.test("all workers gone, or back with another model: the group waits and does not end", async () => {
   await using first = await FakeWorker.start();
-  await withTold(async ({ group, told, ready, states }) => {
-    told.tell(first.plan(fine));
+  await withReports(async ({ group, reports, ready, states }) => {
+    reports.report(first.plan(fine));
     await ready(1);
     await using strange = await FakeWorker.start();
     first.kill("SIGKILL");
-    told.tell(strange.plan(other));
+    reports.report(strange.plan(other));
     await until(() => states().length === 1 && states()[0] === "left_out");
     const { state } = group;
     assert.ok(
       state.kind === "loading" && state.model?.digest === "fake",
       "requests may wait for what was served before",
     );
-    told.tell();
+    reports.report();
     strange.kill("SIGKILL");
     await until(() => states().length === 0);
     assert.ok(group.state.kind === "loading" && group.state.reason === "No worker is found at the test");
     await using back = await FakeWorker.start();
-    told.tell(back.plan(fine));
+    reports.report(back.plan(fine));
     await ready(1);
   });
 });
 
 Deno.test("a connection that stands outlasts a membership that cannot be asked, or has forgotten it", async () => {
   await using first = await FakeWorker.start();
-  await withTold(async ({ group, told, log, ready, states }) => {
-    told.tell(first.plan(fine));
+  await withReports(async ({ group, reports, log, ready, states }) => {
+    reports.report(first.plan(fine));
     await ready(1);
-    told.trouble("Cannot resolve dns:workers:8100: no answer");
-    told.tell();
+    reports.trouble("Cannot resolve dns:workers:8100: no answer");
+    reports.report();
     assert.equal(group.members.trouble, "Cannot resolve dns:workers:8100: no answer");
     assert.equal((await group.run(fakeStep(1, [1]), [])).index, 1);
     assert.deepEqual(states(), ["present"]);
-    told.tell(first.plan(fine));
-    told.trouble(undefined);
+    reports.report(first.plan(fine));
+    reports.trouble(undefined);
     assert.equal(group.members.trouble, undefined);
     assert.deepEqual(log.slice(-2), [
       "Cannot resolve dns:workers:8100: no answer",
@@ -187,10 +191,10 @@ Deno.test("a connection that stands outlasts a membership that cannot be asked, 
 Deno.test("a group waits for as many workers as it needs, and says how many are there", async () => {
   await using first = await FakeWorker.start();
   await using second = await FakeWorker.start();
-  await withTold(async ({ group, told, ready }) => {
-    told.tell(first.plan(fine));
+  await withReports(async ({ group, reports, ready }) => {
+    reports.report(first.plan(fine));
     await until(() => group.state.kind === "loading" && group.state.reason === "1 of at least 2 workers are there");
-    told.tell(first.plan(fine), second.plan(fine));
+    reports.report(first.plan(fine), second.plan(fine));
     await ready(2);
     assert.equal(group.state.kind === "ready" && group.state.epoch, 1, "it was not formed before");
   }, { minWorkers: 2 });
@@ -201,8 +205,8 @@ Deno.test("workers in TLS form a group, and one whose certificate is not believe
   await using first = await FakeWorker.start({ ca });
   await using second = await FakeWorker.start({ ca });
   await using doubted = await FakeWorker.start({ ca, name: "other.example" });
-  await withTold(async ({ group, told, log, ready }) => {
-    told.tell(first.plan(fine), second.plan(fine), doubted.plan(fine));
+  await withReports(async ({ group, reports, log, ready }) => {
+    reports.report(first.plan(fine), second.plan(fine), doubted.plan(fine));
     await ready(2);
     assert.equal((await group.run(fakeStep(1, [1, 2, 0]), [])).index, 1);
     assert.ok(
