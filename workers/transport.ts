@@ -191,11 +191,11 @@ class TlsSocketConn implements WorkerConn {
   #change(): Promise<void> {
     const events = ["readable", "end", "close", "error"] as const;
     return new Promise((resolve) => {
-      const heard = () => {
-        for (const event of events) this.#socket.off(event, heard);
+      const changed = () => {
+        for (const event of events) this.#socket.off(event, changed);
         resolve();
       };
-      for (const event of events) this.#socket.on(event, heard);
+      for (const event of events) this.#socket.on(event, changed);
     });
   }
 }

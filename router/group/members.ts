@@ -1,6 +1,6 @@
 /**
  * The members of a group as its membership reports them: taken in when they are found, forgotten when they are gone and no
- * connection stands any more. Knows who is there and why somebody is not; knows nothing of epochs or steps.
+ * connection stands any more. Knows who is there and why others are not; knows nothing of epochs or steps.
  */
 
 import { disagreement, outliers } from "./group_info.ts";
@@ -95,7 +95,7 @@ export class Members {
     const { membership } = this.#options;
     await membership.watch({
       onMembers: (plans) => this.#takeIn(plans, closing),
-      onTrouble: (reason) => this.#hearTrouble(reason),
+      onTrouble: (reason) => this.#noteTrouble(reason),
     }, closing);
     while (this.#lives.size > 0) await Promise.all(this.#lives);
   }
@@ -112,9 +112,8 @@ export class Members {
    * @param digest of the model that the group served before, if it did
    */
   fit(digest: string | undefined): readonly Present[] {
-    const there = this.#there;
-    const out = this.#options.membership.isOpen ? outliers(there, digest) : new Map();
-    return there.filter((present) => !out.has(present));
+    const out = this.#outliers(digest);
+    return this.#there.filter(({ client }) => !out.has(client));
   }
 
   /** Lets those go that leave, once no epoch needs them. */
@@ -135,13 +134,14 @@ export class Members {
     };
   }
 
+  /** Those that are there and cannot be used with the others, where the group goes on without them; and why. */
+  #outliers(digest: string | undefined): ReadonlyMap<WorkerClient, string> {
+    if (!this.#options.membership.isOpen) return new Map();
+    return new Map([...outliers(this.#there, digest)].map(([{ client }, reason]) => [client, reason]));
+  }
+
   #reports(digest: string | undefined): readonly MemberReport[] {
-    const there = this.#there;
-    const out = new Map(
-      this.#options.membership.isOpen
-        ? [...outliers(there, digest)].map(([{ client }, reason]) => [client, reason] as const)
-        : [],
-    );
+    const out = this.#outliers(digest);
     return this.#entries.map(({ plan: { place, refusal }, member: { index, state } }) => {
       const about = { worker: index, ...(place === undefined ? {} : { place }) };
       if (refusal !== undefined) return { ...about, state: "left_out", reason: refusal };
@@ -213,7 +213,7 @@ export class Members {
     this.#options.onChange();
   }
 
-  #hearTrouble(reason: string | undefined): void {
+  #noteTrouble(reason: string | undefined): void {
     if (reason !== undefined && this.#trouble === undefined) this.#options.log(reason);
     if (reason === undefined && this.#trouble !== undefined) {
       this.#options.log("The members of the group can be found again");
