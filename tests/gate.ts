@@ -18,10 +18,14 @@ const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const SILENCE_MS = 300_000;
 
 const quiet = (name: string, args: readonly string[]): Stage => ({ name, args, silenceMs: SILENCE_MS });
+/** Folders that a stage of their own runs: those need matrix units, these take long but measure no times. */
+const APART = ["tests/kernels/matrix", "tests/e2e/answers"];
 const tests = (name: string, folders: readonly string[]): Stage => ({
   name,
-  // Those need matrix units, and have a stage of their own.
-  args: ["test", "-A", "--no-check", "--ignore=tests/kernels/matrix", ...folders.map((folder) => `tests/${folder}`)],
+  args: [
+    ...["test", "-A", "--no-check", `--ignore=${APART.filter((folder) => !folders.includes(folder))}`],
+    ...folders,
+  ],
   silenceMs: SILENCE_MS,
   live: true,
 });
@@ -41,14 +45,22 @@ const MATRIX: Stage = { ...quiet("matrix", ["run", "-A", "tests/matrix/run.ts"])
 
 /**
  * Lanes side by side, the stages of one in their order, the files of a stage one at a time: a software GPU uses all
- * cores. The second lane mostly waits or uses one core; it is over when the first comes to the tests that measure times.
+ * cores. The tests of the second lane wait for timers and processes more than they compute.
  */
 const LANES = async (): Promise<readonly (readonly Stage[])[]> => [
-  [tests("kernels", ["kernels", "reference"]), tests("engine", ["engine"]), tests("end to end", ["e2e"])],
+  [
+    tests("kernels", ["tests/kernels", "tests/reference"]),
+    tests("engine", ["tests/engine"]),
+    tests("answers", ["tests/e2e/answers"]),
+  ],
   [
     MATRIX,
-    tests("router", ["router", "clients", "workers", "support", "fuzz", "gate", "docs", "deploy"]),
+    tests(
+      "router",
+      ["router", "clients", "workers", "support", "fuzz", "gate", "docs", "deploy"].map((room) => `tests/${room}`),
+    ),
     { ...quiet("examples", ["test", "-A", "--doc", ...await documentedModules()]), live: true },
+    tests("end to end", ["tests/e2e"]),
   ],
 ];
 

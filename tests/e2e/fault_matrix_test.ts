@@ -1,8 +1,11 @@
-/** Every fault at every point of a request's life: noticed in time, told once, survived, and nothing is left behind. */
+/**
+ * Faults in a request's life: noticed in time, told once, survived, and nothing is left behind. Each point and each fault
+ * once; `deno run -A tests/e2e/fault_matrix.ts` tries every fault at every point.
+ */
 
 import assert from "node:assert/strict";
 
-import { describeOutcome, faultMatrix, PLANS, STEP_MS } from "./fault_matrix.ts";
+import { describeOutcome, faultMatrix, SAMPLE, STEP_MS } from "./fault_matrix.ts";
 
 /** A death and a cut show as an end of the connection, accounts that differ at once; a hang, and frames that never become whole, by a deadline. */
 const NOTICED_MS = { kill: 1500, cut: 1500, behind: 1500, stop: STEP_MS + 1500, corrupt: STEP_MS + 1500 } as const;
@@ -10,9 +13,9 @@ const NOTICED_MS = { kill: 1500, cut: 1500, behind: 1500, stop: STEP_MS + 1500, 
 /** From the notice to a group that is whole; a fresh process has to start and load. */
 const RECOVERED_MS = 6000;
 
-Deno.test("a service of two workers survives every fault at every point", async (t) => {
+Deno.test("a service of two workers survives a fault at every point", async (t) => {
   const seen: string[] = [];
-  for await (const outcome of faultMatrix()) {
+  for await (const outcome of faultMatrix(SAMPLE)) {
     const { fault, point, noticedMs, readyMs, news, heldPages } = outcome;
     seen.push(`${fault} ${point}`);
     await t.step(`${fault} at ${point}`, () => {
@@ -24,5 +27,5 @@ Deno.test("a service of two workers survives every fault at every point", async 
       assert.equal(heldPages, 0);
     });
   }
-  assert.deepEqual(seen.sort(), PLANS.map(({ fault, point }) => `${fault} ${point}`).sort());
+  assert.deepEqual(seen.sort(), SAMPLE.map(({ fault, point }) => `${fault} ${point}`).sort());
 });

@@ -1,7 +1,7 @@
 /** The `bench` command as a user runs it, on the smallest shape: that it measures all it says, not how fast. */
 
 import assert from "node:assert/strict";
-import { runCli } from "../support/cli.ts";
+import { runCli } from "../../support/cli.ts";
 
 const TINY = ["bench", "--random", "tiny", "--kv-tokens", "1024", "--tokens", "2", "--untimed", "1"];
 

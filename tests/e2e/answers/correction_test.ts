@@ -4,9 +4,9 @@
  */
 
 import assert from "node:assert/strict";
-import { LiveService } from "../support/live_service.ts";
-import { aboutText, needle } from "../support/needles.ts";
-import type { UsageBody } from "../support/sse_reader.ts";
+import { LiveService } from "../../support/live_service.ts";
+import { aboutText, needle } from "../../support/needles.ts";
+import type { UsageBody } from "../../support/sse_reader.ts";
 
 const CASES = ["n300-00", "n300-03", "n300-07", "n300-11"];
 const TOKENS = 60;
@@ -57,11 +57,12 @@ async function ask(live: LiveService, id: string, fields: Readonly<Record<string
 /** Of lossless answers. */
 const LOSSLESS_TOKENS = 32;
 
-for (const workers of [1, 2]) {
+// Two workers on two cores take three times as long: half of the cases, one drawn greedily and one by a seed.
+for (const [workers, cases] of [[1, CASES], [2, CASES.slice(0, 2)]] as const) {
   Deno.test(`lossless answers are those of dense decoding to the last log-probability, by ${workers} workers`, async () => {
     await using live = await LiveService.start({ kvTokens: 4096, workers, shareGpu: true });
     // In company: what a row gives does not depend on it, and a batch takes less time than its rows one by one.
-    const rollbacks = await Promise.all(CASES.map(async (id, i) => {
+    const rollbacks = await Promise.all(cases.map(async (id, i) => {
       const drawn = i % 2 === 0 ? { temperature: 0 } : { temperature: 1, seed: i, presence_penalty: 0.5 };
       const sampling = { ...drawn, "max_tokens": LOSSLESS_TOKENS };
       const dense = await ask(live, id, { ...sampling, attention: { mode: "dense" } });
@@ -73,7 +74,7 @@ for (const workers of [1, 2]) {
       return correction?.rollbacks ?? 0;
     }));
     const all = rollbacks.reduce((sum, count) => sum + count, 0);
-    assert.ok(all >= CASES.length, `${all} roll-backs: the budget is too large to test anything`);
+    assert.ok(all >= cases.length, `${all} roll-backs: the budget is too large to test anything`);
     await live.idle(5000);
   });
 }

@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 
-import { PAGE_TOKENS } from "../../engine/span.ts";
-import { Cli } from "../support/cli.ts";
-import { LiveService } from "../support/live_service.ts";
-import { withFiles } from "../support/model_directory.ts";
-import { aboutText, needle } from "../support/needles.ts";
-import type { UsageBody } from "../support/sse_reader.ts";
+import { PAGE_TOKENS } from "../../../engine/span.ts";
+import { Cli } from "../../support/cli.ts";
+import { LiveService } from "../../support/live_service.ts";
+import { withFiles } from "../../support/model_directory.ts";
+import { aboutText, needle } from "../../support/needles.ts";
+import type { UsageBody } from "../../support/sse_reader.ts";
 
 interface Chat {
   readonly choices: readonly {
@@ -39,7 +39,7 @@ const SPARSE = { attention: { mode: "sparse", budget: 64 } };
 const WHOLE = { "max_tokens": 16, "ignore_eos": true } as const;
 
 /** One that fits only the group, and short ones; the last is as short as they are. */
-const SHORT = ["n300-14", "n300-04", "n300-03", "n300-16", "n300-07"] as const;
+const SHORT = ["n300-14", "n300-04", "n300-07"] as const;
 const NEEDLES = ["n1000-05", ...SHORT] as const;
 
 const SECRETS = { secret: "a secret of many characters\n", other: "some other secret, as long\n" };
@@ -124,7 +124,6 @@ Deno.test("workers answer together what none could hold, and what one worker ans
     const { attention, prompt_tokens_details: { cached_tokens: cached } } = sparse.body.usage;
     assert.ok(cached >= tokens - PAGE_TOKENS, `${cached} of ${tokens} tokens cached`);
     assert.deepEqual([attention.mode, attention.budget], ["sparse", 64]);
-    assert.ok(sparse.tookMs < dense.tookMs / 2, `${sparse.tookMs} ms, reading the text took ${dense.tookMs}`);
   });
 
   await t.step("an adaptive budget is chosen by all together, and what it read is told", async () => {

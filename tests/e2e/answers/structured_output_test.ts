@@ -5,9 +5,9 @@ import assert from "node:assert/strict";
 import { z } from "zod";
 import { zodResponseFormat } from "openai/helpers/zod";
 
-import { LiveService } from "../support/live_service.ts";
-import { Random } from "../support/random.ts";
-import { randomSchema } from "../support/random_schema.ts";
+import { LiveService } from "../../support/live_service.ts";
+import { Random } from "../../support/random.ts";
+import { randomSchema } from "../../support/random_schema.ts";
 
 interface Chat {
   readonly choices: readonly { readonly message: { readonly content: string }; readonly finish_reason: string }[];

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 
-import { codeBlocks, inRoot } from "../docs/pages.ts";
-import { LiveService } from "../support/live_service.ts";
+import { codeBlocks, inRoot } from "../../docs/pages.ts";
+import { LiveService } from "../../support/live_service.ts";
 
 const DEADLINE_MS = 120_000;
 

@@ -1,7 +1,7 @@
 /** The same request gives the same answer: alone, in company, and after its pages were taken away, in every mode. */
 
 import assert from "node:assert/strict";
-import { LiveService } from "../support/live_service.ts";
+import { LiveService } from "../../support/live_service.ts";
 
 interface Completion {
   readonly choices: readonly { readonly text: string }[];

@@ -2,9 +2,9 @@
 
 import assert from "node:assert/strict";
 
-import { Tokenizer } from "../../engine/text/tokenizer.ts";
-import { LiveService } from "../support/live_service.ts";
-import { FIXTURES, readFixture, TIDE } from "../support/model_directory.ts";
+import { Tokenizer } from "../../../engine/text/tokenizer.ts";
+import { LiveService } from "../../support/live_service.ts";
+import { FIXTURES, readFixture, TIDE } from "../../support/model_directory.ts";
 
 interface Expected {
   readonly files: Readonly<Record<string, { readonly prompts: readonly { ids: number[]; greedy: number[] }[] }>>;
