@@ -3,7 +3,7 @@
  * of NATS. Knows buckets and keys; what a value means is the announcement's business.
  */
 
-import { type KV, Kvm } from "@nats-io/kv";
+import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { RequestError } from "../../errors.ts";
 import type { NatsPlace } from "../../host/join_source.ts";
@@ -23,8 +23,21 @@ const RECONNECT_MS = 500;
 const FOR_EVER = -1;
 
 /** Bounds what a stranger with access to the server can make a router read. */
-const MAX_KEYS = 256;
 const MAX_VALUE_BYTES = 4096;
+
+/** What a key holds. */
+export interface BucketValue {
+  readonly text: string;
+  /** Grows with everything that is put into the bucket. */
+  readonly revision: number;
+}
+
+/** A key was put, or deleted. */
+export interface BucketChange {
+  readonly key: string;
+  /** Undefined: it was deleted. */
+  readonly value: BucketValue | undefined;
+}
 
 /** A connection to the bucket; `close` must be called. */
 export class NatsBucket {
@@ -33,6 +46,7 @@ export class NatsBucket {
   #connection: NatsConnection | undefined;
   #bucket: KV | undefined;
   #isClosed = false;
+  #stopWatch: (() => void) | undefined;
   /** Rejects when the connection is lost, and is renewed with it: no caller waits for a server that is away. */
   #lost = Promise.withResolvers<never>();
 
@@ -42,15 +56,28 @@ export class NatsBucket {
     this.#renew();
   }
 
-  /** Every key with its value. @throws {RequestError} `worker_lost` when the server cannot be asked */
-  list(): Promise<ReadonlyMap<string, string>> {
-    return this.#with("list workers", async (bucket) => {
-      const found = new Map<string, string>();
-      for await (const key of await bucket.keys()) {
-        const entry = found.size < MAX_KEYS ? await bucket.get(key) : null;
-        if (entry?.operation === "PUT") found.set(key, entry.string());
-      }
-      return found;
+  /**
+   * Every key that is there, then every change as it happens, until the signal is aborted or the connection is lost; one watch
+   * at a time. A key that lapses makes no change.
+   * @throws {RequestError} `worker_lost` when the server cannot be asked
+   */
+  watch(signal: AbortSignal): Promise<AsyncIterable<BucketChange>> {
+    return this.#with("watch workers", async (bucket) => {
+      // Of its own accord it would go on after a reconnection by sequence numbers, which a server that has lost its memory
+      // begins again.
+      const entries = await bucket.watch();
+      this.#stopWatch = () => entries.stop();
+      signal.addEventListener("abort", this.#stopWatch, { once: true });
+      if (signal.aborted) entries.stop();
+      return changesOf(entries);
+    });
+  }
+
+  /** The key as it is now; undefined when it is gone. @throws {RequestError} `worker_lost` */
+  read(key: string): Promise<BucketValue | undefined> {
+    return this.#with("look for worker", async (bucket) => {
+      const entry = await bucket.get(key);
+      return entry?.operation === "PUT" ? valueOf(entry) : undefined;
     });
   }
 
@@ -107,8 +134,10 @@ export class NatsBucket {
 
   async #follow(events: ReturnType<NatsConnection["status"]>): Promise<void> {
     for await (const { type } of events) {
-      if (type === "disconnect") this.#lost.reject(new Error("the connection is lost"));
       if (type === "reconnect") this.#renew();
+      if (type !== "disconnect") continue;
+      this.#lost.reject(new Error("the connection is lost"));
+      this.#stopWatch?.();
     }
   }
 
@@ -117,4 +146,14 @@ export class NatsBucket {
     // Only a call that waits beside it is to fail.
     this.#lost.promise.catch(() => {});
   }
+}
+
+async function* changesOf(entries: AsyncIterable<KvEntry>): AsyncIterable<BucketChange> {
+  for await (const entry of entries) {
+    yield { key: entry.key, value: entry.operation === "PUT" ? valueOf(entry) : undefined };
+  }
+}
+
+function valueOf(entry: KvEntry): BucketValue {
+  return { text: entry.string(), revision: entry.revision };
 }

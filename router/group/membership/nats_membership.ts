@@ -1,25 +1,27 @@
 /**
- * Workers that have announced themselves in a group's bucket on a NATS server. A lease that lapses makes no event, so the
- * whole bucket is read every second; while the server cannot be asked, what was read last stands.
+ * Workers that have announced themselves in a group's bucket on a NATS server. The bucket is watched; while the server cannot be
+ * asked, what was seen last stands. A worker whose lease is over is asked for once more before it is taken to be gone.
  */
 
 import { RequestError } from "../../errors.ts";
 import { readAnnouncement } from "./announcement.ts";
 import { describeJoin, type NatsPlace } from "../../host/join_source.ts";
+import { pause } from "../pause.ts";
+import { LeaseTable } from "./lease_table.ts";
 import type { Membership, MembershipListener, PlanMember } from "./membership.ts";
-import { NatsBucket, type NatsTiming } from "./nats_bucket.ts";
-import { type MemberReading, pollMembers } from "./poll_members.ts";
+import { NATS_TIMING, NatsBucket, type NatsTiming } from "./nats_bucket.ts";
 
 /** How a bucket is followed. */
 export interface NatsOptions {
   readonly planOf: PlanMember;
-  /** Between two readings. @default 1000 */
-  readonly everyMs?: number;
   /** @default NATS_TIMING */
   readonly timing?: NatsTiming;
 }
 
-const EVERY_MS = 1000;
+/** Between two attempts to watch. */
+const AGAIN_MS = 500;
+/** Workers renew their leases thrice in the time of one: a watch that reports none in two is opened again, if there are any or not. */
+const QUIET_LEASES = 2;
 
 /** @see the file's paragraph */
 export class NatsMembership implements Membership {
@@ -35,31 +37,109 @@ export class NatsMembership implements Membership {
   }
 
   async watch(listener: MembershipListener, signal: AbortSignal): Promise<void> {
-    const bucket = new NatsBucket(this.#place, this.#options.timing);
+    const { planOf, timing = NATS_TIMING } = this.#options;
+    const watch = new BucketWatch(new NatsBucket(this.#place, timing), { listener, planOf, leaseMs: timing.leaseMs });
     // Whatever waits for the server ends with its connection.
-    const close = () => bucket.close();
+    const close = () => watch.close();
     signal.addEventListener("abort", close, { once: true });
-    const { planOf, everyMs = EVERY_MS } = this.#options;
     try {
-      await pollMembers({ read: () => read(bucket), planOf, everyMs, listener, signal });
+      while (!signal.aborted) {
+        await watch.once();
+        await pause(AGAIN_MS, signal);
+      }
     } finally {
       signal.removeEventListener("abort", close);
-      await bucket.close();
+      await watch.close();
     }
   }
 }
 
-/** In the order of their names, which outlast addresses. */
-async function read(bucket: NatsBucket): Promise<MemberReading> {
-  try {
-    const entries = [...await bucket.list()].sort(([a], [b]) => a < b ? -1 : 1);
-    const found = entries.flatMap(([name, text]) => {
+interface WatchOptions {
+  readonly listener: MembershipListener;
+  readonly planOf: PlanMember;
+  readonly leaseMs: number;
+}
+
+/** What is known of a bucket, from one watch to the next. */
+class BucketWatch {
+  readonly #bucket: NatsBucket;
+  readonly #options: WatchOptions;
+  readonly #leases: LeaseTable;
+  /** Ends the watch that runs. */
+  #over = new AbortController();
+  #reported: string | undefined;
+  #isClosed = false;
+
+  constructor(bucket: NatsBucket, options: WatchOptions) {
+    this.#bucket = bucket;
+    this.#options = options;
+    this.#leases = new LeaseTable({
+      leaseMs: options.leaseMs,
+      onChange: () => this.#report(),
+      onLate: (key, revision) => this.#lookFor(key, revision),
+    });
+  }
+
+  /** Watches until the server is lost, or the watch may be deaf. */
+  async once(): Promise<void> {
+    const { leaseMs, listener } = this.#options;
+    this.#over = new AbortController();
+    let quiet: ReturnType<typeof setTimeout> | undefined;
+    const heard = () => {
+      clearTimeout(quiet);
+      quiet = setTimeout(() => this.#over.abort(), QUIET_LEASES * leaseMs);
+    };
+    try {
+      const changes = await this.#bucket.watch(this.#over.signal);
+      listener.onTrouble(undefined);
+      this.#leases.resume();
+      heard();
+      for await (const { key, value } of changes) {
+        heard();
+        if (value === undefined) this.#leases.delete(key);
+        else this.#leases.put(key, value);
+      }
+    } catch (error) {
+      this.#trouble(error);
+    } finally {
+      clearTimeout(quiet);
+      this.#leases.suspend();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#over.abort();
+    this.#leases.close();
+    await this.#bucket.close();
+  }
+
+  /** A lease is over. The watch may have missed its renewal: then it is of no more use. */
+  async #lookFor(key: string, revision: number): Promise<void> {
+    try {
+      const value = await this.#bucket.read(key);
+      if (value === undefined || value.revision === revision) this.#leases.delete(key);
+      else this.#over.abort();
+    } catch (error) {
+      this.#trouble(error);
+      this.#over.abort();
+    }
+  }
+
+  /** @throws what is no failure of the server */
+  #trouble(error: unknown): void {
+    if (!(error instanceof RequestError)) throw error;
+    if (!this.#isClosed) this.#options.listener.onTrouble(error.message);
+  }
+
+  /** In the order of their names, which outlast addresses. */
+  #report(): void {
+    const found = this.#leases.values.flatMap(([name, text]) => {
       const announced = readAnnouncement(text);
       return announced === undefined ? [] : [{ name, ...announced }];
     });
-    return { found, trouble: undefined };
-  } catch (error) {
-    if (!(error instanceof RequestError)) throw error;
-    return { trouble: error.message };
+    const shown = JSON.stringify(found);
+    if (shown !== this.#reported) this.#options.listener.onMembers(found.map(this.#options.planOf));
+    this.#reported = shown;
   }
 }

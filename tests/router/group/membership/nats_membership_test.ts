@@ -1,5 +1,7 @@
 /** Workers found on a NATS server: announced, renewed, withdrawn, lapsed; and a server that goes and comes back. */
 
+import { Kvm } from "@nats-io/kv";
+import { connect } from "@nats-io/transport-node";
 import assert from "node:assert/strict";
 import { readAnnouncement } from "../../../../router/group/membership/announcement.ts";
 import { parseNatsPlace } from "../../../../router/host/join_source.ts";
@@ -30,7 +32,6 @@ async function withNats(play: (stage: Stage) => Promise<void>): Promise<void> {
       source: joinedWorker(address, undefined),
       load: { model: { random: "tiny" }, kvTokens: 64 },
     }),
-    everyMs: 50,
     timing: TIMING,
   });
   const announcers: NatsAnnouncer[] = [];
@@ -95,13 +96,27 @@ natsTest(
     const before = members.length;
     await server.stop();
     await until(() => troubles.at(-1) !== undefined);
-    assert.match(troubles.at(-1) ?? "", /^Cannot list workers: NATS at nats:\/\/127\.0\.0\.1:\d+: /);
+    assert.match(troubles.at(-1) ?? "", /^Cannot (watch|look for) workers?: NATS at nats:\/\/127\.0\.0\.1:\d+: /);
     await server.restart({ isEmpty: true });
     await until(() => troubles.at(-1) === undefined, 15_000);
     await until(() => members.at(-1)?.join() === "a", 15_000);
     assert.ok(members.slice(before).every((names) => names.length <= 1));
   },
 );
+
+natsTest("a bucket that is deleted under a watch is watched again once workers have made it", async (stage) => {
+  const { members, server } = stage;
+  stage.announce("a");
+  await until(() => members.at(-1)?.join() === "a");
+  const connection = await connect({ servers: `127.0.0.1:${server.port}` });
+  try {
+    await (await new Kvm(connection).open("tidepool-g")).destroy();
+  } finally {
+    await connection.close();
+  }
+  stage.announce("b");
+  await until(() => members.at(-1)?.join() === "a,b", 20_000);
+});
 
 Deno.test("readAnnouncement() finds no worker in what is no announcement, and says which version is spoken", () => {
   for (const text of ["", "{", "null", "3", "[]", '{"address":7}', '{"address":"a"}', '{"address":"a:99999"}']) {
