@@ -22,7 +22,7 @@ Deno.test({
     await scene.whole(2);
     const epoch = await scene.epoch();
     const load = new StreamLoad(scene.url, 2);
-    while (load.ended < 1) await new Promise((resolve) => setTimeout(resolve, 20));
+    await load.more(1);
     scene.kill(1, "SIGTERM");
     await scene.whole(2, epoch);
     const { ended, equal, failed } = await load.stop();

@@ -28,6 +28,13 @@ export class HostProcess implements AsyncDisposable {
     this.#child?.kill(signal);
   }
 
+  /** Asks it to end, and starts it no more. */
+  async stop(): Promise<void> {
+    this.#over.abort();
+    this.kill("SIGTERM");
+    await this.#life;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#over.abort();
     this.kill("SIGKILL");

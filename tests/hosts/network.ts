@@ -3,7 +3,9 @@
  * links and addresses; what runs on a host is for others.
  */
 
-import assert from "node:assert/strict";
+import { ip } from "./ip.ts";
+import { slowDown, type SlowLink } from "./slow_link.ts";
+import type { Slowness } from "./slow_queue.ts";
 
 /** Whether this machine can have such hosts; a reason if not. */
 export async function whyNoHosts(): Promise<string | undefined> {
@@ -24,6 +26,10 @@ const DEVICE = "eth0";
 /** Of this process's own host. */
 const HERE = 250;
 
+const ROUND_TRIPS = 5;
+/** Discard: nothing listens there. */
+const CLOSED_PORT = 9;
+
 /** Made so far: a namespace that was deleted lives on until its last process has ended. */
 let networks = 0;
 
@@ -38,10 +44,10 @@ export class Network implements AsyncDisposable {
   /** Makes the bridge, and joins this process's own host to it. */
   static async open(): Promise<Network> {
     const network = new Network();
-    await network.#ip("netns", "add", network.#namespace(SWITCH));
+    await ip("netns", "add", network.#namespace(SWITCH));
     try {
-      await network.#ip("-n", network.#namespace(SWITCH), "link", "add", BRIDGE, "type", "bridge");
-      await network.#ip("-n", network.#namespace(SWITCH), "link", "set", BRIDGE, "up");
+      await ip("-n", network.#namespace(SWITCH), "link", "add", BRIDGE, "type", "bridge");
+      await ip("-n", network.#namespace(SWITCH), "link", "set", BRIDGE, "up");
       await network.#plug(HERE, undefined);
       return network;
     } catch (error) {
@@ -53,9 +59,9 @@ export class Network implements AsyncDisposable {
   /** Adds a host. @param number the last part of its address @param nameServer whom it asks for names */
   async add(name: string, number: number, nameServer?: string): Promise<void> {
     const namespace = this.#namespace(name);
-    await this.#ip("netns", "add", namespace);
+    await ip("netns", "add", namespace);
     this.#hosts.add(name);
-    await this.#ip("-n", namespace, "link", "set", "lo", "up");
+    await ip("-n", namespace, "link", "set", "lo", "up");
     await this.#plug(number, name);
     if (nameServer === undefined) return;
     await Deno.mkdir(`/etc/netns/${namespace}`, { recursive: true });
@@ -73,21 +79,38 @@ export class Network implements AsyncDisposable {
 
   /** Cuts a host off, or heals that. */
   async link(name: string, state: "up" | "down"): Promise<void> {
-    await this.#ip("-n", this.#namespace(SWITCH), "link", "set", `p-${name}`, state);
+    await ip("-n", this.#namespace(SWITCH), "link", "set", `p-${name}`, state);
   }
 
-  /** Delays and loses what a host sends. @returns false where the kernel cannot */
-  async slow(name: string, delayMs: number, lossPercent: number): Promise<boolean> {
-    const words = ["-n", this.#namespace(name), "qdisc", "replace", "dev", DEVICE, "root", "netem"];
-    const args = [...words, "delay", `${delayMs}ms`, "loss", `${lossPercent}%`];
-    return (await new Deno.Command("tc", { args, stdout: "null", stderr: "null" }).output()).success;
+  /** How long the kernel of a host takes to refuse a connection: the shortest of a few, as others take their time too. */
+  async roundTripMs(number: number): Promise<number> {
+    const times = [];
+    for (let i = 0; i < ROUND_TRIPS; i++) {
+      const startedMs = performance.now();
+      try {
+        (await Deno.connect({ hostname: this.address(number), port: CLOSED_PORT })).close();
+      } catch (error) {
+        if (!(error instanceof Deno.errors.ConnectionRefused)) throw error;
+      }
+      times.push(performance.now() - startedMs);
+    }
+    return Math.min(...times);
+  }
+
+  /** Delays and loses what a host sends and receives, until the link is disposed of. */
+  async slow(name: string, slowness: Slowness): Promise<SlowLink> {
+    return await slowDown({
+      host: { namespace: this.#namespace(name), card: DEVICE },
+      bridge: { namespace: this.#namespace(SWITCH), name: BRIDGE, port: `p-${name}` },
+      prefix: `${this.#id}s${this.#links++}`,
+    }, slowness);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // The end of this process's own host; the other end goes with it.
-    if (this.#links > 0) await this.#ip("link", "delete", `${this.#id}0`);
+    if (this.#links > 0) await ip("link", "delete", `${this.#id}0`);
     for (const name of [...this.#hosts, SWITCH]) {
-      await this.#ip("netns", "delete", this.#namespace(name));
+      await ip("netns", "delete", this.#namespace(name));
       await Deno.remove(`/etc/netns/${this.#namespace(name)}`, { recursive: true }).catch((error) => {
         if (!(error instanceof Deno.errors.NotFound)) throw error;
       });
@@ -102,17 +125,12 @@ export class Network implements AsyncDisposable {
   async #plug(number: number, name: string | undefined): Promise<void> {
     const near = `${this.#id}${this.#links++}`;
     const far = `p-${name ?? "here"}`;
-    await this.#ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", this.#namespace(SWITCH));
-    await this.#ip("-n", this.#namespace(SWITCH), "link", "set", far, "master", BRIDGE, "up");
+    await ip("link", "add", near, "type", "veth", "peer", "name", far, "netns", this.#namespace(SWITCH));
+    await ip("-n", this.#namespace(SWITCH), "link", "set", far, "master", BRIDGE, "up");
     const own = name === undefined ? [] : ["-n", this.#namespace(name)];
-    if (name !== undefined) await this.#ip("link", "set", near, "netns", this.#namespace(name), "name", DEVICE);
+    if (name !== undefined) await ip("link", "set", near, "netns", this.#namespace(name), "name", DEVICE);
     const device = name === undefined ? near : DEVICE;
-    await this.#ip(...own, "addr", "add", `${this.address(number)}/24`, "dev", device);
-    await this.#ip(...own, "link", "set", device, "up");
-  }
-
-  async #ip(...args: readonly string[]): Promise<void> {
-    const { success, stderr } = await new Deno.Command("ip", { args: [...args], stderr: "piped" }).output();
-    assert.ok(success, `ip ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
+    await ip(...own, "addr", "add", `${this.address(number)}/24`, "dev", device);
+    await ip(...own, "link", "set", device, "up");
   }
 }

@@ -5,87 +5,16 @@
 
 import { processTerminal } from "../../router/terminal.ts";
 import { whyNoHosts } from "./network.ts";
+import { FAULTS, type FaultTimes, WORKERS } from "./faults.ts";
 import { type Found, Scene } from "./scene.ts";
 import { type LoadResult, StreamLoad } from "./stream_load.ts";
 
 const STREAMS = 3;
-const WORKERS = 3;
-const PARTITION_MS = 15_000;
-const NATS_AWAY_MS = 8000;
 
-interface Row {
+interface Row extends FaultTimes {
   readonly what: string;
-  /** Until requests are taken again; undefined when they never were not. */
-  readonly servingMs?: number | undefined;
-  readonly wholeMs: number | undefined;
-  /** Why nothing was done. */
-  readonly leftOut?: string;
   readonly load: LoadResult;
 }
-
-type Fault = (scene: Scene) => Promise<Omit<Row, "what" | "load">>;
-
-const FAULTS: readonly { readonly what: string; readonly fault: Fault; readonly only?: Found }[] = [
-  {
-    what: "a worker is killed, and started again",
-    async fault(scene) {
-      const epoch = await scene.epoch();
-      scene.kill(1, "SIGKILL");
-      const servingMs = await scene.until((ready) => (ready.epoch ?? 0) > epoch);
-      return { servingMs, wholeMs: servingMs + await scene.whole(WORKERS, epoch) };
-    },
-  },
-  {
-    what: `a worker is cut off for ${PARTITION_MS / 1000} s`,
-    async fault(scene) {
-      const epoch = await scene.epoch();
-      const startedMs = performance.now();
-      await scene.link(2, "down");
-      const servingMs = await scene.until((ready) => (ready.epoch ?? 0) > epoch);
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, PARTITION_MS - (performance.now() - startedMs))));
-      await scene.link(2, "up");
-      return { servingMs, wholeMs: await scene.whole(WORKERS, epoch) };
-    },
-  },
-  {
-    what: "rolling restart of all workers",
-    async fault(scene) {
-      const startedMs = performance.now();
-      for (let worker = 0; worker < WORKERS; worker++) {
-        const epoch = await scene.epoch();
-        scene.kill(worker, "SIGTERM");
-        // It leaves, which is one epoch, and is back, which is another.
-        await scene.whole(WORKERS, epoch + 1);
-      }
-      return { wholeMs: performance.now() - startedMs };
-    },
-  },
-  {
-    what: `NATS is away for ${NATS_AWAY_MS / 1000} s and has lost all it stored`,
-    only: "nats",
-    async fault(scene) {
-      const epoch = await scene.epoch();
-      await scene.stopNats();
-      await new Promise((resolve) => setTimeout(resolve, NATS_AWAY_MS));
-      scene.startNats();
-      await new Promise((resolve) => setTimeout(resolve, NATS_AWAY_MS / 2));
-      if (await scene.epoch() !== epoch) {
-        throw new Error("Cannot go on: the group was formed again although nothing was wrong with it");
-      }
-      return { wholeMs: undefined };
-    },
-  },
-  {
-    what: "a worker's link has 10 ms and loses 1 %, and a worker is killed",
-    async fault(scene) {
-      const epoch = await scene.epoch();
-      if (!await scene.slow(0, 10, 1)) return { wholeMs: undefined, leftOut: "the kernel has no netem" };
-      scene.kill(1, "SIGKILL");
-      const servingMs = await scene.until((ready) => (ready.epoch ?? 0) > epoch);
-      return { servingMs, wholeMs: servingMs + await scene.whole(WORKERS, epoch) };
-    },
-  },
-];
 
 async function play(found: Found, say: (line: string) => void): Promise<readonly Row[]> {
   await using scene = await Scene.open(found);
@@ -95,28 +24,26 @@ async function play(found: Found, say: (line: string) => void): Promise<readonly
   await scene.whole(WORKERS);
   say(`${found}: ${WORKERS} workers serve after ${(performance.now() - startedMs).toFixed(0)} ms`);
   const rows: Row[] = [];
-  for (const { what, fault, only } of FAULTS) {
-    if (only !== undefined && only !== found) continue;
+  for (const fault of FAULTS) {
+    if (fault.only !== undefined && fault.only !== found) continue;
     const load = new StreamLoad(scene.url, STREAMS);
-    while (load.ended < STREAMS) await new Promise((resolve) => setTimeout(resolve, 20));
-    const times = await fault(scene);
-    const before = load.ended;
-    while (load.ended < before + STREAMS) await new Promise((resolve) => setTimeout(resolve, 20));
-    const { leftOut } = times;
-    const name = leftOut === undefined ? what : `${what} (left out: ${leftOut})`;
-    rows.push({ what: name, ...times, load: await load.stop() });
-    say(line(found, rows.at(-1)));
+    await load.more(STREAMS);
+    const times = await fault.play(scene);
+    await load.more(STREAMS);
+    const row = { what: fault.what, ...times, load: await load.stop() };
+    rows.push(row);
+    say(line(found, row));
   }
   return rows;
 }
 
-function line(found: Found, row: Row | undefined): string {
-  if (row === undefined) return "";
-  const { what, servingMs, wholeMs, load: { ended, equal, failed, longestPauseMs } } = row;
-  const ms = (value: number | undefined) => value === undefined ? "–" : value.toFixed(0);
-  return `| ${found} | ${what} | ${ms(servingMs)} | ${ms(wholeMs)} | ${ended} | ${equal} | ${failed.length} | ${
-    ms(longestPauseMs)
-  } |`;
+function line(found: Found, { what, note, servingMs, wholeMs, load }: Row): string {
+  const ms = (value: number | undefined) => value?.toFixed(0) ?? "–";
+  const { ended, equal, failed, tokenMs, longestPauseMs } = load;
+  const name = note === undefined ? what : `${what} (${note})`;
+  const times = [servingMs, wholeMs].map(ms);
+  const pauses = [tokenMs, longestPauseMs].map(ms);
+  return `| ${[found, name, ...times, ended, equal, failed.length, ...pauses].join(" | ")} |`;
 }
 
 if (import.meta.main) {
@@ -128,9 +55,9 @@ if (import.meta.main) {
   }
   const asked = (["dns", "nats"] as const).filter((found) => Deno.args.length === 0 || Deno.args.includes(found));
   terminal.line(
-    "| found by | fault | serving again after ms | all three again after ms | streams | equal | failed | longest pause ms |",
+    "| found by | fault | serving again after ms | all three again after ms | streams | equal | failed | ms a token | longest pause ms |",
   );
-  terminal.line("| --- | --- | --- | --- | --- | --- | --- | --- |");
+  terminal.line("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
   const failures: string[] = [];
   for (const found of asked) {
     const rows = await play(found, (text) => terminal.line(text));

@@ -7,6 +7,8 @@ import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { HostProcess } from "./host_process.ts";
 import { Network } from "./network.ts";
+import type { SlowLink } from "./slow_link.ts";
+import type { Slowness } from "./slow_queue.ts";
 
 /** How the router finds its workers. */
 export type Found = "dns" | "nats";
@@ -21,6 +23,7 @@ interface Ready {
   readonly status: string;
   readonly epoch?: number;
   readonly workers?: readonly unknown[];
+  readonly "max_context_tokens"?: number;
 }
 
 /** @see the file's paragraph; for `await using` */
@@ -79,7 +82,7 @@ export class Scene implements AsyncDisposable {
   /** Starts a router that finds workers. */
   startRouter(...flags: readonly string[]): void {
     const join = this.#found === "dns" ? `dns:${SERVICE}:8100` : this.#bucket;
-    const serve = ["serve", "--host", "0.0.0.0", "--random", "tiny", "--kv-tokens", "2048", "--join", join];
+    const serve = ["serve", "--host", "0.0.0.0", "--random", "tiny", "--kv-tokens", "1024", "--join", join];
     this.#router = this.#run("router", [PROGRAM, ...serve, "--secret-file", `${this.#directory}/secret`, ...flags]);
   }
 
@@ -110,6 +113,16 @@ export class Scene implements AsyncDisposable {
     await this.#name();
   }
 
+  /** Drains the newest worker for good, and takes its name away once it has ended. @returns how long it took, in milliseconds */
+  async removeWorker(): Promise<number> {
+    const startedMs = performance.now();
+    const worker = this.workers.pop() ?? assert.fail("there is no worker");
+    await worker.stop();
+    this.#named.delete(11 + this.workers.length);
+    await this.#name();
+    return performance.now() - startedMs;
+  }
+
   kill(worker: number, signal: Deno.Signal): void {
     this.workers[worker]?.kill(signal);
   }
@@ -118,8 +131,14 @@ export class Scene implements AsyncDisposable {
     await this.network.link(`gpu${11 + worker}`, state);
   }
 
-  async slow(worker: number, delayMs: number, lossPercent: number): Promise<boolean> {
-    return await this.network.slow(`gpu${11 + worker}`, delayMs, lossPercent);
+  /** Slows a worker's link down until that is disposed of. */
+  async slow(worker: number, slowness: Slowness): Promise<SlowLink> {
+    return await this.network.slow(`gpu${11 + worker}`, slowness);
+  }
+
+  /** To a worker's host and back. */
+  async roundTripMs(worker: number): Promise<number> {
+    return await this.network.roundTripMs(11 + worker);
   }
 
   async ready(): Promise<Ready> {
@@ -153,6 +172,11 @@ export class Scene implements AsyncDisposable {
 
   async epoch(): Promise<number> {
     return (await this.ready()).epoch ?? assert.fail("the group is not ready");
+  }
+
+  /** Tokens of the longest context that the group can hold. */
+  async capacity(): Promise<number> {
+    return (await this.ready()).max_context_tokens ?? assert.fail("the group is not ready");
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

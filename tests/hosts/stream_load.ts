@@ -1,6 +1,7 @@
 /** Streams without a pause, several at a time, and whether each ended as it should. */
 
 import { SseReader } from "../support/sse_reader.ts";
+import { until } from "../support/until.ts";
 
 const REQUEST = {
   prompt: Array.from({ length: 100 }, (_, i) => 5 + i % 200),
@@ -11,6 +12,10 @@ const REQUEST = {
   attention: { mode: "dense" },
 };
 
+/** No use in waiting after that. */
+const MAX_FAILED = 20;
+const MORE_MS = 120_000;
+
 /** What became of the streams. */
 export interface LoadResult {
   readonly ended: number;
@@ -18,6 +23,8 @@ export interface LoadResult {
   readonly equal: number;
   /** Ended otherwise than with all of their tokens: what was said. */
   readonly failed: readonly string[];
+  /** Of all that ended: from one token to the next, on average. */
+  readonly tokenMs: number;
   /** The longest time between two tokens of a stream. */
   readonly longestPauseMs: number;
 }
@@ -32,22 +39,31 @@ export class StreamLoad {
   #equal = 0;
   #failed: string[] = [];
   #longestPauseMs = 0;
+  #pausesMs = 0;
+  #pauses = 0;
 
   constructor(url: string, streams: number) {
     this.#url = url;
     this.#loops = Array.from({ length: streams }, () => this.#loop());
   }
 
-  /** So far. */
-  get ended(): number {
-    return this.#ended;
+  /** Waits until so many more streams have ended well than had when this was called. */
+  async more(streams: number): Promise<void> {
+    const wanted = this.#ended + streams;
+    await until(() => this.#ended >= wanted || this.#failed.length >= MAX_FAILED, MORE_MS);
   }
 
   /** Lets what runs end. */
   async stop(): Promise<LoadResult> {
     this.#isOver = true;
     await Promise.all(this.#loops);
-    return { ended: this.#ended, equal: this.#equal, failed: this.#failed, longestPauseMs: this.#longestPauseMs };
+    return {
+      ended: this.#ended,
+      equal: this.#equal,
+      failed: this.#failed,
+      tokenMs: this.#pausesMs / this.#pauses,
+      longestPauseMs: this.#longestPauseMs,
+    };
   }
 
   async #loop(): Promise<void> {
@@ -71,7 +87,10 @@ export class StreamLoad {
     if (text === this.#expected) this.#equal++;
     for (const [i, time] of stream.tokenTimes.entries()) {
       const before = stream.tokenTimes[i - 1];
-      if (before !== undefined) this.#longestPauseMs = Math.max(this.#longestPauseMs, time - before);
+      if (before === undefined) continue;
+      this.#pauses++;
+      this.#pausesMs += time - before;
+      this.#longestPauseMs = Math.max(this.#longestPauseMs, time - before);
     }
     return undefined;
   }
