@@ -16,15 +16,17 @@ Deno.test({
   ignore: REASON !== undefined,
   async fn() {
     await using scene = await Scene.open(FOUND);
-    scene.startRouter("--min-workers", "2");
+    scene.startRouter();
     await scene.addWorker();
     await scene.addWorker();
     await scene.whole(2);
-    const epoch = await scene.epoch();
+    const both = await scene.capacity();
     const load = new StreamLoad(scene.url, 2);
     await load.more(1);
     scene.kill(1, "SIGTERM");
-    await scene.whole(2, epoch);
+    // The group holds less without it, and as much as before with it.
+    await scene.until((ready) => ready.workers?.length === 1 && ready.max_context_tokens === both / 2);
+    await scene.until((ready) => ready.workers?.length === 2 && ready.max_context_tokens === both);
     const { ended, equal, failed } = await load.stop();
     assert.deepEqual(failed, []);
     assert.ok(ended >= 2);
