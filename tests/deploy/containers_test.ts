@@ -1,12 +1,16 @@
 /** What is written for container engines and systemd still fits the command line and the tree. */
 
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { parse } from "yaml";
 import { describeJoin, parseJoin, parseNatsPlace } from "../../router/host/join_source.ts";
 import { OLDEST_DENO } from "../../router/command_line.ts";
+import { isInstalled } from "../support/is_installed.ts";
 import { servedBy, workerFlags } from "./flags.ts";
 
-const read = (path: string) => Deno.readTextFile(new URL(`../../${path}`, import.meta.url));
+const ROOT = new URL("../../", import.meta.url);
+
+const read = (path: string) => Deno.readTextFile(new URL(path, ROOT));
 
 interface Compose {
   readonly services: Readonly<Record<string, { readonly command: readonly string[]; readonly read_only?: boolean }>>;
@@ -74,4 +78,36 @@ Deno.test("the units of systemd start commands with flags that exist", async () 
   const [worker, ...rest] = await commandOf("tidepool-worker@.service");
   assert.equal(worker, "worker");
   assert.equal(workerFlags(rest).listen, "0.0.0.0:8101");
+});
+
+/** What systemd says of our units, which are told that the program is where this checkout is. */
+async function verdictOn(change: (unit: string) => string): Promise<string> {
+  const directory = await Deno.makeTempDir();
+  try {
+    const units = ["tidepool-router.service", "tidepool-worker@.service"];
+    for (const unit of units) {
+      const text = (await read(`deploy/systemd/${unit}`)).replaceAll("/opt/tidepool", fileURLToPath(ROOT).slice(0, -1));
+      await Deno.writeTextFile(`${directory}/${unit}`, change(text));
+    }
+    const args = ["verify", "--man=no", ...units.map((unit) => `${directory}/${unit}`)];
+    const { success, stderr } = await new Deno.Command("systemd-analyze", { args }).output();
+    const ours = new TextDecoder().decode(stderr).split("\n").filter((line) => line.includes("tidepool-"));
+    return success ? ours.join("\n") : [...ours, "systemd-analyze failed"].join("\n");
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+const HAS_SYSTEMD = await isInstalled("systemd-analyze");
+
+Deno.test({
+  name: `systemd takes the units${HAS_SYSTEMD ? "" : " (left out: there is no systemd-analyze)"}`,
+  ignore: !HAS_SYSTEMD,
+  async fn() {
+    assert.equal(await verdictOn((unit) => unit), "");
+    assert.match(
+      await verdictOn((unit) => unit.replace("ProtectHome=", "ProtectHouse=")),
+      /Unknown key 'ProtectHouse'/,
+    );
+  },
 });

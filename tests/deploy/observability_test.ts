@@ -8,6 +8,7 @@ import { MetricsRegistry } from "../../router/telemetry/metrics_registry.ts";
 import { VLLM_LABELS, VLLM_NAMES } from "../../router/telemetry/vllm_names.ts";
 import { headings } from "../docs/links.ts";
 import { renderChart } from "../support/helm_chart.ts";
+import { isInstalled } from "../support/is_installed.ts";
 import { NO_STATS } from "../support/no_stats.ts";
 
 const at = (path: string) => new URL(`../../${path}`, import.meta.url);
@@ -69,15 +70,7 @@ Deno.test("every alert has a runbook", async () => {
   }
 });
 
-const HAS_PROMTOOL = await (async () => {
-  try {
-    return (await new Deno.Command("promtool", { args: ["--version"], stdout: "null", stderr: "null" }).output())
-      .success;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-})();
+const HAS_PROMTOOL = await isInstalled("promtool");
 
 Deno.test({
   name: `Prometheus takes rules and configuration, and alerts fire when they should${

@@ -1,20 +1,12 @@
 /** A NATS server with JetStream for tests: Debian's `nats-server`, started and ended by the test. */
 
 import { fileURLToPath } from "node:url";
+import { isInstalled } from "./is_installed.ts";
 
 const START_MS = 10_000;
 
 /** Whether there is one to start; where there is none, tests that need it say so and are left out. */
-export const HAS_NATS = await isInstalled();
-
-async function isInstalled(): Promise<boolean> {
-  try {
-    return (await new Deno.Command("nats-server", { args: ["--version"], stdout: "null" }).output()).success;
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    return false;
-  }
-}
+export const HAS_NATS = await isInstalled("nats-server");
 
 /** For a test's name. */
 export const NATS_NOTE = HAS_NATS ? "" : " (left out: nats-server is not installed)";
