@@ -32,7 +32,7 @@ export async function buildPackage(out: string, commit: string): Promise<void> {
   await copy(new URL("README.md", ROOT), `${out}/README.md`);
   await Deno.writeTextFile(`${out}/program/COMMIT`, commit);
   const manifest = JSON.parse(
-    await Deno.readTextFile(new URL("deploy/npm/package.json", ROOT)),
+    await Deno.readTextFile(new URL("deploy/npm/manifest.json", ROOT)),
   );
   await Deno.writeTextFile(
     `${out}/package.json`,
@@ -50,15 +50,16 @@ async function copy(from: URL, to: string): Promise<void> {
   }
 }
 
-/** Of the checkout; empty where there is none. */
+/** Of the checkout; empty where there is none, or no Git to ask. */
 async function commitOf(directory: URL): Promise<string> {
-  const options: Deno.CommandOptions = {
-    args: ["rev-parse", "HEAD"],
-    cwd: fileURLToPath(directory),
-    stderr: "null",
-  };
-  const { success, stdout } = await new Deno.Command("git", options).output();
-  return success ? new TextDecoder().decode(stdout).trim() : "";
+  const options: Deno.CommandOptions = { args: ["rev-parse", "HEAD"], cwd: fileURLToPath(directory), stderr: "null" };
+  try {
+    const { success, stdout } = await new Deno.Command("git", options).output();
+    return success ? new TextDecoder().decode(stdout).trim() : "";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "";
+    throw error;
+  }
 }
 
 if (import.meta.main) {

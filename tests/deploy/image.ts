@@ -9,14 +9,13 @@ import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { processTerminal } from "../../router/terminal.ts";
 import { HostProcess } from "../hosts/host_process.ts";
+import { DebianRoot, runProgram } from "./debian_root.ts";
 import { assignments, readDockerfile } from "./dockerfile.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const DENO = "/deno/deno";
 const WORKER = "127.0.0.1:21390";
 const PORT = 21391;
-/** Of certificates that this machine believes beside the usual ones. */
-const OWN_ISSUERS = "/own-issuers.pem";
 const ANSWER_MS = 120_000;
 
 /** How a container of ours runs: private mounts, all but /tmp read-only, user 10001 without capabilities. */
@@ -26,15 +25,9 @@ const CONTAINER = `mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mo
 
 const terminal = processTerminal();
 
-async function run(program: string, args: readonly string[]): Promise<void> {
-  const { success, stdout, stderr } = await new Deno.Command(program, { args: [...args] }).output();
-  const said = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
-  assert.ok(success, `${program} ${args.join(" ")}:\n${said.slice(-4000)}`);
-}
-
 /** Runs the steps in one root: each stage begins where the one before ended, and only adds. @returns environment and entry point */
 async function build(
-  root: string,
+  { path: root, registry }: DebianRoot,
 ): Promise<{ readonly env: Readonly<Record<string, string>>; readonly entry: readonly string[] }> {
   const env: Record<string, string> = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" };
   let [directory, entry] = ["/", [] as readonly string[]];
@@ -45,24 +38,23 @@ async function build(
       if (word === "ENTRYPOINT") entry = JSON.parse(text);
       if (word === "COPY") await copy(root, directory, text);
       if (word === "RUN") {
-        const set = Object.entries({ ...registry(), ...env, COMMIT: "0123456789abcdef0123456789abcdef01234567" });
+        const set = Object.entries({ ...registry, ...env, COMMIT: "0123456789abcdef0123456789abcdef01234567" });
         const words = set.map(([key, value]) => `${key}=${value}`);
-        await run("chroot", [root, "env", "-i", "HOME=/root", ...words, "sh", "-c", `cd ${directory} && ${text}`]);
+        await runProgram("chroot", [
+          root,
+          "env",
+          "-i",
+          "HOME=/root",
+          ...words,
+          "sh",
+          "-c",
+          `cd ${directory} && ${text}`,
+        ]);
       }
     }
     terminal.line(`stage ${name}: built`);
   }
   return { env, entry };
-}
-
-/** How this machine reaches its registries, if it says so in the environment. */
-function registry(): Readonly<Record<string, string>> {
-  const names = ["NPM_CONFIG_REGISTRY", "npm_config_registry", "https_proxy", "HTTPS_PROXY"];
-  const set = Object.fromEntries(names.flatMap((name) => {
-    const value = Deno.env.get(name);
-    return value === undefined ? [] : [[name, value]];
-  }));
-  return Deno.env.has("SSL_CERT_FILE") ? { ...set, DENO_CERT: OWN_ISSUERS } : set;
 }
 
 async function copy(root: string, directory: string, text: string): Promise<void> {
@@ -74,7 +66,7 @@ async function copy(root: string, directory: string, text: string): Promise<void
   for (const from of words) {
     const source = from === DENO ? Deno.execPath() : ROOT + from;
     await Deno.mkdir(target.replace(/\/[^/]*$/, ""), { recursive: true });
-    await run("cp", ["-rT", source, to === "./" ? `${target}${from}` : target]);
+    await runProgram("cp", ["-rT", source, to === "./" ? `${target}${from}` : target]);
   }
 }
 
@@ -93,43 +85,33 @@ async function answer(): Promise<string> {
 }
 
 async function main(): Promise<void> {
-  const root = await Deno.makeTempDir();
+  const startedMs = performance.now();
+  const seconds = () => `${((performance.now() - startedMs) / 1000).toFixed(0)} s`;
+  await using root = await DebianRoot.make();
+  terminal.line(`a fresh Debian root: made after ${seconds()}`);
+  const { env, entry } = await build(root);
+  terminal.line(`all stages: built after ${seconds()}`);
+  await Deno.writeTextFile(`${root.path}/secret`, "the secret of the image\n");
+  const words = Object.entries({ ...env, HOME: "/home/tidepool" }).map(([name, value]) => `${name}=${value}`);
+  const container = (...args: string[]) =>
+    new HostProcess(["unshare", "--mount", "sh", "-c", CONTAINER, root.path, ...words, ...entry, ...args]);
+  const secret = ["--secret-file", "/secret"];
+  await using worker = container("worker", "--listen", WORKER, ...secret);
+  await using router = container(
+    "serve",
+    "--port",
+    String(PORT),
+    "--join",
+    WORKER,
+    ...secret,
+    "--kv-tokens",
+    "1024",
+  );
   try {
-    await run("debootstrap", ["--variant=minbase", "bookworm", root]);
-    // A folder for temporary files is its maker's alone; this one is the root of another user.
-    await Deno.chmod(root, 0o755);
-    for (const file of ["/etc/resolv.conf", "/etc/hosts", "/etc/npmrc", "/root/.npmrc"]) {
-      await Deno.copyFile(file, root + file).catch((error) => assert.ok(error instanceof Deno.errors.NotFound, error));
-    }
-    const issuers = Deno.env.get("SSL_CERT_FILE");
-    if (issuers !== undefined) await Deno.copyFile(issuers, root + OWN_ISSUERS);
-    terminal.line("a fresh Debian root: made");
-    const { env, entry } = await build(root);
-    await Deno.writeTextFile(`${root}/secret`, "the secret of the image\n");
-    const words = Object.entries({ ...env, HOME: "/home/tidepool" }).map(([name, value]) => `${name}=${value}`);
-    const container = (...args: string[]) =>
-      new HostProcess(["unshare", "--mount", "sh", "-c", CONTAINER, root, ...words, ...entry, ...args]);
-    await using worker = container("worker", "--listen", WORKER, "--secret-file", "/secret");
-    await using router = container(
-      "serve",
-      "--port",
-      String(PORT),
-      "--join",
-      WORKER,
-      "--secret-file",
-      "/secret",
-      "--kv-tokens",
-      "1024",
-    );
-    const startedMs = performance.now();
-    try {
-      terminal.line(`answered "${await answer()}" after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
-    } catch (error) {
-      terminal.error([...worker.lines, ...router.lines].join("\n"));
-      throw error;
-    }
-  } finally {
-    await run("rm", ["-rf", "--one-file-system", root]);
+    terminal.line(`answered "${await answer()}" after ${seconds()}`);
+  } catch (error) {
+    terminal.error([...worker.lines, ...router.lines].join("\n"));
+    throw error;
   }
 }
 

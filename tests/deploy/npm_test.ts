@@ -1,21 +1,13 @@
-/** The npm package: complete, and started by Node with the Deno that it depends on. */
+/** The npm package and the formula for it: complete, and started by Node with the Deno that it depends on. */
 
 import assert from "node:assert/strict";
 import project from "../../deno.json" with { type: "json" };
 import { buildPackage } from "../../deploy/npm/build.ts";
+import { isInstalled } from "../support/is_installed.ts";
 
 const COMMIT = "0123456789abcdef0123456789abcdef01234567";
 
-async function hasNode(): Promise<boolean> {
-  try {
-    return (await new Deno.Command("node", { args: ["--version"], stdout: "null" }).output()).success;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
-}
-
-const HAS_NODE = await hasNode();
+const HAS_NODE = await isInstalled("node");
 
 Deno.test({
   name: `npx tidepool runs the program of its version${HAS_NODE ? "" : " (left out: there is no node)"}`,
@@ -52,4 +44,9 @@ Deno.test({
       await Deno.remove(directory, { recursive: true });
     }
   },
+});
+
+Deno.test("the formula for Homebrew installs the package of this version", async () => {
+  const formula = await Deno.readTextFile(new URL("../../deploy/homebrew/tidepool.rb", import.meta.url));
+  assert.equal(/^ {2}url ".*\/tidepool-(.*)\.tgz"$/m.exec(formula)?.[1], project.version);
 });
