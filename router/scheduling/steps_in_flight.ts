@@ -1,9 +1,10 @@
 /** The steps that the group runs, in order, and what each was to do. */
 
 import type { SequenceId, Span, Step, StepResult } from "../../engine/span.ts";
-import type { CodedError } from "../../kernels/errors.ts";
+import { CodedError } from "../../kernels/errors.ts";
 import { asCodedError } from "../errors.ts";
 import type { Group } from "../group/group.ts";
+import { beginStep } from "../telemetry/telemetry.ts";
 import type { CostModel } from "./cost_model.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import type { Sequence } from "./sequence.ts";
@@ -64,7 +65,9 @@ export class StepsInFlight {
     const { spans } = planned.plan;
     const step = this.#stepOf(planned);
     const traceparents = new Set(spans.flatMap(({ sequence }) => sequence.request.traceparent ?? []));
-    const result = this.#group.run(step, [...traceparents]).catch((error) => asCodedError(error, "run step"));
+    const trace = beginStep([...traceparents], step);
+    const result = this.#group.run(step, trace.traceparents).catch((error) => asCodedError(error, "run step"));
+    result.then((end) => trace.end(end instanceof CodedError ? end : undefined));
     this.#steps.push({ ...planned, step, startMs: performance.now(), result });
   }
 

@@ -17,6 +17,7 @@ import {
   trace,
 } from "@opentelemetry/api";
 import type { Step, StepResult } from "../../engine/span.ts";
+import type { CodedError } from "../../kernels/errors.ts";
 import type { CorrectionUsage } from "../scheduling/generation.ts";
 import { METRIC_NAMES } from "./metrics.ts";
 import type { InstrumentDefinition, Labels, Mirror, Reading } from "./metrics_registry.ts";
@@ -104,26 +105,62 @@ export function traceRequest(received: ReceivedRequest): RequestTrace {
 /** Every so many decode steps a span: one for each would be thousands an answer. */
 const TRACED_DECODE_STEPS = 64;
 
-/** A step that a worker ran, as a span below the first of its requests and linked to the others. */
+/** The span of a step, from its beginning on. */
+export interface StepTrace {
+  /** What its workers continue. */
+  readonly traceparents: readonly string[];
+  /** It is over. @param error why it failed */
+  end(error?: CodedError): void;
+}
+
+function isTraced(step: Step): boolean {
+  return step.spans.some(({ kind }) => kind === "prefill") || step.index % TRACED_DECODE_STEPS === 0;
+}
+
+/** Starts the span of a step as the router sees it, below the first of its requests and linked to the others. */
+export function beginStep(traceparents: readonly string[], step: Step): StepTrace {
+  const [first, ...others] = traceparents;
+  if (first === undefined || !isTraced(step)) return { traceparents, end: () => {} };
+  const parent = contextFrom(first);
+  const span = trace.getTracer(SCOPE).startSpan("step", {
+    links: others.flatMap(linkTo),
+    attributes: stepAttributes(step),
+  }, parent);
+  const own = traceparentOf(trace.setSpan(parent, span));
+  return {
+    traceparents: own === undefined ? traceparents : [own, ...others],
+    end(error) {
+      if (error !== undefined) span.setStatus({ code: SpanStatusCode.ERROR, message: error.code });
+      span.end();
+    },
+  };
+}
+
+/** A step that a worker ran, as a span below that of the router. */
 export function traceStep(traceparents: readonly string[], step: Step, result: StepResult): void {
-  const prefills = step.spans.some(({ kind }) => kind === "prefill");
-  if (!prefills && step.index % TRACED_DECODE_STEPS !== 0) return;
+  if (!isTraced(step)) return;
   const [parent, ...others] = traceparents;
   const endedAt = nowMs();
-  const span = trace.getTracer(SCOPE).startSpan("step", {
+  const span = trace.getTracer(SCOPE).startSpan("worker step", {
     startTime: endedAt - result.timing.totalMs,
     links: others.flatMap(linkTo),
     attributes: {
-      "tidepool.step.index": step.index,
-      "tidepool.step.spans": step.spans.length,
-      "tidepool.step.rows": step.spans.reduce((rows, { tokens }) => rows + tokens.length, 0),
-      "tidepool.step.prefill": prefills,
+      ...stepAttributes(step),
       "tidepool.step.encode_ms": result.timing.encodeMs,
       "tidepool.step.wait_ms": result.timing.waitMs,
       ...exchangeAttributes(result.timing),
     },
   }, contextFrom(parent));
   span.end(endedAt);
+}
+
+function stepAttributes(step: Step): Attributes {
+  return {
+    "tidepool.step.index": step.index,
+    "tidepool.step.spans": step.spans.length,
+    "tidepool.step.rows": step.spans.reduce((rows, { tokens }) => rows + tokens.length, 0),
+    "tidepool.step.prefill": step.spans.some(({ kind }) => kind === "prefill"),
+  };
 }
 
 /** None for a worker that is alone. */

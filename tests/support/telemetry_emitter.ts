@@ -3,7 +3,7 @@
 import { RequestRecorder } from "../../router/telemetry/request_record.ts";
 import { MetricsRegistry } from "../../router/telemetry/metrics_registry.ts";
 import { ServiceMetrics } from "../../router/telemetry/metrics.ts";
-import { openTelemetryMirror, traceRequest, traceStep } from "../../router/telemetry/telemetry.ts";
+import { beginStep, openTelemetryMirror, traceRequest, traceStep } from "../../router/telemetry/telemetry.ts";
 import type { GenerationRequest } from "../../router/scheduling/generation.ts";
 import type { Step } from "../../engine/span.ts";
 import { RequestContext } from "../../router/access/request_context.ts";
@@ -50,8 +50,11 @@ function serve(): void {
   observation.accepted(ACCEPTED);
   recorder.admitted({ id: "chatcmpl-7" } as GenerationRequest, 4);
   const parents = observation.traceparent === undefined ? [] : [observation.traceparent];
-  traceStep(parents, step, { index: 1, spans: [], timing });
-  traceStep(parents, decode, { index: 2, spans: [], timing });
+  for (const one of [step, decode]) {
+    const trace = beginStep(parents, one);
+    traceStep(trace.traceparents, one, { index: one.index, spans: [], timing });
+    trace.end();
+  }
   observation.firstToken();
   observation.ended({ kind: "finished", reasons: ["stop"], usage: USAGE });
 }

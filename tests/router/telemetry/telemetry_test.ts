@@ -2,70 +2,18 @@
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-
-interface Attribute {
-  readonly key: string;
-  readonly value: { readonly stringValue?: string; readonly doubleValue?: number };
-}
-
-interface Span {
-  readonly name: string;
-  readonly traceId: string;
-  readonly spanId: string;
-  readonly parentSpanId?: string;
-  readonly kind: number;
-  readonly attributes?: readonly Attribute[];
-}
-
-interface Metric {
-  readonly name: string;
-  readonly unit?: string;
-  readonly histogram?: {
-    readonly dataPoints: readonly {
-      readonly explicitBounds: readonly number[];
-      readonly attributes: readonly Attribute[];
-    }[];
-  };
-  readonly gauge?: { readonly dataPoints: readonly { readonly asDouble?: number; readonly asInt?: string | number }[] };
-  readonly sum?: { readonly dataPoints: readonly { readonly asDouble?: number; readonly asInt?: string | number }[] };
-}
-
-interface Export {
-  readonly resourceSpans?: readonly { readonly scopeSpans: readonly { readonly spans: readonly Span[] }[] }[];
-  readonly resourceMetrics?: readonly { readonly scopeMetrics: readonly { readonly metrics: readonly Metric[] }[] }[];
-}
+import { attribute, OtlpCollector } from "../../support/otlp_collector.ts";
 
 /** Runs the emitter against a collector; everything it exported. */
-async function collect(): Promise<{ spans: Span[]; metrics: Metric[] }> {
-  const exports: Export[] = [];
-  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
-    exports.push(await request.json());
-    return Response.json({});
-  });
-  try {
-    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["run", "-A", fileURLToPath(new URL("../../support/telemetry_emitter.ts", import.meta.url))],
-      env: {
-        OTEL_DENO: "true",
-        OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
-        OTEL_METRIC_EXPORT_INTERVAL: "100",
-        OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${server.addr.port}`,
-      },
-      signal: AbortSignal.timeout(60_000),
-    }).output();
-    assert.equal(code, 0, new TextDecoder().decode(stderr));
-  } finally {
-    await server.shutdown();
-  }
-  return {
-    spans: exports.flatMap((e) => e.resourceSpans ?? []).flatMap((r) => r.scopeSpans).flatMap((s) => s.spans),
-    metrics: exports.flatMap((e) => e.resourceMetrics ?? []).flatMap((r) => r.scopeMetrics).flatMap((s) => s.metrics),
-  };
-}
-
-function attribute({ attributes = [] }: { readonly attributes?: readonly Attribute[] }, key: string): unknown {
-  const value = attributes.find((one) => one.key === key)?.value;
-  return value?.stringValue ?? value?.doubleValue;
+async function collect(): Promise<OtlpCollector> {
+  await using collector = new OtlpCollector();
+  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", fileURLToPath(new URL("../../support/telemetry_emitter.ts", import.meta.url))],
+    env: { ...collector.env },
+    signal: AbortSignal.timeout(60_000),
+  }).output();
+  assert.equal(code, 0, new TextDecoder().decode(stderr));
+  return collector;
 }
 
 Deno.test("telemetry exports request → queue, prefill, decode, step, and the GenAI histograms with their buckets", async (t) => {
@@ -87,17 +35,21 @@ Deno.test("telemetry exports request → queue, prefill, decode, step, and the G
     assert.equal(attribute(request, "tidepool.correction.mode"), "audit");
   });
 
-  await t.step("the phases and the worker's prefill step are its children; a decode step is sampled away", () => {
+  await t.step("the phases and the prefill step are its children; a decode step is sampled away", () => {
     for (const name of ["queue", "prefill", "decode", "step"]) {
       assert.deepEqual(named(name).map((span) => [span.traceId, span.parentSpanId]), [[
         request.traceId,
         request.spanId,
       ]]);
     }
-    const [step] = named("step");
-    assert.ok(step !== undefined);
-    assert.equal(attribute(step, "tidepool.step.exchange.states_bytes"), 2);
-    assert.equal(attribute(step, "tidepool.step.exchange.queries_ms"), 1);
+  });
+
+  await t.step("the worker's step is a child of the router's", () => {
+    const [[step], [onWorker]] = [named("step"), named("worker step")];
+    assert.ok(step !== undefined && onWorker !== undefined);
+    assert.deepEqual([onWorker.traceId, onWorker.parentSpanId], [request.traceId, step.spanId]);
+    assert.equal(attribute(onWorker, "tidepool.step.exchange.states_bytes"), 2);
+    assert.equal(attribute(onWorker, "tidepool.step.exchange.queries_ms"), 1);
   });
 
   await t.step("openTelemetryMirror exports histograms under the GenAI names", () => {
