@@ -1,6 +1,6 @@
 /**
  * From nothing to an answer: the commands of docs/operating.md, section "From nothing", in a fresh Debian root, each with the time at
- * which it began. `deno run -A tests/deploy/fresh.ts [--port N]` serves on that port instead of 8000. Needs root,
+ * which it began. `deno run -A tests/deploy/fresh.ts [--port N]` serves on that port and the next instead of 8000 and 8001. Needs root,
  * `debootstrap` and the registries of Debian and npm.
  */
 
@@ -71,7 +71,7 @@ class Transcript {
 async function main(): Promise<void> {
   const { values } = parseArgs({ args: [...Deno.args], options: { port: { type: "string" } } });
   const port = Number(values.port ?? DOCUMENTED_PORT);
-  const script = (await commands()).replaceAll(`127.0.0.1:${DOCUMENTED_PORT}`, `127.0.0.1:${port}`);
+  const script = (await commands()).replaceAll(/\b800[01]\b/g, (text) => String(Number(text) - DOCUMENTED_PORT + port));
   const startedMs = performance.now();
   const seconds = () => `${((performance.now() - startedMs) / 1000).toFixed(1).padStart(6)} s`;
   await using root = await DebianRoot.make();
