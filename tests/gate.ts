@@ -57,7 +57,9 @@ const LANES = async (): Promise<readonly (readonly Stage[])[]> => [
     MATRIX,
     tests(
       "router",
-      ["router", "clients", "workers", "support", "fuzz", "gate", "docs", "deploy"].map((room) => `tests/${room}`),
+      ["router", "clients", "workers", "support", "fuzz", "gate", "docs", "deploy", "hosts"].map((room) =>
+        `tests/${room}`
+      ),
     ),
     { ...quiet("examples", ["test", "-A", "--doc", ...await documentedModules()]), live: true },
     tests("end to end", ["tests/e2e"]),
