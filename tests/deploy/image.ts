@@ -1,8 +1,8 @@
 /**
  * The image without a container engine: the steps of the Dockerfile in a fresh Debian root, then a worker and a router as
  * containers would run them (another user, no capabilities, a read-only root file system) and one question.
- * `deno run -A tests/deploy/image.ts`; needs root, `debootstrap` and a registry. The stage that fetches Deno is not run: the Deno
- * that runs this is taken.
+ * `deno run -A tests/deploy/image.ts`; needs root, `debootstrap`, and the registries of Debian and npm. The stage that fetches Deno, which
+ * is thrown away, runs with this machine's npm.
  */
 
 import assert from "node:assert/strict";
@@ -10,10 +10,11 @@ import { fileURLToPath } from "node:url";
 import { processTerminal } from "../../router/terminal.ts";
 import { HostProcess } from "../hosts/host_process.ts";
 import { DebianRoot, runProgram } from "./debian_root.ts";
-import { assignments, readDockerfile } from "./dockerfile.ts";
+import { assignments, type DockerStage, readDockerfile } from "./dockerfile.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-const DENO = "/deno/deno";
+/** What the first stage leaves, and where it is here. */
+const [DENO, FETCHED] = ["/deno/deno", "/fetched"];
 const WORKER = "127.0.0.1:21390";
 const PORT = 21391;
 const ANSWER_MS = 120_000;
@@ -25,13 +26,29 @@ const CONTAINER = `mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && mo
 
 const terminal = processTerminal();
 
+/** Runs the stage that fetches Deno. @param directory where a container would have its own */
+async function fetchDeno({ instructions }: DockerStage, directory: string): Promise<void> {
+  const env: Record<string, string> = {};
+  for (const { word, text } of instructions) {
+    if (word === "ARG") Object.assign(env, assignments(text));
+    if (word !== "RUN") continue;
+    const words = Object.entries(env).map(([name, value]) => `${name}=${value}`);
+    await runProgram("env", [...words, "sh", "-ec", text], directory);
+  }
+}
+
 /** Runs the steps in one root: each stage begins where the one before ended, and only adds. @returns environment and entry point */
 async function build(
   { path: root, registry }: DebianRoot,
 ): Promise<{ readonly env: Readonly<Record<string, string>>; readonly entry: readonly string[] }> {
   const env: Record<string, string> = { PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" };
   let [directory, entry] = ["/", [] as readonly string[]];
-  for (const { name, instructions } of readDockerfile(await Deno.readTextFile(`${ROOT}deploy/Dockerfile`)).slice(1)) {
+  const [fetching, ...stages] = readDockerfile(await Deno.readTextFile(`${ROOT}deploy/Dockerfile`));
+  assert.ok(fetching !== undefined, "the first stage fetches Deno");
+  await Deno.mkdir(root + FETCHED);
+  await fetchDeno(fetching, root + FETCHED);
+  terminal.line(`stage ${fetching.name}: built`);
+  for (const { name, instructions } of stages) {
     for (const { word, text } of instructions) {
       if (word === "ENV" || word === "ARG") Object.assign(env, assignments(text));
       if (word === "WORKDIR") await Deno.mkdir(root + (directory = text), { recursive: true });
@@ -64,7 +81,7 @@ async function copy(root: string, directory: string, text: string): Promise<void
   // What an earlier stage left is there already.
   if (text.includes("--from=program")) return;
   for (const from of words) {
-    const source = from === DENO ? Deno.execPath() : ROOT + from;
+    const source = from === DENO ? `${root}${FETCHED}/deno` : ROOT + from;
     await Deno.mkdir(target.replace(/\/[^/]*$/, ""), { recursive: true });
     await runProgram("cp", ["-rT", source, to === "./" ? `${target}${from}` : target]);
   }
