@@ -4,15 +4,21 @@
  * Knows steps and pages; computes no attention.
  */
 
+import assert from "node:assert/strict";
+import { checkStep } from "../../engine/check_step.ts";
 import { EngineError } from "../../engine/errors.ts";
+import { SLOTS } from "../../engine/kv/kv_slice.ts";
+import { PageMap } from "../../engine/page_map.ts";
 import type { SequenceId, SequenceOpening, Span, SpanResult } from "../../engine/span.ts";
 import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
 import type { SpanAudit, Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
 import type { Group, GroupState, ModelInfo } from "../../router/group/group.ts";
-import { fakeModel, FakeSlices } from "./fake_slices.ts";
-import { type FakeSequence, faultOfPrefixTokens, type PageContent, told } from "./fake_span.ts";
-import { CHAIN_START, draw, extend, VOCABULARY } from "./fake_tokens.ts";
+import { fakeModel } from "./fake_model.ts";
+import { type FakeSequence, faultOfPrefixTokens, openSequence, type PageContent, told } from "./fake_span.ts";
+import { CHAIN_START, draw, extend, logprobsOf, VOCABULARY } from "./fake_tokens.ts";
+
+const NEVER = false;
 
 /** How the fake differs from its defaults. */
 export interface FakeGroupOptions {
@@ -38,7 +44,7 @@ export class FakeGroup implements Group {
   state: GroupState;
   readonly #info: Partial<ModelInfo>;
   #model: ModelInfo;
-  #slices: FakeSlices;
+  #map: PageMap;
   readonly #stepMs: (step: Step) => number;
   readonly #errs: (position: number, open: SequenceOpening) => boolean;
   readonly #listeners: ((state: GroupState) => void)[] = [];
@@ -61,9 +67,9 @@ export class FakeGroup implements Group {
     this.stepsInFlight = options.stepsInFlight ?? 1;
     this.#info = options.model ?? {};
     this.#model = fakeModel(this.#info);
-    this.#slices = new FakeSlices(this.#model);
+    this.#map = new PageMap(this.#model.slices);
     this.#stepMs = options.stepMs ?? (() => 1);
-    this.#errs = options.errs ?? neverErrs;
+    this.#errs = options.errs ?? (() => NEVER);
     this.state = options.loading === true
       ? { kind: "loading", progress: 0.5 }
       : { kind: "ready", epoch: this.#epoch, model: this.#model };
@@ -79,6 +85,9 @@ export class FakeGroup implements Group {
   }
 
   async run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
+    if (this.state.kind !== "ready") {
+      throw new RequestError("group_unavailable", `Cannot run step ${step.index}: the group is ${this.state.kind}`);
+    }
     this.#expect(this.#busy < this.stepsInFlight, `${this.#busy} other steps are running`);
     const epoch = this.#epoch;
     this.#busy++;
@@ -133,7 +142,7 @@ export class FakeGroup implements Group {
   /** New workers are there; what differs from the first ones is given. */
   recover(model: Partial<ModelInfo> = {}): void {
     this.#model = fakeModel({ ...this.#info, ...model });
-    this.#slices = new FakeSlices(this.#model);
+    this.#map = new PageMap(this.#model.slices);
     this.#change({ kind: "ready", epoch: this.#epoch, model: this.#model });
   }
 
@@ -157,11 +166,10 @@ export class FakeGroup implements Group {
     this.#expect(step.deadlineMs > 0, "the deadline is over");
     this.#expect(step.spans.length + step.release.length > 0, "the step does nothing");
     this.#lastIndex = step.index;
-    for (const id of step.release) this.#release(id, step);
+    this.#check(step);
+    for (const id of step.release) this.#sequences.delete(id);
     for (const open of step.open) this.#open(open, step);
     if (refusal !== undefined) throw refusal.error;
-    const named = new Set(step.spans.map((span) => span.sequence));
-    this.#expect(named.size === step.spans.length, "a sequence has two spans in one step");
     const spans = step.spans.map((span) => this.#run(told(span, this.#drawn)));
     this.#drawn = new Map(spans.flatMap(({ sequence, token }) => (token === undefined ? [] : [[sequence, token]])));
     this.steps.push(step);
@@ -170,12 +178,26 @@ export class FakeGroup implements Group {
     return { index: step.index, spans, timing: { encodeMs: 0, waitMs: totalMs, totalMs } };
   }
 
-  /** After a refused step a scheduler may ask, in a step of its own, to release what may not be there. */
-  #release(id: SequenceId, step: Step): void {
-    if (this.#sequences.delete(id)) return;
-    const probes = this.#refusals > 0 && step.release.length === 1 && step.spans.length === 0;
-    if (probes) throw refused(`sequence ${id} is not open`);
-    this.#expect(probes, `sequence ${id} is released, but not open`);
+  /** Refuses what every engine refuses, before anything has changed. */
+  #check(step: Step): void {
+    const held = this.#sequences.values();
+    const sequences = new Map(held.map((sequence) => [sequence.open.sequence, openSequence(sequence)]));
+    try {
+      checkStep(step, sequences, {
+        ...this.#model,
+        map: this.#map,
+        maxPages: Infinity,
+        slots: SLOTS,
+        calibrated: this.#model.sparse !== undefined,
+        carries: this.stepsInFlight > 1,
+        drawn: this.#drawn,
+      });
+    } catch (error) {
+      // After a refused step a scheduler may ask, in a step of its own, to release what may not be there.
+      const probes = this.#refusals > 0 && step.release.length === 1 && step.spans.length === 0;
+      if (!probes) this.complaints.push(String(error));
+      throw error;
+    }
   }
 
   #open(open: SequenceOpening, step: Step): void {
@@ -183,11 +205,11 @@ export class FakeGroup implements Group {
     this.#expect(!this.#everOpened.has(id), `sequence ${id} is opened twice`);
     this.#expect(step.spans.some((span) => span.sequence === id), `sequence ${id} is opened without a span`);
     this.#everOpened.add(id);
+    this.#expect(open.pageOffset < this.#map.period, `offset ${open.pageOffset} is outside the page map`);
     const sequence: FakeSequence = { open, pages: [...open.prefixPages], length: 0 };
     const prefix: number[] = [];
     let chain = CHAIN_START;
-    for (const [i, page] of open.prefixPages.entries()) {
-      this.#expectPlace(page, open, i);
+    for (const page of open.prefixPages) {
       const content = this.#contents.get(page);
       for (let row = 0; row < PAGE_TOKENS; row++) {
         const token = content?.tokens[row] ?? 0;
@@ -204,19 +226,16 @@ export class FakeGroup implements Group {
   }
 
   #run(span: Span): SpanResult {
-    const sequence = this.#sequences.get(span.sequence);
-    if (sequence === undefined) throw refused(`sequence ${span.sequence} is not open`);
+    const sequence = this.#sequences.get(span.sequence) ?? assert.fail();
     const rows = span.tokens.length;
-    this.#expect(rows > 0, "a span has no rows");
-    this.#expect(span.from <= sequence.length, `a span starts at ${span.from} of ${sequence.length} positions`);
-    if (span.kind === "decode" && span.attention === "sparse") this.#expect(rows === 1, `${rows} rows are sparse`);
     this.#give(span, sequence);
     span.tokens.forEach((token, i) => this.#write(sequence, span, { token, position: span.from + i }));
     // Length is not state: rows behind the span are still there.
     sequence.length = Math.max(sequence.length, span.from + rows);
     if (span.logits === "none") return { sequence: span.sequence };
     if (span.logits === "audit") return { sequence: span.sequence, audit: this.#audit(sequence, span) };
-    return { sequence: span.sequence, token: this.#draw(sequence, span, rows - 1) };
+    const token = this.#draw(sequence, span, rows - 1);
+    return { sequence: span.sequence, token, ...logprobsOf(token, sequence.open) };
   }
 
   /** The token after row `i` of a span. */
@@ -229,16 +248,14 @@ export class FakeGroup implements Group {
 
   #audit(sequence: FakeSequence, span: Span): SpanAudit {
     this.#expect(sequence.open.audited, `sequence ${span.sequence} is audited, but was not opened for it`);
-    this.#expect(span.kind === "decode" && span.attention === "dense", "an audit is no dense decode span");
     return {
       tokens: span.tokens.map((_, i) => this.#draw(sequence, span, i)),
       divergences: Float32Array.from(span.tokens, (_, i) => this.#errs(span.from + i, sequence.open) ? 1 : 0),
     };
   }
 
-  #give({ newPages, from, tokens }: Span, { pages, open }: FakeSequence): void {
+  #give({ newPages, from, tokens }: Span, { pages }: FakeSequence): void {
     for (const page of newPages) {
-      this.#expectPlace(page, open, pages.length);
       const owned = this.#sequences.values().some((other) => other.pages.includes(page));
       this.#expect(!owned, `page ${page} is given although a sequence owns it`);
       const [tokens, chain] = [new Uint32Array(PAGE_TOKENS), new Uint32Array(PAGE_TOKENS)];
@@ -254,7 +271,6 @@ export class FakeGroup implements Group {
     const page = sequence.pages[Math.floor(position / PAGE_TOKENS)] ?? 0;
     const owners = this.#sequences.values().filter((other) => other.pages.includes(page)).toArray().length;
     this.#expect(owners === 1, `page ${page} is written although ${owners} sequences own it`);
-    this.#expect(token < this.#model.vocabSize, `token ${token} is outside the vocabulary`);
     const before = position === 0 ? { chain: CHAIN_START, exact: true } : this.#row(sequence, position - 1);
     const content = this.#contents.get(page);
     if (before === undefined || content === undefined) throw refused(`position ${position} follows none`);
@@ -270,20 +286,11 @@ export class FakeGroup implements Group {
     return chain === undefined || exact === undefined ? undefined : { chain, exact };
   }
 
-  #expectPlace(page: number, { sequence, pageOffset }: SequenceOpening, i: number): void {
-    const fault = this.#slices.faultOfPage(page, { offset: pageOffset, i });
-    this.#expect(fault === undefined, `sequence ${sequence} is given a page, but ${fault}`);
-  }
-
   #expect(holds: boolean, otherwise: string): void {
     if (holds) return;
     this.complaints.push(otherwise);
     throw refused(otherwise);
   }
-}
-
-function neverErrs(): boolean {
-  return false;
 }
 
 function refused(reason: string): EngineError {

@@ -1,6 +1,7 @@
 /** What a fake group knows of a sequence's tokens besides those of a span: its prefix, and what the step before drew. */
 
 import assert from "node:assert/strict";
+import type { OpenSequence } from "../../engine/check_step.ts";
 import type { SequenceId, SequenceOpening, Span } from "../../engine/span.ts";
 
 /** What a page holds, row by row. */
@@ -16,6 +17,11 @@ export interface FakeSequence {
   readonly open: SequenceOpening;
   readonly pages: number[];
   length: number;
+}
+
+/** The same, as the check of a step sees it. */
+export function openSequence({ open, pages, length }: FakeSequence): OpenSequence {
+  return { open, pages: pages.length, tokens: { length } };
 }
 
 /** Why an opening's prefix tokens are not those that its penalties count, if so. */

@@ -1,8 +1,8 @@
 /** The tokens that a fake group draws: each depends on every token before it, on the seed and on where the output begins. */
 
-import type { SequenceOpening } from "../../engine/span.ts";
+import type { SequenceOpening, SpanResult } from "../../engine/span.ts";
 import type { GenerationRequest } from "../../router/scheduling/generation.ts";
-import { fakeModel } from "./fake_slices.ts";
+import { fakeModel } from "./fake_model.ts";
 
 export const VOCABULARY = fakeModel().vocabSize;
 
@@ -36,4 +36,14 @@ export function runAlone(request: GenerationRequest): { tokens: number[]; reason
     chain = extend(chain, token);
   }
   return { tokens, reason: "length" };
+}
+
+/** Log-probabilities of a drawn token, if its sequence asked for any: it is the likeliest, and those after it follow. */
+export function logprobsOf(
+  token: number,
+  { sampling: { topLogprobs } }: SequenceOpening,
+): Pick<SpanResult, "logprobs"> {
+  if (topLogprobs === undefined) return {};
+  const top = Array.from({ length: topLogprobs }, (_, i) => ({ token: (token + i) % VOCABULARY, logprob: -0.5 - i }));
+  return { logprobs: { logprob: -0.5, top } };
 }

@@ -7,7 +7,7 @@ import { decodeWork } from "../../../router/scheduling/decode_work.ts";
 import { EventQueue } from "../../../router/scheduling/event_queue.ts";
 import type { CorrectionRequest } from "../../../router/scheduling/generation.ts";
 import { Sequence } from "../../../router/scheduling/sequence.ts";
-import { fakeModel } from "../../support/fake_slices.ts";
+import { fakeModel } from "../../support/fake_model.ts";
 import { generationRequest, promptOf } from "../../support/generation_request.ts";
 
 const MODEL = fakeModel();

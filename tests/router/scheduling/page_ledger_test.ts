@@ -9,7 +9,7 @@ import { pagesWithin } from "../../../router/scheduling/capacity.ts";
 import { EventQueue } from "../../../router/scheduling/event_queue.ts";
 import { PageLedger } from "../../../router/scheduling/page_ledger.ts";
 import { Sequence } from "../../../router/scheduling/sequence.ts";
-import { fakeModel } from "../../support/fake_slices.ts";
+import { fakeModel } from "../../support/fake_model.ts";
 import { generationRequest, NO_CORRECTION, promptOf } from "../../support/generation_request.ts";
 
 /** The accounts of a group, and sequences that come and go. */

@@ -6,7 +6,7 @@ import { RequestError } from "../../../router/errors.ts";
 import type { Constraint, ConstraintHost } from "../../../router/scheduling/constraint.ts";
 import type { GenerationRequest } from "../../../router/scheduling/generation.ts";
 import type { FakeGroup } from "../../support/fake_group.ts";
-import { fakeModel } from "../../support/fake_slices.ts";
+import { fakeModel } from "../../support/fake_model.ts";
 import { runAlone } from "../../support/fake_tokens.ts";
 import { collect, generationRequest, promptOf } from "../../support/generation_request.ts";
 import { withScheduler } from "../../support/with_scheduler.ts";

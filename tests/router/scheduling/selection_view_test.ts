@@ -6,7 +6,7 @@ import { Scheduler } from "../../../router/scheduling/scheduler.ts";
 import { SelectionView } from "../../../router/scheduling/selection_view.ts";
 import type { ChosenPositions, SelectionSource } from "../../../router/group/group.ts";
 import { FakeGroup } from "../../support/fake_group.ts";
-import { fakeModel } from "../../support/fake_slices.ts";
+import { fakeModel } from "../../support/fake_model.ts";
 import { collect, generationRequest, promptOf } from "../../support/generation_request.ts";
 import { MODEL_INFO, TestService } from "../../support/test_service.ts";
 

@@ -8,7 +8,7 @@ import { SelectionView } from "../../../router/scheduling/selection_view.ts";
 import type { TideEvent, TideRow } from "../../../router/scheduling/tide_event.ts";
 import { TideFeed } from "../../../router/scheduling/tide_feed.ts";
 import { FakeGroup } from "../../support/fake_group.ts";
-import { fakeModel } from "../../support/fake_slices.ts";
+import { fakeModel } from "../../support/fake_model.ts";
 import { collect, generationRequest, promptOf } from "../../support/generation_request.ts";
 import { TestService } from "../../support/test_service.ts";
 

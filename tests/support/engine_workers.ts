@@ -1,0 +1,85 @@
+/**
+ * A group of real workers with engines of a tiny random model, in this process: everything of a group but its processes.
+ * Knows how to put it together; the test that opens one closes it.
+ */
+
+import { Engine } from "../../engine/engine.ts";
+import { GpuError } from "../../kernels/errors.ts";
+import { fixedMembership } from "../../router/group/membership/membership.ts";
+import { WorkerGroup } from "../../router/group/worker_group.ts";
+import type { WorkerSource } from "../../router/group/worker_source.ts";
+import { type EngineHandle, hostEngine } from "../../workers/engine_host.ts";
+import { runWorker } from "../../workers/worker.ts";
+import { mapsSettled } from "./engine_fixture.ts";
+import { IMPATIENT, RESTARTS } from "./group_stage.ts";
+import { testProvider } from "./test_provider.ts";
+
+/** @see the file's paragraph */
+export class EngineWorkers {
+  readonly group: WorkerGroup;
+  readonly #workers = new Set<Promise<unknown>>();
+  #losesNext = false;
+
+  /** @param kvTokens of each worker's slice */
+  constructor(kvTokens: readonly number[]) {
+    this.group = new WorkerGroup({
+      membership: fixedMembership(
+        kvTokens.map((tokens) => ({
+          source: this.#source(),
+          load: { model: { random: "tiny" }, kvTokens: tokens, replicas: kvTokens.length > 1 },
+        })),
+      ),
+      modelId: "tiny",
+      log: () => {},
+      patience: { ...IMPATIENT, unansweredPings: 200 },
+      restarts: RESTARTS,
+    });
+  }
+
+  /** The first worker that takes the next step gives up on it. */
+  loseNextStep(): void {
+    this.#losesNext = true;
+  }
+
+  /** Waits until every worker has ended. */
+  async close(): Promise<void> {
+    await Promise.all(this.#workers);
+    await mapsSettled();
+  }
+
+  #source(): WorkerSource {
+    return {
+      start: async () => {
+        const listening = Promise.withResolvers<{ readonly hostname: string; readonly port: number }>();
+        const worker = runWorker({
+          open: (load) => this.#open(load),
+          spawned: false,
+          log: () => {},
+          onListen: listening.resolve,
+        });
+        this.#workers.add(worker);
+        return {
+          address: await listening.promise,
+          secret: undefined,
+          lastWords: undefined,
+          endsWithin: () => worker.then(() => true),
+          stop: () => worker.then(() => {}),
+        };
+      },
+      returns: false,
+    };
+  }
+
+  async #open({ model, kvTokens, replicas = false }: Parameters<Parameters<typeof runWorker>[0]["open"]>[0]) {
+    const engine = await Engine.open({ model, kvTokens, replicas, gpu: testProvider().name });
+    const handle = hostEngine(engine);
+    return {
+      ...handle,
+      run: (step) => {
+        if (!this.#losesNext) return handle.run(step);
+        this.#losesNext = false;
+        throw new GpuError("device_lost", "Cannot run step: the device is lost");
+      },
+    } satisfies EngineHandle;
+  }
+}
