@@ -50,7 +50,7 @@ const MATRIX: Stage = { ...quiet("matrix", ["run", "-A", "tests/matrix/run.ts"])
 const LANES = async (): Promise<readonly (readonly Stage[])[]> => [
   [
     tests("kernels", ["tests/kernels", "tests/reference"]),
-    tests("engine", ["tests/engine"]),
+    tests("engine", ["tests/engine", "tests/contracts"]),
     tests("answers", ["tests/e2e/answers"]),
   ],
   [

@@ -11,7 +11,7 @@ import { GpuError } from "../../kernels/errors.ts";
 import type { EngineHandle, LoadRequest, OpenEngine } from "../../workers/engine_host.ts";
 import type { Membership } from "../../engine/engine.ts";
 import { runWorker } from "../../workers/worker.ts";
-import { fakeGroupStep, type Phase, PHASES } from "./fake_group_step.ts";
+import { exchangeContract, type Phase, PHASES } from "../contracts/exchange_contract.ts";
 import { HostMemory } from "./host_memory.ts";
 
 /** What a fake engine reports about itself. */
@@ -92,7 +92,13 @@ class FakeEngine implements EngineHandle {
     const pass = async (phase: Phase) => {
       if (worker === place.index && phase === PHASES[before]) await play(trick);
     };
-    await fakeGroupStep(place, this.memory, { step: step.index, rows: 7, pass });
+    const { index, map: { workers }, exchange } = place;
+    await exchangeContract({ index, workers, exchange, tensors: this.memory }, {
+      step: step.index,
+      rows: 7,
+      pass,
+      tolerance: 0,
+    });
     const spans = step.spans.map((span) => place.index === 0 ? answer(span) : { sequence: span.sequence });
     return { index: step.index, spans, timing: { encodeMs: 0.5, waitMs: 1, totalMs: 1.5 } };
   }

@@ -3,6 +3,7 @@
  * asked, cancelled and left running. Knows the contract of `router/scheduling/generation.ts`; knows nothing of HTTP.
  */
 
+import type { SamplingSettings, TokenLogprobs } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
 import type {
   Generation,
@@ -33,9 +34,12 @@ export class FakeGenerator implements Generator {
   script: FakeScript;
   readonly requests: GenerationRequest[] = [];
   readonly generations: FakeGeneration[] = [];
+  readonly #contextTokens: number;
 
-  constructor(script: FakeScript) {
+  /** @param contextTokens that prompt and answer may have together */
+  constructor(script: FakeScript, contextTokens = Infinity) {
     this.script = script;
+    this.#contextTokens = contextTokens;
   }
 
   /** Generations neither finished, failed nor cancelled. */
@@ -46,11 +50,19 @@ export class FakeGenerator implements Generator {
   generate(request: GenerationRequest): Generation {
     const { refuse } = this.script;
     if (refuse !== undefined && this.requests.length === refuse.call) throw refuse.error;
-    if (request.promptTokens.length === 0) throw new RequestError("invalid_request", "Cannot generate: no prompt");
+    this.#checkFits(request);
     const generation = new FakeGeneration(request, this.script);
     this.requests.push(request);
     this.generations.push(generation);
     return generation;
+  }
+
+  #checkFits({ promptTokens: { length }, maxTokens }: GenerationRequest): void {
+    if (length === 0) throw new RequestError("invalid_request", "Cannot generate: no prompt");
+    if (maxTokens < 1) throw new RequestError("invalid_request", `Cannot generate: ${maxTokens} tokens are wanted`);
+    if (length + maxTokens <= this.#contextTokens) return;
+    const numbers = `${length} prompt tokens and ${maxTokens} to generate exceed ${this.#contextTokens}`;
+    throw new RequestError("context_length_exceeded", `Cannot generate: ${numbers}`);
   }
 }
 
@@ -61,6 +73,7 @@ export class FakeGeneration implements Generation {
   readonly #cancel = Promise.withResolvers<void>();
   #drawn = 0;
   #over = false;
+  #isRead = false;
   #cancelled = false;
 
   constructor(request: GenerationRequest, script: FakeScript) {
@@ -106,6 +119,8 @@ export class FakeGeneration implements Generation {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<GenerationEvent> {
+    if (this.#isRead) return;
+    this.#isRead = true;
     try {
       for await (const event of this.#events()) {
         if (this.#cancelled) return;
@@ -132,11 +147,7 @@ export class FakeGeneration implements Generation {
       await (everyMs === undefined ? Promise.resolve() : new Promise((resolve) => setTimeout(resolve, everyMs)));
       const token = tokens[this.#drawn % tokens.length] ?? 0;
       this.#drawn++;
-      const top = [{ token, logprob: -0.25 }, { token: token + 1, logprob: -Infinity }];
-      const logprobs = sampling.topLogprobs === undefined
-        ? undefined
-        : { logprob: -0.25, top: top.slice(0, sampling.topLogprobs) };
-      yield { kind: "token", token, logprobs };
+      yield { kind: "token", token, logprobs: logprobsOf(token, sampling) };
       const stopped = stopTokens.includes(token);
       if (!stopped && this.#drawn < maxTokens) continue;
       this.#over = true;
@@ -144,4 +155,11 @@ export class FakeGeneration implements Generation {
       return;
     }
   }
+}
+
+/** As many as were asked for: the token is certain. */
+function logprobsOf(token: number, { topLogprobs }: SamplingSettings): TokenLogprobs | undefined {
+  if (topLogprobs === undefined) return undefined;
+  const entry = (_: unknown, i: number) => ({ token: token + i, logprob: i === 0 ? -0.25 : -Infinity });
+  return { logprob: -0.25, top: Array.from({ length: topLogprobs }, entry) };
 }

@@ -4,199 +4,13 @@
  */
 
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
-import type { Candidates, Exchange, ExchangePoint, OwnedRange } from "../../engine/exchange.ts";
-import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
 import type { SparseExchange } from "../../engine/replica_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import type { StepRunner } from "../../engine/evaluation/hand_session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
-import { mergeStates } from "../../kernels/attention/merge_states.ts";
-import { Scratch } from "../../kernels/scratch.ts";
-import type { Tensor } from "../../kernels/tensor.ts";
-import { coveringPositions } from "../reference/top_k.ts";
 import type { EnginePool } from "./engine_pool.ts";
+import { type ExchangeCount, type MemoryExchange, memoryExchanges } from "./memory_exchange.ts";
 import { testProvider } from "./test_provider.ts";
-
-/** What happened at the exchanges of a group, for tests to look at. */
-export interface ExchangeCount {
-  queries: number;
-  replicas: number;
-  states: number;
-  selections: number;
-  /** States that were empty by agreement and therefore never sent. */
-  silent: number;
-  /** What was chosen at each select layer, by the lead's account. */
-  readonly chosen: { readonly layer: number; readonly position: number; readonly lists: readonly Uint32Array[] }[];
-}
-
-/** Lets all workers put something down at a point and take what the others put there. */
-class Meeting {
-  readonly #workers: number;
-  readonly #tables = new Map<
-    string,
-    { readonly put: Map<number, unknown>; readonly full: PromiseWithResolvers<unknown[]> }
-  >();
-
-  constructor(workers: number) {
-    this.#workers = workers;
-  }
-
-  meet<T>(key: string, worker: number, thing: T): Promise<T[]> {
-    const table = this.#tables.get(key) ?? { put: new Map(), full: Promise.withResolvers<unknown[]>() };
-    this.#tables.set(key, table);
-    table.put.set(worker, thing);
-    if (table.put.size === this.#workers) {
-      this.#tables.delete(key);
-      table.full.resolve(Array.from({ length: this.#workers }, (_, i) => table.put.get(i)));
-    }
-    return table.full.promise as Promise<T[]>;
-  }
-}
-
-class MemoryExchange implements Exchange {
-  readonly #engine: Engine;
-  readonly #index: number;
-  readonly #workers: number;
-  readonly #meeting: Meeting;
-  readonly #count: ExchangeCount;
-  readonly #scratch: Scratch;
-
-  constructor(engine: Engine, place: { index: number; workers: number; meeting: Meeting; count: ExchangeCount }) {
-    this.#engine = engine;
-    this.#index = place.index;
-    this.#workers = place.workers;
-    this.#meeting = place.meeting;
-    this.#count = place.count;
-    this.#scratch = new Scratch(engine.commands);
-  }
-
-  close(): void {
-    this.#scratch.close();
-  }
-
-  async queries(
-    point: ExchangePoint,
-    ranges: readonly OwnedRange[],
-    q: { tensor: Tensor; rowBytes: number },
-  ): Promise<void> {
-    this.#count.queries++;
-    await this.#complete(key("queries", point), ranges, q);
-  }
-
-  async replicas(
-    point: ExchangePoint,
-    ranges: readonly OwnedRange[],
-    rows: { tensor: Tensor; rowBytes: number },
-  ): Promise<void> {
-    this.#count.replicas++;
-    await this.#complete(key("replicas", point), ranges, rows);
-  }
-
-  async #complete(
-    place: string,
-    ranges: readonly OwnedRange[],
-    q: { tensor: Tensor; rowBytes: number },
-  ): Promise<void> {
-    const rows = ranges.reduce((sum, range) => sum + range.rows, 0);
-    const mine = await this.#read(q.tensor, rows * q.rowBytes);
-    const all = await this.#meeting.meet(place, this.#index, mine);
-    for (const { first, rows: count, owner } of ranges) {
-      const part = all[owner]?.slice(first * q.rowBytes, (first + count) * q.rowBytes) ?? new Uint8Array(0);
-      this.#engine.commands.write(q.tensor, part, first * q.rowBytes);
-    }
-  }
-
-  async states(
-    point: ExchangePoint,
-    ranges: readonly OwnedRange[] | undefined,
-    { own, merged, holders }: Parameters<Exchange["states"]>[2],
-  ): Promise<void> {
-    this.#count.states++;
-    const { commands } = this.#engine;
-    const rowBytes = own.heads * own.headDim * 4;
-    const mine = {
-      o: await this.#read(own.o, own.rows * rowBytes),
-      lse: await this.#read(own.lse, own.rows * own.heads * 4),
-    };
-    const all = await this.#meeting.meet(key("states", point), this.#index, mine);
-    const wanted = ranges === undefined
-      ? [{ first: 0, rows: own.rows }]
-      : ranges.filter(({ owner }) => owner === this.#index);
-    const rows = wanted.reduce((sum, range) => sum + range.rows, 0);
-    const o = new Uint8Array(this.#workers * rows * rowBytes);
-    const lse = new Float32Array(this.#workers * rows * own.heads).fill(-1e30);
-    all.forEach((state, worker) => {
-      if (!holders[worker]) {
-        this.#count.silent++;
-        return;
-      }
-      let at = worker * rows;
-      for (const { first, rows: count } of wanted) {
-        o.set(state.o.subarray(first * rowBytes, (first + count) * rowBytes), at * rowBytes);
-        const values = new Float32Array(state.lse.buffer);
-        lse.set(values.subarray(first * own.heads, (first + count) * own.heads), at * own.heads);
-        at += count;
-      }
-    });
-    const parts = {
-      o: this.#scratch.take("o", "f32", [this.#workers, rows, own.heads, own.headDim]),
-      lse: this.#scratch.take("lse", "f32", [this.#workers, rows, own.heads]),
-    };
-    commands.write(parts.o, o);
-    commands.write(parts.lse, lse);
-    mergeStates(commands, { shape: own, rows, count: this.#workers, parts, out: merged });
-  }
-
-  async select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> {
-    this.#count.selections++;
-    const mine = await candidates();
-    const all = await this.#meeting.meet(key("select", point), this.#index, mine);
-    const lists = chooseBySorting(all);
-    if (this.#index === 0) {
-      this.#count.chosen.push({ layer: point.layer, position: mine.rows[0]?.position ?? NaN, lists });
-    }
-    return lists;
-  }
-
-  async gatherOnLead(
-    point: ExchangePoint,
-    owners: readonly number[],
-    rows: { tensor: Tensor; rowBytes: number },
-  ): Promise<void> {
-    const mine = await this.#read(rows.tensor, owners.length * rows.rowBytes);
-    const all = await this.#meeting.meet(key("rows", point), this.#index, mine);
-    owners.forEach((owner, row) => {
-      const part = all[owner]?.slice(row * rows.rowBytes, (row + 1) * rows.rowBytes) ?? new Uint8Array(0);
-      this.#engine.commands.write(rows.tensor, part, row * rows.rowBytes);
-    });
-  }
-
-  async #read(tensor: Tensor, byteLength: number): Promise<Uint8Array<ArrayBuffer>> {
-    this.#engine.commands.submit();
-    const [bytes] = await this.#engine.commands.gpu.read([{ tensor, byteLength }]);
-    return bytes ?? new Uint8Array(0);
-  }
-}
-
-/** The choice over all workers' candidates by a full sort: value descending, position ascending, cut at the bounds. */
-function chooseBySorting(all: readonly Candidates[]): Uint32Array[] {
-  const rows = (all[0]?.rows ?? []).flatMap((row) => Array.from({ length: row.sets }, () => row));
-  return rows.map(({ budget, coverage }, list) => {
-    const entries = all.flatMap(({ lists }) => {
-      const { positions = new Uint32Array(0), values = new Float32Array(0) } = lists[list] ?? {};
-      return [...positions].map((position, i) => ({ position, value: values[i] ?? NaN }));
-    });
-    entries.sort((a, b) => b.value - a.value || a.position - b.position);
-    const best = coverage === undefined
-      ? entries.slice(0, budget).map((_, i) => i)
-      : coveringPositions(entries.map(({ value }) => value), { cap: budget, floor: ADAPTIVE_FLOOR, coverage });
-    return Uint32Array.from(best, (i) => entries[i]?.position ?? NaN).sort();
-  });
-}
-
-function key(kind: string, { step, batch, layer }: ExchangePoint): string {
-  return `${kind} ${step} ${batch} ${layer}`;
-}
 
 /** What a group agrees on when it forms. */
 interface JoinOptions {
@@ -207,7 +21,7 @@ interface JoinOptions {
 /** Runs steps on several engines at once, as a router would. */
 export class MemoryGroup implements StepRunner {
   readonly engines: readonly Engine[];
-  readonly count: ExchangeCount = { queries: 0, replicas: 0, states: 0, selections: 0, silent: 0, chosen: [] };
+  readonly count: ExchangeCount;
   readonly info: StepRunner["info"];
   readonly #exchanges: readonly MemoryExchange[];
   readonly #letGo: (engine: Engine) => void | Promise<void>;
@@ -224,12 +38,12 @@ export class MemoryGroup implements StepRunner {
     const slices = engines.map(({ info }) => info.kvPages);
     const map = new PageMap(slices);
     const replicaPages = Math.min(...engines.map(({ info }) => info.replicaPages));
-    const meeting = new Meeting(engines.length);
-    this.#exchanges = engines.map((engine, index) => {
-      const exchange = new MemoryExchange(engine, { index, workers: engines.length, meeting, count: this.count });
-      engine.join({ index, map, exchange, replicaPages, ...options });
-      return exchange;
-    });
+    const { exchanges, count } = memoryExchanges(engines.map(({ commands }) => commands));
+    for (const [index, exchange] of exchanges.entries()) {
+      engines[index]?.join({ index, map, exchange, replicaPages, ...options });
+    }
+    this.count = count;
+    this.#exchanges = exchanges;
     this.map = map;
     this.info = { ...lead.info, kvPages: map.pages };
   }

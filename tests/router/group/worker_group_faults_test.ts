@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { FAKE_INFO, fakeStep, MODELS, TRICKS } from "../../support/fake_engine.ts";
-import { PHASES } from "../../support/fake_group_step.ts";
+import { PHASES } from "../../contracts/exchange_contract.ts";
 import { FaultyProxy } from "../../support/faulty_proxy.ts";
 import { type GroupStage, RESTARTS, withGroup } from "../../support/group_stage.ts";
 import { until } from "../../support/until.ts";
