@@ -6,6 +6,7 @@
  * proportion to the weights, so growth, hot spans and prefill stay balanced.
  */
 
+import { at } from "../kernels/at.ts";
 import { PAGE_TOKENS } from "./span.ts";
 
 /** Longest table; weights finer than this are rounded. */
@@ -51,12 +52,12 @@ export class PageMap {
 
   /** Physical pages of all workers. */
   get pages(): number {
-    return this.#bases.at(-1) ?? 0;
+    return at(this.#bases, this.workers);
   }
 
   /** Number of a worker's first physical page; the worker itself counts its pages from 0. */
   base(worker: number): number {
-    return this.#bases[worker] ?? 0;
+    return at(this.#bases, worker);
   }
 
   /** Whether a physical page lies on a worker. */
@@ -66,7 +67,7 @@ export class PageMap {
 
   /** Worker that owns a page of a sequence. */
   owner(offset: number, page: number): number {
-    return this.#table[(offset + page) % this.#table.length] ?? 0;
+    return at(this.#table, (offset + page) % this.#table.length);
   }
 
   /** Pages that a worker owns among the first `pages` of a sequence; for a page of its own, that page's local index. */
@@ -76,9 +77,9 @@ export class PageMap {
 
   /** The inverse: the page of a sequence that lies at a local index of a worker. */
   globalPage(worker: number, offset: number, localPage: number): number {
-    const entries = this.#entries[worker] ?? [];
+    const entries = at(this.#entries, worker);
     const nth = this.#owned(worker, offset) + localPage;
-    const entry = entries[nth % entries.length] ?? 0;
+    const entry = at(entries, nth % entries.length);
     return Math.floor(nth / entries.length) * this.#table.length + entry - offset;
   }
 
@@ -97,8 +98,8 @@ export class PageMap {
 
   /** Entries of a worker among the first n of the endless table. */
   #owned(worker: number, n: number): number {
-    const perTurn = this.#entries[worker]?.length ?? 0;
-    return Math.floor(n / this.#table.length) * perTurn + (this.#before[worker]?.[n % this.#table.length] ?? 0);
+    const perTurn = at(this.#entries, worker).length;
+    return Math.floor(n / this.#table.length) * perTurn + at(at(this.#before, worker), n % this.#table.length);
   }
 }
 
@@ -125,10 +126,10 @@ function smoothTable(weights: readonly number[]): number[] {
   return Array.from({ length: sum }, () => {
     let richest = 0;
     for (const [worker, weight] of weights.entries()) {
-      credit[worker] = (credit[worker] ?? 0) + weight;
-      if ((credit[worker] ?? 0) > (credit[richest] ?? 0)) richest = worker;
+      credit[worker] = at(credit, worker) + weight;
+      if (at(credit, worker) > at(credit, richest)) richest = worker;
     }
-    credit[richest] = (credit[richest] ?? 0) - sum;
+    credit[richest] = at(credit, richest) - sum;
     return richest;
   });
 }

@@ -5,6 +5,7 @@
  * Length is not state: row i of a span sees positions 0 … from + i, so rollback is just the next span's `from`.
  */
 
+import { EngineError } from "./errors.ts";
 import { PAGE_ROWS } from "../kernels/attention/kv_pages.ts";
 import type { SetShape } from "../kernels/attention/row_table.ts";
 
@@ -226,6 +227,12 @@ export interface StepResult {
 export function drawnRowsOf({ logits, tokens, next }: Pick<Span, "logits" | "tokens" | "next">): number {
   if (logits === "audit") return tokens.length;
   return logits === "none" || next !== undefined ? 0 : 1;
+}
+
+/** The token that a span has drawn. @throws {EngineError} `invalid_step` when it drew none, though it was to */
+export function drawnToken({ token }: { readonly token?: number | undefined }): number {
+  if (token === undefined) throw new EngineError("invalid_step", "Cannot go on decoding: the step drew no token");
+  return token;
 }
 
 /** Pages needed to hold that many positions. */

@@ -230,7 +230,9 @@ export class Commands {
     if (slot !== undefined) return slot;
     this.dropPrograms();
     this.#recording?.invalidate();
-    return this.#arena.keep(kernel, given) ?? 0;
+    const emptied = this.#arena.keep(kernel, given);
+    if (emptied === undefined) throw new Error("Cannot record a program: its parameters do not fit an empty arena");
+    return emptied;
   }
 
   #copy({ from, fromByte, to, toByte, byteLength }: BufferCopy): void {

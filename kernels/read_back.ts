@@ -5,6 +5,7 @@
  * are kept and awaited on close.
  */
 
+import { at } from "./at.ts";
 import type { GpuTraits } from "./provider.ts";
 import { waiterFor } from "./turning.ts";
 
@@ -78,7 +79,7 @@ export class StagingRing {
     const staging = this.#slot(Math.max(totalBytes, 16));
     ranges.forEach(({ buffer, byteOffset, byteLength }, i) => {
       const size = Math.ceil(byteLength / 4) * 4;
-      if (size > 0) encoder.copyBufferToBuffer(buffer, byteOffset, staging, offsets[i] ?? 0, size);
+      if (size > 0) encoder.copyBufferToBuffer(buffer, byteOffset, staging, at(offsets, i), size);
     });
     return { staging, ranges, offsets, totalBytes };
   }
@@ -93,7 +94,7 @@ export class StagingRing {
     await this.#map(staging, fast);
     const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(totalBytes, 16)));
     const copies = ranges.map(({ byteLength }, i) => {
-      const start = offsets[i] ?? 0;
+      const start = at(offsets, i);
       return mapped.slice(start, start + byteLength);
     });
     staging.unmap();

@@ -4,6 +4,7 @@
  * whom; knows nothing of connections.
  */
 
+import { at } from "../kernels/at.ts";
 import type { RowRange } from "../kernels/attention/row_blocks.ts";
 import type { AttentionState } from "../kernels/attention/kv_pages.ts";
 import type { Tensor } from "../kernels/tensor.ts";
@@ -209,7 +210,7 @@ export class PeerExchange implements Exchange {
     }
     for (const [i, to] of pack(mine, part * count).entries()) {
       for (const name of ["o", "lse"] as const) {
-        const range = { from: (mine[i]?.first ?? 0) * sizes[name], to: to.first * sizes[name] };
+        const range = { from: at(mine, i).first * sizes[name], to: to.first * sizes[name] };
         memory.copy(own[name], parts[name], { ...range, byteLength: to.rows * sizes[name] });
       }
     }
@@ -223,8 +224,7 @@ export class PeerExchange implements Exchange {
     const lengths = Uint32Array.from(lists, (list) => list.positions.length);
     propose({ ...this.#tag(point), rows, lengths, positions, values });
     this.#tally.send("candidates", positions.byteLength + values.byteLength);
-    const waiting = () => mailbox.take("router", "selection", point);
-    const chosen = await this.#tally.time("candidates", waiting);
+    const chosen = await this.#tally.time("candidates", () => mailbox.take("router", "selection", point));
     const answer = cutLists(chosen.positions, chosen.lengths);
     if (answer.length === lists.length) return answer;
     throw new PeerError("peer_lost", `Cannot use selection: it has ${answer.length} lists, expected ${lists.length}`);
@@ -259,7 +259,7 @@ export class PeerExchange implements Exchange {
       throw new PeerError("peer_lost", message, { peer });
     }
     for (const [i, part] of parts.entries()) {
-      this.#options.memory.write(tensor, part, (runs[i]?.first ?? 0) * rowBytes);
+      this.#options.memory.write(tensor, part, at(runs, i).first * rowBytes);
     }
   }
 

@@ -3,6 +3,7 @@
  * context, where an error that accumulates would show. Arithmetic over what `corrections.ts` measured.
  */
 
+import { at } from "../../kernels/at.ts";
 import type { DecodedText } from "./corrections.ts";
 
 /** A text as a variant decoded it, beside the same text under full attention. */
@@ -52,8 +53,8 @@ function agreementIn(texts: readonly ComparedText[], { from, to }: { from: numbe
   const rows = texts.flatMap(({ decoded, dense }) => {
     const end = Math.min(to, decoded.logprob.length);
     return Array.from({ length: Math.max(0, end - from) }, (_, i) => ({
-      nll: -(decoded.logprob[from + i] ?? NaN),
-      error: Math.abs((decoded.logprob[from + i] ?? NaN) - (dense.logprob[from + i] ?? NaN)),
+      nll: -at(decoded.logprob, from + i),
+      error: Math.abs(at(decoded.logprob, from + i) - at(dense.logprob, from + i)),
       agrees: decoded.argmax[from + i] === dense.argmax[from + i] ? 1 : 0,
       corrected: decoded.corrected[from + i],
     }));

@@ -3,6 +3,7 @@
  * with {first, r} reproduces what dense decoding says about needles. Knows cases and layers; writes no file.
  */
 
+import { at } from "../../kernels/at.ts";
 import { EngineError } from "../errors.ts";
 import { type NeedleCase, needleTokens, type TextModel } from "./needles.ts";
 import type { Calibration } from "../layer_plan.ts";
@@ -99,8 +100,8 @@ async function forceAnswer(
     const rows = [...question, ...answer];
     const scored: { logprob: number; correct: boolean }[] = [];
     for (let i = 0; i + 1 < rows.length; i++) {
-      const token = rows[i] ?? 0;
-      const next = rows[i + 1] ?? 0;
+      const token = at(rows, i);
+      const next = at(rows, i + 1);
       if (i + 1 < question.length) {
         await session.decode(token, "sparse", "none");
         continue;

@@ -7,6 +7,7 @@
  * rewrite has the bits of those rows, and every difference that is found comes from sparse attention.
  */
 
+import { at } from "../../kernels/at.ts";
 import { EngineError } from "../errors.ts";
 import type { EngineInfo } from "../engine_info.ts";
 import { type LayerRole, rowsRead } from "../layer_plan.ts";
@@ -88,9 +89,9 @@ async function decodeStretch(
   { tokens }: Window,
   { from, end, corrects, variant }: Stretch & { readonly variant: DecodingVariant },
 ): Promise<{ logprob: number; argmax: number }> {
-  const next = tokens[end] ?? 0;
+  const next = at(tokens, end);
   if (!corrects) {
-    return await session.scoreNext(tokens[from] ?? 0, next, variant.sparse === undefined ? "dense" : "sparse");
+    return await session.scoreNext(at(tokens, from), next, variant.sparse === undefined ? "dense" : "sparse");
   }
   const rows = tokens.subarray(from, end);
   const span = { kind: "decode", attention: "dense", from, tokens: rows, logits: "all", next } as const;

@@ -1,5 +1,6 @@
 /** Greedy answers to conversations whose tokens are known. */
 
+import { drawnToken } from "../span.ts";
 import type { SessionHost } from "./hand_session.ts";
 
 /** A rendered prompt and the tokens that must follow it. */
@@ -17,8 +18,8 @@ export async function greedyMatches(
 ): Promise<boolean> {
   const session = host.open();
   try {
-    const { token } = await session.prefill(prompt);
-    const given = await session.generate(token ?? 0, { maxTokens: answer.length, stop });
+    const first = drawnToken(await session.prefill(prompt));
+    const given = await session.generate(first, { maxTokens: answer.length, stop });
     return given.length === answer.length && given.every((id, i) => id === answer[i]);
   } finally {
     await session.close();

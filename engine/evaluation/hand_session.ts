@@ -8,6 +8,7 @@ import type { EngineInfo } from "../engine_info.ts";
 import { rowAttention } from "../layer_plan.ts";
 import { PageMap } from "../page_map.ts";
 import {
+  drawnToken,
   PAGE_TOKENS,
   pagesFor,
   type SamplingSettings,
@@ -238,9 +239,8 @@ export class Session {
     },
   ): Promise<number[]> {
     const tokens = [first];
-    while (tokens.length < maxTokens && !stop.includes(tokens.at(-1) ?? 0)) {
-      const { token } = await this.decode(tokens.at(-1) ?? 0, attention);
-      tokens.push(token ?? 0);
+    for (let newest = first; tokens.length < maxTokens && !stop.includes(newest); tokens.push(newest)) {
+      newest = drawnToken(await this.decode(newest, attention));
     }
     return tokens;
   }

@@ -3,9 +3,10 @@
  * dense and sparse attention, the question either prefilled with the text or fed row by row as decoding would.
  */
 
+import { at } from "../../kernels/at.ts";
 import { EngineError } from "../errors.ts";
 import type { Session, SessionHost } from "./hand_session.ts";
-import type { SparseSettings } from "../span.ts";
+import { drawnToken, type SparseSettings } from "../span.ts";
 import { ChatTemplate } from "../text/chat_template.ts";
 import { Tokenizer } from "../text/tokenizer.ts";
 
@@ -138,14 +139,11 @@ async function answer(
   const attention = variant.sparse === undefined ? "dense" : "sparse";
   const rest = text.subarray(session.length);
   if (!variant.questionDecoded) {
-    const { token } = await session.prefill([...rest, ...question]);
-    return await session.generate(token ?? 0, { attention, maxTokens: ANSWER_TOKENS, stop });
+    const first = drawnToken(await session.prefill([...rest, ...question]));
+    return await session.generate(first, { attention, maxTokens: ANSWER_TOKENS, stop });
   }
   if (rest.length > 0) await session.prefill(rest, "none");
-  let next: number | undefined;
-  for (const [i, token] of question.entries()) {
-    const isLast = i === question.length - 1;
-    next = (await session.decode(token, attention, isLast ? "last" : "none")).token;
-  }
-  return await session.generate(next ?? 0, { attention, maxTokens: ANSWER_TOKENS, stop });
+  for (const token of question.subarray(0, -1)) await session.decode(token, attention, "none");
+  const first = drawnToken(await session.decode(at(question, question.length - 1), attention));
+  return await session.generate(first, { attention, maxTokens: ANSWER_TOKENS, stop });
 }

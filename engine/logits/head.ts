@@ -1,5 +1,6 @@
 /** From residual rows to logits: the final norm and the head, for rows that are drawn after and rows that are scored. */
 
+import { at } from "../../kernels/at.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { rmsNorm } from "../../kernels/rms_norm.ts";
 import type { LoadedModel } from "../loaded_model.ts";
@@ -37,22 +38,22 @@ export function headLogits(
   return logits;
 }
 
-/** Copies rows of f32 [·, hidden] to the consecutive rows of another tensor, from row `at` on. */
+/** Copies rows of f32 [·, hidden] to the consecutive rows of another tensor, from row `firstRow` on. */
 export function copyRows(
   { commands, config }: LoadedModel,
-  { from, to, rows, at = 0 }: {
+  { from, to, rows, firstRow = 0 }: {
     readonly from: Tensor;
     readonly to: Tensor;
     readonly rows: readonly number[];
-    readonly at?: number;
+    readonly firstRow?: number;
   },
 ): void {
   const rowBytes = config.hidden * 4;
   for (let i = 0; i < rows.length;) {
-    const first = rows[i] ?? 0;
+    const first = at(rows, i);
     let count = 1;
     while (rows[i + count] === first + count) count++;
-    commands.copy(from, to, { from: first * rowBytes, to: (at + i) * rowBytes, byteLength: count * rowBytes });
+    commands.copy(from, to, { from: first * rowBytes, to: (firstRow + i) * rowBytes, byteLength: count * rowBytes });
     i += count;
   }
 }

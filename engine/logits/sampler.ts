@@ -3,6 +3,7 @@
  * asked. Knows rows and settings; keeps no state between steps.
  */
 
+import { at } from "../../kernels/at.ts";
 import { adjustLogits } from "../../kernels/logits/adjust_logits.ts";
 import type { ReadRequest } from "../../kernels/gpu.ts";
 import { keepLogits } from "../../kernels/logits/keep_logits.ts";
@@ -137,7 +138,7 @@ export class Draws {
     const [tokens, rawLogits, divergences] = [u32Of(tokenBytes), f32Of(rawBytes), f32Of(divergenceBytes)];
     const divergenceOf = new Map(compared?.rows.map((row, i) => [row, divergences[i]]));
     return rows.map(({ sequence }, row): DrawnToken => {
-      const token = tokens[row] ?? 0;
+      const token = at(tokens, row);
       const { topLogprobs } = sequence.open.sampling;
       const place = raw.indexOf(row);
       const own = rawLogits.subarray(place * vocabSize, (place + 1) * vocabSize);
@@ -167,7 +168,7 @@ export class Draws {
 function logprobsOf(logits: Float32Array, token: number, top: number): TokenLogprobs {
   const lse = logSumExp(logits);
   return {
-    logprob: (logits[token] ?? 0) - lse,
-    top: bestTokens(logits, top).map((best) => ({ token: best, logprob: (logits[best] ?? 0) - lse })),
+    logprob: at(logits, token) - lse,
+    top: bestTokens(logits, top).map((best) => ({ token: best, logprob: at(logits, best) - lse })),
   };
 }

@@ -3,6 +3,7 @@
  * types; knows nothing of what a tensor is for.
  */
 
+import { at } from "../../kernels/at.ts";
 import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { MAX_HALF } from "../../kernels/half.ts";
@@ -78,8 +79,8 @@ export class FileSource implements WeightSource {
    */
   async matrix(names: readonly string[], { rows, cols, isTable = false }: StackShape): Promise<Weight> {
     const parts = names.map((name, i) => {
-      const shape = [rows[i] ?? 0, cols];
-      return { name, rows: rows[i] ?? 0, cols, source: this.#expect(name, shape).dtype };
+      const shape = [at(rows, i), cols];
+      return { name, rows: at(rows, i), cols, source: this.#expect(name, shape).dtype };
     });
     const weight = naming(names, () => this.#create(names, parts, quantizedTo(this.#quantize, { cols, isTable })));
     let firstRow = 0;
@@ -112,16 +113,16 @@ export class FileSource implements WeightSource {
   /** @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite */
   async vector(names: readonly string[], lengths: readonly number[]): Promise<Tensor> {
     const values = new Float32Array(lengths.reduce((a, b) => a + b, 0));
-    let at = 0;
+    let end = 0;
     for (const [i, name] of names.entries()) {
-      const { dtype } = this.#expect(name, [lengths[i] ?? 0]);
+      const { dtype } = this.#expect(name, [at(lengths, i)]);
       const bytes = await this.#files.read(name);
       if (isBlockType(dtype)) throw this.#unexpected(name, `plain numbers, found ${dtype}`);
       const decoded = toFloats(dtype, bytes);
       const unfit = this.#unfit(name, decoded, { most: Infinity, row: 0, cols: decoded.length });
       if (unfit !== undefined) throw unfit;
-      values.set(decoded, at);
-      at += lengths[i] ?? 0;
+      values.set(decoded, end);
+      end += at(lengths, i);
       this.#progress(bytes.byteLength);
     }
     const tensor = this.#gpu.tensor(names.join(" + "), "f32", [values.length]);

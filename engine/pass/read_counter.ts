@@ -3,6 +3,7 @@
  * on the GPU where it stays there, and from the chosen lists in a group. Knows rows and counts; knows nothing of values.
  */
 
+import { at } from "../../kernels/at.ts";
 import type { ReadRequest } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { setsOf } from "../../kernels/attention/row_table.ts";
@@ -47,12 +48,12 @@ export class ReadCounter {
 
   /** For the batch with that index. */
   of(batch: number): BatchCounter {
-    const at = this.#starts[batch] ?? 0;
+    const first = at(this.#starts, batch);
     // When no row is adaptive there is no place for any, and nothing is kept.
     const add = (row: number, positions: number) => {
-      this.#listed[at + row] = (this.#listed[at + row] ?? 0) + positions;
+      this.#listed[first + row] = (this.#listed[first + row] ?? 0) + positions;
     };
-    return { counts: this.#counts, at, add };
+    return { counts: this.#counts, at: first, add };
   }
 
   /** What must be read back once all batches were submitted; nothing when no row is adaptive, or a group has chosen. */
@@ -72,7 +73,7 @@ export class ReadCounter {
     const whole = roles.filter((role) => role !== "sparse").length;
     const entries = this.#batches.flatMap((batch, index) =>
       batch.sparse.filter(isAdaptive).map(({ row, span, position, sequence }): [number, number] => {
-        const count = counts[(this.#starts[index] ?? 0) + row] ?? 0;
+        const count = at(counts, at(this.#starts, index) + row);
         return [span, whole * (position + 1) + count / setsOf(sequence.open.sparse.heads, config)];
       })
     );

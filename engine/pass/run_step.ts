@@ -155,9 +155,9 @@ async function gatherOnLead(pass: Pass, x: Tensor): Promise<WantedRows> {
   const rows = [...drawn, ...scored].map(({ row }) => row);
   const gathered = scratch.take("rows for the lead", "f32", [rows.length, config.hidden]);
   const own = ownRanges(ranges, share.index);
-  for (const [at, row] of rows.entries()) {
+  for (const [firstRow, row] of rows.entries()) {
     const range = own.find(({ first, rows: count }) => row >= first && row < first + count);
-    if (range !== undefined) copyRows(model, { from: x, to: gathered, rows: [range.at + row - range.first], at });
+    if (range !== undefined) copyRows(model, { from: x, to: gathered, rows: [range.at + row - range.first], firstRow });
   }
   const owners = rows.map((row) => ownerOfRow(ranges, row));
   commands.submit();

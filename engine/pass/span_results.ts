@@ -1,5 +1,6 @@
 /** What the spans of a step ask for, put together on the lead: tokens drawn, audits, scores, and rows read. */
 
+import { at } from "../../kernels/at.ts";
 import type { ReadRequest } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
@@ -55,13 +56,13 @@ export class SpanResults {
   async add(batch: RowBatch, { x, drawn, scored }: WantedRows): Promise<void> {
     // The rows of one batch need not be copied where all of them are drawn after.
     if (drawn.length === this.#drawn.length && drawn.every((row, i) => row === i)) this.#waiting = x;
-    else copyRows(this.#model, { from: x, to: this.#waiting, rows: drawn, at: this.#waitingRows });
+    else copyRows(this.#model, { from: x, to: this.#waiting, rows: drawn, firstRow: this.#waitingRows });
     this.#waitingRows += drawn.length;
-    const rows = batch.scored.map(({ target }, i) => ({ target, row: scored[i] ?? 0 }));
+    const rows = batch.scored.map(({ target }, i) => ({ target, row: at(scored, i) }));
     const { logprob, argmax } = await score(this.#model, x, { rows, product: batch.product });
     for (const [i, { span }] of batch.scored.entries()) {
-      this.#scores[span]?.logprob.push(logprob[i] ?? NaN);
-      this.#scores[span]?.argmax.push(argmax[i] ?? 0);
+      this.#scores[span]?.logprob.push(at(logprob, i));
+      this.#scores[span]?.argmax.push(at(argmax, i));
     }
   }
 

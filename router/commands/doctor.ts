@@ -3,6 +3,7 @@
  * Knows the device; `doctor_model.ts` reads models.
  */
 
+import { at } from "../../kernels/at.ts";
 import { type GpuChoice, openGpu } from "../../kernels/choose_provider.ts";
 import type { Gpu, GpuInfo } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
@@ -108,7 +109,7 @@ async function medianReadBackMs(gpu: Gpu): Promise<number> {
     times.push(performance.now() - started);
   }
   gpu.free(tensor);
-  return times.sort((a, b) => a - b)[READ_BACKS >> 1] ?? NaN;
+  return at(times.sort((a, b) => a - b), READ_BACKS >> 1);
 }
 
 const ELEMENTS = 1000;

@@ -3,6 +3,7 @@
  * connections or deadlines.
  */
 
+import { at } from "../../kernels/at.ts";
 import type { Candidates } from "../../engine/exchange.ts";
 import { ProtocolError } from "../../workers/errors.ts";
 import { cutLists, joinPositions } from "../../workers/position_lists.ts";
@@ -62,8 +63,8 @@ function choose(all: readonly CandidateLists[], { epoch, step, batch, layer, row
   const bounds = rows.flatMap((row) => Array.from({ length: row.sets }, () => row));
   const lists = bounds.map((row, i) => {
     const ofList = ofWorkers.map(({ positions, values }) => ({
-      positions: positions[i] ?? new Uint32Array(0),
-      values: values[i] ?? new Float32Array(0),
+      positions: at(positions, i),
+      values: at(values, i),
     }));
     return chooseBest(ofList, row);
   });

@@ -4,6 +4,7 @@
  * anything it goes by what the workers measured while they warmed up.
  */
 
+import { at } from "../../kernels/at.ts";
 import type { MeasuredStep } from "../../engine/engine_info.ts";
 
 /** The kinds of rows that run different kernels. */
@@ -107,14 +108,14 @@ class StepFit {
   }
 
   predictMs(features: readonly number[]): number {
-    return Math.max(0.01, this.#weights.reduce((sum, weight, i) => sum + weight * (features[i] ?? 0), 0));
+    return Math.max(0.01, this.#weights.reduce((sum, weight, i) => sum + weight * at(features, i), 0));
   }
 
   learn(features: readonly number[], tookMs: number): void {
     const y = Math.min(Math.max(tookMs, 0.01), SURPRISE * this.predictMs(features));
     const x = features.map((feature) => feature / y);
-    this.#gram.forEach((row, i) => row.forEach((sum, j) => row[j] = MEMORY * sum + (x[i] ?? 0) * (x[j] ?? 0)));
-    this.#moment.forEach((sum, i) => this.#moment[i] = MEMORY * sum + (x[i] ?? 0));
+    this.#gram.forEach((row, i) => row.forEach((sum, j) => row[j] = MEMORY * sum + at(x, i) * at(x, j)));
+    this.#moment.forEach((sum, i) => this.#moment[i] = MEMORY * sum + at(x, i));
     this.#solve();
   }
 
@@ -122,10 +123,10 @@ class StepFit {
   #solve(): void {
     for (let sweep = 0; sweep < 30; sweep++) {
       this.#gram.forEach((row, i) => {
-        const curvature = row[i] ?? 0;
+        const curvature = at(row, i);
         if (curvature < 1e-300) return;
-        const gradient = row.reduce((sum, value, j) => sum + value * (this.#weights[j] ?? 0), -(this.#moment[i] ?? 0));
-        this.#weights[i] = Math.max(0, (this.#weights[i] ?? 0) - gradient / curvature);
+        const gradient = row.reduce((sum, value, j) => sum + value * at(this.#weights, j), -at(this.#moment, i));
+        this.#weights[i] = Math.max(0, at(this.#weights, i) - gradient / curvature);
       });
     }
   }

@@ -3,6 +3,7 @@
  * count. Knows sequences, their pages and the workers that these lie on; knows nothing of steps or of who should run.
  */
 
+import { at } from "../../kernels/at.ts";
 import { EngineError } from "../../engine/errors.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
@@ -89,7 +90,7 @@ export class PageLedger {
     const owners = Array.from({ length: count }, (_, i) => this.#map.owner(offset, held.length + i));
     for (const worker of new Set(owners)) {
       const needed = owners.filter((owner) => owner === worker).length;
-      this.#cache.evict(worker, needed - (this.#pool.free[worker] ?? 0));
+      this.#cache.evict(worker, needed - at(this.#pool.free, worker));
     }
     const pages = this.#pool.take(owners);
     held.push(...pages);
@@ -126,7 +127,7 @@ export class PageLedger {
     const unheld = this.#pool.slices.map(() => 0);
     holders.forEach((count, page) => {
       const worker = this.#pool.workerOf(page);
-      if (count === 0) unheld[worker] = (unheld[worker] ?? 0) + 1;
+      if (count === 0) unheld[worker] = at(unheld, worker) + 1;
     });
     const { free } = this.#pool;
     if (free.join() !== unheld.join()) throw unbalanced(`pages: [${free}] counted as free, [${unheld}] unheld`);
@@ -156,7 +157,7 @@ export class PageLedger {
   #bestStart(sequence: Sequence, room: readonly number[]): Prefix | undefined {
     const { slices, free, idle } = this.#pool;
     // A cached page counts half: it can be had, but is worth keeping.
-    const used = slices.map((pages, worker) => pages - (free[worker] ?? 0) - (idle[worker] ?? 0) / 2);
+    const used = slices.map((pages, worker) => pages - at(free, worker) - at(idle, worker) / 2);
     const { period } = this.#map;
     const { length, request: { promptTokens, maxTokens } } = sequence;
     // Few answers get as long as they may: only who is long already must be able to from where it starts. Who outgrows
@@ -168,7 +169,7 @@ export class PageLedger {
     const costs = offsets.map((offset) =>
       total(slices.map((pages, worker) => {
         const own = this.#map.pagesBefore(worker, offset, count);
-        return own * (2 * (used[worker] ?? 0) + own) / pages;
+        return own * (2 * at(used, worker) + own) / pages;
       }))
     );
     // A page more or less on the smallest worker.
@@ -190,7 +191,7 @@ export class PageLedger {
   /** Pages of each worker that can be had. */
   #available(): number[] {
     const { free, idle } = this.#pool;
-    return free.map((pages, worker) => pages + (idle[worker] ?? 0));
+    return free.map((pages, worker) => pages + at(idle, worker));
   }
 
   /** The same without what those who run were promised at admission and have not taken yet, and their next page each. */
@@ -215,7 +216,7 @@ export class PageLedger {
 }
 
 function lower(counts: number[], worker: number, by = 1): void {
-  counts[worker] = (counts[worker] ?? 0) - by;
+  counts[worker] = at(counts, worker) - by;
 }
 
 function unbalanced(what: string): EngineError {

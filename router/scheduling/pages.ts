@@ -4,6 +4,7 @@
  * let go frees it. Knows page numbers; knows nothing of tokens.
  */
 
+import { at } from "../../kernels/at.ts";
 import { EngineError } from "../../engine/errors.ts";
 
 /** Accounts for the pages of all workers. Every mistake in the accounting throws: it would corrupt answers. */
@@ -123,7 +124,7 @@ export class PagePool {
 
   #countIdle(page: number, change: 1 | -1): void {
     const worker = this.workerOf(page);
-    this.#idle[worker] = (this.#idle[worker] ?? 0) + change;
+    this.#idle[worker] = at(this.#idle, worker) + change;
   }
 
   #held(page: number, action: string): number {

@@ -5,6 +5,7 @@
  * workers than those that look for them. Knows pages and tokens; knows nothing of sequences.
  */
 
+import { at } from "../../kernels/at.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import type { PagePool } from "./pages.ts";
 
@@ -97,10 +98,10 @@ export class PrefixCache {
    * @returns how many of its pages it freed
    */
   evict(worker: number, count: number): number {
-    const freeBefore = this.#pool.free[worker] ?? 0;
-    const freed = () => (this.#pool.free[worker] ?? 0) - freeBefore;
+    const freeBefore = at(this.#pool.free, worker);
+    const freed = () => at(this.#pool.free, worker) - freeBefore;
     // Idle pages left means that the loop will reach one: those in use move to the back once, and stay there.
-    for (const node of this.#orders[worker] ?? []) {
+    for (const node of at(this.#orders, worker)) {
       if (this.#pool.idle[worker] === 0 || freed() >= count) break;
       if (this.#pool.isIdle(node.page)) this.#drop(node);
       else this.#touch(node);

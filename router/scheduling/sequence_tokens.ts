@@ -3,6 +3,7 @@
  * attention may still overrule. Knows tokens and who was told of them; knows nothing of caches or steps.
  */
 
+import { at } from "../../kernels/at.ts";
 import type { SpanAudit, TokenLogprobs } from "../../engine/span.ts";
 import type { Check } from "./correction.ts";
 import type { EventQueue } from "./event_queue.ts";
@@ -128,11 +129,11 @@ export class SequenceTokens {
 
   /** The first draft is none any more. */
   #confirm(logprobs: TokenLogprobs | undefined): void {
-    const token = this.#tokens[this.#confirmed++] ?? 0;
+    const token = at(this.#tokens, this.#confirmed++);
     this.#events.push({ kind: "token", token, logprobs });
   }
 
   #isStop(position: number): boolean {
-    return this.#request.stopTokens.includes(this.#tokens[position] ?? 0);
+    return this.#request.stopTokens.includes(at(this.#tokens, position));
   }
 }

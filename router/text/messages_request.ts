@@ -3,6 +3,7 @@
  * Knows the fields of both; what they mean is the chat request's.
  */
 
+import { at } from "../../kernels/at.ts";
 import { z } from "@hono/zod-openapi";
 
 import { RequestError } from "../errors.ts";
@@ -74,7 +75,7 @@ export function countTokens(text: ModelText, value: Record<string, unknown>, con
   // A prompt that leaves no room for an answer can be counted all the same.
   const roomy = { ...context, contextTokens: Infinity };
   const { prompts } = prepareChat(text, { ...chatOf(body), "max_tokens": 1 }, roomy);
-  return { "input_tokens": prompts[0]?.tokens.length ?? 0 };
+  return { "input_tokens": at(prompts, 0).tokens.length };
 }
 
 function chatOf(body: Counted): Record<string, unknown> {

@@ -3,6 +3,7 @@
  * Knows the model's text side and its limits; runs in the text thread and knows nothing of HTTP or of answers.
  */
 
+import { at } from "../../kernels/at.ts";
 import type { SamplingSettings } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
 import type { AttentionRequest } from "../scheduling/generation.ts";
@@ -227,7 +228,7 @@ function sampling(
 
 /** Clients may send any integer; the sampler takes 32 bits of it. */
 function seed(given: number | null | undefined): number {
-  if (given === undefined || given === null) return crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
+  if (given === undefined || given === null) return at(crypto.getRandomValues(new Uint32Array(1)), 0);
   return Number(BigInt.asUintN(32, BigInt(given)));
 }
 

@@ -3,6 +3,7 @@
  * Knows the keys of both; what is out of bounds is named by the key of the file.
  */
 
+import { at } from "../../../kernels/at.ts";
 import { toFloats } from "../../../kernels/weights/write_rows.ts";
 import { EngineError } from "../../errors.ts";
 import { type IntegerBounds, JsonObject, shown } from "../json_file.ts";
@@ -109,7 +110,7 @@ function vocabularyOf({ metadata, tensors }: GgufFiles): number {
       `Cannot load ${metadata.source}: expected a tensor token_embd.weight, found none`,
     );
   }
-  return embedding.tensor.shape[0] ?? 0;
+  return at(embedding.tensor.shape, 0);
 }
 
 function scalingOf(metadata: JsonObject, key: (name: string) => string): Readonly<Record<string, unknown>> | undefined {

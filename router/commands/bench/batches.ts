@@ -3,8 +3,9 @@
  * scheduler would admit is not asked.
  */
 
+import { at } from "../../../kernels/at.ts";
 import type { Session } from "../../../engine/evaluation/hand_session.ts";
-import { pagesFor } from "../../../engine/span.ts";
+import { drawnToken, pagesFor } from "../../../engine/span.ts";
 import { rowAttention } from "../../../engine/layer_plan.ts";
 import type { BenchGroup } from "./group.ts";
 import { mean, randomTokens, type StepMs, stepMs, type TimedStep } from "./steps.ts";
@@ -90,9 +91,9 @@ async function measureBatch(
   const last = new Uint32Array(sessions.length).fill(1);
   const steps: TimedStep[] = [];
   for (let i = 0; i < untimed + tokens; i++) {
-    const plans = sessions.map((session, at) => {
-      const from = (contexts[at] ?? 0) + i;
-      const row = { tokens: last.slice(at, at + 1), from, logits: "last" } as const;
+    const plans = sessions.map((session, place) => {
+      const from = at(contexts, place) + i;
+      const row = { tokens: last.slice(place, place + 1), from, logits: "last" } as const;
       const allowed = attention === "sparse" ? rowAttention(session.sparse, from) : "dense";
       return session.plan({ kind: "decode", attention: allowed, ...row });
     });
@@ -103,7 +104,7 @@ async function measureBatch(
       spans: plans.flatMap(({ spans }) => spans),
     });
     if (i >= untimed) steps.push({ stepMs: performance.now() - start, timing, token: undefined });
-    for (const [at, { token }] of spans.entries()) last[at] = token ?? last[at] ?? 0;
+    for (const [place, result] of spans.entries()) last[place] = drawnToken(result);
   }
   return {
     batch: sessions.length,

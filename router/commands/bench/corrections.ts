@@ -3,7 +3,7 @@
  * span over their rows. Knows steps and strides; what a given agreement makes of a round is said in `break_even.ts`.
  */
 
-import type { Span } from "../../../engine/span.ts";
+import { drawnToken, type Span } from "../../../engine/span.ts";
 import { bestLossless, breakEvenStride, type LosslessFigures } from "./break_even.ts";
 import { denseSpanFlop } from "./flop.ts";
 import { mean, type MeasuredSequence, type StepMs, stepMs, type TimedStep, timedStep } from "./steps.ts";
@@ -124,11 +124,13 @@ async function runCycle(
 ): Promise<readonly TimedStep[]> {
   const steps: TimedStep[] = [];
   const tokens = [1];
+  let newest = 1;
   for (let i = 0; i < stride - 1; i++) {
-    const row = { tokens: Uint32Array.of(tokens.at(-1) ?? 0), from: context + i, logits: "last" } as const;
+    const row = { tokens: Uint32Array.of(newest), from: context + i, logits: "last" } as const;
     const step = await timedStep(host, session, { kind: "decode", attention: "sparse", ...row });
     steps.push(step);
-    tokens.push(step.token ?? 0);
+    newest = drawnToken(step);
+    tokens.push(newest);
   }
   const rows = { tokens: Uint32Array.from(tokens), from: context, logits } as const;
   steps.push(await timedStep(host, session, { kind: "decode", attention: "dense", ...rows }));

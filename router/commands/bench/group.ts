@@ -3,6 +3,7 @@
  * Knows how to start and end a group; knows nothing of what is measured.
  */
 
+import { at } from "../../../kernels/at.ts";
 import type { ModelSource } from "../../../engine/engine.ts";
 import { type ModelConfig, readModelConfig } from "../../../engine/model/model_config.ts";
 import { presetNamed } from "../../../engine/model/presets.ts";
@@ -116,7 +117,7 @@ export async function measureReadBack(choice: GpuChoice): Promise<number> {
       await gpu.read([{ tensor }]);
       times.push(performance.now() - start);
     }
-    return times.sort((a, b) => a - b)[READ_BACKS >> 1] ?? 0;
+    return at(times.sort((a, b) => a - b), READ_BACKS >> 1);
   } finally {
     await gpu.close();
   }

@@ -3,6 +3,7 @@
  * Knows their files; knows nothing of how they are computed.
  */
 
+import { at } from "../../../kernels/at.ts";
 import { fileURLToPath } from "node:url";
 import type { GreedyCase } from "../../../engine/evaluation/greedy.ts";
 import { type NeedleCase, parseNeedles } from "../../../engine/evaluation/needles.ts";
@@ -37,7 +38,7 @@ export async function readNeedles(directory: string): Promise<SizedNeedle[]> {
   const lines = await Deno.readTextFile(`${directory}/needles.jsonl`);
   const sizes = lines.split("\n").filter((line) => line.trim() !== "")
     .map((line) => (JSON.parse(line) as { approx_tokens: number }).approx_tokens);
-  return parseNeedles(lines).map((needle, i) => ({ ...needle, size: sizes[i] ?? 0 }));
+  return parseNeedles(lines).map((needle, i) => ({ ...needle, size: at(sizes, i) }));
 }
 
 interface PerplexityFile {
