@@ -6,7 +6,7 @@
 
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { UsageError } from "../../router/command_line.ts";
+import { UsageError } from "../../router/errors.ts";
 import { processTerminal } from "../../router/terminal.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));

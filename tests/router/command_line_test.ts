@@ -1,7 +1,8 @@
 /** What the command line accepts, refuses and explains. */
 
 import assert from "node:assert/strict";
-import { type Command, helpText, parseFlags, runCommandLine, UsageError } from "../../router/command_line.ts";
+import { type Command, helpText, parseFlags, runCommandLine } from "../../router/command_line.ts";
+import { UsageError } from "../../router/errors.ts";
 import { MemoryTerminal } from "../support/memory_terminal.ts";
 
 const flags = {

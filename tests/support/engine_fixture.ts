@@ -27,10 +27,10 @@ export function engineFixture(model: ModelSource, kvTokens = 8192): EngineFixtur
   Deno.test.beforeAll(async () => {
     const engine = await Engine.open({ model, kvTokens, gpu: testProvider().name });
     opened = { engine, host: new SessionHost(engine) };
-    await mapsSettled();
+    await settleMaps(engine);
   });
   // The op sanitizer reports pending maps.
-  Deno.test.afterEach(mapsSettled);
+  Deno.test.afterEach(() => settleMaps(current().engine));
   Deno.test.afterAll(() => current().engine.close());
   return {
     get engine() {
@@ -42,7 +42,14 @@ export function engineFixture(model: ModelSource, kvTokens = 8192): EngineFixtur
   };
 }
 
-/** Waits until no read-back of an engine is pending any more, as the op sanitizer wants it. */
+/** Waits until no read-back of an engine is pending any more: maps settle in the order in which they were asked for. */
+export async function settleMaps({ commands: { gpu: { device } } }: Pick<Engine, "commands">): Promise<void> {
+  const buffer = device.createBuffer({ size: 16, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  await buffer.mapAsync(GPUMapMode.READ);
+  buffer.destroy();
+}
+
+/** Waits until the read-backs of engines that are closed are over too, as the op sanitizer wants it. */
 export async function mapsSettled(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, MAPS_SETTLE_MS));
 }

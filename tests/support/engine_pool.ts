@@ -4,6 +4,7 @@
  */
 
 import { Engine, type ModelSource } from "../../engine/engine.ts";
+import { settleMaps } from "./engine_fixture.ts";
 import { testProvider } from "./test_provider.ts";
 
 /** Lends engines to one group at a time. */
@@ -27,14 +28,9 @@ export class EnginePool {
     await this.settle();
   }
 
-  /** Waits until no read-back is pending any more: maps settle in the order in which they were asked for. */
+  /** Waits until no read-back is pending any more. */
   async settle(): Promise<void> {
-    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
-    for (const engine of [...this.#idle.map((idle) => idle.engine), ...this.#lent.keys()]) {
-      const buffer = engine.commands.gpu.device.createBuffer({ size: 16, usage });
-      await buffer.mapAsync(GPUMapMode.READ);
-      buffer.destroy();
-    }
+    for (const engine of [...this.#idle.map((idle) => idle.engine), ...this.#lent.keys()]) await settleMaps(engine);
   }
 
   /** An engine with a slice of that size; it remembers nothing once it joins a group. */

@@ -10,7 +10,7 @@ import { WorkerGroup } from "../../router/group/worker_group.ts";
 import type { WorkerSource } from "../../router/group/worker_source.ts";
 import { type EngineHandle, hostEngine } from "../../workers/engine_host.ts";
 import { runWorker } from "../../workers/worker.ts";
-import { mapsSettled } from "./engine_fixture.ts";
+import { settleMaps } from "./engine_fixture.ts";
 import { IMPATIENT, RESTARTS } from "./group_stage.ts";
 import { testProvider } from "./test_provider.ts";
 
@@ -44,7 +44,6 @@ export class EngineWorkers {
   /** Waits until every worker has ended. */
   async close(): Promise<void> {
     await Promise.all(this.#workers);
-    await mapsSettled();
   }
 
   #source(): WorkerSource {
@@ -75,6 +74,10 @@ export class EngineWorkers {
     const handle = hostEngine(engine);
     return {
       ...handle,
+      close: async () => {
+        await settleMaps(engine);
+        await handle.close();
+      },
       run: (step) => {
         if (!this.#losesNext) return handle.run(step);
         this.#losesNext = false;

@@ -3,7 +3,7 @@
 import { Gpu } from "../../kernels/gpu.ts";
 import { Commands } from "../../kernels/pipeline.ts";
 import { sizeOf, type Tensor } from "../../kernels/tensor.ts";
-import { mapsSettled } from "./engine_fixture.ts";
+import { settleMaps } from "./engine_fixture.ts";
 import { testProvider } from "./test_provider.ts";
 
 /** @see the file's paragraph; `close` must be called */
@@ -33,7 +33,7 @@ export class GpuTensors {
   }
 
   async close(): Promise<void> {
+    await settleMaps(this);
     await this.commands.gpu.close();
-    await mapsSettled();
   }
 }
