@@ -4,10 +4,11 @@
  */
 
 import { MIN_BUDGET } from "../engine/layer_plan.ts";
-import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
+import type { Flags, FlagValues } from "./command_line.ts";
+import { UsageError } from "./errors.ts";
 import { DEFAULT_COVERAGE } from "./scheduling/attention_policy.ts";
 import { MAX_CORRECT_EVERY } from "./scheduling/correction.ts";
-import type { AttentionRequest, CorrectionRequest } from "./scheduling/generation.ts";
+import { type AttentionRequest, audits, type CorrectionRequest, NO_CORRECTION } from "./scheduling/generation.ts";
 
 /**
  * How requests that do not say attend.
@@ -97,17 +98,22 @@ export function resolveAttentionConfig(config: Partial<AttentionConfig> = {}): A
   const { mode = DEFAULTS.mode, correction = DEFAULTS.correction, correctEvery = DEFAULTS.correctEvery } = config;
   checkBounds("budget", config.budget);
   checkBounds("correctEvery", correctEvery);
-  return { mode, budget: budgetOf(config), heads: "kv_head", correction: correctionOf(correction, correctEvery) };
+  return {
+    mode,
+    budget: configuredBudget(config),
+    heads: "kv_head",
+    correction: configuredCorrection(correction, correctEvery),
+  };
 }
 
-function correctionOf(mode: CorrectionRequest["mode"], every: number | "auto"): CorrectionRequest {
+function configuredCorrection(mode: CorrectionRequest["mode"], every: number | "auto"): CorrectionRequest {
   if (every !== 0) return { mode, every, perToken: false };
-  if (mode === "refresh" || mode === "off") return { mode: "off", every: "auto", perToken: false };
+  if (!audits(mode)) return NO_CORRECTION;
   throw new UsageError(`Cannot configure correctEvery: correction ${mode} needs at least 1, given 0`);
 }
 
 /** What `budget` and `coverage` mean together. */
-function budgetOf({ budget, coverage }: Partial<AttentionConfig>): AttentionRequest["budget"] {
+function configuredBudget({ budget, coverage }: Partial<AttentionConfig>): AttentionRequest["budget"] {
   const { above, max } = COVERAGE;
   if (coverage !== undefined && !(coverage > above && coverage <= max)) {
     throw new UsageError(`Cannot configure coverage: must be above ${above} and at most ${max}, given ${coverage}`);

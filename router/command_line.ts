@@ -4,7 +4,7 @@
 
 import { parseArgs } from "node:util";
 import { CodedError } from "../kernels/errors.ts";
-import { RequestError } from "./errors.ts";
+import { UsageError } from "./errors.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** The oldest Deno whose WebGPU and telemetry were tried. */
@@ -76,13 +76,6 @@ export interface Command<F extends Flags = Flags> {
 
 /** Name → how to load the command; a command's modules are read only when it runs. */
 export type CommandTable = Readonly<Record<string, () => Promise<{ readonly command: Command }>>>;
-
-/** A mistake on the command line: one line on stderr, exit code 2. */
-export class UsageError extends RequestError {
-  constructor(message: string) {
-    super("invalid_request", message);
-  }
-}
 
 /** Everything `runCommandLine` takes from its process. */
 export interface CommandLine {

@@ -11,7 +11,8 @@ import {
   resolveAttentionConfig,
 } from "./attention_config.ts";
 import { ACCESS_FLAGS, listOf, resolveAccess, type ResolvedAccess } from "./access/access_config.ts";
-import { type Flags, type FlagValues, UsageError } from "./command_line.ts";
+import type { Flags, FlagValues } from "./command_line.ts";
+import { UsageError } from "./errors.ts";
 import type { AttentionRequest } from "./scheduling/generation.ts";
 import { MODEL_FLAGS, modelSource, nameOf } from "./model_choice.ts";
 import { defaultThreads } from "./text/text_pool.ts";

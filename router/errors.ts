@@ -42,6 +42,13 @@ export class RequestError extends CodedError<RequestErrorCode> {
   }
 }
 
+/** A mistake in flags, variables, files or a configuration: one line on stderr, exit code 2. */
+export class UsageError extends RequestError {
+  constructor(message: string) {
+    super("invalid_request", message);
+  }
+}
+
 /** How an error code looks to a client. */
 export interface ErrorRow {
   readonly status: 400 | 401 | 403 | 404 | 405 | 408 | 409 | 413 | 429 | 431 | 500 | 503 | 504;

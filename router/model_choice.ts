@@ -7,7 +7,8 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { ModelSource } from "../engine/engine.ts";
 import { QUANTIZED_DTYPES, type QuantizedDType } from "../kernels/weights/format.ts";
-import { type Flags, UsageError } from "./command_line.ts";
+import type { Flags } from "./command_line.ts";
+import { UsageError } from "./errors.ts";
 import { localModel } from "./hub/pull.ts";
 import { SLICE_FLAGS } from "./host/worker_config.ts";
 

@@ -3,7 +3,8 @@
  * Knows names, defaults and bounds; reads no file.
  */
 
-import { type Flags, UsageError } from "../command_line.ts";
+import type { Flags } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 import type { TlsPaths } from "../host/tls_files.ts";
 import { AllowedHosts } from "./allowed_hosts.ts";
 import { AllowedOrigins } from "./allowed_origins.ts";

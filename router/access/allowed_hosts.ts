@@ -3,8 +3,7 @@
  * same origin as the service in the eyes of a browser; only the Host header still shows it.
  */
 
-import { UsageError } from "../command_line.ts";
-import { RequestError } from "../errors.ts";
+import { RequestError, UsageError } from "../errors.ts";
 
 /** The names of one service. */
 export class AllowedHosts {

@@ -4,8 +4,7 @@
  * look at could spend the GPU, even one that may not read the answer.
  */
 
-import { UsageError } from "../command_line.ts";
-import { RequestError } from "../errors.ts";
+import { RequestError, UsageError } from "../errors.ts";
 
 /** Browsers may keep the answer to a preflight for so long, in seconds. */
 const PREFLIGHT_SECONDS = 600;

@@ -4,7 +4,7 @@
 
 import { createHash, timingSafeEqual } from "node:crypto";
 
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 
 interface NamedDigest {
   readonly name: string;

@@ -4,7 +4,8 @@
  */
 
 import { SERVICE_FLAGS } from "../config.ts";
-import { type Command, type FlagValues, UsageError } from "../command_line.ts";
+import type { Command, FlagValues } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 import type { Terminal } from "../terminal.ts";
 import {
   ChatClient,

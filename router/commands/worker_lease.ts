@@ -5,7 +5,7 @@ import project from "../../deno.json" with { type: "json" };
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import type { EngineInfo } from "../../engine/engine_info.ts";
 import { PROTOCOL_VERSION } from "../../workers/protocol.ts";
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 import { formatAddress, parseAddress } from "../host/address.ts";
 import { type NatsPlace, parseNatsPlace } from "../host/join_source.ts";
 import type { NatsAnnouncer } from "../group/membership/nats_announcer.ts";

@@ -7,7 +7,7 @@ import type { GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
 import type { TlsTrust } from "../../workers/transport.ts";
 import { formatAddress } from "../host/address.ts";
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 import { describeGpu } from "../host/gpu_devices.ts";
 import { describeJoin, type JoinSource } from "../host/join_source.ts";
 import { type Placement, type PlacementHost, placeWorkers, thisHost } from "../host/placement.ts";

@@ -1,7 +1,7 @@
 /** Host and port as people write them. Knows text; asks no resolver. */
 
 import type { Address } from "../../workers/protocol.ts";
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 
 /**
  * Reads `host:port` or `[IPv6 address]:port`.

@@ -2,7 +2,7 @@
 
 import type { Address } from "../../workers/protocol.ts";
 import { formatAddress, parseAddress } from "./address.ts";
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 
 /** Where workers that were started elsewhere are found. */
 export type JoinSource =

@@ -3,7 +3,7 @@
  * Knows how many GPUs there are and what was asked for; starts nothing.
  */
 
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 import { describeGpu, findGpus, type GpuDevice, type Hiding, hidingPrefix, tryHiding } from "./gpu_devices.ts";
 
 /** Where a worker sits. */

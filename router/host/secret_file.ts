@@ -1,6 +1,6 @@
 /** The secret that a router shares with workers started elsewhere. Knows a file; knows nothing of handshakes. */
 
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 
 /** As the worker has it. */
 const MIN_CHARACTERS = 16;

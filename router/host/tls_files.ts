@@ -3,7 +3,7 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 
 import type { TlsTrust } from "../../workers/transport.ts";
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 
 /** Both as PEM. */
 export interface TlsFiles {

@@ -9,7 +9,8 @@ import { GPU_CHOICES, type GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
 import { formatAddress } from "./address.ts";
 import { type JoinSource, parseJoin } from "./join_source.ts";
-import { type Flags, UsageError } from "../command_line.ts";
+import type { Flags } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 
 /** What an operator may say about workers; the fields of `ServiceConfig` of the same names. */
 export interface WorkerChoice {

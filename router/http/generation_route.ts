@@ -8,12 +8,12 @@ import { contextOf } from "../access/request_context.ts";
 import type { AnswerPart } from "../answer/answer_part.ts";
 import type { ScoredToken } from "./answer.ts";
 import { longestContext } from "../scheduling/capacity.ts";
-import { describeError, errorCode, RequestError } from "../errors.ts";
+import { describeError, errorCode } from "../errors.ts";
 import type { AttentionRequest, Generator } from "../scheduling/generation.ts";
 import { GenerationRun } from "./generation_run.ts";
 import type { GrammarChecker } from "../grammar/grammar_service.ts";
 import type { ModelInfo } from "../group/group.ts";
-import type { ServiceState } from "./health.ts";
+import { refusalOf, type ServiceState } from "./health.ts";
 import { BodyBrokenOff, type BodyReader, type Limits } from "./limits.ts";
 import type { PrepareContext, PreparedGeneration } from "../text/prepare.ts";
 import type { RequestObservation, RequestObserver } from "./request_observer.ts";
@@ -108,14 +108,10 @@ export async function readJob<Kind extends keyof TextResults>(
 
 /** @throws {RequestError} `draining`, `loading`, `group_unavailable` */
 export function servedModel({ state, model }: ServingDeps): ModelInfo {
-  const { draining, group } = state();
-  if (draining) throw new RequestError("draining", "Cannot take the request: the service is stopping");
-  const info = model();
-  if (info !== undefined) return info;
-  if (group.kind === "loading") {
-    throw new RequestError("loading", "Cannot take the request: the model is still loading");
-  }
-  throw new RequestError("group_unavailable", "Cannot take the request: the workers are not all there");
+  const now = state();
+  const info = now.draining ? undefined : model();
+  if (info === undefined) throw refusalOf(now);
+  return info;
 }
 
 interface Reply {

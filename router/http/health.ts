@@ -24,22 +24,16 @@ export function healthAnswer(state: ServiceState): Response {
 
 /** 200 only when the group is whole and not draining, else 503 with advice when to ask again. */
 export function readyAnswer(state: ServiceState): Response {
-  const refusal = refusalOf(state);
-  if (refusal === undefined) return Response.json({ status: "ready", ...details(state) });
-  const { status, headers, body } = describeError(refusal);
+  if (state.group.kind === "ready" && !state.draining) return Response.json({ status: "ready", ...details(state) });
+  const { status, headers, body } = describeError(refusalOf(state));
   return Response.json({ ...body, status: "unready", ...details(state) }, { status, headers });
 }
 
-function refusalOf({ group, draining }: ServiceState): RequestError | undefined {
+/** Why a service that serves no model now takes no requests: `draining`, `loading`, `group_unavailable`. */
+export function refusalOf({ group, draining }: Pick<ServiceState, "group" | "draining">): RequestError {
   if (draining) return new RequestError("draining", "Cannot take requests: the service is stopping");
-  switch (group.kind) {
-    case "ready":
-      return undefined;
-    case "loading":
-      return new RequestError("loading", "Cannot take requests: the model is still loading");
-    default:
-      return new RequestError("group_unavailable", "Cannot take requests: the workers are not all there");
-  }
+  if (group.kind === "loading") return new RequestError("loading", "Cannot take requests: the model is still loading");
+  return new RequestError("group_unavailable", "Cannot take requests: the workers are not all there");
 }
 
 function details({ group, members, draining, scheduler: { running, waiting, pages } }: ServiceState) {

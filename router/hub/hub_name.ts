@@ -1,6 +1,6 @@
 /** Names of models on the hub: `org/model`, or `org/model:quant` for one of several GGUF files. */
 
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 
 /** A parsed name. */
 export interface HubName {

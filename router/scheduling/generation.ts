@@ -36,6 +36,14 @@ export interface CorrectionRequest {
   readonly perToken: boolean;
 }
 
+/** Sparse rows stay as they are: also what a stride of 0 means. */
+export const NO_CORRECTION: CorrectionRequest = { mode: "off", every: "auto", perToken: false };
+
+/** Whether such corrections compare what was drawn, for which they must come around. */
+export function audits(mode: CorrectionRequest["mode"]): boolean {
+  return mode === "audit" || mode === "lossless";
+}
+
 /** One sequence to generate. Valid by construction: made only by the request parsers. */
 export interface GenerationRequest {
   /** The id the client sees, e.g. `chatcmpl-…`. */

@@ -2,7 +2,7 @@
  * How many connections a process can hold: as many as it has file descriptors left over by everything else it does.
  */
 
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 import { readSystemFile } from "../host/system_files.ts";
 
 /** More would cost more memory than one router should hold for idle clients. */

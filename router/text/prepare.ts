@@ -15,7 +15,7 @@ import { afterReasoning, reasoningOf } from "./reasoning.ts";
 import { planTools } from "./tools.ts";
 import { requestedAttention } from "./requested_attention.ts";
 import type { ModelText } from "./model_text.ts";
-import { chatPrompt, completionPrompts, type Prompt } from "./prompt.ts";
+import { chatPrompt, completionPrompts, type Prompt, tokensWithin } from "./prompt.ts";
 import {
   type ChatBody,
   chatSchema,
@@ -166,7 +166,7 @@ type Common = ChatBody | CompletionBody;
 
 function common(text: ModelText, body: Common, context: PrepareContext, calls?: AnswerGrammar) {
   const listedStopTokens = body.stop_token_ids ?? [];
-  for (const token of listedStopTokens) checkToken(token, context, "stop_token_ids");
+  tokensWithin(listedStopTokens, { ...context, param: "stop_token_ids" });
   const stop = body.stop ?? [];
   const grammar = calls?.param === "tool_choice" ? calls : answerGrammar(body) ?? calls;
   const ends = body.ignore_eos ? [] : text.stopTokens;
@@ -209,7 +209,7 @@ function sampling(
     );
   }
   const logitBias = Object.entries(body.logit_bias ?? {}).map(([token, bias]) => [Number(token), bias] as const);
-  for (const [token] of logitBias) checkToken(token, context, "logit_bias");
+  tokensWithin(logitBias.map(([token]) => token), { ...context, param: "logit_bias" });
   return {
     temperature: body.temperature ?? 1,
     topP: body.top_p ?? 1,
@@ -230,15 +230,6 @@ function sampling(
 function seed(given: number | null | undefined): number {
   if (given === undefined || given === null) return at(crypto.getRandomValues(new Uint32Array(1)), 0);
   return Number(BigInt.asUintN(32, BigInt(given)));
-}
-
-function checkToken(token: number, context: PrepareContext, param: string): void {
-  if (token < context.vocabSize) return;
-  throw new RequestError(
-    "invalid_request",
-    `Cannot accept the request: ${param}: token ${token} is outside the vocabulary of ${context.vocabSize}`,
-    { param },
-  );
 }
 
 interface Room {

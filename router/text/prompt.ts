@@ -94,8 +94,11 @@ export interface TokenBounds {
 }
 
 /** @throws {RequestError} `invalid_request` for an id outside the vocabulary */
-export function tokensWithin<Tokens extends Uint32Array>(tokens: Tokens, { vocabSize, param }: TokenBounds): Tokens {
-  const outside = tokens.find((id) => id >= vocabSize);
+export function tokensWithin<Tokens extends Uint32Array | readonly number[]>(
+  tokens: Tokens,
+  { vocabSize, param }: TokenBounds,
+): Tokens {
+  const outside = Array.prototype.find.call(tokens, (id: number) => id >= vocabSize);
   if (outside === undefined) return tokens;
   throw new RequestError(
     "invalid_request",

@@ -7,7 +7,7 @@
 import { RequestError } from "../errors.ts";
 import type { ChatBody } from "../body/schemas.ts";
 import { DEFAULT_COVERAGE } from "../scheduling/attention_policy.ts";
-import type { AttentionRequest, CorrectionRequest } from "../scheduling/generation.ts";
+import { type AttentionRequest, audits, type CorrectionRequest, NO_CORRECTION } from "../scheduling/generation.ts";
 
 type AttentionFields = ChatBody["attention"];
 
@@ -33,22 +33,21 @@ export function requestedAttention(given: AttentionFields, context: AttentionCon
       param: "attention.mode",
     });
   }
-  const correction = correctionOf(given, context.attention.correction);
-  return { mode, budget: budgetOf(given, context), heads: given?.heads ?? context.attention.heads, correction };
+  const correction = requestedCorrection(given, context.attention.correction);
+  return { mode, budget: requestedBudget(given, context), heads: given?.heads ?? context.attention.heads, correction };
 }
 
 /** A stride goes with its mode: that of the service counts for requests that keep the service's mode. */
-function correctionOf(given: AttentionFields, served: CorrectionRequest): CorrectionRequest {
+function requestedCorrection(given: AttentionFields, served: CorrectionRequest): CorrectionRequest {
   const mode = given?.correction ?? served.mode;
   const every = given?.correct_every ?? (mode === served.mode ? served.every : "auto");
-  const audits = mode === "audit" || mode === "lossless";
-  if (given?.audit_tokens && !audits) {
+  if (given?.audit_tokens && !audits(mode)) {
     throw new RequestError("invalid_request", `Cannot list audited tokens: ${mode} corrections check none`, {
       param: "attention.audit_tokens",
     });
   }
   if (every !== 0) return { mode, every, perToken: given?.audit_tokens ?? false };
-  if (!audits) return { mode: "off", every: "auto", perToken: false };
+  if (!audits(mode)) return NO_CORRECTION;
   throw new RequestError("invalid_request", `Cannot correct: ${mode} needs a stride of at least 1, 0 given`, {
     param: "attention.correct_every",
   });
@@ -58,7 +57,7 @@ function correctionOf(given: AttentionFields, served: CorrectionRequest): Correc
  * What is left out is as the service has it; so is the bound of the budget `auto`: the service's number if it has one.
  * @throws {RequestError} `invalid_request` for more positions than the model has, and for fields that need `auto`
  */
-function budgetOf(
+function requestedBudget(
   given: AttentionFields,
   { attention: { budget: usual }, maxPositions }: AttentionContext,
 ): AttentionRequest["budget"] {

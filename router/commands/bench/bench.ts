@@ -4,7 +4,8 @@
  */
 
 import { PAGE_TOKENS } from "../../../engine/span.ts";
-import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
+import type { Command, FlagValues } from "../../command_line.ts";
+import { UsageError } from "../../errors.ts";
 import { MODEL_FLAGS, withLocalModel } from "../../model_choice.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ensureVulkanDriver } from "../../host/vulkan_driver.ts";

@@ -3,7 +3,7 @@
  * nothing.
  */
 
-import { UsageError } from "../../command_line.ts";
+import { UsageError } from "../../errors.ts";
 import type { Table } from "./correction_tables.ts";
 import type { BenchResult } from "./report.ts";
 

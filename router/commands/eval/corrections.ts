@@ -20,7 +20,7 @@ import {
 } from "../../../engine/evaluation/corrections.ts";
 import type { EngineInfo } from "../../../engine/engine_info.ts";
 import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
-import { UsageError } from "../../command_line.ts";
+import { UsageError } from "../../errors.ts";
 import type { Terminal } from "../../terminal.ts";
 import { type LongText, readLongTexts } from "./evaluation_data.ts";
 

@@ -5,7 +5,8 @@
 
 import { Engine } from "../../../engine/engine.ts";
 import { MIN_BUDGET } from "../../../engine/layer_plan.ts";
-import { type Command, type FlagValues, UsageError } from "../../command_line.ts";
+import type { Command, FlagValues } from "../../command_line.ts";
+import { UsageError } from "../../errors.ts";
 import { EMBEDDED_MODEL, modelSource, QUANTIZE_FLAG, withLocalModel } from "../../model_choice.ts";
 import { GPU_FLAG } from "../../host/worker_config.ts";
 import type { Terminal } from "../../terminal.ts";

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import type { GreedyCase } from "../../../engine/evaluation/greedy.ts";
 import { type NeedleCase, parseNeedles } from "../../../engine/evaluation/needles.ts";
 import type { Window } from "../../../engine/evaluation/perplexity.ts";
-import { UsageError } from "../../command_line.ts";
+import { UsageError } from "../../errors.ts";
 
 /** Data made for the embedded model. */
 export const EVALUATION_DATA = fileURLToPath(new URL("../../../tests/fixtures/tide-10m", import.meta.url));

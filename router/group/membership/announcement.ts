@@ -2,7 +2,7 @@
 
 import { PROTOCOL_VERSION } from "../../../workers/protocol.ts";
 import { parseAddress } from "../../host/address.ts";
-import { UsageError } from "../../command_line.ts";
+import { UsageError } from "../../errors.ts";
 
 /** What a router reads before it dials. */
 export interface Announcement {
