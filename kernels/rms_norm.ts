@@ -16,6 +16,8 @@ export interface RmsNorm {
   readonly weight: Tensor;
   /** f32 [rows, cols], in a buffer other than `x` */
   readonly out: Tensor;
+  /** Whether the normed rows are added to what `out` holds. @default false */
+  readonly accumulate?: boolean;
   readonly rows: number;
   /** A multiple of 4. */
   readonly cols: number;
@@ -23,10 +25,13 @@ export interface RmsNorm {
 }
 
 /**
- * Computes out = x / √(mean(x²) + ε) · weight for each row.
+ * Computes out (+)= x / √(mean(x²) + ε) · weight for each row.
  * @throws {GpuError} `invalid_shape` when a tensor does not fit or `cols` is not a multiple of 4
  */
-export function rmsNorm(commands: Commands, { x, weight, out, rows, cols, epsilon }: RmsNorm): void {
+export function rmsNorm(
+  commands: Commands,
+  { x, weight, out, rows, cols, epsilon, accumulate = false }: RmsNorm,
+): void {
   if (cols % 4 !== 0) {
     throw new GpuError("invalid_shape", `Cannot dispatch rms_norm: ${cols} columns are not a multiple of 4`);
   }
@@ -34,7 +39,8 @@ export function rmsNorm(commands: Commands, { x, weight, out, rows, cols, epsilo
   expectTensor("rms_norm", weight, "f32", [cols]);
   expectTensor("rms_norm", out, "f32", [rows, cols]);
   const threads = threadsFor(cols);
-  commands.dispatch(commands.kernel(`rms_norm ${threads}`, () => spec(threads)), {
+  const name = `rms_norm ${threads}${accumulate ? " accumulate" : ""}`;
+  commands.dispatch(commands.kernel(name, () => spec(threads, accumulate)), {
     tensors: [x, weight, out],
     params: { rows, quads: cols / 4, epsilon },
     groups: spread(rows),
@@ -46,7 +52,7 @@ function threadsFor(cols: number): number {
   return [256, 128, 64].find((threads) => cols >= 16 * threads) ?? 32;
 }
 
-function spec(threads: number): KernelSpec {
+function spec(threads: number, accumulate: boolean): KernelSpec {
   return {
     bindings: [
       reads("x", "array<vec4<f32>>"),
@@ -68,7 +74,7 @@ function spec(threads: number): KernelSpec {
         let mean = workgroup_sum(t, squares) / f32(4u * params.quads);
         let scale = 1.0 / sqrt(mean + params.epsilon);
         for (var i = t; i < params.quads; i += ${threads}u) {
-          out[first + i] = x[first + i] * scale * weight[i];
+          out[first + i] = ${accumulate ? "out[first + i] + " : ""}x[first + i] * scale * weight[i];
         }
       }`,
   };

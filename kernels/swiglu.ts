@@ -1,11 +1,17 @@
 /**
- * The gate of the MLP: silu(gate) · up. Knows rows in which the gate lies before the up half.
+ * The gate of the MLP: silu(gate) · up, or gelu(gate) · up. Knows rows in which the gate lies before the up half.
  */
 
 import { GpuError } from "./errors.ts";
 import type { Commands, KernelSpec } from "./pipeline.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
 import { BUILTINS, GROUP_INDEX, reads, spread, writes } from "./wgsl.ts";
+
+/**
+ * What a gate goes through: `silu`, g / (1 + e^−g), or `gelu_tanh`, the Gaussian error linear unit by its approximation
+ * with a hyperbolic tangent, g/2 · (1 + tanh(√(2/π) · (g + 0.044715 g³))) (Hendrycks and Gimpel, 2016).
+ */
+export type Activation = "silu" | "gelu_tanh";
 
 /** Operands of the gate. */
 export interface Swiglu {
@@ -16,28 +22,36 @@ export interface Swiglu {
   readonly rows: number;
   /** A multiple of 4. */
   readonly width: number;
+  /** @default "silu" */
+  readonly activation?: Activation;
 }
 
 const THREADS = 64;
 
 /**
- * Computes out = gate / (1 + e^−gate) · up.
+ * Computes out = activation(gate) · up.
  * @throws {GpuError} `invalid_shape` when a tensor does not fit or `width` is not a multiple of 4
  */
-export function swiglu(commands: Commands, { gateUp, out, rows, width }: Swiglu): void {
+export function swiglu(commands: Commands, { gateUp, out, rows, width, activation = "silu" }: Swiglu): void {
   if (width % 4 !== 0) {
     throw new GpuError("invalid_shape", `Cannot dispatch swiglu: width ${width} is not a multiple of 4`);
   }
   expectTensor("swiglu", gateUp, "f32", [rows, 2 * width]);
   expectTensor("swiglu", out, "f32", [rows, width]);
-  commands.dispatch(commands.kernel("swiglu", spec), {
+  commands.dispatch(commands.kernel(`swiglu ${activation}`, () => spec(activation)), {
     tensors: [gateUp, out],
     params: { count: rows * width / 4, quads: width / 4 },
     groups: spread(Math.ceil(rows * width / 4 / THREADS)),
   });
 }
 
-function spec(): KernelSpec {
+/** Both are gate / (1 + e^−z): 1 + tanh(u) is 2 / (1 + e^−2u). */
+const EXPONENT: Readonly<Record<Activation, string>> = {
+  silu: "gate",
+  "gelu_tanh": `gate * (${2 * Math.sqrt(2 / Math.PI)} + ${2 * Math.sqrt(2 / Math.PI) * 0.044715} * gate * gate)`,
+};
+
+function spec(activation: Activation): KernelSpec {
   return {
     bindings: [reads("gate_up", "array<vec4<f32>>"), writes("out", "array<vec4<f32>>")],
     params: [["count", "u32"], ["quads", "u32"]],
@@ -49,8 +63,8 @@ function spec(): KernelSpec {
         let gate = gate_up[i + row * params.quads];
         let up = gate_up[i + (row + 1u) * params.quads];
         // Bounded: e^88 is where f32 ends, and WGSL may assume no infinities.
-        let swish = gate / (1.0 + exp(min(-gate, vec4<f32>(80.0))));
-        out[i] = swish * up;
+        let activated = gate / (1.0 + exp(min(-(${EXPONENT[activation]}), vec4<f32>(80.0))));
+        out[i] = activated * up;
       }`,
   };
 }

@@ -81,7 +81,9 @@ export interface DecodeAttention extends PagedKv {
 /** Kernels for GPUs, and kernels for adapters that compute on the CPU, where lanes do not merge their reads. */
 export type Tuning = "hardware" | "software";
 
+/** Query heads of a workgroup, and their query values: bounds of its memory. */
 const MAX_HEADS_TOGETHER = 8;
+const MAX_VALUES_TOGETHER = 1024;
 
 /** Scratch beyond this is not asked for: a call with more rows than fit runs in several passes. */
 const SCRATCH_BYTES = 64 * 2 ** 20;
@@ -137,10 +139,11 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
 }
 
 /** Query heads of a workgroup: all of a KV head, or the largest share of them that workgroup memory holds. */
-function headsTogether({ heads, kvHeads }: HeadShape): number {
+function headsTogether({ heads, kvHeads, headDim }: HeadShape): number {
   const group = heads / kvHeads;
+  const most = Math.min(MAX_HEADS_TOGETHER, Math.floor(MAX_VALUES_TOGETHER / headDim));
   for (let parts = 1; parts < group; parts++) {
-    if (group % parts === 0 && group / parts <= MAX_HEADS_TOGETHER) return group / parts;
+    if (group % parts === 0 && group / parts <= most) return group / parts;
   }
   return 1;
 }

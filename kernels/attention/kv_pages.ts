@@ -64,18 +64,21 @@ export const PART_BINDINGS: readonly BindingSpec[] = [
  */
 export const EMPTY_LSE = -1e30;
 
-/** Heads of one KV head that attention kernels hold at once, and the longest head: bounds of workgroup memory. */
+/** Heads of one KV head that attention kernels hold at once, their values, and the longest head: bounds of workgroup memory. */
 const MAX_HEADS_TOGETHER = 32;
-const MAX_HEAD_DIM = 128;
+const MAX_VALUES_TOGETHER = 4096;
+const MAX_HEAD_DIM = 256;
 
 /** Says what `fitsAttention` demands. */
-export const HEAD_BOUNDS = `up to ${MAX_HEADS_TOGETHER} query heads for a KV head, ` +
+export const HEAD_BOUNDS =
+  `up to ${MAX_HEADS_TOGETHER} query heads for a KV head with ${MAX_VALUES_TOGETHER} values, ` +
   `and a headDim up to ${MAX_HEAD_DIM} that is a multiple of 8`;
 
 /** Whether the attention kernels compute heads of this shape. */
 export function fitsAttention({ heads, kvHeads, headDim }: HeadShape): boolean {
   const group = heads / kvHeads;
-  return Number.isInteger(group) && group <= MAX_HEADS_TOGETHER && headDim % 8 === 0 && headDim <= MAX_HEAD_DIM;
+  return Number.isInteger(group) && group <= MAX_HEADS_TOGETHER && group * headDim <= MAX_VALUES_TOGETHER &&
+    headDim % 8 === 0 && headDim <= MAX_HEAD_DIM;
 }
 
 /**

@@ -120,7 +120,11 @@ function software(commands: Commands, shape: HeadShape): Tile {
   const { subgroups } = commands.gpu.info;
   const options: SoftwareTile = {
     ...shape,
-    rowsPerLane: Math.min(MAX_ROWS_PER_LANE, Math.max(1, Math.floor(LANE_VALUES / shape.headDim))),
+    // A tile holds all heads of a token's group, even where that takes more than the lanes keep best.
+    rowsPerLane: Math.max(
+      Math.ceil(shape.heads / shape.kvHeads / TILE_LANES),
+      Math.min(MAX_ROWS_PER_LANE, Math.max(1, Math.floor(LANE_VALUES / shape.headDim))),
+    ),
     broadcast: subgroups && commands.gpu.device.adapterInfo.subgroupMinSize >= TILE_LANES,
   };
   const name = `attention_tile software ${Object.values(options)}`;
@@ -134,9 +138,15 @@ function software(commands: Commands, shape: HeadShape): Tile {
 }
 
 function hardware(commands: Commands, shape: HeadShape): Tile {
-  const wide: HardwareTile = { ...shape, blockRows: 32 };
-  const fits = hardwareTileBytes(wide) <= commands.gpu.info.maxWorkgroupBytes;
-  const options: HardwareTile = fits ? wide : { ...shape, blockRows: 16 };
+  const sizes = ([32, 16, 8] as const).map((blockRows): HardwareTile => ({ ...shape, blockRows }));
+  const options = sizes.find((tile) => hardwareTileBytes(tile) <= commands.gpu.info.maxWorkgroupBytes);
+  if (options === undefined) {
+    throw new GpuError(
+      "invalid_shape",
+      `Cannot dispatch attention_tile: heads of ${shape.headDim} exceed ${commands.gpu.info.maxWorkgroupBytes} bytes ` +
+        "of workgroup memory",
+    );
+  }
   const name = `attention_tile hardware ${Object.values(options)}`;
   return {
     kernel: commands.kernel(name, () => specOf(hardwareTileWgsl(options))),

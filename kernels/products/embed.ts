@@ -18,6 +18,8 @@ export interface Embed {
   /** f32 [rows, hidden] */
   readonly out: Tensor;
   readonly rows: number;
+  /** Of every value. @default 1 */
+  readonly scale?: number;
 }
 
 const THREADS = 32;
@@ -26,13 +28,13 @@ const THREADS = 32;
  * Writes the embedding row of every token.
  * @throws {GpuError} `invalid_shape` when a tensor does not fit
  */
-export function embed(commands: Commands, { weight, tokens, out, rows }: Embed): void {
+export function embed(commands: Commands, { weight, tokens, out, rows, scale = 1 }: Embed): void {
   expectTensor("embed", tokens, "u32", [rows]);
   expectTensor("embed", out, "f32", [rows, weight.cols]);
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
     commands.dispatch(commands.kernel(`embed ${dtype}`, () => spec(dtype)), {
       tensors: [tensor, tokens, out],
-      params: { rows, firstRow, partRows, eights: weight.cols / 8 },
+      params: { rows, firstRow, partRows, eights: weight.cols / 8, scale },
       groups: spread(rows),
     });
   }
@@ -41,7 +43,7 @@ export function embed(commands: Commands, { weight, tokens, out, rows }: Embed):
 function spec(dtype: WeightDType): KernelSpec {
   return {
     bindings: [reads("w", weightType(dtype)), reads("tokens", "array<u32>"), writes("out", "array<vec4<f32>>")],
-    params: [["rows", "u32"], ["firstRow", "u32"], ["partRows", "u32"], ["eights", "u32"]],
+    params: [["rows", "u32"], ["firstRow", "u32"], ["partRows", "u32"], ["eights", "u32"], ["scale", "f32"]],
     source: `
       @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
         let row = ${GROUP_INDEX};
@@ -51,8 +53,8 @@ function spec(dtype: WeightDType): KernelSpec {
         if (local_row >= params.partRows) { return; }
         for (var k = t; k < params.eights; k += ${THREADS}u) {
           ${readEight(dtype, "w", { into: "h", index: "local_row * params.eights + k" })}
-          out[2u * (row * params.eights + k)] = h_lo;
-          out[2u * (row * params.eights + k) + 1u] = h_hi;
+          out[2u * (row * params.eights + k)] = h_lo * params.scale;
+          out[2u * (row * params.eights + k) + 1u] = h_hi * params.scale;
         }
       }`,
   };

@@ -36,6 +36,16 @@ for (
   });
 }
 
+Deno.test("rmsNorm() adds to what is there", async () => {
+  const random = new Random(3);
+  const [x, before, weight] = [random.normals(2 * 64), random.normals(2 * 64), random.normals(64)];
+  const out = fixture.upload("f32", before, [2, 64]);
+  const given = { x: fixture.upload("f32", x, [2, 64]), weight: fixture.upload("f32", weight, [64]), out };
+  rmsNorm(fixture.commands, { ...given, rows: 2, cols: 64, epsilon: 1e-5, accumulate: true });
+  const expected = expectedNorm(x, weight, 1e-5).map((value, i) => value + (before[i] ?? NaN));
+  assertClose(await fixture.floats(out), expected, { nmse: NMSE });
+});
+
 Deno.test("rmsNorm() of zeros is zero", async () => {
   const [x, out] = [fixture.zeros("f32", [2, 64]), fixture.zeros("f32", [2, 64])];
   const weight = fixture.upload("f32", new Float32Array(64).fill(2), [64]);

@@ -19,11 +19,21 @@ for (const [rows, width] of [[0, 8], [1, 4], [3, 12], [33, 768]] as const) {
   });
 }
 
+Deno.test("swiglu() computes the approximated GELU too", async () => {
+  const values = new Random(7).normals(5 * 2 * 64, 3);
+  const out = fixture.zeros("f32", [5, 64]);
+  const gateUp = fixture.upload("f32", values, [5, 128]);
+  swiglu(fixture.commands, { gateUp, out, rows: 5, width: 64, activation: "gelu_tanh" });
+  assertClose(await fixture.floats(out), expectedGate(values, 64, "gelu_tanh"), { nmse: NMSE });
+});
+
 Deno.test("swiglu() stays finite at extreme gates", async () => {
-  const gateUp = fixture.upload("f32", Float32Array.of(-1e4, -100, 100, 1e4, 1, 1, 1, 1), [1, 8]);
-  const out = fixture.zeros("f32", [1, 4]);
-  swiglu(fixture.commands, { gateUp, out, rows: 1, width: 4 });
-  const [lowest = NaN, low = NaN, high, highest] = await fixture.floats(out);
-  assert.ok(Math.abs(lowest) < 1e-29 && Math.abs(low) < 1e-29);
-  assert.deepEqual([high, highest], [100, 1e4]);
+  for (const activation of ["silu", "gelu_tanh"] as const) {
+    const gateUp = fixture.upload("f32", Float32Array.of(-1e4, -100, 100, 1e4, 1, 1, 1, 1), [1, 8]);
+    const out = fixture.zeros("f32", [1, 4]);
+    swiglu(fixture.commands, { gateUp, out, rows: 1, width: 4, activation });
+    const [lowest = NaN, low = NaN, high, highest] = await fixture.floats(out);
+    assert.ok(Math.abs(lowest) < 1e-29 && Math.abs(low) < 1e-29);
+    assert.deepEqual([high, highest], [100, 1e4]);
+  }
 });

@@ -1,6 +1,6 @@
 /**
  * The WGSL of the tile for GPUs: two register-tiled products for each block of KV rows, with queries, keys or values, and
- * weights in workgroup memory. A thread owns four query rows, and of each block some keys, of the output some dimensions.
+ * weights in workgroup memory. A thread owns a few query rows, and of each block some keys, of the output some dimensions.
  * Neighbouring threads read neighbouring vectors, so that reads of workgroup memory do not collide.
  * Knows one workgroup's work; `prefill_attention.ts` decides how many there are.
  */
@@ -9,33 +9,41 @@ import { EMPTY_LSE, HALVES_WGSL, type HeadShape, kvAddressWgsl } from "../kv_pag
 import { ROW_TABLE_WGSL } from "../row_table.ts";
 import { component, unroll } from "../../wgsl.ts";
 
-/** Query rows (token, head) of a workgroup: four for each of the row groups. */
-const TILE_ROWS = 32;
 const ROW_GROUPS = 8;
 const KEY_GROUPS = 8;
 const THREADS = ROW_GROUPS * KEY_GROUPS;
-const OWN_ROWS = TILE_ROWS / ROW_GROUPS;
+/** Longer heads have tiles of half as many rows: their outputs would not stay in registers. */
+const LONG_HEAD = 128;
 
 /** What distinguishes variants. */
 export interface HardwareTile extends HeadShape {
-  /** KV rows in workgroup memory at a time; 32 takes more than 32 KiB at headDim 128. */
-  readonly blockRows: 16 | 32;
+  /** KV rows in workgroup memory at a time; 32 takes more than 32 KiB at headDim 128, and 16 at 256. */
+  readonly blockRows: 8 | 16 | 32;
+}
+
+/** Query rows (token, head) of a workgroup: a few for each of the row groups. */
+function tileRowsOf({ headDim }: Pick<HeadShape, "headDim">): number {
+  return headDim > LONG_HEAD ? 16 : 32;
 }
 
 /** Tokens of one tile: as many as have all their heads of a group in it. */
-export function hardwareTileTokens({ heads, kvHeads }: HeadShape): number {
-  return Math.max(1, Math.floor((TILE_ROWS * kvHeads) / heads));
+export function hardwareTileTokens({ heads, kvHeads, headDim }: HeadShape): number {
+  return Math.max(1, Math.floor((tileRowsOf({ headDim }) * kvHeads) / heads));
 }
 
 /** Bytes of workgroup memory that a variant takes. */
 export function hardwareTileBytes({ headDim, blockRows }: HardwareTile): number {
-  const vectors = (headDim / 4) * (TILE_ROWS + blockRows + 1) + (blockRows / 4) * TILE_ROWS;
-  return vectors * 16 + TILE_ROWS * KEY_GROUPS * 4;
+  const tileRows = tileRowsOf({ headDim });
+  const vectors = (headDim / 4) * (tileRows + blockRows + 1) + (blockRows / 4) * tileRows;
+  return vectors * 16 + tileRows * KEY_GROUPS * 4;
 }
 
 /** Numbers that follow from the options. */
 interface Plan extends HardwareTile {
   readonly group: number;
+  readonly tileRows: number;
+  /** Query rows of a thread. */
+  readonly ownRows: number;
   /** Query rows that are used; the rest repeats the last one. */
   readonly usedRows: number;
   /** Vectors of four dimensions in a row. */
@@ -52,9 +60,12 @@ function planOf(options: HardwareTile): Plan {
   const { heads, kvHeads, headDim, blockRows } = options;
   const group = heads / kvHeads;
   const vecs = headDim / 4;
+  const tileRows = tileRowsOf(options);
   return {
     ...options,
     group,
+    tileRows,
+    ownRows: tileRows / ROW_GROUPS,
     usedRows: hardwareTileTokens(options) * group,
     vecs,
     keyStride: blockRows + 1,
@@ -66,14 +77,14 @@ function planOf(options: HardwareTile): Plan {
 /** WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages, scale. */
 export function hardwareTileWgsl(options: HardwareTile): string {
   const plan = planOf(options);
-  const { blockRows, vecs } = plan;
+  const { blockRows, vecs, tileRows, ownRows } = plan;
   const tokens = hardwareTileTokens(options);
   return /* wgsl */ `
 ${ROW_TABLE_WGSL}${kvAddressWgsl(options, 8)}${HALVES_WGSL}
-var<workgroup> query: array<vec4<f32>, ${vecs * TILE_ROWS}>;
+var<workgroup> query: array<vec4<f32>, ${vecs * tileRows}>;
 var<workgroup> tile: array<vec4<f32>, ${vecs * plan.keyStride}>;
-var<workgroup> weights: array<vec4<f32>, ${(blockRows / 4) * TILE_ROWS}>;
-var<workgroup> maxima: array<vec4<f32>, ${(TILE_ROWS * KEY_GROUPS) / 4}>;
+var<workgroup> weights: array<vec4<f32>, ${(blockRows / 4) * tileRows}>;
+var<workgroup> maxima: array<vec4<f32>, ${(tileRows * KEY_GROUPS) / 4}>;
 
 fn largest(four: vec4<f32>) -> f32 { return max(max(four.x, four.y), max(four.z, four.w)); }
 
@@ -87,7 +98,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
   let rowGroup = thread / ${KEY_GROUPS}u;
   let keyGroup = thread % ${KEY_GROUPS}u;
 ${loadQueriesWgsl(plan)}
-${unroll(OWN_ROWS, (r) => ownRowWgsl(r, plan))}
+${unroll(ownRows, (r) => ownRowWgsl(r, plan))}
   let end = (last.kvLimit + ${blockRows - 1}u) / ${blockRows}u;
   for (var block = first.kvFrom / ${blockRows}u; block < end; block++) {
     let start = block * ${blockRows}u;
@@ -114,12 +125,12 @@ function stateOf(row: string, { heads, group, usedRows }: Plan): string {
 }
 
 function loadQueriesWgsl(plan: Plan): string {
-  const { vecs } = plan;
+  const { vecs, tileRows } = plan;
   return /* wgsl */ `
-  for (var i = thread; i < ${vecs * TILE_ROWS}u; i += ${THREADS}u) {
+  for (var i = thread; i < ${vecs * tileRows}u; i += ${THREADS}u) {
     let row = i / ${vecs}u;
     let vec = i % ${vecs}u;
-    query[vec * ${TILE_ROWS}u + row] = params.scale * q[(${stateOf("row", plan)}) * ${vecs}u + vec];
+    query[vec * ${tileRows}u + row] = params.scale * q[(${stateOf("row", plan)}) * ${vecs}u + vec];
   }`;
 }
 
@@ -153,13 +164,12 @@ function loadTileWgsl(source: "k" | "v", { headDim, blockRows, vecs, keyStride }
 
 /** Scores of a thread's rows and keys, and their maxima for the other threads of the row group. */
 function scoresWgsl(plan: Plan): string {
-  const { vecs, keyStride, ownKeys } = plan;
-  const rows = OWN_ROWS;
+  const { vecs, keyStride, ownKeys, tileRows, ownRows: rows } = plan;
   const keys = ownKeys;
   const steps = vecs % 4 === 0 ? 4 : 2;
   const step = (u: number) => /* wgsl */ `
       {
-        ${unroll(rows, (r) => `let q${r} = query[(vec + ${u}u) * ${TILE_ROWS}u + row${r}];`)}
+        ${unroll(rows, (r) => `let q${r} = query[(vec + ${u}u) * ${tileRows}u + row${r}];`)}
         ${unroll(keys, (j) => `let k${j} = tile[(vec + ${u}u) * ${keyStride}u + keyGroup + ${j * KEY_GROUPS}u];`)}
         ${unroll(rows, (r) => unroll(keys, (j) => `s${r}_${j} += dot(q${r}, k${j});`))}
       }`;
@@ -176,11 +186,11 @@ function scoresWgsl(plan: Plan): string {
 }
 
 /** From scores to weights; a block that the row cannot see changes no bit of its state. A thread sums its own keys. */
-function softmaxWgsl({ ownKeys, ownVecs }: Plan): string {
-  return unroll(OWN_ROWS, (r) => {
+function softmaxWgsl({ ownKeys, ownVecs, tileRows, ownRows }: Plan): string {
+  return unroll(ownRows, (r) => {
     const weights = unroll(ownKeys, (j) => /* wgsl */ `
     let p${r}_${j} = select(exp(s${r}_${j} - raised${r}), 0.0, s${r}_${j} <= ${EMPTY_LSE}f);
-    weights[${j * 2 * TILE_ROWS}u + keyGroup / 4u * ${TILE_ROWS}u + row${r}][keyGroup % 4u] = p${r}_${j};`);
+    weights[${j * 2 * tileRows}u + keyGroup / 4u * ${tileRows}u + row${r}][keyGroup % 4u] = p${r}_${j};`);
     const sum = Array.from({ length: ownKeys }, (_, j) => `p${r}_${j}`).join(" + ");
     return /* wgsl */ `
     let raised${r} = max(top${r}, largest(max(maxima[row${r} * 2u], maxima[row${r} * 2u + 1u])));
@@ -191,8 +201,7 @@ function softmaxWgsl({ ownKeys, ownVecs }: Plan): string {
   });
 }
 
-function valuesWgsl({ vecs, blockRows, ownVecs }: Plan): string {
-  const rows = OWN_ROWS;
+function valuesWgsl({ vecs, blockRows, ownVecs, tileRows, ownRows: rows }: Plan): string {
   const columns = ownVecs;
   const vecAt = (c: number) =>
     vecs % KEY_GROUPS === 0 ? `${c * KEY_GROUPS}u + keyGroup` : `min(${c * KEY_GROUPS}u + keyGroup, ${vecs - 1}u)`;
@@ -203,14 +212,13 @@ function valuesWgsl({ vecs, blockRows, ownVecs }: Plan): string {
       }`;
   return /* wgsl */ `
     for (var four = 0u; four < ${blockRows / 4}u; four++) {
-      ${unroll(rows, (r) => `let p${r} = weights[four * ${TILE_ROWS}u + row${r}];`)}${unroll(4, step)}
+      ${unroll(rows, (r) => `let p${r} = weights[four * ${tileRows}u + row${r}];`)}${unroll(4, step)}
     }`;
 }
 
 /** The sums of a row's threads meet where their maxima met. */
 function storeWgsl(plan: Plan): string {
-  const { vecs, ownVecs, usedRows } = plan;
-  const rows = OWN_ROWS;
+  const { vecs, ownVecs, usedRows, ownRows: rows } = plan;
   const put = (r: number) => `maxima[row${r} * 2u + keyGroup / 4u][keyGroup % 4u] = mass${r};`;
   const store = (r: number, c: number) => /* wgsl */ `
     if (keyGroup + ${c * KEY_GROUPS}u < ${vecs}u) { outO[state * ${vecs}u + keyGroup + ${

@@ -128,9 +128,12 @@ export function rowTilesFor(info: GpuInfo, shape: HeadShape): readonly [MatrixTi
   return lowest && [lowest, ...higher];
 }
 
+/** Heads longer than these would keep more outputs in registers than there are. */
+const MAX_HEAD_DIM = 128;
+
 function fitsTile({ maxWorkgroupBytes, maxInvocations }: GpuInfo, tile: MatrixTile): boolean {
   const { headDim, shape, tileRows, subgroupRows, split, blockRows, group, threads } = planOf(tile);
-  return group <= tileRows &&
+  return group <= tileRows && headDim <= MAX_HEAD_DIM &&
     subgroupRows % shape.m === 0 && headDim % shape.k === 0 &&
     headDim % (split * shape.n) === 0 && blockRows % (split * shape.n) === 0 &&
     // Threads share out a block's elements, and the keys of a row by eights.

@@ -71,6 +71,13 @@ export const ATTENTION_CASES: readonly AttentionCase[] = [
     nmse: F32_SUMS,
   },
   { name: "G = 7, headDim 128", shape: { heads: 7, kvHeads: 1, headDim: 128 }, rows: limits(259), nmse: F32_SUMS },
+  { name: "G = 4, headDim 256", shape: { heads: 4, kvHeads: 1, headDim: 256 }, rows: limits(3, 300), nmse: F32_SUMS },
+  {
+    name: "G = 16 in four workgroups, headDim 256",
+    shape: { heads: 16, kvHeads: 1, headDim: 256 },
+    rows: limits(70),
+    nmse: F32_SUMS,
+  },
   {
     name: "G = 2, headDim 24, an odd number of pieces",
     shape: { heads: 2, kvHeads: 1, headDim: 24 },
@@ -160,6 +167,18 @@ export const PREFILL_CASES: readonly AttentionCase[] = [
     name: "G = 7, headDim 128",
     shape: { heads: 7, kvHeads: 1, headDim: 128 },
     rows: consecutiveRows({ from: 0, rows: 33 }),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "G = 4, headDim 256",
+    shape: { heads: 4, kvHeads: 1, headDim: 256 },
+    rows: consecutiveRows({ from: 30, rows: 11 }),
+    nmse: F32_SUMS,
+  },
+  {
+    name: "G = 16, headDim 160, a sliding window",
+    shape: { heads: 16, kvHeads: 1, headDim: 160 },
+    rows: consecutiveRows({ from: 60, rows: 5, window: 40 }),
     nmse: F32_SUMS,
   },
   {

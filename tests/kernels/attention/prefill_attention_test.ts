@@ -43,9 +43,9 @@ for (const tuning of TUNINGS) {
 }
 
 Deno.test("prefillAttention() refuses a head longer than workgroup memory holds", async () => {
-  const span = prefillSpan(fixture, { heads: 1, kvHeads: 1, headDim: 136 }, [tableRow({ kvLimit: 1 })]);
+  const span = prefillSpan(fixture, { heads: 1, kvHeads: 1, headDim: 264 }, [tableRow({ kvLimit: 1 })]);
   await assert.rejects(
     runPrefill(fixture, span, { tuning: "hardware" }),
-    /Cannot dispatch attention_tile: 1\/1 heads of 136/,
+    /Cannot dispatch attention_tile: 1\/1 heads of 264/,
   );
 });

@@ -1,0 +1,67 @@
+/**
+ * Root-mean-square normalisation of some columns of rows, in place: all query heads, or all key heads, of a fused product.
+ * Knows one row at a time.
+ */
+
+import { GpuError } from "./errors.ts";
+import type { Commands, KernelSpec } from "./pipeline.ts";
+import { expectTensor, type Tensor } from "./tensor.ts";
+import { BUILTINS, GROUP_INDEX, reads, spread, sumOverWorkgroup, writes } from "./wgsl.ts";
+
+/** Operands of a normalisation. */
+export interface NormColumns {
+  /** f32 [rows, width], changed */
+  readonly x: Tensor;
+  readonly rows: number;
+  readonly width: number;
+  /** First column, and how many there are; multiples of 4, as `width`. */
+  readonly from: number;
+  readonly cols: number;
+  /** f32 [cols] */
+  readonly weight: Tensor;
+  readonly epsilon: number;
+}
+
+const THREADS = 64;
+
+/**
+ * Computes x = x / √(mean(x²) + ε) · weight over the columns of each row; the others stay as they are.
+ * @throws {GpuError} `invalid_shape` when a tensor does not fit or a number of columns is not a multiple of 4
+ */
+export function normColumns(commands: Commands, { x, rows, width, from, cols, weight, epsilon }: NormColumns): void {
+  if (width % 4 !== 0 || from % 4 !== 0 || cols % 4 !== 0 || from + cols > width) {
+    throw new GpuError(
+      "invalid_shape",
+      `Cannot dispatch norm_columns: columns ${from} + ${cols} of ${width} must lie within, at multiples of 4`,
+    );
+  }
+  expectTensor("norm_columns", x, "f32", [rows, width]);
+  expectTensor("norm_columns", weight, "f32", [cols]);
+  commands.dispatch(commands.kernel("norm_columns", spec), {
+    tensors: [x, weight],
+    params: { rows, stride: width / 4, first: from / 4, quads: cols / 4, epsilon },
+    groups: spread(rows),
+  });
+}
+
+function spec(): KernelSpec {
+  return {
+    bindings: [writes("x", "array<vec4<f32>>"), reads("weight", "array<vec4<f32>>")],
+    params: [["rows", "u32"], ["stride", "u32"], ["first", "u32"], ["quads", "u32"], ["epsilon", "f32"]],
+    source: `
+      ${sumOverWorkgroup(THREADS)}
+      @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
+        let row = ${GROUP_INDEX};
+        if (row >= params.rows) { return; }
+        let first = row * params.stride + params.first;
+        var squares = 0.0;
+        for (var i = t; i < params.quads; i += ${THREADS}u) {
+          let quad = x[first + i];
+          squares += dot(quad, quad);
+        }
+        let mean = workgroup_sum(t, squares) / f32(4u * params.quads);
+        let scale = 1.0 / sqrt(mean + params.epsilon);
+        for (var i = t; i < params.quads; i += ${THREADS}u) { x[first + i] = x[first + i] * scale * weight[i]; }
+      }`,
+  };
+}
