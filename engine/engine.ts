@@ -27,7 +27,7 @@ import { SlicePacer } from "./pass/pacer.ts";
 import { PageMap, type PageShare } from "./page_map.ts";
 import { presetNamed } from "./model/presets.ts";
 import type { SparseExchange } from "./replica_plan.ts";
-import { ropeFrequencies } from "./model/rope.ts";
+import { localRopeFrequencies, ropeFrequencies } from "./model/rope.ts";
 import { openTensors } from "./model/checkpoint.ts";
 import { Sequences } from "./kv/sequences.ts";
 import type { SequenceId, Step, StepResult } from "./span.ts";
@@ -113,6 +113,7 @@ export class Engine {
         slice,
         roles: undefined,
         frequencies: ropeFrequencies(loaded.config),
+        localFrequencies: localRopeFrequencies(loaded.config),
         share: { index: 0, map: new PageMap([slice.pages]) },
         exchange: ALONE,
         replicas: undefined,
@@ -133,6 +134,12 @@ export class Engine {
    * @throws {EngineError} `unsupported_model` when its layers do not fit the model
    */
   calibrate({ selectLayers, budget, sparseFrom }: Calibration): void {
+    if (this.config.localLayers !== undefined) {
+      throw new EngineError(
+        "unsupported_model",
+        "Cannot plan layers: sparse rows need layers that all see as far, and some of this model have a window of their own",
+      );
+    }
     const roles = layerRoles(this.config.layers, selectLayers);
     this.#model = { ...this.#model, roles };
     this.commands.dropPrograms();

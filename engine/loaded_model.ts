@@ -23,6 +23,8 @@ export interface LoadedModel {
   /** Undefined without a calibration: then no row may be sparse. */
   readonly roles: readonly LayerRole[] | undefined;
   readonly frequencies: RopeFrequencies;
+  /** Of layers with a window of their own; undefined where there are none. */
+  readonly localFrequencies: RopeFrequencies | undefined;
   /** What this worker holds of every sequence. */
   readonly share: PageShare;
   readonly exchange: Exchange;

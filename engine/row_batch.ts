@@ -68,6 +68,8 @@ export interface RowBatch {
   readonly carries: boolean;
   readonly positions: Uint32Array<ArrayBuffer>;
   readonly table: Uint32Array<ArrayBuffer>;
+  /** The same for layers with a window of their own; undefined where there are none. */
+  readonly localTable: Uint32Array<ArrayBuffer> | undefined;
   readonly runs: readonly RowRun[];
   /** In the order of the batch's rows. */
   readonly drawn: readonly DrawnRow[];

@@ -98,9 +98,9 @@ export class JsonObject {
     return value;
   }
 
-  /** Whether a switch is on; absent is off. */
-  flag(field: string): boolean {
-    const value = this.value(field) ?? false;
+  /** Whether a switch is on. @param fallback taken when the field is absent. @default off */
+  flag(field: string, fallback = false): boolean {
+    const value = this.value(field) ?? fallback;
     if (typeof value !== "boolean") throw this.invalid(field, "true or false");
     return value;
   }

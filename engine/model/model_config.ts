@@ -6,26 +6,15 @@
 import { fitsAttention, HEAD_BOUNDS } from "../../kernels/attention/kv_pages.ts";
 import { EngineError } from "../errors.ts";
 import { readConfigFiles } from "./checkpoint.ts";
+import { type Architecture, ARCHITECTURES, FAMILIES, type FamilyTraits, lackingOf } from "./families.ts";
+import { isGguf } from "./gguf/gguf_files.ts";
 import { type JsonObject, shown } from "./json_file.ts";
 import { readRope, type RopeScaling } from "./rope_config.ts";
-
-/** The families we compute; they differ in biases, head norms and windows only. */
-export const ARCHITECTURES = ["llama", "mistral", "qwen2", "qwen3"] as const;
-
-/** One of {@link ARCHITECTURES}. */
-export type Architecture = (typeof ARCHITECTURES)[number];
-
-/** What the files of each family call their class. */
-const CLASSES: Readonly<Record<Architecture, string>> = {
-  llama: "LlamaForCausalLM",
-  mistral: "MistralForCausalLM",
-  qwen2: "Qwen2ForCausalLM",
-  qwen3: "Qwen3ForCausalLM",
-};
+import { readWindows, type Windows } from "./window_config.ts";
 
 /** Everything about a model but its weights and its text. */
-export interface ModelConfig {
-  /** The family, which decides over biases, head norms and windows. */
+export interface ModelConfig extends FamilyTraits, Windows {
+  /** The family, which decides over what {@link FamilyTraits} say. */
   readonly architecture: Architecture;
   /** Transformer layers. */
   readonly layers: number;
@@ -51,12 +40,12 @@ export interface ModelConfig {
   readonly ropeScaling: RopeScaling;
   /** Whether the head is the embedding; there is no `lm_head.weight` then. */
   readonly tiedEmbeddings: boolean;
-  /** Whether q, k and v have biases. */
-  readonly attentionBias: boolean;
-  /** Whether each q and k head goes through an RMS norm before the rotary embedding. */
-  readonly qkNorm: boolean;
-  /** A row sees itself and this many rows less one before it; undefined: everything before it. */
-  readonly slidingWindow: number | undefined;
+  /** Of scores: query times key is multiplied by it. */
+  readonly attentionScale: number;
+  /** Of embedded tokens. */
+  readonly embeddingScale: number;
+  /** Added to the weights of norms as the files have them. */
+  readonly normOffset: number;
   /** Tokens that end an answer, ascending; may be empty. */
   readonly eosTokens: readonly number[];
   /** The token that begins a text, if the model has one. */
@@ -69,13 +58,17 @@ const SIZE = { min: 1, max: 1 << 24 } as const;
 /** The longest context that a u32 position times a head still describes comfortably. */
 const POSITIONS = { min: 1, max: 1 << 28 } as const;
 
+/** The only activation of Gemma 3. */
+const GELU = "gelu_pytorch_tanh";
+
 function readArchitecture(config: JsonObject): Architecture {
   const type = config.string("model_type");
   const architecture = ARCHITECTURES.find((name) => name === type);
   if (architecture === undefined) {
     throw new EngineError(
       "unsupported_model",
-      `Cannot load ${config.source}: model_type must be one of ${ARCHITECTURES.join(", ")}, given ${shown(type)}`,
+      `Cannot load ${config.source}: model_type must be one of ${ARCHITECTURES.join(", ")}, given ${shown(type)}` +
+        lackingOf(type),
     );
   }
   const classes = config.array("architectures");
@@ -85,10 +78,10 @@ function readArchitecture(config: JsonObject): Architecture {
       `Cannot load ${config.source}: architectures must name a …ForCausalLM, given ${shown(classes)}`,
     );
   }
-  if (classes !== undefined && !classes.includes(CLASSES[architecture])) {
+  if (classes !== undefined && !classes.includes(FAMILIES[architecture].className)) {
     throw new EngineError(
       "invalid_model",
-      `Cannot load ${config.source}: architectures must name ${CLASSES[architecture]}, as model_type is ` +
+      `Cannot load ${config.source}: architectures must name ${FAMILIES[architecture].className}, as model_type is ` +
         `${shown(type)}, given ${shown(classes)}`,
     );
   }
@@ -104,37 +97,17 @@ function refuseUnsupported(config: JsonObject, architecture: Architecture): void
       `Cannot load ${config.source}: ${field} must be ${expected}, given ${given}`,
     );
   };
-  if ((config.string("hidden_act") ?? "silu") !== "silu") refuse("hidden_act", `"silu"`);
+  if (architecture === "gemma3_text") {
+    if ((config.string("hidden_activation") ?? GELU) !== GELU) refuse("hidden_activation", `"${GELU}"`);
+    for (const field of ["attn_logit_softcapping", "final_logit_softcapping"]) {
+      if (config.value(field) !== undefined) refuse(field, "absent");
+    }
+    if (config.flag("use_bidirectional_attention")) refuse("use_bidirectional_attention", "false");
+  } else if ((config.string("hidden_act") ?? "silu") !== "silu") refuse("hidden_act", `"silu"`);
   if (config.value("quantization_config") !== undefined) refuse("quantization_config", "absent");
   // Qwen2 has its three biases whatever the file says; in the other families this switch adds a fourth, on the output.
   if (architecture !== "qwen2" && config.flag("attention_bias")) refuse("attention_bias", "false");
   if (config.flag("mlp_bias")) refuse("mlp_bias", "false");
-}
-
-/** A window for all layers or for none: the families we know can also alternate, which we do not compute. */
-function readWindow(config: JsonObject, architecture: Architecture, layers: number): number | undefined {
-  if (architecture === "llama") return undefined;
-  const given = config.value("sliding_window");
-  const window = given === undefined ? undefined : config.integer("sliding_window", POSITIONS);
-  const types = config.array("layer_types");
-  if (types !== undefined) {
-    const sliding = types.filter((type) => type === "sliding_attention").length;
-    if (sliding === 0) return undefined;
-    if (sliding === layers && window !== undefined) return window;
-    throw new EngineError(
-      "unsupported_model",
-      `Cannot load ${config.source}: layer_types must be alike, given ${sliding} sliding layers of ${layers}`,
-    );
-  }
-  if (architecture === "mistral") return window;
-  if (!config.flag("use_sliding_window")) return undefined;
-  const fullLayers = config.integer("max_window_layers", { min: 0, max: SIZE.max }, layers);
-  if (fullLayers >= layers) return undefined;
-  if (fullLayers === 0) return window;
-  throw new EngineError(
-    "unsupported_model",
-    `Cannot load ${config.source}: max_window_layers must be 0 or at least ${layers}, given ${fullLayers}`,
-  );
 }
 
 function readTokens(source: JsonObject, field: string, vocabSize: number): number[] {
@@ -152,8 +125,7 @@ function readHeads(config: JsonObject, architecture: Architecture): Pick<ModelCo
   if (heads % kvHeads !== 0) {
     throw config.invalid("num_key_value_heads", `a divisor of num_attention_heads, ${heads}`);
   }
-  // The defaults are those of the library that wrote these files.
-  const fallback = architecture === "qwen3" ? 128 : config.integer("hidden_size", SIZE) / heads;
+  const fallback = FAMILIES[architecture].headDim ?? config.integer("hidden_size", SIZE) / heads;
   const headDim = config.integer("head_dim", { min: 2, max: 1024 }, fallback);
   if (headDim % 2 !== 0) throw config.invalid("head_dim", "even");
   if (!fitsAttention({ heads, kvHeads, headDim })) {
@@ -179,20 +151,38 @@ export async function readModelConfig(model: string): Promise<ModelConfig> {
   const vocabSize = config.integer("vocab_size", SIZE);
   const positions = config.integer("max_position_embeddings", POSITIONS);
   const eos = [config, generation].flatMap((file) => file ? readTokens(file, "eos_token_id", vocabSize) : []);
+  const rope = readRope(config, positions, ropeDivisors);
+  const { className: _, headDim: _headDim, tiedEmbeddings, ...traits } = FAMILIES[architecture];
   return {
     architecture,
+    ...traits,
     layers,
     hidden: config.integer("hidden_size", SIZE),
     ffn: config.integer("intermediate_size", SIZE),
     ...readHeads(config, architecture),
     vocabSize,
-    ...readRope(config, positions, ropeDivisors),
+    ...rope,
+    ...readWindows(config, { architecture, layers, rope }),
     rmsNormEps: config.number("rms_norm_eps", { above: 0, max: 1 }, 1e-6),
-    tiedEmbeddings: config.flag("tie_word_embeddings"),
-    attentionBias: architecture === "qwen2",
-    qkNorm: architecture === "qwen3",
-    slidingWindow: readWindow(config, architecture, layers),
+    tiedEmbeddings: config.flag("tie_word_embeddings", tiedEmbeddings),
+    ...readScales(config, { architecture, model }),
     eosTokens: [...new Set(eos)].sort((a, b) => a - b),
     bosToken: readTokens(config, "bos_token_id", vocabSize)[0],
+  };
+}
+
+/** Gemma scales what others do not, and its norms multiply by one more than their files say; GGUF files have it added. */
+function readScales(
+  config: JsonObject,
+  { architecture, model }: { readonly architecture: Architecture; readonly model: string },
+): Pick<ModelConfig, "attentionScale" | "embeddingScale" | "normOffset"> {
+  if (architecture !== "gemma3_text") {
+    return { attentionScale: 1 / Math.sqrt(readHeads(config, architecture).headDim), embeddingScale: 1, normOffset: 0 };
+  }
+  const scalar = config.number("query_pre_attn_scalar", { above: 0, max: SIZE.max }, 256);
+  return {
+    attentionScale: 1 / Math.sqrt(scalar),
+    embeddingScale: Math.sqrt(config.integer("hidden_size", SIZE)),
+    normOffset: isGguf(model) ? 0 : 1,
   };
 }

@@ -61,6 +61,13 @@ export function ropeFrequencies(
   }
 }
 
+/** The frequencies of layers with a window of their own; undefined: there are none. */
+export function localRopeFrequencies(
+  { headDim, localLayers }: Pick<ModelConfig, "headDim" | "localLayers">,
+): RopeFrequencies | undefined {
+  return localLayers && ropeFrequencies({ headDim, ...localLayers.rope });
+}
+
 /**
  * Cosine and sine for rows at the given positions.
  *

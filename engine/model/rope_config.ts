@@ -4,6 +4,7 @@
  */
 
 import { EngineError } from "../errors.ts";
+import type { Architecture } from "./families.ts";
 import { type JsonObject, shown } from "./json_file.ts";
 
 /** How the rotary frequencies are stretched beyond the context of the pretraining. */
@@ -44,6 +45,7 @@ export interface RopeFields {
   readonly maxPositions: number;
 }
 
+const THETA = { above: 1, max: 1e12 } as const;
 const FACTOR = { above: 0, max: 1e6 } as const;
 const POSITIONS = { min: 1, max: 1 << 28 } as const;
 
@@ -99,6 +101,31 @@ function readScaling(scaling: JsonObject | undefined, positions: number): RopeSc
   }
 }
 
+/** `rope_parameters`, or those of one kind of layers where the kinds have their own. */
+function ropeParameters(config: JsonObject, layers: "full_attention" | "sliding_attention"): JsonObject | undefined {
+  const parameters = config.object("rope_parameters");
+  return parameters?.object(layers) ?? parameters;
+}
+
+/**
+ * The rotary embedding of layers with a window, in a model whose other layers have `rope`.
+ * @throws {EngineError} `invalid_model` for a field out of range
+ */
+export function readLocalRope(
+  config: JsonObject,
+  architecture: Architecture,
+  rope: Pick<RopeFields, "ropeTheta" | "ropeScaling">,
+): Pick<RopeFields, "ropeTheta" | "ropeScaling"> {
+  const { ropeTheta, ropeScaling } = rope;
+  // Only the layers that see everything are stretched.
+  if (architecture === "olmo3") return { ropeTheta, ropeScaling: { kind: "none" } };
+  if (architecture !== "gemma3_text") return { ropeTheta, ropeScaling };
+  const [holder, field] = config.object("rope_parameters")?.value("sliding_attention") === undefined
+    ? [config, "rope_local_base_freq"]
+    : [ropeParameters(config, "sliding_attention") ?? config, "rope_theta"];
+  return { ropeTheta: holder.number(field, THETA, 10000), ropeScaling: { kind: "none" } };
+}
+
 /**
  * Reads the rotary fields of a `config.json`.
  *
@@ -107,7 +134,7 @@ function readScaling(scaling: JsonObject | undefined, positions: number): RopeSc
  * @throws {EngineError} `invalid_model` for a field out of range, `unsupported_model` for a scaling we do not compute
  */
 export function readRope(config: JsonObject, positions: number, divisors?: readonly number[]): RopeFields {
-  const parameters = config.object("rope_parameters");
+  const parameters = ropeParameters(config, "full_attention");
   const scaling = parameters ?? config.object("rope_scaling");
   const thetaHolder = parameters?.value("rope_theta") === undefined ? config : parameters;
   for (const holder of [config, parameters]) {
@@ -124,7 +151,7 @@ export function readRope(config: JsonObject, positions: number, divisors?: reado
   // Some checkpoints keep the context of the pretraining in max_position_embeddings and leave the product to the reader.
   const stretched = ropeScaling.kind === "yarn" ? Math.floor(ropeScaling.originalPositions * ropeScaling.factor) : 0;
   return {
-    ropeTheta: thetaHolder.number("rope_theta", { above: 1, max: 1e12 }, 10000),
+    ropeTheta: thetaHolder.number("rope_theta", THETA, 10000),
     ropeScaling,
     maxPositions: Math.max(positions, stretched),
   };

@@ -31,8 +31,8 @@ export interface StackShape {
 export interface WeightSource {
   /** One matrix: the rows of the named ones, one after the other. */
   matrix(names: readonly string[], shape: StackShape): Promise<Weight>;
-  /** One vector, f32: the named ones, one after the other. */
-  vector(names: readonly string[], lengths: readonly number[]): Promise<Tensor>;
+  /** One vector, f32: the named ones, one after the other. @param offset added to what files have. @default 0 */
+  vector(names: readonly string[], lengths: readonly number[], offset?: number): Promise<Tensor>;
 }
 
 /** The rows of one tensor among those of a weight. */
@@ -111,7 +111,7 @@ export class FileSource implements WeightSource {
   }
 
   /** @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite */
-  async vector(names: readonly string[], lengths: readonly number[]): Promise<Tensor> {
+  async vector(names: readonly string[], lengths: readonly number[], offset = 0): Promise<Tensor> {
     const values = new Float32Array(lengths.reduce((a, b) => a + b, 0));
     let end = 0;
     for (const [i, name] of names.entries()) {
@@ -121,7 +121,7 @@ export class FileSource implements WeightSource {
       const decoded = toFloats(dtype, bytes);
       const unfit = this.#unfit(name, decoded, { most: Infinity, row: 0, cols: decoded.length });
       if (unfit !== undefined) throw unfit;
-      values.set(decoded, end);
+      values.set(offset === 0 ? decoded : decoded.map((value) => value + offset), end);
       end += at(lengths, i);
       this.#progress(bytes.byteLength);
     }

@@ -14,23 +14,27 @@ import { FileSource, RandomSource, type WeightSource } from "./weight_sources.ts
 
 /** One transformer layer. Matrices are [output rows, input columns]. */
 export interface LayerWeights {
-  /** f32 [hidden]. */
-  readonly attentionNorm: Tensor;
+  /** f32 [hidden]; of rows before attention. Undefined where a family has none. */
+  readonly attentionNorm: Tensor | undefined;
   /** Queries, then keys, then values: [(heads + 2·kvHeads)·headDim, hidden]. */
   readonly qkv: Weight;
   /** f32 [(heads + 2·kvHeads)·headDim]; Qwen2 only. */
   readonly qkvBias: Tensor | undefined;
-  /** f32 [headDim]; Qwen3 only. */
+  /** f32 [headDim], or of all heads together [heads·headDim] and [kvHeads·headDim]: see `qkNorm`. */
   readonly qNorm: Tensor | undefined;
   readonly kNorm: Tensor | undefined;
   /** [hidden, heads·headDim]. */
   readonly output: Weight;
-  /** f32 [hidden]. */
-  readonly mlpNorm: Tensor;
+  /** f32 [hidden]; of what attention adds. Undefined where a family has none. */
+  readonly outputNorm: Tensor | undefined;
+  /** f32 [hidden]; of rows before the MLP. Undefined where a family has none. */
+  readonly mlpNorm: Tensor | undefined;
   /** Gate, then up: [2·ffn, hidden]. */
   readonly gateUp: Weight;
   /** [hidden, ffn]. */
   readonly down: Weight;
+  /** f32 [hidden]; of what the MLP adds. Undefined where a family has none. */
+  readonly downNorm: Tensor | undefined;
 }
 
 /** All weights of a model. */
@@ -100,7 +104,8 @@ export function freeWeights(commands: Commands, weights: Weights): void {
   gpu.free(weights.finalNorm);
   for (const layer of weights.layers) {
     for (const weight of [layer.qkv, layer.output, layer.gateUp, layer.down]) freeWeight(gpu, weight);
-    for (const tensor of [layer.attentionNorm, layer.qkvBias, layer.qNorm, layer.kNorm, layer.mlpNorm]) {
+    const { attentionNorm, qkvBias, qNorm, kNorm, outputNorm, mlpNorm, downNorm } = layer;
+    for (const tensor of [attentionNorm, qkvBias, qNorm, kNorm, outputNorm, mlpNorm, downNorm]) {
       if (tensor !== undefined) gpu.free(tensor);
     }
   }
@@ -115,32 +120,59 @@ async function buildWeights(config: ModelConfig, source: WeightSource): Promise<
   });
   const layers: LayerWeights[] = [];
   for (let layer = 0; layer < config.layers; layer++) layers.push(await buildLayer(config, source, layer));
-  const finalNorm = await source.vector(["model.norm.weight"], [hidden]);
+  const finalNorm = await source.vector(["model.norm.weight"], [hidden], config.normOffset);
   const head = config.tiedEmbeddings
     ? embedding
     : await source.matrix(["lm_head.weight"], { rows: [vocabSize], cols: hidden, isTable: true });
   return { embedding, layers, finalNorm, head, parameters: countParameters(config) };
 }
 
+/** The norms of a block by their place; the same name stands in different places in different families. */
+const BLOCK_NORMS: Readonly<Record<ModelConfig["blockNorms"], Partial<Record<BlockNorm, string>>>> = {
+  before: { attentionNorm: "input_layernorm", mlpNorm: "post_attention_layernorm" },
+  after: { outputNorm: "post_attention_layernorm", downNorm: "post_feedforward_layernorm" },
+  both: {
+    attentionNorm: "input_layernorm",
+    outputNorm: "post_attention_layernorm",
+    mlpNorm: "pre_feedforward_layernorm",
+    downNorm: "post_feedforward_layernorm",
+  },
+};
+
+type BlockNorm = "attentionNorm" | "outputNorm" | "mlpNorm" | "downNorm";
+
 async function buildLayer(config: ModelConfig, source: WeightSource, layer: number): Promise<LayerWeights> {
   const { hidden, ffn, heads, kvHeads, headDim } = config;
   const prefix = `model.layers.${layer}`;
   const attention = `${prefix}.self_attn`;
-  const qkvRows = [heads * headDim, kvHeads * headDim, kvHeads * headDim];
-  const qkvNames = (part: string) => ["q_proj", "k_proj", "v_proj"].map((name) => `${attention}.${name}.${part}`);
+  const [qRows, kvRows] = [heads * headDim, kvHeads * headDim];
+  const qkv = config.fusedProjections ? ["qkv_proj"] : ["q_proj", "k_proj", "v_proj"];
+  const qkvNames = (part: string) => qkv.map((name) => `${attention}.${name}.${part}`);
+  const qkvRows = config.fusedProjections ? [qRows + 2 * kvRows] : [qRows, kvRows, kvRows];
+  const gateUp = config.fusedProjections ? ["gate_up_proj"] : ["gate_proj", "up_proj"];
+  const vector = (name: string | undefined, length: number) =>
+    name === undefined ? undefined : source.vector([`${name}.weight`], [length], config.normOffset);
+  const blockNorm = (place: BlockNorm) => {
+    const name = BLOCK_NORMS[config.blockNorms][place];
+    return vector(name && `${prefix}.${name}`, hidden);
+  };
+  const headNorm = (name: string, rows: number) =>
+    config.qkNorm && vector(`${attention}.${name}`, config.qkNorm === "row" ? rows : headDim);
   return {
-    attentionNorm: await source.vector([`${prefix}.input_layernorm.weight`], [hidden]),
+    attentionNorm: await blockNorm("attentionNorm"),
     qkv: await source.matrix(qkvNames("weight"), { rows: qkvRows, cols: hidden }),
     qkvBias: config.attentionBias ? await source.vector(qkvNames("bias"), qkvRows) : undefined,
-    qNorm: config.qkNorm ? await source.vector([`${attention}.q_norm.weight`], [headDim]) : undefined,
-    kNorm: config.qkNorm ? await source.vector([`${attention}.k_norm.weight`], [headDim]) : undefined,
-    output: await source.matrix([`${attention}.o_proj.weight`], { rows: [hidden], cols: heads * headDim }),
-    mlpNorm: await source.vector([`${prefix}.post_attention_layernorm.weight`], [hidden]),
-    gateUp: await source.matrix([`${prefix}.mlp.gate_proj.weight`, `${prefix}.mlp.up_proj.weight`], {
-      rows: [ffn, ffn],
+    qNorm: await headNorm("q_norm", qRows),
+    kNorm: await headNorm("k_norm", kvRows),
+    output: await source.matrix([`${attention}.o_proj.weight`], { rows: [hidden], cols: qRows }),
+    outputNorm: await blockNorm("outputNorm"),
+    mlpNorm: await blockNorm("mlpNorm"),
+    gateUp: await source.matrix(gateUp.map((name) => `${prefix}.mlp.${name}.weight`), {
+      rows: gateUp.map(() => 2 * ffn / gateUp.length),
       cols: hidden,
     }),
     down: await source.matrix([`${prefix}.mlp.down_proj.weight`], { rows: [hidden], cols: ffn }),
+    downNorm: await blockNorm("downNorm"),
   };
 }
 
@@ -148,7 +180,9 @@ async function buildLayer(config: ModelConfig, source: WeightSource, layer: numb
 function countParameters(config: ModelConfig): number {
   const { hidden, ffn, heads, kvHeads, headDim, vocabSize } = config;
   const qkv = (heads + 2 * kvHeads) * headDim;
-  const norms = 2 * hidden + (config.qkNorm ? 2 * headDim : 0) + (config.attentionBias ? qkv : 0);
+  const headNorms = { head: 2 * headDim, row: (heads + kvHeads) * headDim };
+  const norms = Object.keys(BLOCK_NORMS[config.blockNorms]).length * hidden +
+    (config.qkNorm === undefined ? 0 : headNorms[config.qkNorm]) + (config.attentionBias ? qkv : 0);
   const layer = qkv * hidden + hidden * heads * headDim + 3 * hidden * ffn + norms;
   return config.layers * layer + hidden + vocabSize * hidden * (config.tiedEmbeddings ? 1 : 2);
 }

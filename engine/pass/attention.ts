@@ -6,6 +6,7 @@
 import { type DecodeAttention, decodeAttention, scratchShape } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
+import { normColumns } from "../../kernels/norm_columns.ts";
 import { ropeAppend } from "../../kernels/attention/rope_append.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LayerRole } from "../layer_plan.ts";
@@ -24,6 +25,7 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   const { heads, kvHeads, headDim } = config;
   const qkv = scratch.take("qkv", "f32", [computed, (heads + 2 * kvHeads) * headDim]);
   pass.multiply({ weight: layer.weights.qkv, x: pass.norm(layer.weights.attentionNorm), y: qkv });
+  if (config.qkNorm === "row") normRows(pass, layer, qkv);
   const own = rotateAndAppend(pass, layer, qkv);
   if (batch.ranges === undefined) return own;
   const q = spread(pass, own);
@@ -31,8 +33,17 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   return q;
 }
 
+/** Norms all query heads of a row together, and all key heads. */
+function normRows({ model: { commands, config }, computed }: Pass, { weights }: PassLayer, qkv: Tensor): void {
+  const { heads, kvHeads, headDim, rmsNormEps: epsilon } = config;
+  const all = { x: qkv, rows: computed, width: (heads + 2 * kvHeads) * headDim, epsilon };
+  const [queries, keys] = [heads * headDim, kvHeads * headDim];
+  if (weights.qNorm) normColumns(commands, { ...all, from: 0, cols: queries, weight: weights.qNorm });
+  if (weights.kNorm) normColumns(commands, { ...all, from: queries, cols: keys, weight: weights.kNorm });
+}
+
 /** @returns q of the computed rows, f32 [computed, heads, headDim] */
-function rotateAndAppend(pass: Pass, { weights, kv }: PassLayer, qkv: Tensor): Tensor {
+function rotateAndAppend(pass: Pass, { weights, kv, isLocal }: PassLayer, qkv: Tensor): Tensor {
   const { model: { commands, scratch, config, slice }, computed } = pass;
   const { heads, kvHeads, headDim } = config;
   const q = scratch.take("q", "f32", [computed, heads, headDim]);
@@ -41,8 +52,9 @@ function rotateAndAppend(pass: Pass, { weights, kv }: PassLayer, qkv: Tensor): T
     rows: computed,
     qkv,
     ...(weights.qkvBias && { bias: weights.qkvBias }),
-    ...(weights.qNorm && weights.kNorm && { norms: { q: weights.qNorm, k: weights.kNorm, eps: config.rmsNormEps } }),
-    rotations: pass.inputs.rotations,
+    ...(config.qkNorm === "head" && weights.qNorm && weights.kNorm &&
+      { norms: { q: weights.qNorm, k: weights.kNorm, eps: config.rmsNormEps } }),
+    rotations: isLocal ? pass.inputs.localRotations : pass.inputs.rotations,
     rowTable: pass.inputs.computedTable,
     pageTable: slice.pageTable,
     maxPages: slice.tableWidth,
@@ -85,9 +97,9 @@ export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promis
   return merged;
 }
 
-/** x += output(o) */
+/** x += norm(output(o)), normed where the family has it */
 export function addOutput(pass: Pass, { weights }: PassLayer, { o }: AttentionState): void {
-  pass.multiply({ weight: weights.output, x: o, y: pass.x, accumulate: true });
+  pass.add({ weight: weights.output, rows: o, norm: weights.outputNorm });
 }
 
 /** @returns states of all rows over this worker's slice; when it holds nothing, they are undefined and never read */
@@ -112,11 +124,14 @@ function attendOwn(
     pageTable: slice.pageTable,
     maxPages: slice.tableWidth,
     rowTable: pass.tableAt(layer),
-    scale: 1 / Math.sqrt(headDim),
+    scale: config.attentionScale,
     out,
   };
+  const window = (layer.isLocal ? config.localLayers?.window : config.slidingWindow) ?? Infinity;
   for (const run of batch.runs) {
-    const { first: firstRow, rows, longest, blocks } = run;
+    const { first: firstRow, rows, blocks } = run;
+    // No row sees more than its window.
+    const longest = Math.min(run.longest, window);
     if (batch.product === "tiled") prefillAttention(commands, { ...common, firstRow, rows, scratch });
     else {
       const parts = { scratch: splitScratch(model, run), ...selectionParts(model, run, role) };

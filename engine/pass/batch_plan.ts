@@ -23,6 +23,8 @@ export interface BatchContext {
   readonly sequences: ReadonlyMap<SequenceId, SequenceState>;
   /** Sliding window in positions; undefined: rows see everything before them. */
   readonly window: number | undefined;
+  /** The same of layers with a window of their own. @default there are none */
+  readonly localWindow?: number | undefined;
   /** What this worker holds of each sequence. */
   readonly share: PageShare;
   /** Most scores of one query head that the sparse rows of a batch may need: they lie in one binding. */
@@ -152,6 +154,7 @@ function fill(
     tokens: new Uint32Array(rows),
     positions: new Uint32Array(rows),
     table: new Uint32Array(rows * ROW_WORDS),
+    localTable: context.localWindow === undefined ? undefined : new Uint32Array(rows * ROW_WORDS),
     runs: [] as RowRun[],
     drawn: [] as DrawnRow[],
     scored: [] as ScoredRow[],
@@ -171,6 +174,9 @@ function fill(
       const position = span.from + first + i;
       batch.positions[at + i] = position;
       writeTableRow(batch.table, at + i, tableRow(state, position, { ...context, sparse }));
+      if (batch.localTable === undefined) continue;
+      const local = tableRow(state, position, { ...context, window: context.localWindow, sparse });
+      writeTableRow(batch.localTable, at + i, local);
     }
     wantLogits(batch, piece, at);
     if (sparse !== undefined) batch.sparse.push({ row: at, span: piece.index, sequence: state, position: span.from });

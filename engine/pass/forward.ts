@@ -30,21 +30,21 @@ export async function forward(pass: Pass, afterLayer: (layer: PassLayer) => Prom
 
 /** x = the embeddings of the tokens. */
 function embedTokens({ model, inputs, batch, x, computed }: Pass): void {
-  const { commands, scratch, weights } = model;
+  const { commands, scratch, weights, config } = model;
   let { tokens } = inputs;
   if (batch.carries) {
     tokens = scratch.take("carried tokens", "u32", [computed]);
     carryTokens(commands, { given: inputs.tokens, drawn: drawnTokens(model, 1), tokens, rows: computed });
   }
-  embed(commands, { weight: weights.embedding, tokens, out: x, rows: computed });
+  embed(commands, { weight: weights.embedding, tokens, out: x, rows: computed, scale: config.embeddingScale });
 }
 
-/** x += down(swiglu(gateUp(norm(x)))) */
+/** x += norm(down(swiglu(gateUp(norm(x))))), with either norm or both */
 function addMlp(pass: Pass, { weights }: PassLayer): void {
-  const { model: { commands, scratch, config }, x, computed } = pass;
+  const { model: { commands, scratch, config }, computed } = pass;
   const gateUp = scratch.take("gate and up", "f32", [computed, 2 * config.ffn]);
   const activated = scratch.take("activated", "f32", [computed, config.ffn]);
   pass.multiply({ weight: weights.gateUp, x: pass.norm(weights.mlpNorm), y: gateUp });
-  swiglu(commands, { gateUp, out: activated, rows: computed, width: config.ffn });
-  pass.multiply({ weight: weights.down, x: activated, y: x, accumulate: true });
+  swiglu(commands, { gateUp, out: activated, rows: computed, width: config.ffn, activation: config.activation });
+  pass.add({ weight: weights.down, rows: activated, norm: weights.downNorm });
 }

@@ -4,7 +4,7 @@
  */
 
 import type { Weight } from "../../kernels/weights/weight.ts";
-import { rmsNorm } from "../../kernels/rms_norm.ts";
+import { type RmsNorm, rmsNorm } from "../../kernels/rms_norm.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { ExchangePoint } from "../exchange.ts";
 import type { KvLayer } from "../kv/kv_slice.ts";
@@ -28,6 +28,8 @@ export interface PassLayer {
   readonly weights: LayerWeights;
   readonly kv: KvLayer;
   readonly role: LayerRole;
+  /** Whether it has a window of its own: see `ModelConfig.localLayers`. */
+  readonly isLocal: boolean;
 }
 
 /** What a pass takes besides its model and batch. */
@@ -83,8 +85,10 @@ export class Pass {
   }
 
   /** u32 [rows of the batch, 8]: what the rows see in a layer. */
-  tableAt({ role }: Pick<PassLayer, "role">): Tensor {
-    return (role === "sparse" ? this.#sparseTable : undefined) ?? this.inputs.rowTable;
+  tableAt({ role, isLocal }: Pick<PassLayer, "role" | "isLocal">): Tensor {
+    const { rowTable, localTable } = this.inputs;
+    if (isLocal) return localTable;
+    return (role === "sparse" ? this.#sparseTable : undefined) ?? rowTable;
   }
 
   /** Whether all that the rows see in a layer is on this worker. */
@@ -102,18 +106,30 @@ export class Pass {
     this.#selectionHolders = holders;
   }
 
-  /** @returns the normed residual rows, f32 [computed, hidden]; they last until the next norm */
-  norm(weight: Tensor): Tensor {
-    const { commands, config } = this.model;
-    rmsNorm(commands, {
-      x: this.x,
-      weight,
-      out: this.#normed,
-      rows: this.computed,
-      cols: config.hidden,
-      epsilon: config.rmsNormEps,
-    });
+  /** @returns the residual rows, normed where there is a weight, f32 [computed, hidden]; they last until the next norm */
+  norm(weight: Tensor | undefined): Tensor {
+    if (weight === undefined) return this.x;
+    this.#norm({ x: this.x, weight, out: this.#normed });
     return this.#normed;
+  }
+
+  /** x += W·rows of the computed rows, normed before they are added where there is a norm. */
+  add(
+    { weight, rows, norm }: { readonly weight: Weight; readonly rows: Tensor; readonly norm: Tensor | undefined },
+  ): void {
+    if (norm === undefined) {
+      this.multiply({ weight, x: rows, y: this.x, accumulate: true });
+      return;
+    }
+    const { scratch, config } = this.model;
+    const added = scratch.take("rows to be normed and added", "f32", [this.computed, config.hidden]);
+    this.multiply({ weight, x: rows, y: added });
+    this.#norm({ x: added, weight: norm, out: this.x, accumulate: true });
+  }
+
+  #norm(operands: Pick<RmsNorm, "x" | "weight" | "out" | "accumulate">): void {
+    const { commands, config } = this.model;
+    rmsNorm(commands, { ...operands, rows: this.computed, cols: config.hidden, epsilon: config.rmsNormEps });
   }
 
   /** y = W·x, or y += W·x, of the computed rows, with the products of the batch's family. */
@@ -143,10 +159,16 @@ function pacerOf({ pacers }: LoadedModel, { product, runs }: RowBatch): SlicePac
   return runs.some(({ blocks }) => blocks.length > 0) ? pacers.blocks : undefined;
 }
 
-function layersOf({ weights, slice, roles }: LoadedModel): PassLayer[] {
+function layersOf({ weights, slice, roles, config: { localLayers } }: LoadedModel): PassLayer[] {
   return weights.layers.map((layer, index) => {
     const kv = slice.layers[index];
     if (kv === undefined) throw new RangeError(`Cannot run layer ${index}: the slice has ${slice.layers.length}`);
-    return { index, weights: layer, kv, role: roles?.[index] ?? "dense" };
+    return {
+      index,
+      weights: layer,
+      kv,
+      role: roles?.[index] ?? "dense",
+      isLocal: localLayers?.isLocal[index] ?? false,
+    };
   });
 }

@@ -3,7 +3,7 @@
 import { ROW_WORDS } from "../../kernels/attention/row_table.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
-import { rotations } from "../model/rope.ts";
+import { type RopeFrequencies, rotations } from "../model/rope.ts";
 import type { RowBatch } from "../row_batch.ts";
 import { type OwnRange, ownRanges } from "./row_ranges.ts";
 import { roomFor, type StatePart, type StepState } from "./step_state.ts";
@@ -21,6 +21,8 @@ export interface PlacedInputs {
   readonly rotations: StatePart;
   readonly computedTable: StatePart;
   readonly rowTable: StatePart;
+  readonly localRotations: StatePart;
+  readonly localTable: StatePart;
 }
 
 /** The same on the GPU. */
@@ -34,12 +36,18 @@ export interface PassInputs {
   readonly computedTable: Tensor;
   /** u32 [rows of the batch, 8]: of all rows, for attending. */
   readonly rowTable: Tensor;
+  /** The same in layers with a window of their own; where there are none, those of the others. */
+  readonly localRotations: Tensor;
+  readonly localTable: Tensor;
 }
 
 /** Adds the inputs of a batch to the state of its step. */
 export function placeInputs(
   state: StepState,
-  { frequencies, share, config }: Pick<LoadedModel, "frequencies" | "share" | "config">,
+  { frequencies, localFrequencies, share, config }: Pick<
+    LoadedModel,
+    "frequencies" | "localFrequencies" | "share" | "config"
+  >,
   batch: RowBatch,
 ): PlacedInputs {
   const own = batch.ranges === undefined ? batch : pickRows(batch, ownRanges(batch.ranges, share.index));
@@ -51,14 +59,23 @@ export function placeInputs(
     shape: [batch.rows, ROW_WORDS],
     room: roomFor(batch.rows) * ROW_WORDS,
   });
+  const rotated = (label: string, of: RopeFrequencies) =>
+    state.add(label, { data: rotations(of, own.positions), room: room * config.headDim });
+  const everywhere = rotated("rotations", frequencies);
   return {
     computed,
     at,
     rowTable,
+    localTable: batch.localTable === undefined ? rowTable : state.add("local row table", {
+      data: batch.localTable,
+      shape: [batch.rows, ROW_WORDS],
+      room: roomFor(batch.rows) * ROW_WORDS,
+    }),
+    rotations: everywhere,
+    localRotations: localFrequencies === undefined ? everywhere : rotated("local rotations", localFrequencies),
     computedTable: batch.ranges === undefined
       ? rowTable
       : state.add("own row table", { data: own.table, shape: [computed, ROW_WORDS], room: room * ROW_WORDS }),
-    rotations: state.add("rotations", { data: rotations(frequencies, own.positions), room: room * config.headDim }),
     tokens: state.add("tokens", { data: own.tokens, room }),
   };
 }
@@ -66,7 +83,7 @@ export function placeInputs(
 /** The inputs as tensors, once the state is uploaded. */
 export function inputsOf(
   state: StepState,
-  { computed, tokens, rotations, computedTable, rowTable }: PlacedInputs,
+  { computed, tokens, rotations, computedTable, rowTable, localRotations, localTable }: PlacedInputs,
 ): PassInputs {
   return {
     computed,
@@ -74,6 +91,8 @@ export function inputsOf(
     rotations: state.tensor(rotations),
     computedTable: state.tensor(computedTable),
     rowTable: state.tensor(rowTable),
+    localRotations: state.tensor(localRotations),
+    localTable: state.tensor(localTable),
   };
 }
 

@@ -72,8 +72,9 @@ export async function submitStep(
   const { commands, config, share, replicas } = model;
   const maxScores = Math.floor(commands.gpu.info.maxBindingBytes / (4 * config.heads));
   const matrix = rowProductCut(commands.gpu.info) !== undefined;
-  const window = config.slidingWindow;
-  const batches = planBatches(step.spans, { sequences, drawn, window, maxScores, share, matrix, replicas });
+  const [window, localWindow] = [config.slidingWindow, config.localLayers?.window];
+  const context = { sequences, drawn, window, localWindow, maxScores, share, matrix, replicas };
+  const batches = planBatches(step.spans, context);
   const outcome = await runBatches(model, step, { batches, isAhead });
   const staged = commands.stage(outcome.requests);
   const encoded = performance.now();

@@ -1,14 +1,15 @@
 /**
  * The whole forward pass in plain f64 loops: clear rather than fast, the oracle that GPU results are compared with.
- * Computes every fixture family (biases, head norms, sliding window, all rope scalings) with a KV cache. Knows the
- * Hugging Face tensor names; knows nothing of GPUs, spans or steps.
+ * Computes every fixture family (biases, norms of heads and blocks, sliding windows of all layers or some, all rope
+ * scalings) with a KV cache. Knows the Hugging Face tensor names; knows nothing of GPUs, spans or steps.
  */
 
 import { type ModelConfig, readModelConfig } from "../../engine/model/model_config.ts";
-import { type RopeFrequencies, ropeFrequencies } from "../../engine/model/rope.ts";
+import { localRopeFrequencies, type RopeFrequencies, ropeFrequencies } from "../../engine/model/rope.ts";
 import { openTensors } from "../../engine/model/checkpoint.ts";
 import type { TensorFiles } from "../../engine/model/tensor_files.ts";
 import { toFloat64 } from "./floats.ts";
+import { activated } from "./swiglu.ts";
 
 /** Row-major matrix times column vector. @param matrix [rows, x.length] @returns [rows] */
 function product(matrix: Float64Array, x: Float64Array): Float64Array {
@@ -52,6 +53,20 @@ function added(a: Float64Array, b: Float64Array): Float64Array {
   return a.map((value, i) => value + at(b, i));
 }
 
+/** Names of the norms around attention and MLP, by `ModelConfig.blockNorms`. */
+const BLOCK_NORMS: Readonly<
+  Record<ModelConfig["blockNorms"], Partial<Record<"attention" | "afterAttention" | "mlp" | "afterMlp", string>>>
+> = {
+  before: { attention: "input_layernorm", mlp: "post_attention_layernorm" },
+  after: { afterAttention: "post_attention_layernorm", afterMlp: "post_feedforward_layernorm" },
+  both: {
+    attention: "input_layernorm",
+    afterAttention: "post_attention_layernorm",
+    mlp: "pre_feedforward_layernorm",
+    afterMlp: "post_feedforward_layernorm",
+  },
+};
+
 /** [layer][position][kvHead]: [headDim] */
 export type CacheRows = Float64Array[][][];
 
@@ -90,12 +105,14 @@ export class ReferenceModel {
   readonly config: ModelConfig;
   readonly #weights: ReadonlyMap<string, Float64Array>;
   readonly #rope: RopeFrequencies;
+  readonly #localRope: RopeFrequencies;
 
   /** @param weights by Hugging Face name, row-major */
   constructor(config: ModelConfig, weights: ReadonlyMap<string, Float64Array>) {
     this.config = config;
     this.#weights = weights;
     this.#rope = ropeFrequencies(config);
+    this.#localRope = localRopeFrequencies(config) ?? this.#rope;
   }
 
   /** Reads a model directory. */
@@ -135,17 +152,18 @@ export class ReferenceModel {
     const { config } = this;
     const embedding = this.#weight("model.embed_tokens.weight");
     const position = cache.length;
-    let x: Float64Array = embedding.slice(token * config.hidden, (token + 1) * config.hidden);
+    let x: Float64Array = embedding.slice(token * config.hidden, (token + 1) * config.hidden)
+      .map((value) => value * config.embeddingScale);
     for (let layer = 0; layer < config.layers; layer++) {
       const prefix = `model.layers.${layer}`;
-      const normed = rmsNorm(x, this.#weight(`${prefix}.input_layernorm.weight`), config.rmsNormEps);
-      x = added(x, this.#attention(normed, { layer, position, cache, visible }));
-      x = added(
-        x,
-        this.#mlp(rmsNorm(x, this.#weight(`${prefix}.post_attention_layernorm.weight`), config.rmsNormEps), prefix),
-      );
+      const norms = BLOCK_NORMS[config.blockNorms];
+      const norm = (values: Float64Array, name: string | undefined) =>
+        name === undefined ? values : this.#norm(values, `${prefix}.${name}`);
+      const mixed = this.#attention(norm(x, norms.attention), { layer, position, cache, visible });
+      x = added(x, norm(mixed, norms.afterAttention));
+      x = added(x, norm(this.#mlp(norm(x, norms.mlp), prefix), norms.afterMlp));
     }
-    const last = rmsNorm(x, this.#weight("model.norm.weight"), config.rmsNormEps);
+    const last = this.#norm(x, "model.norm");
     return product(config.tiedEmbeddings ? embedding : this.#weight("lm_head.weight"), last);
   }
 
@@ -153,40 +171,60 @@ export class ReferenceModel {
     x: Float64Array,
     { layer, position, cache, visible }: { layer: number; position: number; cache: ReferenceCache; visible: Visible },
   ): Float64Array {
-    const { heads, kvHeads } = this.config;
+    const { heads, kvHeads, localLayers, attentionScale } = this.config;
     const prefix = `model.layers.${layer}.self_attn`;
-    const turn = (head: Float64Array) => rotate(head, position, this.#rope);
-    const queries = this.#heads(x, `${prefix}.q`).map(turn);
-    cache.keys[layer]?.push(this.#heads(x, `${prefix}.k`).map(turn));
-    cache.values[layer]?.push(this.#heads(x, `${prefix}.v`));
+    const rope = localLayers?.isLocal[layer] ? this.#localRope : this.#rope;
+    const turn = (head: Float64Array) => rotate(head, position, rope);
+    const queries = this.#heads(x, prefix, "q").map(turn);
+    cache.keys[layer]?.push(this.#heads(x, prefix, "k").map(turn));
+    cache.values[layer]?.push(this.#heads(x, prefix, "v"));
     const mixed = queries.flatMap((query, head) => {
       const kvHead = Math.floor(head * kvHeads / heads);
       const positions = visible({ layer, head, position, queries }, cache);
       const rows = (held: CacheRows) => positions.map((p) => held[layer]?.[p]?.[kvHead] ?? new Float64Array());
-      return [...attend(query, rows(cache.keys), rows(cache.values))];
+      return [...attend(query, rows(cache.keys), rows(cache.values), attentionScale)];
     });
     return product(this.#weight(`${prefix}.o_proj.weight`), Float64Array.from(mixed));
   }
 
-  /** Projects, adds the bias and norms each head, as far as the model has either. @returns [heads]: [headDim] */
-  #heads(x: Float64Array, name: string): Float64Array[] {
-    const { headDim, qkNorm, rmsNormEps, attentionBias } = this.config;
-    let y = product(this.#weight(`${name}_proj.weight`), x);
-    if (attentionBias) y = added(y, this.#weight(`${name}_proj.bias`));
+  /** Projects, adds the bias and norms heads, as far as the model has either. @returns [heads]: [headDim] */
+  #heads(x: Float64Array, prefix: string, part: "q" | "k" | "v"): Float64Array[] {
+    const { headDim, qkNorm, attentionBias } = this.config;
+    let y = product(this.#projection(prefix, part), x);
+    if (attentionBias) y = added(y, this.#weight(`${prefix}.${part}_proj.bias`));
+    if (qkNorm === "row" && part !== "v") y = this.#norm(y, `${prefix}.${part}_norm`);
     const heads = Array.from({ length: y.length / headDim }, (_, h) => y.slice(h * headDim, (h + 1) * headDim));
-    if (!qkNorm || name.endsWith(".v")) return heads;
-    return heads.map((head) => rmsNorm(head, this.#weight(`${name}_norm.weight`), rmsNormEps));
+    if (qkNorm !== "head" || part === "v") return heads;
+    return heads.map((head) => this.#norm(head, `${prefix}.${part}_norm`));
+  }
+
+  /** The matrix of q, k or v; of fused ones, its rows among those of all three. */
+  #projection(prefix: string, part: "q" | "k" | "v"): Float64Array {
+    const { heads, kvHeads, headDim, hidden, fusedProjections } = this.config;
+    if (!fusedProjections) return this.#weight(`${prefix}.${part}_proj.weight`);
+    const ends = { q: [0, heads], k: [heads, heads + kvHeads], v: [heads + kvHeads, heads + 2 * kvHeads] } as const;
+    const [start, end] = ends[part];
+    return this.#weight(`${prefix}.qkv_proj.weight`).subarray(start * headDim * hidden, end * headDim * hidden);
   }
 
   #mlp(x: Float64Array, prefix: string): Float64Array {
-    const gate = product(this.#weight(`${prefix}.mlp.gate_proj.weight`), x);
-    const up = product(this.#weight(`${prefix}.mlp.up_proj.weight`), x);
-    const inner = gate.map((value, i) => value / (1 + Math.exp(-value)) * at(up, i));
+    const { ffn, hidden, fusedProjections, activation } = this.config;
+    const both = fusedProjections ? this.#weight(`${prefix}.mlp.gate_up_proj.weight`) : undefined;
+    const gate = product(both?.subarray(0, ffn * hidden) ?? this.#weight(`${prefix}.mlp.gate_proj.weight`), x);
+    const up = product(both?.subarray(ffn * hidden) ?? this.#weight(`${prefix}.mlp.up_proj.weight`), x);
+    const inner = gate.map((value, i) => activated(value, activation) * at(up, i));
     return product(this.#weight(`${prefix}.mlp.down_proj.weight`), inner);
   }
 
-  readonly #dense: Visible = ({ position }) => {
-    const first = Math.max(0, position + 1 - (this.config.slidingWindow ?? Infinity));
+  #norm(x: Float64Array, name: string): Float64Array {
+    const { normOffset, rmsNormEps } = this.config;
+    return rmsNorm(x, this.#weight(`${name}.weight`).map((value) => value + normOffset), rmsNormEps);
+  }
+
+  readonly #dense: Visible = ({ layer, position }) => {
+    const { localLayers, slidingWindow } = this.config;
+    const window = localLayers?.isLocal[layer] ? localLayers.window : slidingWindow;
+    const first = Math.max(0, position + 1 - (window ?? Infinity));
     return Array.from({ length: position + 1 - first }, (_, i) => first + i);
   };
 
@@ -197,14 +235,14 @@ export class ReferenceModel {
   }
 }
 
-/** Query times key over √headDim. */
-export function score(query: Float64Array, key: Float64Array): number {
-  return query.reduce((sum, value, d) => sum + value * at(key, d), 0) / Math.sqrt(query.length);
+/** Query times key, scaled. @param scale @default 1/√headDim */
+export function score(query: Float64Array, key: Float64Array, scale = 1 / Math.sqrt(query.length)): number {
+  return query.reduce((sum, value, d) => sum + value * at(key, d), 0) * scale;
 }
 
 /** Softmax attention of one query. @param keys [rows][headDim] @param values [rows][headDim] @returns [headDim] */
-function attend(query: Float64Array, keys: Float64Array[], values: Float64Array[]): Float64Array {
-  const scores = keys.map((key) => score(query, key));
+function attend(query: Float64Array, keys: Float64Array[], values: Float64Array[], scale: number): Float64Array {
+  const scores = keys.map((key) => score(query, key, scale));
   const top = Math.max(...scores);
   const weights = scores.map((s) => Math.exp(s - top));
   const total = weights.reduce((sum, weight) => sum + weight, 0);

@@ -27,6 +27,8 @@ export interface GgufParts {
     readonly offset: number;
   }[];
   readonly dataBytes: number;
+  /** @default zeros */
+  readonly data?: Uint8Array;
 }
 
 const STRING = 8;
@@ -100,7 +102,10 @@ export function encodeGguf(parts: GgufParts): Uint8Array<ArrayBuffer> {
     writer.u64(BigInt(offset));
   }
   const padding = (ALIGNMENT - writer.bytes.length % ALIGNMENT) % ALIGNMENT;
-  return new Uint8Array([...writer.bytes, ...new Uint8Array(padding + dataBytes)]);
+  const file = new Uint8Array(writer.bytes.length + padding + dataBytes);
+  file.set(writer.bytes);
+  if (parts.data !== undefined) file.set(parts.data, writer.bytes.length + padding);
+  return file;
 }
 
 /** Metadata of a list. */

@@ -13,6 +13,9 @@ export const FAMILIES = [
   "qwen2",
   "qwen2-yarn",
   "qwen3",
+  "phi3",
+  "olmo3",
+  "gemma3",
 ] as const;
 
 /** The embedded default model. */

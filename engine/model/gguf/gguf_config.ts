@@ -6,30 +6,43 @@
 import { at } from "../../../kernels/at.ts";
 import { toFloats } from "../../../kernels/weights/write_rows.ts";
 import { EngineError } from "../../errors.ts";
+import { type Architecture, FAMILIES, lackingOf } from "../families.ts";
 import { type IntegerBounds, JsonObject, shown } from "../json_file.ts";
 import type { GgufFiles } from "./gguf_files.ts";
 
 /** `general.architecture` → the family. Mistral's files call themselves llama, as they compute the same. */
-const FAMILIES = ["llama", "qwen2", "qwen3"] as const;
+const GGUF_FAMILIES = ["llama", "qwen2", "qwen3", "phi3", "olmo2", "gemma3"] as const;
 
-const CLASSES = { llama: "LlamaForCausalLM", qwen2: "Qwen2ForCausalLM", qwen3: "Qwen3ForCausalLM" } as const;
+/** One of the families that such files name. */
+export type GgufFamily = (typeof GGUF_FAMILIES)[number];
 
 const SIZE = { min: 1, max: 1 << 24 } as const;
 const POSITIONS = { min: 1, max: 1 << 28 } as const;
 const FACTOR = { above: 0, max: 1e6 } as const;
 
+const LAYERS_OF_GEMMA3_27B = 62;
+
 /** Tokens that end an answer, whether or not a file says so. */
-const END_MARKERS = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>"];
+const END_MARKERS = [
+  "<|eot_id|>",
+  "<|eom_id|>",
+  "<|im_end|>",
+  "<|end|>",
+  "<|endoftext|>",
+  "<|end_of_text|>",
+  "<end_of_turn>",
+];
 const CONTROL = 3;
 
 /** The family of a file. @throws {EngineError} `unsupported_model` for one that is not computed */
-export function familyOf({ metadata }: GgufFiles): (typeof FAMILIES)[number] {
+export function familyOf({ metadata }: GgufFiles): GgufFamily {
   const name = metadata.string("general.architecture");
-  const family = FAMILIES.find((family) => family === name);
+  const family = GGUF_FAMILIES.find((family) => family === name);
   if (family !== undefined) return family;
   throw new EngineError(
     "unsupported_model",
-    `Cannot load ${metadata.source}: general.architecture must be one of ${FAMILIES.join(", ")}, given ${shown(name)}`,
+    `Cannot load ${metadata.source}: general.architecture must be one of ${GGUF_FAMILIES.join(", ")}, given ` +
+      `${shown(name)}${lackingOf(name)}`,
   );
 }
 
@@ -50,10 +63,12 @@ export function configOf(files: GgufFiles): JsonObject {
   for (const name of ["attention.value_length", "rope.dimension_count"]) {
     if (integer(name, SIZE, headDim) !== headDim) throw unsupported(metadata, key(name), `${headDim}, as for keys`);
   }
+  const layers = integer("block_count", { min: 1, max: 1024 });
+  const own = fieldsOf(family, { metadata, key, layers, headDim, scale: hidden / heads });
   const config = {
-    "model_type": family,
-    architectures: [CLASSES[family]],
-    "num_hidden_layers": integer("block_count", { min: 1, max: 1024 }),
+    ...own,
+    architectures: [FAMILIES[own["model_type"]].className],
+    "num_hidden_layers": layers,
     "hidden_size": hidden,
     "intermediate_size": integer("feed_forward_length", SIZE),
     "num_attention_heads": heads,
@@ -69,6 +84,44 @@ export function configOf(files: GgufFiles): JsonObject {
     "bos_token_id": metadata.value("tokenizer.ggml.bos_token_id"),
   };
   return new JsonObject(config, metadata.source);
+}
+
+/** What `fieldsOf` reads, and numbers it needs. */
+interface FamilyKeys {
+  readonly metadata: JsonObject;
+  readonly key: (name: string) => string;
+  readonly layers: number;
+  readonly headDim: number;
+  /** Hidden size over heads. */
+  readonly scale: number;
+}
+
+/** Fields that only some families have. Constants are those of llama.cpp, where the files leave them out. */
+function fieldsOf(
+  family: GgufFamily,
+  { metadata, key, layers, headDim, scale }: FamilyKeys,
+): { readonly "model_type": Architecture } & Readonly<Record<string, unknown>> {
+  // Some writers have 0 for none.
+  const window = metadata.integer(key("attention.sliding_window"), { min: 0, max: POSITIONS.max }, 0) || undefined;
+  const period = metadata.value(key("attention.sliding_window_pattern"));
+  switch (family) {
+    case "phi3":
+      return { "model_type": "phi3", "sliding_window": window };
+    case "olmo2":
+      if (window === undefined) return { "model_type": "olmo2" };
+      return { "model_type": "olmo3", "sliding_window": window, "sliding_window_pattern": period };
+    case "gemma3":
+      return {
+        "model_type": "gemma3_text",
+        "sliding_window": window,
+        "sliding_window_pattern": period,
+        "rope_local_base_freq": metadata.value(key("rope.freq_base_swa")),
+        // The largest of them scales by hidden size and heads, the others by the head.
+        "query_pre_attn_scalar": layers === LAYERS_OF_GEMMA3_27B ? scale : headDim,
+      };
+    default:
+      return { "model_type": family };
+  }
 }
 
 /**

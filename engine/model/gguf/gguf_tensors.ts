@@ -5,37 +5,13 @@
 
 import { sourceBytes } from "../../../kernels/weights/source_types.ts";
 import { EngineError } from "../../errors.ts";
-import { shown } from "../json_file.ts";
 import { sampleDigest, type TensorFiles, type TensorInfo } from "../tensor_files.ts";
 import { configOf, familyOf } from "./gguf_config.ts";
 import type { GgufFiles, GgufTensor } from "./gguf_files.ts";
-
-/** Outside the layers. */
-const NAMES: Readonly<Record<string, string>> = {
-  "token_embd.weight": "model.embed_tokens.weight",
-  "output_norm.weight": "model.norm.weight",
-  "output.weight": "lm_head.weight",
-};
-
-/** Of a layer; `weight` or `bias` follows. */
-const PARTS: Readonly<Record<string, string>> = {
-  "attn_norm": "input_layernorm",
-  "attn_q": "self_attn.q_proj",
-  "attn_k": "self_attn.k_proj",
-  "attn_v": "self_attn.v_proj",
-  "attn_q_norm": "self_attn.q_norm",
-  "attn_k_norm": "self_attn.k_norm",
-  "attn_output": "self_attn.o_proj",
-  "ffn_norm": "post_attention_layernorm",
-  "ffn_gate": "mlp.gate_proj",
-  "ffn_up": "mlp.up_proj",
-  "ffn_down": "mlp.down_proj",
-};
+import { checkpointName } from "./tensor_names.ts";
 
 /** Read with the configuration. */
 const ROPE_DIVISORS = "rope_freqs.weight";
-/** Families have biases on these only. */
-const BIASED = ["attn_q", "attn_k", "attn_v"];
 
 interface NamedTensor extends GgufTensor {
   /** Rows of a head when they lie in pairs. */
@@ -56,12 +32,13 @@ export class GgufTensors implements TensorFiles {
     this.#files = files;
     const config = configOf(files);
     const headDim = config.integer("head_dim", { min: 1, max: Infinity });
-    const paired = familyOf(files) === "llama" ? headDim : undefined;
+    const family = familyOf(files);
+    const paired = family === "llama" ? headDim : undefined;
     const named = new Map<string, NamedTensor>();
     for (const [name, found] of files.tensors) {
       if (name === ROPE_DIVISORS) continue;
       const pairedRows = /\.attn_[qk]\.weight$/.test(name) ? paired : undefined;
-      named.set(checkpointName(name, found.shard.path), { ...found, pairedRows });
+      named.set(checkpointName(name, { family, path: found.shard.path }), { ...found, pairedRows });
     }
     this.#named = named;
     this.tensors = new Map([...named].map(([name, { tensor }]) => [name, tensor]));
@@ -137,18 +114,4 @@ export class GgufTensors implements TensorFiles {
     if (place !== undefined) return place;
     throw new EngineError("invalid_model", `Cannot read ${this.#files.path}: expected a tensor ${name}, found none`);
   }
-}
-
-function checkpointName(name: string, path: string): string {
-  const plain = NAMES[name];
-  if (plain !== undefined) return plain;
-  const [, layer, part = "", kind] = /^blk\.(\d{1,4})\.([a-z_]+)\.(weight|bias)$/.exec(name) ?? [];
-  const known = PARTS[part];
-  if (layer !== undefined && known !== undefined && (kind === "weight" || BIASED.includes(part))) {
-    return `model.layers.${Number(layer)}.${known}.${kind}`;
-  }
-  throw new EngineError(
-    "unsupported_model",
-    `Cannot load ${path}: tensor ${shown(name)} belongs to nothing that Llama, Qwen2 or Qwen3 compute`,
-  );
 }

@@ -42,6 +42,8 @@ export const WORD_SPLITTERS: Readonly<Record<string, WordSplitter>> = {
   llama3: LLAMA3,
   qwen2: QWEN2,
   "deepseek-r1-qwen": QWEN2,
+  // Phi-4's and OLMo 2's: split like Llama 3's, merged like others.
+  dbrx: { ...LLAMA3, knowsWholeWords: false, addsFirstToken: false },
   "gpt-2": { steps: [split(GPT2)], knowsWholeWords: false, addsFirstToken: false },
   smollm: {
     steps: [{ type: "Digits", "individual_digits": true }, split(GPT2)],

@@ -61,8 +61,15 @@ Deno.test("readModelConfig() takes a GGUF file's keys", async () => {
         ropeScaling: { kind: "none" },
         tiedEmbeddings: true,
         attentionBias: false,
-        qkNorm: false,
+        qkNorm: undefined,
+        blockNorms: "before",
+        activation: "silu",
+        fusedProjections: false,
         slidingWindow: undefined,
+        localLayers: undefined,
+        attentionScale: 0.25,
+        embeddingScale: 1,
+        normOffset: 0,
         eosTokens: [3, 5],
         bosToken: undefined,
       });
@@ -87,9 +94,9 @@ for (
   const [key, value, code, message] of [
     [
       "general.architecture",
-      text("gemma3"),
+      text("gemma2"),
       "unsupported_model",
-      /general\.architecture must be one of llama, qwen2, qwen3, given "gemma3"$/,
+      /general\.architecture must be one of llama, .*, given "gemma2": soft-capped scores and logits are not computed;/,
     ],
     [
       "llama.block_count",

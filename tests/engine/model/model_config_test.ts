@@ -35,8 +35,15 @@ Deno.test("readModelConfig() reads a plain Llama and takes the head dimension fr
     ropeScaling: { kind: "none" },
     tiedEmbeddings: true,
     attentionBias: false,
-    qkNorm: false,
+    qkNorm: undefined,
+    blockNorms: "before",
+    activation: "silu",
+    fusedProjections: false,
     slidingWindow: undefined,
+    localLayers: undefined,
+    attentionScale: 0.25,
+    embeddingScale: 1,
+    normOffset: 0,
     eosTokens: [1],
     bosToken: 0,
   });
@@ -47,9 +54,9 @@ Deno.test("readModelConfig() tells the families apart", async () => {
   assert.deepEqual([mistral.architecture, mistral.headDim, mistral.slidingWindow], ["mistral", 32, undefined]);
   assert.equal((await read("mistral-sliding")).slidingWindow, 48);
   const qwen2 = await read("qwen2");
-  assert.deepEqual([qwen2.attentionBias, qwen2.qkNorm, qwen2.slidingWindow], [true, false, undefined]);
+  assert.deepEqual([qwen2.attentionBias, qwen2.qkNorm, qwen2.slidingWindow], [true, undefined, undefined]);
   const qwen3 = await read("qwen3");
-  assert.deepEqual([qwen3.attentionBias, qwen3.qkNorm, qwen3.ropeTheta], [false, true, 1_000_000]);
+  assert.deepEqual([qwen3.attentionBias, qwen3.qkNorm, qwen3.ropeTheta], [false, "head", 1_000_000]);
 });
 
 Deno.test("readModelConfig() reads rope scalings under the old and the new key", async () => {
@@ -88,10 +95,56 @@ Deno.test("readModelConfig() collects the ends of an answer from both files", as
   assert.deepEqual([none.eosTokens, none.bosToken], [[], undefined]);
 });
 
-Deno.test("readModelConfig() slides all layers or none", async () => {
+Deno.test("readModelConfig() knows what is Phi-3's, OLMo's and Gemma 3's own", async () => {
+  const phi = await read("phi3");
+  assert.deepEqual([phi.fusedProjections, phi.blockNorms, phi.slidingWindow], [true, "before", undefined]);
+  const windowed = await readChanged("phi3", { "sliding_window": 2047 });
+  assert.deepEqual([windowed.slidingWindow, windowed.localLayers], [2047, undefined]);
+  const olmo2 = await readChanged("olmo3", { "model_type": "olmo2", architectures: undefined });
+  assert.deepEqual([olmo2.qkNorm, olmo2.blockNorms, olmo2.localLayers], ["row", "after", undefined]);
+  const { localLayers, ropeScaling } = await read("olmo3");
+  assert.deepEqual(localLayers, {
+    isLocal: [true, true, true, false],
+    window: 48,
+    // Only the layers that see everything are stretched.
+    rope: { ropeTheta: 500000, ropeScaling: { kind: "none" } },
+  });
+  assert.equal(ropeScaling.kind, "yarn");
+  const gemma = await read("gemma3");
+  assert.deepEqual([gemma.qkNorm, gemma.blockNorms, gemma.activation], ["head", "both", "gelu_tanh"]);
+  assert.deepEqual([gemma.attentionScale, gemma.embeddingScale, gemma.normOffset], [1 / Math.sqrt(20), 8, 1]);
+  // Neither file has the field; the libraries' defaults differ.
+  const untied = await readChanged("phi3", { "tie_word_embeddings": undefined });
+  assert.deepEqual([gemma.tiedEmbeddings, untied.tiedEmbeddings], [true, false]);
+  assert.deepEqual([gemma.ropeTheta, gemma.ropeScaling], [1_000_000, { kind: "linear", factor: 8 }]);
+  assert.deepEqual(gemma.localLayers, {
+    isLocal: [true, true, true, true, true, false, true],
+    window: 40,
+    rope: { ropeTheta: 10000, ropeScaling: { kind: "none" } },
+  });
+});
+
+Deno.test("readModelConfig() reads rotary embeddings by kind of layer", async () => {
+  const parameters = {
+    "full_attention": { "rope_type": "linear", factor: 4, "rope_theta": 2e6 },
+    "sliding_attention": { "rope_type": "default", "rope_theta": 20000 },
+  };
+  const gone = { "rope_theta": undefined, "rope_scaling": undefined, "rope_local_base_freq": undefined };
+  const { ropeTheta, ropeScaling, localLayers } = await readChanged("gemma3", {
+    ...gone,
+    "rope_parameters": parameters,
+  });
+  assert.deepEqual([ropeTheta, ropeScaling], [2e6, { kind: "linear", factor: 4 }]);
+  assert.deepEqual(localLayers?.rope, { ropeTheta: 20000, ropeScaling: { kind: "none" } });
+});
+
+Deno.test("readModelConfig() slides all layers, none or some", async () => {
   const sliding = { "use_sliding_window": true, "sliding_window": 32 };
   assert.equal((await readChanged("qwen2", { ...sliding, "max_window_layers": 0 })).slidingWindow, 32);
   assert.equal((await readChanged("qwen2", { ...sliding, "max_window_layers": 3 })).slidingWindow, undefined);
+  const some = (await readChanged("qwen2", { ...sliding, "max_window_layers": 1 })).localLayers;
+  const { ropeTheta, ropeScaling } = await read("qwen2");
+  assert.deepEqual(some, { isLocal: [false, true, true], window: 32, rope: { ropeTheta, ropeScaling } });
   const alike = { ...sliding, "layer_types": Array(3).fill("sliding_attention") };
   assert.equal((await readChanged("qwen3", alike)).slidingWindow, 32);
   const full = { ...sliding, "layer_types": Array(3).fill("full_attention") };
@@ -126,10 +179,25 @@ const INVALID: readonly (readonly [fixture: string, change: Record<string, unkno
   ],
   ["qwen3", { architectures: ["Qwen2ForCausalLM"] }, /architectures must name Qwen3ForCausalLM/],
   ["mistral-sliding", { "sliding_window": 0 }, /sliding_window must be an integer from 1/],
+  ["qwen3", { "layer_types": ["full_attention", "sliding_attention"] }, /layer_types must be a list of 3/],
+  ["qwen3", { "layer_types": Array(3).fill("sliding_attention") }, /sliding_window must be an integer/],
+  ["gemma3", { "sliding_window": undefined }, /sliding_window must be an integer/],
 ];
 
 const UNSUPPORTED: typeof INVALID = [
-  ["llama", { "model_type": "gpt2" }, /model_type must be one of llama, mistral, qwen2, qwen3, given "gpt2"$/],
+  [
+    "llama",
+    { "model_type": "gpt2" },
+    /model_type must be one of llama, .*, given "gpt2": layer norms that subtract the mean are not computed$/,
+  ],
+  ["llama", { "model_type": "bert" }, /model_type must be one of .*, given "bert"$/],
+  ["llama", { "model_type": "gemma2" }, /given "gemma2": soft-capped scores and logits are not computed; Gemma 3/],
+  ["llama", { "model_type": "gemma3" }, /given "gemma3": checkpoints with an image encoder are not read; text-only/],
+  ["llama", { "model_type": "qwen3_moe" }, /given "qwen3_moe": layers of experts are not computed$/],
+  ["gemma3", { "final_logit_softcapping": 30 }, /final_logit_softcapping must be absent, given 30$/],
+  ["gemma3", { "hidden_activation": "gelu" }, /hidden_activation must be "gelu_pytorch_tanh", given "gelu"$/],
+  ["phi3", { "partial_rotary_factor": 0.75 }, /partial_rotary_factor must be 1, given 0\.75$/],
+  ["phi3", { "rope_scaling": { type: "longrope", factor: 1 } }, /type must be default, linear, llama3 or yarn/],
   ["llama", { "model_type": undefined }, /model_type must be one of/],
   ["llama", { architectures: ["LlamaForSequenceClassification"] }, /architectures must name a …ForCausalLM/],
   ["llama", { "hidden_act": "gelu" }, /hidden_act must be "silu", given "gelu"$/],
@@ -139,10 +207,14 @@ const UNSUPPORTED: typeof INVALID = [
   ["llama", { "rope_scaling": { "rope_type": "longrope", factor: 4 } }, /rope_type must be default, linear/],
   ["qwen2-yarn", { "rope_scaling": { type: "yarn", factor: 4, mscale: 1 } }, /mscale must be absent/],
   ["llama", { "partial_rotary_factor": 0.5 }, /partial_rotary_factor must be 1, given 0\.5$/],
-  ["qwen2", { "use_sliding_window": true, "max_window_layers": 1 }, /max_window_layers must be 0 or at least 3/],
-  ["qwen3", { "layer_types": ["full_attention", "sliding_attention"] }, /layer_types must be alike/],
+  ["qwen3", { "layer_types": Array(3).fill("chunked_attention") }, /must be sliding_attention or full_attention/],
   ["llama", { "head_dim": 100 }, /4\/2 heads of 100 must be up to 32 query heads .* multiple of 8$/],
-  ["llama", { "head_dim": 256 }, /4\/2 heads of 256 must be/],
+  ["llama", { "head_dim": 264 }, /4\/2 heads of 264 must be/],
+  [
+    "llama",
+    { "num_attention_heads": 32, "num_key_value_heads": 1, "head_dim": 256 },
+    /32\/1 heads of 256 must be .* with 4096 values/,
+  ],
   ["llama", { "num_attention_heads": 64, "num_key_value_heads": 1, "head_dim": 16 }, /64\/1 heads of 16 must be/],
 ];
 

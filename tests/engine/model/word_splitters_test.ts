@@ -16,6 +16,7 @@ function words(name: string, text: string): string[] {
 for (
   const [name, expected] of [
     ["llama-bpe", ["I", "'ve", " seen", " ", "123", "45", " xs", " ...\n\n", " OK"]],
+    ["dbrx", ["I", "'ve", " seen", " ", "123", "45", " xs", " ...\n\n", " OK"]],
     ["qwen2", ["I", "'ve", " seen", " ", "1", "2", "3", "4", "5", " xs", " ...\n\n", " OK"]],
     ["gpt-2", ["I", "'ve", " seen", " 12345", " xs", " ...", "\n\n", " OK"]],
     ["smollm", ["I", "'ve", " seen", " ", "1", "2", "3", "4", "5", " xs", " ...", "\n\n", " OK"]],
