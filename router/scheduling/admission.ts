@@ -3,11 +3,12 @@
  * decides nothing about who runs.
  */
 
-import { longestOnSlices } from "./capacity.ts";
+import { longestContext, longestOnSlices } from "./capacity.ts";
 import { RequestError } from "../errors.ts";
 import type { GenerationRequest } from "./generation.ts";
 import { type GroupState, type ModelInfo, modelInService } from "../group/group.ts";
 import type { Roster } from "./roster.ts";
+import type { Sequence } from "./sequence.ts";
 
 /**
  * The model that is served; a group that forms again is waited for.
@@ -77,6 +78,16 @@ export function checkQueue(
     "queue_full",
     `Cannot admit request: ${choices} choices exceed the ${most} that one request may have while ${free} places are free`,
   );
+}
+
+/** Why a sequence cannot go on with a group that came back, or with another one, if so. */
+export function unsuitable({ model, request }: Sequence, now: ModelInfo): string | undefined {
+  if (model.digest !== now.digest) return "the group came back with another model";
+  const { promptTokens, maxTokens } = request;
+  const longest = longestContext(now);
+  if (promptTokens.length + maxTokens <= longest) return undefined;
+  const asked = `${promptTokens.length} prompt tokens + ${maxTokens} to generate`;
+  return `${asked} exceed the context of ${longest} tokens that the group came back with`;
 }
 
 /** Why a request that waited for so long leaves the queue. */

@@ -4,7 +4,7 @@
  */
 
 import type { CodedError } from "../../kernels/errors.ts";
-import { longestContext } from "./capacity.ts";
+import { unsuitable } from "./admission.ts";
 import { RequestError } from "../errors.ts";
 import type { Group, ModelInfo } from "../group/group.ts";
 import { PageLedger } from "./page_ledger.ts";
@@ -106,9 +106,8 @@ export class EpochAccounts {
     this.#recovery = undefined;
     this.#current = { epoch, ledger: new PageLedger(model.slices) };
     this.#hooks.onSettled(model);
-    const longest = longestContext(model);
     for (const sequence of [...this.#roster.waiting]) {
-      const reason = unsuitable(sequence, model, longest);
+      const reason = unsuitable(sequence, model);
       if (reason !== undefined) this.#hooks.onAbandoned(sequence, unavailable(reason));
     }
     return this.#current.ledger;
@@ -117,15 +116,6 @@ export class EpochAccounts {
   #abandon(reason: string): void {
     for (const sequence of [...this.#roster.waiting]) this.#hooks.onAbandoned(sequence, unavailable(reason));
   }
-}
-
-/** Why a sequence cannot go on with a group that came back, if so. */
-function unsuitable({ model, request }: Sequence, now: ModelInfo, longest: number): string | undefined {
-  if (model.digest !== now.digest) return "the group came back with another model";
-  const { promptTokens, maxTokens } = request;
-  if (promptTokens.length + maxTokens <= longest) return undefined;
-  const asked = `${promptTokens.length} prompt tokens + ${maxTokens} to generate`;
-  return `${asked} exceed the context of ${longest} tokens that the group came back with`;
 }
 
 function unavailable(reason: string): RequestError {

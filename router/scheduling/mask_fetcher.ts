@@ -5,7 +5,6 @@
 
 import { maskWords } from "../../kernels/logits/mask_logits.ts";
 import { asCodedError } from "../errors.ts";
-import type { CodedError } from "../../kernels/errors.ts";
 import type { ConstraintHost } from "./constraint.ts";
 import type { GenerationRequest } from "./generation.ts";
 import { SequenceMasks } from "./sequence_masks.ts";
@@ -14,21 +13,12 @@ import type { Sequence } from "./sequence.ts";
 /** A mask takes 0.1 to 0.5 ms; a step that went without its sequence would cost the sequence a whole one. */
 const PATIENCE_MS = 5;
 
-/** What the scheduler wants to know. */
-export interface MaskHooks {
-  /** Masks have arrived that no step waited for. */
-  readonly onArrived: () => void;
-  readonly onFailed: (sequence: Sequence, error: CodedError) => void;
-}
-
 /** Masks of all sequences. */
 export class MaskFetcher {
   readonly #host: ConstraintHost | undefined;
-  readonly #hooks: MaskHooks;
 
-  constructor(host: ConstraintHost | undefined, hooks: MaskHooks) {
+  constructor(host: ConstraintHost | undefined) {
     this.#host = host;
-    this.#hooks = hooks;
   }
 
   /** For a new sequence; undefined: its answer is free. */
@@ -52,8 +42,8 @@ export class MaskFetcher {
       const fetched = sequence.fetchMasks();
       if (fetched === undefined) return [];
       return fetched
-        .catch((error: unknown) => this.#hooks.onFailed(sequence, asCodedError(error, "follow the grammar")))
-        .finally(() => this.#hooks.onArrived());
+        .catch((error: unknown) => sequence.owner?.fail(asCodedError(error, "follow the grammar")))
+        .finally(() => sequence.owner?.wake());
     });
   }
 

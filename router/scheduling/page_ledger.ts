@@ -10,7 +10,7 @@ import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
 import type { SequenceId } from "../../engine/span.ts";
 import { pagesWithin } from "./capacity.ts";
 import { PagePool, total } from "./pages.ts";
-import { type Prefix, PrefixCache } from "./prefix_cache.ts";
+import { type PageKey, type Prefix, PrefixCache } from "./prefix_cache.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** The accounts of one group while it lives; a group that broke gets new ones. */
@@ -39,6 +39,16 @@ export class PageLedger {
   /** Different offsets that a sequence could start at; as many pages in a row load all workers by their capacity. */
   get period(): number {
     return this.#map.period;
+  }
+
+  /** Tokens at the beginning of a text that the prefix cache holds. */
+  cachedTokens(salt: string, keys: Iterable<PageKey>): number {
+    return PAGE_TOKENS * (this.#cache.match(salt, keys)?.pages.length ?? 0);
+  }
+
+  /** Pages that can be had, over all workers, beside what those who run were promised. */
+  pagesBeside(running: readonly Sequence[]): number {
+    return total(this.#roomBeside(running).map((pages) => Math.max(0, pages)));
   }
 
   /** Whether all tokens of a waiting sequence would fit beside those that run, and the next page of each of these. */

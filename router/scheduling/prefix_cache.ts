@@ -41,6 +41,24 @@ export function pageKey(tokens: Uint32Array): PageKey {
   return String.fromCharCode(...halves);
 }
 
+/** The keys of a text's full pages, each made when it is first looked at. */
+export class PageKeys implements Iterable<PageKey> {
+  readonly #tokens: Uint32Array;
+  readonly #keys: PageKey[] = [];
+
+  /** @param tokens of which the last is left out: at least one must be computed for anything to be drawn */
+  constructor(tokens: Uint32Array) {
+    this.#tokens = tokens.subarray(0, -1);
+  }
+
+  *[Symbol.iterator](): Generator<PageKey> {
+    const full = Math.floor(this.#tokens.length / PAGE_TOKENS);
+    for (let i = 0; i < full; i++) {
+      yield this.#keys[i] ??= pageKey(this.#tokens.subarray(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS));
+    }
+  }
+}
+
 /** Holds pages in the pool until `evict` or `clear`. */
 export class PrefixCache {
   readonly #pool: PagePool;
@@ -62,7 +80,7 @@ export class PrefixCache {
   }
 
   /** The longest cached prefix, if any. Does not retain its pages: the caller does, before anything is evicted. */
-  match(salt: string, keys: readonly PageKey[]): Prefix | undefined {
+  match(salt: string, keys: Iterable<PageKey>): Prefix | undefined {
     const path = this.#path(salt, keys);
     const [first] = path;
     return first && { offset: first.offset, pages: path.map((node) => node.page) };
@@ -116,7 +134,7 @@ export class PrefixCache {
     this.#roots.clear();
   }
 
-  #path(salt: string, keys: readonly PageKey[]): Node[] {
+  #path(salt: string, keys: Iterable<PageKey>): Node[] {
     const path: Node[] = [];
     let children = this.#roots.get(salt)?.children;
     for (const key of keys) {

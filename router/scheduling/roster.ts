@@ -29,6 +29,8 @@ export class Roster {
 
   /** Lets a sequence wait after those of higher rank. */
   enqueue(sequence: Sequence): void {
+    sequence.queuedAtMs = performance.now();
+    sequence.blockedAtMs = undefined;
     insert(this.#waiting, sequence);
   }
 

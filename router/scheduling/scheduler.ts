@@ -5,24 +5,25 @@
 
 import type { SequenceId, SpanResult, StepResult } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
-import { checkFits, checkQueue, readyModel, waitedTooLong } from "./admission.ts";
+import { ActiveSequences } from "./active_sequences.ts";
+import { beginSequence } from "./begin_sequence.ts";
+import { checkFits, checkQueue, readyModel } from "./admission.ts";
 import { resolveAttention } from "./attention_policy.ts";
 import { CostModel, NO_LOAD } from "./cost_model.ts";
 import { asCodedError, RequestError } from "../errors.ts";
-import { EventQueue } from "./event_queue.ts";
 import type { Generation, GenerationRequest, Generator } from "./generation.ts";
 import type { Group } from "../group/group.ts";
 import { MaskFetcher } from "./mask_fetcher.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import { EpochAccounts } from "./epoch_accounts.ts";
-import { QueueTimers } from "./queue_timers.ts";
+import { Outlook } from "./outlook.ts";
 import { Roster } from "./roster.ts";
 import { planRows, rowsAfter } from "./run_ahead.ts";
 import type { GenerationOutcome, SchedulerStats } from "./scheduler_observer.ts";
-import { DEFAULTS, type SchedulerOptions } from "./scheduler_options.ts";
+import { counter, DEFAULTS, type SchedulerOptions } from "./scheduler_options.ts";
 import { SchedulerTally } from "./scheduler_tally.ts";
 import { SelectionView } from "./selection_view.ts";
-import { Sequence } from "./sequence.ts";
+import type { Sequence } from "./sequence.ts";
 import { type Plan, type PlannedSpan, StepPlanner } from "./step_planner.ts";
 import { type InFlightStep, StepsInFlight } from "./steps_in_flight.ts";
 
@@ -33,6 +34,8 @@ const PROBE: Plan = { spans: [], load: NO_LOAD };
 export class Scheduler implements Generator {
   /** What was chosen last for whom. */
   readonly selections: SelectionView;
+  /** How it stands for requests that may come here, or go. */
+  readonly outlook: Outlook;
   readonly #group: Group;
   readonly #options: Required<Omit<SchedulerOptions, "observer" | "constraints">>;
   readonly #tally: SchedulerTally;
@@ -40,33 +43,25 @@ export class Scheduler implements Generator {
   readonly #epoch: EpochAccounts;
   readonly #masks: MaskFetcher;
   readonly #costs = new CostModel();
-  /** Everyone who has not been told the end. */
-  readonly #active = new Set<Sequence>();
-  readonly #queueTimers = new QueueTimers();
+  readonly #active: ActiveSequences;
   readonly #steps: StepsInFlight;
   #looping = false;
   #loop: Promise<void> = Promise.resolve();
-  #arrivals = 0;
   /** Opened or released by a step that was refused: the worker may or may not know them. */
   #doubtful: SequenceId[] = [];
   #draining = false;
   #closed = false;
-  #onEmpty: (() => void)[] = [];
 
   constructor(group: Group, options: SchedulerOptions = {}) {
-    const { observer, constraints, ...limits } = options;
+    const { observer, constraints, ...others } = options;
     this.#group = group;
-    this.#steps = new StepsInFlight(group, {
-      costs: this.#costs,
-      asked: (spans) => this.selections.tides.asked(spans),
-    });
+    const asked = (spans: Plan["spans"]) => this.selections.tides.asked(spans);
+    this.#steps = new StepsInFlight(group, { costs: this.#costs, asked });
     this.selections = new SelectionView(group);
-    this.#options = { ...DEFAULTS, ...limits };
+    this.#options = { ...DEFAULTS, arrivals: counter(), ...others };
     this.#tally = new SchedulerTally(observer);
-    this.#masks = new MaskFetcher(constraints, {
-      onArrived: () => this.#wake(),
-      onFailed: (sequence, error) => this.#fail(sequence, error),
-    });
+    this.#masks = new MaskFetcher(constraints);
+    this.#active = new ActiveSequences(this.#options.queueTimeoutMs);
     this.#epoch = new EpochAccounts(group, this.#roster, {
       recoverMs: this.#options.recoverMs,
       onSettled: ({ slices, measured }) => {
@@ -74,8 +69,10 @@ export class Scheduler implements Generator {
         this.#doubtful = [];
       },
       onLost: (sequence, error, isPlanned) => this.#onLost(sequence, isPlanned ? undefined : error),
-      onAbandoned: (sequence, error) => this.#fail(sequence, error),
+      onAbandoned: (sequence, error) => this.#options.onAbandoned(sequence) || this.#fail(sequence, error),
     });
+    const ledger = () => this.#epoch.ledger;
+    this.outlook = new Outlook({ ...this.#options, group, roster: this.#roster, costs: this.#costs, ledger });
     group.onState(() => this.#wake());
   }
 
@@ -85,25 +82,31 @@ export class Scheduler implements Generator {
     checkFits(request, model);
     const policy = resolveAttention(request.attention, model);
     // Those of one request come together: the first speaks for all.
-    const isFirst = ![...this.#active].some(({ request: { requestId } }) => requestId === request.requestId);
-    if (isFirst) checkQueue(request.choices, this.#roster, this.#options);
-    const events: EventQueue = new EventQueue(this.#options.maxUnread, {
-      onRoom: () => this.#wake(),
-      onLeave: () => this.#cancel(sequence),
-    });
+    if (!this.#active.has(request.requestId)) checkQueue(request.choices, this.#roster, this.#options);
     const masks = this.#masks.open(request, model);
-    const sequence: Sequence = new Sequence({ request, model, policy, events, masks, arrival: this.#arrivals++ });
-    this.#active.add(sequence);
+    const { maxUnread, arrivals } = this.#options;
+    const { sequence, generation } = beginSequence({ request, model, policy, masks, arrival: arrivals(), maxUnread });
     this.selections.name(request.id, undefined);
+    this.#enter(sequence);
+    return generation;
+  }
+
+  /** Gives a waiting sequence to another scheduler that can take it, with its watchers; its reader notices nothing. */
+  handOver(sequence: Sequence, to: Scheduler): void {
+    this.#active.delete(sequence);
+    this.#roster.leave(sequence, undefined);
+    this.selections.handOver(sequence.request.id, to.selections);
+    // Steps are counted by each group for itself.
+    sequence.lastStep = 0;
+    to.#enter(sequence);
+  }
+
+  #enter(sequence: Sequence): void {
+    const cancel = () => this.#cancel(sequence);
+    sequence.owner = { wake: () => this.#wake(), cancel, fail: (error) => this.#fail(sequence, error) };
+    this.#active.add(sequence);
     this.#roster.enqueue(sequence);
-    const { queueTimeoutMs } = this.#options;
-    this.#queueTimers.start(sequence, queueTimeoutMs, () => this.#fail(sequence, waitedTooLong(queueTimeoutMs)));
     this.#wake();
-    return {
-      [Symbol.asyncIterator]: () => events,
-      usage: () => sequence.usage(),
-      cancel: () => this.#cancel(sequence),
-    };
   }
 
   /** The state of things, now. */
@@ -122,11 +125,8 @@ export class Scheduler implements Generator {
    */
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true;
-    if (this.#active.size === 0) return;
     const message = `Cannot finish request: the service shuts down, ${deadlineMs} ms are over`;
-    const timer = setTimeout(() => this.#failAll(new RequestError("draining", message)), deadlineMs);
-    await new Promise<void>((resolve) => this.#onEmpty.push(resolve));
-    clearTimeout(timer);
+    await this.#active.emptied(deadlineMs, () => this.#failAll(new RequestError("draining", message)));
   }
 
   /** Ends what is left and waits for the running step, which closing the group cuts short. Does not close the group. */
@@ -252,7 +252,7 @@ export class Scheduler implements Generator {
 
   #onAdmitted(sequence: Sequence): void {
     this.selections.name(sequence.request.id, sequence.id);
-    if (this.#queueTimers.stop(sequence)) this.#tally.admitted(sequence, performance.now() - sequence.arrivedAtMs);
+    if (this.#active.admitted(sequence)) this.#tally.admitted(sequence, performance.now() - sequence.arrivedAtMs);
   }
 
   /** The group broke under it: it may try again, but must get further than the last time. No error: it only changed. */
@@ -282,13 +282,11 @@ export class Scheduler implements Generator {
   /** Its reader knows; its pages go now, or with the step that is computing it. */
   #end(sequence: Sequence, outcome: GenerationOutcome): void {
     sequence.over = true;
-    this.#queueTimers.stop(sequence);
     this.#active.delete(sequence);
     sequence.masks?.close();
     this.selections.end(sequence.request.id);
     this.#leave(sequence, this.#epoch.ledger);
     this.#tally.ended(sequence, outcome);
-    if (this.#active.size === 0) this.#onEmpty.splice(0).forEach((resolve) => resolve());
     this.#wake();
   }
 

@@ -56,6 +56,13 @@ export class SelectionView implements SelectionReader {
     this.#running.set(request, sequence);
   }
 
+  /** A request goes on with another scheduler; those who watch it go along. */
+  handOver(request: string, to: SelectionView): void {
+    this.#running.delete(request);
+    to.name(request, undefined);
+    this.tides.handOver(request, to.tides);
+  }
+
   /** A request is over. */
   end(request: string): void {
     this.#ended.set(request, this.#running.get(request));

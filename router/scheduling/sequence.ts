@@ -12,10 +12,10 @@ import { Correction, type CorrectionReport } from "./correction.ts";
 import type { EventQueue } from "./event_queue.ts";
 import type { GenerationRequest, GenerationUsage } from "./generation.ts";
 import type { ModelInfo } from "../group/group.ts";
-import { type PageKey, pageKey, type Prefix } from "./prefix_cache.ts";
+import type { PageKey, Prefix } from "./prefix_cache.ts";
 import type { NeededStates, SequenceMasks } from "./sequence_masks.ts";
 import { openingOf } from "./sequence_opening.ts";
-import type { SequenceParts } from "./sequence_parts.ts";
+import type { SequenceOwner, SequenceParts } from "./sequence_parts.ts";
 import { SequenceTokens } from "./sequence_tokens.ts";
 import type { DoneWork, Progress, Work } from "./work.ts";
 
@@ -33,6 +33,10 @@ export class Sequence {
   readonly masks: SequenceMasks | undefined;
   readonly arrival: number;
   readonly arrivedAtMs: number = performance.now();
+  /** Set by the scheduler that it is with; another one after it was handed over. */
+  owner: SequenceOwner | undefined;
+  /** Set by the roster: since when it waits, or waited last. */
+  queuedAtMs: number = this.arrivedAtMs;
   /** Set by the roster while the sequence runs; a new one for each admission. */
   id: SequenceId | undefined;
   /** Set by the scheduler once a step carried its `SequenceOpening`: from then on the worker must be told to forget it. */
@@ -64,7 +68,6 @@ export class Sequence {
   #lostExact = 0;
   /** Where a correction ends that was cut for time, and goes on before anything else. */
   #correctingTo: number | undefined;
-  #keys: PageKey[] = [];
 
   constructor(parts: SequenceParts) {
     this.request = parts.request;
@@ -137,12 +140,7 @@ export class Sequence {
 
   /** Keys of its first full pages of tokens, at most `count`. */
   keys(count: number): readonly PageKey[] {
-    // Drafts may still change.
-    const full = Math.min(count, Math.floor(this.#tokens.confirmed / PAGE_TOKENS));
-    for (let i = this.#keys.length; i < full; i++) {
-      this.#keys.push(pageKey(this.#tokens.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)));
-    }
-    return this.#keys.slice(0, full);
+    return this.#tokens.keys(count);
   }
 
   /** Starts over with what the prefix cache had. @param prefix full, exact pages of its first tokens, or none */

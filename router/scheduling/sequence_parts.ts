@@ -1,10 +1,20 @@
 /** What a sequence is made of when its request arrives. */
 
+import type { CodedError } from "../../kernels/errors.ts";
 import type { ModelInfo } from "../group/group.ts";
 import type { AttentionPolicy } from "./attention_policy.ts";
 import type { EventQueue } from "./event_queue.ts";
 import type { GenerationRequest } from "./generation.ts";
 import type { SequenceMasks } from "./sequence_masks.ts";
+
+/** The scheduler that a sequence is with, as its reader, its masks and its timer reach it. */
+export interface SequenceOwner {
+  /** It may run again. */
+  wake(): void;
+  /** Its reader has left. */
+  cancel(): void;
+  fail(error: CodedError): void;
+}
 
 /** What a sequence is made of; all but the request is decided by the scheduler. */
 export interface SequenceParts {

@@ -4,10 +4,11 @@
  */
 
 import { at } from "../../kernels/at.ts";
-import type { SpanAudit, TokenLogprobs } from "../../engine/span.ts";
+import { PAGE_TOKENS, type SpanAudit, type TokenLogprobs } from "../../engine/span.ts";
 import type { Check } from "./correction.ts";
 import type { EventQueue } from "./event_queue.ts";
 import type { GenerationRequest } from "./generation.ts";
+import { type PageKey, pageKey } from "./prefix_cache.ts";
 
 /** What an audit found. */
 export interface AuditOutcome {
@@ -26,6 +27,7 @@ export class SequenceTokens {
   #tokens: Uint32Array<ArrayBuffer>;
   #length: number;
   #confirmed: number;
+  readonly #keys: PageKey[] = [];
 
   constructor(request: GenerationRequest, events: EventQueue) {
     this.#request = request;
@@ -64,6 +66,16 @@ export class SequenceTokens {
   /** A copy of [from, end). */
   slice(from: number, end: number): Uint32Array<ArrayBuffer> {
     return this.#tokens.slice(from, Math.min(end, this.#length));
+  }
+
+  /** Keys of the first full pages of tokens, at most `count`. */
+  keys(count: number): readonly PageKey[] {
+    // Drafts may still change.
+    const full = Math.min(count, Math.floor(this.#confirmed / PAGE_TOKENS));
+    for (let i = this.#keys.length; i < full; i++) {
+      this.#keys.push(pageKey(this.slice(i * PAGE_TOKENS, (i + 1) * PAGE_TOKENS)));
+    }
+    return this.#keys.slice(0, full);
   }
 
   /** Adds a token that may still be overruled. */

@@ -19,6 +19,8 @@ const MAX_FEEDS = 32;
 
 /** A sequence that is watched. */
 interface Watched {
+  /** Of the scheduler that it is with. */
+  tides: Tides;
   readonly feeds: Set<TideFeed>;
   /** Under which it was described last. */
   described: SequenceId | undefined;
@@ -41,7 +43,7 @@ export class Tides {
    * @throws {RequestError} `rate_limit_exceeded` when too many watch
    */
   watch(request: string): TideFeed {
-    const watched = this.#watched.get(request) ?? { feeds: new Set(), described: undefined };
+    const watched: Watched = this.#watched.get(request) ?? { tides: this, feeds: new Set(), described: undefined };
     const all = [...this.#watched.values()].reduce((sum, { feeds }) => sum + feeds.size, 0);
     if (watched.feeds.size >= MAX_FEEDS_OF_ONE || all >= MAX_FEEDS) {
       throw new RequestError(
@@ -52,7 +54,7 @@ export class Tides {
     }
     const feed = new TideFeed(() => {
       watched.feeds.delete(feed);
-      if (watched.feeds.size === 0) this.#watched.delete(request);
+      if (watched.feeds.size === 0) watched.tides.#watched.delete(request);
     });
     watched.feeds.add(feed);
     // The next row describes the sequence to the newcomer, and to the others once more.
@@ -89,6 +91,17 @@ export class Tides {
         else feed.push(row);
       }
     }
+  }
+
+  /** A request goes on with another scheduler, and those who watch it along with it. */
+  handOver(request: string, to: Tides): void {
+    const watched = this.#watched.get(request);
+    if (watched === undefined) return;
+    this.#watched.delete(request);
+    watched.tides = to;
+    // Its number here may be another sequence's there.
+    watched.described = undefined;
+    to.#watched.set(request, watched);
   }
 
   /** A request is over: its watchers get what is left, and then the end. */
