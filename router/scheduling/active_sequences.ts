@@ -16,6 +16,10 @@ export class ActiveSequences implements Iterable<Sequence> {
     this.#queueTimers = new QueueTimers(queueTimeoutMs);
   }
 
+  get size(): number {
+    return this.#sequences.size;
+  }
+
   /** Whether any belongs to a request of that id. */
   has(requestId: string): boolean {
     return this.#sequences.values().some(({ request }) => request.requestId === requestId);

@@ -5,15 +5,23 @@ import type { Generation } from "./generation.ts";
 import { Sequence } from "./sequence.ts";
 import type { SequenceParts } from "./sequence_parts.ts";
 
-/** @param parts.maxUnread events that may wait for a slow reader before the sequence is paused */
+/** What a sequence begins with. */
+export interface BeginningParts extends Omit<SequenceParts, "events" | "arrival"> {
+  /** Gives it its place in the order of arrival. */
+  readonly arrivals: () => number;
+  /** Events that may wait for a slow reader before the sequence is paused. */
+  readonly maxUnread: number;
+}
+
+/** Begins a sequence that has no owner yet. */
 export function beginSequence(
-  { maxUnread, ...parts }: Omit<SequenceParts, "events"> & { readonly maxUnread: number },
+  { maxUnread, arrivals, request, model, policy, masks }: BeginningParts,
 ): { readonly sequence: Sequence; readonly generation: Generation } {
   const events: EventQueue = new EventQueue(maxUnread, {
     onRoom: () => sequence.owner?.wake(),
     onLeave: () => sequence.owner?.cancel(),
   });
-  const sequence: Sequence = new Sequence({ ...parts, events });
+  const sequence: Sequence = new Sequence({ request, model, policy, masks, events, arrival: arrivals() });
   const generation: Generation = {
     [Symbol.asyncIterator]: () => events,
     usage: () => sequence.usage(),

@@ -56,6 +56,8 @@ export interface GenerationRequest {
   /** At least one token. */
   readonly promptTokens: Uint32Array;
   readonly maxTokens: number;
+  /** The client did not ask for so many: a group that holds less may end the answer earlier. */
+  readonly isMaxTokensOpen?: boolean;
   readonly sampling: SamplingSettings;
   readonly attention: AttentionRequest;
   /** What the answer must look like; undefined: anything. */

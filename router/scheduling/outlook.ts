@@ -58,6 +58,12 @@ export class Outlook {
     return this.#parts.roster.waiting;
   }
 
+  /** Whether a choice of a request runs or waits here. */
+  serves(requestId: string): boolean {
+    const { running, waiting } = this.#parts.roster;
+    return [...running, ...waiting].some(({ request }) => request.requestId === requestId);
+  }
+
   /** How it stands for a request that came now. */
   for({ tokens, cacheSalt, keys }: Newcomer): Prospect {
     const { roster: { running, waiting }, maxBatch } = this.#parts;

@@ -74,6 +74,7 @@ export class Scheduler implements Generator {
     const ledger = () => this.#epoch.ledger;
     this.outlook = new Outlook({ ...this.#options, group, roster: this.#roster, costs: this.#costs, ledger });
     group.onState(() => this.#wake());
+    this.#wake();
   }
 
   generate(request: GenerationRequest): Generation {
@@ -84,8 +85,7 @@ export class Scheduler implements Generator {
     // Those of one request come together: the first speaks for all.
     if (!this.#active.has(request.requestId)) checkQueue(request.choices, this.#roster, this.#options);
     const masks = this.#masks.open(request, model);
-    const { maxUnread, arrivals } = this.#options;
-    const { sequence, generation } = beginSequence({ request, model, policy, masks, arrival: arrivals(), maxUnread });
+    const { sequence, generation } = beginSequence({ ...this.#options, request, model, policy, masks });
     this.selections.name(request.id, undefined);
     this.#enter(sequence);
     return generation;
@@ -107,6 +107,11 @@ export class Scheduler implements Generator {
     this.#active.add(sequence);
     this.#roster.enqueue(sequence);
     this.#wake();
+  }
+
+  /** Whether a reader waits for anything. */
+  get isBusy(): boolean {
+    return this.#active.size > 0;
   }
 
   /** The state of things, now. */
@@ -175,11 +180,9 @@ export class Scheduler implements Generator {
     if (ledger === undefined) return;
     const doubtful = this.#doubtful.shift();
     if (doubtful !== undefined) return this.#steps.run({ plan: PROBE, ledger, release: [doubtful] });
+    const parts = { roster: this.#roster, ledger, costs: this.#costs, limits: this.#options };
     const plan = new StepPlanner({
-      roster: this.#roster,
-      ledger,
-      costs: this.#costs,
-      limits: this.#options,
+      ...parts,
       onPreempted: (sequence) => this.#tally.preempted(sequence),
       onAdmitted: (sequence) => this.#onAdmitted(sequence),
     }).plan();

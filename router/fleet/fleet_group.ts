@@ -1,0 +1,36 @@
+/** One of the groups that serve the same model, with what runs requests on it. */
+
+import { longestContext } from "../scheduling/capacity.ts";
+import { type Group, type GroupState, type ModelInfo, modelInService } from "../group/group.ts";
+import type { Scheduler } from "../scheduling/scheduler.ts";
+
+/** A group and its scheduler. */
+export interface FleetGroup {
+  /** Place in the fleet, from 0. */
+  readonly index: number;
+  readonly group: Group;
+  readonly scheduler: Scheduler;
+}
+
+/** How near a group is to running steps, the nearest first. */
+const KINDS: readonly GroupState["kind"][] = ["ready", "loading", "broken", "closed"];
+
+/** Compares groups by how near they are to running steps; a group that ran before is nearer than one that never did. */
+export function byReadiness(a: GroupState, b: GroupState): number {
+  return KINDS.indexOf(a.kind) - KINDS.indexOf(b.kind) ||
+    Number(modelInService(a) === undefined) - Number(modelInService(b) === undefined);
+}
+
+/** What all groups serve, by the one with the longest context of those that are nearest to running; undefined before any has loaded. */
+export function modelOfAll(states: readonly GroupState[]): ModelInfo | undefined {
+  const [nearest] = states.toSorted(byReadiness);
+  const models = states.filter(({ kind }) => kind === nearest?.kind).map(modelInService).filter((model) =>
+    model !== undefined
+  );
+  return models.toSorted((a, b) => longestContext(b) - longestContext(a))[0];
+}
+
+/** Whether two groups compute the same bits: workers on the same adapters, in the same order. */
+export function areAlike(a: ModelInfo, b: ModelInfo): boolean {
+  return a.adapters.join("\n") === b.adapters.join("\n");
+}

@@ -1,0 +1,44 @@
+/**
+ * Where a request goes that several groups could run: the rule, as a pure function. The group that has least to do before the
+ * request's first token is the one that holds the longest prefix of its prompt, unless too many others are there already.
+ */
+
+import { PAGE_TOKENS } from "../../engine/span.ts";
+import type { Prospect } from "../scheduling/outlook.ts";
+
+/** How a group stands for a request. */
+export interface Candidate extends Prospect {
+  /** Of the group. */
+  readonly index: number;
+  /** Other choices of the same request are there. */
+  readonly hasSiblings: boolean;
+}
+
+/**
+ * What each sequence of a group counts for, in tokens to be read: a prefix of n pages draws n sequences more to its group
+ * than run elsewhere, and no further ones.
+ */
+const SEQUENCE_TOKENS = PAGE_TOKENS;
+
+/**
+ * Groups in the order in which a request should try them.
+ * @param tokens of the request that are known: its prompt, and what was drawn already
+ * @param candidates groups that could run it; their order decides between equals
+ */
+export function inOrder(tokens: number, candidates: readonly Candidate[]): readonly Candidate[] {
+  const withRoom = candidates.filter(({ hasRoom }) => hasRoom);
+  const longestWithRoom = Math.max(-1, ...withRoom.map(({ cachedTokens }) => cachedTokens));
+  const isBehind = ({ hasRoom, cachedTokens }: Candidate) => !hasRoom && cachedTokens <= longestWithRoom;
+  const isApart = ({ hasSiblings, hasRoom }: Candidate) => !hasSiblings || (!hasRoom && withRoom.length > 0);
+  return candidates.toSorted((a, b) =>
+    Number(isApart(a)) - Number(isApart(b)) ||
+    Number(isBehind(a)) - Number(isBehind(b)) ||
+    costOf(a, tokens) - costOf(b, tokens) ||
+    b.freePages - a.freePages
+  );
+}
+
+/** Tokens to be read before the request's first one is drawn, and what the others there count for. */
+function costOf({ unreadTokens, cachedTokens, sequences }: Candidate, tokens: number): number {
+  return unreadTokens + tokens - cachedTokens + SEQUENCE_TOKENS * sequences;
+}
