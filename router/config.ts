@@ -41,7 +41,9 @@ export interface ServiceConfig {
   readonly context?: number | "auto";
   /** Name under which clients ask for the model. @default the directory's (or the shape's) name */
   readonly modelName?: string;
-  /** Workers to start on this host, each on a GPU of its own; `auto` starts one for each GPU. @default 1 */
+  /** Groups that serve the model side by side, each with all of it. @default 1 */
+  readonly groups?: number;
+  /** Workers to start on this host for each group, each on a GPU of its own; `auto` uses every GPU. @default 1 */
   readonly workers?: number | "auto";
   /** Several workers may sit on one GPU. @default false */
   readonly shareGpu?: boolean;
@@ -52,7 +54,7 @@ export interface ServiceConfig {
    * `srv:name` and `nats://host:port/group`, where they are found and may come and go. @default none
    */
   readonly join?: readonly string[];
-  /** Joined workers without which the group does not form. @default 1 */
+  /** Joined workers without which a group does not form. @default 1 */
   readonly minWorkers?: number;
   /** File whose first line is the secret that joined workers share. @default none, which loopback alone allows */
   readonly secretFile?: string;
@@ -60,7 +62,7 @@ export interface ServiceConfig {
   readonly joinTlsCa?: string;
   /** Name in the certificates of joined workers. @default the host that is dialed */
   readonly joinTlsName?: string;
-  /** KV capacity in tokens of all workers or of each; `auto` takes what the GPU has. @default "auto" */
+  /** KV capacity in tokens of all workers or of each of a group; `auto` takes what the GPU has. @default "auto" */
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
   /**
    * How sparse layers of several workers reach what others hold: copies of the rows, or attention states.

@@ -3,7 +3,6 @@
  * Knows who needs whom and in which order; knows nothing of terminals or signals.
  */
 
-import { PAGE_TOKENS } from "../engine/span.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { AccessControl } from "./access/access_control.ts";
 import { AllowedHosts, isLoopback } from "./access/allowed_hosts.ts";
@@ -11,25 +10,22 @@ import { AllowedOrigins } from "./access/allowed_origins.ts";
 import type { ApiKeys } from "./access/api_keys.ts";
 import { ClientQuota } from "./access/client_quota.ts";
 import { createApp } from "./http/app.ts";
-import { longestContext } from "./scheduling/capacity.ts";
 import type { ResolvedConfig } from "./config.ts";
-import { RequestError } from "./errors.ts";
+import { Fleet } from "./fleet/fleet.ts";
+import { openGroups } from "./fleet/open_groups.ts";
+import { follow } from "./fleet/readiness.ts";
 import type { GrammarService } from "./grammar/grammar_service.ts";
-import { type GroupState, type ModelInfo, modelInService } from "./group/group.ts";
 import { DEFAULT_LIMITS } from "./http/limits.ts";
 import { ServiceMetrics } from "./telemetry/metrics.ts";
 import { MetricsRegistry } from "./telemetry/metrics_registry.ts";
-import { VLLM_LABELS, VLLM_NAMES } from "./telemetry/vllm_names.ts";
+import { VLLM_NAMES, vllmLabels } from "./telemetry/vllm_names.ts";
 import { RequestRecorder } from "./telemetry/request_record.ts";
-import { Scheduler } from "./scheduling/scheduler.ts";
 import type { ServedModel, Service, ServiceOptions } from "./service.ts";
 import { ServiceLog } from "./telemetry/service_log.ts";
 import type { HttpServer } from "./server/http_server.ts";
 import { openTelemetryMirror, traceRequest } from "./telemetry/telemetry.ts";
 import type { TextPool } from "./text/text_pool.ts";
-import type { MemberReport } from "./group/members.ts";
 import type { WorkerGroup } from "./group/worker_group.ts";
-import { openGroup } from "./group/open_group.ts";
 import type { WorkerPlan } from "./group/worker_plan.ts";
 
 /** How long clients may take to read what was written before their connections are cut. */
@@ -40,7 +36,8 @@ const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 /** What must be there before a service can listen. */
 export interface ServiceParts {
   readonly config: ResolvedConfig;
-  readonly workers: readonly WorkerPlan[];
+  /** Of each group. */
+  readonly workers: readonly (readonly WorkerPlan[])[];
   /** Listens already: an address that is taken must not leave a worker behind. Closed by the service. */
   readonly server: HttpServer;
   /** Undefined: anyone may ask. */
@@ -59,8 +56,7 @@ export class RunningService implements Service {
   readonly #drainMs: number;
   readonly #text: TextPool;
   readonly #grammars: GrammarService;
-  readonly #group: WorkerGroup;
-  readonly #scheduler: Scheduler;
+  readonly #fleet: Fleet<WorkerGroup>;
   readonly #server: HttpServer;
   #draining = false;
   #connections: Promise<void> | undefined;
@@ -76,7 +72,7 @@ export class RunningService implements Service {
     this.#server = server;
     this.address = server.address;
     this.#grammars = grammars;
-    this.#group = openGroup(workers, {
+    const groups = openGroups(workers, {
       model: config.model,
       modelId: config.modelName,
       minWorkers: config.workers.kind === "join" ? config.workers.minWorkers : 1,
@@ -86,30 +82,26 @@ export class RunningService implements Service {
     const registry = new MetricsRegistry(
       { "model_name": config.modelName },
       openTelemetryMirror,
-      config.metricsCompat === "vllm" ? { names: VLLM_NAMES, labels: VLLM_LABELS } : undefined,
+      config.metricsCompat === "vllm" ? { names: VLLM_NAMES, labels: vllmLabels } : undefined,
     );
-    const metrics = new ServiceMetrics(registry, {
-      stats: () => this.#scheduler.stats(),
-      groupState: () => this.#group.state,
-      workersUp: () => this.#group.workersUp,
-    });
+    const metrics = new ServiceMetrics(registry, { groups: () => this.#groupsNow() });
     const recorder = new RequestRecorder(traceRequest, [
       (record) => log.request(record),
       (record) => metrics.record(record),
     ]);
-    this.#scheduler = new Scheduler(this.#group, {
+    this.#fleet = new Fleet(groups, (group) => ({
       maxBatch: config.maxBatch,
-      maxQueued: config.maxQueued,
+      maxQueued: Math.ceil(config.maxQueued / groups.length),
       queueTimeoutMs: config.queueTimeoutMs,
       recoverMs: config.recoverMs,
       constraints: this.#grammars,
       observer: {
         onAdmitted: (request, { queueMs }) => recorder.admitted(request, queueMs),
-        onStep: (report) => metrics.step(report),
+        onStep: (report) => metrics.step(report, group),
         onCorrection: (_, report) => metrics.corrections.record(report),
-        onRefused: (step, error) => log.say(`The group refused step ${step.index}: ${error.message}`),
+        onRefused: (step, error) => log.say(`Group ${group} refused step ${step.index}: ${error.message}`),
       },
-    });
+    }));
     if (keys === undefined && !isLoopback(config.host)) {
       log.say(`Anyone who reaches ${config.host} may use the service: no API keys are configured (--api-key-file)`);
     }
@@ -119,16 +111,17 @@ export class RunningService implements Service {
       onRefused: (client, error) => log.refused(client, error),
       onError: (error) => log.failure(error),
     });
-    ({ ready: this.ready, broken: this.broken } = follow(this.#group, {
+    ({ ready: this.ready, broken: this.broken } = follow(groups, {
       contextTokens: config.model.contextTokens ?? 0,
       onProgress,
+      log: (line) => log.say(line),
     }));
   }
 
   async drain(): Promise<void> {
     this.#draining = true;
     this.#connections ??= this.#server.shutdown();
-    await this.#scheduler.drain(this.#drainMs);
+    await this.#fleet.drain(this.#drainMs);
     await within(FLUSH_MS, this.#connections);
     await this.close();
   }
@@ -137,12 +130,21 @@ export class RunningService implements Service {
     return this.#closing ??= this.#close();
   }
 
+  #groupsNow() {
+    return this.#fleet.groups.map(({ group: { state, members, workersUp }, scheduler }) => ({
+      state,
+      members,
+      workersUp,
+      scheduler: scheduler.stats(),
+    }));
+  }
+
   async #close(): Promise<void> {
     this.#draining = true;
     this.#connections ??= this.#server.shutdown();
-    const scheduler = this.#scheduler.close();
-    await this.#group.close();
-    await scheduler;
+    const fleet = this.#fleet.close();
+    await Promise.all(this.#fleet.groups.map(({ group }) => group.close()));
+    await fleet;
     this.#text.close();
     this.#grammars.close();
     await within(FLUSH_MS, this.#connections);
@@ -168,17 +170,15 @@ export class RunningService implements Service {
     },
   ): ReturnType<typeof createApp> {
     return createApp({
-      generator: this.#scheduler,
-      selections: this.#scheduler.selections,
+      generator: this.#fleet,
+      selections: this.#fleet,
       text: this.#text,
       grammars: this.#grammars,
       tokenizer,
-      model: () => modelInService(this.#group.state),
+      model: () => this.#fleet.model,
       state: () => ({
-        group: this.#group.state,
-        members: this.#group.members,
+        groups: this.#groupsNow(),
         draining: this.#draining,
-        scheduler: this.#scheduler.stats(),
       }),
       observer: recorder,
       limits: {
@@ -200,56 +200,6 @@ interface ApplicationParts {
   readonly recorder: RequestRecorder;
   readonly registry: MetricsRegistry;
   readonly log: ServiceLog;
-}
-
-/** Of a group that holds too little. */
-const REMEDY = "--context auto takes what fits; quantised weights (--quantize) or more workers leave more";
-
-/** What becomes of a group, as promises. */
-function follow(
-  group: WorkerGroup,
-  { contextTokens, onProgress }: {
-    /** That the group must hold when it is ready first. */
-    readonly contextTokens: number;
-    readonly onProgress: (fraction: number) => void;
-  },
-): Pick<Service, "ready" | "broken"> {
-  const ready = Promise.withResolvers<ServedModel>();
-  const broken = Promise.withResolvers<string>();
-  // Who only drains never asks; that the worker failed, `broken` reports too.
-  ready.promise.catch(() => "`broken` reports it too");
-  const fail = (reason: string) => {
-    broken.resolve(reason);
-    ready.reject(new RequestError("group_unavailable", `Cannot serve: ${reason}`));
-  };
-  let wasReady = false;
-  group.onState((state: GroupState) => {
-    if (state.kind === "loading") onProgress(state.progress);
-    if (state.kind === "ready" && !wasReady) {
-      wasReady = true;
-      const longest = longestContext(state.model);
-      if (longest >= contextTokens) ready.resolve(served(state.model, group.members.found));
-      else fail(`a context of ${contextTokens} tokens does not fit: the workers hold ${longest}; ${REMEDY}`);
-    }
-    if (state.kind === "closed") ready.reject(new RequestError("draining", "Cannot serve: the service was stopped"));
-    if (state.kind === "broken") fail(state.reason);
-  });
-  return { ready: ready.promise, broken: broken.promise };
-}
-
-function served(model: ModelInfo, members: readonly MemberReport[]): ServedModel {
-  const { id, parameters, kvPages, adapter, software, slices, adapters } = model;
-  const places = members.filter(({ state }) => state === "present").map(({ place }) => place);
-  const workers = slices.map((pages, i) => {
-    const place = places[i];
-    return {
-      adapter: adapters[i] ?? adapter,
-      kvTokens: pages * PAGE_TOKENS,
-      ...(place === undefined ? {} : { place }),
-    };
-  });
-  const contextTokens = longestContext(model);
-  return { id, parameters, kvTokens: kvPages * PAGE_TOKENS, contextTokens, adapter, software, workers };
 }
 
 /** Waits for something, but not for long. */

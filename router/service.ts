@@ -31,20 +31,20 @@ export interface ServedModel {
   readonly id: string;
   /** Number of weights. */
   readonly parameters: number;
-  /** KV capacity in tokens, over all workers and sequences. */
+  /** KV capacity in tokens, over all groups, workers and sequences. */
   readonly kvTokens: number;
-  /** Longest context of one request, over all workers. */
+  /** Longest context of one request, over all workers of a group. */
   readonly contextTokens: number;
   /** The first worker's GPU by its own name. */
   readonly adapter: string;
   /** Whether the adapter computes on the CPU. */
   readonly software: boolean;
-  /** In the order of the group; the first draws the tokens. */
+  /** In the order of the groups, and within each of its workers; the first of a group draws its tokens. */
   readonly workers: readonly ServedWorker[];
 }
 
 /**
- * A worker of the group that serves a model.
+ * A worker of a group that serves a model.
  *
  * @example
  * ```ts
@@ -58,6 +58,8 @@ export interface ServedWorker {
   readonly adapter: string;
   /** KV capacity of its slice in tokens. */
   readonly kvTokens: number;
+  /** That it belongs to, from 0; absent when there is only one. */
+  readonly group?: number;
   /** The GPU among those of this host, or the address of a joined worker; absent when there is only one place. */
   readonly place?: string;
 }
@@ -76,9 +78,9 @@ export interface ServedWorker {
 export interface Service {
   /** Where it listens; HTTPS when a certificate was configured. */
   readonly address: Deno.NetAddr;
-  /** Resolves when the model is served for the first time; rejects when its worker fails for good, or the service ends, before. */
+  /** Resolves when the model is served for the first time; rejects when its workers fail for good, or the service ends, before. */
   readonly ready: Promise<ServedModel>;
-  /** Resolves with the reason when the worker has failed for good; pending otherwise. */
+  /** Resolves with the reason when the workers of all groups have failed for good; pending otherwise. */
   readonly broken: Promise<string>;
   /** Takes nothing new, lets running answers finish within the configured time, then closes. */
   drain(): Promise<void>;

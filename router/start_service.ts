@@ -4,7 +4,7 @@ import { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ApiKeys } from "./access/api_keys.ts";
 import { resolveConfig, type ResolvedConfig, type ServiceConfig } from "./config.ts";
 import { EMBEDDED_MODEL, withLocalModel } from "./model_choice.ts";
-import { planWorkers } from "./group/worker_plan.ts";
+import { planGroups } from "./fleet/plan_groups.ts";
 import { CALL_MARKERS } from "./answer/tool_formats.ts";
 import { GrammarService } from "./grammar/grammar_service.ts";
 import { RunningService } from "./running_service.ts";
@@ -43,7 +43,7 @@ export async function startService(config: ServiceConfig = {}, options: ServiceO
   // A path in the cache ends in a commit, which is no name to ask for.
   const named = local.model === config.model || config.model === undefined ? {} : { modelName: config.model };
   const resolved = resolveConfig({ ...named, ...local });
-  const workers = await planWorkers(resolved);
+  const workers = await planGroups(resolved);
   // Random weights have no words of their own, and mean nothing by the token that ends an answer.
   const [directory, stopTokens] = "directory" in resolved.model ? [resolved.model.directory] : [EMBEDDED_MODEL, []];
   const tokenizer = await Tokenizer.load(directory);

@@ -80,8 +80,10 @@ function greeting({ address: { hostname, port } }: Service, model: ServedModel, 
 }
 
 function workerLines({ workers, software }: ServedModel): readonly string[] {
-  return workers.map(({ adapter, kvTokens, place }, i) => {
-    const name = `  ${workers.length === 1 ? "worker" : `worker ${i}`}`.padEnd(15);
+  return workers.map(({ adapter, kvTokens, place, group }, i) => {
+    const index = workers.slice(0, i).filter((before) => before.group === group).length;
+    const number = group === undefined ? String(index) : `${group}.${index}`;
+    const name = `  ${workers.length === 1 ? "worker" : `worker ${number}`}`.padEnd(15);
     const where = place === undefined ? "" : `, ${place}`;
     return `${name}${adapter}${software ? " (software: slow)" : ""}${where}, ${count(kvTokens)} KV tokens`;
   });

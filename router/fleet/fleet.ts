@@ -11,7 +11,6 @@ import { longestContext } from "../scheduling/capacity.ts";
 import type { Generation, GenerationRequest, Generator } from "../scheduling/generation.ts";
 import { PageKeys } from "../scheduling/prefix_cache.ts";
 import { Scheduler } from "../scheduling/scheduler.ts";
-import type { SchedulerStats } from "../scheduling/scheduler_observer.ts";
 import { counter, type SchedulerOptions } from "../scheduling/scheduler_options.ts";
 import type { SelectionReader, SequenceSelection } from "../scheduling/selection_view.ts";
 import type { TideFeed } from "../scheduling/tide_feed.ts";
@@ -23,18 +22,19 @@ import { inOrder } from "./routing.ts";
 const REFUSALS_OF_ONE: readonly string[] = ["queue_full", "loading", "group_unavailable", "context_length_exceeded"];
 
 /** @see the file's paragraph */
-export class Fleet implements Generator, SelectionReader {
-  readonly #groups: readonly FleetGroup[];
+export class Fleet<AnyGroup extends Group = Group> implements Generator, SelectionReader {
+  /** In their order; at least one. */
+  readonly groups: readonly FleetGroup<AnyGroup>[];
   readonly #balance: Balance;
 
   /**
    * @param groups at least one; not closed by the fleet
    * @param optionsOf of the scheduler of each
    */
-  constructor(groups: readonly Group[], optionsOf: (index: number) => SchedulerOptions = () => ({})) {
+  constructor(groups: readonly AnyGroup[], optionsOf: (index: number) => SchedulerOptions = () => ({})) {
     const arrivals = counter();
-    this.#groups = groups.map((group, index) => {
-      const member: FleetGroup = {
+    this.groups = groups.map((group, index) => {
+      const member: FleetGroup<AnyGroup> = {
         index,
         group,
         scheduler: new Scheduler(group, {
@@ -45,17 +45,12 @@ export class Fleet implements Generator, SelectionReader {
       };
       return member;
     });
-    this.#balance = new Balance(this.#groups);
+    this.#balance = new Balance(this.groups);
   }
 
   /** What is served; undefined before any group has loaded it. */
   get model(): ModelInfo | undefined {
-    return modelOfAll(this.#groups.map(({ group }) => group.state));
-  }
-
-  /** Of each group, in their order. */
-  stats(): readonly SchedulerStats[] {
-    return this.#groups.map(({ scheduler }) => scheduler.stats());
+    return modelOfAll(this.groups.map(({ group }) => group.state));
   }
 
   /**
@@ -89,31 +84,31 @@ export class Fleet implements Generator, SelectionReader {
     const endMs = performance.now() + deadlineMs;
     do {
       const leftMs = Math.max(0, endMs - performance.now());
-      await Promise.all(this.#groups.map(({ scheduler }) => scheduler.drain(leftMs)));
-    } while (this.#groups.some(({ scheduler }) => scheduler.isBusy));
+      await Promise.all(this.groups.map(({ scheduler }) => scheduler.drain(leftMs)));
+    } while (this.groups.some(({ scheduler }) => scheduler.isBusy));
   }
 
   /** See `Scheduler.close`. */
   async close(): Promise<void> {
     this.#balance.close();
-    await Promise.all(this.#groups.map(({ scheduler }) => scheduler.close()));
+    await Promise.all(this.groups.map(({ scheduler }) => scheduler.close()));
   }
 
   /** See `Scheduler.check`. */
   check(): void {
-    for (const { scheduler } of this.#groups) scheduler.check();
+    for (const { scheduler } of this.groups) scheduler.check();
   }
 
   #inOrder({ promptTokens, cacheSalt, requestId }: GenerationRequest): readonly FleetGroup[] {
     const newcomer = { tokens: promptTokens.length, cacheSalt, keys: new PageKeys(promptTokens) };
-    const candidates = this.#groups.map((member) => candidateOf(member, newcomer, requestId));
+    const candidates = this.groups.map((member) => candidateOf(member, newcomer, requestId));
     return inOrder(newcomer.tokens, candidates)
-      .flatMap(({ index }) => this.#groups.slice(index, index + 1))
+      .flatMap(({ index }) => this.groups.slice(index, index + 1))
       .sort((a, b) => byReadiness(a.group.state, b.group.state));
   }
 
   #firstThat<Found>(find: (member: FleetGroup) => Found | undefined): Found | undefined {
-    for (const member of this.#groups) {
+    for (const member of this.groups) {
       const found = find(member);
       if (found !== undefined) return found;
     }

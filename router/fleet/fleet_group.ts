@@ -5,10 +5,10 @@ import { type Group, type GroupState, type ModelInfo, modelInService } from "../
 import type { Scheduler } from "../scheduling/scheduler.ts";
 
 /** A group and its scheduler. */
-export interface FleetGroup {
+export interface FleetGroup<AnyGroup extends Group = Group> {
   /** Place in the fleet, from 0. */
   readonly index: number;
-  readonly group: Group;
+  readonly group: AnyGroup;
   readonly scheduler: Scheduler;
 }
 
@@ -21,10 +21,15 @@ export function byReadiness(a: GroupState, b: GroupState): number {
     Number(modelInService(a) === undefined) - Number(modelInService(b) === undefined);
 }
 
+/** The state that is nearest to running steps. @param states at least one */
+export function nearestState(states: readonly GroupState[]): GroupState {
+  return states.toSorted(byReadiness)[0] ?? { kind: "closed" };
+}
+
 /** What all groups serve, by the one with the longest context of those that are nearest to running; undefined before any has loaded. */
 export function modelOfAll(states: readonly GroupState[]): ModelInfo | undefined {
-  const [nearest] = states.toSorted(byReadiness);
-  const models = states.filter(({ kind }) => kind === nearest?.kind).map(modelInService).filter((model) =>
+  const nearest = nearestState(states);
+  const models = states.filter(({ kind }) => kind === nearest.kind).map(modelInService).filter((model) =>
     model !== undefined
   );
   return models.toSorted((a, b) => longestContext(b) - longestContext(a))[0];

@@ -25,21 +25,20 @@ export interface GroupPlan {
   readonly minWorkers?: number;
 }
 
-/** Starts the group at once; `close` must be called. */
+/**
+ * Starts the group at once; `close` must be called.
+ * @param membership who its workers are
+ */
 export function openGroup(
   plans: readonly WorkerPlan[],
   { minWorkers = 1, modelId, sparseExchange, log, model }: GroupPlan,
+  membership: Membership = membershipOf(plans, { model, sparseExchange, log }),
 ): WorkerGroup {
-  return new WorkerGroup({
-    membership: membershipOf(plans, { model, sparseExchange, log }),
-    minWorkers,
-    modelId,
-    sparseExchange,
-    log,
-  });
+  return new WorkerGroup({ membership, minWorkers, modelId, sparseExchange, log });
 }
 
-function membershipOf(
+/** Who the planned workers are. */
+export function membershipOf(
   plans: readonly WorkerPlan[],
   { model, sparseExchange, log }: Pick<GroupPlan, "model" | "sparseExchange" | "log">,
 ): Membership {

@@ -14,6 +14,7 @@ import { UsageError } from "../errors.ts";
 
 /** What an operator may say about workers; the fields of `ServiceConfig` of the same names. */
 export interface WorkerChoice {
+  readonly groups?: number | undefined;
   readonly workers?: number | "auto" | undefined;
   readonly shareGpu?: boolean | undefined;
   readonly gpu?: GpuChoice | undefined;
@@ -29,9 +30,9 @@ export interface WorkerChoice {
 /** KV capacity of a worker in tokens; `auto` is what its GPU has. */
 export type KvTokens = number | "auto";
 
-/** Where the workers of a group come from. */
+/** Where the workers come from. */
 export type WorkerOrigin =
-  /** Processes of this host, which the router starts and ends; `auto`: one for each GPU. */
+  /** Processes of this host, which the router starts and ends, so many a group; `auto`: one for each GPU. */
   | { readonly kind: "spawn"; readonly count: number | "auto"; readonly shareGpu: boolean; readonly gpu: GpuChoice }
   /** Started elsewhere with `worker --listen`. */
   | {
@@ -45,13 +46,17 @@ export type WorkerOrigin =
 
 /** A `WorkerChoice` with nothing left open. */
 export interface ResolvedWorkers {
+  /** Groups that serve the model side by side. */
+  readonly groups: number;
+  /** Of each group, where they are counted. */
   readonly workers: WorkerOrigin;
-  /** One for all workers, or one for each. */
+  /** One for all workers, or one for each of a group. */
   readonly kvTokens: readonly KvTokens[];
   readonly sparseExchange: SparseExchange;
 }
 
 const BOUNDS = {
+  groups: { min: 1, max: 64 },
   workers: { min: 1, max: 64 },
   kvTokens: { min: PAGE_TOKENS, max: 2 ** 31 - 1 },
 } as const;
@@ -89,11 +94,16 @@ export const SLICE_FLAGS = {
 
 /** Flags of `serve` about workers. */
 export const WORKER_FLAGS = {
+  groups: {
+    kind: "integer",
+    ...BOUNDS.groups,
+    help: "groups that serve the model side by side, each with all of it: more requests at a time (default: 1)",
+  },
   workers: {
     kind: "integer",
     ...BOUNDS.workers,
     or: "auto",
-    help: "workers to start here, one GPU each; auto starts one for each GPU (default: 1)",
+    help: "workers to start here for each group, one GPU each; auto uses every GPU (default: 1)",
   },
   join: {
     kind: "text",
@@ -104,7 +114,7 @@ export const WORKER_FLAGS = {
   minWorkers: {
     kind: "integer",
     ...BOUNDS.workers,
-    help: "joined workers without which the group does not form (default: 1)",
+    help: "joined workers without which a group does not form (default: 1)",
   },
   secretFile: { kind: "text", value: "FILE", help: "file whose first line is the secret shared with joined workers" },
   joinTlsCa: {
@@ -124,10 +134,12 @@ export function resolveWorkers(choice: WorkerChoice): ResolvedWorkers {
   const kvTokens = [choice.kvTokens ?? "auto"].flat();
   for (const tokens of kvTokens) checkNumber("kvTokens", tokens);
   if (choice.workers !== undefined) checkNumber("workers", choice.workers);
+  const { groups = 1, sparseExchange = "states" } = choice;
+  checkNumber("groups", groups);
   const workers = originOf(choice);
-  const count = countOf(workers);
+  const count = countOf(workers, groups);
   if (count !== "auto") kvTokensOfEach(kvTokens, count);
-  return { workers, kvTokens, sparseExchange: choice.sparseExchange ?? "states" };
+  return { groups, workers, kvTokens, sparseExchange };
 }
 
 /**
@@ -145,10 +157,15 @@ export function kvTokensOfEach(kvTokens: readonly KvTokens[], workers: number): 
   );
 }
 
-/** Workers that are found one by one have one capacity for all. */
-function countOf(workers: WorkerOrigin): number | "auto" {
+/** Workers of each group; those that are found one by one have one capacity for all. */
+function countOf(workers: WorkerOrigin, groups: number): number | "auto" {
   if (workers.kind === "spawn") return workers.count;
-  return workers.source.kind === "static" ? workers.source.addresses.length : 1;
+  if (workers.source.kind !== "static") return 1;
+  const { length } = workers.source.addresses;
+  if (length % groups === 0) return length / groups;
+  throw new UsageError(
+    `Cannot deal workers to groups: ${length} are named, and ${groups} groups of equal size are asked for`,
+  );
 }
 
 function originOf(choice: WorkerChoice): WorkerOrigin {

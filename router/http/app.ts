@@ -11,7 +11,7 @@ import { COMPLETION_FORMAT } from "./completions.ts";
 import { contextOf } from "../access/request_context.ts";
 import { describeError, errorCode, RequestError } from "../errors.ts";
 import { readJob, servedModel, serveGeneration, type ServingDeps } from "./generation_route.ts";
-import { healthAnswer, readyAnswer } from "./health.ts";
+import { healthAnswer, readyAnswer, statesOf } from "./health.ts";
 import { BodyReader, DEFAULT_LIMITS, type Limits } from "./limits.ts";
 import { errorBody, MESSAGES_FORMAT } from "./messages.ts";
 import { nearestPath } from "./nearest_path.ts";
@@ -66,8 +66,9 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
     "/v1/messages/count_tokens",
     async (c) => Response.json(await readJob("countTokens", c.req.raw, model())),
   );
-  route("get", "/v1/models", () => listModels(deps.model(), created));
-  route("get", "/v1/models/:id{.+}", (c) => retrieveModel(c.req.param("id") ?? "", deps.model(), created));
+  const listing = () => ({ model: deps.model(), states: statesOf(deps.state()), created });
+  route("get", "/v1/models", () => listModels(listing()));
+  route("get", "/v1/models/:id{.+}", (c) => retrieveModel(c.req.param("id") ?? "", listing()));
   route(
     "get",
     "/v1/sequences/:id/selection",

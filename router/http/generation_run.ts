@@ -124,6 +124,7 @@ function startAll({ id, prepared, generator, observation }: RunOptions): Generat
           priority: prepared.priority,
           promptTokens: prompt.tokens,
           maxTokens: prompt.maxTokens,
+          isMaxTokensOpen: prompt.isMaxTokensOpen,
           sampling: { ...sampling, seed: (sampling.seed + i) % 2 ** 32 },
           attention: prepared.attention,
           grammar: prepared.grammar,

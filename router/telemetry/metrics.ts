@@ -31,12 +31,18 @@ export const BUCKETS = {
   stepRows: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096],
 } as const;
 
+/** What a group is asked for. */
+export interface GroupReadings {
+  readonly scheduler: SchedulerStats;
+  readonly state: GroupState;
+  /** Of all workers the group is to have, in their order: whether each is there. */
+  readonly workersUp: readonly boolean[];
+}
+
 /** Where the values come from that are not told but asked for. */
 export interface MetricsSources {
-  stats(): SchedulerStats;
-  groupState(): GroupState;
-  /** Of all workers the group is to have, in their order: whether each is there. */
-  workersUp(): readonly boolean[];
+  /** In their order, which numbers them. */
+  groups(): readonly GroupReadings[];
 }
 
 /** All instruments of a service. */
@@ -87,8 +93,8 @@ export class ServiceMetrics {
       "Rows that sparse layers of several workers read, found in a store of replicas or sent by their owners",
     );
     this.corrections = new CorrectionMetrics(registry);
-    observeScheduler(registry, () => sources.stats());
-    observeGroup(registry, sources);
+    observeSchedulers(registry, sources);
+    observeGroups(registry, sources);
   }
 
   /** A request has ended. */
@@ -115,24 +121,25 @@ export class ServiceMetrics {
     }
   }
 
-  /** A step has run. */
-  step({ step, result: { timing }, roundTripMs }: StepReport): void {
-    this.#step.observe(roundTripMs / 1000);
-    this.#stepRows.observe(step.spans.reduce((rows, { tokens }) => rows + tokens.length, 0));
-    this.#stepPhases.add(timing.encodeMs / 1000, { phase: "encode" });
-    this.#stepPhases.add(timing.waitMs / 1000, { phase: "wait" });
-    this.#stepPhases.add((roundTripMs - timing.totalMs) / 1000, { phase: "wire" });
+  /** A step has run in a group. */
+  step({ step, result: { timing }, roundTripMs }: StepReport, index: number): void {
+    const group = String(index);
+    this.#step.observe(roundTripMs / 1000, { group });
+    this.#stepRows.observe(step.spans.reduce((rows, { tokens }) => rows + tokens.length, 0), { group });
+    this.#stepPhases.add(timing.encodeMs / 1000, { group, phase: "encode" });
+    this.#stepPhases.add(timing.waitMs / 1000, { group, phase: "wait" });
+    this.#stepPhases.add((roundTripMs - timing.totalMs) / 1000, { group, phase: "wire" });
     if (timing.replicas !== undefined) {
       const { chosen, missing } = timing.replicas;
-      this.#replicaRows.add(chosen - missing, { outcome: "found" });
-      this.#replicaRows.add(missing, { outcome: "sent" });
+      this.#replicaRows.add(chosen - missing, { group, outcome: "found" });
+      this.#replicaRows.add(missing, { group, outcome: "sent" });
     }
     if (timing.exchange === undefined) return;
     const { ms, readMs, bytes } = timing.exchange;
     for (const [kind, value] of Object.entries({ ...ms, read: readMs })) {
-      this.#exchangeSeconds.add(value / 1000, { kind });
+      this.#exchangeSeconds.add(value / 1000, { group, kind });
     }
-    for (const [kind, value] of Object.entries(bytes)) this.#exchangeBytes.add(value, { kind });
+    for (const [kind, value] of Object.entries(bytes)) this.#exchangeBytes.add(value, { group, kind });
   }
 
   /** @returns the error's type, if it is one */
@@ -151,10 +158,20 @@ export class ServiceMetrics {
   }
 }
 
-function observeScheduler(registry: MetricsRegistry, stats: () => SchedulerStats): void {
-  const one = (value: number): readonly Reading[] => [{ value }];
+/** Readings of each group, under its number. */
+function ofEach(sources: MetricsSources, read: (group: GroupReadings) => readonly Reading[]): () => readonly Reading[] {
+  return () =>
+    sources.groups().flatMap((one, index) =>
+      read(one).map(({ value, labels }) => ({ value, labels: { group: String(index), ...labels } }))
+    );
+}
+
+function observeSchedulers(registry: MetricsRegistry, sources: MetricsSources): void {
   const observed = (kind: "counter" | "gauge", name: string, help: string, of: (stats: SchedulerStats) => number) =>
-    registry.observed(kind, `tidepool_${name}`, { help, read: () => one(of(stats())) });
+    registry.observed(kind, `tidepool_${name}`, {
+      help,
+      read: ofEach(sources, ({ scheduler }) => [{ value: of(scheduler) }]),
+    });
   observed("gauge", "num_requests_running", "Sequences being computed", ({ running }) => running);
   observed("gauge", "num_requests_waiting", "Sequences waiting for pages", ({ waiting }) => waiting);
   observed(
@@ -165,13 +182,11 @@ function observeScheduler(registry: MetricsRegistry, stats: () => SchedulerStats
   );
   registry.observed("gauge", "tidepool_kv_pages", {
     help: "KV pages by state: held by running sequences, by the prefix cache alone, or free",
-    read: () => {
-      const { used, cached, free } = stats().pages;
-      return Object.entries({ running: used, prefix: cached, free }).map(([state, value]) => ({
-        value,
-        labels: { state },
-      }));
-    },
+    read: ofEach(
+      sources,
+      ({ scheduler: { pages: { used, cached, free } } }) =>
+        Object.entries({ running: used, prefix: cached, free }).map(([state, value]) => ({ value, labels: { state } })),
+    ),
   });
   observed("counter", "prefix_cache_queries_total", "Prompt tokens looked up", ({ prefix }) => prefix.queryTokens);
   observed("counter", "prefix_cache_hits_total", "Prompt tokens found", ({ prefix }) => prefix.hitTokens);
@@ -186,20 +201,20 @@ function observeScheduler(registry: MetricsRegistry, stats: () => SchedulerStats
   observed("counter", "replays_total", "Sequences rebuilt after a lost worker", ({ replays }) => replays);
 }
 
-function observeGroup(registry: MetricsRegistry, sources: MetricsSources): void {
+function observeGroups(registry: MetricsRegistry, sources: MetricsSources): void {
   registry.observed("gauge", "tidepool_worker_up", {
     help: "Whether the worker is there and has loaded the model",
-    read: () => sources.workersUp().map((isUp, i) => ({ value: isUp ? 1 : 0, labels: { worker: String(i) } })),
+    read: ofEach(
+      sources,
+      ({ workersUp }) => workersUp.map((isUp, i) => ({ value: isUp ? 1 : 0, labels: { worker: String(i) } })),
+    ),
   });
   registry.observed("gauge", "tidepool_group_ready", {
     help: "Whether the group is formed and runs steps",
-    read: () => [{ value: sources.groupState().kind === "ready" ? 1 : 0 }],
+    read: ofEach(sources, ({ state }) => [{ value: state.kind === "ready" ? 1 : 0 }]),
   });
   registry.observed("gauge", "tidepool_group_epoch", {
     help: "How often the group has formed; absent while it is not formed",
-    read: () => {
-      const now = sources.groupState();
-      return now.kind === "ready" ? [{ value: now.epoch }] : [];
-    },
+    read: ofEach(sources, ({ state }) => state.kind === "ready" ? [{ value: state.epoch }] : []),
   });
 }

@@ -34,8 +34,8 @@ export interface Mirror {
 export interface Aliases {
   /** By our names. */
   readonly names: ReadonlyMap<string, string>;
-  /** That the values carry under those names beside their own. */
-  readonly labels: Labels;
+  /** What the values carry under those names in place of their own labels. */
+  readonly labels: (own: Labels) => Labels;
 }
 
 /** Only ever grows. */
@@ -97,15 +97,18 @@ export class MetricsRegistry {
 
   /** The Prometheus text format, version 0.0.4. */
   text(): string {
-    const own = [...this.#instruments.values()].flatMap((instrument) => instrument.lines(this.#constant));
+    const own = [...this.#instruments.values()].flatMap((instrument) =>
+      instrument.lines((own) => ({ ...this.#constant, ...own }))
+    );
     return [...own, ...this.#aliasLines()].join("\n") + "\n";
   }
 
   /** Some instruments once more, under other names. */
   #aliasLines(): readonly string[] {
-    const { names, labels } = this.#aliases ?? { names: new Map<string, string>(), labels: {} };
+    if (this.#aliases === undefined) return [];
+    const { names, labels } = this.#aliases;
     return [...names].flatMap(([name, alias]) => {
-      const lines = this.#instruments.get(name)?.lines({ ...this.#constant, ...labels }) ?? [];
+      const lines = this.#instruments.get(name)?.lines((own) => labels({ ...this.#constant, ...own })) ?? [];
       // A name is the first word that can be it, in heads and in values alike.
       return lines.map((line) => line.replace(name, alias));
     });
@@ -126,8 +129,8 @@ export class MetricsRegistry {
 }
 
 interface Instrument {
-  /** Lines of the text format. */
-  lines(constant: Labels): readonly string[];
+  /** Lines of the text format. @param shown the labels of a value as they are written, by its own */
+  lines(shown: (own: Labels) => Labels): readonly string[];
 }
 
 class ObservedInstrument implements Instrument {
@@ -139,9 +142,9 @@ class ObservedInstrument implements Instrument {
     this.#read = read;
   }
 
-  lines(constant: Labels): readonly string[] {
+  lines(shown: (own: Labels) => Labels): readonly string[] {
     const { name } = this.#definition;
-    const values = this.#read().map(({ value, labels }) => `${name}${braces({ ...constant, ...labels })} ${value}`);
+    const values = this.#read().map(({ value, labels }) => `${name}${braces(shown(labels ?? {}))} ${value}`);
     return [...head(this.#definition), ...values];
   }
 }
@@ -177,17 +180,16 @@ class RecordedInstrument implements Instrument {
     this.#told(value, labels);
   }
 
-  lines(constant: Labels): readonly string[] {
+  lines(shown: (own: Labels) => Labels): readonly string[] {
     const { kind } = this.#definition;
     const untouched: readonly Series[] = kind === "counter" ? [{ labels: {}, value: 0, counts: [] }] : [];
     const all = this.#series.size === 0 ? untouched : [...this.#series.values()];
-    const values = all.flatMap((series) => this.#seriesLines(series, constant));
+    const values = all.flatMap((series) => this.#seriesLines(series, shown(series.labels)));
     return [...head(this.#definition), ...values];
   }
 
-  #seriesLines(series: Series, constant: Labels): readonly string[] {
+  #seriesLines(series: Series, labels: Labels): readonly string[] {
     const { name, kind, buckets } = this.#definition;
-    const labels = { ...constant, ...series.labels };
     if (kind !== "histogram") return [`${name}${braces(labels)} ${series.value}`];
     let count = 0;
     const lines = [...buckets, Infinity].map((bound, i) => {

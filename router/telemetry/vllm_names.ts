@@ -3,6 +3,8 @@
  * Knows names; where a figure of vLLM has no like here, it has no alias.
  */
 
+import type { Labels } from "./metrics_registry.ts";
+
 const PREFIX = "tidepool_";
 
 /** What both count alike, without the prefix. */
@@ -27,5 +29,7 @@ const SHARED = [
 /** By our names. */
 export const VLLM_NAMES: ReadonlyMap<string, string> = new Map(SHARED.map((name) => [PREFIX + name, `vllm:${name}`]));
 
-/** A label that all of vLLM's metrics carry: engines behind one server are distinguished by it, and here there is one. */
-export const VLLM_LABELS = { engine: "0" } as const;
+/** vLLM's label for the engines behind one server, which all of its metrics carry: here they are groups. */
+export function vllmLabels({ group = "0", ...others }: Labels): Labels {
+  return { ...others, engine: group };
+}

@@ -44,6 +44,8 @@ export interface PreparedPrompt {
   /** At least one. */
   readonly tokens: Uint32Array;
   readonly maxTokens: number;
+  /** The client did not ask for so many. */
+  readonly isMaxTokensOpen: boolean;
   /** Text to put before the answer, when the client asked for it. */
   readonly echo: string | undefined;
 }
@@ -253,7 +255,8 @@ function withRoom(prompt: Prompt, { asked, fallback, context, param }: Room): Pr
       { param },
     );
   }
-  return { tokens: prompt.tokens, maxTokens: asked ?? Math.min(fallback, room), echo: prompt.echo };
+  const isMaxTokensOpen = asked === undefined;
+  return { tokens: prompt.tokens, maxTokens: asked ?? Math.min(fallback, room), isMaxTokensOpen, echo: prompt.echo };
 }
 
 function refuse(field: string, why: string): never {

@@ -67,7 +67,7 @@ async function measurePage(terminal: Terminal): Promise<void> {
     const tide = scriptedTide({ promptTokens: DOCUMENT_TOKENS, everyMs: 50, budget: 256, layers: [2, 6], sets: 2 });
     await using served = await PageService.start({ deps: { selections: tide } });
     served.service.model = model;
-    served.service.state = { ...served.service.state, group: { kind: "ready", epoch: 1, model } };
+    served.service.enter({ kind: "ready", epoch: 1, model });
     served.service.say("so it goes, again and again, ".repeat(30), { everyMs: 20, prefill: [16_000, DOCUMENT_TOKENS] });
     await using visitor = await Visitor.open(browser, served.origin, { width: 1440, height: 900 });
     await visitor.drop("document.txt", "Fog lay on the old harbour, and the gulls were asleep. ".repeat(1650));

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { parse } from "yaml";
 import { ServiceMetrics } from "../../router/telemetry/metrics.ts";
 import { MetricsRegistry } from "../../router/telemetry/metrics_registry.ts";
-import { VLLM_LABELS, VLLM_NAMES } from "../../router/telemetry/vllm_names.ts";
+import { VLLM_NAMES, vllmLabels } from "../../router/telemetry/vllm_names.ts";
 import { headings } from "../docs/links.ts";
 import { renderChart } from "../support/helm_chart.ts";
 import { isInstalled } from "../support/is_installed.ts";
@@ -15,11 +15,9 @@ const at = (path: string) => new URL(`../../${path}`, import.meta.url);
 const read = (path: string) => Deno.readTextFile(at(path));
 
 function registry(): MetricsRegistry {
-  const registry = new MetricsRegistry({ "model_name": "m" }, undefined, { names: VLLM_NAMES, labels: VLLM_LABELS });
+  const registry = new MetricsRegistry({ "model_name": "m" }, undefined, { names: VLLM_NAMES, labels: vllmLabels });
   new ServiceMetrics(registry, {
-    stats: () => NO_STATS,
-    groupState: () => ({ kind: "loading", progress: 0 }),
-    workersUp: () => [true],
+    groups: () => [{ scheduler: NO_STATS, state: { kind: "loading", progress: 0 }, workersUp: [true] }],
   });
   return registry;
 }

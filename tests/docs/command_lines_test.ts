@@ -30,9 +30,7 @@ Deno.test("unknownFlags() finds commands and flags that do not exist", async () 
 Deno.test("metrics that the pages name exist", async () => {
   const registry = new MetricsRegistry({});
   new ServiceMetrics(registry, {
-    stats: () => NO_STATS,
-    groupState: () => ({ kind: "loading", progress: 0 }),
-    workersUp: () => [],
+    groups: () => [{ scheduler: NO_STATS, state: { kind: "loading", progress: 0 }, workersUp: [] }],
   });
   const known = new Set([...registry.text().matchAll(/^# HELP (\S+)/gm)].map(([, name]) => name));
   for (const { path, text } of await readPages()) {

@@ -87,10 +87,8 @@ class FaultStage {
       selections: this.#scheduler.selections,
       model: () => this.#group.state.kind === "ready" ? this.#group.state.model : undefined,
       state: () => ({
-        group: this.#group.state,
-        members: this.#group.members,
+        groups: [{ state: this.#group.state, members: this.#group.members, scheduler: this.#scheduler.stats() }],
         draining: false,
-        scheduler: this.#scheduler.stats(),
       }),
     });
   }

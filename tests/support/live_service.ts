@@ -16,7 +16,7 @@ import { SseReader } from "./sse_reader.ts";
 export interface Load {
   readonly running: number;
   readonly waiting: number;
-  /** Share of the KV pages that sequences hold. */
+  /** Share of the KV pages that sequences hold, summed over the groups. */
   readonly kvUsage: number;
 }
 
@@ -96,12 +96,10 @@ export class LiveService implements AsyncDisposable {
   }
 
   async load(): Promise<Load> {
-    const text = await this.metrics();
-    const gauge = (name: string) => Number(new RegExp(`^tidepool_${name}\\{.*\\} (\\S+)$`, "m").exec(text)?.[1]);
     return {
-      running: gauge("num_requests_running"),
-      waiting: gauge("num_requests_waiting"),
-      kvUsage: gauge("kv_cache_usage_perc"),
+      running: await this.metric("tidepool_num_requests_running"),
+      waiting: await this.metric("tidepool_num_requests_waiting"),
+      kvUsage: await this.metric("tidepool_kv_cache_usage_perc"),
     };
   }
 

@@ -12,15 +12,17 @@ import { ACCEPTED, finishedRecord, ORIGIN, USAGE } from "./request_records.ts";
 
 const registry = new MetricsRegistry({ "model_name": "tide-10m" }, openTelemetryMirror);
 const metrics = new ServiceMetrics(registry, {
-  stats: () => ({
-    ...NO_STATS,
-    running: 2,
-    waiting: 1,
-    pages: { total: 4, used: 1, cached: 0, free: 3 },
-    tokens: { prefilled: 0, generated: 33 },
-  }),
-  groupState: () => ({ kind: "loading", progress: 0 }),
-  workersUp: () => [false],
+  groups: () => [{
+    scheduler: {
+      ...NO_STATS,
+      running: 2,
+      waiting: 1,
+      pages: { total: 4, used: 1, cached: 0, free: 3 },
+      tokens: { prefilled: 0, generated: 33 },
+    },
+    state: { kind: "loading", progress: 0 },
+    workersUp: [false],
+  }],
 });
 metrics.record(finishedRecord());
 metrics.corrections.record({

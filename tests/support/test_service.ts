@@ -9,8 +9,8 @@ import { fileURLToPath } from "node:url";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { type AppDeps, createApp } from "../../router/http/app.ts";
 import { GrammarService } from "../../router/grammar/grammar_service.ts";
-import type { ModelInfo } from "../../router/group/group.ts";
-import type { ServiceState } from "../../router/http/health.ts";
+import type { GroupState, ModelInfo } from "../../router/group/group.ts";
+import type { GroupReport, ServiceState } from "../../router/http/health.ts";
 import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../router/http/request_observer.ts";
 import { SelectionView } from "../../router/scheduling/selection_view.ts";
 import { TextPool } from "../../router/text/text_pool.ts";
@@ -45,6 +45,15 @@ export const MODEL_INFO: ModelInfo = {
 
 /** `MODEL_INFO.kvPages` × 64. */
 export const CONTEXT_TOKENS = 4096;
+
+/** A group of one worker in some state. */
+function reportOf(state: GroupState): GroupReport {
+  return {
+    state,
+    members: { origin: "--workers", found: [{ worker: 0, state: "present" }] },
+    scheduler: { running: 1, waiting: 2, pages: { total: 64, used: 10, cached: 4, free: 50 } },
+  };
+}
 
 /** What an observer saw, in words. */
 export class RecordingObserver implements RequestObserver {
@@ -83,10 +92,8 @@ export class TestService implements Disposable {
   readonly observer = new RecordingObserver();
   readonly internalErrors: unknown[] = [];
   state: ServiceState = {
-    group: { kind: "ready", epoch: 3, model: MODEL_INFO },
-    members: { origin: "--workers", found: [{ worker: 0, state: "present" }] },
+    groups: [reportOf({ kind: "ready", epoch: 3, model: MODEL_INFO })],
     draining: false,
-    scheduler: { running: 1, waiting: 2, pages: { total: 64, used: 10, cached: 4, free: 50 } },
   };
   model: ModelInfo | undefined = MODEL_INFO;
   readonly #text: TextPool;
@@ -114,6 +121,11 @@ export class TestService implements Disposable {
   static async open(deps: Partial<AppDeps> = {}): Promise<TestService> {
     const tokenizer = await Tokenizer.load(MODEL_DIRECTORY);
     return new TestService(tokenizer, await TextPool.start({ directory: MODEL_DIRECTORY }), deps);
+  }
+
+  /** Its groups are in these states now. */
+  enter(...states: readonly GroupState[]): void {
+    this.state = { ...this.state, groups: states.map(reportOf) };
   }
 
   /** Changes what the generator does, as a script over the tokens of a text. */

@@ -20,7 +20,7 @@ export async function withFleet(
     for (const group of fakes) group.resume();
     await until(() => fakes.every((group) => group.state.kind !== "ready" || group.open === 0));
     fleet.check();
-    assert.deepEqual(fleet.stats().map(({ pages }) => pages.used), fakes.map(() => 0));
+    assert.deepEqual(fleet.groups.map(({ scheduler }) => scheduler.stats().pages.used), fakes.map(() => 0));
     assert.deepEqual(fakes.flatMap(({ complaints }) => complaints), []);
   } finally {
     await Promise.all([fleet.close(), ...fakes.map((group) => group.close())]);

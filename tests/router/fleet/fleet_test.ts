@@ -36,7 +36,7 @@ Deno.test("Fleet sends a request where its prefix is cached, and past a queue th
     }
     const [there = 0, elsewhere = 0] = opened(groups);
     assert.ok(there > elsewhere && elsewhere >= 2, `${there} there, ${elsewhere} elsewhere`);
-    assert.ok((fleet.stats()[0]?.prefix.hitTokens ?? 0) >= 3 * 192);
+    assert.ok((fleet.groups[0]?.scheduler.stats().prefix.hitTokens ?? 0) >= 3 * 192);
   }));
 
 Deno.test("Fleet keeps the choices of a request in one group", () =>
@@ -216,7 +216,7 @@ Deno.test("Fleet takes what waits behind a full group to one that has become fre
     assert.equal((await third)?.reason, "length", "the second group was free first, whichever it waited for");
     assert.deepEqual(opened(groups).slice(1), [2]);
     groups[0]?.resume();
-    await until(() => fleet.stats().every(({ running, waiting }) => running + waiting === 0));
+    await until(() => fleet.groups.every(({ scheduler }) => !scheduler.isBusy));
   }));
 
 Deno.test("Fleet.drain() waits for all groups, also for what moves between them", () =>

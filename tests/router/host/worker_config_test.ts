@@ -12,6 +12,7 @@ function fromArgs(args: string): ReturnType<typeof resolveConfig> {
 
 Deno.test("resolveWorkers() starts one worker by default", () => {
   assert.deepEqual(resolveWorkers({}), {
+    groups: 1,
     workers: { kind: "spawn", count: 1, shareGpu: false, gpu: "auto" },
     kvTokens: ["auto"],
     sparseExchange: "states",

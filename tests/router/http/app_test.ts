@@ -85,31 +85,68 @@ Deno.test("/health lives while /ready says why not", async () => {
     draining: false,
     queue: { running: 1, waiting: 2 },
     free_tokens: (50 + 4) * 64,
+    groups: [{
+      group: 0,
+      state: "ready",
+      epoch: 3,
+      model: "org/tide",
+      workers: [{ adapter: "none", capacity_tokens: CONTEXT_TOKENS }],
+      capacity_tokens: CONTEXT_TOKENS,
+      max_context_tokens: CONTEXT_TOKENS,
+      queue: { running: 1, waiting: 2 },
+      free_tokens: (50 + 4) * 64,
+    }],
   });
   const cases = [
-    [{ ...service.state, draining: true }, "draining"],
-    [{ ...service.state, group: { kind: "loading", progress: 0.5 } }, "loading"],
-    [{ ...service.state, group: { kind: "loading", progress: 0, reason: "another secret" } }, "loading"],
-    [{ ...service.state, group: { kind: "broken", reason: "worker 0 died" } }, "group_unavailable"],
+    [{ kind: "loading", progress: 0.5 }, "loading"],
+    [{ kind: "loading", progress: 0, reason: "another secret" }, "loading"],
+    [{ kind: "broken", reason: "worker 0 died" }, "group_unavailable"],
   ] as const;
-  for (const [state, code] of cases) {
-    service.state = state;
+  for (const [group, code] of cases) {
+    service.enter(group);
     const unready = await service.app.request("/ready");
     assert.equal(unready.status, 503);
     assert.ok(Number(unready.headers.get("retry-after")) > 0);
     const body = await unready.json();
     assert.equal(body.error.code, code);
-    assert.equal(body.group, state.group.kind);
-    assert.equal(body.reason, state.group.kind === "loading" && "reason" in state.group ? "another secret" : undefined);
+    assert.equal(body.group, group.kind);
+    assert.equal(body.reason, group.kind === "loading" && "reason" in group ? "another secret" : undefined);
     assert.equal((await service.app.request("/health")).status, 200);
   }
+  service.enter({ kind: "ready", epoch: 3, model: MODEL_INFO });
+  service.state = { ...service.state, draining: true };
+  const draining = await (await service.app.request("/ready")).json();
+  assert.deepEqual([draining.error.code, draining.group], ["draining", "ready"]);
+});
+
+Deno.test("/ready is ready while one of several groups is, and says what each has", async () => {
+  using service = await TestService.open();
+  const ready = { kind: "ready", epoch: 5, model: { ...MODEL_INFO, slices: [48], kvPages: 48 } } as const;
+  service.enter({ kind: "loading", progress: 0.5, model: MODEL_INFO }, ready, { kind: "broken", reason: "no GPU" });
+  const response = await service.app.request("/ready");
+  assert.equal(response.status, 200);
+  const { group, epoch, workers, groups, members, ...whole } = await response.json();
+  assert.deepEqual([group, epoch, workers.length], ["ready", 5, 1]);
+  assert.deepEqual([whole.capacity_tokens, whole.max_context_tokens, whole.queue], [3072, 3072, {
+    running: 3,
+    waiting: 6,
+  }]);
+  assert.deepEqual(groups.map(({ state }: { state: string }) => state), ["loading", "ready", "broken"]);
+  assert.deepEqual([groups[0].progress, groups[2].reason], [0.5, "no GPU"]);
+  assert.deepEqual(members.found[1], { group: 1, worker: 0, state: "present" });
+  service.enter(ready, { ...ready, model: MODEL_INFO });
+  const both = await (await service.app.request("/ready")).json();
+  assert.deepEqual([both.capacity_tokens, both.max_context_tokens, both.workers.length], [3072 + 4096, 4096, 2]);
+  const [listed] = (await (await service.app.request("/v1/models")).json()).data;
+  const contexts = listed.groups.map((one: { max_model_len: number }) => one.max_model_len);
+  assert.deepEqual([listed.max_model_len, contexts], [4096, [3072, 4096]]);
 });
 
 Deno.test("/ready and /v1/models say what the group can do now: its workers, and the longest context", async () => {
   using service = await TestService.open();
   const told = async (model: Partial<typeof MODEL_INFO>, epoch: number) => {
     service.model = { ...MODEL_INFO, ...model };
-    service.state = { ...service.state, group: { kind: "ready", epoch, model: service.model } };
+    service.enter({ kind: "ready", epoch, model: service.model });
     const ready = await (await service.app.request("/ready")).json();
     const [listed] = (await (await service.app.request("/v1/models")).json()).data;
     assert.equal(listed.max_model_len, ready.max_context_tokens);
@@ -131,9 +168,9 @@ Deno.test("/ready and /v1/models say what the group can do now: its workers, and
 Deno.test("requests while broken, loading or draining are 503, and the last closes its connection", async () => {
   using service = await TestService.open();
   service.model = undefined;
-  service.state = { ...service.state, group: { kind: "broken", reason: "worker 0 died" } };
+  service.enter({ kind: "broken", reason: "worker 0 died" });
   assert.equal((await (await service.chat()).json()).error.code, "group_unavailable");
-  service.state = { ...service.state, group: { kind: "loading", progress: 0 } };
+  service.enter({ kind: "loading", progress: 0 });
   const loading = await service.chat();
   assert.equal(loading.status, 503);
   assert.equal((await loading.json()).error.code, "loading");

@@ -27,9 +27,7 @@ function scrape(registry: MetricsRegistry): Map<string, string> {
 function setUp(state: GroupState = { kind: "loading", progress: 0 }, workersUp: readonly boolean[] = [false]) {
   const registry = new MetricsRegistry({});
   const metrics = new ServiceMetrics(registry, {
-    stats: () => STATS,
-    groupState: () => state,
-    workersUp: () => workersUp,
+    groups: () => [{ scheduler: STATS, state, workersUp }],
   });
   return { metrics, values: () => scrape(registry) };
 }
@@ -113,12 +111,12 @@ Deno.test("ServiceMetrics.step() splits the round trip into encode, wait and wir
     result: { index: 1, spans: [], timing: { encodeMs: 10, waitMs: 20, totalMs: 31 } },
     predictedMs: 30,
     roundTripMs: 35,
-  });
+  }, 0);
   const read = values();
-  assert.equal(read.get("tidepool_step_seconds_sum"), "0.035");
-  assert.equal(read.get("tidepool_step_rows_sum"), "6");
+  assert.equal(read.get('tidepool_step_seconds_sum{group="0"}'), "0.035");
+  assert.equal(read.get('tidepool_step_rows_sum{group="0"}'), "6");
   const phases = ["encode", "wait", "wire"].map((phase) =>
-    read.get(`tidepool_step_phase_seconds_total{phase="${phase}"}`)
+    read.get(`tidepool_step_phase_seconds_total{group="0",phase="${phase}"}`)
   );
   assert.deepEqual(phases, ["0.01", "0.02", "0.004"]);
 });
@@ -133,44 +131,46 @@ Deno.test("ServiceMetrics.step() counts seconds and bytes of exchanges, where th
     bytes: { queries: 100, states: 200, rows: 0, candidates: 400, replicas: 800 },
   };
   const report = { step, predictedMs: 30, roundTripMs: 35 };
-  metrics.step({ ...report, result: { index: 1, spans: [], timing } });
+  metrics.step({ ...report, result: { index: 1, spans: [], timing } }, 1);
   const named = (read: Map<string, string>) => [...read].filter(([name]) => /exchange_\w+_total\{/.test(name));
   assert.deepEqual(named(values()), []);
-  metrics.step({ ...report, result: { index: 2, spans: [], timing: { ...timing, exchange } } });
+  metrics.step({ ...report, result: { index: 2, spans: [], timing: { ...timing, exchange } } }, 1);
   assert.deepEqual(named(values()), [
-    ['tidepool_exchange_seconds_total{kind="queries"}', "0.002"],
-    ['tidepool_exchange_seconds_total{kind="states"}', "0.004"],
-    ['tidepool_exchange_seconds_total{kind="candidates"}', "0.008"],
-    ['tidepool_exchange_seconds_total{kind="replicas"}', "0.001"],
-    ['tidepool_exchange_seconds_total{kind="read"}', "0.016"],
-    ['tidepool_exchange_bytes_total{kind="queries"}', "100"],
-    ['tidepool_exchange_bytes_total{kind="states"}', "200"],
-    ['tidepool_exchange_bytes_total{kind="candidates"}', "400"],
-    ['tidepool_exchange_bytes_total{kind="replicas"}', "800"],
+    ['tidepool_exchange_seconds_total{group="1",kind="queries"}', "0.002"],
+    ['tidepool_exchange_seconds_total{group="1",kind="states"}', "0.004"],
+    ['tidepool_exchange_seconds_total{group="1",kind="candidates"}', "0.008"],
+    ['tidepool_exchange_seconds_total{group="1",kind="replicas"}', "0.001"],
+    ['tidepool_exchange_seconds_total{group="1",kind="read"}', "0.016"],
+    ['tidepool_exchange_bytes_total{group="1",kind="queries"}', "100"],
+    ['tidepool_exchange_bytes_total{group="1",kind="states"}', "200"],
+    ['tidepool_exchange_bytes_total{group="1",kind="candidates"}', "400"],
+    ['tidepool_exchange_bytes_total{group="1",kind="replicas"}', "800"],
   ]);
   metrics.step({
     ...report,
     result: { index: 3, spans: [], timing: { ...timing, replicas: { chosen: 64, missing: 8 } } },
-  });
-  const rows = ["found", "sent"].map((outcome) => values().get(`tidepool_replica_rows_total{outcome="${outcome}"}`));
+  }, 1);
+  const rows = ["found", "sent"].map((outcome) =>
+    values().get(`tidepool_replica_rows_total{group="1",outcome="${outcome}"}`)
+  );
   assert.deepEqual(rows, ["56", "8"]);
 });
 
 Deno.test("ServiceMetrics reads scheduler and group when it is scraped", () => {
   const read = setUp().values();
-  assert.equal(read.get("tidepool_num_requests_running"), "2");
-  assert.equal(read.get("tidepool_num_requests_waiting"), "1");
-  assert.equal(read.get("tidepool_kv_cache_usage_perc"), "0.25");
-  assert.equal(read.get("tidepool_prefix_cache_queries_total"), "300");
-  assert.equal(read.get("tidepool_prefix_cache_hits_total"), "128");
-  assert.equal(read.get("tidepool_generation_tokens_total"), "33");
-  assert.equal(read.get("tidepool_num_preemptions_total"), "4");
-  assert.equal(read.get('tidepool_worker_up{worker="0"}'), "0");
-  assert.equal(read.get("tidepool_group_epoch"), undefined);
+  assert.equal(read.get('tidepool_num_requests_running{group="0"}'), "2");
+  assert.equal(read.get('tidepool_num_requests_waiting{group="0"}'), "1");
+  assert.equal(read.get('tidepool_kv_cache_usage_perc{group="0"}'), "0.25");
+  assert.equal(read.get('tidepool_prefix_cache_queries_total{group="0"}'), "300");
+  assert.equal(read.get('tidepool_prefix_cache_hits_total{group="0"}'), "128");
+  assert.equal(read.get('tidepool_generation_tokens_total{group="0"}'), "33");
+  assert.equal(read.get('tidepool_num_preemptions_total{group="0"}'), "4");
+  assert.equal(read.get('tidepool_worker_up{group="0",worker="0"}'), "0");
+  assert.equal(read.get('tidepool_group_epoch{group="0"}'), undefined);
   const ready = setUp({ kind: "ready", epoch: 3 } as GroupState, [true, false, true]).values();
-  const up = ["0", "1", "2"].map((worker) => ready.get(`tidepool_worker_up{worker="${worker}"}`));
+  const up = ["0", "1", "2"].map((worker) => ready.get(`tidepool_worker_up{group="0",worker="${worker}"}`));
   assert.deepEqual(up, ["1", "0", "1"]);
-  assert.equal(ready.get("tidepool_group_epoch"), "3");
+  assert.equal(ready.get('tidepool_group_epoch{group="0"}'), "3");
 });
 
 Deno.test("BUCKETS begin with the boundaries of the GenAI conventions and ascend", () => {
