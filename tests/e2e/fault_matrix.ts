@@ -16,6 +16,7 @@ import { type Fault, FAULT_LINE, type FaultPlan, FAULTS, type Point, POINTS } fr
 import { SseReader } from "../support/sse_reader.ts";
 import { TestService } from "../support/test_service.ts";
 import { until } from "../support/until.ts";
+import { lostGroupRows } from "./lost_group.ts";
 
 /** What became of one fault. */
 export interface Outcome {
@@ -261,5 +262,6 @@ if (import.meta.main) {
     const times = [outcome.noticedMs, outcome.readyMs].map((ms) => ms.toFixed(0));
     lines.push(`| ${[...cells, ...times].join(" | ")} |`);
   }
+  for await (const cells of lostGroupRows()) lines.push(`| ${cells.join(" | ")} |`);
   Deno.stdout.writeSync(new TextEncoder().encode(`${lines.join("\n")}\n`));
 }

@@ -1,0 +1,17 @@
+/** A group is lost out of two: the other goes on, what ran in the lost one goes on there, and every answer is as it was. */
+
+import assert from "node:assert/strict";
+import { loseGroup, startGroups } from "./lost_group.ts";
+
+Deno.test("a service of two groups answers as if nothing had been when the worker of one is killed", async () => {
+  await using live = await startGroups();
+  assert.deepEqual(live.model.workers.map(({ group }) => group), [0, 1]);
+  assert.equal(live.model.kvTokens, 2 * live.model.contextTokens);
+  const { streams, texts, replays, moved, unready, looks, noticedMs } = await loseGroup(live, "kill");
+  assert.deepEqual(streams, texts.map((text) => ({ text, error: undefined, done: true })));
+  assert.equal(replays, 2, "those of the lost group");
+  assert.ok(moved > 0, "they went on in the other");
+  assert.deepEqual([unready, looks > 1], [0, true], "one group is enough to be ready");
+  assert.ok(noticedMs < 1500, `noticed after ${noticedMs} ms`);
+  await live.idle(5000);
+});
