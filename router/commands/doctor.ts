@@ -26,6 +26,12 @@ const flags = {
     or: "auto",
     help: "show on which GPU each of so many workers would sit, and prove it",
   },
+  groups: {
+    kind: "integer",
+    min: 1,
+    max: 64,
+    help: "groups that they belong to, so many workers each (default: 1)",
+  },
   shareGpu: { kind: "switch", help: "let several workers sit on one GPU" },
   holdMib: {
     kind: "integer",
@@ -66,9 +72,10 @@ export const command: Command<typeof flags> = {
       await holdMemory(values.holdMib, (line) => terminal.line(line));
       return 0;
     }
-    const workers = values.workers === undefined
+    const { groups = 1, shareGpu } = values;
+    const workers = values.workers === undefined && values.groups === undefined
       ? {}
-      : { workers: await diagnosePlaces({ workers: values.workers, shareGpu: values.shareGpu }) };
+      : { workers: await diagnosePlaces({ groups, workers: values.workers ?? 1, shareGpu }) };
     const model = values.model === undefined ? {} : { model: await diagnoseModel(values.model, values.quantize) };
     const diagnosis: Diagnosis = { ...await diagnose(values.gpu), ...workers, ...model };
     if (values.json) terminal.line(JSON.stringify(diagnosis, undefined, 2));
@@ -165,8 +172,11 @@ function report(diagnosis: Diagnosis): readonly string[] {
     ["Read-back", `${diagnosis.readBackMs.toFixed(3)} ms, median (${gpu.fastReadBack ? "fast path" : "awaited map"})`],
     ["Test kernel", `${diagnosis.kernelCorrect ? "correct" : "WRONG RESULT"}, ${diagnosis.kernelMs.toFixed(1)} ms`],
   ];
-  const workers = (diagnosis.workers ?? []).map(({ worker, place, adapter, proof, evidence }) =>
-    [`Worker ${worker}`, `${adapter}, ${place}; ${proof}: ${evidence}`] as const
+  const workers = (diagnosis.workers ?? []).map(({ group, worker, place, adapter, proof, evidence }) =>
+    [
+      group === undefined ? `Worker ${worker}` : `Worker ${group}.${worker}`,
+      `${adapter}, ${place}; ${proof}: ${evidence}`,
+    ] as const
   );
   const providers = diagnosis.providers.map((found) =>
     [found.provider === "dawn" ? "Dawn" : "Deno's own", describeProvider(found)] as const

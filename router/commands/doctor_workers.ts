@@ -4,13 +4,20 @@
  */
 
 import { openGpu } from "../../kernels/choose_provider.ts";
+import { PAGE_TOKENS } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
+import { planGroups } from "../fleet/plan_groups.ts";
+import type { WorkerPlan } from "../group/worker_plan.ts";
 import { describeGpu, type GpuDevice } from "../host/gpu_devices.ts";
 import { usedGpuBytes } from "../host/gpu_memory.ts";
-import { describePlacement, type Placement, type PlacementRequest, placeWorkers, thisHost } from "../host/placement.ts";
+import { describePlacement, type Placement, type PlacementRequest, thisHost } from "../host/placement.ts";
+import { resolveWorkers } from "../host/worker_config.ts";
 
 /** What was found about a worker's place. */
 export interface PlaceDiagnosis {
+  /** Absent when there is only one. */
+  readonly group?: number;
+  /** Within its group. */
   readonly worker: number;
   /** Where it should sit, in words. */
   readonly place: string;
@@ -36,11 +43,19 @@ const MIB = 2 ** 20;
 /** The process may have to compile its modules first. */
 const HOLD_MS = 60_000;
 
-/** Tries every worker's place in turn. */
-export async function diagnosePlaces(request: PlacementRequest): Promise<readonly PlaceDiagnosis[]> {
+/** Where workers of how many groups are to sit. */
+export interface PlacesRequest extends PlacementRequest {
+  /** Of so many workers each. */
+  readonly groups: number;
+}
+
+/** Tries every worker's place in turn, as `serve` would deal them to groups. */
+export async function diagnosePlaces({ groups, workers, shareGpu }: PlacesRequest): Promise<readonly PlaceDiagnosis[]> {
   const host = thisHost();
   const found: PlaceDiagnosis[] = [];
-  for (const [worker, placement] of (await placeWorkers(request, host)).entries()) {
+  // Capacities are of no interest here; a number lets workers share a GPU.
+  const planned = await planGroups(resolveWorkers({ groups, workers, shareGpu, kvTokens: PAGE_TOKENS }), host);
+  for (const { group, worker, placement } of planned.flatMap(placesOf)) {
     const before = await usedGpuBytes(host.gpus);
     const { held, during } = await whileHolding(placement, () => usedGpuBytes(host.gpus));
     const grownBytes = during.map((bytes, i) => {
@@ -48,6 +63,7 @@ export async function diagnosePlaces(request: PlacementRequest): Promise<readonl
       return bytes === undefined || earlier === undefined ? undefined : bytes - earlier;
     });
     found.push({
+      ...(groups === 1 ? {} : { group }),
       worker,
       place: describePlacement(placement),
       ...held,
@@ -55,6 +71,10 @@ export async function diagnosePlaces(request: PlacementRequest): Promise<readonl
     });
   }
   return found;
+}
+
+function placesOf(plans: readonly WorkerPlan[], group: number) {
+  return plans.flatMap((plan, worker) => plan.kind === "spawn" ? [{ group, worker, placement: plan.placement }] : []);
 }
 
 /** What the growth of each GPU's used memory says about a place. */

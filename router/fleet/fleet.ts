@@ -15,7 +15,7 @@ import { counter, type SchedulerOptions } from "../scheduling/scheduler_options.
 import type { SelectionReader, SequenceSelection } from "../scheduling/selection_view.ts";
 import type { TideFeed } from "../scheduling/tide_feed.ts";
 import { Balance, candidateOf } from "./balance.ts";
-import { byReadiness, type FleetGroup, modelOfAll } from "./fleet_group.ts";
+import { byReadiness, type FleetGroup, hasOtherModel, modelOfAll } from "./fleet_group.ts";
 import { inOrder } from "./routing.ts";
 
 /** What one group refuses a request with that another may take. */
@@ -101,7 +101,10 @@ export class Fleet<AnyGroup extends Group = Group> implements Generator, Selecti
 
   #inOrder({ promptTokens, cacheSalt, requestId }: GenerationRequest): readonly FleetGroup[] {
     const newcomer = { tokens: promptTokens.length, cacheSalt, keys: new PageKeys(promptTokens) };
-    const candidates = this.groups.map((member) => candidateOf(member, newcomer, requestId));
+    const states = this.groups.map(({ group }) => group.state);
+    const candidates = this.groups
+      .filter(({ group }) => !hasOtherModel(group.state, states))
+      .map((member) => candidateOf(member, newcomer, requestId));
     return inOrder(newcomer.tokens, candidates)
       .flatMap(({ index }) => this.groups.slice(index, index + 1))
       .sort((a, b) => byReadiness(a.group.state, b.group.state));

@@ -26,10 +26,18 @@ export function nearestState(states: readonly GroupState[]): GroupState {
   return states.toSorted(byReadiness)[0] ?? { kind: "closed" };
 }
 
+/** Whether a group has loaded another model than the first that has one: it must not answer under its name. */
+export function hasOtherModel(state: GroupState, states: readonly GroupState[]): boolean {
+  const [served] = states.map(modelInService).filter((model) => model !== undefined);
+  const own = modelInService(state);
+  return own !== undefined && own.digest !== served?.digest;
+}
+
 /** What all groups serve, by the one with the longest context of those that are nearest to running; undefined before any has loaded. */
 export function modelOfAll(states: readonly GroupState[]): ModelInfo | undefined {
-  const nearest = nearestState(states);
-  const models = states.filter(({ kind }) => kind === nearest.kind).map(modelInService).filter((model) =>
+  const alike = states.filter((state) => !hasOtherModel(state, states));
+  const { kind } = nearestState(alike);
+  const models = alike.filter((state) => state.kind === kind).map(modelInService).filter((model) =>
     model !== undefined
   );
   return models.toSorted((a, b) => longestContext(b) - longestContext(a))[0];

@@ -9,7 +9,7 @@ import type { GroupState, ModelInfo } from "../group/group.ts";
 import type { WorkerGroup } from "../group/worker_group.ts";
 import { longestContext } from "../scheduling/capacity.ts";
 import type { ServedModel, ServedWorker, Service } from "../service.ts";
-import { modelOfAll } from "./fleet_group.ts";
+import { hasOtherModel, modelOfAll } from "./fleet_group.ts";
 
 /** What to look for. */
 export interface ReadinessOptions {
@@ -55,6 +55,11 @@ export function follow(
       if (states.every(({ kind }) => kind === "broken")) fail(state.reason);
       else log(`Group ${group} has failed for good, and the others go on: ${state.reason}`);
     } else if (state.kind === "loading") onProgress(progressOf(states));
+    else if (hasOtherModel(state, states)) {
+      log(
+        `Group ${group} gets no requests: it has loaded another model (digest ${state.model.digest}) than the others`,
+      );
+    }
     if (!states.some(({ kind }) => kind === "ready")) return;
     if (states.every(({ kind }) => kind !== "loading")) announce();
     else gathering ??= setTimeout(announce, GATHER_MS);

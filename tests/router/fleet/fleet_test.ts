@@ -208,6 +208,14 @@ Deno.test("Fleet asks the next group when one is full, loads or holds too little
   );
 });
 
+Deno.test("Fleet sends nothing to a group that has loaded another model", () =>
+  withFleet({ groups: [{}, { model: { digest: "0".repeat(64), maxPositions: 200_000 } }] }, async (fleet, groups) => {
+    const requests = Array.from({ length: 4 }, (_, i) => generationRequest({ promptTokens: promptOf(100, i + 1) }));
+    await Promise.all(requests.map((request) => collect(fleet.generate(request))));
+    assert.deepEqual(opened(groups), [4, 0]);
+    assert.equal(fleet.model?.digest, "f".repeat(64));
+  }));
+
 Deno.test("Fleet takes what waits behind a full group to one that has become free", () =>
   withFleet({ groups: [{}, {}], scheduler: { maxBatch: 1 } }, async (fleet, groups) => {
     groups[0]?.hold();
