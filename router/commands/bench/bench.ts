@@ -16,6 +16,7 @@ import { copied, type Filling, prefilled } from "./fill.ts";
 import { type BenchGroup, measureReadBack, openBenchGroup } from "./group.ts";
 import { profile } from "./profile.ts";
 import { type GroupFigures, report } from "./report.ts";
+import { measureThroughput, type ThroughputFigures } from "./throughput.ts";
 
 const flags = {
   ...MODEL_FLAGS,
@@ -26,6 +27,14 @@ const flags = {
     default: [1],
     help: "measure with so many workers, one after the other",
   },
+  groups: {
+    kind: "integers",
+    min: 1,
+    max: 64,
+    help: "measure only what so many groups of workers answer together, e.g. 1,2: --chats prompts of up to " +
+      "--batch-context tokens, answered by --tokens each (default: not)",
+  },
+  chats: { kind: "integer", min: 1, max: 4096, default: 32, help: "chats that groups answer at once" },
   contexts: { kind: "integers", min: 1, max: 2 ** 24, default: [256, 1024], help: "context lengths in tokens" },
   budget: { kind: "integer", min: 16, max: 2 ** 20, default: 256, help: "positions a sparse layer reads" },
   tokens: {
@@ -105,12 +114,13 @@ export const command: Command<typeof flags> = {
       agreements,
       readBackMs: await measureReadBack(values.gpu),
     };
+    const throughput = await measureGroups(values, (fraction) => terminal.progress("weights", fraction));
     const groups: GroupFigures[] = [];
-    let about = { model: "", parameters: 0 };
-    for (const workers of values.workers) {
+    let { model, parameters } = throughput[0] ?? { model: "", parameters: 0 };
+    for (const workers of throughput.length > 0 ? [] : values.workers) {
       const group = await openBenchGroup(values, workers, (fraction) => terminal.progress("weights", fraction));
       try {
-        about = { model: group.info.id, parameters: group.info.parameters };
+        ({ id: model, parameters } = group.info);
         groups.push(await measureGroup(group, common, (fraction) => terminal.progress("cache", fraction)));
       } finally {
         await group.close();
@@ -121,12 +131,27 @@ export const command: Command<typeof flags> = {
       : undefined;
     const date = new Date().toISOString().slice(0, 10);
     const { budget, fill } = values;
-    const result = benchFile({ date, ...about, budget, fill, groups, ...(profiled && { profile: profiled }) });
+    const measured = { ...(profiled && { profile: profiled }), ...(throughput.length > 0 && { throughput }) };
+    const result = benchFile({ date, model, parameters, budget, fill, groups, ...measured });
     for (const line of report(result, before && comparison(before, result))) terminal.line(line);
     if (values.json !== undefined) await Deno.writeTextFile(values.json, JSON.stringify(result, undefined, 2) + "\n");
     return 0;
   },
 };
+
+/** What each asked number of groups answers, by each number of workers; none when none was asked for. */
+async function measureGroups(
+  values: Values,
+  onProgress: (fraction: number) => void,
+): Promise<readonly ThroughputFigures[]> {
+  const figures: ThroughputFigures[] = [];
+  for (const workers of values.workers) {
+    for (const groups of values.groups ?? []) {
+      figures.push(await measureThroughput({ ...values, model: values, groups, workers, onProgress }));
+    }
+  }
+  return figures;
+}
 
 /**
  * Shares from 0 to 1, comma-separated.

@@ -92,7 +92,11 @@ function longestOn(map: PageMap, { slices, maxPositions }: ModelInfo): BenchGrou
   return { pageOffset: pages.indexOf(most), tokens: Math.min(maxPositions, most * PAGE_TOKENS) };
 }
 
-function loaded(group: WorkerGroup, onProgress: (fraction: number) => void): Promise<ModelInfo> {
+/**
+ * Waits until a group has loaded its model.
+ * @throws {RequestError} `group_unavailable` with the reason when it cannot
+ */
+export function loaded(group: WorkerGroup, onProgress: (fraction: number) => void): Promise<ModelInfo> {
   const { promise, resolve, reject } = Promise.withResolvers<ModelInfo>();
   group.onState((state) => {
     if (state.kind === "loading") onProgress(state.progress);

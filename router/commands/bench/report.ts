@@ -7,6 +7,7 @@ import type { ContextFigures } from "./figures.ts";
 import { SHORT_TOKENS } from "./fill.ts";
 import type { ProfileFigures } from "./profile.ts";
 import { profileNotes, profileTables } from "./profile_tables.ts";
+import { type ThroughputFigures, throughputTable } from "./throughput.ts";
 
 /** What was measured with one number of workers. */
 export interface GroupFigures {
@@ -32,6 +33,8 @@ export interface BenchResult {
   readonly groups: readonly GroupFigures[];
   /** Absent when it was not asked for. */
   readonly profile?: ProfileFigures;
+  /** Of several groups together; absent when it was not asked for. */
+  readonly throughput?: readonly ThroughputFigures[];
 }
 
 const SPEED_COLUMNS = [
@@ -92,7 +95,7 @@ export function report(
   result: BenchResult,
   compared?: { readonly table: Table; readonly notes: readonly string[] },
 ): readonly string[] {
-  const { date, model, parameters, budget, fill, groups, profile } = result;
+  const { date, model, parameters, budget, fill, groups, profile, throughput = [] } = result;
   const millions = (parameters / 1e6).toFixed(1);
   const measured = groups.flatMap(({ workers, figures }) =>
     figures.map((context) => ({ workers: workers.length, ...context }))
@@ -101,6 +104,7 @@ export function report(
     { columns: SPEED_COLUMNS, rows: measured.flatMap(speedRowsOf) },
     { columns: EXCHANGE_COLUMNS, rows: measured.flatMap(exchangeRowsOf) },
     { columns: BATCH_COLUMNS, rows: groups.flatMap(batchRows) },
+    throughputTable(throughput),
     ...correctionTables(measured),
     ...(profile === undefined ? [] : profileTables(profile)),
     ...(compared === undefined ? [] : [compared.table]),
