@@ -4,7 +4,7 @@ import type { VNode } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { percent, whole } from "../chat/plain_words.ts";
 import type { PageState } from "../frame/page_state.ts";
-import type { Health } from "../service/service.ts";
+import type { Health, HealthOfGroup } from "../service/service.ts";
 import { GroupHistory, type Moments, SERIES } from "./group_history.ts";
 import { type Samples, total } from "./metric_samples.ts";
 import { Plot } from "./plot.tsx";
@@ -23,7 +23,7 @@ export function GroupView({ state }: { readonly state: PageState }): VNode {
   return (
     <section class="panel group" aria-labelledby="group-title" tabIndex={0}>
       <header>
-        <h2 id="group-title">The group</h2>
+        <h2 id="group-title">{(health?.groups.length ?? 1) === 1 ? "The group" : "The groups"}</h2>
         {health?.epoch !== undefined && <span class="epoch">Epoch {health.epoch}</span>}
       </header>
       {health === undefined
@@ -40,7 +40,7 @@ export function GroupView({ state }: { readonly state: PageState }): VNode {
   );
 }
 
-function Workers({ health: { workers = [], capacity_tokens: capacity = 0 }, samples }: {
+function Workers({ health: { groups, capacity_tokens: capacity = 0 }, samples }: {
   readonly health: Health;
   readonly samples: Samples;
 }): VNode {
@@ -55,19 +55,51 @@ function Workers({ health: { workers = [], capacity_tokens: capacity = 0 }, samp
         </tr>
       </thead>
       <tbody>
-        {workers.map(({ adapter, capacity_tokens: tokens }, i) => (
-          <tr key={i}>
-            <th scope="row">
-              <span class={`swatch worker-${i % 4}`} aria-hidden="true" />
-              {i} {total(samples, "tidepool_worker_up", { worker: String(i) }) === 0 && samples.size > 0 && "(away)"}
-            </th>
-            <td>{adapter ?? "unknown"}</td>
-            <td>{whole(tokens)} tokens</td>
-            <td>{percent(tokens / Math.max(1, capacity))}</td>
-          </tr>
+        {groups.map((group) => (
+          <WorkersOfGroup
+            key={group.group}
+            group={group}
+            isAlone={groups.length === 1}
+            capacity={capacity}
+            samples={samples}
+          />
         ))}
       </tbody>
     </table>
+  );
+}
+
+/** A row for each worker of a group that is ready, else one that says how the group is. */
+function WorkersOfGroup({ group: { group, state, reason, workers = [] }, isAlone, capacity, samples }: {
+  readonly group: HealthOfGroup;
+  readonly isAlone: boolean;
+  /** Of all groups that are ready. */
+  readonly capacity: number;
+  readonly samples: Samples;
+}): VNode {
+  const isAway = (worker: number) =>
+    samples.size > 0 &&
+    total(samples, "tidepool_worker_up", { group: String(group), worker: String(worker) }) === 0;
+  return (
+    <>
+      {state !== "ready" && !isAlone && (
+        <tr>
+          <th scope="row">{group}</th>
+          <td colSpan={3}>{state}{reason !== undefined && `: ${reason}`}</td>
+        </tr>
+      )}
+      {workers.map(({ adapter, capacity_tokens: tokens }, i) => (
+        <tr key={i}>
+          <th scope="row">
+            <span class={`swatch worker-${i % 4}`} aria-hidden="true" />
+            {isAlone ? i : `${group}.${i}`} {isAway(i) && "(away)"}
+          </th>
+          <td>{adapter ?? "unknown"}</td>
+          <td>{whole(tokens)} tokens</td>
+          <td>{percent(tokens / Math.max(1, capacity))}</td>
+        </tr>
+      ))}
+    </>
   );
 }
 

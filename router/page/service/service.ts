@@ -34,6 +34,22 @@ export interface ModelInfo {
 
 const KEY = "tidepool.key";
 
+/** A worker of a group that runs steps. */
+export interface HealthyWorker {
+  readonly adapter: string | null;
+  readonly "capacity_tokens": number;
+}
+
+/** What `/health` says of one of the groups that serve the model. */
+export interface HealthOfGroup {
+  readonly group: number;
+  readonly state: Health["group"];
+  readonly epoch?: number;
+  readonly reason?: string;
+  /** Absent unless it is ready. */
+  readonly workers?: readonly HealthyWorker[];
+}
+
 /** What `/health` says. */
 export interface Health {
   readonly group: "loading" | "ready" | "broken" | "closed";
@@ -41,7 +57,7 @@ export interface Health {
   readonly reason?: string;
   readonly epoch?: number;
   readonly model?: string;
-  readonly workers?: readonly { readonly adapter: string | null; readonly "capacity_tokens": number }[];
+  readonly groups: readonly HealthOfGroup[];
   readonly "capacity_tokens"?: number;
   readonly draining: boolean;
   readonly "free_tokens": number;

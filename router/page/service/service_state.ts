@@ -19,7 +19,7 @@ export class ServiceWatch {
   readonly state: Observable<ServiceState> = new Observable({ kind: "connecting" });
   readonly #service: Service;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #epoch: number | undefined;
+  #epochs: string | undefined;
   #model: ModelInfo | undefined;
 
   constructor(service: Service) {
@@ -49,11 +49,12 @@ export class ServiceWatch {
   }
 
   /** Asked for again after every forming: the longest context may have changed. */
-  async #modelOf({ epoch }: Health): Promise<ModelInfo | undefined> {
-    if (this.#model !== undefined && this.#epoch === epoch) return this.#model;
+  async #modelOf({ groups }: Health): Promise<ModelInfo | undefined> {
+    const epochs = groups.map(({ epoch = "-" }) => epoch).join();
+    if (this.#model !== undefined && this.#epochs === epochs) return this.#model;
     try {
       this.#model = await this.#service.model();
-      this.#epoch = epoch;
+      this.#epochs = epochs;
       return this.#model;
     } catch (error) {
       if (error instanceof ServiceError && error.code === "invalid_api_key") return undefined;
