@@ -28,7 +28,7 @@ export interface LostGroup {
 }
 
 /** Tokens that each stream asks for. */
-const TOKENS = 160;
+const TOKENS = 120;
 
 /** What is asked at a time. */
 const STREAMS = 4;
