@@ -3,7 +3,7 @@
  * every layer and groups never do. Knows plans of workers; starts nothing.
  */
 
-import { UsageError } from "../command_line.ts";
+import { UsageError } from "../errors.ts";
 import { planWorkers, type WorkerPlan } from "../group/worker_plan.ts";
 import { type PlacementHost, thisHost } from "../host/placement.ts";
 import type { ResolvedWorkers, WorkerOrigin } from "../host/worker_config.ts";

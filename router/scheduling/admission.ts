@@ -90,6 +90,11 @@ export function unsuitable({ model, request }: Sequence, now: ModelInfo): string
   return `${asked} exceed the context of ${longest} tokens that the group came back with`;
 }
 
+/** Why a request ends with the service. @param when behind the message, if there is more to say */
+export function shutDown(when = ""): RequestError {
+  return new RequestError("draining", `Cannot finish request: the service shuts down${when}`);
+}
+
 /** Why a request that waited for so long leaves the queue. */
 export function waitedTooLong(queueTimeoutMs: number): RequestError {
   return new RequestError(

@@ -27,6 +27,11 @@ export class Roster {
     return this.#running;
   }
 
+  /** How many run, and how many wait. */
+  get counts(): { readonly running: number; readonly waiting: number } {
+    return { running: this.#running.length, waiting: this.#waiting.length };
+  }
+
   /** Lets a sequence wait after those of higher rank. */
   enqueue(sequence: Sequence): void {
     sequence.queuedAtMs = performance.now();

@@ -7,7 +7,7 @@ import type { SequenceId, SpanResult, StepResult } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import { ActiveSequences } from "./active_sequences.ts";
 import { beginSequence } from "./begin_sequence.ts";
-import { checkFits, checkQueue, readyModel } from "./admission.ts";
+import { checkFits, checkQueue, readyModel, shutDown } from "./admission.ts";
 import { resolveAttention } from "./attention_policy.ts";
 import { CostModel, NO_LOAD } from "./cost_model.ts";
 import { asCodedError, RequestError } from "../errors.ts";
@@ -45,8 +45,9 @@ export class Scheduler implements Generator {
   readonly #costs = new CostModel();
   readonly #active: ActiveSequences;
   readonly #steps: StepsInFlight;
-  #looping = false;
-  #loop: Promise<void> = Promise.resolve();
+  #loop: Promise<void> | undefined;
+  /** Something has changed since the loop looked. */
+  #isDue = false;
   /** Opened or released by a step that was refused: the worker may or may not know them. */
   #doubtful: SequenceId[] = [];
   #draining = false;
@@ -118,8 +119,7 @@ export class Scheduler implements Generator {
   stats(): SchedulerStats {
     return {
       ...this.#tally.counts,
-      running: this.#roster.running.length,
-      waiting: this.#roster.waiting.length,
+      ...this.#roster.counts,
       pages: this.#epoch.ledger?.pages ?? { total: 0, used: 0, cached: 0, free: 0 },
     };
   }
@@ -130,14 +130,13 @@ export class Scheduler implements Generator {
    */
   async drain(deadlineMs: number): Promise<void> {
     this.#draining = true;
-    const message = `Cannot finish request: the service shuts down, ${deadlineMs} ms are over`;
-    await this.#active.emptied(deadlineMs, () => this.#failAll(new RequestError("draining", message)));
+    await this.#active.emptied(deadlineMs, () => this.#failAll(shutDown(`, ${deadlineMs} ms are over`)));
   }
 
   /** Ends what is left and waits for the running step, which closing the group cuts short. Does not close the group. */
   async close(): Promise<void> {
     this.#draining = this.#closed = true;
-    this.#failAll(new RequestError("draining", "Cannot finish request: the service shuts down"));
+    this.#failAll(shutDown());
     this.#epoch.close();
     await this.#loop;
   }
@@ -148,19 +147,20 @@ export class Scheduler implements Generator {
   }
 
   #wake(): void {
-    if (!this.#looping && !this.#closed) this.#loop = this.#run();
+    this.#isDue = true;
+    if (!this.#closed) this.#loop ??= this.#run();
   }
 
   async #run(): Promise<void> {
-    this.#looping = true;
     try {
       await Promise.resolve(); // What else is asked in this turn comes along.
       for (;;) {
+        this.#isDue = false;
         if (this.#steps.oldest === undefined) await this.#runNext();
         this.#runAhead();
         if (this.#steps.oldest !== undefined) await this.#finish(this.#steps.oldest);
         // Planning may have taken the place of a sequence, and its masks with it.
-        else if (this.#masks.request(this.#active).length === 0) return;
+        else if (!this.#isDue && this.#masks.request(this.#active).length === 0) return;
       }
     } catch (error) {
       // A defect of ours: no one may wait for an answer that will not come.
@@ -169,7 +169,7 @@ export class Scheduler implements Generator {
       // Who was cancelled while that step ran was to leave with its result.
       for (const sequence of [...this.#roster.running]) this.#roster.leave(sequence, this.#epoch.ledger);
     } finally {
-      this.#looping = false;
+      this.#loop = undefined;
     }
   }
 

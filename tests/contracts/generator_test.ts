@@ -1,10 +1,11 @@
 /**
- * What HTTP may expect of every `Generator`: the scheduler on a group of real workers and on a fake one, and the fake that
- * the routes are tested on.
+ * What HTTP may expect of every `Generator`: the scheduler on a group of real workers and on a fake one, a fleet of groups, and
+ * the fake that the routes are tested on.
  */
 
 import assert from "node:assert/strict";
 import type { Generation, GenerationEvent, Generator } from "../../router/scheduling/generation.ts";
+import { Fleet } from "../../router/fleet/fleet.ts";
 import { Scheduler } from "../../router/scheduling/scheduler.ts";
 import { EngineWorkers } from "../support/engine_workers.ts";
 import { FakeGenerator } from "../support/fake_generator.ts";
@@ -143,6 +144,16 @@ generatorContract("Scheduler on a fake group", () => {
     await group.close();
   };
   return Promise.resolve({ generator: scheduler, close });
+});
+
+generatorContract("Fleet over fake groups", () => {
+  const groups = [0, 1].map(() => new FakeGroup({ model: { kvPages: CONTEXT / 64 } }));
+  const fleet = new Fleet(groups);
+  const close = async () => {
+    await fleet.close();
+    await Promise.all(groups.map((group) => group.close()));
+  };
+  return Promise.resolve({ generator: fleet, close });
 });
 
 generatorContract("FakeGenerator", () => {
