@@ -45,7 +45,7 @@ Deno.test("serve prints a curl line that works, drains on SIGINT, exits with 0 a
   const workers = await childrenOf(cli.pid);
   assert.equal(workers.length, 1);
   const metrics = await (await fetch(new URL("/metrics", url))).text();
-  assert.match(metrics, /^tidepool_worker_up\{model_name="tiny",worker="0"\} 1$/m);
+  assert.match(metrics, /^tidepool_worker_up\{model_name="tiny",group="0",worker="0"\} 1$/m);
   // Still running when the signal comes.
   const request = { ...JSON.parse(body), "max_tokens": 40, "ignore_eos": true };
   const headers = { "content-type": "application/json" };
