@@ -26,9 +26,12 @@ const REMEDY = "--context auto takes what fits; quantised weights (--quantize) o
 /** How long the first group that is ready is not announced while others load: they are mostly about as fast. */
 const GATHER_MS = 5000;
 
+/** A group as far as it is followed. */
+export type FollowedGroup = Pick<WorkerGroup, "state" | "members" | "onState">;
+
 /** Follows groups until they are closed. */
 export function follow(
-  groups: readonly WorkerGroup[],
+  groups: readonly FollowedGroup[],
   { contextTokens, onProgress, log }: ReadinessOptions,
 ): Pick<Service, "ready" | "broken"> {
   const ready = Promise.withResolvers<ServedModel>();
@@ -40,11 +43,16 @@ export function follow(
     broken.resolve(reason);
     ready.reject(new RequestError("group_unavailable", `Cannot serve: ${reason}`));
   };
+  let isAnnounced = false;
   const announce = () => {
     clearTimeout(gathering);
+    gathering = undefined;
     const model = served(groups);
-    if (model !== undefined && model.contextTokens >= contextTokens) return ready.resolve(model);
-    fail(`a context of ${contextTokens} tokens does not fit: the workers hold ${model?.contextTokens ?? 0}; ${REMEDY}`);
+    // The group that was ready may be lost by now.
+    if (model === undefined) return;
+    isAnnounced = true;
+    if (model.contextTokens >= contextTokens) return ready.resolve(model);
+    fail(`a context of ${contextTokens} tokens does not fit: the workers hold ${model.contextTokens}; ${REMEDY}`);
   };
   const consider = (group: number, state: GroupState) => {
     const states = groups.map((each) => each.state);
@@ -60,7 +68,8 @@ export function follow(
         `Group ${group} gets no requests: it has loaded another model (digest ${state.model.digest}) than the others`,
       );
     }
-    if (!states.some(({ kind }) => kind === "ready")) return;
+    // One that comes back smaller goes on with shorter contexts.
+    if (isAnnounced || !states.some(({ kind }) => kind === "ready")) return;
     if (states.every(({ kind }) => kind !== "loading")) announce();
     else gathering ??= setTimeout(announce, GATHER_MS);
   };
@@ -74,7 +83,7 @@ function progressOf(states: readonly GroupState[]): number {
 }
 
 /** What the groups that are ready serve together. */
-function served(groups: readonly WorkerGroup[]): ServedModel | undefined {
+function served(groups: readonly FollowedGroup[]): ServedModel | undefined {
   const ready = groups.flatMap((group, index) =>
     group.state.kind === "ready" ? [{ group, index, model: group.state.model }] : []
   );
@@ -94,7 +103,7 @@ function served(groups: readonly WorkerGroup[]): ServedModel | undefined {
   };
 }
 
-function workersOf({ members }: WorkerGroup, { slices, adapters, adapter }: ModelInfo): readonly ServedWorker[] {
+function workersOf({ members }: FollowedGroup, { slices, adapters, adapter }: ModelInfo): readonly ServedWorker[] {
   const places = members.found.filter(({ state }) => state === "present").map(({ place }) => place);
   return slices.map((pages, i) => {
     const place = places[i];
