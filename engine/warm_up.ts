@@ -7,11 +7,18 @@
 import type { MeasuredStep } from "./engine_info.ts";
 import { MIN_BUDGET } from "./layer_plan.ts";
 import { PageMap } from "./page_map.ts";
+import { MAX_TILED_ROWS } from "./pass/batch_plan.ts";
 import { GREEDY, type HandSpan, SessionHost, type SessionOptions, type StepRunner } from "./evaluation/hand_session.ts";
 import { PAGE_TOKENS, type SparseSettings } from "./span.ts";
 
 /** Rows of a prompt that is longer than the smallest budget. */
 const PROMPT = MIN_BUDGET + 8;
+
+/**
+ * What a long prompt may take, as far as a short one tells: on slow adapters fewer rows are tried, where compiling is the
+ * smaller part of the wait for a first prompt.
+ */
+const LONG_PROMPT_MS = 2000;
 
 /** Far above those of a router, so that nothing which remembers sequences takes one for another. */
 const FIRST_SEQUENCE = 2 ** 30;
@@ -56,7 +63,27 @@ export async function warmUp(runner: StepRunner, map?: PageMap): Promise<readonl
   if (positions < 2 * PAGE_TOKENS) return [];
   await run(host, { sampling: SAMPLING, audited: true });
   if (runner.info.roles !== undefined) await sparseRows(host);
-  return await run(host, {});
+  const measured = await run(host, {});
+  if (!runner.info.software) await longPrompt(host, { measured, positions });
+  return measured;
+}
+
+/**
+ * A prompt as long as a batch of rows gets, and rows after it: products of many rows have kernels of their own on GPUs, and
+ * working memory grows. Software adapters have one kernel for all lengths.
+ */
+async function longPrompt(
+  host: SessionHost,
+  { measured, positions }: { readonly measured: readonly MeasuredStep[]; readonly positions: number },
+): Promise<void> {
+  const rowMs = Math.max(1e-3, measured.find(({ kind }) => kind === "prefill")?.ms ?? Infinity) / PROMPT;
+  const rows = Math.min(MAX_TILED_ROWS, Math.floor(LONG_PROMPT_MS / rowMs), positions - PAGE_TOKENS);
+  if (rows <= PROMPT) return;
+  const session = host.open({ sparse: { budget: MIN_BUDGET, heads: "kv_head" } });
+  await session.prefill(tokens(rows));
+  await session.decode(1, "dense");
+  if (host.runner.info.roles !== undefined) await session.decode(1, "sparse");
+  await session.close();
 }
 
 /** Prefills, decodes and corrects once. @returns what each took */

@@ -38,7 +38,7 @@ export interface BatchContext {
 }
 
 /** Rows of a prefill that pass through the layers at once; more pass in turn, with the same bits. */
-const MAX_TILED_ROWS = 2048;
+export const MAX_TILED_ROWS = 2048;
 
 /** The same for decode rows. */
 const MAX_VECTOR_ROWS = 64;

@@ -1,0 +1,93 @@
+/** Which steps warm a worker up. What they compile: `engine_test.ts`. */
+
+import assert from "node:assert/strict";
+
+import type { EngineInfo } from "../../engine/engine_info.ts";
+import type { StepRunner } from "../../engine/evaluation/hand_session.ts";
+import type { Step, StepResult } from "../../engine/span.ts";
+import { warmUp } from "../../engine/warm_up.ts";
+
+const INFO: EngineInfo = {
+  digest: "",
+  maxPositions: 8192,
+  vocabSize: 512,
+  parameters: 1e6,
+  layers: 4,
+  roles: ["dense", "select", "sparse", "sparse"],
+  selectLayers: [1],
+  sparse: { budget: 64, sparseFrom: 128 },
+  adapter: "fake",
+  software: false,
+  provider: "deno",
+  matrix: undefined,
+  cheapCorrections: 0,
+  measured: [],
+  kvPages: 128,
+  replicaPages: 0,
+};
+
+/** Steps of more rows are answered at once: it is the short ones that decide how long the long one is. */
+const SHORT_ROWS = 100;
+
+/** Answers every span with a token, and remembers the steps. */
+class Recorder implements StepRunner {
+  readonly info: EngineInfo;
+  readonly steps: Step[] = [];
+  readonly #rowMs: number;
+
+  constructor(info: Partial<EngineInfo>, rowMs = 0) {
+    this.info = { ...INFO, ...info };
+    this.#rowMs = rowMs;
+  }
+
+  async run(step: Step): Promise<StepResult> {
+    this.steps.push(step);
+    const rows = step.spans.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    const ms = rows > SHORT_ROWS ? 0 : rows * this.#rowMs;
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    return {
+      index: step.index,
+      spans: step.spans.map(({ sequence }) => ({ sequence, token: 1 })),
+      timing: { encodeMs: 0, waitMs: 0, totalMs: 0 },
+    };
+  }
+
+  get longest(): number {
+    return Math.max(...this.steps.flatMap(({ spans }) => spans.map(({ tokens }) => tokens.length)));
+  }
+}
+
+Deno.test("warmUp() ends with the longest batch of a prompt and rows after it, where the adapter is a GPU", async () => {
+  const gpu = new Recorder({});
+  const measured = await warmUp(gpu);
+  assert.equal(gpu.longest, 2048);
+  // The long prompt is not among what predictions start from: most of it may have been compiling.
+  assert.ok(measured.every(({ rows }) => rows < 100));
+  const after = gpu.steps.flatMap(({ spans }) => spans).slice(-2);
+  assert.deepEqual(after.map((span) => [span.kind === "decode" && span.attention, span.from]), [
+    ["dense", 2048],
+    ["sparse", 2049],
+  ]);
+  const open = new Set<number>();
+  for (const step of gpu.steps) {
+    for (const { sequence } of step.open) open.add(sequence);
+    for (const sequence of step.release) open.delete(sequence);
+  }
+  assert.equal(open.size, 0);
+});
+
+Deno.test("warmUp() stays short on software adapters and within small caches", async () => {
+  const software = new Recorder({ software: true });
+  await warmUp(software);
+  assert.ok(software.longest < 100);
+  const small = new Recorder({ kvPages: 8 });
+  await warmUp(small);
+  assert.equal(small.longest, 7 * 64);
+});
+
+Deno.test("warmUp() tries fewer rows where 2,048 would take long", async () => {
+  // 24 rows take at least 72 ms: 2,048 would take six seconds.
+  const slow = new Recorder({ roles: undefined }, 3);
+  await warmUp(slow);
+  assert.ok(slow.longest <= 667, `${slow.longest} rows`);
+});
