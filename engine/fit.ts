@@ -64,8 +64,7 @@ export async function checkFit(gpu: Gpu, model: UnreadModel, kvTokens: number | 
     fixed + bytesOfKv(needs, kvTokens === "auto" ? model.config.maxPositions : kvTokens),
   );
   if (free < fixed + kvBytes) throw unfit(model, needs, { free, kvTokens });
-  const tokens = Math.floor(Math.max(0, free - fixed) / needs.kvBytesPerToken / PAGE_TOKENS) * PAGE_TOKENS;
-  const most = Math.min(tokens, model.config.maxPositions);
+  const most = Math.min(Math.max(0, fittingTokens(needs, free)), model.config.maxPositions);
   return [
     `Memory: weights ${gib(needs.weightBytes)}, working memory ${gib(needs.workingBytes)}, keys and values ` +
     `${Math.round(needs.kvBytesPerToken / 1024)} KiB a token`,
@@ -101,20 +100,20 @@ function unfit(
   needs: ModelNeeds,
   { free, kvTokens }: { readonly free: number; readonly kvTokens: number | "auto" },
 ): GpuError {
-  const fixed = needs.weightBytes + needs.workingBytes;
   const tokens = kvTokens === "auto" ? PAGE_TOKENS : kvTokens;
   const remedies: string[] = [];
-  const fitting = Math.floor((free - fixed) / needs.kvBytesPerToken / PAGE_TOKENS) * PAGE_TOKENS;
+  const fitting = fittingTokens(needs, free);
   if (fitting > 0) {
     remedies.push(`--kv-tokens ${fitting} would fit`);
     remedies.push(`${Math.ceil(tokens / fitting)} workers with a GPU each would hold ${tokens} together`);
   }
   for (const quantize of ["q8", "q4"] as const) {
     const other = needsOf({ ...model, quantize });
+    if (other.weightBytes >= needs.weightBytes) continue;
     const total = other.weightBytes + other.workingBytes + bytesOfKv(other, tokens);
-    if (other.weightBytes < needs.weightBytes && total <= free) {
-      remedies.push(`--quantize ${quantize} would need ${gib(total)}`);
-    }
+    const fewer = fittingTokens(other, free);
+    if (total <= free) remedies.push(`--quantize ${quantize} would need ${gib(total)}`);
+    else if (fewer > 0) remedies.push(`--quantize ${quantize} with --kv-tokens ${fewer} would fit`);
   }
   const remedy = remedies.length === 0 ? "a smaller model, or a GPU with more memory, is needed" : remedies.join("; ");
   return new GpuError(
@@ -122,6 +121,11 @@ function unfit(
     `Cannot load the model: weights of ${gib(needs.weightBytes)}, working memory of ${gib(needs.workingBytes)} and ` +
       `${tokens} tokens of ${gib(bytesOfKv(needs, tokens))} exceed the ${gib(free)} that are free: ${remedy}`,
   );
+}
+
+/** Tokens that fit beside weights and working memory, in whole pages; negative or 0 when not even those fit. */
+function fittingTokens({ weightBytes, workingBytes, kvBytesPerToken }: ModelNeeds, free: number): number {
+  return Math.floor((free - weightBytes - workingBytes) / kvBytesPerToken / PAGE_TOKENS) * PAGE_TOKENS;
 }
 
 function bytesOfKv({ kvBytesPerToken }: ModelNeeds, tokens: number): number {

@@ -3,7 +3,7 @@
 import { needsOf } from "../../engine/fit.ts";
 import { readCalibration } from "../../engine/model/calibration.ts";
 import { openTensors } from "../../engine/model/checkpoint.ts";
-import { readModelConfig } from "../../engine/model/model_config.ts";
+import { type ModelConfig, readModelConfig } from "../../engine/model/model_config.ts";
 import type { TensorFiles } from "../../engine/model/tensor_files.ts";
 import { ChatTemplate } from "../../engine/text/chat_template.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
@@ -27,6 +27,8 @@ export interface ModelDiagnosis {
   readonly hasChatTemplate: boolean;
   /** How it writes tool calls; undefined: in no way that is known. */
   readonly toolFormat: ToolFormatName | undefined;
+  /** Which rows its layers see; undefined: everything before them. */
+  readonly window: { readonly positions: number; readonly layers: number } | undefined;
   /** Undefined without a calibration. */
   readonly selectLayers: readonly number[] | undefined;
   /** What the model cannot do for want of a file or a field. */
@@ -54,10 +56,11 @@ export async function diagnoseModel(path: string, quantize: QuantizedDType | und
     vocabulary: { tokens: tokenizer.vocabSize, rows: config.vocabSize },
     hasChatTemplate: template !== undefined,
     toolFormat: template && formatOfTemplate(template.source),
+    window: windowOf(config),
     selectLayers: calibration?.selectLayers,
     missing: [
       ...(template === undefined ? ["a chat template: /v1/chat/completions will refuse"] : []),
-      ...(calibration === undefined ? ["a calibration (tidepool.json): every token attends densely"] : []),
+      ...(calibration === undefined ? [lackOfCalibration(config)] : []),
       ...(config.eosTokens.length === 0 ? ["a token that ends answers: they end at max_tokens or a stop string"] : []),
     ],
   };
@@ -83,9 +86,32 @@ export function describeModel(found: ModelDiagnosis): readonly (readonly [string
       "Tool calls",
       found.toolFormat ?? "the template mentions no format that is known",
     ],
+    [
+      "Window",
+      found.window === undefined
+        ? "none"
+        : `${
+          found.window.positions.toLocaleString("en")
+        } positions in ${found.window.layers} of ${found.layers} layers`,
+    ],
     ["Select layers", found.selectLayers === undefined ? "none: not calibrated" : found.selectLayers.join(", ")],
     ...found.missing.map((what) => ["Missing", what] as const),
   ];
+}
+
+function windowOf({ layers, slidingWindow, localLayers }: ModelConfig): ModelDiagnosis["window"] {
+  if (slidingWindow !== undefined) return { positions: slidingWindow, layers };
+  return localLayers && {
+    positions: localLayers.window,
+    layers: localLayers.isLocal.filter((isLocal) => isLocal).length,
+  };
+}
+
+function lackOfCalibration({ localLayers }: ModelConfig): string {
+  const why = localLayers === undefined
+    ? "a calibration (tidepool.json)"
+    : "sparse attention, as only some layers have a window";
+  return `${why}: every token attends densely`;
 }
 
 function elementsOf({ tensors }: TensorFiles): number {

@@ -62,6 +62,20 @@ Deno.test("checkFit() says in one error what would fit", async () => {
   });
 });
 
+Deno.test("checkFit() offers fewer tokens with quantised weights where neither is enough", async () => {
+  if (!fixture.gpu.info.software) return;
+  const { config } = presetNamed("tiny");
+  const available = Deno.systemMemoryInfo().available;
+  // Tables of 16 bits beyond the memory, of 8 bits within it, beside 1.5 times of it in keys and values.
+  const vast = { ...config, vocabSize: Math.floor(1.4 * available / (2 * 2 * config.hidden)), layers: 1024 };
+  const model = { config: { ...vast, maxPositions: 1 << 28 }, tensors: undefined, quantize: undefined };
+  const tokens = Math.floor(1.5 * available / needsOf(model).kvBytesPerToken / 64) * 64;
+  await assert.rejects(checkFit(fixture.gpu, model, tokens), {
+    code: "out_of_gpu_memory",
+    message: /are free: --quantize q8 with --kv-tokens \d+ would fit; --quantize q4 with --kv-tokens \d+ would fit$/,
+  });
+});
+
 Deno.test("Engine.open() refuses a context beyond the model's, and says what it needs otherwise", async () => {
   const lines: string[] = [];
   const open = (contextTokens: number) =>

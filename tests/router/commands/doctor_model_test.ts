@@ -14,6 +14,15 @@ Deno.test("diagnoseModel() says what a model is, what it needs and what it lacks
   assert.ok(lines.includes("Select layers: none: not calibrated"), lines.join("\n"));
 });
 
+Deno.test("diagnoseModel() says which layers have a window, and that such a model has no sparse attention", async () => {
+  const found = await diagnoseModel(`${FIXTURES}gemma3`, undefined);
+  assert.deepEqual(found.missing, [
+    "sparse attention, as only some layers have a window: every token attends densely",
+  ]);
+  const lines = describeModel(found).map(([name, value]) => `${name}: ${value}`);
+  assert.ok(lines.includes("Window: 40 positions in 6 of 7 layers"), lines.join("\n"));
+});
+
 Deno.test("diagnoseModel() foresees what quantising saves", async () => {
   const [plain, four] = [await diagnoseModel(TIDE, undefined), await diagnoseModel(TIDE, "q4")];
   assert.deepEqual(plain.selectLayers, [2, 6]);
