@@ -4,6 +4,8 @@
 
 /** The largest finite f16. */
 export const MAX_HALF = 65504;
+/** The pattern of the largest bf16 within it, 65280. */
+export const MAX_BF16_IN_HALF = 0x477f;
 
 /** The f16 bit patterns nearest to the values; ties go to the even one, what exceeds the range becomes an infinity. */
 export function toHalf(values: ArrayLike<number>): Uint16Array<ArrayBuffer> {

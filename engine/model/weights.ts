@@ -1,6 +1,6 @@
 /**
  * The weights of a model on the GPU: read from a Hugging Face directory, or random for a shape without files.
- * Knows tensor names and how products are fused; `weight_sources.ts` knows where numbers come from.
+ * Knows tensor names and how products are fused; `weight_sources.ts` and `file_source.ts` know where numbers come from.
  */
 
 import type { Commands } from "../../kernels/pipeline.ts";
@@ -10,7 +10,8 @@ import { freeWeight, type Weight } from "../../kernels/weights/weight.ts";
 import { EngineError } from "../errors.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { TensorFiles } from "./tensor_files.ts";
-import { FileSource, RandomSource, type WeightSource } from "./weight_sources.ts";
+import { FileSource } from "./file_source.ts";
+import { RandomSource, type WeightSource } from "./weight_sources.ts";
 
 /** One transformer layer. Matrices are [output rows, input columns]. */
 export interface LayerWeights {
@@ -68,9 +69,11 @@ export async function loadWeights(
   checkLayers(config, files);
   const source = new FileSource(commands, files, { quantize, onProgress });
   try {
-    return await buildWeights(config, source);
+    const weights = await buildWeights(config, source);
+    await source.finish();
+    return weights;
   } finally {
-    source.close();
+    await source.close();
   }
 }
 

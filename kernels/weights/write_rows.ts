@@ -1,14 +1,14 @@
 /**
- * Rows from a file into a weight: plain ones are converted on the host, quantised ones packed on the GPU. Checks every
- * number on the way, as one that is not finite would spoil every answer.
+ * Rows from a file into a weight: bf16 is converted and quantised ones are packed on the GPU, the rest on the host. Checks every number on the way, as one that is not finite would spoil every answer.
  */
 
 import { GpuError } from "../errors.ts";
-import { bf16ToF32, bf16ToHalf, fromHalf, MAX_HALF, toHalf } from "../half.ts";
+import { bf16ToF32, bf16ToHalf, fromHalf, MAX_BF16_IN_HALF, MAX_HALF, toHalf } from "../half.ts";
 import { floatsFinite, halvesBelow } from "../magnitude.ts";
 import type { Commands } from "../pipeline.ts";
 import type { Scratch } from "../scratch.ts";
 import { isQuantized, weightBytes, type WeightDType } from "./format.ts";
+import { convertBf16Rows } from "./bf16_rows.ts";
 import { packRows } from "./pack_groups.ts";
 import {
   type BlockDType,
@@ -46,8 +46,6 @@ interface PartRows {
 const CHUNK_BYTES = 4 * 2 ** 20;
 /** Staging memory of writes is given back at submits: one every so many bytes. */
 const SUBMIT_BYTES = 64 * 2 ** 20;
-/** The pattern of 65280: the next bf16, 65536, exceeds f16. */
-const MAX_BF16_IN_HALF = 0x477f;
 const F16_INFINITY = 0x7c00;
 const BF16_INFINITY = 0x7f80;
 
@@ -96,6 +94,14 @@ function writePart({ commands, scratch }: WriteTools, rows: PartRows): void {
   }
   if (isBlockType(source)) {
     throw new GpuError("invalid_shape", `Cannot write ${tensor.label}: ${source} cannot become ${dtype}`);
+  }
+  // A software adapter would convert with the same processor, slower.
+  if (dtype === "f16" && source === "BF16" && !commands.gpu.info.software && bytes.byteLength > 0) {
+    const raw = scratch.take("rows of a file", "u32", [Math.ceil(bytes.byteLength / 4)]);
+    commands.write(raw, bytes);
+    convertBf16Rows(commands, { ...rows, raw });
+    commands.submit();
+    return;
   }
   commands.gpu.write(tensor, convert(dtype, source, bytes), weightBytes(dtype, firstRow * cols));
 }

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { GpuError } from "../../../kernels/errors.ts";
-import { bf16ToF32, fromHalf, toHalf } from "../../../kernels/half.ts";
+import { bf16ToF32, fromHalf, MAX_BF16_IN_HALF, toHalf } from "../../../kernels/half.ts";
+import { convertBf16Rows } from "../../../kernels/weights/bf16_rows.ts";
 import { randomWeight } from "../../../kernels/weights/random_weight.ts";
 import { weightBytes, type WeightDType } from "../../../kernels/weights/format.ts";
 import type { PlainDType } from "../../../kernels/weights/source_types.ts";
@@ -47,6 +48,20 @@ for (const source of ["F32", "F16", "BF16"] as const) {
     });
   }
 }
+
+Deno.test("convertBf16Rows() rounds every bf16 within f16 to the nearest one", async () => {
+  const within = Uint16Array.from({ length: 65536 }, (_, pattern) => pattern)
+    .filter((pattern) => (pattern & 0x7fff) <= MAX_BF16_IN_HALF);
+  const rows = within.length / 8;
+  const weight = createWeight(fixture.gpu, "w", { rows: rows + 1, cols: 8, dtype: "f16" });
+  const [part = assert.fail("no part")] = weight.parts;
+  const raw = fixture.upload("u32", new Uint32Array(within.buffer), [within.length / 2]);
+  convertBf16Rows(fixture.commands, { raw, part, cols: 8, firstRow: 1, rows });
+  fixture.commands.submit();
+  const [bytes] = await fixture.gpu.read([{ tensor: part.tensor, byteLength: 16 + 2 * within.length }]);
+  assert.deepEqual(new Uint16Array(bytes?.buffer ?? new ArrayBuffer(), 16), toHalf(bf16ToF32(within)));
+  freeWeight(fixture.gpu, weight);
+});
 
 Deno.test("writeRows() refuses values beyond f16, and fitsHalf() foresees it", () => {
   const weight = createWeight(fixture.gpu, "w", { rows: 1, cols: 8, dtype: "f16" });
