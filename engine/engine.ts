@@ -32,6 +32,7 @@ import { openTensors } from "./model/checkpoint.ts";
 import { Sequences } from "./kv/sequences.ts";
 import type { SequenceId, Step, StepResult } from "./span.ts";
 import { StepRunner } from "./step_runner.ts";
+import { chooseTiles, type TileCache } from "./tile_cache.ts";
 import { warmUp } from "./warm_up.ts";
 import { freeWeights, loadWeights, randomWeights, type Weights } from "./model/weights.ts";
 
@@ -50,6 +51,8 @@ export interface EngineOptions extends KvCapacity {
   readonly gpu?: GpuChoice | undefined;
   /** Gets a few lines: the GPU and the way to it, what the model needs and what there is. @default nothing */
   readonly log?: ((line: string) => void) | undefined;
+  /** File that keeps what was measured of this machine's GPUs. @default none: measured at each warm-up */
+  readonly tileCache?: string | undefined;
 }
 
 /** A worker's place in a group, and how it reaches the others. */
@@ -77,9 +80,11 @@ export class Engine {
   #model: LoadedModel;
   #sequences: Sequences;
   readonly #steps = new StepRunner(() => ({ model: this.#model, sequences: this.#sequences }));
+  readonly #tileCache: TileCache;
   #closed = false;
 
-  private constructor(model: LoadedModel, info: EngineInfo) {
+  private constructor(model: LoadedModel, info: EngineInfo, tileCache: TileCache) {
+    this.#tileCache = tileCache;
     this.#model = model;
     this.config = model.config;
     this.#info = info;
@@ -105,6 +110,7 @@ export class Engine {
       const commands = new Commands(gpu);
       const loaded = await load(commands, options, onProgress);
       const slice = await allocateSlice(gpu, loaded.config, options);
+      const tileCache = { path: options.tileCache, log: options.log ?? (() => {}) };
       const model: LoadedModel = {
         commands,
         scratch: new Scratch(commands),
@@ -120,7 +126,7 @@ export class Engine {
         pacers: { prefill: new SlicePacer(), blocks: new SlicePacer() },
         drafts: new DraftLogits(commands, loaded.config.vocabSize),
       };
-      const engine = new Engine(model, infoOf(gpu, loaded, slice));
+      const engine = new Engine(model, infoOf(gpu, loaded, slice), tileCache);
       if (loaded.calibration !== undefined) engine.calibrate(loaded.calibration);
       return engine;
     } catch (error) {
@@ -147,11 +153,12 @@ export class Engine {
   }
 
   /**
-   * Runs steps of each kind, so that later ones find their kernels compiled, and reports in `info` what they take. To be
-   * called before any sequence is opened.
+   * Chooses tiles and runs steps of each kind, so that later ones find their kernels compiled, and reports in `info` what
+   * they take. To be called before any sequence is opened.
    * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
    */
   async warmUp(): Promise<void> {
+    await chooseTiles(this.commands, this.#model.weights, this.#tileCache);
     this.#info = { ...this.#info, measured: await warmUp(this) };
   }
 

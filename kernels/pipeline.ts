@@ -8,6 +8,7 @@ import type { Gpu, ReadRequest, StagedRead } from "./gpu.ts";
 import { type Kernel, KernelCache, type KernelSpec } from "./kernel_cache.ts";
 import { ParamArena } from "./param_arena.ts";
 import { type BufferCopy, type Dispatch, type Program, Programs, Recording } from "./program.ts";
+import { TileChoices } from "./products/tile_choice.ts";
 import type { Tensor } from "./tensor.ts";
 
 export type { BindingSpec, Kernel, KernelSpec, ParamField } from "./kernel_cache.ts";
@@ -30,6 +31,8 @@ const MAX_RECORDINGS = 4;
 /** Records dispatches and submits them in order. One per device, used by one thread. */
 export class Commands {
   readonly gpu: Gpu;
+  /** As measured on this device; empty until `tuneTiles`. */
+  readonly tiles = new TileChoices();
   readonly #cache: KernelCache;
   readonly #arena: ParamArena;
   readonly #programs = new Programs();

@@ -11,6 +11,7 @@ import { type MatrixUnits, matrixUnitsOf } from "../matrix_wgsl.ts";
 import { matrixProduct, matrixProductName, type MatrixTile } from "./matrix_product.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
+import type { TileSize } from "./tile_choice.ts";
 import { tiledProduct, tiledProductName } from "./tiled_product.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
 import type { WeightDType } from "../weights/format.ts";
@@ -43,34 +44,44 @@ const SMALL_INSTRUCTION_TILE: MatrixTile = {
 /** What the choice of a plan depends on. */
 export type MatmulAdapter = Pick<GpuInfo, "software" | "matrix" | "subgroups" | "subgroupSize">;
 
-/** The plan for a product on an adapter. */
+/**
+ * The plan for a product on an adapter.
+ * @param size of its tiles, where there are any @default large where there are enough of them to keep all processors busy
+ */
 export function planMatmul(
   info: MatmulAdapter,
   rows: number,
   weight: Omit<Weight, "label">,
+  size?: TileSize,
 ): MatmulPlan {
-  return planMatrices(info, rows, weight) ?? planPlain(info, rows, weight.rows);
+  return planMatrices(info, { rows, weight, size }) ?? planPlain(info, { rows, weight, size });
+}
+
+interface SizedProduct {
+  readonly rows: number;
+  readonly weight: Omit<Weight, "label">;
+  readonly size: TileSize | undefined;
 }
 
 /** Undefined where there are no matrix units, or the weight is nothing for them: a binding must hold a fragment of results. */
 function planMatrices(
   info: MatmulAdapter,
-  rows: number,
-  weight: Omit<Weight, "label">,
+  { rows, weight, size }: SizedProduct,
 ): MatmulPlan | undefined {
   const units = matrixUnitsOf(info);
   if (units === undefined || hasFloatParts(weight)) return undefined;
   const { shape } = units;
-  const large = Math.ceil(rows / LARGE_TILE.rows) * Math.ceil(weight.rows / LARGE_TILE.outputs) >= ENOUGH_MATRIX_TILES;
-  const tile = shape.m < 16 ? SMALL_INSTRUCTION_TILE : large ? LARGE_TILE : SMALL_TILE;
+  const enough = Math.ceil(rows / LARGE_TILE.rows) * Math.ceil(weight.rows / LARGE_TILE.outputs) >= ENOUGH_MATRIX_TILES;
+  const isLarge = size === undefined ? enough : size === "large";
+  const tile = shape.m < 16 ? SMALL_INSTRUCTION_TILE : isLarge ? LARGE_TILE : SMALL_TILE;
   const fits = weight.cols % tile.depth === 0 && weight.rows >= shape.m * shape.n;
   return fits ? { kind: "matrix", ...units, tile } : undefined;
 }
 
-function planPlain(info: MatmulAdapter, rows: number, weightRows: number): MatmulPlan {
+function planPlain(info: MatmulAdapter, { rows, weight, size }: SizedProduct): MatmulPlan {
   if (info.software) return { kind: "lanes", broadcast: canBroadcast(info) };
-  const largeTiles = Math.ceil(rows / 128) * Math.ceil(weightRows / 128);
-  return { kind: "tiles", side: rows > 64 && largeTiles >= ENOUGH_TILES ? 128 : 64 };
+  const enough = rows > 64 && Math.ceil(rows / 128) * Math.ceil(weight.rows / 128) >= ENOUGH_TILES;
+  return { kind: "tiles", side: (size === undefined ? enough : size === "large") ? 128 : 64 };
 }
 
 /**
@@ -82,7 +93,8 @@ export function matmul(commands: Commands, product: Product, plan?: MatmulPlan):
   expectTensor("matmul", x, "f32", [rows, weight.cols]);
   expectTensor("matmul", y, "f32", [rows, weight.rows]);
   if (rows === 0) return;
-  const { kernel, input, groups } = prepare(commands, product, plan ?? planMatmul(commands.gpu.info, rows, weight));
+  const chosen = plan ?? planMatmul(commands.gpu.info, rows, weight, commands.tiles.sizeFor(rows, weight));
+  const { kernel, input, groups } = prepare(commands, product, chosen);
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
     commands.dispatch(kernel(dtype), {
       tensors: [tensor, input, y],

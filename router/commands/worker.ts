@@ -11,6 +11,7 @@ import type { Command, FlagValues } from "../command_line.ts";
 import { UsageError } from "../errors.ts";
 import { GPU_FLAG } from "../host/worker_config.ts";
 import { Lease } from "./worker_lease.ts";
+import { tileCachePath } from "../host/worker_permissions.ts";
 import { readSecretFile } from "../host/secret_file.ts";
 import { readTlsFiles } from "../host/tls_files.ts";
 import { traceStep } from "../telemetry/telemetry.ts";
@@ -81,7 +82,10 @@ export const command: Command<typeof flags> = {
     const lease = new Lease(values, terminal);
     const code = await runWorker({
       open: (load, onProgress) =>
-        openWarm({ ...load, gpu: values.gpu, log: (line) => terminal.error(line) }, onProgress),
+        openWarm(
+          { ...load, gpu: values.gpu, log: (line) => terminal.error(line), tileCache: tileCachePath() },
+          onProgress,
+        ),
       onStep: traceStep,
       // stdout belongs to the announcement.
       log: (line) => terminal.error(line),

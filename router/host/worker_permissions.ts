@@ -1,6 +1,7 @@
 /**
- * What a spawned worker may do, as flags of Deno: talk to this host, read its model, ask how much memory there is. It may
- * neither write files nor start programs, so a flaw in what parses weights or frames cannot do so either.
+ * What a spawned worker may do, as flags of Deno: talk to this host, read its model, ask how much memory there is, and keep
+ * one file of its own. It may neither write other files nor start programs, so a flaw in what parses weights or frames
+ * cannot do so either.
  */
 
 import { join, resolve } from "node:path";
@@ -11,12 +12,22 @@ import { workerFiles } from "../../engine/model/checkpoint.ts";
  * The flags for a worker on this host.
  * @param extra of whatever opens its GPU, such as `--allow-ffi`
  */
-export function workerPermissions(model: ModelSource, extra: readonly string[] = []): readonly string[] {
+export function workerPermissions(
+  model: ModelSource,
+  extra: readonly string[] = [],
+  env: (name: string) => string | undefined = (name) => Deno.env.get(name),
+): readonly string[] {
+  const tiles = tileCachePath(env);
+  const readable = [
+    ...("directory" in model ? workerFiles(model.directory) : []),
+    ...(tiles === undefined ? [] : [tiles]),
+  ];
   return [
     "--no-prompt",
     // The router and the other workers of this host; both ends of every connection.
     "--allow-net=127.0.0.1",
-    ...("directory" in model ? [`--allow-read=${workerFiles(model.directory).map(escaped).join(",")}`] : []),
+    ...(readable.length === 0 ? [] : [`--allow-read=${readable.map(escaped).join(",")}`]),
+    ...(tiles === undefined ? [] : [`--allow-write=${escaped(tiles)}`]),
     // Vulkan's loader and OpenTelemetry are configured by it, and each flag has a variable.
     "--allow-env",
     "--allow-sys=systemMemoryInfo",
@@ -51,6 +62,18 @@ function denoFolder(env: (name: string) => string | undefined, os: string): stri
   return os === "darwin"
     ? join(home, "Library/Caches/deno")
     : join(env("XDG_CACHE_HOME") || join(home, ".cache"), "deno");
+}
+
+/**
+ * The file in which workers keep what they measured of this machine's GPUs; undefined: the environment names no place.
+ * In the cache folder itself, so that it can be named in a permission before it exists.
+ */
+export function tileCachePath(
+  env: (name: string) => string | undefined = (name) => Deno.env.get(name),
+): string | undefined {
+  const home = env("HOME");
+  const folder = env("XDG_CACHE_HOME") || (home ? join(home, ".cache") : undefined);
+  return folder === undefined ? undefined : join(resolve(folder), "tidepool-tiles.json");
 }
 
 /** In a list of paths a comma is written twice. */

@@ -74,10 +74,15 @@ Deno.test("deno task start serves with the permissions it needs, who has a key, 
         const words = (await Deno.readTextFile(`/proc/${pid}/cmdline`)).split("\0");
         assert.ok(words.some((word) => word.startsWith("--allow-net")), `${words}`);
         assert.ok(
-          !words.some((word) => /^(-A|--allow-all|--allow-write.*|--allow-run|--allow-ffi)$/.test(word)),
+          !words.some((word) => /^(-A|--allow-all|--allow-write|--allow-run|--allow-ffi)$/.test(word)),
           `${words}`,
         );
-        if (pid !== child.pid) assert.ok(!words.some((word) => word.startsWith("--allow-run")), `${words}`);
+        const writable = words.filter((word) => word.startsWith("--allow-write="));
+        if (pid === child.pid) assert.deepEqual(writable, []);
+        else {
+          assert.ok(writable.every((word) => /^--allow-write=[^,]*\/tidepool-tiles\.json$/.test(word)), `${words}`);
+          assert.ok(!words.some((word) => word.startsWith("--allow-run")), `${words}`);
+        }
       }
     });
 

@@ -21,12 +21,32 @@ Deno.test("packagePermission() names the folder that a link leads to: Deno compa
   }
 });
 
+/** An environment that names no place for what was measured. */
+const NOWHERE = () => undefined;
+
 Deno.test("workerPermissions() lets a worker read its model and nothing else: a directory, or every part of a split file", () => {
   const readable = (directory: string) =>
-    workerPermissions({ directory }).filter((flag) => flag.startsWith("--allow-read"));
+    workerPermissions({ directory }, [], NOWHERE).filter((flag) => flag.startsWith("--allow-read"));
   assert.deepEqual(readable("/models/a,b"), ["--allow-read=/models/a,,b"]);
   assert.deepEqual(readable("/models/m-00002-of-00002.gguf"), [
     "--allow-read=/models/m-00001-of-00002.gguf,/models/m-00002-of-00002.gguf,/models/m-00002-of-00002.tidepool.json",
   ]);
-  assert.deepEqual(workerPermissions({ random: "tiny" }).filter((flag) => flag.startsWith("--allow-read")), []);
+  assert.deepEqual(
+    workerPermissions({ random: "tiny" }, [], NOWHERE).filter((flag) => flag.startsWith("--allow-read")),
+    [],
+  );
+});
+
+Deno.test("workerPermissions() lets a worker write one file: what it measured of this machine's GPUs", () => {
+  const files = (env: Record<string, string>) =>
+    workerPermissions({ random: "tiny" }, [], (name) => env[name]).filter((flag) => /^--allow-(read|write)/.test(flag));
+  assert.deepEqual(files({ HOME: "/home/x" }), [
+    "--allow-read=/home/x/.cache/tidepool-tiles.json",
+    "--allow-write=/home/x/.cache/tidepool-tiles.json",
+  ]);
+  assert.deepEqual(files({ HOME: "/home/x", XDG_CACHE_HOME: "/ca,che" }), [
+    "--allow-read=/ca,,che/tidepool-tiles.json",
+    "--allow-write=/ca,,che/tidepool-tiles.json",
+  ]);
+  assert.deepEqual(files({}), []);
 });
