@@ -76,8 +76,7 @@ export class FileSource implements WeightSource {
   }
 
   /**
-   * A weight that is filled later: by the time of the next but one call, or of `finish`. Meanwhile its first bytes are read.
-   * Each kept as its file has it, plain ones quantised when that is asked for, else as f16, or as f32 when one of them is.
+   * A weight that is filled by the time the next call, or `finish`, returns; its first bytes are being read. Each kept as its file has it, plain ones quantised when that is asked for, else as f16, or as f32 when one of them is.
    * @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite or beyond f16, `unsupported_model`
    * for a shape that no kernel computes
    */

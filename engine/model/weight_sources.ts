@@ -19,7 +19,7 @@ export interface StackShape {
 
 /** What a model's weights are made from. */
 export interface WeightSource {
-  /** One matrix: the rows of the named ones, one after the other. */
+  /** One matrix: the rows of the named ones, one after the other. It may be filled while the next one is asked for. */
   matrix(names: readonly string[], shape: StackShape): Promise<Weight>;
   /** One vector, f32: the named ones, one after the other. @param offset added to what files have. @default 0 */
   vector(names: readonly string[], lengths: readonly number[], offset?: number): Promise<Tensor>;

@@ -14,7 +14,10 @@ import { processTerminal, type Terminal } from "../../router/terminal.ts";
 import { Random } from "../support/random.ts";
 
 const GIB = 2 ** 30;
-const OPTIONS = { gib: { type: "string", default: "1.5" }, rounds: { type: "string", default: "3" } } as const;
+const OPTIONS = {
+  gib: { type: "string", default: "1.5" },
+  rounds: { type: "string", default: "3" },
+} as const;
 
 /** A llama's layer of 8B proportions, half as wide. */
 const CONFIG = {
