@@ -5,11 +5,13 @@ set -eu
 cd "$(dirname "$0")/.."
 deno="${TIDEPOOL_DENO:-deno}"
 # Deno shows /proc, /sys and /dev to no process without all permissions: descriptors and GPUs are read through ls and cat.
-# NATS asks for the host's name. Dawn is native code, and lies among Deno's npm packages.
+# NATS asks for the host's name. Dawn is native code, and lies among Deno's npm packages. A worker keeps one file: which
+# tiles were fastest on its GPU.
 common="--quiet --no-prompt --allow-net --allow-read --allow-env --allow-sys=uid,systemMemoryInfo,hostname"
 case "${1:-}" in
   serve) allowed="$common --allow-run=$(command -v "$deno"),ls,cat,unshare,nvidia-smi,/usr/bin/apt-get,/sbin/ldconfig" ;;
-  worker) allowed="$common --allow-run=ls,cat,/usr/bin/apt-get,/sbin/ldconfig --allow-ffi=${DENO_DIR:-$HOME/.cache/deno}/npm" ;;
+  worker) allowed="$common --allow-run=ls,cat,/usr/bin/apt-get,/sbin/ldconfig --allow-ffi=${DENO_DIR:-$HOME/.cache/deno}/npm"
+    allowed="$allowed --allow-write=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/tidepool-tiles.json" ;;
   # What people run by hand: it writes files and starts browsers, benchmarks and editors.
   *) allowed="--quiet -A" ;;
 esac
