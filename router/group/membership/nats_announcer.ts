@@ -23,6 +23,8 @@ export interface AnnouncerOptions {
 
 /** Of a lease. */
 const RENEW_SHARE = 1 / 3;
+/** After an attempt that failed. */
+const AGAIN_MS = 500;
 const WITHDRAW_MS = 1000;
 
 /** Announces from its making on; `close` must be called. */
@@ -78,7 +80,8 @@ export class NatsAnnouncer {
         if (trouble === undefined && !this.#closing.signal.aborted) log(error.message);
         trouble = error.message;
       }
-      await pause(RENEW_SHARE * timing.leaseMs, AbortSignal.any([this.#closing.signal, this.#news.signal]));
+      const waitMs = trouble === undefined ? RENEW_SHARE * timing.leaseMs : AGAIN_MS;
+      await pause(waitMs, AbortSignal.any([this.#closing.signal, this.#news.signal]));
     }
   }
 }
