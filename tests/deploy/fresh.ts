@@ -13,7 +13,7 @@ import { DebianRoot } from "./debian_root.ts";
 const SECTION = "From nothing";
 const DOCUMENTED_PORT = 8000;
 const CHECKOUT = "/tidepool";
-/** What is done again and again until the service is ready. */
+/** Polling until the service is ready. */
 const WAITING = /^\+ (sleep 1|curl .*\/ready)$/;
 const KEPT_LINES = 100;
 const DEADLINE_MS = 15 * 60_000;
@@ -49,20 +49,20 @@ class Transcript {
       for (const line of lines) this.#take(line);
     }
     this.#take(rest);
-    this.#said();
+    this.#printLast();
   }
 
   #take(line: string): void {
     if (WAITING.test(line)) return;
     if (line.startsWith("+ ")) {
-      this.#said();
+      this.#printLast();
       terminal.line(`${this.#seconds()} ${line.slice(2)}`);
     }
     this.lines.push(line);
     this.lines.splice(0, this.lines.length - KEPT_LINES);
   }
 
-  #said(): void {
+  #printLast(): void {
     const last = this.lines.at(-1) ?? "";
     if (last !== "" && !last.startsWith("+ ")) terminal.line(`${" ".repeat(9)} ${last}`);
   }

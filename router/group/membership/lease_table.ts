@@ -1,11 +1,11 @@
 /**
- * Keys that lapse unless they are put again in time. The server that holds them removes such a key without a word, so time is
+ * Keys that lapse unless they are put again in time. The server that holds them removes such a key without an event, so time is
  * kept here as well, from the moment at which each was put.
  */
 
 import type { BucketValue } from "./nats_bucket.ts";
 
-/** Whom the table asks and tells. */
+/** What the table reports. */
 export interface LeaseListener {
   /** For how long a key stands that is not put again. */
   readonly leaseMs: number;
@@ -47,9 +47,13 @@ export class LeaseTable {
     if (before?.text !== value.text) this.#changed();
   }
 
-  delete(key: string): void {
-    clearTimeout(this.#leases.get(key)?.timer);
-    if (this.#leases.delete(key)) this.#changed();
+  /** A key was deleted. @param revision only if it was not put since then */
+  delete(key: string, revision?: number): void {
+    const lease = this.#leases.get(key);
+    if (lease === undefined || (revision !== undefined && lease.revision !== revision)) return;
+    clearTimeout(lease.timer);
+    this.#leases.delete(key);
+    this.#changed();
   }
 
   /** The server can be asked: the time of each key begins again, as none could be put while it was away. */

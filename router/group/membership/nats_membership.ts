@@ -80,29 +80,29 @@ class BucketWatch {
     });
   }
 
-  /** Watches until the server is lost, or the watch may be deaf. */
+  /** Watches until the server is lost, or the watch may have missed changes. */
   async once(): Promise<void> {
     const { leaseMs, listener } = this.#options;
     this.#over = new AbortController();
-    let quiet: ReturnType<typeof setTimeout> | undefined;
-    const heard = () => {
-      clearTimeout(quiet);
-      quiet = setTimeout(() => this.#over.abort(), QUIET_LEASES * leaseMs);
+    let silence: ReturnType<typeof setTimeout> | undefined;
+    const restartTimer = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => this.#over.abort(), QUIET_LEASES * leaseMs);
     };
     try {
       const changes = await this.#bucket.watch(this.#over.signal);
       listener.onTrouble(undefined);
       this.#leases.resume();
-      heard();
+      restartTimer();
       for await (const { key, value } of changes) {
-        heard();
+        restartTimer();
         if (value === undefined) this.#leases.delete(key);
         else this.#leases.put(key, value);
       }
     } catch (error) {
       this.#trouble(error);
     } finally {
-      clearTimeout(quiet);
+      clearTimeout(silence);
       this.#leases.suspend();
     }
   }
@@ -114,11 +114,11 @@ class BucketWatch {
     await this.#bucket.close();
   }
 
-  /** A lease is over. The watch may have missed its renewal: then it is of no more use. */
+  /** A lease is over; if the watch has missed its renewal, another is opened. */
   async #lookFor(key: string, revision: number): Promise<void> {
     try {
       const value = await this.#bucket.read(key);
-      if (value === undefined || value.revision === revision) this.#leases.delete(key);
+      if (value === undefined || value.revision === revision) this.#leases.delete(key, revision);
       else this.#over.abort();
     } catch (error) {
       this.#trouble(error);
