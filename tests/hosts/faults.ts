@@ -8,7 +8,7 @@ export const WORKERS = 3;
 const PARTITION_MS = 15_000;
 const NATS_AWAY_MS = 8000;
 const SLOWNESS = { delayMs: 10, lossPercent: 1 };
-const UNDISTURBED_MS = 3000;
+const UNDISTURBED_MS = 6000;
 
 /** How long it took. */
 export interface FaultTimes {

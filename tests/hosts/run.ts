@@ -28,9 +28,11 @@ async function play(found: Found, say: (line: string) => void): Promise<readonly
     if (fault.only !== undefined && fault.only !== found) continue;
     const load = new StreamLoad(scene.url, STREAMS);
     await load.more(STREAMS);
+    const startedMs = performance.now();
     const times = await fault.play(scene);
+    const endedMs = performance.now();
     await load.more(STREAMS);
-    const row = { what: fault.what, ...times, load: await load.stop() };
+    const row = { what: fault.what, ...times, load: await load.stop(startedMs, endedMs) };
     rows.push(row);
     say(line(found, row));
   }

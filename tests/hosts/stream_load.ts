@@ -23,7 +23,7 @@ export interface LoadResult {
   readonly equal: number;
   /** Ended otherwise than with all of their tokens: what was said. */
   readonly failed: readonly string[];
-  /** Of all that ended: from one token to the next, on average. */
+  /** From one token to the next, on average, of those that came within the time asked for. */
   readonly tokenMs: number;
   /** The longest time between two tokens of a stream. */
   readonly longestPauseMs: number;
@@ -39,8 +39,7 @@ export class StreamLoad {
   #equal = 0;
   #failed: string[] = [];
   #longestPauseMs = 0;
-  #pausesMs = 0;
-  #pauses = 0;
+  readonly #pauses: { readonly atMs: number; readonly ms: number }[] = [];
 
   constructor(url: string, streams: number) {
     this.#url = url;
@@ -53,15 +52,16 @@ export class StreamLoad {
     await until(() => this.#ended >= wanted || this.#failed.length >= MAX_FAILED, MORE_MS);
   }
 
-  /** Lets what runs end. */
-  async stop(): Promise<LoadResult> {
+  /** Lets what runs end. The tokens between two moments of `performance.now()` count for `tokenMs`. */
+  async stop(fromMs = 0, toMs = Infinity): Promise<LoadResult> {
     this.#isOver = true;
     await Promise.all(this.#loops);
+    const pauses = this.#pauses.filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);
     return {
       ended: this.#ended,
       equal: this.#equal,
       failed: this.#failed,
-      tokenMs: this.#pausesMs / this.#pauses,
+      tokenMs: pauses.reduce((sum, { ms }) => sum + ms, 0) / pauses.length,
       longestPauseMs: this.#longestPauseMs,
     };
   }
@@ -88,8 +88,7 @@ export class StreamLoad {
     for (const [i, time] of stream.tokenTimes.entries()) {
       const before = stream.tokenTimes[i - 1];
       if (before === undefined) continue;
-      this.#pauses++;
-      this.#pausesMs += time - before;
+      this.#pauses.push({ atMs: time, ms: time - before });
       this.#longestPauseMs = Math.max(this.#longestPauseMs, time - before);
     }
     return undefined;
