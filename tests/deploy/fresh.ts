@@ -53,7 +53,7 @@ class Transcript {
   }
 
   #take(line: string): void {
-    if (WAITING.test(line)) return;
+    if (line === "" || WAITING.test(line)) return;
     if (line.startsWith("+ ")) {
       this.#printLast();
       terminal.line(`${this.#seconds()} ${line.slice(2)}`);
@@ -81,6 +81,8 @@ async function main(): Promise<void> {
     PATH: "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     HOME: "/root",
     DEBIAN_FRONTEND: "noninteractive",
+    // An answer ends without a line's end.
+    PS4: "\n+ ",
     ...(port === DOCUMENTED_PORT ? {} : { TIDEPOOL_SERVE_PORT: String(port) }),
     ...root.registry,
   };
