@@ -23,8 +23,8 @@ export interface LoadResult {
   readonly equal: number;
   /** Ended otherwise than with all of their tokens: what was said. */
   readonly failed: readonly string[];
-  /** From one token to the next, on average, of those that came within the time asked for. */
-  readonly tokenMs: number;
+  /** From one token to the next, on average, of those that came within the time asked for; undefined when none did. */
+  readonly tokenMs: number | undefined;
   /** The longest time between two tokens of a stream. */
   readonly longestPauseMs: number;
 }
@@ -61,7 +61,7 @@ export class StreamLoad {
       ended: this.#ended,
       equal: this.#equal,
       failed: this.#failed,
-      tokenMs: pauses.reduce((sum, { ms }) => sum + ms, 0) / pauses.length,
+      tokenMs: pauses.length === 0 ? undefined : pauses.reduce((sum, { ms }) => sum + ms, 0) / pauses.length,
       longestPauseMs: this.#longestPauseMs,
     };
   }
