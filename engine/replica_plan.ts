@@ -56,8 +56,7 @@ export function replicaRoom(
   sparse: SparseSettings,
   { config, pages, exchange }: ReplicaBounds,
 ): ReplicaRoom | undefined {
-  // Adaptive sets are as large as a row needs: with 600 positions of two workers that hold 640, answers differed.
-  if (exchange === "states" || sparse.coverage !== undefined) return undefined;
+  if (exchange === "states") return undefined;
   if (exchange === "auto" && rowsMs(sparse, config) > STATES_MS) return undefined;
   const ring = roundedUp(Math.max(MIN_RING, recentOf(sparse)));
   const perHead = sparse.heads === "query_head" ? sparse.budget * config.heads / config.kvHeads : sparse.budget;

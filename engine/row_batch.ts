@@ -21,6 +21,11 @@ export interface RowRun extends RowRange {
   readonly sparse: SparseSettings | undefined;
   /** At least as many local KV rows as any of the rows sees; of decode rows a rounded number. */
   readonly longest: number;
+  /**
+   * At least as many positions of one set as this worker keeps: all of a selection where sparse layers read replicas, else
+   * those in its slice. 0 without a selection.
+   */
+  readonly kept: number;
   /** Those of its rows that are consecutive in one sequence, in order. */
   readonly blocks: readonly RowRange[];
 }

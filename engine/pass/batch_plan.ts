@@ -183,8 +183,9 @@ function fill(
     const { pageOffset } = state.open;
     const visited = map.localRows(context.share.index, pageOffset, span.from + first + piece.rows);
     const longest = product === "tiled" ? visited : longestBucket(visited);
+    const kept = sparse === undefined ? 0 : replicated ? sparse.budget : Math.min(sparse.budget, longest);
     const blocks = piece.rows > 1 ? [{ first: at, rows: piece.rows }] : [];
-    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest, blocks }, product);
+    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest, kept, blocks }, product);
     markHolders(piece, context, sparse === undefined ? [batch.holders, batch.denseHolders] : [batch.holders]);
     const attention = sparse === undefined ? "dense" : "sparse";
     batch.pieces.push({ first: at, rows: piece.rows, from: span.from + first, sequence: state, attention });
@@ -270,6 +271,7 @@ function addRun(runs: RowRun[], run: RowRun, product: ProductFamily): void {
     rows: last.rows + run.rows,
     sparse: last.sparse && run.sparse && joined(last.sparse, run.sparse),
     longest: Math.max(last.longest, run.longest),
+    kept: Math.max(last.kept, run.kept),
     blocks: [...last.blocks, ...run.blocks],
   };
 }

@@ -56,8 +56,8 @@ function shapeOf({ product, rows, runs, carries }: RowBatch): string {
   return `${product} ${rows} ${carries} ${runs.map(runShapeOf).join(";")}`;
 }
 
-function runShapeOf({ first, rows, longest, sparse, blocks }: RowRun): string {
+function runShapeOf({ first, rows, longest, kept, sparse, blocks }: RowRun): string {
   const selection = sparse &&
-    `${sparse.heads} ${scoreStride(Math.min(sparse.budget, longest))} ${sparse.coverage !== undefined}`;
+    `${sparse.heads} ${scoreStride(kept)} ${sparse.coverage !== undefined}`;
   return `${first}+${rows} ${longest} ${selection} ${blocks.map((block) => `${block.first}+${block.rows}`).join()}`;
 }

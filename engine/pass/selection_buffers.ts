@@ -47,7 +47,7 @@ export function scoresOf({ scratch, config }: Memory, run: SparseRun): ScoreOutp
 
 /** The selection that the sparse layers of a run read; valid once the select layer before them has chosen. */
 export function selectionOf({ scratch, config }: Memory, run: SparseRun): Selection {
-  const stride = scoreStride(Math.min(run.sparse.budget, run.longest));
+  const stride = scoreStride(run.kept);
   const { heads } = run.sparse;
   const sets = setsOf(heads, config);
   return {

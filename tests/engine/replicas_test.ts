@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { type Session, SessionHost } from "../../engine/evaluation/hand_session.ts";
 import { replicaRoom } from "../../engine/replica_plan.ts";
-import type { SetShape } from "../../engine/span.ts";
-import { everyLogprob, logprobsOf } from "../support/engine_fixture.ts";
+import type { SetShape, SparseSettings } from "../../engine/span.ts";
+import { everyLogprob, logprobsOf, runTogether } from "../support/engine_fixture.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { FIXTURES } from "../support/model_directory.ts";
 
@@ -51,7 +51,7 @@ Deno.test("Sparse layers of a group exchange nothing, and answer as they do when
           group.count.states = 0;
           answers.push(await decode(session, prompt(4, 5)));
           const { layers, roles = [] } = group.engines[0]?.info ?? { layers: 0 };
-          const byStates = sparseExchange === "states" || coverage !== undefined;
+          const byStates = sparseExchange === "states";
           const exchanging = byStates ? layers : roles.filter((role) => role !== "sparse").length;
           assert.equal(group.count.states, 4 * exchanging * slices.length);
           await session.close();
@@ -126,4 +126,35 @@ Deno.test("replicaRoom() follows from settings and shape alone, and leaves what 
   assert.ok(replicaRoom({ budget: 4096, heads: "kv_head" }, { ...bounds, exchange: "rows" }) !== undefined);
   assert.equal(replicaRoom({ budget: 64, heads: "kv_head" }, { ...bounds, exchange: "states" }), undefined);
   assert.equal(replicaRoom({ budget: 512, heads: "query_head" }, { ...bounds, pages: 16 }), undefined);
+});
+
+Deno.test("A set larger than what one worker holds is read whole: several rows and sets, fixed and adaptive", async () => {
+  // Of 400 positions each worker holds about 200, so that its own candidates take less room than the sets of up to 300.
+  const settings: readonly SparseSettings[] = [
+    { budget: 300, heads: "kv_head" },
+    { budget: 300, heads: "kv_head", coverage: 0.999 },
+    { budget: 300, heads: "query_head", coverage: 1 },
+  ];
+  const answers: Float64Array[][] = [];
+  for (const sparseExchange of ["rows", "states"] as const) {
+    await withGroup({ slices: [1024, 1024], sparseExchange }, async (group, host) => {
+      const sessions = settings.map((sparse) => host.open({ sampling: everyLogprob(512), sparse }));
+      for (const session of sessions) await session.prefill(prompt(400), "none");
+      group.count.states = 0;
+      for (let i = 0; i < 3; i++) {
+        const plans = sessions.map((session) =>
+          session.plan({ kind: "decode", attention: "sparse", tokens: Uint32Array.of(9 + i), logits: "last" })
+        );
+        const { spans } = await runTogether(host, plans);
+        answers.push(spans.map(logprobsOf));
+      }
+      assert.equal(group.count.replicas > 0, sparseExchange === "rows");
+      for (const session of sessions) await session.close();
+    });
+  }
+  const [rows = [], states = []] = [answers.slice(0, 3).flat(), answers.slice(3).flat()];
+  for (const [i, row] of rows.entries()) {
+    const difference = Math.max(...row.map((value, token) => Math.abs(value - (states[i]?.[token] ?? NaN))));
+    assert.ok(difference < 0.02, `row ${i}: ${difference}`);
+  }
 });

@@ -59,8 +59,15 @@ Deno.test("planBatches() cuts long spans into pieces that keep their order", () 
   const tiled = plan([prefill(0, 10, 2500), prefill(1, 0, 1600)]);
   assert.deepEqual(tiled.map(({ rows }) => rows), [2048, 2048, 4]);
   assert.deepEqual(tiled[1]?.runs, [
-    { first: 0, rows: 452, sparse: undefined, longest: 2510, blocks: [{ first: 0, rows: 452 }] },
-    { first: 452, rows: 1596, sparse: undefined, longest: 1596, blocks: [{ first: 452, rows: 1596 }] },
+    { first: 0, rows: 452, sparse: undefined, longest: 2510, kept: 0, blocks: [{ first: 0, rows: 452 }] },
+    {
+      first: 452,
+      rows: 1596,
+      sparse: undefined,
+      longest: 1596,
+      kept: 0,
+      blocks: [{ first: 452, rows: 1596 }],
+    },
   ]);
   assert.deepEqual([tiled[2]?.positions[0], tiled[2]?.positions.at(-1), tiled[2]?.tokens[0]], [1596, 1599, 1597]);
   assert.deepEqual(plan([decode(0, 0, 150)]).map(({ rows }) => rows), [64, 64, 22]);
@@ -70,10 +77,10 @@ Deno.test("planBatches() joins decode rows that attend alike in one run", () => 
   const spans = [sparse(0, 50), decode(1, 7, 1), sparse(2, 90), sparse(3, 70), sparse(4, 60), decode(5, 8, 2)];
   const [batch] = plan(spans);
   assert.deepEqual(batch?.runs, [
-    { first: 0, rows: 3, sparse: undefined, longest: 256, blocks: [{ first: 1, rows: 2 }] },
-    { first: 3, rows: 1, sparse: { heads: "kv_head", budget: 18 }, longest: 256, blocks: [] },
-    { first: 4, rows: 1, sparse: { heads: "query_head", budget: 20 }, longest: 256, blocks: [] },
-    { first: 5, rows: 2, sparse: { heads: "all_heads", budget: 19 }, longest: 256, blocks: [] },
+    { first: 0, rows: 3, sparse: undefined, longest: 256, kept: 0, blocks: [{ first: 1, rows: 2 }] },
+    { first: 3, rows: 1, sparse: { heads: "kv_head", budget: 18 }, longest: 256, kept: 18, blocks: [] },
+    { first: 4, rows: 1, sparse: { heads: "query_head", budget: 20 }, longest: 256, kept: 20, blocks: [] },
+    { first: 5, rows: 2, sparse: { heads: "all_heads", budget: 19 }, longest: 256, kept: 19, blocks: [] },
   ]);
   assert.deepEqual([...batch?.positions ?? []], [7, 8, 9, 90, 60, 50, 70]);
 });
