@@ -61,6 +61,15 @@ export interface Candidates {
   readonly lists: readonly PositionList[];
 }
 
+/** States of the peers, on their way. */
+export interface ArrivingStates {
+  /**
+   * Waits for them and brings them to the GPU, ahead of everything that was recorded since they were asked for, which may read
+   * them. Must be called once; nothing may be submitted before.
+   */
+  arrive(): Promise<void>;
+}
+
 /** Methods return undefined when nothing had to be waited for, so that the loop need not yield. */
 export interface Exchange {
   /**
@@ -78,13 +87,14 @@ export interface Exchange {
    * range; undefined: every worker gets every row
    * @param states.holders which workers hold any row that these states are over; the others send nothing, and no
    * worker waits for them: their states are empty. All workers pass the same
-   * @returns undefined when the states are whole already: `merged` was not written then
+   * @returns as soon as own states are sent and the merge is recorded, what is still to come; of a worker without rows of its own
+   * nothing. Undefined when the states are whole already: `merged` was not written then
    */
   states(
     point: ExchangePoint,
     ranges: readonly OwnedRange[] | undefined,
     states: { readonly own: PartialStates; readonly merged: AttentionState; readonly holders: readonly boolean[] },
-  ): Promise<void> | undefined;
+  ): Promise<ArrivingStates | undefined> | undefined;
   /**
    * Rows that a selection needs on every worker: completes them, of which this worker has filled those that it owns.
    * @param ranges by owner

@@ -195,6 +195,8 @@ export interface ExchangeTiming {
   readonly readMs: number;
   /** Tensor bytes sent to all peers together, or to the router. */
   readonly bytes: ByExchange;
+  /** Exchanges in which something was waited for, or sent. */
+  readonly counts: ByExchange;
 }
 
 /** How sparse layers found what was chosen for them, over all rows, sets and select layers of a step. */

@@ -149,6 +149,7 @@ export class StepRunner {
     this.#drawn = NOTHING_DRAWN;
     sequences.undo(step);
     replicas?.clear();
+    commands.delivered();
     commands.submit();
     scratch.close();
   }

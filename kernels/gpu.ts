@@ -192,6 +192,20 @@ export class Gpu {
     return reading.value;
   }
 
+  /**
+   * As `finishRead`, but leaves what else went wrong on the device to the next `check`: closing error scopes takes longer than
+   * the read itself. For reads within a step, at whose end all is checked.
+   * @throws {GpuError} what kept the bytes from being read
+   */
+  async takeRead(staged: StagedRead): Promise<Uint8Array<ArrayBuffer>[]> {
+    try {
+      return await this.#staging.finish(staged, this.#info.fastReadBack);
+    } catch (error) {
+      await this.check();
+      throw error;
+    }
+  }
+
   /** Reads a u32 tensor, or a part of it. @throws {GpuError} as `read` */
   async readU32(request: ReadRequest): Promise<Uint32Array<ArrayBuffer>> {
     const [bytes] = await this.read([request]);

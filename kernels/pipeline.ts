@@ -28,6 +28,8 @@ const MAX_GROUPS = 65535;
 /** Working memory that grows while a program is recorded voids what was recorded before; the next time it is large enough. */
 const MAX_RECORDINGS = 4;
 
+const EXPECTS = true;
+
 /** Records dispatches and submits them in order. One per device, used by one thread. */
 export class Commands {
   readonly gpu: Gpu;
@@ -39,6 +41,10 @@ export class Commands {
   readonly #offset = new Uint32Array(1);
   readonly #offsetsAsList: boolean;
   #recording: Recording | undefined;
+  /** Whether what was recorded waits for data. */
+  #expects = !EXPECTS;
+  /** To be freed after the next submit. */
+  #retired: Tensor[] = [];
   /** What waits for `release`; undefined: nothing has to. */
   #held: GPUCommandBuffer[] | undefined;
   #encoder: GPUCommandEncoder | undefined;
@@ -180,13 +186,47 @@ export class Commands {
     return staged;
   }
 
+  /** Submits what was recorded and reads within a step; see `Gpu.takeRead`. */
+  read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    return this.gpu.takeRead(this.stage(requests));
+  }
+
+  /**
+   * What is recorded from here on reads data that is still to come: `deliver` brings it ahead of all that, so that recording
+   * need not wait for it. Until `delivered` nothing may be submitted. Submits what was recorded before.
+   */
+  expect(): void {
+    this.submit();
+    this.#expects = EXPECTS;
+  }
+
+  /** Uploads what was expected. */
+  deliver(tensor: Tensor, data: BufferSource & ArrayBufferView<ArrayBuffer>, byteOffset = 0): void {
+    this.gpu.write(tensor, data, byteOffset);
+  }
+
+  /** All that was expected is there, or will never be. */
+  delivered(): void {
+    this.#expects = !EXPECTS;
+  }
+
+  /** Frees a tensor once what was recorded, which may refer to it, is submitted. */
+  retire(tensor: Tensor): void {
+    this.#retired.push(tensor);
+    if (!this.#expects) this.submit();
+  }
+
   /** Submits what was recorded; does not wait. */
   submit(): void {
     this.#closePass();
     const encoder = this.#encoder;
     this.#encoder = undefined;
-    if (encoder === undefined) return;
-    const commands = encoder.finish();
+    if (encoder !== undefined) this.#send(encoder.finish());
+    for (const tensor of this.#retired.splice(0)) this.gpu.free(tensor);
+  }
+
+  #send(commands: GPUCommandBuffer): void {
+    if (this.#expects) throw new Error("Cannot submit: what was recorded waits for data");
     // A queue runs writes ahead of what is held back.
     if (!this.#arena.isEmpty) this.release();
     this.#arena.flush();

@@ -24,13 +24,8 @@ export class Scratch {
     if (present !== undefined && present.byteLength >= paddedBytes(dtype, shape)) {
       return present.dtype === dtype ? { ...present, shape } : { ...present, dtype, shape };
     }
-    const { gpu } = this.#commands;
-    if (present !== undefined) {
-      // What was recorded still refers to the old buffer: it must be submitted before the buffer is destroyed.
-      this.#commands.submit();
-      gpu.free(present);
-    }
-    const made = gpu.tensor(name, dtype, shape);
+    if (present !== undefined) this.#commands.retire(present);
+    const made = this.#commands.gpu.tensor(name, dtype, shape);
     this.#tensors.set(name, made);
     return made;
   }

@@ -5,6 +5,7 @@
 
 import type { ReadRequest } from "../kernels/gpu.ts";
 import { mergeStates } from "../kernels/attention/merge_states.ts";
+import type { RowRange } from "../kernels/attention/row_blocks.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { Scratch } from "../kernels/scratch.ts";
 import type { Tensor } from "../kernels/tensor.ts";
@@ -12,12 +13,18 @@ import type { Tensor } from "../kernels/tensor.ts";
 /** States to merge, see `mergeStates`. */
 export type StatesToMerge = Parameters<typeof mergeStates>[1];
 
-/** What happens here happens in order with what the engine records. */
+/** What happens here happens in order with what the engine records, but for what is delivered. */
 export interface ExchangeMemory {
   /** Fresh copies of bytes, once everything recorded before has run. */
   read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]>;
   /** Puts bytes into a tensor, after everything recorded before. */
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void;
+  /** From here on what is recorded may read data that is not there yet, and is not submitted before `delivered`. */
+  expect(): void;
+  /** Puts bytes into a tensor, ahead of everything recorded since `expect`. */
+  deliver(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void;
+  /** Nothing else is expected. */
+  delivered(): void;
   /** Copies bytes between tensors; offsets are multiples of 4. */
   copy(
     from: Tensor,
@@ -42,14 +49,25 @@ export class GpuExchangeMemory implements ExchangeMemory {
     this.#scratch = new Scratch(commands);
   }
 
-  /** See `ExchangeMemory`. @throws {GpuError} what went wrong on the device */
-  async read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
-    this.#commands.submit();
-    return await this.#commands.gpu.read(requests);
+  /** See `ExchangeMemory`. @throws {GpuError} what kept the bytes from being read */
+  read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    return this.#commands.read(requests);
   }
 
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
     this.#commands.write(tensor, data, byteOffset);
+  }
+
+  expect(): void {
+    this.#commands.expect();
+  }
+
+  deliver(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
+    this.#commands.deliver(tensor, data, byteOffset);
+  }
+
+  delivered(): void {
+    this.#commands.delivered();
   }
 
   copy(
@@ -73,4 +91,12 @@ export class GpuExchangeMemory implements ExchangeMemory {
     this.#commands.submit();
     this.#scratch.close();
   }
+}
+
+/** What is to be read at once. */
+export type ReadList = Parameters<ExchangeMemory["read"]>[0];
+
+/** Requests for runs of rows, one each. */
+export function requestsFor(tensor: Tensor, runs: readonly RowRange[], rowBytes: number): ReadList {
+  return runs.map(({ first, rows }) => ({ tensor, byteOffset: first * rowBytes, byteLength: rows * rowBytes }));
 }

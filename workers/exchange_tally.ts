@@ -4,18 +4,26 @@ import type { ByExchange, ExchangeTiming } from "../engine/span.ts";
 
 type Kind = keyof ByExchange;
 
+const NOTHING: ByExchange = { queries: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
+
 /** Adds up. */
 export class ExchangeTally {
-  readonly #ms: Record<Kind, number> = { queries: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
-  readonly #bytes: Record<Kind, number> = { queries: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
+  #ms: Record<Kind, number> = { ...NOTHING };
+  #bytes: Record<Kind, number> = { ...NOTHING };
+  #counts: Record<Kind, number> = { ...NOTHING };
   #readMs = 0;
 
-  /** So far. */
-  get timing(): ExchangeTiming {
-    return { ms: this.#ms, readMs: this.#readMs, bytes: this.#bytes };
+  /** What was added up since the last call. */
+  take(): ExchangeTiming {
+    const timing = { ms: this.#ms, readMs: this.#readMs, bytes: this.#bytes, counts: this.#counts };
+    this.#ms = { ...NOTHING };
+    this.#bytes = { ...NOTHING };
+    this.#counts = { ...NOTHING };
+    this.#readMs = 0;
+    return timing;
   }
 
-  /** Times an exchange; read-backs within it count as such. */
+  /** Times a part of an exchange; read-backs within it count as such. */
   async time<T>(kind: Kind, exchange: () => Promise<T>): Promise<T> {
     const [startedAt, readMs] = [performance.now(), this.#readMs];
     const result = await exchange();
@@ -34,5 +42,10 @@ export class ExchangeTally {
   /** Counts what was sent. */
   send(kind: Kind, bytes: number): void {
     this.#bytes[kind] += bytes;
+  }
+
+  /** Counts an exchange that something is waited for in. */
+  count(kind: Kind): void {
+    this.#counts[kind]++;
   }
 }

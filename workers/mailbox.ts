@@ -50,6 +50,9 @@ interface RunningStep {
   readonly timer: ReturnType<typeof setTimeout>;
 }
 
+/** What is left of a step when it is no longer worth looking whether anything stalls. */
+const MIN_LEFT_MS = 10;
+
 /** The messages of one epoch; `close` must be called. */
 export class Mailbox {
   readonly #options: MailboxOptions;
@@ -58,6 +61,10 @@ export class Mailbox {
   readonly #messages = new Map<Sender, Map<string, MailboxMessage>>();
   readonly #waits = new Map<string, Wait>();
   #step: RunningStep | undefined;
+  /** Since when anything has been waited for without a break. */
+  #waitingSince = 0;
+  /** That of the wait that was reported last. */
+  #reported = NaN;
   #lastStep: number | undefined;
   #stallTimer: ReturnType<typeof setTimeout> | undefined;
   #closed: PeerError | undefined;
@@ -77,6 +84,7 @@ export class Mailbox {
     const timer = setTimeout(() => this.#late(running), deadlineMs);
     const running = { index: step, deadlineMs, endsAt: performance.now() + deadlineMs, timer };
     this.#step = running;
+    this.#watch(running, performance.now());
   }
 
   /** The step is over; nothing has a deadline any more. */
@@ -98,7 +106,7 @@ export class Mailbox {
     const key = keyOf(message.kind, message);
     const wait = this.#waits.get(`${from} ${key}`);
     if (wait === undefined) return this.#keep(from, key, message);
-    this.#forget(`${from} ${key}`);
+    this.#waits.delete(`${from} ${key}`);
     wait.resolve(message);
   }
 
@@ -121,8 +129,9 @@ export class Mailbox {
       if (present !== undefined) return resolve(present as MessageOf<Kind>);
       const what = `${kind} of layer ${point.layer}`;
       // The step's timer may have gone off while nothing waited: it will not do so again.
-      if (performance.now() >= this.#step.endsAt) return reject(lateness(this.#step, from, what));
-      if (this.#waits.size === 0) this.#watch(this.#step);
+      const now = performance.now();
+      if (now >= this.#step.endsAt) return reject(lateness(this.#step, from, what));
+      if (this.#waits.size === 0) this.#waitingSince = now;
       this.#waits.set(`${from} ${key}`, { from, what, resolve: resolve as (message: MailboxMessage) => void, reject });
     });
   }
@@ -150,16 +159,25 @@ export class Mailbox {
     messages.set(key, message);
   }
 
-  #forget(wait: string): void {
-    this.#waits.delete(wait);
-    if (this.#waits.size === 0) clearTimeout(this.#stallTimer);
+  /**
+   * Looks for a stall at half of the time that was left at `since`. One timer serves all waits of a step, which are many and short:
+   * none of them can be due before it goes off.
+   */
+  #watch(step: RunningStep, since: number): void {
+    const dueAt = (since + step.endsAt) / 2;
+    this.#stallTimer = setTimeout(() => this.#look(step), Math.max(0, dueAt - performance.now()));
   }
 
-  #watch({ index, endsAt }: RunningStep): void {
-    this.#stallTimer = setTimeout(() => {
+  #look(step: RunningStep): void {
+    const now = performance.now();
+    const isWaiting = this.#waits.size > 0 && this.#waitingSince !== this.#reported;
+    const isDue = isWaiting && now >= (this.#waitingSince + step.endsAt) / 2;
+    if (isDue) {
+      this.#reported = this.#waitingSince;
       const on = this.#waits.values().flatMap(({ from }) => from === "router" ? [] : [from]);
-      this.#options.onStalled(index, [...new Set(on)]);
-    }, Math.max(0, endsAt - performance.now()) / 2);
+      this.#options.onStalled(step.index, [...new Set(on)]);
+    }
+    if (step.endsAt - now > MIN_LEFT_MS) this.#watch(step, isWaiting && !isDue ? this.#waitingSince : now);
   }
 
   #late(step: RunningStep): void {

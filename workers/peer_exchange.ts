@@ -6,17 +6,17 @@
 
 import { at } from "../kernels/at.ts";
 import type { RowRange } from "../kernels/attention/row_blocks.ts";
-import type { AttentionState } from "../kernels/attention/kv_pages.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { Candidates, Exchange, ExchangePoint, OwnedRange, PartialStates } from "../engine/exchange.ts";
+import type { ArrivingStates, Candidates, Exchange, ExchangePoint, OwnedRange } from "../engine/exchange.ts";
 import type { ExchangeTiming } from "../engine/span.ts";
 import { PeerError } from "./errors.ts";
-import type { ExchangeMemory } from "./exchange_memory.ts";
+import { type ExchangeMemory, type ReadList, requestsFor } from "./exchange_memory.ts";
 import { ExchangeTally } from "./exchange_tally.ts";
 import type { Mailbox } from "./mailbox.ts";
 import { cutLists, joinPositions, joinValues } from "./position_lists.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 import type { CandidateLists } from "./protocol.ts";
+import { checkParts, StateExchange, type States } from "./state_exchange.ts";
 
 /** Bytes of an f32. */
 const F32 = 4;
@@ -42,12 +42,6 @@ interface Rows {
   readonly rowBytes: number;
 }
 
-interface States {
-  readonly own: PartialStates;
-  readonly merged: AttentionState;
-  readonly holders: readonly boolean[];
-}
-
 /** Rows that are to be completed. */
 interface Gathering {
   readonly kind: "queries" | "rows" | "replicas";
@@ -59,17 +53,21 @@ interface Gathering {
 /** @see the file's paragraph; any wait may reject with a `PeerError` */
 export class PeerExchange implements Exchange {
   readonly #options: PeerExchangeOptions;
-  #tally = new ExchangeTally();
+  readonly #tally = new ExchangeTally();
+  readonly #states: StateExchange;
 
   constructor(options: PeerExchangeOptions) {
     this.#options = options;
+    this.#states = new StateExchange({
+      ...options,
+      read: (wanted) => this.#read(wanted),
+      send: (peer, point, states) => this.#send(peer, { kind: "states", ...this.#tag(point), ...states }),
+    });
   }
 
   /** What was spent since the last call. */
   takeTiming(): ExchangeTiming {
-    const { timing } = this.#tally;
-    this.#tally = new ExchangeTally();
-    return timing;
+    return this.#tally.take();
   }
 
   /** See `Exchange`. */
@@ -103,11 +101,14 @@ export class PeerExchange implements Exchange {
   }
 
   /** See `Exchange`. */
-  states(point: ExchangePoint, ranges: readonly OwnedRange[] | undefined, states: States): Promise<void> | undefined {
-    const { index } = this.#options;
-    const mine = runsFor(index, ranges, states.own.rows);
-    if (mine.length === 0 && states.holders[index] !== true) return undefined;
-    return this.#tally.time("states", () => this.#states(point, ranges, states));
+  states(
+    point: ExchangePoint,
+    ranges: readonly OwnedRange[] | undefined,
+    states: States,
+  ): Promise<ArrivingStates | undefined> | undefined {
+    if (!this.#states.concerns(ranges, states)) return undefined;
+    this.#tally.count("states");
+    return this.#beginStates(point, ranges, states);
   }
 
   /** See `Exchange`. */
@@ -127,9 +128,10 @@ export class PeerExchange implements Exchange {
       readonly from: readonly number[];
     },
   ): Promise<void> {
+    this.#tally.count(kind);
     return this.#tally.time(kind, async () => {
       if (own.length > 0) {
-        const rows = await this.#read(requests(tensor, own, rowBytes));
+        const rows = await this.#read(requestsFor(tensor, own, rowBytes));
         for (const peer of to) this.#send(peer, { kind, ...this.#tag(point), rows });
       }
       await Promise.all(from.map(async (peer) => {
@@ -143,77 +145,13 @@ export class PeerExchange implements Exchange {
     });
   }
 
-  async #states(point: ExchangePoint, ranges: readonly OwnedRange[] | undefined, states: States): Promise<void> {
-    const { index, memory } = this.#options;
-    const { own: { rows, heads, headDim }, merged, holders } = states;
-    if (holders[index] === true) await this.#sendStates(point, ranges, states.own);
-    const mine = runsFor(index, ranges, rows);
-    if (mine.length === 0) return;
-    const count = mine.reduce((sum, run) => sum + run.rows, 0);
-    const from = holders.flatMap((holds, worker) => holds ? [worker] : []);
-    const parts = {
-      o: memory.take("states o", [from.length, count, heads, headDim]),
-      lse: memory.take("states lse", [from.length, count, heads]),
-    };
-    const place = { mine, count, parts, own: states.own };
-    await Promise.all(from.map((worker, part) => this.#fetchStates(point, { ...place, worker, part })));
-    memory.merge({ shape: { heads, headDim }, rows: count, count: from.length, parts, out: merged });
-  }
-
-  /** Reads what the peers need of the own states, all at once, and sends each its part. */
-  async #sendStates(
+  async #beginStates(
     point: ExchangePoint,
     ranges: readonly OwnedRange[] | undefined,
-    { o, lse, rows, heads, headDim }: PartialStates,
-  ): Promise<void> {
-    const wanting = this.#options.peers
-      .map((peer) => ({ peer, runs: runsFor(peer, ranges, rows) }))
-      .filter(({ runs }) => runs.length > 0);
-    // Without ranges all peers want the same.
-    const lists = ranges === undefined ? wanting.slice(0, 1) : wanting;
-    const read = await this.#read(lists.flatMap(({ runs }) => [
-      ...requests(o, runs, heads * headDim * F32),
-      ...requests(lse, runs, heads * F32),
-    ]));
-    let at = 0;
-    let parts: { readonly o: Tensors; readonly lse: Tensors } = { o: [], lse: [] };
-    for (const [i, { peer, runs }] of wanting.entries()) {
-      if (i < lists.length) {
-        parts = { o: read.slice(at, at + runs.length), lse: read.slice(at + runs.length, at + 2 * runs.length) };
-        at += 2 * runs.length;
-      }
-      this.#send(peer, { kind: "states", ...this.#tag(point), ...parts });
-    }
-  }
-
-  /** Brings one worker's states of this worker's rows to their place among the parts. */
-  async #fetchStates(
-    point: ExchangePoint,
-    { worker, part, mine, count, parts, own }: {
-      readonly worker: number;
-      readonly part: number;
-      readonly mine: readonly RowRange[];
-      readonly count: number;
-      readonly parts: AttentionState;
-      readonly own: PartialStates;
-    },
-  ): Promise<void> {
-    const { index, mailbox, memory } = this.#options;
-    const sizes = { o: own.heads * own.headDim * F32, lse: own.heads * F32 };
-    if (worker !== index) {
-      const message = await mailbox.take(worker, "states", point);
-      const first = part * count;
-      const packed = pack(mine, first);
-      this.#write(worker, parts.o, { runs: packed, rowBytes: sizes.o, parts: message.o });
-      this.#write(worker, parts.lse, { runs: packed, rowBytes: sizes.lse, parts: message.lse });
-      return;
-    }
-    for (const [i, to] of pack(mine, part * count).entries()) {
-      for (const name of ["o", "lse"] as const) {
-        const range = { from: at(mine, i).first * sizes[name], to: to.first * sizes[name] };
-        memory.copy(own[name], parts[name], { ...range, byteLength: to.rows * sizes[name] });
-      }
-    }
+    states: States,
+  ): Promise<ArrivingStates | undefined> {
+    const arriving = await this.#tally.time("states", () => this.#states.begin(point, ranges, states));
+    return arriving && { arrive: () => this.#tally.time("states", () => arriving.arrive()) };
   }
 
   async #select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> {
@@ -222,6 +160,7 @@ export class PeerExchange implements Exchange {
     const positions = joinPositions(lists.map((list) => list.positions));
     const values = joinValues(lists.map((list) => list.values));
     const lengths = Uint32Array.from(lists, (list) => list.positions.length);
+    this.#tally.count("candidates");
     propose({ ...this.#tag(point), rows, lengths, positions, values });
     this.#tally.send("candidates", positions.byteLength + values.byteLength);
     const chosen = await this.#tally.time("candidates", () => mailbox.take("router", "selection", point));
@@ -230,7 +169,7 @@ export class PeerExchange implements Exchange {
     throw new PeerError("peer_lost", `Cannot use selection: it has ${answer.length} lists, expected ${lists.length}`);
   }
 
-  async #read(wanted: Parameters<ExchangeMemory["read"]>[0]): Promise<Float32Array<ArrayBuffer>[]> {
+  async #read(wanted: ReadList): Promise<Float32Array<ArrayBuffer>[]> {
     const bytes = await this.#tally.read(() => this.#options.memory.read(wanted));
     return bytes.map(({ buffer, byteOffset, byteLength }) => new Float32Array(buffer, byteOffset, byteLength / F32));
   }
@@ -251,13 +190,7 @@ export class PeerExchange implements Exchange {
       readonly parts: Tensors;
     },
   ): void {
-    const fits = parts.length === runs.length &&
-      runs.every(({ rows }, i) => parts[i]?.byteLength === rows * rowBytes);
-    if (!fits) {
-      const [sent, owed] = [parts.map(({ byteLength }) => byteLength), runs.map(({ rows }) => rows * rowBytes)];
-      const message = `Cannot use what worker ${peer} sent: parts of [${sent}] bytes, expected [${owed}]`;
-      throw new PeerError("peer_lost", message, { peer });
-    }
+    checkParts(peer, parts, runs.map(({ rows }) => rows * rowBytes));
     for (const [i, part] of parts.entries()) {
       this.#options.memory.write(tensor, part, at(runs, i).first * rowBytes);
     }
@@ -266,22 +199,6 @@ export class PeerExchange implements Exchange {
   #tag({ step, batch, layer }: ExchangePoint) {
     return { epoch: this.#options.epoch, step, batch, layer };
   }
-}
-
-/** The rows whose states a worker wants: its own, or all of them when rows are not shared out. */
-function runsFor(worker: number, ranges: readonly OwnedRange[] | undefined, rows: number): readonly RowRange[] {
-  if (ranges !== undefined) return ranges.filter(({ owner }) => owner === worker);
-  return rows === 0 ? [] : [{ first: 0, rows }];
-}
-
-/** The same runs, back to back from a row on. */
-function pack(runs: readonly RowRange[], first: number): readonly RowRange[] {
-  let next = first;
-  return runs.map(({ rows }) => {
-    const run = { first: next, rows };
-    next += rows;
-    return run;
-  });
 }
 
 /** Rows of the same owner that follow each other. */
@@ -293,8 +210,4 @@ function runsOf(owners: readonly number[]): readonly OwnedRange[] {
     else runs.push({ first: row, rows: 1, owner });
   }
   return runs;
-}
-
-function requests(tensor: Tensor, runs: readonly RowRange[], rowBytes: number): Parameters<ExchangeMemory["read"]>[0] {
-  return runs.map(({ first, rows }) => ({ tensor, byteOffset: first * rowBytes, byteLength: rows * rowBytes }));
 }

@@ -105,7 +105,7 @@ export const result: Shape<StepResult> = record<StepResult>({
   index: count,
   spans: list(spanResult),
   timing: record<StepTiming>({ encodeMs: real, waitMs: real, totalMs: real }, {
-    exchange: record<ExchangeTiming>({ ms: byExchange, readMs: real, bytes: byExchange }),
+    exchange: record<ExchangeTiming>({ ms: byExchange, readMs: real, bytes: byExchange, counts: byExchange }),
     replicas: record<ReplicaCount>({ chosen: count, missing: count }),
   }),
 });

@@ -29,6 +29,7 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   const own = rotateAndAppend(pass, layer, qkv);
   if (batch.ranges === undefined) return own;
   const q = spread(pass, own);
+  await pass.arrive();
   await exchange.queries(pass.pointAt(layer), batch.ranges, { tensor: q, rowBytes: heads * headDim * 4 });
   return q;
 }
@@ -81,7 +82,7 @@ function spread({ model: { commands, scratch, config, share }, batch }: Pass, ow
  * @returns states of the computed rows over all slices: o f32 [computed, heads, headDim], lse f32 [computed, heads]
  */
 export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promise<AttentionState> {
-  const { model: { commands, scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
+  const { model: { scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
   const holders = pass.holdersAt(layer);
   const own = attendOwn(pass, layer, { q, holders });
   if (pass.isWhole(layer)) return own;
@@ -90,10 +91,10 @@ export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promis
     lse: scratch.take("merged lse", "f32", [computed, heads]),
   };
   const states = { own: { ...own, rows: batch.rows, heads, headDim }, merged, holders };
-  const merging = exchange.states(pass.pointAt(layer), batch.ranges, states);
-  if (merging === undefined) return own;
-  commands.submit();
-  await merging;
+  await pass.arrive();
+  const sending = exchange.states(pass.pointAt(layer), batch.ranges, states);
+  if (sending === undefined) return own;
+  pass.expect(await sending);
   return merged;
 }
 

@@ -48,10 +48,9 @@ export async function readCandidates(pass: Pass): Promise<Candidates> {
 /** One read-back for all runs, as each waits for the queue. */
 async function readRuns({ model, batch }: Pass): Promise<ChosenOfRun[]> {
   const { commands } = model;
-  commands.submit();
   const runs = batch.runs.filter(isSparse).map((run) => ({ run, ...selectionOf(model, run) }));
   const sizeOf = ({ run, sets, stride }: typeof runs[number]) => run.rows * sets * stride * 4;
-  const bytes = await commands.gpu.read([
+  const bytes = await commands.read([
     ...runs.map((selected) => ({ tensor: selected.positions, byteLength: sizeOf(selected) })),
     ...runs.map((selected) => ({ tensor: candidateValuesOf(model, selected.run), byteLength: sizeOf(selected) })),
   ]);

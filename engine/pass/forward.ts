@@ -10,7 +10,8 @@ import type { Pass, PassLayer } from "./pass.ts";
 import { beginSelection } from "./selection.ts";
 
 /**
- * Runs a batch through all layers.
+ * Runs a batch through all layers. In a group the states of a layer arrive while what follows them is recorded, up to the next
+ * place where something is submitted.
  * @param afterLayer called after each of them
  * @returns the residual rows that this worker computes, before the final norm, f32 [computed, hidden]
  */
@@ -25,6 +26,7 @@ export async function forward(pass: Pass, afterLayer: (layer: PassLayer) => Prom
     await choice?.adopt();
     await afterLayer(layer);
   }
+  await pass.arrive();
   return pass.x;
 }
 

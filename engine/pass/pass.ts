@@ -6,7 +6,7 @@
 import type { Weight } from "../../kernels/weights/weight.ts";
 import { type RmsNorm, rmsNorm } from "../../kernels/rms_norm.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import type { ExchangePoint } from "../exchange.ts";
+import type { ArrivingStates, ExchangePoint } from "../exchange.ts";
 import type { KvLayer } from "../kv/kv_slice.ts";
 import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
@@ -56,6 +56,7 @@ export class Pass {
   readonly #normed: Tensor;
   readonly #sparseTable: Tensor | undefined;
   #selectionHolders: readonly boolean[] | undefined;
+  #arriving: ArrivingStates | undefined;
 
   constructor(model: LoadedModel, batch: RowBatch, { counter, report, inputs, ...point }: PassOptions) {
     const { scratch, config } = model;
@@ -106,6 +107,18 @@ export class Pass {
     this.#selectionHolders = holders;
   }
 
+  /** What is recorded from here on reads states of peers that are still on their way. */
+  expect(arriving: ArrivingStates | undefined): void {
+    this.#arriving = arriving;
+  }
+
+  /** Waits until all that was recorded reads is there; to be called before anything is submitted. */
+  async arrive(): Promise<void> {
+    const arriving = this.#arriving;
+    this.#arriving = undefined;
+    await arriving?.arrive();
+  }
+
   /** @returns the residual rows, normed where there is a weight, f32 [computed, hidden]; they last until the next norm */
   norm(weight: Tensor | undefined): Tensor {
     if (weight === undefined) return this.x;
@@ -143,14 +156,16 @@ export class Pass {
   /** Submits what is worth submitting, and yields when a long pass has held the GPU long enough. */
   async afterLayer({ index }: PassLayer): Promise<void> {
     const { commands } = this.model;
-    // The GPU computes these layers while the next ones are recorded.
-    if (index % LAYERS_A_SUBMIT === LAYERS_A_SUBMIT - 1) commands.submit();
+    // The GPU computes these layers while the next ones are recorded; a layer that exchanges is submitted by the next one.
+    if (index % LAYERS_A_SUBMIT === LAYERS_A_SUBMIT - 1 && this.#arriving === undefined) commands.submit();
     await this.pace();
   }
 
   /** To be called after each layer: yields when a long pass has held the GPU long enough. */
   async pace(): Promise<void> {
-    await this.#pacer?.afterLayer(this.model.commands);
+    if (this.#pacer === undefined) return;
+    await this.arrive();
+    await this.#pacer.afterLayer(this.model.commands);
   }
 }
 

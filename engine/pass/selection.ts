@@ -37,6 +37,7 @@ export async function beginSelection(
   const sparseLayers = sparseLayersAfter(model.roles ?? [], layer.index);
   for (const run of batch.runs.filter(isSparse)) choose(pass, run, { lse, sparseLayers });
   pass.report.take(layer.index, batch);
+  await pass.arrive();
   const read = Promise.withResolvers<void>();
   const choosing = model.exchange.select(pass.pointAt(layer), async () => {
     const candidates = await readCandidates(pass);

@@ -120,7 +120,9 @@ async function states(place: Place, { point, ranges, holders }: StatesPoint): Pr
   });
   const own = stateOf(holders[index] === true ? parts[index] : undefined);
   const merged = stateOf();
-  await exchange.states(point, ranges, { own: { ...own, rows, heads: HEADS, headDim: HEAD_DIM }, merged, holders });
+  const given = { own: { ...own, rows, heads: HEADS, headDim: HEAD_DIM }, merged, holders };
+  const arriving = await exchange.states(point, ranges, given);
+  await arriving?.arrive();
   if (workers === 1) return new Float32Array(0);
   const mine = ranges === undefined
     ? Array.from({ length: rows }, (_, row) => row)

@@ -1,8 +1,9 @@
-/** Parameters and lists reach a kernel as they were given, and what does not fit is refused. */
+/** Parameters, lists and late data reach a kernel as they were given, and what does not fit is refused. */
 
 import assert from "node:assert/strict";
 
 import type { KernelSpec } from "../../kernels/pipeline.ts";
+import { Scratch } from "../../kernels/scratch.ts";
 import { writes } from "../../kernels/wgsl.ts";
 import { gpuFixture } from "../support/gpu_fixture.ts";
 
@@ -47,4 +48,26 @@ Deno.test("Commands.dispatch() refuses a list that is too long, Commands.kernel(
     () => commands.kernel("too long", () => listing(1, 64)),
     /Cannot compile too long: 68 parameter words exceed 64/,
   );
+});
+
+Deno.test("Commands.deliver() comes before what was recorded since expect(), which nothing submits meanwhile", async () => {
+  const { commands } = fixture;
+  const [from, to] = [fixture.zeros("u32", [1]), fixture.zeros("u32", [1])];
+  const scratch = new Scratch(commands);
+  const small = scratch.take("grows", "u32", [1]);
+  commands.write(from, Uint32Array.of(1));
+  commands.expect();
+  commands.copy(from, small, { byteLength: 4 });
+  commands.copy(small, to, { byteLength: 4 });
+  // The buffer that it replaces is in use until the copies have run.
+  scratch.take("grows", "u32", [4096]);
+  commands.deliver(from, Uint32Array.of(2));
+  commands.delivered();
+  assert.deepEqual([...await fixture.words(to)], [2]);
+
+  commands.expect();
+  commands.copy(from, to, { byteLength: 4 });
+  assert.throws(() => commands.submit(), /Cannot submit: what was recorded waits for data/);
+  commands.delivered();
+  scratch.close();
 });

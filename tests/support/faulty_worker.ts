@@ -107,7 +107,7 @@ class FaultyEngine implements EngineHandle {
   }
 
   #faulty(exchange: Exchange): Exchange {
-    const pass = (point: Point, go: () => Promise<void> | undefined) => this.#saboteur.at(point)?.then(go) ?? go();
+    const pass = <T>(point: Point, go: () => Promise<T> | undefined) => this.#saboteur.at(point)?.then(go) ?? go();
     return {
       queries: (...given) => pass("prefill", () => exchange.queries(...given)),
       states: (point, ...given) => {

@@ -8,6 +8,8 @@ import { merge } from "../reference/merge_states.ts";
 /** @see the file's paragraph */
 export class HostMemory implements ExchangeMemory {
   readonly #data = new WeakMap<GPUBuffer, Float32Array<ArrayBuffer>>();
+  /** What waits for data; undefined: nothing does. */
+  #recorded: (() => void)[] | undefined;
 
   /** A tensor that holds the values. */
   tensor(label: string, shape: readonly number[], values?: ArrayLike<number>): Tensor {
@@ -23,7 +25,8 @@ export class HostMemory implements ExchangeMemory {
   values(tensor: Tensor): Float32Array<ArrayBuffer> {
     const data = this.#data.get(tensor.buffer);
     if (data === undefined) throw new Error(`Cannot use ${tensor.label}: it is of another memory`);
-    return data.subarray(0, sizeOf(tensor.shape));
+    const first = tensor.byteOffset / 4;
+    return data.subarray(first, first + sizeOf(tensor.shape));
   }
 
   async read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
@@ -37,11 +40,29 @@ export class HostMemory implements ExchangeMemory {
     this.values(tensor).set(data, byteOffset / 4);
   }
 
+  expect(): void {
+    this.#recorded = [];
+  }
+
+  deliver(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
+    this.write(tensor, data, byteOffset);
+  }
+
+  delivered(): void {
+    for (const run of this.#recorded ?? []) run();
+    this.#recorded = undefined;
+  }
+
   copy(from: Tensor, to: Tensor, range: { from: number; to: number; byteLength: number }): void {
     this.write(to, this.values(from).slice(range.from / 4, (range.from + range.byteLength) / 4), range.to);
   }
 
-  merge({ shape: { heads, headDim }, rows, count, parts, out }: StatesToMerge): void {
+  merge(states: StatesToMerge): void {
+    if (this.#recorded === undefined) this.#merge(states);
+    else this.#recorded.push(() => this.#merge(states));
+  }
+
+  #merge({ shape: { heads, headDim }, rows, count, parts, out }: StatesToMerge): void {
     const [o, lse] = [this.values(parts.o), this.values(parts.lse)];
     for (let at = 0; at < rows * heads; at++) {
       const states = Array.from({ length: count }, (_, part) => {

@@ -3,9 +3,17 @@
  * the others. Simple enough to be compared with.
  */
 
-import type { Candidates, Exchange, ExchangePoint, OwnedRange } from "../../engine/exchange.ts";
+import type {
+  ArrivingStates,
+  Candidates,
+  Exchange,
+  ExchangePoint,
+  OwnedRange,
+  PartialStates,
+} from "../../engine/exchange.ts";
 import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
+import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import type { Commands } from "../../kernels/pipeline.ts";
 import { Scratch } from "../../kernels/scratch.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
@@ -105,18 +113,43 @@ export class MemoryExchange implements Exchange {
     point: ExchangePoint,
     ranges: readonly OwnedRange[] | undefined,
     { own, merged, holders }: Parameters<Exchange["states"]>[2],
-  ): Promise<void> {
+  ): Promise<ArrivingStates> {
     this.#count.states++;
     const rowBytes = own.heads * own.headDim * 4;
     const mine = {
       o: await this.#read(own.o, own.rows * rowBytes),
       lse: await this.#read(own.lse, own.rows * own.heads * 4),
     };
-    const all = await this.#meeting.meet(key("states", point), this.#index, mine);
     const wanted = ranges === undefined
       ? [{ first: 0, rows: own.rows }]
       : ranges.filter(({ owner }) => owner === this.#index);
     const rows = wanted.reduce((sum, range) => sum + range.rows, 0);
+    const parts = {
+      o: this.#scratch.take("o", "f32", [this.#workers, rows, own.heads, own.headDim]),
+      lse: this.#scratch.take("lse", "f32", [this.#workers, rows, own.heads]),
+    };
+    this.#commands.expect();
+    mergeStates(this.#commands, { shape: own, rows, count: this.#workers, parts, out: merged });
+    const meeting = this.#meeting.meet(key("states", point), this.#index, mine);
+    const arrive = async () => {
+      const { o, lse } = this.#pack(await meeting, { own, holders, wanted, rows });
+      this.#commands.deliver(parts.o, o);
+      this.#commands.deliver(parts.lse, lse);
+      this.#commands.delivered();
+    };
+    return { arrive };
+  }
+
+  #pack(
+    all: readonly { readonly o: Uint8Array; readonly lse: Uint8Array<ArrayBuffer> }[],
+    { own, holders, wanted, rows }: {
+      readonly own: PartialStates;
+      readonly holders: readonly boolean[];
+      readonly wanted: readonly RowRange[];
+      readonly rows: number;
+    },
+  ) {
+    const rowBytes = own.heads * own.headDim * 4;
     const o = new Uint8Array(this.#workers * rows * rowBytes);
     const lse = new Float32Array(this.#workers * rows * own.heads).fill(-1e30);
     all.forEach((state, worker) => {
@@ -132,13 +165,7 @@ export class MemoryExchange implements Exchange {
         at += count;
       }
     });
-    const parts = {
-      o: this.#scratch.take("o", "f32", [this.#workers, rows, own.heads, own.headDim]),
-      lse: this.#scratch.take("lse", "f32", [this.#workers, rows, own.heads]),
-    };
-    this.#commands.write(parts.o, o);
-    this.#commands.write(parts.lse, lse);
-    mergeStates(this.#commands, { shape: own, rows, count: this.#workers, parts, out: merged });
+    return { o, lse };
   }
 
   async select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> {

@@ -67,7 +67,8 @@ async function* rounds(bench: Bench, { rows, rounds }: (typeof CASES)[number], s
   };
   for (let layer = 0; layer < rounds; layer++) {
     const startedAt = performance.now();
-    await exchange.states({ step, batch: 1, layer }, undefined, states);
+    const arriving = await exchange.states({ step, batch: 1, layer }, undefined, states);
+    await arriving?.arrive();
     await bench.memory.read([]);
     yield performance.now() - startedAt;
   }

@@ -129,6 +129,7 @@ Deno.test("ServiceMetrics.step() counts seconds and bytes of exchanges, where th
     ms: { queries: 2, states: 4, rows: 0, candidates: 8, replicas: 1 },
     readMs: 16,
     bytes: { queries: 100, states: 200, rows: 0, candidates: 400, replicas: 800 },
+    counts: { queries: 1, states: 2, rows: 0, candidates: 1, replicas: 1 },
   };
   const report = { step, predictedMs: 30, roundTripMs: 35 };
   metrics.step({ ...report, result: { index: 1, spans: [], timing } }, 1);

@@ -15,9 +15,14 @@ Deno.test("exchangeFigures() divides time by steps and layers, bytes by tokens, 
     ms: { queries: 4, states: 8, rows: 1, candidates: 2, replicas: 0.5 },
     readMs: 6,
     bytes: { queries: 3000, states: 600, rows: 0, candidates: 90, replicas: 6000 },
+    counts: { queries: 2, states: 2, rows: 1, candidates: 1, replicas: 1 },
   };
   assert.equal(exchangeFigures([timing], { layers: 2, tokens: 3 }), undefined);
-  const idle = { ...timing, exchange: { ms: NONE, readMs: 0, bytes: NONE }, replicas: { chosen: 40, missing: 0 } };
+  const idle = {
+    ...timing,
+    exchange: { ms: NONE, readMs: 0, bytes: NONE, counts: NONE },
+    replicas: { chosen: 40, missing: 0 },
+  };
   const busy = { ...timing, exchange, replicas: { chosen: 60, missing: 5 } };
   assert.deepEqual(exchangeFigures([busy, idle], { layers: 2, tokens: 3 }), {
     msPerLayer: 3,

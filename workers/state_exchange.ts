@@ -1,0 +1,235 @@
+/**
+ * The exchange of attention states: what a worker has computed over its slice goes to the peers, theirs is merged with it
+ * in the order of the workers, so that all get the same bits. The merge is recorded before the peers' states are there, so
+ * that the engine can record what follows while they travel. Knows tensors and ranges; knows nothing of connections.
+ */
+
+import { at } from "../kernels/at.ts";
+import type { AttentionState } from "../kernels/attention/kv_pages.ts";
+import type { RowRange } from "../kernels/attention/row_blocks.ts";
+import type { Tensor } from "../kernels/tensor.ts";
+import type { ArrivingStates, ExchangePoint, OwnedRange, PartialStates } from "../engine/exchange.ts";
+import { PeerError } from "./errors.ts";
+import { type ExchangeMemory, type ReadList, requestsFor } from "./exchange_memory.ts";
+import type { Mailbox } from "./mailbox.ts";
+import type { PeerMessage, Tensors } from "./peer_protocol.ts";
+
+/** Bytes of an f32, and words of the smallest distance of two bindings that every adapter allows. */
+const [F32, ALIGNMENT] = [4, 64] as const;
+
+/** What an exchange of states is given; see `Exchange.states`. */
+export interface States {
+  readonly own: PartialStates;
+  readonly merged: AttentionState;
+  readonly holders: readonly boolean[];
+}
+
+/** What a peer needs of the own states, as it is sent. */
+type StateTensors = Pick<Extract<PeerMessage, { readonly kind: "states" }>, "o" | "lse">;
+
+/** Where the states that are merged lie: part by part in the order of the workers that hold any. */
+interface Parts {
+  readonly whole: Tensor;
+  readonly o: Tensor;
+  readonly lse: Tensor;
+  /** By part. */
+  readonly workers: readonly number[];
+  readonly rows: number;
+}
+
+/** What this needs of the exchange that it is a part of. */
+export interface StateExchangeOptions {
+  /** This worker's own. */
+  readonly index: number;
+  /** Indices of the others. */
+  readonly peers: readonly number[];
+  readonly memory: ExchangeMemory;
+  readonly mailbox: Mailbox;
+  readonly read: (wanted: ReadList) => Promise<Float32Array<ArrayBuffer>[]>;
+  /** To a peer; adds what the message is about. */
+  readonly send: (peer: number, point: ExchangePoint, states: StateTensors) => void;
+}
+
+/** @see the file's paragraph */
+export class StateExchange {
+  readonly #options: StateExchangeOptions;
+
+  constructor(options: StateExchangeOptions) {
+    this.#options = options;
+  }
+
+  /** Whether a worker has anything to send or to merge. */
+  concerns(ranges: readonly OwnedRange[] | undefined, { own, holders }: States): boolean {
+    const { index } = this.#options;
+    return holders[index] === true || runsFor(index, ranges, own.rows).length > 0;
+  }
+
+  /** Sends own states and records the merge. @returns undefined for a worker that merges nothing */
+  async begin(
+    point: ExchangePoint,
+    ranges: readonly OwnedRange[] | undefined,
+    states: States,
+  ): Promise<ArrivingStates | undefined> {
+    const { index, memory } = this.#options;
+    const { own, merged, holders } = states;
+    const sent = holders[index] === true ? await this.#send(point, ranges, own) : undefined;
+    const mine = runsFor(index, ranges, own.rows);
+    if (mine.length === 0) return undefined;
+    memory.expect();
+    const parts = this.#partsOf(states, mine);
+    if (ranges !== undefined && sent !== undefined) this.#copyOwn(own, mine, parts);
+    const { heads, headDim } = own;
+    memory.merge({ shape: { heads, headDim }, rows: parts.rows, count: parts.workers.length, parts, out: merged });
+    const arrive = ranges === undefined
+      ? () => this.#arriveTogether(point, parts, sent)
+      : () => this.#arriveApart(point, { parts, mine, own });
+    return { arrive: () => arrive().finally(() => memory.delivered()) };
+  }
+
+  /** Reads what the peers need, all at once, and sends each its part. @returns what all of them want, without ranges */
+  async #send(
+    point: ExchangePoint,
+    ranges: readonly OwnedRange[] | undefined,
+    { o, lse, rows, heads, headDim }: PartialStates,
+  ): Promise<StateTensors> {
+    const { peers, read, send } = this.#options;
+    const wanting = peers
+      .map((peer) => ({ peer, runs: runsFor(peer, ranges, rows) }))
+      .filter(({ runs }) => runs.length > 0);
+    // Without ranges all peers want the same.
+    const lists = ranges === undefined ? wanting.slice(0, 1) : wanting;
+    const bytes = await read(lists.flatMap(({ runs }) => [
+      ...requestsFor(o, runs, heads * headDim * F32),
+      ...requestsFor(lse, runs, heads * F32),
+    ]));
+    let [next, states]: [number, StateTensors] = [0, { o: [], lse: [] }];
+    for (const [i, { peer, runs }] of wanting.entries()) {
+      if (i < lists.length) {
+        states = {
+          o: bytes.slice(next, next + runs.length),
+          lse: bytes.slice(next + runs.length, next + 2 * runs.length),
+        };
+        next += 2 * runs.length;
+      }
+      send(peer, point, states);
+    }
+    return states;
+  }
+
+  #partsOf({ own: { heads, headDim }, holders }: States, mine: readonly RowRange[]): Parts {
+    const workers = holders.flatMap((holds, worker) => holds ? [worker] : []);
+    const rows = mine.reduce((sum, run) => sum + run.rows, 0);
+    // Without any state there is still something to bind.
+    const parts = Math.max(1, workers.length) * rows;
+    const words = { o: parts * heads * headDim, lse: parts * heads };
+    const lseAt = Math.ceil(words.o / ALIGNMENT) * ALIGNMENT;
+    // In one tensor, so that one upload brings all.
+    const whole = this.#options.memory.take("states", [lseAt + words.lse]);
+    const window = (from: number, length: number, shape: readonly number[]) => ({
+      ...whole,
+      byteOffset: whole.byteOffset + from * F32,
+      byteLength: length * F32,
+      shape,
+    });
+    return {
+      whole,
+      o: window(0, words.o, [workers.length, rows, heads, headDim]),
+      lse: window(lseAt, words.lse, [workers.length, rows, heads]),
+      workers,
+      rows,
+    };
+  }
+
+  /** Brings this worker's states of its own rows to their place among the parts. */
+  #copyOwn(own: PartialStates, mine: readonly RowRange[], parts: Parts): void {
+    const { index, memory } = this.#options;
+    const first = parts.workers.indexOf(index) * parts.rows;
+    for (const [i, to] of pack(mine, first).entries()) {
+      for (const name of ["o", "lse"] as const) {
+        const bytes = rowBytesOf(own)[name];
+        const range = { from: at(mine, i).first * bytes, to: to.first * bytes };
+        memory.copy(own[name], parts[name], { ...range, byteLength: to.rows * bytes });
+      }
+    }
+  }
+
+  /** All rows of all workers, own ones among them, in one upload. */
+  async #arriveTogether(point: ExchangePoint, { whole, o, lse, workers }: Parts, sent?: StateTensors): Promise<void> {
+    const { index, memory } = this.#options;
+    if (workers.length === 0) return;
+    const data = new Float32Array((lse.byteOffset - whole.byteOffset + lse.byteLength) / F32);
+    const lseAt = (lse.byteOffset - whole.byteOffset) / F32;
+    const lengths = { o: o.byteLength / F32 / workers.length, lse: lse.byteLength / F32 / workers.length };
+    await Promise.all(workers.map(async (worker, part) => {
+      const states = worker === index ? sent : await this.#take(worker, point, {
+        o: [lengths.o * F32],
+        lse: [lengths.lse * F32],
+      });
+      data.set(states?.o[0] ?? [], part * lengths.o);
+      data.set(states?.lse[0] ?? [], lseAt + part * lengths.lse);
+    }));
+    memory.deliver(whole, data, 0);
+  }
+
+  /** Each peer's states of this worker's rows, run by run. */
+  async #arriveApart(
+    point: ExchangePoint,
+    { parts, mine, own }: { readonly parts: Parts; readonly mine: readonly RowRange[]; readonly own: PartialStates },
+  ): Promise<void> {
+    const { index, memory } = this.#options;
+    const bytes = rowBytesOf(own);
+    const owed = { o: mine.map(({ rows }) => rows * bytes.o), lse: mine.map(({ rows }) => rows * bytes.lse) };
+    await Promise.all(parts.workers.map(async (worker, part) => {
+      if (worker === index) return;
+      const states = await this.#take(worker, point, owed);
+      for (const [i, { first }] of pack(mine, part * parts.rows).entries()) {
+        for (const name of ["o", "lse"] as const) {
+          memory.deliver(parts[name], at(states[name], i), first * bytes[name]);
+        }
+      }
+    }));
+  }
+
+  /** @param owed bytes of each part */
+  async #take(
+    peer: number,
+    point: ExchangePoint,
+    owed: { readonly o: readonly number[]; readonly lse: readonly number[] },
+  ): Promise<StateTensors> {
+    const states = await this.#options.mailbox.take(peer, "states", point);
+    for (const name of ["o", "lse"] as const) checkParts(peer, states[name], owed[name]);
+    return states;
+  }
+}
+
+/**
+ * Checks what a peer sent.
+ * @param owed bytes of each part
+ * @throws {PeerError} `peer_lost`
+ */
+export function checkParts(peer: number, parts: Tensors, owed: readonly number[]): void {
+  if (parts.length === owed.length && owed.every((bytes, i) => parts[i]?.byteLength === bytes)) return;
+  const sent = parts.map(({ byteLength }) => byteLength);
+  const message = `Cannot use what worker ${peer} sent: parts of [${sent}] bytes, expected [${owed}]`;
+  throw new PeerError("peer_lost", message, { peer });
+}
+
+function rowBytesOf({ heads, headDim }: PartialStates) {
+  return { o: heads * headDim * F32, lse: heads * F32 };
+}
+
+/** The rows whose states a worker wants: its own, or all of them when rows are not shared out. */
+function runsFor(worker: number, ranges: readonly OwnedRange[] | undefined, rows: number): readonly RowRange[] {
+  if (ranges !== undefined) return ranges.filter(({ owner }) => owner === worker);
+  return rows === 0 ? [] : [{ first: 0, rows }];
+}
+
+/** The same runs, back to back from a row on. */
+function pack(runs: readonly RowRange[], first: number): readonly RowRange[] {
+  let next = first;
+  return runs.map(({ rows }) => {
+    const run = { first: next, rows };
+    next += rows;
+    return run;
+  });
+}
