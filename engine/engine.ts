@@ -266,14 +266,14 @@ function withContext(config: ModelConfig, contextTokens: number | undefined): Mo
 
 async function load(
   commands: Commands,
-  { model, kvTokens, log = () => {} }: EngineOptions,
+  { model, log = () => {}, ...capacity }: EngineOptions,
   onProgress: (doneBytes: number, totalBytes: number) => void,
 ): Promise<Loaded> {
   const { quantize, contextTokens } = model;
   // Weights that were quantised are other weights.
   const suffix = quantize === undefined ? "" : `:${quantize}`;
   const fit = async (config: ModelConfig, tensors: Parameters<typeof checkFit>[1]["tensors"]) => {
-    for (const line of await checkFit(commands.gpu, { config, tensors, quantize }, kvTokens)) log(line);
+    for (const line of await checkFit(commands.gpu, { config, tensors, quantize }, capacity)) log(line);
   };
   if ("random" in model) {
     const { calibration, ...preset } = presetNamed(model.random);

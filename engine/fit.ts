@@ -8,7 +8,7 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { type QuantizedDType, weightBytes } from "../kernels/weights/format.ts";
 import { isBlockType, keptAs } from "../kernels/weights/source_types.ts";
-import { checkKvTokens } from "./kv/kv_capacity.ts";
+import { checkKvTokens, type KvCapacity, pagesBesideReplicas, replicaPagesBeside } from "./kv/kv_capacity.ts";
 import { kvBytesPerToken } from "./kv/kv_slice.ts";
 import type { ModelConfig } from "./model/model_config.ts";
 import type { TensorInfo } from "./model/tensor_files.ts";
@@ -49,26 +49,30 @@ export function needsOf({ config, tensors, quantize }: UnreadModel): ModelNeeds 
 }
 
 /**
- * Checks that a model fits with the KV capacity asked for, or with a page of it.
+ * Checks that a model fits with the KV capacity asked for, or with a page of it; with what lies beside it, where replicas do.
  * @returns lines for people: what it needs, and what there is
  * @throws {GpuError} `out_of_gpu_memory` when it does not, with what would
  * @throws {EngineError} `kv_exhausted` for a capacity that no such device has
  */
-export async function checkFit(gpu: Gpu, model: UnreadModel, kvTokens: number | "auto"): Promise<readonly string[]> {
-  if (kvTokens !== "auto") checkKvTokens(gpu, model.config, { kvTokens, replicaPages: 0 });
+export async function checkFit(
+  gpu: Gpu,
+  model: UnreadModel,
+  { kvTokens, replicas = false }: Pick<KvCapacity, "kvTokens" | "replicas">,
+): Promise<readonly string[]> {
+  if (kvTokens !== "auto") {
+    checkKvTokens(gpu, model.config, { kvTokens, replicaPages: replicaPages(kvTokens, replicas) });
+  }
   const needs = needsOf(model);
   const fixed = needs.weightBytes + needs.workingBytes;
-  const kvBytes = bytesOfKv(needs, kvTokens === "auto" ? PAGE_TOKENS : kvTokens);
-  const free = await freeBytes(
-    gpu,
-    fixed + bytesOfKv(needs, kvTokens === "auto" ? model.config.maxPositions : kvTokens),
-  );
-  if (free < fixed + kvBytes) throw unfit(model, needs, { free, kvTokens });
-  const most = Math.min(Math.max(0, fittingTokens(needs, free)), model.config.maxPositions);
+  const [least, most] = kvTokens === "auto" ? [PAGE_TOKENS, model.config.maxPositions] : [kvTokens, kvTokens];
+  const free = await freeBytes(gpu, fixed + bytesOfKv(needs, most, replicas));
+  if (free < fixed + bytesOfKv(needs, least, replicas)) throw unfit(model, needs, { free, tokens: least, replicas });
+  const fitting = Math.min(tokensWithin(needs, free - fixed, replicas), model.config.maxPositions);
   return [
     `Memory: weights ${gib(needs.weightBytes)}, working memory ${gib(needs.workingBytes)}, keys and values ` +
-    `${Math.round(needs.kvBytesPerToken / 1024)} KiB a token`,
-    `Memory: at least ${gib(free)} free: a context of ${most.toLocaleString("en")} tokens fits`,
+    `${Math.round(needs.kvBytesPerToken / 1024)} KiB a token` +
+    (replicas ? `, copies of other workers' rows ${gib(replicaBytes(needs, fitting))}` : ""),
+    `Memory: at least ${gib(free)} free: a context of ${fitting.toLocaleString("en")} tokens fits`,
   ];
 }
 
@@ -98,11 +102,10 @@ async function freeBytes(gpu: Gpu, mostBytes: number): Promise<number> {
 function unfit(
   model: UnreadModel,
   needs: ModelNeeds,
-  { free, kvTokens }: { readonly free: number; readonly kvTokens: number | "auto" },
+  { free, tokens, replicas }: { readonly free: number; readonly tokens: number; readonly replicas: boolean },
 ): GpuError {
-  const tokens = kvTokens === "auto" ? PAGE_TOKENS : kvTokens;
   const remedies: string[] = [];
-  const fitting = fittingTokens(needs, free);
+  const fitting = tokensWithin(needs, free - needs.weightBytes - needs.workingBytes, replicas);
   if (fitting > 0) {
     remedies.push(`--kv-tokens ${fitting} would fit`);
     remedies.push(`${Math.ceil(tokens / fitting)} workers with a GPU each would hold ${tokens} together`);
@@ -110,8 +113,9 @@ function unfit(
   for (const quantize of ["q8", "q4"] as const) {
     const other = needsOf({ ...model, quantize });
     if (other.weightBytes >= needs.weightBytes) continue;
-    const total = other.weightBytes + other.workingBytes + bytesOfKv(other, tokens);
-    const fewer = fittingTokens(other, free);
+    const fixed = other.weightBytes + other.workingBytes;
+    const total = fixed + bytesOfKv(other, tokens, replicas);
+    const fewer = tokensWithin(other, free - fixed, replicas);
     if (total <= free) remedies.push(`--quantize ${quantize} would need ${gib(total)}`);
     else if (fewer > 0) remedies.push(`--quantize ${quantize} with --kv-tokens ${fewer} would fit`);
   }
@@ -119,17 +123,30 @@ function unfit(
   return new GpuError(
     "out_of_gpu_memory",
     `Cannot load the model: weights of ${gib(needs.weightBytes)}, working memory of ${gib(needs.workingBytes)} and ` +
-      `${tokens} tokens of ${gib(bytesOfKv(needs, tokens))} exceed the ${gib(free)} that are free: ${remedy}`,
+      `${tokens} tokens of ${gib(bytesOfKv(needs, tokens, replicas))}${
+        replicas ? ", copies of others' rows included," : ""
+      } ` +
+      `exceed the ${gib(free)} that are free: ${remedy}`,
   );
 }
 
-/** Tokens that fit beside weights and working memory, in whole pages; negative or 0 when not even those fit. */
-function fittingTokens({ weightBytes, workingBytes, kvBytesPerToken }: ModelNeeds, free: number): number {
-  return Math.floor((free - weightBytes - workingBytes) / kvBytesPerToken / PAGE_TOKENS) * PAGE_TOKENS;
+function replicaPages(tokens: number, replicas: boolean): number {
+  return replicas ? replicaPagesBeside(pagesFor(tokens)) : 0;
 }
 
-function bytesOfKv({ kvBytesPerToken }: ModelNeeds, tokens: number): number {
-  return pagesFor(tokens) * PAGE_TOKENS * kvBytesPerToken;
+function replicaBytes({ kvBytesPerToken }: ModelNeeds, tokens: number): number {
+  return replicaPagesBeside(pagesFor(tokens)) * PAGE_TOKENS * kvBytesPerToken;
+}
+
+function bytesOfKv({ kvBytesPerToken }: ModelNeeds, tokens: number, replicas: boolean): number {
+  return (pagesFor(tokens) + replicaPages(tokens, replicas)) * PAGE_TOKENS * kvBytesPerToken;
+}
+
+/** Positions, in whole pages, that fit into so many bytes with what lies beside them. */
+function tokensWithin(needs: ModelNeeds, bytes: number, replicas: boolean): number {
+  const pages = Math.floor(Math.max(0, bytes) / needs.kvBytesPerToken / PAGE_TOKENS);
+  const tokens = (replicas ? pagesBesideReplicas(pages, replicas) : pages) * PAGE_TOKENS;
+  return bytesOfKv(needs, tokens, replicas) <= bytes ? tokens : 0;
 }
 
 function bytesOfTensors(

@@ -45,25 +45,28 @@ export async function allocateSlice(
   config: ModelConfig,
   { kvTokens, workersOnHost = 1, replicas = false }: KvCapacity,
 ): Promise<KvSlice> {
-  const sized = (pages: number): SlicePages => ({ pages, replicaPages: replicas ? replicaPagesOf(pages) : 0 });
+  const sized = (pages: number): SlicePages => ({ pages, replicaPages: replicas ? replicaPagesBeside(pages) : 0 });
   if (kvTokens !== "auto") return await allocateTokens(gpu, config, { kvTokens, size: sized(pagesFor(kvTokens)) });
   const contexts = gpu.info.software ? SOFTWARE_CONTEXTS : HARDWARE_CONTEXTS;
-  const wanted = withReplicas(Math.min(bindablePages(gpu, config), contexts * pagesFor(config.maxPositions)), replicas);
+  const wanted = pagesBesideReplicas(
+    Math.min(bindablePages(gpu, config), contexts * pagesFor(config.maxPositions)),
+    replicas,
+  );
   if (gpu.info.software) {
     const spare = Deno.systemMemoryInfo().available * SOFTWARE_SHARE / workersOnHost;
     const pages = Math.floor(spare / (kvBytesPerToken(config) * PAGE_TOKENS));
-    return await KvSlice.allocate(gpu, config, sized(Math.min(wanted, withReplicas(pages, replicas))));
+    return await KvSlice.allocate(gpu, config, sized(Math.min(wanted, pagesBesideReplicas(pages, replicas))));
   }
   return await probe(gpu, config, { wanted, sized });
 }
 
-/** Pages for replicas beside so many. */
-function replicaPagesOf(pages: number): number {
+/** Pages for replicas that a slice of so many has beside them, when it is one of several. */
+export function replicaPagesBeside(pages: number): number {
   return Math.max(MIN_REPLICA_PAGES, Math.ceil(pages * REPLICA_SHARE));
 }
 
 /** Of so many pages together, those that are left to the slice itself. */
-function withReplicas(pages: number, replicas: boolean): number {
+export function pagesBesideReplicas(pages: number, replicas: boolean): number {
   const own = Math.min(pages - MIN_REPLICA_PAGES, Math.floor(pages / (1 + REPLICA_SHARE)));
   return Math.max(1, replicas ? own : pages);
 }

@@ -46,20 +46,26 @@ Deno.test("checkFit() says in one error what would fit", async () => {
   const { config } = presetNamed("tiny");
   // Sixteen thousand times as wide a vocabulary: tables of terabytes.
   const vast = { ...config, vocabSize: 2 ** 33 };
-  await assert.rejects(checkFit(fixture.gpu, { config: vast, tensors: undefined, quantize: undefined }, "auto"), {
-    code: "out_of_gpu_memory",
-    message:
-      /^Cannot load the model: weights of 4096\.0 GiB, working memory of .* and 64 tokens of .* exceed the .* that are free: a smaller model, or a GPU with more memory, is needed$/,
-  });
+  await assert.rejects(
+    checkFit(fixture.gpu, { config: vast, tensors: undefined, quantize: undefined }, { kvTokens: "auto" }),
+    {
+      code: "out_of_gpu_memory",
+      message:
+        /^Cannot load the model: weights of 4096\.0 GiB, working memory of .* and 64 tokens of .* exceed the .* that are free: a smaller model, or a GPU with more memory, is needed$/,
+    },
+  );
   const available = Deno.systemMemoryInfo().available;
   const deep = { ...config, layers: 1024, maxPositions: 1 << 28 };
   const tokens = Math.floor(
     1.5 * available / needsOf({ config: deep, tensors: undefined, quantize: undefined }).kvBytesPerToken / 64,
   ) * 64;
-  await assert.rejects(checkFit(fixture.gpu, { config: deep, tensors: undefined, quantize: undefined }, tokens), {
-    code: "out_of_gpu_memory",
-    message: /: --kv-tokens \d+ would fit; [23] workers with a GPU each would hold \d+ together/,
-  });
+  await assert.rejects(
+    checkFit(fixture.gpu, { config: deep, tensors: undefined, quantize: undefined }, { kvTokens: tokens }),
+    {
+      code: "out_of_gpu_memory",
+      message: /: --kv-tokens \d+ would fit; [23] workers with a GPU each would hold \d+ together/,
+    },
+  );
 });
 
 Deno.test("checkFit() offers fewer tokens with quantised weights where neither is enough", async () => {
@@ -96,4 +102,22 @@ Deno.test("Engine.open() refuses a context beyond the model's, and says what it 
     lines.join("\n"),
   );
   await engine.close();
+});
+
+Deno.test("checkFit() counts the pages for copies of other workers' rows", async () => {
+  if (!fixture.gpu.info.software) return;
+  const { config } = presetNamed("tiny");
+  const unread = (layers: number) => ({ config: { ...config, layers }, tensors: undefined, quantize: undefined });
+  const [one, two] = [needsOf(unread(1)), needsOf(unread(2))];
+  // So deep that 10 pages and the weights take less than half of the memory: 64 more pages take more than all of it.
+  const perLayer = two.weightBytes - one.weightBytes + 640 * one.kvBytesPerToken;
+  const model = unread(Math.floor(0.45 * Deno.systemMemoryInfo().available / perLayer));
+  await checkFit(fixture.gpu, model, { kvTokens: 640 });
+  await assert.rejects(checkFit(fixture.gpu, model, { kvTokens: 640, replicas: true }), {
+    code: "out_of_gpu_memory",
+    message: /copies of others' rows included, exceed/,
+  });
+  const [needs] = await checkFit(fixture.gpu, unread(1024), { kvTokens: 640, replicas: true });
+  const copies = 64 * 64 * 1024 * one.kvBytesPerToken / 2 ** 30;
+  assert.ok(needs?.endsWith(`copies of other workers' rows ${copies.toFixed(1)} GiB`), needs);
 });
