@@ -58,13 +58,18 @@ export function replicaRoom(
 ): ReplicaRoom | undefined {
   if (exchange === "states") return undefined;
   if (exchange === "auto" && rowsMs(sparse, config) > STATES_MS) return undefined;
-  const ring = roundedUp(Math.max(MIN_RING, recentOf(sparse)));
+  const ring = replicaRing(sparse);
   const perHead = sparse.heads === "query_head" ? sparse.budget * config.heads / config.kvHeads : sparse.budget;
   const least = roundedUp(MIN_ROUNDS * perHead);
   const fair = Math.floor(pages / SEQUENCES_AT_ONCE) * PAGE_TOKENS - ring;
   const store = Math.max(least, Math.min(roundedUp(Math.max(STORE_BUDGETS * sparse.budget, least)), fair));
   const fits = (ring + store) / PAGE_TOKENS <= pages && store <= MAX_REPLICA_SLOTS;
   return fits ? { ring, store } : undefined;
+}
+
+/** Rows of the ring, which holds what every selection of such a sequence contains unasked. */
+export function replicaRing(sparse: Pick<SparseSettings, "budget" | "coverage">): number {
+  return roundedUp(Math.max(MIN_RING, recentOf(sparse)));
 }
 
 /** Pages of a sequence's replicas. */

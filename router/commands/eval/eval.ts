@@ -12,6 +12,7 @@ import { GPU_FLAG } from "../../host/worker_config.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ensureVulkanDriver } from "../../host/vulkan_driver.ts";
 import { evaluateAnswers, reportAnswers } from "./answers.ts";
+import { evaluateChurn, reportChurn } from "./churn.ts";
 import { evaluateCorrections } from "./corrections.ts";
 import { plotCorrections, reportCorrections } from "./corrections_report.ts";
 import { evaluateLossless, reportLossless } from "./lossless.ts";
@@ -43,6 +44,12 @@ const flags = {
   windows: { kind: "integer", min: 0, max: 12, default: 1, help: "perplexity windows of each book" },
   corrections: { kind: "switch", help: "instead: what corrections of sparse decoding are worth, and what they cost" },
   lossless: { kind: "switch", help: "instead: whether lossless answers are those of dense decoding, token for token" },
+  churn: {
+    kind: "integers",
+    min: 1,
+    max: 2 ** 24,
+    help: "instead: how much of each selection is new, behind so many tokens of text, e.g. 4096,16384",
+  },
   prompts: { kind: "integer", min: 1, max: 40, default: 4, help: "lossless: questions" },
   workers: { kind: "integers", min: 1, max: 64, default: [1, 2], help: "lossless: groups of so many workers" },
   texts: { kind: "integer", min: 1, max: 5, default: 1, help: "corrections: texts, each of another book" },
@@ -53,13 +60,13 @@ const flags = {
     default: 1000,
     help: "corrections: tokens before the decoded ones",
   },
-  tokens: { kind: "integer", min: 1, max: 2 ** 24, default: 256, help: "corrections, lossless: decoded tokens" },
+  tokens: { kind: "integer", min: 1, max: 2 ** 24, default: 256, help: "corrections, lossless, churn: decoded tokens" },
   budgets: {
     kind: "integers",
     min: MIN_BUDGET,
     max: 2 ** 20,
     default: [64, 256],
-    help: "corrections, lossless: sparse budgets",
+    help: "corrections, lossless, churn: sparse budgets",
   },
   strides: {
     kind: "integers",
@@ -83,6 +90,9 @@ export const command: Command<typeof flags> = {
     if (values.corrections && values.lossless) {
       throw new UsageError("Cannot evaluate: either --corrections or --lossless, both given");
     }
+    if (values.churn !== undefined && (values.corrections || values.lossless)) {
+      throw new UsageError("Cannot evaluate: either --churn, --corrections or --lossless, several given");
+    }
     if (values.plot !== undefined && !values.corrections) {
       throw new UsageError("Cannot plot: --plot draws what --corrections measures, which is not given");
     }
@@ -93,6 +103,7 @@ export const command: Command<typeof flags> = {
     const model = modelSource({ ...values, context: "auto" });
     const engine = await Engine.open({ model, kvTokens: "auto", gpu: values.gpu });
     try {
+      if (values.churn !== undefined) return await churn(engine, { ...values, churn: values.churn }, terminal);
       return values.corrections ? await corrections(engine, values, terminal) : await answers(engine, values, terminal);
     } finally {
       await engine.close();
@@ -111,6 +122,16 @@ async function corrections(engine: Engine, values: Values, terminal: Terminal): 
   const found = await evaluateCorrections(engine, sample, terminal);
   print(terminal, values.json ? [JSON.stringify(found, undefined, 2)] : reportCorrections(found));
   if (values.plot !== undefined) await Deno.writeTextFile(values.plot, plotCorrections(found));
+  return 0;
+}
+
+async function churn(
+  engine: Engine,
+  values: Values & { readonly churn: readonly number[] },
+  terminal: Terminal,
+): Promise<number> {
+  const found = await evaluateChurn(engine, values, terminal);
+  print(terminal, values.json ? [JSON.stringify(found, undefined, 2)] : reportChurn(found));
   return 0;
 }
 

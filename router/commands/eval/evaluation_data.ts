@@ -100,6 +100,17 @@ export async function readLongTexts(
   });
 }
 
+/**
+ * One text of so many tokens: the windows of all books joined, in order.
+ * @throws {UsageError} when they are shorter
+ */
+export async function readJoinedText(directory: string, tokens: number): Promise<Uint32Array> {
+  const file = JSON.parse(await Deno.readTextFile(`${directory}/perplexity.json`)) as PerplexityFile;
+  const joined = Object.values(file.books).flatMap(({ windows }) => windows.flatMap(({ ids }) => ids));
+  if (joined.length + 1 >= tokens) return Uint32Array.of(BOS, ...joined.slice(0, tokens - 1));
+  throw new UsageError(`Cannot build a text: the windows hold ${joined.length + 1} tokens, given ${tokens}`);
+}
+
 /** All conversations with known answers. */
 export async function readGreedy(directory: string): Promise<GreedyCase[]> {
   const cases = JSON.parse(await Deno.readTextFile(`${directory}/greedy.json`)) as {
