@@ -7,8 +7,8 @@ import type { Engine } from "../../../engine/engine.ts";
 import { type ChurnFigures, churnOf } from "../../../engine/evaluation/churn.ts";
 import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
+import { UsageError } from "../../errors.ts";
 import type { Terminal } from "../../terminal.ts";
-import { UsageError } from "../../command_line.ts";
 import { readJoinedText } from "./evaluation_data.ts";
 
 /** What to measure. */
