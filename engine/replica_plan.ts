@@ -1,15 +1,15 @@
 /**
  * Whether the sparse layers of a sequence read replicas of what other workers hold, or exchange states; and how much room
- * its replicas get. Both follow from the sequence's settings, the model's shape and the group alone, so that a row's bits
- * depend neither on its company nor on the time. Knows sizes and costs; knows nothing of memory.
+ * its replicas get. Both follow from how the sequence was opened, the model's shape and the group alone, so that a row's bits
+ * depend neither on its company nor on the time. Knows sizes; knows nothing of memory or costs.
  */
 
 import { MAX_REPLICA_SLOTS } from "./kv/replica_store.ts";
 import { recentOf } from "./layer_plan.ts";
 import type { ModelConfig } from "./model/model_config.ts";
-import { PAGE_TOKENS, type SparseSettings } from "./span.ts";
+import { PAGE_TOKENS, type SequenceOpening, type SparseSettings } from "./span.ts";
 
-/** How the sparse layers of a group get at what other workers hold: `auto` takes what costs less. */
+/** How the sparse layers of a group get at what other workers hold: `auto` as each sequence's opening says. */
 export const SPARSE_EXCHANGES = ["auto", "rows", "states"] as const;
 
 /** One of them. */
@@ -43,21 +43,13 @@ const MIN_ROUNDS = 2;
 /** Rows of a decode batch: none of them may meet in the ring. */
 const MIN_RING = 64;
 
-/** What an exchange of states takes, and what a link carries in that time: assumed, for two GPUs of one host. */
-const STATES_MS = 0.4;
-const LINK_BYTES_PER_MS = 1e6;
-
-/** Share of a selection that the store lacks, at a small and at a large budget: of a trained model; random weights lack 62 %. */
-const SMALL_BUDGET = 128;
-const MISSING = { small: 0.12, large: 0.05 } as const;
-
 /** Rows that replicas of such a sequence take; undefined: its sparse layers exchange states. */
 export function replicaRoom(
-  sparse: SparseSettings,
+  { sparse, sparseExchange }: Pick<SequenceOpening, "sparse" | "sparseExchange">,
   { config, pages, exchange }: ReplicaBounds,
 ): ReplicaRoom | undefined {
-  if (exchange === "states") return undefined;
-  if (exchange === "auto" && rowsMs(sparse, config) > STATES_MS) return undefined;
+  const chosen = exchange === "auto" ? sparseExchange ?? "states" : exchange;
+  if (chosen === "states") return undefined;
   const ring = replicaRing(sparse);
   const perHead = sparse.heads === "query_head" ? sparse.budget * config.heads / config.kvHeads : sparse.budget;
   const least = roundedUp(MIN_ROUNDS * perHead);
@@ -75,12 +67,6 @@ export function replicaRing(sparse: Pick<SparseSettings, "budget" | "coverage">)
 /** Pages of a sequence's replicas. */
 export function replicaPagesOf({ ring, store }: ReplicaRoom): number {
   return (ring + store) / PAGE_TOKENS;
-}
-
-/** What the rows that one sparse layer lacks take on a link. */
-function rowsMs({ budget }: SparseSettings, { kvHeads, headDim }: ReplicaBounds["config"]): number {
-  const missing = budget <= SMALL_BUDGET ? MISSING.small : MISSING.large;
-  return missing * budget * kvHeads * 2 * headDim * 2 / LINK_BYTES_PER_MS;
 }
 
 function roundedUp(rows: number): number {

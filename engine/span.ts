@@ -64,6 +64,11 @@ export interface SequenceOpening {
   readonly sequence: SequenceId;
   readonly sampling: SamplingSettings;
   readonly sparse: SparseSettings;
+  /**
+   * How its sparse layers get at what other workers hold, in a group that leaves it to each sequence. Set by the router as the
+   * step is sent. @default "states"
+   */
+  readonly sparseExchange?: "rows" | "states";
   /** Length of the prompt: the token drawn at position p has output index p + 1 − promptTokens. */
   readonly promptTokens: number;
   /** Entry of the group's page map at which its first page lies; 0 in a group of one. */

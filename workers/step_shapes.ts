@@ -49,7 +49,7 @@ const open = record<SequenceOpening>({
   prefixPages: u32s,
   prefixTokens: u32s,
   audited: flag,
-});
+}, { sparseExchange: oneOf("rows", "states") });
 
 const spanFields = {
   sequence: count,

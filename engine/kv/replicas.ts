@@ -8,7 +8,7 @@
 import { EngineError } from "../errors.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { replicaPagesOf, type ReplicaRoom, replicaRoom, type SparseExchange } from "../replica_plan.ts";
-import { PAGE_TOKENS, type SequenceId, type Span, type SparseSettings } from "../span.ts";
+import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span } from "../span.ts";
 import type { KvSlice } from "./kv_slice.ts";
 import { SequenceReplicas } from "./sequence_replicas.ts";
 import type { SequenceState } from "./sequences.ts";
@@ -47,9 +47,9 @@ export class Replicas {
     return this.#options.pages;
   }
 
-  /** What a sequence with these settings takes; undefined: its sparse layers exchange states. */
-  roomFor(sparse: SparseSettings): ReplicaRoom | undefined {
-    return replicaRoom(sparse, this.#options);
+  /** What a sequence that was opened so takes; undefined: its sparse layers exchange states. */
+  roomFor(opening: Pick<SequenceOpening, "sparse" | "sparseExchange">): ReplicaRoom | undefined {
+    return replicaRoom(opening, this.#options);
   }
 
   /** Of a sequence; undefined while it has none. */
@@ -90,9 +90,10 @@ export class Replicas {
     this.release([...this.#bySequence.keys()]);
   }
 
-  #make({ open: { sequence, sparse }, slot }: SequenceState): void {
+  #make({ open, slot }: SequenceState): void {
+    const { sequence, sparse } = open;
     const { slice, config } = this.#options;
-    const room = this.roomFor(sparse);
+    const room = this.roomFor(open);
     if (room === undefined) throw new RangeError(`Cannot replicate for sequence ${sequence}: it exchanges states`);
     const count = replicaPagesOf(room);
     while (this.#free.length < count) {

@@ -82,7 +82,7 @@ const REPLICATED = true;
 
 /** Pages that the replicas of a piece's sequence take; 0 for rows whose layers exchange states. */
 function replicaPages({ span, state }: Piece, { replicas }: BatchContext): number {
-  const room = isSparse(span) ? replicas?.roomFor(state.open.sparse) : undefined;
+  const room = isSparse(span) ? replicas?.roomFor(state.open) : undefined;
   return room === undefined ? 0 : replicaPagesOf(room);
 }
 

@@ -8,8 +8,9 @@ import type { Address, CandidateLists } from "../../workers/protocol.ts";
 import { ProtocolError } from "../../workers/errors.ts";
 import { CandidateRounds } from "./candidate_rounds.ts";
 import { RequestError } from "../errors.ts";
+import type { ExchangeChoice } from "./exchange_choice.ts";
 import type { SelectionRecord } from "./selection_record.ts";
-import type { StepAnswer } from "./step_requests.ts";
+import { outcomeOf, type StepAnswer } from "./step_requests.ts";
 import type { Notice, WorkerClient } from "./worker_client.ts";
 
 /** A worker at its place in the group; the place is its index. */
@@ -40,6 +41,7 @@ export interface GroupEpochOptions {
   /** Of the worker that has fewest. */
   readonly replicaPages: number;
   readonly sparseExchange: SparseExchange;
+  readonly exchangeChoice: ExchangeChoice;
   /** Called once, before the step that runs fails. */
   readonly onBroken: (breach: Breach) => void;
 }
@@ -122,8 +124,9 @@ export class GroupEpoch {
    * @throws {RequestError} `worker_lost` or `deadline_exceeded`: the epoch is broken
    * @throws {CodedError} any other code: all workers refused the step
    */
-  run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
-    const { workers } = this.#options;
+  run(given: Step, traceparents: readonly string[]): Promise<StepResult> {
+    const { workers, exchangeChoice } = this.#options;
+    const step = exchangeChoice.open(given);
     const end = new Promise<StepResult>((resolve, reject) => {
       if (this.#isOver) throw new RequestError("worker_lost", `Cannot run step ${step.index}: the epoch is over`);
       if (this.#rounds.length >= this.stepsInFlight) {
@@ -192,8 +195,9 @@ export class GroupEpoch {
       return this.#breakFor(`Cannot finish step ${step.index}: its workers disagree: ${[...outcomes].join(", ")}`, []);
     }
     this.#settle();
-    if (lead.kind === "result") round.resolve(lead.result);
-    else round.reject(new CodedError(lead.code, lead.message));
+    if (lead.kind === "refused") return round.reject(new CodedError(lead.code, lead.message));
+    this.#options.exchangeChoice.learn(step, lead.result.timing);
+    round.resolve(lead.result);
   }
 
   /** A step that fits into no frame is refused; any other failure has ended the epoch already. */
@@ -287,10 +291,6 @@ export class GroupEpoch {
   #name(index: number): string {
     return this.#options.workers[index]?.name ?? `worker ${index}`;
   }
-}
-
-function outcomeOf(answer: StepAnswer): string {
-  return answer.kind === "result" ? "done" : answer.code;
 }
 
 /** A worker's own code would read as a refusal, but the group's state is gone. */

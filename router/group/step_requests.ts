@@ -6,6 +6,11 @@ import type { WorkerMessage } from "../../workers/protocol.ts";
 /** How a worker answers a step. */
 export type StepAnswer = Extract<WorkerMessage, { kind: "result" | "refused" }>;
 
+/** What all workers of a group must agree on. */
+export function outcomeOf(answer: StepAnswer): string {
+  return answer.kind === "result" ? "done" : answer.code;
+}
+
 interface StepRequest {
   readonly index: number;
   readonly resolve: (answer: StepAnswer) => void;

@@ -10,6 +10,7 @@ import { warmUp } from "../../engine/warm_up.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
+import { ExchangeChoice } from "./exchange_choice.ts";
 import { type Breach, GroupEpoch } from "./group_epoch.ts";
 import { Gathering } from "./gathering.ts";
 import type { Group, GroupState, ModelInfo } from "./group.ts";
@@ -192,6 +193,7 @@ export class WorkerGroup implements Group {
       matrix: usesMatrices(present),
       replicaPages: Math.min(...present.map(({ info }) => info.replicaPages)),
       sparseExchange: this.#options.sparseExchange ?? "states",
+      exchangeChoice: new ExchangeChoice(present[0]?.info.roles),
       onBroken: (breach) => this.#leave(forming, breach),
     });
     this.#current = forming;

@@ -27,6 +27,8 @@ export interface Outcome {
   readonly error: string | undefined;
   /** Whether the stream said itself that it is over. */
   readonly done: boolean;
+  /** Whether the text is that of an undisturbed run. */
+  readonly same: boolean;
   /** From the fault to the line in the log. */
   readonly noticedMs: number;
   /** From the fault to a group that is whole and ready. */
@@ -61,6 +63,8 @@ class FaultStage {
   readonly #log: { readonly atMs: number; readonly line: string }[] = [];
   #armed: (FaultPlan & { readonly worker: number }) | undefined;
   #corrupting: ReturnType<typeof setInterval> | undefined;
+  /** Of a run that nothing disturbed. */
+  #answer: string | undefined;
   #failedAtMs = Infinity;
   #readyAtMs = -Infinity;
 
@@ -96,6 +100,7 @@ class FaultStage {
 
   async try(plan: FaultPlan): Promise<Outcome> {
     await this.#whole(0);
+    this.#answer ??= await this.#undisturbed();
     const lines = this.#log.length;
     this.#failedAtMs = Infinity;
     // The lead samples.
@@ -130,6 +135,7 @@ class FaultStage {
       tokens: stream.usage?.completion_tokens ?? stream.tokenTimes.length,
       error: stream.error?.code ?? undefined,
       done: stream.done,
+      same: stream.text() === this.#answer,
       noticedMs: noticedAtMs - this.#failedAtMs,
       readyMs: this.#readyAtMs - this.#failedAtMs,
       news: news.map(({ line }) => line),
@@ -146,6 +152,13 @@ class FaultStage {
     await Deno.remove(this.#directory, { recursive: true });
   }
 
+  async #undisturbed(): Promise<string> {
+    const stream = await this.#ask("undisturbed");
+    await stream.finish();
+    await until(() => this.#scheduler.stats().pages.used === 0);
+    return stream.text();
+  }
+
   async #ask(salt: string): Promise<SseReader> {
     const service = await this.#service;
     const response = await service.post("/v1/completions", {
@@ -156,7 +169,8 @@ class FaultStage {
       temperature: 0,
       stream: true,
       "stream_options": { "include_usage": true },
-      attention: { mode: "sparse", budget: 64 },
+      // Drafts are decoded sparsely; what is said of them must be what dense decoding says, faults or not.
+      attention: { mode: "sparse", budget: 64, correction: "lossless" },
     });
     if (response.status === 200 && response.body !== null) return new SseReader(response.body);
     throw new Error(`Cannot begin: status ${response.status}, ${await response.text()}`);
@@ -246,10 +260,11 @@ export async function* faultMatrix(chosen: readonly FaultPlan[] = PLANS): AsyncG
 }
 
 /** What the client saw, in words. */
-export function describeOutcome({ error, done, tokens }: Outcome): string {
+export function describeOutcome({ error, done, same, tokens }: Outcome): string {
   if (error !== undefined) return `error event ${error} after ${tokens} tokens`;
   if (!done) return `ended without a word after ${tokens} tokens`;
-  return tokens === TOKENS ? "answered to the end" : `ended after ${tokens} tokens`;
+  if (tokens !== TOKENS) return `ended after ${tokens} tokens`;
+  return same ? "answered to the end" : "answered otherwise than undisturbed";
 }
 
 if (import.meta.main) {

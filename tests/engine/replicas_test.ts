@@ -117,15 +117,18 @@ Deno.test("Sequences that take each other's pages for copies answer as they do a
   });
 });
 
-Deno.test("replicaRoom() follows from settings and shape alone, and leaves what is too large to states", () => {
+Deno.test("replicaRoom() follows from opening and shape alone, and leaves what is too large to states", () => {
   const config = { heads: 32, kvHeads: 8, headDim: 128 };
-  const bounds = { config, pages: 1024, exchange: "auto" } as const;
-  assert.deepEqual(replicaRoom({ budget: 512, heads: "kv_head" }, bounds), { ring: 128, store: 3968 });
-  assert.deepEqual(replicaRoom({ budget: 64, heads: "kv_head" }, bounds), { ring: 64, store: 512 });
-  assert.equal(replicaRoom({ budget: 4096, heads: "kv_head" }, bounds), undefined);
-  assert.ok(replicaRoom({ budget: 4096, heads: "kv_head" }, { ...bounds, exchange: "rows" }) !== undefined);
-  assert.equal(replicaRoom({ budget: 64, heads: "kv_head" }, { ...bounds, exchange: "states" }), undefined);
-  assert.equal(replicaRoom({ budget: 512, heads: "query_head" }, { ...bounds, pages: 16 }), undefined);
+  const bounds = { config, pages: 1024, exchange: "rows" } as const;
+  assert.deepEqual(replicaRoom({ sparse: { budget: 512, heads: "kv_head" } }, bounds), { ring: 128, store: 3968 });
+  assert.deepEqual(replicaRoom({ sparse: { budget: 64, heads: "kv_head" } }, bounds), { ring: 64, store: 512 });
+  const small = { budget: 64, heads: "kv_head" } as const;
+  assert.equal(replicaRoom({ sparse: small, sparseExchange: "rows" }, { ...bounds, exchange: "states" }), undefined);
+  const auto = { ...bounds, exchange: "auto" } as const;
+  assert.deepEqual(replicaRoom({ sparse: small, sparseExchange: "rows" }, auto), { ring: 64, store: 512 });
+  assert.equal(replicaRoom({ sparse: small, sparseExchange: "states" }, auto), undefined);
+  assert.equal(replicaRoom({ sparse: small }, auto), undefined);
+  assert.equal(replicaRoom({ sparse: { budget: 512, heads: "query_head" } }, { ...bounds, pages: 16 }), undefined);
 });
 
 Deno.test("A set larger than what one worker holds is read whole: several rows and sets, fixed and adaptive", async () => {
