@@ -8,8 +8,7 @@ import type { SessionHost } from "./hand_session.ts";
 import { SequenceReplicas } from "../kv/sequence_replicas.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { replicaRing } from "../replica_plan.ts";
-import type { LayerSelection, SparseSettings } from "../span.ts";
-import { PAGE_TOKENS } from "../span.ts";
+import { type LayerSelection, PAGE_TOKENS, type SparseSettings } from "../span.ts";
 
 /** What to measure, behind one context. */
 export interface ChurnOptions {

@@ -4,8 +4,7 @@
  * all of its rows have the same bits whatever is measured meanwhile. Knows timings and settings; sends nothing.
  */
 
-import { sparseLayersAfter } from "../../engine/layer_plan.ts";
-import type { LayerRole } from "../../engine/layer_plan.ts";
+import { type LayerRole, sparseLayersAfter } from "../../engine/layer_plan.ts";
 import type { SequenceId, SequenceOpening, SparseSettings, Step, StepTiming } from "../../engine/span.ts";
 import { LinkFit } from "./link_fit.ts";
 

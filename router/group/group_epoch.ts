@@ -41,7 +41,8 @@ export interface GroupEpochOptions {
   /** Of the worker that has fewest. */
   readonly replicaPages: number;
   readonly sparseExchange: SparseExchange;
-  readonly exchangeChoice: ExchangeChoice;
+  /** Undefined: all sequences do as the group does. */
+  readonly exchangeChoice: ExchangeChoice | undefined;
   /** Called once, before the step that runs fails. */
   readonly onBroken: (breach: Breach) => void;
 }
@@ -65,7 +66,6 @@ export class GroupEpoch {
   readonly #options: GroupEpochOptions;
   /** In order; the first is the one that is computed. */
   readonly #rounds: Round[] = [];
-  /** What the callers of `run` wait for. */
   readonly #ends = new Set<Promise<unknown>>();
   #isEnding = false;
   #isOver = false;
@@ -126,7 +126,7 @@ export class GroupEpoch {
    */
   run(given: Step, traceparents: readonly string[]): Promise<StepResult> {
     const { workers, exchangeChoice } = this.#options;
-    const step = exchangeChoice.open(given);
+    const step = exchangeChoice?.open(given) ?? given;
     const end = new Promise<StepResult>((resolve, reject) => {
       if (this.#isOver) throw new RequestError("worker_lost", `Cannot run step ${step.index}: the epoch is over`);
       if (this.#rounds.length >= this.stepsInFlight) {
@@ -196,7 +196,7 @@ export class GroupEpoch {
     }
     this.#settle();
     if (lead.kind === "refused") return round.reject(new CodedError(lead.code, lead.message));
-    this.#options.exchangeChoice.learn(step, lead.result.timing);
+    this.#options.exchangeChoice?.learn(step, lead.result.timing);
     round.resolve(lead.result);
   }
 

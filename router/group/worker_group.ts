@@ -186,14 +186,15 @@ export class WorkerGroup implements Group {
     this.#gathering.end();
     const workers = present.map(({ info: { kvPages }, ...worker }) => ({ ...worker, kvPages }));
     const epoch = this.#epoch;
+    const { sparseExchange = "states" } = this.#options;
     const forming = new GroupEpoch({
       epoch,
       workers,
       selections: this.selections,
       matrix: usesMatrices(present),
       replicaPages: Math.min(...present.map(({ info }) => info.replicaPages)),
-      sparseExchange: this.#options.sparseExchange ?? "states",
-      exchangeChoice: new ExchangeChoice(present[0]?.info.roles),
+      sparseExchange,
+      exchangeChoice: sparseExchange === "auto" ? new ExchangeChoice(present[0]?.info.roles) : undefined,
       onBroken: (breach) => this.#leave(forming, breach),
     });
     this.#current = forming;
