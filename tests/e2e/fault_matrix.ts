@@ -241,9 +241,10 @@ export const PLANS: readonly FaultPlan[] = FAULTS.flatMap((fault) =>
   POINTS.filter((point) => fault !== "behind" || point === "select layer").map((point) => ({ fault, point }))
 );
 
-/** Every point once, and every fault at least once: what a sample of the matrix has to hold. */
+/** Every point, every fault, and the death of a worker whose rows are on their way: what a sample of the matrix has to hold. */
 export const SAMPLE: readonly FaultPlan[] = PLANS.filter(({ fault, point }) =>
-  fault === "behind" || fault === FAULTS[POINTS.indexOf(point) % (FAULTS.length - 1)]
+  fault === "behind" || fault === FAULTS[POINTS.indexOf(point) % (FAULTS.length - 1)] ||
+  (fault === "kill" && point === "rows travel")
 );
 
 /** Tries plans, one after the other: sparse layers exchange states, or rows travel before them. */
