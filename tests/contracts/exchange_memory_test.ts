@@ -23,6 +23,7 @@ function exchangeMemoryContract(
       await t.step("reads what was written before, and not what comes after", () => keepsOrder(memory, tensors));
       await t.step("copies ranges between tensors", () => copiesRanges(memory, tensors));
       await t.step("merges states by their log-sum-exp; empty ones change nothing", () => merges(memory, tensors));
+      await t.step("merges what is delivered after the merge was recorded", () => mergesLate(memory, tensors));
       await t.step("lends working memory by name until it is freed", () => lends(memory));
     } finally {
       memory.free();
@@ -65,6 +66,18 @@ async function copiesRanges(memory: ExchangeMemory, tensors: TensorHolder): Prom
   memory.copy(from, to, { from: 1 * F32, to: 3 * F32, byteLength: 2 * F32 });
   memory.write(from, counted(6, 90), 0);
   assert.deepEqual(await floats(memory, { tensor: to, byteLength: 6 * F32 }), [[20, 21, 22, 1, 2, 25]]);
+}
+
+async function mergesLate(memory: ExchangeMemory, tensors: TensorHolder): Promise<void> {
+  const shape = { heads: 1, headDim: 4 };
+  const parts = { o: tensors.tensor("o", [1, 1, 1, 4], counted(4)), lse: tensors.tensor("lse", [1, 1, 1]) };
+  const out = { o: tensors.tensor("o", [1, 1, 4]), lse: tensors.tensor("lse", [1, 1]) };
+  memory.expect();
+  memory.merge({ shape, rows: 1, count: 1, parts, out });
+  memory.deliver(parts.o, counted(4, 10), 0);
+  memory.delivered();
+  const [o] = await floats(memory, { tensor: out.o, byteLength: 4 * F32 });
+  assert.deepEqual(o, [10, 11, 12, 13]);
 }
 
 async function merges(memory: ExchangeMemory, tensors: TensorHolder): Promise<void> {
