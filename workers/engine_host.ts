@@ -17,11 +17,9 @@ export interface LoadRequest {
   readonly replicas?: boolean;
 }
 
-/** A loaded engine. */
-export interface EngineHandle {
+/** A loaded engine; that on a GPU is `Engine` itself. */
+export interface WorkerEngine {
   readonly info: EngineInfo;
-  /** What the engine's tensors lie in. */
-  readonly memory: ExchangeMemory;
   /** Forgets all sequences, and takes this place from the next step on; never called while a step runs. */
   join(membership: Membership): void;
   /**
@@ -33,6 +31,13 @@ export interface EngineHandle {
   close(): Promise<void>;
 }
 
+/** An engine with what its worker needs for exchanges. */
+export interface HostedEngine {
+  readonly engine: WorkerEngine;
+  /** What the engine's tensors lie in. */
+  readonly memory: ExchangeMemory;
+}
+
 /**
  * Loads a model; `onProgress` may be called as often as it likes.
  * @throws {CodedError} when the model or the device is at fault, so that another try would end the same
@@ -40,18 +45,9 @@ export interface EngineHandle {
 export type OpenEngine = (
   load: LoadRequest,
   onProgress: (doneBytes: number, totalBytes: number) => void,
-) => Promise<EngineHandle>;
-
-/** An engine on a GPU, as the engine's room has it. */
-type GpuEngine = Omit<EngineHandle, "memory"> & { readonly commands: Commands };
+) => Promise<HostedEngine>;
 
 /** Makes an engine on a GPU fit for a worker. */
-export function hostEngine(engine: GpuEngine): EngineHandle {
-  return {
-    info: engine.info,
-    memory: new GpuExchangeMemory(engine.commands),
-    join: (membership) => engine.join(membership),
-    run: (step) => engine.run(step),
-    close: () => engine.close(),
-  };
+export function hostEngine(engine: WorkerEngine & { readonly commands: Commands }): HostedEngine {
+  return { engine, memory: new GpuExchangeMemory(engine.commands) };
 }

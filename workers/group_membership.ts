@@ -5,10 +5,10 @@
 
 import { ALONE } from "../engine/exchange.ts";
 import { PageMap } from "../engine/page_map.ts";
-import type { ExchangeTiming, Step } from "../engine/span.ts";
+import type { ExchangeTiming } from "../engine/span.ts";
 import { CodedError } from "../kernels/errors.ts";
 import type { Acceptor } from "./acceptor.ts";
-import type { EngineHandle } from "./engine_host.ts";
+import type { HostedEngine } from "./engine_host.ts";
 import { PeerError, ProtocolError } from "./errors.ts";
 import type { ExchangeMemory } from "./exchange_memory.ts";
 import { Mailbox } from "./mailbox.ts";
@@ -65,7 +65,7 @@ export class GroupMembership {
    * Takes the place that the router gives, unless it has given another one since, and reports to the router how it went.
    * @throws {ProtocolError} when it is no place in the group
    */
-  async take(form: Form, engine: EngineHandle): Promise<void> {
+  async take(form: Form, { engine, memory }: HostedEngine): Promise<void> {
     await this.#clear();
     if (form.epoch < this.#epoch) return;
     this.#isSevered = false;
@@ -73,7 +73,7 @@ export class GroupMembership {
       throw new ProtocolError(`Cannot form group: index ${form.index}, ${form.weights.length} weights`);
     }
     try {
-      const exchange = form.members.length === 1 ? ALONE : await this.#connect(form, engine);
+      const exchange = form.members.length === 1 ? ALONE : await this.#connect(form, memory);
       const { index, weights, matrix, replicaPages, sparseExchange } = form;
       engine.join({ index, map: new PageMap(weights), exchange, matrix, replicaPages, sparseExchange });
       this.#isTaken = true;
@@ -94,7 +94,7 @@ export class GroupMembership {
    * A step begins.
    * @throws {CodedError} `invalid_step` when the worker is in no group
    */
-  begin({ index, deadlineMs }: Step): void {
+  begin(index: number, deadlineMs: number): void {
     if (!this.#isTaken) throw new CodedError("invalid_step", `Cannot run step ${index}: the worker is in no group`);
     this.#place?.mailbox.begin(index, deadlineMs);
   }
@@ -123,7 +123,7 @@ export class GroupMembership {
     await this.#closing;
   }
 
-  async #connect(form: Form, engine: EngineHandle): Promise<PeerExchange> {
+  async #connect(form: Form, memory: ExchangeMemory): Promise<PeerExchange> {
     const { epoch, index } = form;
     const conns = await this.#meet(form);
     const mailbox = new Mailbox({
@@ -135,12 +135,12 @@ export class GroupMembership {
       epoch,
       index,
       peers: links.peers,
-      memory: engine.memory,
+      memory,
       mailbox,
       send: (peer, message) => links.send(peer, message),
       propose: (candidates) => this.#options.tell({ kind: "candidates", ...candidates }),
     });
-    this.#place = { mailbox, exchange, links, memory: engine.memory };
+    this.#place = { mailbox, exchange, links, memory };
     return exchange;
   }
 

@@ -6,7 +6,7 @@
 import { CodedError } from "../kernels/errors.ts";
 import { MAX_STEPS_IN_FLIGHT, type Step, type StepResult } from "../engine/span.ts";
 import type { EngineInfo } from "../engine/engine_info.ts";
-import type { EngineHandle, LoadRequest, OpenEngine } from "./engine_host.ts";
+import type { HostedEngine, LoadRequest, OpenEngine } from "./engine_host.ts";
 import { LinkError, PeerError, ProtocolError } from "./errors.ts";
 import type { Link } from "./link.ts";
 import { type RouterMessage, UNKNOWN_FAILURE, type WorkerMessage } from "./protocol.ts";
@@ -51,7 +51,7 @@ export class WorkerSession {
   readonly #membership: GroupMembership;
   readonly #end = Promise.withResolvers<"drained">();
   readonly #left = Promise.withResolvers<void>();
-  #engine: EngineHandle | undefined;
+  #hosted: HostedEngine | undefined;
   #tasks = 0;
   #working: Promise<void> = Promise.resolve();
   /** Steps that run while the next message is looked at, in order. */
@@ -99,7 +99,7 @@ export class WorkerSession {
     const late = Promise.withResolvers<"late">();
     const timer = setTimeout(() => late.resolve("late"), FREE_MS);
     try {
-      const end = await Promise.race([this.#engine?.close(), late.promise]);
+      const end = await Promise.race([this.#hosted?.engine.close(), late.promise]);
       if (end === "late") this.#options.log(`Cannot free the engine: it is busy for more than ${FREE_MS} ms`);
     } catch (error) {
       this.#options.log(`Cannot free the engine: ${describe(error)}`);
@@ -111,20 +111,14 @@ export class WorkerSession {
   /** Receives everything at once: what a running step waits for, and what ends it, must not wait behind the step. */
   async #listen(): Promise<never> {
     for (;;) {
-      const message = await this.#hear();
-      if (message.kind === "selection") this.#membership.hear(message);
-      else this.#enqueue(message);
-    }
-  }
-
-  async #hear(): Promise<RouterMessage> {
-    for (;;) {
       try {
-        return await this.#link.receive(this.#options.silenceMs);
+        const message = await this.#link.receive(this.#options.silenceMs);
+        if (message.kind === "selection") this.#membership.hear(message);
+        else this.#enqueue(message);
       } catch (error) {
-        const isBusy = this.#tasks + this.#steps.length > 0 && error instanceof LinkError &&
-          error.code === "link_timeout";
-        if (!isBusy) throw error;
+        // A router has nothing to say to a worker that is busy.
+        const isBusy = this.#tasks + this.#steps.length > 0;
+        if (!(isBusy && error instanceof LinkError && error.code === "link_timeout")) throw error;
       }
     }
   }
@@ -147,8 +141,8 @@ export class WorkerSession {
       case "load":
         return await this.#load(task.load);
       case "form":
-        if (this.#engine === undefined) throw new CodedError("invalid_load", "Cannot form group: no model is loaded");
-        return await this.#membership.take(task, this.#engine);
+        if (this.#hosted === undefined) throw new CodedError("invalid_load", "Cannot form group: no model is loaded");
+        return await this.#membership.take(task, this.#hosted);
       case "step":
         return await this.#begin(task.step, task.traceparents);
       case "drain":
@@ -157,13 +151,13 @@ export class WorkerSession {
   }
 
   async #load(load: LoadRequest): Promise<void> {
-    if (this.#engine !== undefined) throw new CodedError("invalid_load", "Cannot load model: one is loaded already");
+    if (this.#hosted !== undefined) throw new CodedError("invalid_load", "Cannot load model: one is loaded already");
     let [reportedAt, progress] = [-Infinity, { doneBytes: 0, totalBytes: 0 }];
     const report = () => this.#tell({ kind: "loading", ...progress });
     // Opening files and warming up have no bytes to count, but a worker that hangs must differ from one that works.
     const pulse = setInterval(report, PULSE_EVERY_MS);
     try {
-      this.#engine = await this.#options.open(load, (doneBytes, totalBytes) => {
+      this.#hosted = await this.#options.open(load, (doneBytes, totalBytes) => {
         const now = performance.now();
         progress = { doneBytes, totalBytes };
         if (doneBytes < totalBytes && now - reportedAt < PROGRESS_EVERY_MS) return;
@@ -173,8 +167,9 @@ export class WorkerSession {
     } finally {
       clearInterval(pulse);
     }
-    this.#link.send({ kind: "loaded", info: this.#engine.info });
-    this.#options.onLoaded(this.#engine.info);
+    const { info } = this.#hosted.engine;
+    this.#link.send({ kind: "loaded", info });
+    this.#options.onLoaded(info);
   }
 
   /** Runs a step; one that is followed runs on while the next one is looked at. */
@@ -187,11 +182,11 @@ export class WorkerSession {
 
   async #step(step: Step, traceparents: readonly string[]): Promise<void> {
     try {
-      if (this.#engine === undefined) {
+      if (this.#hosted === undefined) {
         throw new CodedError("invalid_step", `Cannot run step ${step.index}: no model is loaded`);
       }
-      this.#membership.begin(step);
-      const run = await this.#engine.run(step);
+      this.#membership.begin(step.index, step.deadlineMs);
+      const run = await this.#hosted.engine.run(step);
       const exchange = this.#membership.end();
       const result = exchange === undefined ? run : { ...run, timing: { ...run.timing, exchange } };
       this.#link.send({ kind: "result", result });

@@ -4,7 +4,7 @@
  */
 
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
-import { type EngineHandle, hostEngine, type OpenEngine } from "../../workers/engine_host.ts";
+import { type HostedEngine, hostEngine, type OpenEngine } from "../../workers/engine_host.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
 import { formatAddress, parseAddress } from "../host/address.ts";
 import type { Command, FlagValues } from "../command_line.ts";
@@ -103,7 +103,7 @@ export const command: Command<typeof flags> = {
 async function openWarm(
   options: EngineOptions,
   onProgress: Parameters<OpenEngine>[1],
-): Promise<EngineHandle> {
+): Promise<HostedEngine> {
   const engine = await Engine.open(options, onProgress);
   try {
     await engine.warmUp();

@@ -8,7 +8,7 @@ import { GpuError } from "../../kernels/errors.ts";
 import { fixedMembership } from "../../router/group/membership/membership.ts";
 import { WorkerGroup } from "../../router/group/worker_group.ts";
 import type { WorkerSource } from "../../router/group/worker_source.ts";
-import { type EngineHandle, hostEngine } from "../../workers/engine_host.ts";
+import { hostEngine, type WorkerEngine } from "../../workers/engine_host.ts";
 import { runWorker } from "../../workers/worker.ts";
 import { settleMaps } from "./engine_fixture.ts";
 import { IMPATIENT, RESTARTS } from "./group_stage.ts";
@@ -71,18 +71,20 @@ export class EngineWorkers {
 
   async #open({ model, kvTokens, replicas = false }: Parameters<Parameters<typeof runWorker>[0]["open"]>[0]) {
     const engine = await Engine.open({ model, kvTokens, replicas, gpu: testProvider().name });
-    const handle = hostEngine(engine);
-    return {
-      ...handle,
+    const { memory } = hostEngine(engine);
+    const hosted: WorkerEngine = {
+      info: engine.info,
+      join: (membership) => engine.join(membership),
       close: async () => {
         await settleMaps(engine);
-        await handle.close();
+        await engine.close();
       },
       run: (step) => {
-        if (!this.#losesNext) return handle.run(step);
+        if (!this.#losesNext) return engine.run(step);
         this.#losesNext = false;
         throw new GpuError("device_lost", "Cannot run step: the device is lost");
       },
-    } satisfies EngineHandle;
+    };
+    return { engine: hosted, memory };
   }
 }

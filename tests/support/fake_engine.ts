@@ -8,7 +8,7 @@ import { EngineError } from "../../engine/errors.ts";
 import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { Span, SpanResult, Step, StepResult } from "../../engine/span.ts";
 import { GpuError } from "../../kernels/errors.ts";
-import type { EngineHandle, LoadRequest, OpenEngine } from "../../workers/engine_host.ts";
+import type { HostedEngine, LoadRequest, OpenEngine, WorkerEngine } from "../../workers/engine_host.ts";
 import type { Membership } from "../../engine/engine.ts";
 import { runWorker } from "../../workers/worker.ts";
 import { exchangeContract, type Phase, PHASES } from "../contracts/exchange_contract.ts";
@@ -71,7 +71,7 @@ async function play(trick: number | undefined): Promise<void> {
 }
 
 /** Answers each span with the sum of its tokens: the lead worker does, the others answer without tokens. */
-class FakeEngine implements EngineHandle {
+class FakeEngine implements WorkerEngine {
   readonly info: EngineInfo;
   readonly memory = new HostMemory();
   #place: Membership | undefined;
@@ -117,7 +117,7 @@ function answer({ sequence, tokens, logits }: Span): SpanResult {
 }
 
 /** Opens a fake engine. */
-export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEngine>[1]): Promise<EngineHandle> {
+export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEngine>[1]): Promise<HostedEngine> {
   const name = "random" in load.model ? load.model.random : load.model.directory;
   onProgress(1, 4);
   await Promise.resolve();
@@ -125,8 +125,9 @@ export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEng
   if (name === MODELS.crashing) Deno.exit(9);
   if (name === MODELS.silent) await new Promise<never>(() => setTimeout(() => {}, 60_000));
   onProgress(4, 4);
-  if (name === MODELS.other) return new FakeEngine({ ...FAKE_INFO, digest: "other" });
-  return new FakeEngine(name === MODELS.matrices ? { ...FAKE_INFO, ...MATRICES } : FAKE_INFO);
+  const unlike = name === MODELS.other ? { digest: "other" } : name === MODELS.matrices ? MATRICES : {};
+  const engine = new FakeEngine({ ...FAKE_INFO, ...unlike });
+  return { engine, memory: engine.memory };
 }
 
 /** A step of one span. */

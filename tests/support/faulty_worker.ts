@@ -7,7 +7,7 @@
 import { Engine } from "../../engine/engine.ts";
 import type { Candidates, Exchange } from "../../engine/exchange.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
-import { type EngineHandle, hostEngine } from "../../workers/engine_host.ts";
+import { hostEngine, type WorkerEngine } from "../../workers/engine_host.ts";
 import type { Membership } from "../../engine/engine.ts";
 import { runWorker } from "../../workers/worker.ts";
 
@@ -76,16 +76,14 @@ function behind({ rows, lists }: Candidates): Candidates {
 }
 
 /** An engine that passes the saboteur at every point. */
-class FaultyEngine implements EngineHandle {
-  readonly info: EngineHandle["info"];
-  readonly memory: EngineHandle["memory"];
-  readonly #engine: EngineHandle;
+class FaultyEngine implements WorkerEngine {
+  readonly info: WorkerEngine["info"];
+  readonly #engine: WorkerEngine;
   readonly #saboteur: Saboteur;
   #isSparse = false;
 
-  constructor(engine: EngineHandle, saboteur: Saboteur) {
+  constructor(engine: WorkerEngine, saboteur: Saboteur) {
     this.info = engine.info;
-    this.memory = engine.memory;
     this.#engine = engine;
     this.#saboteur = saboteur;
   }
@@ -132,7 +130,8 @@ if (import.meta.main) {
   const code = await runWorker({
     async open(load, onProgress) {
       await saboteur.at("load");
-      return new FaultyEngine(hostEngine(await Engine.open(load, onProgress)), saboteur);
+      const { engine, memory } = hostEngine(await Engine.open(load, onProgress));
+      return { engine: new FaultyEngine(engine, saboteur), memory };
     },
     spawned: Deno.args.includes("--spawned"),
     silenceMs: 5000,

@@ -70,9 +70,9 @@ function loaded(play: (stage: Stage) => Promise<void>, options: Partial<WorkerOp
 Deno.test("runWorker() greets, reports progress and the model, and exits with 0 when the router leaves", async () => {
   let closed = 0;
   const open: OpenEngine = async (...args) => {
-    const engine = await openFake(...args);
-    engine.close = () => Promise.resolve(void closed++);
-    return engine;
+    const hosted = await openFake(...args);
+    hosted.engine.close = () => Promise.resolve(void closed++);
+    return hosted;
   };
   await onStage({ open, secret: "sixteen characters" }, async ({ router, next, exitCode }) => {
     assert.deepEqual(await next(), { kind: "hello", pid: Deno.pid });
