@@ -1,5 +1,5 @@
 /**
- * From the words after `mod.ts` to a command that runs: flags, their help and their checks, and exit codes.
+ * From the arguments after `mod.ts` to a command that runs: flags, their help and their checks, and exit codes.
  */
 
 import { parseArgs } from "node:util";

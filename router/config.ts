@@ -58,7 +58,7 @@ export interface ServiceConfig {
   readonly minWorkers?: number;
   /** File whose first line is the secret that joined workers share. @default none, which loopback alone allows */
   readonly secretFile?: string;
-  /** Certificates in PEM form that joined workers are believed by. @default none: they speak in clear text */
+  /** Certificates in PEM form that those of joined workers are checked against. @default none: clear text */
   readonly joinTlsCa?: string;
   /** Name in the certificates of joined workers. @default the host that is dialed */
   readonly joinTlsName?: string;
@@ -106,7 +106,7 @@ export interface ServiceConfig {
   readonly recoverMs?: number;
   /** How log lines look. @default "text" */
   readonly log?: LogFormat;
-  /** Whether `/metrics` tells shared figures under the names of vLLM too. @default "none" */
+  /** Whether `/metrics` reports shared figures under vLLM's names as well. @default "none" */
   readonly metricsCompat?: "none" | "vllm";
 }
 

@@ -1,6 +1,6 @@
 /**
  * The parts of a service at work: HTTP, text, scheduler, group and telemetry, made and ended together.
- * Knows who needs whom and in which order; knows nothing of terminals or signals.
+ * Knows which part needs which, and in which order; knows nothing of terminals or signals.
  */
 
 import type { Tokenizer } from "../engine/text/tokenizer.ts";

@@ -1,5 +1,5 @@
 /**
- * The entry of a worker process: where it listens, how it gets its secret, which signals it heeds, when it exits.
+ * The entry of a worker process: where it listens, how it gets its secret, which signals it handles, when it exits.
  * Knows processes and sockets; knows nothing of what a step is. Called by the command, which gives it the engine.
  */
 

@@ -25,7 +25,7 @@ export interface AnsweredRequest {
   readonly totalMs: number;
 }
 
-/** Who may use a service, and who is told of it. */
+/** Who may use a service, and who is notified. */
 export interface AccessOptions {
   readonly hosts: AllowedHosts;
   readonly origins: AllowedOrigins;
@@ -41,7 +41,7 @@ export interface AccessOptions {
 /** The routes. */
 export type Application = (request: Request) => Response | Promise<Response>;
 
-/** Open to anyone: what watches over a service has no key, and the page is where a person enters theirs. */
+/** Open to anyone: probes and scrapers have no key, and the page is where people enter theirs. */
 const OPEN_PATHS: ReadonlySet<string> = new Set(["/health", "/ready", "/"]);
 
 /** What the page is made of. */
@@ -51,7 +51,7 @@ const MAX_PATH = 200;
 
 const UNKNOWN_PATH = "(unknown)";
 
-/** Stands before an application. */
+/** Guards an application. */
 export class AccessControl {
   readonly #options: AccessOptions;
   readonly #application: Application;

@@ -19,7 +19,7 @@ export interface AnswerForm {
   readonly reasoning: "open" | "optional" | undefined;
 }
 
-/** An answer that is content throughout. */
+/** An answer that is all content. */
 export const PLAIN: AnswerForm = { tools: undefined, reasoning: undefined };
 
 /** Where reasoning begins and ends. */

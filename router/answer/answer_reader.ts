@@ -1,4 +1,4 @@
-/** The parts of an answer out of its text: reasoning first, then content and tool calls. Knows text only. */
+/** Splits the text of an answer into its parts: reasoning first, then content and tool calls. Knows text only. */
 
 import type { AnswerForm, AnswerPart } from "./answer_part.ts";
 import { type ReadText, ReasoningReader } from "./reasoning_reader.ts";

@@ -1,5 +1,5 @@
 /**
- * Tells tool calls from what else an answer says, wherever the text is cut. One reader for three ways of writing calls:
+ * Tells tool calls from the rest of an answer, wherever the text is cut. One reader for three ways of writing calls:
  * Hermes and Qwen (`<tool_call>{…}</tool_call>`), Llama 3 (the answer is `{…}`), Mistral (`[TOOL_CALLS][{…}, {…}]`, or
  * `[TOOL_CALLS]name[ARGS]{…}`). Knows text; what is no call after all is content.
  */
@@ -76,7 +76,7 @@ export class ToolCallReader {
       }
     }
     const { before, held, after } = splitAt(text, trigger);
-    // White space before a call is no part of what is said.
+    // White space before a call is not part of the content.
     const said = before.trimEnd();
     if (said !== "") {
       parts.push({ kind: "content", text: said });

@@ -1,5 +1,5 @@
 /**
- * Bytes of a request to a JSON value, within bounds that keep a hostile body from costing more than its size.
+ * From the bytes of a request to a JSON value, within bounds that keep a hostile body from costing more than its size.
  * Knows JSON; knows nothing of which fields there should be.
  */
 

@@ -1,5 +1,5 @@
 /**
- * Complaints of the schema library as one sentence in our grammar: field, bound, given value.
+ * Turns complaints of the schema library into one sentence of ours: field, bound, given value.
  * Knows its issue codes; quotes short values only, never a prompt.
  */
 

@@ -178,7 +178,7 @@ const templateFields = {
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
 } as const;
 
-/** Fields that change what the answer means: dropping them silently would be a lie, so they are refused if used. */
+/** Fields that change what the answer means: dropping them silently would mislead, so they are refused if used. */
 const refusedOnChat = {
   functions: z.array(z.unknown()).nullish(),
   modalities: list(z.string(), { max: 8 }).nullish(),

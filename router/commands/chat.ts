@@ -1,6 +1,6 @@
 /**
  * `chat`: a conversation in the terminal with a running server.
- * Knows lines and signals; how a server is asked is the business of `chat_client.ts`.
+ * Knows lines and signals; `chat_client.ts` asks the server.
  */
 
 import { SERVICE_FLAGS } from "../config.ts";
@@ -104,7 +104,7 @@ class Conversation {
     if (this.#terminal.interactive) this.#terminal.line("");
   }
 
-  /** Streams the answer; undefined when there was none. What Ctrl-C leaves of one counts. */
+  /** Streams the answer; undefined when there was none. One that Ctrl-C cut short counts. */
   async #answer(model: string, messages: readonly ChatMessage[]): Promise<string | undefined> {
     const { attention: mode, budget, coverage, correction, maxTokens } = this.#values;
     const question: ChatQuestion = {

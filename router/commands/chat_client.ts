@@ -15,7 +15,7 @@ export interface ChatMessage {
 export interface ChatQuestion {
   readonly model: string;
   readonly messages: readonly ChatMessage[];
-  /** What is left out, the server decides. */
+  /** The server decides what is left out. */
   readonly attention: {
     readonly mode?: string;
     readonly budget?: number | "auto";
@@ -52,7 +52,7 @@ export type ChatEvent =
 /** The server refused, failed or cannot be reached. */
 export class ChatError extends CodedError<"unreachable" | "refused" | "broken_stream"> {}
 
-/** Without a byte, comments included, for so long the server is taken for dead. */
+/** A server that sends no byte, comments included, for so long counts as dead. */
 const SILENCE_MS = 120_000;
 
 /** A server under an address that ends in `/v1`. */
@@ -121,7 +121,7 @@ export class ChatClient {
   }
 }
 
-/** One line of an event stream that says something. */
+/** One line of an event stream that carries data or a comment. */
 interface StreamLine {
   readonly field: "data" | "comment";
   readonly value: string;

@@ -101,7 +101,7 @@ export function judge(
   return { proof: own === undefined || own === only ? "proven" : "contradicted", evidence };
 }
 
-/** Starts a process in a worker's place, and looks around while it holds memory. */
+/** Starts a process in a worker's place, and reads the drivers' figures while it holds memory. */
 async function whileHolding<T>(placement: Placement, look: () => Promise<T>): Promise<{ held: Held; during: T }> {
   const entry = new URL("../../mod.ts", import.meta.url).href;
   const [program = "", ...args] = [

@@ -1,5 +1,5 @@
 /**
- * `serve`: the service in a terminal: what it prints, which signals it heeds, how it exits.
+ * `serve`: the service in a terminal: what it prints, which signals it handles, how it exits.
  * Knows people and signals; the service itself is `service.ts`.
  */
 
@@ -10,7 +10,7 @@ import { startService } from "../start_service.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
 
-/** As shells have it for a program ended by SIGINT. */
+/** What shells report for a program ended by SIGINT. */
 const CUT_SHORT = 130;
 
 export const command: Command<typeof SERVICE_FLAGS> = {

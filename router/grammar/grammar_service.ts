@@ -65,7 +65,7 @@ export class GrammarService implements ConstraintHost, GrammarChecker {
         throw new RequestError("queue_full", `Cannot compile the grammar: ${MAX_CHECKS} others wait to be compiled`);
       }
       verdict = this.#tryOut(spec);
-      // A verdict that was not reached is none.
+      // A check that did not finish gives no verdict.
       verdict.catch(() => this.#verdicts.delete(key));
     }
     this.#verdicts.delete(key);
@@ -143,7 +143,7 @@ class FollowedAnswer implements Constraint {
   }
 }
 
-/** Once more when the thread was lost to another's fault. */
+/** Tries once more when another answer made the thread fail. */
 async function retried<Result>(run: () => Promise<Result>): Promise<Result> {
   try {
     return await run();

@@ -19,7 +19,7 @@ const UNWRITABLE: ReadonlySet<string> = new Set(["n", "r", "t", "f", "v", "b", "
 
 /**
  * The pattern, kept from matching what JSON must escape.
- * @throws {SyntaxError} with a reason that goes behind "Cannot …: ", when it asks for such a character
+ * @throws {SyntaxError} with a reason that follows "Cannot …: ", when it asks for such a character
  */
 export function jsonPattern(pattern: string): string {
   let safe = "";

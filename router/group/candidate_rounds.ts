@@ -32,7 +32,7 @@ export class CandidateRounds {
 
   /**
    * Takes what one worker puts forward; the last one completes the round.
-   * @throws {ProtocolError} when it is of another step, comes twice, or speaks of other rows than the others do
+   * @throws {ProtocolError} when it is of another step, comes twice, or is for other rows than those of the others
    */
   take(worker: number, candidates: CandidateLists): Choice | undefined {
     const { step, batch, layer, rows, lengths } = candidates;

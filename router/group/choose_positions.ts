@@ -15,7 +15,7 @@ const SIGN = 0x8000_0000;
 
 /** How many positions a list gets. */
 export interface ChoiceBounds {
-  /** So many, if there are so many. */
+  /** As many, if there are that many. */
   readonly budget: number;
   /** Given: at most so many, the fewest that cover this share of the attention, and not below 80. */
   readonly coverage?: number;
@@ -23,7 +23,7 @@ export interface ChoiceBounds {
 
 /**
  * The best entries: highest value first, of equal values the lowest position. Exact, and what one worker would choose
- * that has these values all by itself.
+ * that had all these values.
  * @param lists of workers that own different positions
  * @returns positions, ascending
  * @throws {ProtocolError} when a value is missing or not a number, or a chosen position comes twice
@@ -67,7 +67,7 @@ function join(
   for (let i = 0; i < total; i++) {
     const value = values[i] ?? NaN;
     if (Number.isNaN(value)) throw new ProtocolError("Cannot choose positions: a value is not a number");
-    // Adding 0 makes one zero of two.
+    // Adding 0 turns −0 into 0.
     values[i] = value + 0;
     const bits = bitsOf[i] ?? 0;
     keys[i] = bits & SIGN ? ~bits : bits | SIGN;
@@ -129,7 +129,7 @@ function lastKey({ keys, masses }: Weighed, goal: Goal): number {
     counts.fill(0);
     sums.fill(0);
     for (let i = 0; i < keys.length; i++) {
-      // In two moves: a shift by 32 bits would move nothing.
+      // In two steps: a shift by 32 bits would shift nothing.
       const digits = (keys[i] ?? 0) >>> shift;
       const digit = digits & (RADIX - 1);
       if (digits >>> RADIX_BITS !== prefix) continue;

@@ -23,7 +23,7 @@ export class Gathering {
     return false;
   }
 
-  /** Who is there does not wait this time. */
+  /** Workers that are there do not wait this time. */
   skip(): void {
     this.end();
     this.#isOver = true;

@@ -99,7 +99,7 @@ export class GroupEpoch {
     const { epoch, workers, matrix, replicaPages, sparseExchange } = this.#options;
     const members = workers.map(({ address: { hostname, port } }) => ({ hostname, port }));
     const weights = workers.map(({ kvPages }) => kvPages);
-    // All are heard before one counts as broken: the one that hangs must be told from those that wait for it.
+    // All answers are awaited first: the worker that hangs must be told from those that wait for it.
     const ends = await Promise.allSettled(
       workers.map(({ client }, index) =>
         client.form(
@@ -109,7 +109,7 @@ export class GroupEpoch {
       ),
     );
     const failures = ends.flatMap((end, index) => end.status === "rejected" ? [{ index, reason: end.reason }] : []);
-    // Who waited in vain knows less than who was turned away.
+    // A worker that waited in vain knows less than one that was turned away.
     const failure = failures.find(({ reason }) => reason.code !== "peer_late") ?? failures[0];
     if (failure !== undefined && !this.#isOver) {
       const { index, reason } = failure;
@@ -161,7 +161,7 @@ export class GroupEpoch {
     await Promise.allSettled(this.#ends);
   }
 
-  /** Ends the epoch although nothing went wrong, behind the steps that run; no other follows them closely. */
+  /** Ends the epoch although nothing went wrong, after the steps that run; no other follows them closely. */
   dissolveWhenIdle(reason: string): void {
     this.#isEnding = true;
     if (this.#rounds.length === 0) this.dissolve(reason);

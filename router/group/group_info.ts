@@ -35,8 +35,8 @@ export function disagreement([first, ...others]: readonly InformedWorker[]): str
 }
 
 /**
- * Those who cannot be in a group with the others, each with the reason: they differ from the model that was served before,
- * or else from what most of them have loaded; the first decide between halves.
+ * Workers that cannot be in a group with the others, each with the reason: they differ from the model that was served
+ * before, or else from what most of them have loaded; the first ones decide a tie.
  */
 export function outliers<W extends InformedWorker>(workers: readonly W[], digest?: string): ReadonlyMap<W, string> {
   const out = new Map<W, string>();

@@ -176,7 +176,7 @@ export class Member {
   /** Loads the model and is present until the worker is lost or the group closes; throws when loading fails. */
   async #serveWith(client: WorkerClient, address: Address, closing: AbortSignal): Promise<CodedError> {
     const closed = aborted(closing);
-    // They have shaken hands: what stood against it may be over.
+    // The handshake succeeded: what was in its way may be over.
     if (this.#state.kind === "away") this.#enter({ ...this.#state, isFinal: false });
     const loading = client.load(this.#options.load, (doneBytes, totalBytes) => {
       if (this.#state.kind === "away") return;

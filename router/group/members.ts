@@ -125,7 +125,7 @@ export class Members {
     return this.#entries.some(({ member: { state } }) => state.kind === "leaving" && state.worker.client === client);
   }
 
-  /** Who is there, and how each is. @param digest as for `fit` */
+  /** Every member and its state. @param digest as for `fit` */
   report(digest: string | undefined): MembershipReport {
     return {
       origin: this.#options.membership.origin,

@@ -1,6 +1,6 @@
 /**
  * One worker as the router sees it: a connection on which it loads a model, takes its place in a group and runs steps,
- * and the judgement whether an idle one still lives. Knows messages; knows nothing of other workers,
+ * and judges whether an idle one is still alive. Knows messages; knows nothing of other workers,
  * processes or restarts.
  */
 
@@ -69,7 +69,7 @@ export class WorkerClient {
   readonly #pinging: ReturnType<typeof setInterval>;
   #request: Request | undefined;
   readonly #steps = new StepRequests();
-  /** Undefined in no group: what it says of its former one is dropped. */
+  /** Undefined in no group: what it sends about its former one is dropped. */
   #epoch: number | undefined;
   #onNotice: (notice: Notice) => void = () => {};
   #unanswered = 0;
@@ -225,7 +225,7 @@ export class WorkerClient {
     }
   }
 
-  /** Words of an epoch that is over may still be on their way; those of the worker's next one begin with `formed`. */
+  /** Messages of a former epoch may still be on their way; those of the worker's next one begin with `formed`. */
   #hearOfGroup(message: Exclude<Answer | Notice, { kind: "loaded" }> | StepAnswer): void {
     const isForming = this.#request?.kind === "form";
     switch (message.kind) {

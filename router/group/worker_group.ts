@@ -86,7 +86,7 @@ export class WorkerGroup implements Group {
       restarts: options.restarts,
     });
     this.#supervision = this.#members.follow(this.#closing.signal);
-    // A membership that looks workers up has told nothing yet.
+    // A membership that looks workers up has reported nothing yet.
     if (this.#members.all.length === 0) this.#consider();
   }
 
@@ -206,7 +206,7 @@ export class WorkerGroup implements Group {
     if (idle !== undefined) this.#options.log(idle);
     this.#served = modelOf(present, this.#options.modelId);
     this.#enter({ kind: "ready", epoch, model: this.#served, ...(this.#isPlanned ? { isPlanned: true } : {}) });
-    // Who came or left meanwhile was not looked at.
+    // Members that came or left meanwhile were not looked at.
     this.#consider();
   }
 
@@ -225,14 +225,14 @@ export class WorkerGroup implements Group {
     return this.#current === forming && !this.#isOver;
   }
 
-  /** Ends an epoch, before anybody learns that a step failed. */
+  /** Ends an epoch, before the callers learn that a step failed. */
   #leave(ending: GroupEpoch, breach: Breach): void {
     if (this.#current !== ending) return;
     this.#current = undefined;
     this.#epoch++;
     if (this.#isOver) return;
     this.#isPlanned = breach.isPlanned === true;
-    // Who is there has waited already, or is not to wait for it.
+    // Workers that are there have waited already, or are not to wait for it.
     if (this.#isPlanned) this.#gathering.skip();
     this.#load({ progress: 0 });
     // A member that is lost says so itself, and asks for the next forming when it is there again.

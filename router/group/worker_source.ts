@@ -1,6 +1,6 @@
 /**
  * Where the workers of a group come from: processes that the router starts, or workers that run elsewhere and are joined.
- * Knows how to get hold of one and how to let go of it; knows nothing of what it does.
+ * Knows how to get one and how to let go of it; knows nothing of what it does.
  */
 
 import type { Address } from "../../workers/protocol.ts";
@@ -22,7 +22,7 @@ export interface WorkerHost {
   stop(graceMs: number): Promise<void>;
 }
 
-/** Gets hold of a worker, again and again if need be. */
+/** Gets a worker, as often as one is needed. */
 export interface WorkerSource {
   /** @param signal gives up */
   readonly start: (signal: AbortSignal) => Promise<WorkerHost>;
@@ -54,7 +54,7 @@ export function joinedWorker(address: Address, secret: string | undefined, trust
     secret,
     trust,
     lastWords: undefined,
-    // Whether it has ended is not to be seen from here.
+    // Whether it has ended cannot be seen from here.
     endsWithin: () => Promise.resolve(UNSEEN),
     stop: () => Promise.resolve(),
   };

@@ -30,7 +30,7 @@ export async function readTlsFiles(paths: TlsPaths): Promise<TlsFiles> {
 }
 
 /**
- * Reads what certificates of joined workers are believed by.
+ * Reads the certificates that those of joined workers are checked against.
  * @throws {UsageError}
  */
 export async function readTrust({ ca, name }: { readonly ca: string; readonly name?: string }): Promise<TlsTrust> {

@@ -1,5 +1,5 @@
 /**
- * Token events of one generation to pieces of text: characters whole, stop strings and stop tokens left out.
+ * Turns the token events of one generation into pieces of text: characters whole, stop strings and stop tokens left out.
  * Knows tokens, text and log-probabilities; knows nothing of wire formats.
  */
 
@@ -27,7 +27,7 @@ export interface ScoredToken extends ShownToken {
   readonly offset: number;
 }
 
-/** What becomes of an answer: any number of `prefill`, one `text` for each token, then one `end`. */
+/** What an answer consists of: any number of `prefill`, one `text` for each token, then one `end`. */
 export type AnswerPiece =
   | Extract<GenerationEvent, { kind: "prefill" }>
   /** `text` is empty while a character or a possible stop string is incomplete, and for stop tokens. */
@@ -63,7 +63,7 @@ export interface AnswerOptions {
   readonly includeStopString: boolean;
   readonly skipSpecialTokens: boolean;
   readonly form: AnswerForm;
-  /** Special tokens that are text all the same: they mark parts of the answer. */
+  /** Special tokens that count as text: they mark parts of the answer. */
   readonly markers: readonly string[];
 }
 

@@ -30,7 +30,7 @@ export interface ChoiceWriter {
   closing(end: ChoiceEnd): ChoiceBody;
 }
 
-/** An endpoint out of its choices. */
+/** Makes an endpoint from its choices. */
 export function choiceEndpoint(format: ChoiceFormat): WireFormat {
   return {
     operation: format.operation,

@@ -109,7 +109,7 @@ export class GenerationRun {
   }
 }
 
-/** Half a request is no use: when one prompt is refused, those before it are cancelled. */
+/** A request is served whole or not at all: when one prompt is refused, those before it are cancelled. */
 function startAll({ id, prepared, generator, observation }: RunOptions): Generation[] {
   const { prompts, n, sampling } = prepared;
   const generations: Generation[] = [];

@@ -10,7 +10,7 @@ import { newCallId } from "./call_ids.ts";
 export interface OutputItem {
   readonly kind: "content" | "reasoning" | "call";
   readonly index: number;
-  /** Made here; of use for calls, and for the ids of other items. */
+  /** Made here; used for calls, and for the ids of other items. */
   readonly callId: string;
   /** Of a call. */
   readonly name: string;

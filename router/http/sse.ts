@@ -34,7 +34,7 @@ export function sseComment(text: string): string {
 export interface SseOptions {
   /** A comment is written after so much silence. */
   readonly keepAliveMs: number;
-  /** A reader that takes nothing for so long is taken for gone. */
+  /** A reader that takes nothing for so long counts as gone. */
   readonly stallMs: number;
   /** Aborted when the client is gone: the server may then drop the body without cancelling it. */
   readonly signal: AbortSignal;

@@ -1,4 +1,4 @@
-/** What a request cost, over all its choices, and how that looks on the wire. Knows counts only. */
+/** What a request cost over all its choices, and its form on the wire. Knows counts only. */
 
 import type { AuditedToken, AuditUsage, CorrectionUsage, GenerationUsage } from "../scheduling/generation.ts";
 

@@ -38,7 +38,7 @@ export async function download(options: DownloadOptions): Promise<void> {
   await Deno.mkdir(dirname(target), { recursive: true });
   const path = `${target}.incomplete`;
   using handle = await Deno.open(path, { read: true, write: true, create: true });
-  // Another process may be at it: the second one waits, and finds the file.
+  // Another process may be downloading it: the second one waits, and finds the file.
   await handle.lock(EXCLUSIVE);
   if (await fileExists(target)) return;
   const partial = new PartialFile(handle, options);
@@ -80,7 +80,7 @@ class PartialFile {
     return this.#hash.digest("hex");
   }
 
-  /** Takes up what an earlier try left; more than there can be is thrown away. */
+  /** Resumes what an earlier try left; more than there can be is thrown away. */
   async hashWhatIsThere(): Promise<void> {
     const { size } = await this.#handle.stat();
     if (size > this.#options.file.bytes) return await this.#restart();
@@ -96,7 +96,7 @@ class PartialFile {
   /**
    * Asks for what is missing, and takes what comes.
    * @returns why it ended early; undefined when the answer ended by itself
-   * @throws {HubError} for what another try will not mend
+   * @throws {HubError} for what another try will not fix
    */
   async append(): Promise<Error | undefined> {
     const { file, open, onProgress, silenceMs = SILENCE_MS } = this.#options;
@@ -126,7 +126,7 @@ class PartialFile {
   }
 }
 
-/** A full disk does not mend by asking the hub again. */
+/** Asking the hub again does not help with a full disk. */
 function isDiskError(error: unknown): boolean {
   return error instanceof Error && "code" in error && ["ENOSPC", "EDQUOT", "EIO", "EROFS"].includes(String(error.code));
 }

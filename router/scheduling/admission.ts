@@ -1,5 +1,5 @@
 /**
- * What is refused at the door: requests that no queue could help. Knows the model's bounds and the group's state;
+ * What is refused on arrival: requests that waiting could not help. Knows the model's bounds and the group's state;
  * decides nothing about who runs.
  */
 
@@ -43,7 +43,7 @@ export function checkFits(request: GenerationRequest, model: ModelInfo): void {
       : `context of ${model.maxPositions} tokens`;
     throw new RequestError("context_length_exceeded", `Cannot admit request: ${asked} exceed the ${bound}`);
   }
-  // A step with an unknown token would be refused, and everyone in it with it.
+  // A step with an unknown token would be refused, and with it every other sequence in the step.
   const unknown = promptTokens.find((token) => token >= model.vocabSize);
   if (unknown !== undefined) {
     const message = `Cannot admit request: token ${unknown} is outside the vocabulary of ${model.vocabSize}`;
@@ -52,7 +52,7 @@ export function checkFits(request: GenerationRequest, model: ModelInfo): void {
 }
 
 /**
- * Checks that the queue has room: a free place to run is no queue, and a sequence that ran before has its place already.
+ * Checks that the queue has room. Free places to run do not count, and a sequence that ran before keeps its place.
  * A request of many choices may take half of what is free, so that a few of them cannot lock all others out.
  * @param choices sequences of the request
  * @throws {RequestError} `queue_full`

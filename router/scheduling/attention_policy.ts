@@ -22,7 +22,7 @@ export interface AttentionPolicy {
 
 /**
  * Decides for a request.
- * @throws {RequestError} `invalid_request` when sparse attention is demanded of a model without a calibration
+ * @throws {RequestError} `invalid_request` when sparse attention is requested from a model without a calibration
  */
 export function resolveAttention(request: AttentionRequest, model: ModelInfo): AttentionPolicy {
   const calibrated = model.sparse;

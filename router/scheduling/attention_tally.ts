@@ -1,11 +1,11 @@
-/** What the rows of one sequence read, and so how it attended. Knows counts; decides nothing. */
+/** What the rows of one sequence read, and therefore how it attended. Knows counts; decides nothing. */
 
 import type { ModelInfo } from "../group/group.ts";
 import { attentionAt, type AttentionPolicy, rowsReadAt } from "./attention_policy.ts";
 import { contextOf } from "./cost_model.ts";
 import type { AttentionUsage } from "./generation.ts";
 
-/** The reading of one sequence since its first decoded row; what is rebuilt does not count. */
+/** What one sequence has read since its first decoded row; what is rebuilt does not count. */
 export class AttentionTally {
   readonly #policy: AttentionPolicy;
   readonly #model: ModelInfo;
@@ -21,7 +21,7 @@ export class AttentionTally {
 
   /**
    * A decoded row was computed, sparse or dense as the policy says.
-   * @param told how much an adaptive row has really read
+   * @param told what an adaptive row really read, as its worker reports
    */
   row(kind: "dense" | "sparse", position: number, told: number | undefined): void {
     if (kind === "sparse") this.#sparseRows++;
@@ -31,7 +31,7 @@ export class AttentionTally {
     this.#adaptiveRead = before + (told - before) / this.#sparseRows;
   }
 
-  /** KV rows over all layers that the decoded row at `position` reads; of an adaptive one, presumably. */
+  /** KV rows over all layers that the decoded row at `position` reads; of an adaptive one, an estimate. */
   expected(position: number): number {
     const isSparse = attentionAt(this.#policy, position) === "sparse";
     return (isSparse ? this.#adaptiveRead : undefined) ?? rowsReadAt(this.#policy, this.#model, position);

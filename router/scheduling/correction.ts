@@ -16,8 +16,9 @@ export const MAX_CORRECT_EVERY = 65_536;
 /** Fewest and most rows of a correction whose stride follows the agreement. */
 const STRIDES = {
   audit: { first: 4, least: 4, most: 64 },
-  // Of two rows one is a draft: with fewer nothing could be found out. Longer rounds than the longest lose more drafts than
-  // they save: on an H100, an 8B shape at 100,000 with 96 % agreement takes 17.7 ms a token by 8 rows and 20.9 ms by 16.
+  // Of two rows, one is a draft; with fewer there is nothing to compare. Rounds longer than the longest lose more
+  // drafts than they save: on an H100, an 8B shape at 100,000 with 96 % agreement takes 17.7 ms a token by 8 rows and
+  // 20.9 ms by 16.
   lossless: { first: 4, least: 2, most: 8 },
 } as const;
 
@@ -48,7 +49,7 @@ export interface CorrectionReport {
 /** A token that was drawn sparsely, and what full attention draws in its place. */
 export type Check = Omit<AuditedToken, "choice">;
 
-/** What a correction span brought. */
+/** What came of a correction span. */
 export interface CorrectedSpan {
   /** Computed. */
   readonly rows: number;

@@ -1,7 +1,7 @@
 /**
- * How long a step will take: a line through the steps seen so far, over rows and rows × context. Chunks are sized and
+ * How long a step will take: a linear fit to the steps seen so far, over rows and rows × context. Chunks are sized and
  * deadlines set by it. What it learned of a group it keeps for the next one of as many workers, and before it has learned
- * anything it goes by what the workers measured while they warmed up.
+ * anything it relies on what the workers measured while they warmed up.
  */
 
 import { at } from "../../kernels/at.ts";
@@ -68,7 +68,7 @@ export class CostModel {
     return this.#fit.predictMs(featuresOf(load));
   }
 
-  /** When to take a worker for lost, in milliseconds after the step was sent. */
+  /** When to give a worker up as lost, in milliseconds after the step was sent. */
   deadlineMs(load: StepLoad): number {
     const { factor, marginMs, mostMs, leastFactor, leastMarginMs } = DEADLINE;
     const predictedMs = this.predictMs(load);
@@ -83,7 +83,7 @@ export class CostModel {
   }
 
   /**
-   * A group was formed: goes by what is known of as many workers.
+   * A group was formed: uses what was learned of groups of the same size.
    * @param measured by its workers while they warmed up; used where nothing was learned yet
    */
   settle(workers: number, measured: readonly MeasuredStep[]): void {

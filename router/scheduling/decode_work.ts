@@ -31,7 +31,7 @@ export function decodeWork(sequences: readonly Sequence[], costs: CostModel, ext
   let isFirst = true;
   for (const { sequence, work } of next.filter(({ work }) => work.kind === "correction")) {
     const fitting = rowsThatFit(costs, load, { sequence, work, latestMs: rowsMs + extraMs });
-    // The first one gets on however long it takes: what never fits would never be done.
+    // The first one goes ahead however long it takes: what never fits would otherwise never be done.
     if (fitting === 0 && !isFirst) continue;
     const planned = { ...work, rows: Math.max(1, fitting) };
     works.set(sequence, planned);

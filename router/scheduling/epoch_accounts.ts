@@ -62,7 +62,7 @@ export class EpochAccounts {
       const isPlanned = (state.kind === "loading" || state.kind === "ready") && state.isPlanned === true;
       this.lose(new RequestError("worker_lost", `Cannot finish request: ${reason}`), isPlanned);
     }
-    // Who came while the group was being formed again waits no longer for it than the others.
+    // Sequences that came while the group was being formed again wait no longer for it than the others.
     if (state.kind === "loading" && state.model !== undefined) this.#await("a worker was lost");
     // Neither comes back.
     if (state.kind === "closed" || state.kind === "broken") this.#abandon(reason);

@@ -1,5 +1,5 @@
 /**
- * The bounded way of events from a sequence to its reader, as an async iterator. A full queue is how a slow
+ * The bounded queue of events from a sequence to its reader, as an async iterator. A full queue is how a slow
  * reader pauses its own sequence. Knows events; knows nothing of how they come about.
  */
 
@@ -10,7 +10,7 @@ interface Reader {
   readonly reject: (reason: unknown) => void;
 }
 
-/** What the owner wants to learn of the reader. */
+/** What the owner is told about the reader. */
 export interface EventQueueHooks {
   /** A queue that was full has room again. */
   readonly onRoom: () => void;
@@ -33,8 +33,8 @@ export class EventQueue implements AsyncIterableIterator<GenerationEvent> {
   }
 
   /**
-   * Whether the writer should wait; an event pushed all the same is kept. Once full, it has room when half is read:
-   * going on may cost a sequence its rebuilding, which one event is not worth.
+   * Whether the writer should wait; an event pushed nevertheless is kept. Once full, it has room when half is read:
+   * resuming may mean rebuilding the sequence, which a single event is not worth.
    */
   get full(): boolean {
     return this.#full;
@@ -51,7 +51,7 @@ export class EventQueue implements AsyncIterableIterator<GenerationEvent> {
     } else reader.resolve({ done: false, value: event });
   }
 
-  /** Ends the stream behind the events still queued, with an error if there is one. */
+  /** Ends the stream after the events still queued, with an error if there is one. */
   end(error?: Error): void {
     if (this.#end !== undefined) return;
     this.#end = { error };

@@ -39,7 +39,7 @@ export interface CorrectionRequest {
 /** Sparse rows stay as they are: also what a stride of 0 means. */
 export const NO_CORRECTION: CorrectionRequest = { mode: "off", every: "auto", perToken: false };
 
-/** Whether such corrections compare what was drawn, for which they must come around. */
+/** Whether such corrections compare what was drawn; those need a stride. */
 export function audits(mode: CorrectionRequest["mode"]): boolean {
   return mode === "audit" || mode === "lossless";
 }
@@ -64,7 +64,7 @@ export interface GenerationRequest {
   readonly grammar?: GrammarSpec | undefined;
   /** Drawing one of these ends the sequence with reason `stop`; the token itself is reported. */
   readonly stopTokens: readonly number[];
-  /** Keeps prefixes of unlike tenants apart in the prefix cache. */
+  /** Keeps prefixes of different tenants apart in the prefix cache. */
   readonly cacheSalt: string;
   /** W3C trace context to pass on to the workers. */
   readonly traceparent: string | undefined;

@@ -1,5 +1,5 @@
 /**
- * Sees to it that sequences with grammars have their masks before a step is planned. Waits for them only so long that a
+ * Makes sure that sequences with grammars have their masks before a step is planned. Waits for them only so long that a
  * slow grammar holds up its own sequence and no other. Knows sequences; knows nothing of what the masks say.
  */
 

@@ -162,7 +162,7 @@ export class PageLedger {
 
   /**
    * Of the offsets that fit, the next one in turn that adds hardly more than any other to the sum over the workers of
-   * used pages² ÷ capacity: turns alone spread pages evenly, the sum notices who left.
+   * used pages² ÷ capacity: turns alone spread pages evenly, the sum accounts for sequences that left.
    */
   #bestStart(sequence: Sequence, room: readonly number[]): Prefix | undefined {
     const { slices, free, idle } = this.#pool;
@@ -170,8 +170,8 @@ export class PageLedger {
     const used = slices.map((pages, worker) => pages - at(free, worker) - at(idle, worker) / 2);
     const { period } = this.#map;
     const { length, request: { promptTokens, maxTokens } } = sequence;
-    // Few answers get as long as they may: only who is long already must be able to from where it starts. Who outgrows
-    // its offset after all is preempted, and then starts where it can end.
+    // Few answers get as long as they may: only one that is long already must be able to from where it starts. One that
+    // outgrows its offset after all is preempted, and then starts where it can end.
     const expected = Math.min(promptTokens.length + maxTokens, 2 * length);
     const offsets = Array.from({ length: period }, (_, turn) => (this.#lastOffset + 1 + turn) % period)
       .filter((offset) => this.#fits(sequence, { offset, pages: [] }, room) && this.#fitsAlone(expected, offset));
@@ -198,13 +198,15 @@ export class PageLedger {
     return pagesWithin(this.#map, { offset, pages: 0 }, this.#pool.slices) >= pagesFor(tokens);
   }
 
-  /** Pages of each worker that can be had. */
+  /** Pages of each worker that are available. */
   #available(): number[] {
     const { free, idle } = this.#pool;
     return free.map((pages, worker) => pages + at(idle, worker));
   }
 
-  /** The same without what those who run were promised at admission and have not taken yet, and their next page each. */
+  /**
+   * The same, less what running sequences were promised at admission and have not taken yet, and the next page of each.
+   */
   #roomBeside(running: readonly Sequence[]): number[] {
     const room = this.#available();
     for (const { pageOffset, pages, length } of running) {

@@ -1,6 +1,6 @@
 /**
- * Who runs and who waits, in order of rank, and whom the workers must forget. Every way into and out of running
- * goes through here, so that pages and releases cannot be left behind. Knows sequences; knows nothing of steps.
+ * What runs and what waits, in order of rank, and which sequences the workers must forget. Every way into and out of
+ * running goes through here, so that pages and releases cannot be left behind. Knows sequences; knows nothing of steps.
  */
 
 import type { SequenceId } from "../../engine/span.ts";

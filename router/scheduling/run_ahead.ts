@@ -24,7 +24,7 @@ interface NextRow {
  * @returns undefined when anything else may have to be done first
  */
 export function rowsAfter({ spans }: Plan, { waiting, running }: Roster): readonly NextRow[] | undefined {
-  // Someone else wants to be admitted, filled, or to take turns.
+  // Another sequence is to be admitted, prefilled, or given its turn.
   if (waiting.length > 0 || running.length !== spans.length || spans.length === 0) return undefined;
   const rows: NextRow[] = [];
   for (const { sequence, work } of spans) {

@@ -27,12 +27,12 @@ import type { Sequence } from "./sequence.ts";
 import { type Plan, type PlannedSpan, StepPlanner } from "./step_planner.ts";
 import { type InFlightStep, StepsInFlight } from "./steps_in_flight.ts";
 
-/** Releases one doubtful sequence alone: nothing suffers if that is refused. */
+/** Releases one doubtful sequence in a step of its own, so that a refusal affects nothing else. */
 const PROBE: Plan = { spans: [], load: NO_LOAD };
 
 /** Runs the generations of all requests on one group. */
 export class Scheduler implements Generator {
-  /** What was chosen last for whom. */
+  /** What was chosen last for each sequence. */
   readonly selections: SelectionView;
   /** How it stands for requests that may come here, or go. */
   readonly outlook: Outlook;
@@ -83,7 +83,7 @@ export class Scheduler implements Generator {
     const model = readyModel(this.#group.state);
     checkFits(request, model);
     const policy = resolveAttention(request.attention, model);
-    // Those of one request come together: the first speaks for all.
+    // Those of one request come together: the first is checked for all.
     if (!this.#active.has(request.requestId)) checkQueue(request.choices, this.#roster, this.#options);
     const masks = this.#masks.open(request, model);
     const { sequence, generation } = beginSequence({ ...this.#options, request, model, policy, masks });
@@ -153,7 +153,7 @@ export class Scheduler implements Generator {
 
   async #run(): Promise<void> {
     try {
-      await Promise.resolve(); // What else is asked in this turn comes along.
+      await Promise.resolve(); // Requests of the same turn are planned together.
       for (;;) {
         this.#isDue = false;
         if (this.#steps.oldest === undefined) await this.#runNext();
@@ -163,17 +163,17 @@ export class Scheduler implements Generator {
         else if (!this.#isDue && this.#masks.request(this.#active).length === 0) return;
       }
     } catch (error) {
-      // A defect of ours: no one may wait for an answer that will not come.
+      // A defect of ours: no request may wait for an answer that will not come.
       this.#steps.clear();
       this.#failAll(asCodedError(error, "run the scheduler"));
-      // Who was cancelled while that step ran was to leave with its result.
+      // Sequences cancelled while that step ran were to leave with its result.
       for (const sequence of [...this.#roster.running]) this.#roster.leave(sequence, this.#epoch.ledger);
     } finally {
       this.#loop = undefined;
     }
   }
 
-  /** Has the next step under way, unless there is nothing to do. */
+  /** Starts the next step, unless there is nothing to do. */
   async #runNext(): Promise<void> {
     await this.#masks.settle(this.#active);
     const ledger = this.#closed ? undefined : this.#epoch.follow();
@@ -191,7 +191,7 @@ export class Scheduler implements Generator {
     this.#steps.run({ plan, ledger, release, isFollowed: rowsAfter(plan, this.#roster) !== undefined });
   }
 
-  /** Has the step after the newest one under way, where it is certain. */
+  /** Starts the step after the newest one, where it is certain. */
   #runAhead(): void {
     const newest = this.#steps.extendable;
     if (newest === undefined || this.#closed || this.#doubtful.length > 0) return;
@@ -282,7 +282,7 @@ export class Scheduler implements Generator {
     for (const sequence of [...this.#active]) this.#fail(sequence, error);
   }
 
-  /** Its reader knows; its pages go now, or with the step that is computing it. */
+  /** Its reader has been told; its pages go now, or with the step that is computing it. */
   #end(sequence: Sequence, outcome: GenerationOutcome): void {
     sequence.over = true;
     this.#active.delete(sequence);

@@ -133,7 +133,7 @@ export class Sequence {
     return kind === "sparse" && this.#mustCorrect() ? this.#correctionWork() : { kind, from, rows: 1 };
   }
 
-  /** KV rows per layer that the next decode row reads, on average over the layers; of an adaptive one, presumably. */
+  /** KV rows per layer that the next decode row reads, on average over the layers; of an adaptive one, an estimate. */
   nextContext(): number {
     return this.#tally.expected(this.#cached) / this.model.layers;
   }
@@ -167,7 +167,7 @@ export class Sequence {
     this.#cached = this.#exact = 0;
   }
 
-  /** How the worker gets to know it. */
+  /** What makes it known to a worker. */
   open(sequence: SequenceId): SequenceOpening {
     const prefix = this.#tokens.slice(0, this.prefixPages * PAGE_TOKENS);
     return openingOf(this, { sequence, sparse: this.#policy.sparse, prefix, audited: this.#correction.audits });
@@ -283,7 +283,7 @@ export class Sequence {
     this.#cached = Math.max(this.#cached, this.#exact);
     if (result?.token !== undefined) this.#tokens.draw(result.token, result.logprobs);
     const outcome = result?.audit && this.#tokens.audit(from, result.audit, withholdsTokens);
-    // Length is not state: the rows of drafts that were thrown away are written over when their positions come again.
+    // Length is not state: the rows of drafts that were thrown away are overwritten when their positions recur.
     if (outcome?.overruled !== undefined) {
       this.#exact = this.#cached = outcome.overruled;
       this.masks?.drop();

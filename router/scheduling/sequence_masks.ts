@@ -62,7 +62,7 @@ export class SequenceMasks {
     this.#masks = masks;
   }
 
-  /** Tokens of the answer were replaced: what was fetched for them counts no more. */
+  /** Tokens of the answer were replaced: what was fetched for them is no longer valid. */
   drop(): void {
     this.#version++;
     this.#pending = undefined;

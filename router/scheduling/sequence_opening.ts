@@ -1,4 +1,4 @@
-/** How the workers of a group get to know a sequence. */
+/** What makes a sequence known to the workers of a group. */
 
 import type { SequenceOpening } from "../../engine/span.ts";
 import { countsPrefix, type GenerationRequest } from "./generation.ts";

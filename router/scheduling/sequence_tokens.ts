@@ -1,6 +1,6 @@
 /**
- * The tokens of one sequence: its prompt, what its reader knows of the answer, and behind that drafts, which full
- * attention may still overrule. Knows tokens and who was told of them; knows nothing of caches or steps.
+ * The tokens of one sequence: its prompt, what its reader has of the answer, and after that drafts, which full
+ * attention may still overrule. Knows tokens and which of them the reader has; knows nothing of caches or steps.
  */
 
 import { at } from "../../kernels/at.ts";
@@ -53,7 +53,7 @@ export class SequenceTokens {
     return this.#confirmed - this.#request.promptTokens.length;
   }
 
-  /** Whether the answer may end with a draft: nothing is drawn behind a stop token. */
+  /** Whether the answer may end with a draft: nothing is drawn after a stop token. */
   get endsWithStopDraft(): boolean {
     return this.#length > this.#confirmed && this.#isStop(this.#length - 1);
   }
@@ -100,7 +100,7 @@ export class SequenceTokens {
   }
 
   /**
-   * Holds the tokens behind the row at `from` and the rows after it against what full attention draws there, and takes in
+   * Compares the tokens after the row at `from` and after later rows with what full attention draws there, and takes in
    * what it draws after the newest one.
    * @param withholdsTokens drafts become tokens as far as they agree; where one does not, the dense token takes its place
    */

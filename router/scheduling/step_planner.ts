@@ -49,9 +49,9 @@ export interface PlannerParts {
   readonly ledger: PageLedger;
   readonly costs: CostModel;
   readonly limits: PlanLimits;
-  /** Told of every sequence that lost its pages to another. */
+  /** Called for every sequence that lost its pages to another. */
   readonly onPreempted: (sequence: Sequence) => void;
-  /** Told of every sequence that stopped waiting. */
+  /** Called for every sequence that stopped waiting. */
   readonly onAdmitted: (sequence: Sequence) => void;
 }
 
@@ -89,7 +89,8 @@ export class StepPlanner {
   }
 
   /**
-   * The sequences that waited longest decode; pages go to the oldest first, so that at least that one always gets on.
+   * The sequences that waited longest decode; pages go to the oldest first, so that at least that one always makes
+   * progress.
    * @returns predicted time of the step without corrections and prefill
    */
   #decode(): number {
@@ -158,7 +159,7 @@ export class StepPlanner {
   /** Plans a chunk of a running sequence. @returns whether the step may take another */
   #chunk(sequence: Sequence, latestMs: number): boolean {
     const { ledger } = this.#parts;
-    // The only one in a step must get on; beside others it makes do with the pages that are there.
+    // The only one in a step must make progress; beside others it uses the pages that are free.
     if (this.#planned.size === 0 && !this.#makeRoom(sequence)) return true;
     const work = sequence.work();
     const rows = Math.min(this.#rowsWithin(sequence, latestMs), ledger.reach(sequence) - sequence.cached);
@@ -188,7 +189,7 @@ export class StepPlanner {
   }
 
   /**
-   * Preempts the youngest who holds pages where the next one is missing, until there is room.
+   * Preempts the youngest sequence that holds pages where the next one is missing, until there is room.
    * @returns false when it lost its own place
    */
   #makeRoom(sequence: Sequence): boolean {

@@ -23,7 +23,7 @@ export interface PlannedStep {
 /** A step that runs. */
 export interface InFlightStep extends PlannedStep {
   readonly step: Step;
-  /** When nothing was computed before it any more. */
+  /** When no step before it was running any more. */
   startMs: number;
   readonly result: Promise<StepResult | CodedError>;
 }

@@ -1,6 +1,6 @@
 /**
  * The tide: which positions a running sequence reads, row by row, for those who watch it. Costs nothing while no one does:
- * only a watched sequence has its selections read from the GPU, and not more often than a watcher can look.
+ * only a watched sequence has its selections read from the GPU, and not more often than a watcher can follow.
  */
 
 import { recentOf, SINKS } from "../../engine/layer_plan.ts";
@@ -69,7 +69,7 @@ export class Tides {
       const { sequence, work, span } = planned;
       const watched = this.#watched.get(sequence.request.id);
       if (watched === undefined || work.kind === "prefill" || work.kind === "rebuild") return span;
-      // Those who are shown a row wait equally long, but for newcomers, with whom all are shown one.
+      // All watchers are shown rows at the same times; a newcomer is shown one at once, and so are the others.
       if (![...watched.feeds].some((feed) => feed.waitMs === 0)) return span;
       for (const feed of watched.feeds) feed.ask();
       this.#asked.add(planned);

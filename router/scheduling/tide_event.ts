@@ -29,7 +29,7 @@ export interface TideRow {
   readonly attention: "dense" | "sparse" | "correction";
   /** By select layer; empty unless sparse: the others read everything. */
   readonly layers: readonly ChosenPositions[];
-  /** Rows since the one sent before that were not sent, because they came faster than the feed goes. */
+  /** Rows since the one sent before that were not sent, because they came faster than the feed sends. */
   readonly skipped: number;
 }
 

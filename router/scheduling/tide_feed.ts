@@ -1,6 +1,6 @@
 /**
- * The bounded way of one watched sequence to one watcher. A slow watcher loses the oldest rows and learns how many; the
- * sequence never waits. Knows events and time; knows nothing of how they come about.
+ * The bounded queue from one watched sequence to one watcher. A slow watcher loses the oldest rows and learns how many;
+ * the sequence never waits. Knows events and time; knows nothing of how they come about.
  */
 
 import type { TideEvent, TideLayout, TideRow } from "./tide_event.ts";
@@ -29,7 +29,7 @@ export class TideFeed implements AsyncIterableIterator<TideEvent> {
     this.#onClose = onClose;
   }
 
-  /** A feed that has nothing to say. */
+  /** A feed without events. */
   static ended(): TideFeed {
     const feed = new TideFeed(() => {});
     feed.end();

@@ -18,7 +18,7 @@ export interface DoneWork {
   readonly span: Span;
 }
 
-/** What a span brought a sequence. */
+/** What came of a span for its sequence. */
 export interface Progress {
   /** Tokens that its reader got. */
   readonly tokens: number;

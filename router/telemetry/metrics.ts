@@ -39,7 +39,7 @@ export interface GroupReadings {
   readonly workersUp: readonly boolean[];
 }
 
-/** Where the values come from that are not told but asked for. */
+/** Where the values come from that are read on demand. */
 export interface MetricsSources {
   /** In their order, which numbers them. */
   groups(): readonly GroupReadings[];

@@ -1,6 +1,6 @@
 /**
- * Counters, gauges and histograms, kept once and told twice: as Prometheus text, and to a mirror as they happen.
- * Knows numbers and labels; knows nothing of requests, and of OpenTelemetry only that something may listen.
+ * Counters, gauges and histograms, kept once and reported twice: as Prometheus text, and to a mirror as they happen.
+ * Knows numbers and labels; knows nothing of requests, and of OpenTelemetry only that there may be a mirror.
  */
 
 /** Label name → value; a label left out is not written. */
@@ -30,7 +30,7 @@ export interface Mirror {
   observe(instrument: InstrumentDefinition, read: () => readonly Reading[]): void;
 }
 
-/** Other names, under which the text tells some instruments once more. */
+/** Other names, under which the text reports some instruments again. */
 export interface Aliases {
   /** By our names. */
   readonly names: ReadonlyMap<string, string>;

@@ -12,7 +12,7 @@ import { Tokenizer } from "../../engine/text/tokenizer.ts";
 /** What it takes to turn requests into tokens. */
 export interface ModelText {
   readonly tokenizer: Tokenizer;
-  /** Undefined: the model was not made for conversations. */
+  /** Undefined: the model has no chat template. */
   readonly template: ChatTemplate | undefined;
   /** How calls are written; undefined: as the template says. */
   readonly toolFormat: ToolFormatName | undefined;

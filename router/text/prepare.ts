@@ -78,7 +78,7 @@ export interface PreparedGeneration {
   readonly echoed?: Readonly<Record<string, unknown>>;
   /** How the text of each answer is read. */
   readonly form: AnswerForm;
-  /** Special tokens that are text all the same. */
+  /** Special tokens that count as text. */
   readonly markers: readonly string[];
   readonly cacheSalt: string;
   /** Lower ones go first. */

@@ -44,7 +44,7 @@ export type ToTextWorker =
     readonly context: PrepareContext;
   };
 
-/** An error as plain data: classes do not survive the way between threads. */
+/** An error as plain data: classes do not survive the passage between threads. */
 export interface FlatError {
   readonly family: "request" | "coded" | "unknown";
   readonly code: string;

@@ -133,7 +133,7 @@ export class TextThread {
   }
 }
 
-/** What work gets that comes to a service that ends. */
+/** The error of jobs that come while the service is ending. */
 export function stopping(): RequestError {
   return new RequestError("draining", "Cannot prepare the request: the service is stopping");
 }

@@ -1,5 +1,5 @@
 /**
- * The tools of a request: what the template is told of them, how their calls are read, and the grammar of calls that must
+ * The tools of a request: what the template gets of them, how their calls are read, and the grammar of calls that must
  * be made or must be valid. Knows tools and formats; knows nothing of HTTP or of answers.
  */
 
@@ -11,7 +11,7 @@ import type { MessageBody, ToolBody, ToolsBody } from "../body/schemas.ts";
 import type { AnswerGrammar } from "./answer_grammar.ts";
 import type { ModelText } from "./model_text.ts";
 
-/** What the tools of a request come to. */
+/** What the tools of a request amount to. */
 export interface ToolPlan {
   readonly form: AnswerForm["tools"];
   readonly grammar: AnswerGrammar | undefined;
