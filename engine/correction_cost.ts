@@ -1,4 +1,4 @@
-/** Where corrections pay without being asked for: by the shape of the model and the kind of adapter, never by a clock. */
+/** Where corrections are worth making unasked: by the shape of the model and the kind of adapter, never by a clock. */
 
 import type { ModelConfig } from "./model/model_config.ts";
 

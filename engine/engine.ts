@@ -1,6 +1,6 @@
 /**
- * One model on one GPU: weights, a KV slice, the open sequences, and the running of steps. The only door of this room
- * for workers. Knows tensors and positions; knows nothing of the network or of other workers.
+ * One model on one GPU: weights, a KV slice, the open sequences, and the running of steps. All that workers use of
+ * this room. Knows tensors and positions; knows nothing of the network or of other workers.
  */
 
 import { type GpuChoice, openGpu } from "../kernels/choose_provider.ts";
@@ -62,7 +62,7 @@ export interface Membership extends PageShare {
   readonly matrix?: boolean;
   /** Pages for replicas that every worker of the group has. @default those of this one */
   readonly replicaPages?: number;
-  /** How sparse layers get at what other workers hold; the same for all workers of the group. @default "auto" */
+  /** How sparse layers reach what other workers hold; the same for all workers of the group. @default "auto" */
   readonly sparseExchange?: SparseExchange;
 }
 

@@ -20,7 +20,7 @@ export class PageMap {
   readonly #entries: readonly (readonly number[])[];
   /** `#before[worker][n]`: entries of the worker among the first n of the table. */
   readonly #before: readonly (readonly number[])[];
-  /** Number of each worker's first physical page, and behind them the number of all pages. */
+  /** Number of each worker's first physical page, and after them the number of all pages. */
   readonly #bases: readonly number[];
 
   /**
@@ -45,7 +45,7 @@ export class PageMap {
     return this.#entries.length;
   }
 
-  /** Offsets from 0 to here (exclusive) give all different maps. */
+  /** Offsets from 0 up to this one (exclusive) give all different maps. */
   get period(): number {
     return this.#table.length;
   }

@@ -9,7 +9,7 @@ import { recentOf } from "./layer_plan.ts";
 import type { ModelConfig } from "./model/model_config.ts";
 import { PAGE_TOKENS, type SequenceOpening, type SparseSettings } from "./span.ts";
 
-/** How the sparse layers of a group get at what other workers hold: `auto` as each sequence's opening says. */
+/** How the sparse layers of a group reach what other workers hold: `auto` as each sequence's opening says. */
 export const SPARSE_EXCHANGES = ["auto", "rows", "states"] as const;
 
 /** One of them. */

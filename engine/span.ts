@@ -73,7 +73,7 @@ export interface SequenceOpening {
   readonly promptTokens: number;
   /** Entry of the group's page map at which its first page lies; 0 in a group of one. */
   readonly pageOffset: number;
-  /** Physical pages of a shared prefix, in order of position; spans start behind them. */
+  /** Physical pages of a shared prefix, in order of position; spans start after them. */
   readonly prefixPages: Uint32Array;
   /** Tokens of that prefix; sent only if a penalty needs them, else empty. */
   readonly prefixTokens: Uint32Array;
@@ -128,9 +128,9 @@ export interface Step {
   readonly open: readonly SequenceOpening[];
   readonly release: readonly SequenceId[];
   readonly spans: readonly Span[];
-  /** A worker that has not answered by then is taken for lost. */
+  /** A worker that has not answered by then counts as lost. */
   readonly deadlineMs: number;
-  /** The next step is on its way, presumably: a worker may have it ready before it waits for this one. */
+  /** The next step is probably on its way: a worker may record it before it waits for this one. */
   readonly followed?: true;
 }
 
@@ -144,7 +144,7 @@ export interface TokenLogprobs {
   readonly top: readonly { readonly token: number; readonly logprob: number }[];
 }
 
-/** What full attention makes of rows that were decoded sparsely: one entry for each row of the span. */
+/** What full attention draws for rows that were decoded sparsely: one entry for each row of the span. */
 export interface SpanAudit {
   /** Drawn after each row, with the noise, the penalties and the bias of its place. */
   readonly tokens: Uint32Array;

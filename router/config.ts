@@ -220,7 +220,7 @@ export const SERVICE_FLAGS = {
     kind: "choice",
     choices: ["none", "vllm"],
     default: DEFAULTS.metricsCompat,
-    help: "names under which /metrics tells shared figures too, for dashboards and autoscalers made for others",
+    help: "names under which /metrics reports shared figures as well, for dashboards and autoscalers made for them",
   },
 } as const satisfies Flags;
 

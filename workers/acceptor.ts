@@ -1,6 +1,6 @@
 /**
- * Where a worker listens, as long as it lives: lets in the one router it serves, then the peers of each group it joins,
- * and turns everybody else away. Knows connections and handshakes; knows nothing of what those let in will say.
+ * Where a worker listens, as long as it lives: lets in the one router it serves, then the peers of each group it
+ * joins, and turns everyone else away. Knows connections and handshakes; knows nothing of what those let in will say.
  */
 
 import { HandshakeError, PeerError } from "./errors.ts";
@@ -27,9 +27,9 @@ export interface Admitted {
 /** Who may come in. */
 export interface AcceptorOptions {
   readonly secret: string | undefined;
-  /** Told about everybody who was turned away. */
+  /** Called for each connection that was turned away. */
   readonly onRefused: (error: HandshakeError) => void;
-  /** Told when connections cannot be accepted for now. */
+  /** Called when connections cannot be accepted for now. */
   readonly onAcceptFailed: (error: Error) => void;
 }
 
@@ -52,7 +52,7 @@ export class Acceptor {
   readonly #accepting: Promise<void>;
   readonly #router = Promise.withResolvers<Admitted>();
   #isRouterIn = false;
-  /** Connections of peers that are not wanted yet, and those who ask for peers that have not come yet. */
+  /** Connections of peers that are not wanted yet, and callers that wait for peers that have not come yet. */
   readonly #early = new Map<string, { readonly epoch: number; readonly conn: WorkerConn }>();
   readonly #expected = new Map<string, (conn: WorkerConn) => void>();
 
@@ -107,7 +107,7 @@ export class Acceptor {
     });
   }
 
-  /** Stops to listen, and hangs up on everybody who was not handed on. */
+  /** Stops listening, and hangs up on all connections that were not handed on. */
   async close(): Promise<void> {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort();
@@ -134,7 +134,7 @@ export class Acceptor {
         pauseMs = Math.min(MAX_PAUSE_MS, 2 * pauseMs);
       }
     }
-    // No one may be waiting for it.
+    // There may be no caller waiting for it.
     this.#router.promise.catch(() => {});
     this.#router.reject(new PeerError("peer_lost", "Cannot wait for a router: the acceptor is closed"));
   }

@@ -30,7 +30,7 @@ export type HandshakeErrorCode = "wrong_secret" | "wrong_version" | "handshake_t
 /** Raised by `handshake.ts`. */
 export class HandshakeError extends CodedError<HandshakeErrorCode> {}
 
-/** Why a worker lacks what the others of its group owe it. */
+/** Why a worker has not got what the others of its group were to send. */
 export type PeerErrorCode =
   /** The link to a peer is over, was never made, or carried what cannot be used. */
   | "peer_lost"

@@ -1,6 +1,6 @@
 /**
  * A worker's place among the workers of its group: taken when the router forms the group, lost when a peer is, left when
- * the router forms it again. Knows epochs, links and who gets a report; knows nothing of what a step computes.
+ * the router forms it again. Knows epochs, links and reports; knows nothing of what a step computes.
  */
 
 import { ALONE } from "../engine/exchange.ts";
@@ -17,12 +17,12 @@ import { meetPeers, PeerLinks } from "./peer_links.ts";
 import type { ChosenLists, Form, WorkerMessage } from "./protocol.ts";
 import type { TlsTrust, WorkerConn } from "./transport.ts";
 
-/** What a seat needs besides an engine. */
+/** What a membership needs besides an engine. */
 export interface MembershipOptions {
   readonly acceptor: Pick<Acceptor, "peer">;
   /** Of the whole group. */
   readonly secret: string | undefined;
-  /** What its workers are believed by; undefined: they speak in clear text. */
+  /** What the certificates of its workers are checked against; undefined: clear text. */
   readonly trust?: TlsTrust | undefined;
   /** Sends to the router; never throws. */
   readonly tell: (message: WorkerMessage) => void;
@@ -42,7 +42,7 @@ export class GroupMembership {
   /** Undefined before the first forming, and alone in a group. */
   #place: Place | undefined;
   #isTaken = false;
-  /** The latest that the router has spoken of. */
+  /** The latest that the router has named. */
   #epoch = 0;
   #isSevered = false;
   #meeting: AbortController | undefined;
@@ -84,7 +84,7 @@ export class GroupMembership {
     }
   }
 
-  /** Hands on what the router chose; a late word of an earlier epoch is dropped. */
+  /** Hands on what the router chose; a late message of an earlier epoch is dropped. */
   hear(selection: ChosenLists): void {
     if (selection.epoch < this.#epoch) return;
     this.#place?.mailbox.put("router", { ...selection, kind: "selection" });

@@ -1,8 +1,8 @@
 /**
  * Two processes prove to each other that they hold the same secret, before a single byte is parsed as a message.
  * Fixed-size binary, mutual: each side signs both hellos (role, epoch, worker index, nonce) under its own role, so that
- * neither a reflected nor a replayed proof passes. The side that dials proves itself first: a stranger who knocks gets
- * nothing that a weak secret could be guessed from. Knows bytes and deadlines; knows nothing of messages.
+ * neither a reflected nor a replayed proof passes. The side that dials proves itself first: a stranger that connects
+ * gets nothing that a weak secret could be guessed from. Knows bytes and deadlines; knows nothing of messages.
  */
 
 import { createHmac, timingSafeEqual } from "node:crypto";
@@ -30,7 +30,7 @@ export interface HandshakeOptions {
   readonly deadlineMs?: number;
   /** Told apart from a wrong secret; only tests speak another one. @default PROTOCOL_VERSION */
   readonly version?: number;
-  /** Breaks the handshake off; a reason that is a `HandshakeError` is thrown as it is. */
+  /** Aborts the handshake; a reason that is a `HandshakeError` is thrown as it is. */
   readonly signal?: AbortSignal;
 }
 

@@ -1,6 +1,6 @@
 /**
- * What peers and the router have sent for the exchanges of one epoch, until the step asks for it; and who waits for what,
- * since when. Peers may be ahead of this worker, even by a step, so messages wait, but only so many.
+ * What peers and the router have sent for the exchanges of one epoch, until the step asks for it; and what is being
+ * waited for, since when. Peers may be ahead of this worker, even by a step, so messages wait, but only so many.
  * Knows tags, bounds and deadlines; knows nothing of connections or of what the messages hold.
  */
 

@@ -1,7 +1,7 @@
 /**
  * The exchange of a group of several workers: own rows and states go from the GPU to the peers, theirs to the GPU, and
- * states are merged in the order of the workers, so that all get the same bits. Knows tensors, ranges and who owes what to
- * whom; knows nothing of connections.
+ * states are merged in the order of the workers, so that all get the same bits. Knows tensors, ranges and who sends
+ * what to whom; knows nothing of connections.
  */
 
 import { at } from "../kernels/at.ts";

@@ -49,7 +49,7 @@ export interface Form {
   readonly matrix: boolean;
   /** Pages for replicas that each member has. */
   readonly replicaPages: number;
-  /** How their sparse layers get at what others hold. */
+  /** How their sparse layers reach what others hold. */
   readonly sparseExchange: SparseExchange;
   /** For the members to find each other. */
   readonly deadlineMs: number;
@@ -64,7 +64,7 @@ export interface ExchangeTag {
   readonly layer: number;
 }
 
-/** What a worker puts forward at a select layer; lists row by row, set by set, back to back. */
+/** What a worker offers at a select layer; lists row by row, set by set, back to back. */
 export interface CandidateLists extends ExchangeTag {
   readonly rows: Candidates["rows"];
   /** Of each list. */
@@ -75,7 +75,7 @@ export interface CandidateLists extends ExchangeTag {
   readonly values: Float32Array;
 }
 
-/** What the router chose of all candidates, in lists as they were put forward. */
+/** What the router chose of all candidates, in lists as they were offered. */
 export interface ChosenLists extends ExchangeTag {
   readonly lengths: Uint32Array;
   readonly positions: Uint32Array;

@@ -1,4 +1,7 @@
-/** A kind of line that strangers can cause: the first is written at once, then one for all of a period, so that none fills the log. */
+/**
+ * A kind of log line that strangers can cause: the first is written at once, then one for all of a period, so that none
+ * fills the log.
+ */
 
 const PERIOD_MS = 10_000;
 

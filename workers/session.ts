@@ -199,7 +199,7 @@ export class WorkerSession {
     }
   }
 
-  /** Sends what is no answer; when the router is gone, the listener learns it too. */
+  /** Sends what is no answer; when the router is gone, the session ends. */
   #tell(message: WorkerMessage): void {
     try {
       this.#link.send(message);

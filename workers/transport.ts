@@ -1,5 +1,5 @@
 /**
- * Connections between router and workers, clear or in TLS, and how each side comes by one. Knows sockets and certificates;
+ * Connections between router and workers, clear or in TLS, and how each side gets one. Knows sockets and certificates;
  * who is at the other end is found out by the handshake that follows.
  */
 
@@ -31,7 +31,7 @@ export interface TlsIdentity {
   readonly key: string;
 }
 
-/** Whom a side that dials believes. */
+/** What a side that dials checks certificates against. */
 export interface TlsTrust {
   /** Certificates of issuers, or those of the workers themselves, as PEM. */
   readonly ca: string;
@@ -48,7 +48,7 @@ const MAX_UNACCEPTED = 64;
 /**
  * Connects to a worker.
  * @param trust undefined: in clear text
- * @throws whatever keeps the connection from being made; a certificate that is not believed among it
+ * @throws whatever keeps the connection from being made, such as a certificate that is not accepted
  */
 export async function dial(
   { hostname, port }: { readonly hostname: string; readonly port: number },
@@ -109,7 +109,7 @@ class TlsListener implements WorkerListener {
     this.addr = { hostname: address.address, port: address.port };
     this.#server = server;
     server.on("secureConnection", (socket: TLSSocket) => this.#take(socket));
-    // A stranger who speaks no TLS is no failure of the listener.
+    // A stranger that does not speak TLS is not a failure of the listener.
     server.on("tlsClientError", (_, socket) => socket.destroy());
   }
 

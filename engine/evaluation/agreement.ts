@@ -1,5 +1,5 @@
 /**
- * How near the predictions of one way of decoding come to those of full attention: over all, and by distance from the
+ * How close the predictions of one way of decoding come to those of full attention: over all, and by distance from the
  * context, where an error that accumulates would show. Arithmetic over what `corrections.ts` measured.
  */
 

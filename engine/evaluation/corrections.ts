@@ -1,5 +1,5 @@
 /**
- * What corrections of sparse decoding are worth: a known text is decoded token by token behind a context, as the service
+ * What corrections of sparse decoding are worth: a known text is decoded token by token after a context, as the service
  * would decode it, and every row's prediction is compared with that of full attention at the same position. Knows spans
  * and clocks; knows nothing of files or tables.
  *
@@ -15,7 +15,7 @@ import type { Session, SessionHost } from "./hand_session.ts";
 import type { SparseSettings } from "../span.ts";
 import type { Window } from "./perplexity.ts";
 
-/** How the rows behind the context are decoded. */
+/** How the rows after the context are decoded. */
 export interface DecodingVariant {
   /** Undefined: every row attends densely. */
   readonly sparse: SparseSettings | undefined;
@@ -57,7 +57,7 @@ function stretchesOf({ tokens, context }: Window, correctEvery: number | undefin
 }
 
 /**
- * Decodes a text behind its context; what the session does not hold of the context yet is prefilled.
+ * Decodes a text after its context; what the session does not hold of the context yet is prefilled.
  * @param session opened with the variant's budget; it ends with all rows but that of the last token
  */
 export async function decodeText(session: Session, text: Window, variant: DecodingVariant): Promise<DecodedText> {
@@ -104,8 +104,8 @@ async function decodeStretch(
 }
 
 /**
- * Decodes one text under every variant. Its context is prefilled once and its full pages are shared, what lies behind them
- * is prefilled again; steps of every kind run once before any is timed.
+ * Decodes one text under every variant. Its context is prefilled once and its full pages are shared, what lies after
+ * them is prefilled again; steps of every kind run once before any is timed.
  * @param onDecoded called after each variant
  */
 export async function decodeVariants(

@@ -1,6 +1,6 @@
 /**
- * Sequences driven by hand, without a router: for evaluation, calibration, benchmarks and tests. Takes the router's
- * part in small: hands out physical pages, shares full exact ones, numbers steps. Knows spans; knows nothing of HTTP.
+ * Sequences driven by hand, without a router: for evaluation, calibration, benchmarks and tests. Stands in for the router:
+ * hands out physical pages, shares full exact ones, numbers steps. Knows spans; knows nothing of HTTP.
  */
 
 import { EngineError } from "../errors.ts";

@@ -1,5 +1,5 @@
 /**
- * Perplexity of held-out text behind a context: dense with prefilled rows, or as decoding would see it, row by row under
+ * Perplexity of held-out text after a context: dense with prefilled rows, or as decoding would see it, row by row under
  * sparse attention.
  */
 

@@ -1,6 +1,7 @@
 /**
  * One worker's slice of the KV cache on the GPU: a pool of physical pages for all layers, and slots that each hold one
- * sequence's table of pages. Knows memory; `sequences.ts` knows whose slot is whose, and the router which page is free.
+ * sequence's table of pages. Knows memory; `sequences.ts` knows which sequence has which slot, and the router which
+ * pages are free.
  */
 
 import type { Gpu } from "../../kernels/gpu.ts";

@@ -1,6 +1,6 @@
 /**
  * Copies of rows that other workers of the group own, so that sparse layers find all of a selection on their own GPU: a
- * pool of pages behind those of the slice, shared out among the sequences that were decoded last. Every worker keeps the
+ * pool of pages after those of the slice, shared out among the sequences that were decoded last. Every worker keeps the
  * same account, as all see the same steps and the same selections. Knows pages, positions and slots; knows nothing of
  * what is sent.
  */
@@ -57,13 +57,13 @@ export class Replicas {
     return this.#bySequence.get(sequence);
   }
 
-  /** Before the spans of a step: what they rewrite, and all after it, is no copy any more. */
+  /** Before the spans of a step: what they rewrite, and everything after it, is no longer a copy. */
   invalidate(spans: readonly Pick<Span, "sequence" | "from">[]): void {
     for (const { sequence, from } of spans) this.#bySequence.get(sequence)?.dropFrom(from);
   }
 
   /**
-   * Sees that sequences have replicas, and takes those of others where pages are short.
+   * Makes sure that sequences have replicas, and takes those of others where pages are short.
    * @param states whose rooms fit into the pool together
    */
   reserve(states: readonly SequenceState[]): void {

@@ -1,6 +1,6 @@
 /**
  * The open sequences of an engine: their settings, their tokens, and which slot and pages of the KV slice they have.
- * Changes only with steps that `check_step.ts` has let in. Knows slots and counts of pages; knows nothing of rows.
+ * Changes only with steps that `check_step.ts` has passed. Knows slots and counts of pages; knows nothing of rows.
  */
 
 import { EngineError } from "../errors.ts";

@@ -25,7 +25,7 @@ export interface KeptRow {
 /** Rows that there is room for at first; doubled as needed. */
 const FIRST_ROWS = 32;
 
-/** More than this is not kept: audits of what comes then say nothing of divergence. */
+/** More than this is not kept: audits of later rows then report no divergence. */
 const MAX_BYTES = 2 ** 28;
 
 /** Rows of f16 logits by sequence and position. */
@@ -48,7 +48,7 @@ export class DraftLogits {
   }
 
   /**
-   * Takes places for rows, to be written in this step. Whatever waits behind the position of one of them is dropped: it
+   * Takes places for rows, to be written in this step. Whatever waits after the position of one of them is dropped: it
    * followed other tokens.
    * @returns of the rows that there is room for: which, and the place of each
    */

@@ -101,7 +101,7 @@ export class Draws {
     });
   }
 
-  /** Before anything looks at the logits: what a grammar forbids is no part of the distribution. */
+  /** Before anything looks at the logits: what a grammar forbids is not part of the distribution. */
   #mask(logits: Tensor, { masked }: DrawBlock): void {
     if (masked === undefined) return;
     const { commands, config: { vocabSize: vocabulary } } = this.#model;

@@ -1,4 +1,4 @@
-/** What `generation_config.json` of a model says about requests that leave it open. */
+/** Defaults of a model's `generation_config.json`, for requests that leave them open. */
 
 import { readGenerationConfig } from "./checkpoint.ts";
 

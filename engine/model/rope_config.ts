@@ -148,7 +148,7 @@ export function readRope(config: JsonObject, positions: number, divisors?: reado
   const ropeScaling: RopeScaling = divisors === undefined
     ? readScaling(scaling, positions)
     : { kind: "divisors", divisors };
-  // Some checkpoints keep the context of the pretraining in max_position_embeddings and leave the product to the reader.
+  // Some checkpoints keep the context of the pretraining in max_position_embeddings and leave multiplying to the reader.
   const stretched = ropeScaling.kind === "yarn" ? Math.floor(ropeScaling.originalPositions * ropeScaling.factor) : 0;
   return {
     ropeTheta: thetaHolder.number("rope_theta", THETA, 10000),

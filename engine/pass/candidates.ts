@@ -45,7 +45,7 @@ export async function readCandidates(pass: Pass): Promise<Candidates> {
   return { rows, lists };
 }
 
-/** One read-back for all runs, as each waits for the queue. */
+/** One read-back for all runs: each waits for the queue. */
 async function readRuns({ model, batch }: Pass): Promise<ChosenOfRun[]> {
   const { commands } = model;
   const runs = batch.runs.filter(isSparse).map((run) => ({ run, ...selectionOf(model, run) }));

@@ -6,7 +6,7 @@
 import type { Gpu } from "../../kernels/gpu.ts";
 import type { Commands } from "../../kernels/pipeline.ts";
 
-/** A display's watchdog, other processes and this process's event loop all want a turn at least this often. */
+/** A display's watchdog, other processes and this process's event loop all need a turn at least this often. */
 const SLICE_MS = 50;
 
 /** Decides after how many layers to yield. */

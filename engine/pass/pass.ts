@@ -153,7 +153,7 @@ export class Pass {
     multiply(commands, this.batch.product, { ...operands, rows: this.computed, scratch });
   }
 
-  /** Submits what is worth submitting, and yields when a long pass has held the GPU long enough. */
+  /** Submits what is worth submitting, and yields when a long pass has held the GPU for long enough. */
   async afterLayer({ index }: PassLayer): Promise<void> {
     const { commands } = this.model;
     // The GPU computes these layers while the next ones are recorded; a layer that exchanges is submitted by the next one.

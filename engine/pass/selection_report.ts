@@ -23,7 +23,7 @@ interface ReportedRow {
   readonly at: number;
   readonly sets: number;
   readonly stride: number;
-  /** Longest a list can be. */
+  /** The most entries of a list. */
   readonly most: number;
 }
 

@@ -31,7 +31,7 @@ const flags = {
   announce: {
     kind: "text",
     value: "nats://HOST/GROUP",
-    help: "where the worker announces itself, for serve --join with the same words; renewed while it lives",
+    help: "where the worker announces itself, for serve --join with the same value; renewed while it lives",
   },
   advertise: {
     kind: "text",
@@ -59,7 +59,7 @@ const flags = {
   tlsCa: {
     kind: "text",
     value: "FILE",
-    help: "what certificates of other workers are believed by (default: --tls-cert)",
+    help: "certificates (PEM) that those of other workers are checked against (default: --tls-cert)",
   },
   tlsName: {
     kind: "text",

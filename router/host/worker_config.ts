@@ -120,7 +120,8 @@ export const WORKER_FLAGS = {
   joinTlsCa: {
     kind: "text",
     value: "FILE",
-    help: "certificates (PEM) that joined workers are believed by: their issuer's or their own; they then speak TLS",
+    help:
+      "certificates (PEM) that those of joined workers are checked against: their issuer's or their own; they then speak TLS",
   },
   joinTlsName: { kind: "text", value: "NAME", help: "name in their certificates (default: the host that is dialed)" },
   ...SLICE_FLAGS,

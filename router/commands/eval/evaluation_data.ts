@@ -51,7 +51,7 @@ interface PerplexityFile {
   >;
 }
 
-/** The first `perBook` windows of every book behind a context of that many tokens. */
+/** The first `perBook` windows of every book after a context of that many tokens. */
 export async function readWindows(
   directory: string,
   { context, perBook }: { readonly context: number; readonly perBook: number },
@@ -63,7 +63,7 @@ export async function readWindows(
       if (nll === undefined) {
         throw new RangeError(`Cannot read windows: ${book} has no reference for context ${context}`);
       }
-      // The first token of the text behind the context is given, not scored.
+      // The first token of the text after the context is given, not scored.
       const tokens = Uint32Array.of(BOS, ...ids.slice(0, context + file.scored_tokens));
       return { book, nll, context, tokens };
     })
@@ -71,7 +71,7 @@ export async function readWindows(
 }
 
 /**
- * One long text for each of the first `books` books, with `tokens` rows to score behind the context.
+ * One long text for each of the first `books` books, with `tokens` rows to score after the context.
  *
  * In the embedded data a book's windows are 2,256 tokens each and start 5,000 tokens apart. A text is the end of as many windows, joined in
  * order, as are needed: it jumps in the story wherever one window meets the next. The last token of the text is the last
