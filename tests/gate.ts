@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 import { CodedError } from "../kernels/errors.ts";
 import { processTerminal, type Terminal } from "../router/terminal.ts";
 import { ensureVulkanDriver } from "../router/host/vulkan_driver.ts";
+import { changedTests } from "./gate/changed_tests.ts";
 import { Guard } from "./gate/guard.ts";
 import { type Outcome, runStage, type Stage, type StageHost } from "./gate/stage.ts";
 import { findImportCycle, type ModuleGraph } from "./support/import_cycles.ts";
@@ -20,15 +21,18 @@ const SILENCE_MS = 300_000;
 const quiet = (name: string, args: readonly string[]): Stage => ({ name, args, silenceMs: SILENCE_MS });
 /** Folders that a stage of their own runs: those need matrix units, these take long but measure no times. */
 const APART = ["tests/kernels/matrix", "tests/e2e/answers"];
-const tests = (name: string, folders: readonly string[]): Stage => ({
-  name,
-  args: [
-    ...["test", "-A", "--no-check", `--ignore=${APART.filter((folder) => !folders.includes(folder))}`],
-    ...folders,
-  ],
-  silenceMs: SILENCE_MS,
-  live: true,
-});
+/** @param done test files that have run already */
+const tests = (name: string, folders: readonly string[], done: readonly string[] = []): Stage => {
+  const ignored = [...APART.filter((folder) => !folders.includes(folder)), ...done];
+  // A stage may have nothing else.
+  const empty = done.length > 0 ? ["--permit-no-files"] : [];
+  return {
+    name,
+    args: ["test", "-A", "--no-check", `--ignore=${ignored}`, ...empty, ...folders],
+    silenceMs: SILENCE_MS,
+    live: true,
+  };
+};
 
 /** What takes seconds and needs no GPU, all at once. */
 const CHECKS: readonly (readonly Stage[])[] = [
@@ -47,11 +51,11 @@ const MATRIX: Stage = { ...quiet("matrix", ["run", "-A", "tests/matrix/run.ts"])
  * Lanes side by side, the stages of one in their order, the files of a stage one at a time: a software GPU uses all
  * cores. The tests of the second lane wait for timers and processes more than they compute.
  */
-const LANES = async (): Promise<readonly (readonly Stage[])[]> => [
+const lanes = async (done: readonly string[]): Promise<readonly (readonly Stage[])[]> => [
   [
-    tests("kernels", ["tests/kernels", "tests/reference"]),
-    tests("engine", ["tests/engine", "tests/contracts"]),
-    tests("answers", ["tests/e2e/answers"]),
+    tests("kernels", ["tests/kernels", "tests/reference"], done),
+    tests("engine", ["tests/engine", "tests/contracts"], done),
+    tests("answers", ["tests/e2e/answers"], done),
   ],
   [
     MATRIX,
@@ -60,9 +64,10 @@ const LANES = async (): Promise<readonly (readonly Stage[])[]> => [
       ["router", "clients", "workers", "support", "fuzz", "gate", "docs", "deploy", "hosts"].map((room) =>
         `tests/${room}`
       ),
+      done,
     ),
     { ...quiet("examples", ["test", "-A", "--doc", ...await documentedModules()]), live: true },
-    tests("end to end", ["tests/e2e"]),
+    tests("end to end", ["tests/e2e"], done),
   ],
 ];
 
@@ -75,16 +80,28 @@ async function main(terminal: Terminal): Promise<number> {
   await using guard = new Guard();
   const host: StageHost = { guard, directory: ROOT, signal: stop.signal, write: (text) => terminal.write(text) };
   const outcomes: Outcome[] = [];
-  for (const lanes of [CHECKS, await LANES()]) {
-    await Promise.all(lanes.map(async (stages) => {
+  const changed = (await changedTests(new URL("..", import.meta.url))).filter((path) => !needsItsOwnStage(path));
+  const first = changed.length === 0 ? [] : [[tests("changed", changed)]];
+  for (const side of [CHECKS, first, await lanes(changed)]) {
+    await Promise.all(side.map(async (stages) => {
       for (const stage of stages) {
+        if (!stop.signal.aborted) terminal.line(`${stage.name} begins`);
         const outcome = await runStage(stage, host);
+        terminal.line(outcomeLine(outcome));
         outcomes.push(outcome);
         if (outcome.complaint !== undefined) stop.abort();
       }
     }));
   }
   return summary(terminal, outcomes, (performance.now() - startMs) / 1000);
+}
+
+function needsItsOwnStage(path: string): boolean {
+  return APART.some((folder) => path.startsWith(`${folder}/`));
+}
+
+function outcomeLine({ stage, complaint, seconds }: Outcome): string {
+  return `${stage.name.padEnd(14)} ${seconds.toFixed(1).padStart(6)} s ${complaint ?? ""}`.trimEnd();
 }
 
 /** How long each stage took, and what failed. */
@@ -94,9 +111,9 @@ function summary(terminal: Terminal, outcomes: readonly Outcome[], seconds: numb
   }
   terminal.line("");
   let [passed, failed] = [0, 0];
-  for (const { stage, complaint, seconds, stdout } of outcomes) {
-    terminal.line(`${stage.name.padEnd(14)} ${seconds.toFixed(1).padStart(6)} s ${complaint ?? ""}`.trimEnd());
-    for (const [, good, bad] of stdout.matchAll(/^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed/gm)) {
+  for (const outcome of outcomes) {
+    terminal.line(outcomeLine(outcome));
+    for (const [, good, bad] of outcome.stdout.matchAll(/^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed/gm)) {
       passed += Number(good);
       failed += Number(bad);
     }
