@@ -22,7 +22,7 @@ export interface BindingSpec {
 export interface KernelSpec {
   readonly bindings: readonly BindingSpec[];
   readonly params: readonly ParamField[];
-  /** Words of `params.list`, an `array<vec4<u32>>` behind the other parameters; a multiple of 4. @default no list */
+  /** Words of `params.list`, an `array<vec4<u32>>` after the other parameters; a multiple of 4. @default no list */
   readonly listWords?: number;
   /** Features that the source uses; the lines that enable them are generated, in this order. @default none */
   readonly needs?: readonly ShaderNeed[];
@@ -75,7 +75,7 @@ export class KernelCache {
   }
 
   /**
-   * The bind group of a kernel's tensors, in the order of its bindings, with a slot of the arena behind them.
+   * The bind group of a kernel's tensors, in the order of its bindings, with a slot of the arena after them.
    * @throws {GpuError} `invalid_shape` when their number is not that of the bindings
    */
   bindGroup(kernel: Kernel, tensors: readonly Tensor[]): GPUBindGroup {

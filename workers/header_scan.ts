@@ -5,13 +5,13 @@
 
 import { ProtocolError } from "./errors.ts";
 
-/** How far a value reaches: bytes of its own behind the first byte, and how many values follow inside it. */
+/** How far a value reaches: bytes of its own after the first byte, and how many values follow inside it. */
 interface Extent {
   readonly bytes: number;
   readonly values: number;
 }
 
-/** Fixed-size formats 0xc0 and 0xca–0xd8: bytes behind the first one. 0xc1 is never used, so it is not here. */
+/** Fixed-size formats 0xc0 and 0xca–0xd8: bytes after the first one. 0xc1 is never used, so it is not here. */
 const FIXED: Readonly<Record<number, number>> = {
   0xc0: 0,
   0xc2: 0,

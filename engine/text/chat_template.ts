@@ -24,7 +24,7 @@ export interface ChatMessage {
 export interface RenderOptions {
   /** Ends the prompt where the assistant's answer begins. */
   readonly addGenerationPrompt: boolean;
-  /** Ends the prompt right behind the text of the last message, for the model to go on with it. @default false */
+  /** Ends the prompt right after the text of the last message, for the model to go on with it. @default false */
   readonly continueFinalMessage?: boolean;
   /** Further variables of the template, e.g. `enable_thinking`; they cannot replace the messages. */
   /** Functions that may be called, as the template has them. */
@@ -97,7 +97,7 @@ export class ChatTemplate {
       );
     }
     if (!continueFinalMessage) return this.#run(messages, kwargs, addGenerationPrompt);
-    // Shows where the text of the last message ends, whatever the template trims or puts behind it.
+    // Shows where the text of the last message ends, whatever the template trims or puts after it.
     const marker = crypto.randomUUID();
     const marked = messages.map((message, i) =>
       i === messages.length - 1 ? { ...message, content: message.content + marker } : message

@@ -38,7 +38,7 @@ export interface AttentionState {
   readonly lse: Tensor;
 }
 
-/** What kernels that attend to pages bind behind their queries. */
+/** What kernels that attend to pages bind after their queries. */
 export const PAGED_KV_BINDINGS: readonly BindingSpec[] = [
   reads("k", "array<vec4<u32>>"),
   reads("v", "array<vec4<u32>>"),

@@ -21,7 +21,7 @@ export interface DriverMachine {
 /** How a program ended. */
 export interface ProgramResult {
   readonly code: number;
-  /** stdout, and stderr behind it. */
+  /** stdout, then stderr. */
   readonly output: string;
 }
 

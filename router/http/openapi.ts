@@ -25,7 +25,7 @@ interface Route {
   /** Answers with nothing but a stream of events. */
   readonly events?: true;
   readonly parameter?: string;
-  /** Optional, behind the question mark. */
+  /** Optional, after the question mark. */
   readonly query?: string;
   /** Refusals of a route without a body, beside 500. */
   readonly refusals?: readonly number[];

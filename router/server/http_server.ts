@@ -1,5 +1,5 @@
 /**
- * The HTTP server: node:http, or node:https with a certificate, behind a handler that takes requests and gives responses.
+ * The HTTP server: node:http, or node:https with a certificate, in front of a handler that takes requests and gives responses.
  * The only importer of the adapter between the two. Deno's own server is not used, because it loses requests whose client
  * has gone and does not survive running out of file descriptors.
  */

@@ -82,7 +82,7 @@ export class RequestRecorder implements RequestObserver {
 
   /** A sequence of some request got its first pages; told by the scheduler. */
   admitted(request: GenerationRequest, queueMs: number): void {
-    // Of several sequences each has the request's id with `-<number>` behind it.
+    // Of several sequences, each has the id of the request with `-<number>` appended.
     const live = this.#live.get(request.id) ?? this.#live.get(request.id.replace(/-\d+$/, ""));
     live?.admitted(queueMs);
   }

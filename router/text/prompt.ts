@@ -88,7 +88,7 @@ export function completionPrompts(text: ModelText, body: CompletionBody, bounds:
 
 /** What tokens are checked against, and the field to blame. */
 export interface TokenBounds {
-  /** Rows of the model's embedding: a GPU reads whatever lies behind them. */
+  /** Rows of the model's embedding: a GPU reads whatever lies after them. */
   readonly vocabSize: number;
   readonly param: string;
 }

@@ -34,7 +34,7 @@ ${lanes === 1 ? unroll(each, (u) => keepScores(plan, u)) : meetWgsl(plan)}
 `;
 }
 
-/** The KV row of a team's turn that lies `ahead` rows behind the first team's. */
+/** The KV row of a team's turn that lies `ahead` rows after the first team's. */
 function findRow({ gathered }: Plan, u: number, ahead: number): string {
   return /* wgsl */ `
     let index${u} = min(turn + ${ahead}u + team, end - 1u);

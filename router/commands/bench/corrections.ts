@@ -58,7 +58,7 @@ const REFRESH_LOGITS: Span["logits"] = "last";
 /** A verification draws a token after every row, and says how far the drafts were off. */
 const VERIFICATION_LOGITS: Span["logits"] = "audit";
 
-/** Tokens behind the context that the measurement writes: every cycle starts at the context again. */
+/** Tokens after the context that the measurement writes: every cycle starts at the context again. */
 export function correctionTokens({ corrections, agreements }: CorrectionOptions): number {
   return Math.max(0, ...corrections, ...(agreements.length === 0 ? [] : ROUND_STRIDES));
 }

@@ -75,7 +75,7 @@ export const SHORT_TOKENS = 512;
 
 /**
  * Makes the pages of the longest context once; every sequence starts on as many of them as its context fills, and reads
- * the few tokens behind the last full page itself. Only full pages are shared, so that they are never written.
+ * the few tokens after the last full page itself. Only full pages are shared, so that they are never written.
  */
 export async function copied(
   options: FillOptions & { readonly longest: number; readonly onProgress?: (fraction: number) => void },

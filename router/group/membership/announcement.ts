@@ -28,7 +28,7 @@ export interface Announced {
 }
 
 /**
- * Reads what anybody with access to the server may have written; undefined when it is no announcement at all, which
+ * Reads what anyone with access to the server may have written; undefined when it is no announcement at all, which
  * leads to no worker.
  */
 export function readAnnouncement(text: string, protocol: number = PROTOCOL_VERSION): Announced | undefined {

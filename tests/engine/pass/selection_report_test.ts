@@ -31,7 +31,7 @@ Deno.test("Engine.run() reports what was chosen", async (t) => {
           await row(host, { sparse, reports: false }),
           await row(host, { sparse, reports: true }),
         ];
-        assert.equal(silent.selections, undefined, "nobody asked");
+        assert.equal(silent.selections, undefined, "no one asked");
         assert.deepEqual(logprobsOf(reported), logprobsOf(silent));
         const [selection, ...others] = reported.selections ?? [];
         assert.equal(others.length, 0);

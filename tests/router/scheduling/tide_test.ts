@@ -79,7 +79,7 @@ Deno.test("Tides describe a sequence once, then give its rows, sampled in time, 
     );
     assert.equal(rows[0]?.position, 100);
     assert.deepEqual(rows[0]?.layers, [{ layer: 2, position: 100, sets: [CHOSEN] }]);
-    assert.equal(group.asked.length, rows.length, "nothing was read for nobody");
+    assert.equal(group.asked.length, rows.length, "nothing was read that no one watches");
   });
 });
 
