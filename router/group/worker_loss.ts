@@ -10,5 +10,5 @@ export function connectionLost(cause: unknown): RequestError {
 
 /** It broke the protocol. */
 export function unexpected(kind: string): RequestError {
-  return new RequestError("worker_lost", `Cannot use worker: it sent ${kind} unasked`);
+  return new RequestError("worker_lost", `Cannot use worker: it sent an unexpected ${kind}`);
 }

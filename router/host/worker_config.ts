@@ -176,9 +176,7 @@ function originOf(choice: WorkerChoice): WorkerOrigin {
       throw new UsageError("Cannot use TLS with workers that are started here: they are reached on this host (--join)");
     }
     if (minWorkers !== undefined) {
-      throw new UsageError(
-        "Cannot ask for a number of workers at least: only those that are joined come and go (--join)",
-      );
+      throw new UsageError("Cannot use --min-workers: only joined workers come and go (--join)");
     }
     if (secretFile === undefined) return { kind: "spawn", count: workers ?? 1, shareGpu, gpu };
     throw new UsageError("Cannot use a secret file: only workers that are joined share a secret (--join)");

@@ -54,7 +54,7 @@ const ROUTES: readonly Route[] = [
   {
     method: "get",
     path: "/v1/sequences/{id}/selection",
-    summary: "The positions chosen last for a running or lately ended response",
+    summary: "The positions chosen last for a running or recently ended response",
     parameter: "id",
     query: "index",
     refusals: [400, 404, 409],

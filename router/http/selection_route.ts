@@ -14,7 +14,7 @@ export function selectionAnswer(id: string, index: string | undefined, selection
     const name = id.length <= 100 ? `"${id}"` : "of that id";
     throw new RequestError(
       "not_found",
-      `Cannot find choice ${index ?? 0} of response ${name}: none runs or ended lately`,
+      `Cannot find choice ${index ?? 0} of response ${name}: none is running or ended recently`,
     );
   }
   const layers = selection.layers.map(({ layer, position, sets }) => ({

@@ -29,7 +29,7 @@ export function tideAnswer(
     const name = id.length <= 100 ? `"${id}"` : "of that id";
     throw new RequestError(
       "not_found",
-      `Cannot watch choice ${index ?? 0} of response ${name}: none runs or ended lately`,
+      `Cannot watch choice ${index ?? 0} of response ${name}: none is running or ended recently`,
     );
   }
   const body = sseStream(frames(feed), {

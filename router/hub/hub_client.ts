@@ -137,7 +137,7 @@ async function accepted(response: Response, action: string): Promise<Response> {
   if (status === 401 || status === 403) {
     throw new HubError(
       "hub_refused",
-      `Cannot ${action}: ${host} wants a token that may read it (HF_TOKEN), status ${status}`,
+      `Cannot ${action}: ${host} needs a token with read access (HF_TOKEN), status ${status}`,
     );
   }
   if (status === 404) throw new HubError("hub_refused", `Cannot ${action}: ${host} has no such thing, status 404`);

@@ -1,6 +1,6 @@
 /**
  * Which positions were chosen last for the sequences that clients know by their response ids. Knows which sequence of the
- * group stands for which request, for those that run and some that ended lately; the selections themselves are
+ * group stands for which request, for those that run and some that ended recently; the selections themselves are
  * remembered by the group.
  */
 
@@ -21,14 +21,14 @@ export interface SequenceSelection {
 export interface SelectionReader {
   /**
    * @param request id of a single generation
-   * @returns undefined when no such request runs or ended lately
+   * @returns undefined when no such request is running or ended recently
    * @throws {RequestError} `selection_unavailable` when the group does not let its selections be seen
    */
   read(request: string): SequenceSelection | undefined;
   /**
-   * Follows a sequence from now on; the feed must be read or left. That of one that ended lately is empty.
+   * Follows a sequence from now on; the feed must be read or left. That of one that ended recently is empty.
    * @param request id of a single generation
-   * @returns undefined when no such request runs or ended lately
+   * @returns undefined when no such request is running or ended recently
    * @throws {RequestError} `rate_limit_exceeded` when too many watch
    */
   watch(request: string): TideFeed | undefined;

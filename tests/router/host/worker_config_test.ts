@@ -41,7 +41,7 @@ for (
     ["--join a:1 --min-workers 2", "Cannot wait for 2 workers: 1 are named"],
     [
       "--min-workers 2",
-      "Cannot ask for a number of workers at least: only those that are joined come and go (--join)",
+      "Cannot use --min-workers: only joined workers come and go (--join)",
     ],
     ["--join a", 'Cannot parse address: must be host:port, given "a"'],
     [

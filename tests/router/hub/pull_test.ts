@@ -106,7 +106,7 @@ Deno.test("pull() gives its token to the hub and to no one that it redirects to"
     hub.faults = { token: "secret" };
     await assert.rejects(pull(NAME, { config, ...QUICK }), {
       code: "hub_refused",
-      message: /wants a token that may read it \(HF_TOKEN\), status 401$/,
+      message: /needs a token with read access \(HF_TOKEN\), status 401$/,
     });
     // The storage server refuses every request that carries a token.
     await pull(NAME, { config: { ...config, token: "secret" }, ...QUICK });

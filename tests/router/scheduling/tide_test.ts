@@ -92,7 +92,7 @@ Deno.test("Tides ask for nothing when no one watches, or when the watcher has le
     await scheduler.selections.watch("b")?.return();
     await collect(generation);
     assert.deepEqual(group.asked, []);
-    assert.deepEqual(await all(scheduler.selections.watch("b") ?? assert.fail("it ended lately")), []);
+    assert.deepEqual(await all(scheduler.selections.watch("b") ?? assert.fail("it ended recently")), []);
     assert.equal(scheduler.selections.watch("c"), undefined, "there is none");
   });
 });
