@@ -85,9 +85,10 @@ async function main(terminal: Terminal): Promise<number> {
   for (const side of [CHECKS, first, await lanes(changed)]) {
     await Promise.all(side.map(async (stages) => {
       for (const stage of stages) {
-        if (!stop.signal.aborted) terminal.line(`${stage.name} begins`);
+        const isRun = !stop.signal.aborted;
+        if (isRun) terminal.line(`${stage.name} begins`);
         const outcome = await runStage(stage, host);
-        terminal.line(outcomeLine(outcome));
+        if (isRun) terminal.line(outcomeLine(outcome));
         outcomes.push(outcome);
         if (outcome.complaint !== undefined) stop.abort();
       }
