@@ -11,7 +11,7 @@ import { requestFields } from "./settings.ts";
 /** Views follow an answer this often; tokens may come much faster. */
 const SHOW_EVERY_MS = 50;
 
-/** Who wants to know of an answer on its way. */
+/** What is called while an answer is on its way. */
 export interface AnswerListener {
   /** The response has a name: its sequence can be watched. */
   onNamed(answer: string, response: string, messages: readonly WireMessage[]): void;

@@ -9,7 +9,7 @@ export type Theme = typeof THEMES[number];
 
 const KEPT = "tidepool.theme";
 
-/** The colours that are worn, kept in this browser. */
+/** The chosen colours, kept in this browser. */
 export const theme: Observable<Theme> = new Observable(
   THEMES.find((name) => name === localStorage.getItem(KEPT)) ?? "auto",
 );

@@ -26,7 +26,7 @@ const AROUND = 96;
 /** A passage that stands out less is not worth showing: standard deviations of a position around it. */
 const MIN_CONTRAST = 0.4;
 
-/** Share of reads that any position has in the eyes of the measure, so that one read in a desert is no finding. */
+/** Share of reads that every position is credited with, so that one read where there are few is no finding. */
 const BACKGROUND = 0.02;
 
 /**

@@ -103,7 +103,7 @@ function paintRow(pixels: Uint32Array, row: RecordedRow, { view: { recording, la
       const bin = Math.floor(position / recording.context * width);
       const count = (counts[bin] ?? 0) + 1;
       counts[bin] = count;
-      // The hottest of the sets counts: what one head alone looks at must not pale beside the others.
+      // The hottest of the sets counts: what one head alone looks at must show as well.
       heat[bin] = Math.max(heat[bin] ?? 0, count / full);
     }
   }
