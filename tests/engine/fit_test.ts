@@ -76,7 +76,7 @@ Deno.test("checkFit() offers fewer tokens with quantised weights where neither i
   const vast = { ...config, vocabSize: Math.floor(1.4 * available / (2 * 2 * config.hidden)), layers: 1024 };
   const model = { config: { ...vast, maxPositions: 1 << 28 }, tensors: undefined, quantize: undefined };
   const tokens = Math.floor(1.5 * available / needsOf(model).kvBytesPerToken / 64) * 64;
-  await assert.rejects(checkFit(fixture.gpu, model, tokens), {
+  await assert.rejects(checkFit(fixture.gpu, model, { kvTokens: tokens }), {
     code: "out_of_gpu_memory",
     message: /are free: --quantize q8 with --kv-tokens \d+ would fit; --quantize q4 with --kv-tokens \d+ would fit$/,
   });
