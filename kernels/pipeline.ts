@@ -284,8 +284,7 @@ export class Commands {
   }
 
   #openEncoder(): GPUCommandEncoder {
-    this.#encoder ??= this.gpu.device.createCommandEncoder();
-    return this.#encoder;
+    return this.#encoder ??= this.gpu.device.createCommandEncoder();
   }
 
   #openPass(): GPUComputePassEncoder {
