@@ -86,7 +86,11 @@ class FaultStage {
       if (state.kind === "ready") this.#readyAtMs = performance.now();
     });
     // The whole prompt in one chunk, on a slow machine too: only long ones are split.
-    this.#scheduler = new Scheduler(hasty(this.#group), { sharedPrefillMs: WHOLE_MS, alonePrefillMs: WHOLE_MS });
+    const isHasty = () => this.#armed !== undefined;
+    this.#scheduler = new Scheduler(hasty(this.#group, isHasty), {
+      sharedPrefillMs: WHOLE_MS,
+      alonePrefillMs: WHOLE_MS,
+    });
     this.#service = TestService.open({
       generator: this.#scheduler,
       selections: this.#scheduler.selections,
@@ -155,6 +159,7 @@ class FaultStage {
   async #undisturbed(): Promise<string> {
     const stream = await this.#ask("undisturbed");
     await stream.finish();
+    if (!stream.done || stream.error !== undefined) throw new Error(`Cannot compare answers: ${stream.error?.code}`);
     await until(() => this.#scheduler.stats().pages.used === 0);
     return stream.text();
   }
@@ -220,8 +225,8 @@ function isBetweenWorkers(point: Point): boolean {
   return ["prefill", "select layer", "rows travel", "sparse layer"].includes(point);
 }
 
-/** A group whose steps have short deadlines. */
-function hasty(group: WorkerGroup): Group {
+/** A group whose steps have short deadlines once a fault is due: until then its kernels are compiled. */
+function hasty(group: WorkerGroup, isHasty: () => boolean): Group {
   return {
     get state() {
       return group.state;
@@ -231,7 +236,10 @@ function hasty(group: WorkerGroup): Group {
     },
     selections: group.selections,
     onState: (listener) => group.onState(listener),
-    run: (step, traceparents) => group.run({ ...step, deadlineMs: Math.min(step.deadlineMs, STEP_MS) }, traceparents),
+    run: (step, traceparents) => {
+      const deadlineMs = Math.min(step.deadlineMs, isHasty() ? STEP_MS : Infinity);
+      return group.run({ ...step, deadlineMs }, traceparents);
+    },
     close: () => group.close(),
   };
 }
