@@ -28,8 +28,6 @@ const MAX_GROUPS = 65535;
 /** Working memory that grows while a program is recorded voids what was recorded before; the next time it is large enough. */
 const MAX_RECORDINGS = 4;
 
-const EXPECTS = true;
-
 /** Records dispatches and submits them in order. One per device, used by one thread. */
 export class Commands {
   readonly gpu: Gpu;
@@ -42,7 +40,7 @@ export class Commands {
   readonly #offsetsAsList: boolean;
   #recording: Recording | undefined;
   /** Whether what was recorded waits for data. */
-  #expects = !EXPECTS;
+  #expects = false;
   /** To be freed after the next submit. */
   #retired: Tensor[] = [];
   /** What waits for `release`; undefined: nothing has to. */
@@ -197,7 +195,7 @@ export class Commands {
    */
   expect(): void {
     this.submit();
-    this.#expects = EXPECTS;
+    this.#expects = true;
   }
 
   /** Uploads what was expected. */
@@ -207,7 +205,7 @@ export class Commands {
 
   /** All that was expected is there, or will never be. */
   delivered(): void {
-    this.#expects = !EXPECTS;
+    this.#expects = false;
   }
 
   /** Frees a tensor once what was recorded, which may refer to it, is submitted. */
