@@ -100,6 +100,9 @@ function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
   if (span.masks !== undefined && span.masks.length !== masked) {
     throw refusedSpan(span, `its masks have ${span.masks.length} words, not ${masked}`);
   }
+  if (span.masksFollow && (span.masks !== undefined || drawnRowsOf(span) !== 1)) {
+    throw refusedSpan(span, `its mask follows, but ${span.masks ? "it has masks" : "it does not draw one token"}`);
+  }
   const isSparse = span.kind === "decode" && span.attention === "sparse";
   if (logits === "audit" && (span.kind === "prefill" || isSparse)) {
     throw refusedSpan(span, "it is an audit, but no dense decode span");

@@ -30,7 +30,7 @@ import type { SparseExchange } from "./replica_plan.ts";
 import { localRopeFrequencies, ropeFrequencies } from "./model/rope.ts";
 import { openTensors } from "./model/checkpoint.ts";
 import { Sequences } from "./kv/sequences.ts";
-import type { SequenceId, Step, StepResult } from "./span.ts";
+import type { LateMasks, SequenceId, Step, StepResult } from "./span.ts";
 import { StepRunner } from "./step_runner.ts";
 import { chooseTiles, type TileCache } from "./tile_cache.ts";
 import { warmUp } from "./warm_up.ts";
@@ -193,12 +193,13 @@ export class Engine {
   /**
    * Runs one step. A refused step changes nothing; one that fails on the GPU leaves sequences and pages as they were,
    * but the K/V rows from each of its spans' start on may hold anything.
+   * @param late for the spans whose masks follow; what it rejects with ends the step as a failure on the GPU does
    * @throws {EngineError} `invalid_step`, `kv_exhausted`: refused
    * @throws {GpuError} `out_of_gpu_memory`: failed, and smaller steps may still run; `device_lost`
    */
-  async run(step: Step): Promise<StepResult> {
+  async run(step: Step, late?: LateMasks): Promise<StepResult> {
     if (this.#closed) throw new EngineError("invalid_step", `Cannot run step ${step.index}: the engine is closed`);
-    return await this.#steps.run(step);
+    return await this.#steps.run(step, late);
   }
 
   /**

@@ -52,8 +52,8 @@ export interface SequencePiece extends RowRange {
 export interface DrawnRow extends BatchRow {
   /** `keep`: its logits wait for an audit; `compare`: they are compared with what was kept at its position. */
   readonly audit: "keep" | "compare" | undefined;
-  /** Which tokens may be drawn, as in `Span.masks`; undefined: all. */
-  readonly mask: Uint32Array | undefined;
+  /** Which tokens may be drawn, as in `Span.masks`; `late`: not known when the step begins; undefined: all. */
+  readonly mask: Uint32Array | "late" | undefined;
   /** The products that make its logits: those of its batch, and for prefill, whose rows are few here, `vector`. */
   readonly head: Exclude<ProductFamily, "tiled">;
 }

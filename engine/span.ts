@@ -100,6 +100,11 @@ interface SpanBase {
    * audits see the masked distribution.
    */
   readonly masks?: Uint32Array;
+  /**
+   * In place of `masks`: the mask of its one draw comes with the step's `LateMasks`, while its rows go through the layers,
+   * which do not need it.
+   */
+  readonly masksFollow?: true;
   /** Physical pages that the sequence takes with this span, in order of position. */
   readonly newPages: Uint32Array;
   /**
@@ -133,6 +138,12 @@ export interface Step {
   /** The next step is probably on its way: a worker may record it before it waits for this one. */
   readonly followed?: true;
 }
+
+/**
+ * The masks of a step's spans that say `masksFollow`, one each, in the order of the spans: u32 [such spans,
+ * maskWords(vocabulary)]. They may depend on what the step before drew.
+ */
+export type LateMasks = Promise<Uint32Array>;
 
 /** Steps that a worker alone in its group takes at a time: one is computed while the next is recorded. */
 export const MAX_STEPS_IN_FLIGHT = 2;

@@ -10,7 +10,7 @@ import { SLOTS } from "./kv/kv_slice.ts";
 import type { Sequences } from "./kv/sequences.ts";
 import type { LoadedModel } from "./loaded_model.ts";
 import { submitStep, type SubmittedStep } from "./pass/run_step.ts";
-import { MAX_STEPS_IN_FLIGHT, type SequenceId, type Step, type StepResult } from "./span.ts";
+import { type LateMasks, MAX_STEPS_IN_FLIGHT, type SequenceId, type Step, type StepResult } from "./span.ts";
 
 /**
  * How long a step that is followed waits for the next one before it is read, where a read-back would hold the thread and
@@ -20,6 +20,9 @@ const NEXT_STEP_MS = 2;
 
 /** No step before, or one that drew nothing. */
 const NOTHING_DRAWN: ReadonlyMap<SequenceId, number> = new Map();
+
+/** Of a step whose spans have their masks. */
+const NO_MASKS: LateMasks = Promise.resolve(new Uint32Array());
 
 /** A step from its call to its result. */
 interface RunningStep {
@@ -59,10 +62,11 @@ export class StepRunner {
 
   /**
    * Runs one step; results come in the order of the calls.
+   * @param late for the spans whose masks follow; what it rejects with ends the step, and with it the step after it
    * @throws {EngineError} `invalid_step`, `kv_exhausted`: refused, and has changed nothing
    * @throws {GpuError} `out_of_gpu_memory`: failed, and with it the step after it; `device_lost`
    */
-  async run(step: Step): Promise<StepResult> {
+  async run(step: Step, late: LateMasks = NO_MASKS): Promise<StepResult> {
     const most = this.#parts().model.exchange === ALONE ? MAX_STEPS_IN_FLIGHT : 1;
     if (this.#running.size >= most) {
       const why = most === 1 ? "another step is running" : `${most} other steps are running`;
@@ -79,7 +83,9 @@ export class StepRunner {
     };
     this.#newest = running;
     this.#running.add(running);
-    const submitted = this.#recording.then(() => this.#submit(step, before));
+    // A step that is refused does not ask for its masks.
+    late.catch(() => {});
+    const submitted = this.#recording.then(() => this.#submit(step, before, late));
     // A failure is for `#finish` to report.
     this.#recording = submitted.then(() => {}, () => {}).then(() => before?.nextRecorded.resolve());
     try {
@@ -98,7 +104,7 @@ export class StepRunner {
     for (const { done } of [...this.#running]) await done.promise;
   }
 
-  async #submit(step: Step, before: RunningStep | undefined): Promise<SubmittedStep> {
+  async #submit(step: Step, before: RunningStep | undefined, late: LateMasks): Promise<SubmittedStep> {
     const { model, sequences } = this.#parts();
     const drawn = this.#drawn;
     this.#drawn = NOTHING_DRAWN;
@@ -108,7 +114,8 @@ export class StepRunner {
     try {
       const isAhead = before !== undefined && !before.isDone;
       if (isAhead && model.commands.gpu.traits.readWaitsForAll) model.commands.hold();
-      const submitted = await submitStep(model, step, { sequences: sequences.open, drawn, isAhead });
+      const lateMasks = () => masksAfter(isAhead ? before : undefined, late);
+      const submitted = await submitStep(model, step, { sequences: sequences.open, drawn, isAhead, lateMasks });
       this.#drawn = submitted.drawn;
       return submitted;
     } catch (error) {
@@ -168,6 +175,16 @@ function boundsOf(
     calibrated: roles !== undefined,
     carries: exchange === ALONE,
   };
+}
+
+/** The masks of draws whose rows are on the GPU; nothing else of the step is to be recorded before they are there. */
+async function masksAfter(before: RunningStep | undefined, late: LateMasks): LateMasks {
+  before?.nextRecorded.resolve();
+  const masks = await late;
+  await before?.done.promise;
+  // The buffers of both steps are gone.
+  if (before?.failure !== undefined) throw before.failure;
+  return masks;
 }
 
 /** Waits, but not for long. */

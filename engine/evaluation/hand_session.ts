@@ -59,7 +59,7 @@ export type HandSpan =
     readonly from?: number;
     readonly masks?: Uint32Array;
   }
-  & Pick<Span, "reportsSelection" | "sampled">
+  & Pick<Span, "reportsSelection" | "sampled" | "masksFollow">
   & ({ readonly kind: "prefill" } | { readonly kind: "decode"; readonly attention: "dense" | "sparse" });
 
 const ALWAYS_DENSE: SparseSettings = { budget: 2 ** 30, heads: "kv_head" };

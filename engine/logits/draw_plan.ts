@@ -20,8 +20,7 @@ export interface DrawBlock {
   readonly first: number;
   /** u32 [rows, SAMPLING_WORDS] */
   readonly sampling: StatePart;
-  /** Rows with a mask: their indices in the block, u32 [count], and the masks, u32 [count, maskWords(vocabulary)]. */
-  readonly masked: { readonly places: StatePart; readonly masks: StatePart; readonly count: number } | undefined;
+  readonly masked: MaskedRows | undefined;
   /** u32 [count, ADJUSTMENT_WORDS]; filled up with adjustments of no row. */
   readonly adjusted: { readonly table: StatePart; readonly count: number } | undefined;
   /** Rows of the block whose log-probabilities are wanted. */
@@ -30,6 +29,19 @@ export interface DrawBlock {
   readonly kept: { readonly places: StatePart; readonly count: number } | undefined;
   /** The same of rows that are compared with what was kept. */
   readonly compared: { readonly places: StatePart; readonly rows: readonly number[] } | undefined;
+}
+
+/** Rows of a block that have a mask. */
+export interface MaskedRows {
+  /** Their indices in the block, u32 [count]. */
+  readonly places: StatePart;
+  /** u32 [count, maskWords(vocabulary)] */
+  readonly masks: StatePart;
+  readonly count: number;
+  /** What `masks` holds; zeros where masks are late. */
+  readonly data: Uint32Array<ArrayBuffer>;
+  /** Masks that are late: which of the `count` they are, and whose span's. */
+  readonly late: readonly { readonly at: number; readonly span: number }[];
 }
 
 /** All draws of a step. */
@@ -107,16 +119,18 @@ function placeSampling(state: StepState, rows: readonly DrawnRow[]): StatePart {
 }
 
 function placeMasks(state: StepState, rows: readonly DrawnRow[], vocabulary: number): DrawBlock["masked"] {
-  const masked = rows.flatMap(({ mask }, row) => (mask === undefined ? [] : [{ row, mask }]));
+  const masked = rows.flatMap(({ mask, span }, row) => (mask === undefined ? [] : [{ row, span, mask }]));
   if (masked.length === 0) return undefined;
   const words = maskWords(vocabulary);
-  const masks = new Uint32Array(masked.length * words);
-  masked.forEach(({ mask }, i) => masks.set(mask, i * words));
+  const data = new Uint32Array(masked.length * words);
+  masked.forEach(({ mask }, i) => mask !== "late" && data.set(mask, i * words));
   const room = roomFor(masked.length);
   return {
     places: state.add("masked rows", { data: Uint32Array.from(masked, ({ row }) => row), room }),
-    masks: state.add("masks", { data: masks, shape: [masked.length, words], room: room * words }),
+    masks: state.add("masks", { data, shape: [masked.length, words], room: room * words }),
     count: masked.length,
+    data,
+    late: masked.flatMap(({ mask, span }, at) => (mask === "late" ? [{ at, span }] : [])),
   };
 }
 

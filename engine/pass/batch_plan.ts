@@ -248,7 +248,7 @@ function wantLogits(
     const target = span.tokens[first + i + 1] ?? span.next;
     if (target === undefined || audit === "compare") {
       const own = audit === "compare" ? first + i : 0;
-      const mask = span.masks?.subarray(own * words, (own + 1) * words);
+      const mask = span.masksFollow ? "late" : span.masks?.subarray(own * words, (own + 1) * words);
       drawn.push({ row, span: index, sequence: state, position: span.from + first + i, audit, mask, head });
     } else if (span.logits === "all") scored.push({ row, span: index, target });
   }

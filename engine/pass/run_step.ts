@@ -11,9 +11,10 @@ import type { LoadedModel } from "../loaded_model.ts";
 import { planDraw } from "../logits/draw_plan.ts";
 import { placesOf } from "../logits/drawn_tokens.ts";
 import { copyRows } from "../logits/head.ts";
+import { lacksMasks, writeLateMasks } from "../logits/late_masks.ts";
 import { Draws } from "../logits/sampler.ts";
 import type { RowBatch } from "../row_batch.ts";
-import type { ReplicaCount, SequenceId, SpanResult, Step, StepResult } from "../span.ts";
+import type { LateMasks, ReplicaCount, SequenceId, SpanResult, Step, StepResult } from "../span.ts";
 import { planBatches } from "./batch_plan.ts";
 import { Pass } from "./pass.ts";
 import { inputsOf, placeInputs } from "./pass_inputs.ts";
@@ -35,6 +36,8 @@ export interface StepContext {
   readonly drawn: ReadonlyMap<SequenceId, number>;
   /** Whether the GPU still computes the step before. */
   readonly isAhead: boolean;
+  /** Called where a draw lacks its mask, once everything before the draws is submitted. */
+  readonly lateMasks: () => LateMasks;
 }
 
 /** A step whose commands are submitted, or held back until the step before has been read. */
@@ -66,7 +69,7 @@ interface Outcome {
 export async function submitStep(
   model: LoadedModel,
   step: Step,
-  { sequences, drawn, isAhead }: StepContext,
+  { sequences, drawn, isAhead, lateMasks }: StepContext,
 ): Promise<SubmittedStep> {
   const start = performance.now();
   const { commands, config, share, replicas } = model;
@@ -75,7 +78,7 @@ export async function submitStep(
   const [window, localWindow] = [config.slidingWindow, config.localLayers?.window];
   const context = { sequences, drawn, window, localWindow, maxScores, share, matrix, replicas };
   const batches = planBatches(step.spans, context);
-  const outcome = await runBatches(model, step, { batches, isAhead });
+  const outcome = await runBatches(model, step, { batches, isAhead, lateMasks });
   const staged = commands.stage(outcome.requests);
   const encoded = performance.now();
   return {
@@ -87,7 +90,9 @@ export async function submitStep(
 async function runBatches(
   model: LoadedModel,
   step: Step,
-  { batches, isAhead }: { readonly batches: readonly RowBatch[]; readonly isAhead: boolean },
+  { batches, isAhead, lateMasks }: Pick<StepContext, "isAhead" | "lateMasks"> & {
+    readonly batches: readonly RowBatch[];
+  },
 ): Promise<Outcome> {
   const { commands, scratch, share } = model;
   const state = new StepState();
@@ -115,6 +120,10 @@ async function runBatches(
   if (results === undefined) {
     const spans = step.spans.map(({ sequence }) => ({ sequence }));
     return { drawn: new Map(), requests: [], replicated, spans: () => spans };
+  }
+  if (lacksMasks(plan)) {
+    commands.submit();
+    writeLateMasks(model, state, { plan, masks: await lateMasks() });
   }
   await results.draw();
   return {
