@@ -2,7 +2,7 @@
 
 import type { Membership, ModelSource } from "../engine/engine.ts";
 import type { EngineInfo } from "../engine/engine_info.ts";
-import type { Step, StepResult } from "../engine/span.ts";
+import type { LateMasks, Step, StepResult } from "../engine/span.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { type ExchangeMemory, GpuExchangeMemory } from "./exchange_memory.ts";
 
@@ -24,9 +24,10 @@ export interface WorkerEngine {
   join(membership: Membership): void;
   /**
    * Runs one step; the worker calls it again before it has settled for a step that follows only, once.
+   * @param late for the spans whose masks follow; asked for by the lead only
    * @throws {CodedError} the step is refused and has changed nothing; anything else, and `device_lost`, is fatal
    */
-  run(step: Step): Promise<StepResult>;
+  run(step: Step, late?: LateMasks): Promise<StepResult>;
   /** Lets a running step end, then frees the weights and the KV slice. */
   close(): Promise<void>;
 }

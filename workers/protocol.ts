@@ -89,6 +89,8 @@ export type RouterMessage =
   /** Ends the epoch before: its sequences, its links and a step that still runs are forgotten. */
   | ({ readonly kind: "form" } & Form)
   | ({ readonly kind: "selection" } & ChosenLists)
+  /** To the lead: what a step's spans lack whose masks follow, as `LateMasks` of the engine. Only after the step. */
+  | { readonly kind: "masks"; readonly step: number; readonly masks: Uint32Array }
   /** Finish what was sent before, then exit. */
   | { readonly kind: "drain" };
 
@@ -198,6 +200,7 @@ const routerMessage = union<RouterMessage>({
     lengths: u32s,
     positions: u32s,
   }),
+  masks: record<OfKind<RouterMessage, "masks">>({ kind: oneOf("masks"), step: count, masks: u32s }),
   drain: record<OfKind<RouterMessage, "drain">>({ kind: oneOf("drain") }),
 });
 

@@ -10,6 +10,7 @@ import type { HostedEngine, LoadRequest, OpenEngine } from "./engine_host.ts";
 import { LinkError, PeerError, ProtocolError } from "./errors.ts";
 import type { Link } from "./link.ts";
 import { type RouterMessage, UNKNOWN_FAILURE, type WorkerMessage } from "./protocol.ts";
+import { MaskMailbox } from "./mask_mailbox.ts";
 import { GroupMembership, type MembershipOptions } from "./group_membership.ts";
 
 /** What a session needs besides its link. */
@@ -33,7 +34,7 @@ export interface SessionOptions {
 export type SessionEnd = "over" | "failed";
 
 /** A message that is answered when those before it are. */
-type Task = Exclude<RouterMessage, { readonly kind: "selection" }>;
+type Task = Exclude<RouterMessage, { readonly kind: "selection" | "masks" }>;
 
 /** Progress is reported at most this often; the last report is always made. */
 const PROGRESS_EVERY_MS = 100;
@@ -49,6 +50,7 @@ export class WorkerSession {
   readonly #link: Link<WorkerMessage, RouterMessage>;
   readonly #options: SessionOptions;
   readonly #membership: GroupMembership;
+  readonly #masks = new MaskMailbox();
   readonly #end = Promise.withResolvers<"drained">();
   readonly #left = Promise.withResolvers<void>();
   #hosted: HostedEngine | undefined;
@@ -77,6 +79,7 @@ export class WorkerSession {
       return await this.#giveUp(error);
     } finally {
       this.#left.resolve();
+      this.#masks.close();
       await this.#membership.close();
       await this.#freeEngine();
       await this.#link.close();
@@ -114,6 +117,7 @@ export class WorkerSession {
       try {
         const message = await this.#link.receive(this.#options.silenceMs);
         if (message.kind === "selection") this.#membership.hear(message);
+        else if (message.kind === "masks") this.#masks.put(message.step, message.masks);
         else this.#enqueue(message);
       } catch (error) {
         // A router has nothing to say to a worker that is busy.
@@ -125,7 +129,11 @@ export class WorkerSession {
 
   #enqueue(task: Task): void {
     if (++this.#tasks > MAX_TASKS) throw new ProtocolError(`Cannot receive: ${MAX_TASKS} messages wait for answers`);
-    if (task.kind === "form") this.#membership.leave(task.epoch);
+    if (task.kind === "step") this.#masks.expect(task.step);
+    if (task.kind === "form") {
+      this.#membership.leave(task.epoch);
+      this.#masks.close();
+    }
     this.#working = this.#working
       .then(() => this.#answer(task))
       .then(() => void this.#tasks--)
@@ -186,7 +194,7 @@ export class WorkerSession {
         throw new CodedError("invalid_step", `Cannot run step ${step.index}: no model is loaded`);
       }
       this.#membership.begin(step.index, step.deadlineMs);
-      const run = await this.#hosted.engine.run(step);
+      const run = await this.#hosted.engine.run(step, this.#masks.begin(step));
       const exchange = this.#membership.end();
       const result = exchange === undefined ? run : { ...run, timing: { ...run.timing, exchange } };
       this.#link.send({ kind: "result", result });
@@ -196,6 +204,8 @@ export class WorkerSession {
       if (error instanceof PeerError) return this.#membership.sever(error);
       if (!isRefusal(error)) throw error;
       this.#link.send({ kind: "refused", index: step.index, code: error.code, message: error.message });
+    } finally {
+      this.#masks.end(step);
     }
   }
 

@@ -64,7 +64,13 @@ const always: Shape<true> = (value, path) => {
   return true;
 };
 
-const optionalSpanFields = { next: count, masks: u32s, reportsSelection: always, sampled: always } as const;
+const optionalSpanFields = {
+  next: count,
+  masks: u32s,
+  masksFollow: always,
+  reportsSelection: always,
+  sampled: always,
+} as const;
 
 const span = union<Span>({
   prefill: record<Extract<Span, { kind: "prefill" }>>({ kind: oneOf("prefill"), ...spanFields }, optionalSpanFields),

@@ -6,7 +6,7 @@
 
 import { EngineError } from "../../engine/errors.ts";
 import type { EngineInfo } from "../../engine/engine_info.ts";
-import type { Span, SpanResult, Step, StepResult } from "../../engine/span.ts";
+import type { LateMasks, Span, SpanResult, Step, StepResult } from "../../engine/span.ts";
 import { GpuError } from "../../kernels/errors.ts";
 import type { HostedEngine, LoadRequest, OpenEngine, WorkerEngine } from "../../workers/engine_host.ts";
 import type { Membership } from "../../engine/engine.ts";
@@ -70,7 +70,10 @@ async function play(trick: number | undefined): Promise<void> {
   if (trick === TRICKS.slow) await new Promise((resolve) => setTimeout(resolve, 300));
 }
 
-/** Answers each span with the sum of its tokens: the lead worker does, the others answer without tokens. */
+/**
+ * Answers each span with the sum of its tokens, and of the masks that follow the step: the lead worker does, the others
+ * answer without tokens.
+ */
 class FakeEngine implements WorkerEngine {
   readonly info: EngineInfo;
   readonly memory = new HostMemory();
@@ -85,7 +88,7 @@ class FakeEngine implements WorkerEngine {
     this.#place = place;
   }
 
-  async run(step: Step): Promise<StepResult> {
+  async run(step: Step, late?: LateMasks): Promise<StepResult> {
     const place = this.#place;
     if (place === undefined) throw new Error("the fake engine is in no group");
     const [trick, worker = place.index, before = 0] = step.spans[0]?.tokens ?? [];
@@ -99,7 +102,9 @@ class FakeEngine implements WorkerEngine {
       pass,
       tolerance: 0,
     });
-    const spans = step.spans.map((span) => place.index === 0 ? answer(span) : { sequence: span.sequence });
+    const isLead = place.index === 0;
+    const masks = (isLead && await late) || new Uint32Array();
+    const spans = step.spans.map((span) => isLead ? answer(span, masks) : { sequence: span.sequence });
     return { index: step.index, spans, timing: { encodeMs: 0.5, waitMs: 1, totalMs: 1.5 } };
   }
 
@@ -108,8 +113,8 @@ class FakeEngine implements WorkerEngine {
   }
 }
 
-function answer({ sequence, tokens, logits }: Span): SpanResult {
-  const token = tokens.reduce((sum, t) => sum + t, 0);
+function answer({ sequence, tokens, logits }: Span, masks: Uint32Array): SpanResult {
+  const token = [...tokens, ...masks].reduce((sum, t) => sum + t, 0);
   if (logits === "none") return { sequence };
   if (logits === "last") return { sequence, token, logprobs: { logprob: -1.5, top: [{ token, logprob: -Infinity }] } };
   const scores = { logprob: Float32Array.from(tokens, (t) => -t / 4), argmax: Uint32Array.from(tokens) };
@@ -128,6 +133,12 @@ export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEng
   const unlike = name === MODELS.other ? { digest: "other" } : name === MODELS.matrices ? MATRICES : {};
   const engine = new FakeEngine({ ...FAKE_INFO, ...unlike });
   return { engine, memory: engine.memory };
+}
+
+/** A step of one span whose mask follows. */
+export function fakeMaskedStep(index: number, tokens: readonly number[], deadlineMs = 5000): Step {
+  const step = fakeStep(index, tokens, deadlineMs);
+  return { ...step, spans: step.spans.map((span) => ({ ...span, masksFollow: true })) };
 }
 
 /** A step of one span. */

@@ -62,6 +62,17 @@ const step: Step = {
       next: 6,
       newPages: new Uint32Array(0),
     },
+    {
+      kind: "decode",
+      attention: "dense",
+      sequence: 5,
+      from: 9,
+      tokens: Uint32Array.of(0),
+      logits: "last",
+      newPages: new Uint32Array(0),
+      sampled: true,
+      masksFollow: true,
+    },
   ],
   deadlineMs: 5000.5,
 };
@@ -125,6 +136,7 @@ Deno.test("parseRouterMessage() gives back every message of a router", () => {
       deadlineMs: 5000,
     },
     { kind: "selection", ...tag, lengths: Uint32Array.of(2, 0), positions: Uint32Array.of(4, 5) },
+    { kind: "masks", step: 7, masks: Uint32Array.of(0xffffffff, 5) },
     { kind: "drain" },
   ];
   for (const message of messages) assert.deepEqual(parseRouterMessage(overTheWire(message)), message);
@@ -170,7 +182,7 @@ Deno.test("parseRouterMessage() refuses wrong shapes and names the field", () =>
   const cases: readonly (readonly [unknown, RegExp])[] = [
     [null, /message must be a map, not null/],
     [[], /message must be a map, not Array/],
-    [{ kind: "format" }, /message\.kind must be one of load, step, ping, form, selection, drain, not format/],
+    [{ kind: "format" }, /message\.kind must be one of load, step, ping, form, selection, masks, drain, not format/],
     [{ kind: "constructor" }, /message\.kind must be one of/],
     [{ kind: "ping", id: -1 }, /message\.id must be a non-negative integer, not -1/],
     [{ kind: "ping", id: "1" }, /message\.id/],

@@ -6,7 +6,7 @@ import { introduce } from "../../workers/handshake.ts";
 import { Link } from "../../workers/link.ts";
 import { parseWorkerMessage, type RouterMessage, type WorkerMessage } from "../../workers/protocol.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
-import { FAKE_INFO, fakeStep, MODELS, openFake, TRICKS } from "../support/fake_engine.ts";
+import { FAKE_INFO, fakeMaskedStep, fakeStep, MODELS, openFake, TRICKS } from "../support/fake_engine.ts";
 
 /** It is not to be dialled. */
 const HERE = { hostname: "127.0.0.1", port: 1 };
@@ -46,22 +46,27 @@ async function onStage(options: Partial<WorkerOptions>, play: (stage: Stage) => 
   }
 }
 
+/** Makes a worker a group of its own. */
+function formOf(epoch: number): RouterMessage {
+  return {
+    kind: "form",
+    epoch,
+    index: 0,
+    members: [HERE],
+    weights: [64],
+    matrix: false,
+    replicaPages: 0,
+    sparseExchange: "auto",
+    deadlineMs: 1000,
+  };
+}
+
 /** The same with the model loaded, alone in its group. */
 function loaded(play: (stage: Stage) => Promise<void>, options: Partial<WorkerOptions> = {}): Promise<void> {
   return onStage(options, async (stage) => {
     stage.router.send({ kind: "load", load: { model: { random: MODELS.fine }, kvTokens: "auto" } });
     for (const kind of ["hello", "loading", "loading", "loaded"]) assert.equal((await stage.next()).kind, kind);
-    stage.router.send({
-      kind: "form",
-      epoch: 1,
-      index: 0,
-      members: [HERE],
-      weights: [64],
-      matrix: false,
-      replicaPages: 0,
-      sparseExchange: "auto",
-      deadlineMs: 1000,
-    });
+    stage.router.send(formOf(1));
     assert.deepEqual(await stage.next(), { kind: "formed", epoch: 1 });
     await play(stage);
   });
@@ -124,6 +129,38 @@ Deno.test("runWorker() refuses a step with the engine's code and goes on", async
     assert.deepEqual(await next(), { kind: "refused", index: 1, code: "kv_exhausted", message });
     router.send({ kind: "step", step: fakeStep(2, [1]), traceparents: [] });
     assert.equal((await next()).kind, "result");
+  });
+});
+
+Deno.test("runWorker() hands a step the masks that follow it, before it begins or while it runs", async () => {
+  await loaded(async ({ router, next }) => {
+    router.send({ kind: "step", step: { ...fakeMaskedStep(1, [1]), followed: true }, traceparents: [] });
+    router.send({ kind: "step", step: fakeMaskedStep(2, [2]), traceparents: [] });
+    // The second one's come first here; those of a step that no one knows are dropped.
+    router.send({ kind: "masks", step: 2, masks: Uint32Array.of(200) });
+    router.send({ kind: "masks", step: 9, masks: Uint32Array.of(900) });
+    router.send({ kind: "masks", step: 1, masks: Uint32Array.of(100) });
+    for (const token of [101, 202]) {
+      const message = await next();
+      assert.equal(message.kind === "result" && message.result.spans[0]?.token, token);
+    }
+  });
+});
+
+Deno.test("runWorker() ends a step whose masks do not come: by its deadline, and with its epoch", async () => {
+  await loaded(async ({ router, next, exitCode }) => {
+    router.send({ kind: "step", step: fakeMaskedStep(1, [1], 100), traceparents: [] });
+    const message = "Cannot draw in step 1: its masks did not come within 100 ms";
+    assert.deepEqual(await next(), { kind: "severed", epoch: 1, code: "peer_late", message });
+    router.send(formOf(2));
+    assert.deepEqual(await next(), { kind: "formed", epoch: 2 });
+    router.send({ kind: "step", step: fakeMaskedStep(2, [1]), traceparents: [] });
+    router.send(formOf(3));
+    assert.deepEqual(await next(), { kind: "formed", epoch: 3 });
+    router.send({ kind: "step", step: fakeMaskedStep(3, [1]), traceparents: [] });
+    await router.flush(1000);
+    await router.close();
+    assert.equal(await exitCode, 0, "it does not wait for the masks of a router that has left");
   });
 });
 
