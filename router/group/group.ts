@@ -4,7 +4,7 @@
  */
 
 import type { EngineInfo } from "../../engine/engine_info.ts";
-import type { SequenceId, Step, StepResult } from "../../engine/span.ts";
+import type { LateMasks, SequenceId, Step, StepResult } from "../../engine/span.ts";
 
 /** What the service reports about the model it serves; put together from what its workers report once they have loaded it. */
 export interface ModelInfo extends EngineInfo {
@@ -63,9 +63,10 @@ export interface Group {
   onState(listener: (state: GroupState) => void): void;
   /**
    * Runs one step on all workers; results come in the order of the calls.
+   * @param late of a step with spans whose masks follow; never rejects
    * @throws {CodedError} `worker_lost` or `deadline_exceeded`: the group is broken, its epoch over, every sequence gone;
    * any other code: the step was refused and changed nothing.
    */
-  run(step: Step, traceparents: readonly string[]): Promise<StepResult>;
+  run(step: Step, traceparents: readonly string[], late?: LateMasks): Promise<StepResult>;
   close(): Promise<void>;
 }

@@ -2,7 +2,7 @@
 
 import { EngineError } from "../../engine/errors.ts";
 import type { SparseExchange } from "../../engine/replica_plan.ts";
-import { MAX_STEPS_IN_FLIGHT, type Step, type StepResult } from "../../engine/span.ts";
+import { type LateMasks, MAX_STEPS_IN_FLIGHT, type Step, type StepResult } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import type { Address, CandidateLists } from "../../workers/protocol.ts";
 import { ProtocolError } from "../../workers/errors.ts";
@@ -11,6 +11,7 @@ import { RequestError } from "../errors.ts";
 import type { ExchangeChoice } from "./exchange_choice.ts";
 import type { SelectionRecord } from "./selection_record.ts";
 import { outcomeOf, type StepAnswer } from "./step_requests.ts";
+import type { StepRound } from "./step_round.ts";
 import type { Notice, WorkerClient } from "./worker_client.ts";
 
 /** A worker at its place in the group; the place is its index. */
@@ -47,25 +48,11 @@ export interface GroupEpochOptions {
   readonly onBroken: (breach: Breach) => void;
 }
 
-/** A step under way. */
-interface Round {
-  readonly step: Step;
-  /** By index. */
-  readonly answers: Map<number, StepAnswer>;
-  /** Who waits, and for whom; none: for the router. */
-  readonly stalled: Map<number, readonly number[]>;
-  readonly candidates: CandidateRounds;
-  /** Runs from the moment on when nothing is computed before it. */
-  timer: ReturnType<typeof setTimeout> | undefined;
-  readonly resolve: (result: StepResult) => void;
-  readonly reject: (error: CodedError) => void;
-}
-
 /** @see the file's paragraph */
 export class GroupEpoch {
   readonly #options: GroupEpochOptions;
   /** In order; the first is the one that is computed. */
-  readonly #rounds: Round[] = [];
+  readonly #rounds: StepRound[] = [];
   readonly #ends = new Set<Promise<unknown>>();
   #isEnding = false;
   #isOver = false;
@@ -121,10 +108,11 @@ export class GroupEpoch {
 
   /**
    * Runs one step on all workers.
+   * @param late sent to the lead as soon as they are there
    * @throws {RequestError} `worker_lost` or `deadline_exceeded`: the epoch is broken
    * @throws {CodedError} any other code: all workers refused the step
    */
-  run(given: Step, traceparents: readonly string[]): Promise<StepResult> {
+  run(given: Step, traceparents: readonly string[], late?: LateMasks): Promise<StepResult> {
     const { workers, exchangeChoice } = this.#options;
     const step = exchangeChoice?.open(given) ?? given;
     const end = new Promise<StepResult>((resolve, reject) => {
@@ -149,6 +137,7 @@ export class GroupEpoch {
           (error) => this.#unsent(index, step, error),
         );
       }
+      late?.then((masks) => this.#supply(step, masks));
     });
     this.#ends.add(end);
     const forget = () => void this.#ends.delete(end);
@@ -173,7 +162,7 @@ export class GroupEpoch {
     this.#break({ error: new RequestError("worker_lost", reason), culprits: [], isPlanned: true });
   }
 
-  get #round(): Round | undefined {
+  get #round(): StepRound | undefined {
     return this.#rounds[0];
   }
 
@@ -198,6 +187,12 @@ export class GroupEpoch {
     if (lead.kind === "refused") return round.reject(new CodedError(lead.code, lead.message));
     this.#options.exchangeChoice?.learn(step, lead.result.timing);
     round.resolve(lead.result);
+  }
+
+  /** Only the lead draws. */
+  #supply({ index }: Step, masks: Uint32Array): void {
+    if (!this.#rounds.some(({ step }) => step.index === index)) return;
+    this.#options.workers[0]?.client.supply({ kind: "masks", step: index, masks });
   }
 
   /** A step that fits into no frame is refused; any other failure has ended the epoch already. */
@@ -225,7 +220,7 @@ export class GroupEpoch {
     try {
       const choice = this.#round?.candidates.take(index, candidates);
       if (choice === undefined) return;
-      for (const { client } of workers) client.sendSelection(choice.message);
+      for (const { client } of workers) client.supply({ kind: "selection", ...choice.message });
       selections.note(choice.layer, choice.rows, choice.lists);
     } catch (error) {
       if (!(error instanceof CodedError)) throw error;
@@ -234,7 +229,7 @@ export class GroupEpoch {
   }
 
   /** A worker that waits for one that has finished already will wait in vain. */
-  #checkStalls({ answers, stalled, step }: Round): void {
+  #checkStalls({ answers, stalled, step }: StepRound): void {
     for (const [index, on] of stalled) {
       const done = on.find((peer) => answers.has(peer));
       if (answers.has(index) || done === undefined) continue;
@@ -273,7 +268,7 @@ export class GroupEpoch {
     if (this.#isOver) return;
     this.#isOver = true;
     const { workers, onBroken } = this.#options;
-    const rounds: Round[] = [];
+    const rounds: StepRound[] = [];
     for (let round = this.#settle(); round !== undefined; round = this.#settle()) rounds.push(round);
     for (const { client } of breach.culprits) client.giveUp(breach.error);
     for (const { client } of workers) client.leave(breach.error);
@@ -281,7 +276,7 @@ export class GroupEpoch {
     for (const { step, reject } of rounds) reject(stepError(step, breach.error));
   }
 
-  #settle(): Round | undefined {
+  #settle(): StepRound | undefined {
     const round = this.#rounds.shift();
     clearTimeout(round?.timer);
     if (!this.#isOver) this.#startClock();

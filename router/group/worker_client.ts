@@ -9,13 +9,7 @@ import type { Step } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import type { LoadRequest } from "../../workers/engine_host.ts";
 import { Link } from "../../workers/link.ts";
-import {
-  type ChosenLists,
-  type Form,
-  parseWorkerMessage,
-  type RouterMessage,
-  type WorkerMessage,
-} from "../../workers/protocol.ts";
+import { type Form, parseWorkerMessage, type RouterMessage, type WorkerMessage } from "../../workers/protocol.ts";
 import { Deadline } from "./deadline.ts";
 import { RequestError } from "../errors.ts";
 import { connectionLost, unexpected } from "./worker_loss.ts";
@@ -143,9 +137,9 @@ export class WorkerClient {
     return await this.#steps.add(step.index);
   }
 
-  /** Sends the worker what was chosen of all candidates. */
-  sendSelection(chosen: ChosenLists): void {
-    this.#tell({ kind: "selection", ...chosen });
+  /** Sends the worker what a step that runs waits for. */
+  supply(message: Extract<RouterMessage, { kind: "selection" | "masks" }>): void {
+    this.#tell(message);
   }
 
   /** Gives the worker up. */

@@ -8,7 +8,7 @@ import type { SparseExchange } from "../../engine/replica_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import { warmUp } from "../../engine/warm_up.ts";
 import { CodedError } from "../../kernels/errors.ts";
-import type { Step, StepResult } from "../../engine/span.ts";
+import type { LateMasks, Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
 import { ExchangeChoice } from "./exchange_choice.ts";
 import { type Breach, GroupEpoch } from "./group_epoch.ts";
@@ -117,12 +117,12 @@ export class WorkerGroup implements Group {
    * See `Group`; `step.deadlineMs` counts from the call.
    * @throws {CodedError} `group_unavailable` when the group is not ready, beside what `Group` names
    */
-  async run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
+  async run(step: Step, traceparents: readonly string[], late?: LateMasks): Promise<StepResult> {
     const current = this.#current;
     if (this.#state.kind !== "ready" || current === undefined) {
       throw new RequestError("group_unavailable", `Cannot run step ${step.index}: the group is ${this.#state.kind}`);
     }
-    const result = await current.run(step, traceparents);
+    const result = await current.run(step, traceparents, late);
     this.selections.report(step, result);
     return result;
   }

@@ -1,17 +1,29 @@
 /**
+<<<<<<< HEAD
  * Makes sure that sequences with grammars have their masks before a step is planned. Waits for them only so long that a
  * slow grammar holds up its own sequence and no other. Knows sequences; knows nothing of what the masks say.
+=======
+ * Sees to it that sequences with grammars have their masks: before a step that cannot begin without them, and else while
+ * it is computed. Waits for them only so long that a slow grammar holds up its own sequence and no other. Knows
+ * sequences; knows nothing of what the masks say.
+>>>>>>> a331db5 (router: have masks computed while their step goes through the layers)
  */
 
 import { maskWords } from "../../kernels/logits/mask_logits.ts";
 import { asCodedError } from "../errors.ts";
 import type { ConstraintHost } from "./constraint.ts";
 import type { GenerationRequest } from "./generation.ts";
-import { SequenceMasks } from "./sequence_masks.ts";
+import { PATIENCE_MS, SequenceMasks } from "./sequence_masks.ts";
 import type { Sequence } from "./sequence.ts";
+import type { Plan, PlannedSpan } from "./step_planner.ts";
 
-/** A mask takes 0.1 to 0.5 ms; a step that went without its sequence would cost the sequence a whole one. */
-const PATIENCE_MS = 5;
+/** What a step got that began without its masks. */
+export interface SuppliedMasks {
+  /** As the engine's `LateMasks` gives them. */
+  readonly masks: Uint32Array;
+  /** Sequences whose masks are not among them: what is drawn for them is void. */
+  readonly unmasked: ReadonlySet<Sequence>;
+}
 
 /** Masks of all sequences. */
 export class MaskFetcher {
@@ -47,13 +59,65 @@ export class MaskFetcher {
     });
   }
 
-  /** Asks for what sequences lack, and waits for that for a moment; what is late already is not waited for again. */
+  /**
+   * Asks for what sequences lack, and waits a moment for what they cannot go on without; what is late already is not
+   * waited for again.
+   */
   async settle(sequences: Iterable<Sequence>): Promise<void> {
-    const requested = this.request(sequences);
-    if (requested.length === 0) return;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, PATIENCE_MS));
-    await Promise.race([Promise.all(requested), late]);
-    clearTimeout(timer);
+    const [heldUp, others] = [[...sequences].filter(isHeldUp), [...sequences].filter((one) => !isHeldUp(one))];
+    this.request(others);
+    await within(PATIENCE_MS, this.request(heldUp));
   }
+
+  /**
+   * Gathers the masks that follow a step whose rows all tokens before are known of.
+   * @param stepMs that the step takes anyway, presumably
+   */
+  async supply({ spans }: Plan, stepMs: number): Promise<SuppliedMasks> {
+    const late = spans.filter(({ span }) => span.masksFollow);
+    const current = late.filter(isCurrent).map(({ sequence }) => sequence);
+    this.request(current);
+    await within(PATIENCE_MS + stepMs, current.map(({ masks }) => masks?.arrival ?? Promise.resolve()));
+    const unmasked = new Set<Sequence>();
+    const parts = late.map((planned) => {
+      const { sequence, work: { from }, span } = planned;
+      const own = isCurrent(planned) ? sequence.masks?.ofRows(span.logits, from, from + 1).masks : undefined;
+      if (own !== undefined) return own;
+      if (isCurrent(planned)) sequence.masks?.late();
+      unmasked.add(sequence);
+      return new Uint32Array(sequence.masks?.words ?? 0).fill(ALL_TOKENS);
+    });
+    return { masks: joined(parts), unmasked };
+  }
+}
+
+/** A word of a mask that forbids nothing. */
+const ALL_TOKENS = 0xffffffff;
+
+function isHeldUp(sequence: Sequence): boolean {
+  return sequence.lacksMasks;
+}
+
+/** Whether it is still the sequence's next row: neither is its answer over, nor was the row before it void. */
+export function isCurrent({ sequence, work, span }: PlannedSpan): boolean {
+  return !sequence.over && sequence.id === span.sequence && sequence.cached === work.from;
+}
+
+/** Waits for all, but not for longer; how each ends is for others to see. */
+async function within(ms: number, promises: readonly Promise<void>[]): Promise<void> {
+  if (promises.length === 0) return;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
+  await Promise.race([Promise.allSettled(promises), late]);
+  clearTimeout(timer);
+}
+
+function joined(parts: readonly Uint32Array[]): Uint32Array {
+  const all = new Uint32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }

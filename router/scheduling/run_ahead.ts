@@ -28,7 +28,7 @@ export function rowsAfter({ spans }: Plan, { waiting, running }: Roster): readon
   if (waiting.length > 0 || running.length !== spans.length || spans.length === 0) return undefined;
   const rows: NextRow[] = [];
   for (const { sequence, work } of spans) {
-    const isPlain = sequence.masks === undefined && !countsTokens(sequence.request.sampling);
+    const isPlain = sequence.masks?.areInTime !== false && !countsTokens(sequence.request.sampling);
     const next = isPlain && !sequence.over && !sequence.events.full ? sequence.workAfter(work) : undefined;
     if (next === undefined) return undefined;
     rows.push({ sequence, work: next });
@@ -46,15 +46,19 @@ export function planRows(rows: readonly NextRow[] | undefined, ledger: PageLedge
     if (sequence.id === undefined) return [];
     load = loadWith(load, sequence, work);
     const newPages = ledger.grow(sequence, work.from + 1);
-    return [{ sequence, work, span: sampledSpan(sequence.id, work, newPages) }];
+    return [{ sequence, work, span: sampledSpan(sequence.id, work, { newPages, masks: sequence.masks }) }];
   });
   return { spans, load };
 }
 
-function sampledSpan(sequence: SequenceId, { kind, from }: Work, newPages: readonly number[]): Span {
+function sampledSpan(
+  sequence: SequenceId,
+  { kind, from }: Work,
+  { newPages, masks }: { readonly newPages: readonly number[] } & Pick<Sequence, "masks">,
+): Span {
   const attention = kind === "sparse" ? "sparse" : "dense";
   const row = { from, tokens: new Uint32Array(1), newPages: Uint32Array.from(newPages), logits: "last" } as const;
-  return { kind: "decode", attention, sequence, ...row, sampled: true };
+  return { kind: "decode", attention, sequence, ...row, sampled: true, ...(masks && { masksFollow: true }) };
 }
 
 /** Penalties look at all tokens, the newest included. */

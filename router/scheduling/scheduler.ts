@@ -3,7 +3,7 @@
  * nothing is left to do. Survives preemption and the loss of the group, because every token is here.
  */
 
-import type { SequenceId, SpanResult, StepResult } from "../../engine/span.ts";
+import type { SequenceId, SpanResult } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import { ActiveSequences } from "./active_sequences.ts";
 import { beginSequence } from "./begin_sequence.ts";
@@ -25,7 +25,7 @@ import { SchedulerTally } from "./scheduler_tally.ts";
 import { SelectionView } from "./selection_view.ts";
 import type { Sequence } from "./sequence.ts";
 import { type Plan, type PlannedSpan, StepPlanner } from "./step_planner.ts";
-import { type InFlightStep, StepsInFlight } from "./steps_in_flight.ts";
+import { type InFlightStep, isVoid, StepsInFlight } from "./steps_in_flight.ts";
 
 /** Releases one doubtful sequence in a step of its own, so that a refusal affects nothing else. */
 const PROBE: Plan = { spans: [], load: NO_LOAD };
@@ -157,8 +157,9 @@ export class Scheduler implements Generator {
       for (;;) {
         this.#isDue = false;
         if (this.#steps.oldest === undefined) await this.#runNext();
+        const supplied = this.#steps.supply(this.#masks);
         this.#runAhead();
-        if (this.#steps.oldest !== undefined) await this.#finish(this.#steps.oldest);
+        if (this.#steps.oldest !== undefined) await Promise.all([supplied, this.#finish(this.#steps.oldest)]);
         // Planning may have taken the place of a sequence, and its masks with it.
         else if (!this.#isDue && this.#masks.request(this.#active).length === 0) return;
       }
@@ -201,30 +202,26 @@ export class Scheduler implements Generator {
   }
 
   async #finish(running: InFlightStep): Promise<void> {
-    const { step, plan, startMs } = running;
+    const { step, plan, ledger, startMs } = running;
     const predictedMs = this.#costs.predictMs(plan.load);
     const result = await running.result;
     this.#steps.shift();
     if (result instanceof CodedError) return this.#failStep(running, result);
     this.#costs.learn(plan.load, result.timing.totalMs);
-    this.#complete(running, result);
-    this.#tally.step({ step, result, predictedMs, roundTripMs: performance.now() - startMs });
-  }
-
-  /** Takes in the results of a step. */
-  #complete({ step, plan, ledger }: InFlightStep, result: StepResult): void {
     for (const { sequence } of plan.spans) {
       sequence.opened = true;
       sequence.lastStep = step.index;
     }
     this.selections.tides.computed(plan.spans);
-    plan.spans.forEach((planned, i) => this.#take(planned, result.spans[i], ledger));
+    plan.spans.forEach((planned, i) => {
+      if (!isVoid(planned, running)) this.#take(planned, result.spans[i], ledger);
+      else if (planned.sequence.over) this.#leave(planned.sequence, ledger);
+    });
+    this.#tally.step({ step, result, predictedMs, roundTripMs: performance.now() - startMs });
   }
 
   #take(planned: PlannedSpan, result: SpanResult | undefined, ledger: PageLedger): void {
     const { sequence, span } = planned;
-    // It overran: the step before has shown that the answer was over.
-    if (sequence.over && span.sampled) return this.#leave(sequence, ledger);
     this.#tally.advanced(planned, sequence.advance(planned, result));
     if (span.kind === "prefill") ledger.share(sequence);
     const reason = sequence.finishReason();

@@ -13,14 +13,11 @@ import type { EventQueue } from "./event_queue.ts";
 import type { GenerationRequest, GenerationUsage } from "./generation.ts";
 import type { ModelInfo } from "../group/group.ts";
 import type { PageKey, Prefix } from "./prefix_cache.ts";
-import type { NeededStates, SequenceMasks } from "./sequence_masks.ts";
+import { MASKED_AUDIT_ROWS, type NeededStates, type SequenceMasks } from "./sequence_masks.ts";
 import { openingOf } from "./sequence_opening.ts";
 import type { SequenceOwner, SequenceParts } from "./sequence_parts.ts";
 import { SequenceTokens } from "./sequence_tokens.ts";
 import type { DoneWork, Progress, Work } from "./work.ts";
-
-/** Most rows of an audit whose draws have masks: each is as long as the vocabulary has bits. */
-const MASKED_AUDIT_ROWS = 64;
 
 /** Most rows of the matrix–vector family in one span of a rebuilding. */
 const REBUILD_ROWS = 16;
@@ -106,17 +103,21 @@ export class Sequence {
     return Math.max(this.request.promptTokens.length, this.#lostExact);
   }
 
-  /** Whether it must not run: its reader is too slow, or the masks of its next draws are still on their way. */
+  /** Whether it must not run: its reader is too slow, or it lacks masks. */
   get paused(): boolean {
-    return this.events.full || this.masks?.covers(this.#neededStates()) === false;
+    return this.events.full || this.lacksMasks;
+  }
+
+  /** Whether masks of its next draws are still on their way that no step can begin without. */
+  get lacksMasks(): boolean {
+    return this.masks?.holdUp(this.#neededStates()) === true;
   }
 
   /** Asks for the masks of its next draws; undefined: they are there, on their way, or not needed. */
   fetchMasks(): Promise<void> | undefined {
     const needed = this.#neededStates();
     if (this.masks === undefined || this.masks.covers(needed) || this.masks.expects(needed)) return undefined;
-    const prompt = this.request.promptTokens.length;
-    return this.masks.fetch(needed, this.#tokens.slice(prompt, prompt + needed.to));
+    return this.masks.fetch(needed, this.#tokens.answer(needed.to));
   }
 
   /**
@@ -253,11 +254,12 @@ export class Sequence {
 
   /** States of the answer that may be drawn from next: that after the next rows, and those that an audit goes through. */
   #neededStates(): NeededStates {
-    const prompt = this.request.promptTokens.length;
     const { kind, from, rows } = this.work();
-    const end = from + rows - prompt;
-    if (kind !== "correction" || !this.#correction.audits) return { from: end, to: end };
-    return { from: from + 1 - prompt, to: end };
+    const { audits } = this.#correction;
+    const state = from - this.request.promptTokens.length;
+    // Logits that wait for an audit are kept once, as they are.
+    const mayFollow = (kind === "dense" || kind === "sparse") && !audits;
+    return { from: state + (kind === "correction" && audits ? 1 : rows), to: state + rows, mayFollow };
   }
 
   #computed({ kind, from, rows }: Work, result: SpanResult | undefined): void {

@@ -48,6 +48,12 @@ export class SequenceTokens {
     return this.#confirmed;
   }
 
+  /** The first tokens of the answer, drafts among them. */
+  answer(count: number): Uint32Array {
+    const prompt = this.#request.promptTokens.length;
+    return this.slice(prompt, prompt + count);
+  }
+
   /** Tokens that the reader got. */
   get generated(): number {
     return this.#confirmed - this.#request.promptTokens.length;

@@ -6,9 +6,10 @@ import { asCodedError } from "../errors.ts";
 import type { Group } from "../group/group.ts";
 import { beginStep } from "../telemetry/telemetry.ts";
 import type { CostModel } from "./cost_model.ts";
+import { isCurrent, type MaskFetcher } from "./mask_fetcher.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import type { Sequence } from "./sequence.ts";
-import type { Plan } from "./step_planner.ts";
+import type { Plan, PlannedSpan } from "./step_planner.ts";
 
 /** What a step is to do. */
 export interface PlannedStep {
@@ -26,6 +27,10 @@ export interface InFlightStep extends PlannedStep {
   /** When no step before it was running any more. */
   startMs: number;
   readonly result: Promise<StepResult | CodedError>;
+  /** Of a step with spans whose masks follow. */
+  readonly late: PromiseWithResolvers<Uint32Array> | undefined;
+  /** Sequences that draw without the masks that they should have: nothing that comes of it counts. */
+  unmasked: ReadonlySet<Sequence>;
 }
 
 /** What steps are made with. */
@@ -65,10 +70,21 @@ export class StepsInFlight {
     const { spans } = planned.plan;
     const step = this.#stepOf(planned);
     const traceparents = new Set(spans.flatMap(({ sequence }) => sequence.request.traceparent ?? []));
+    const late = spans.some(({ span }) => span.masksFollow) ? Promise.withResolvers<Uint32Array>() : undefined;
     const trace = beginStep([...traceparents], step);
-    const result = this.#group.run(step, trace.traceparents).catch((error) => asCodedError(error, "run step"));
+    const result = this.#group.run(step, trace.traceparents, late?.promise)
+      .catch((error) => asCodedError(error, "run step"));
     result.then((end) => trace.end(end instanceof CodedError ? end : undefined));
-    this.#steps.push({ ...planned, step, startMs: performance.now(), result });
+    this.#steps.push({ ...planned, step, startMs: performance.now(), result, late, unmasked: new Set() });
+  }
+
+  /** The tokens before the oldest one are known: it gets the masks that follow it, as soon as they are there. */
+  async supply(masks: MaskFetcher): Promise<void> {
+    const { oldest } = this;
+    if (oldest?.late === undefined) return;
+    const supplied = await masks.supply(oldest.plan, this.#parts.costs.predictMs(oldest.plan.load));
+    oldest.unmasked = supplied.unmasked;
+    oldest.late.resolve(supplied.masks);
   }
 
   /** The oldest one is over. */
@@ -95,4 +111,12 @@ export class StepsInFlight {
       ...(isFollowed && this.#group.stepsInFlight > 1 && { followed: true }),
     };
   }
+}
+
+/**
+ * Whether nothing counts that was drawn for a sequence: without its mask, after such a row, or after the answer's end.
+ * Length is not state: if the answer goes on, its row is computed again.
+ */
+export function isVoid(planned: PlannedSpan, { unmasked }: InFlightStep): boolean {
+  return unmasked.has(planned.sequence) || (planned.span.sampled === true && !isCurrent(planned));
 }

@@ -9,13 +9,20 @@ import { checkStep } from "../../engine/check_step.ts";
 import { EngineError } from "../../engine/errors.ts";
 import { SLOTS } from "../../engine/kv/kv_slice.ts";
 import { PageMap } from "../../engine/page_map.ts";
-import type { SequenceId, SequenceOpening, Span, SpanResult } from "../../engine/span.ts";
+import type { LateMasks, SequenceId, SequenceOpening, Span, SpanResult } from "../../engine/span.ts";
 import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
 import type { SpanAudit, Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
 import type { Group, GroupState, ModelInfo } from "../../router/group/group.ts";
 import { fakeModel } from "./fake_model.ts";
-import { type FakeSequence, faultOfPrefixTokens, openSequence, type PageContent, told } from "./fake_span.ts";
+import {
+  type FakeSequence,
+  faultOfPrefixTokens,
+  openSequence,
+  type PageContent,
+  told,
+  withLateMasks,
+} from "./fake_span.ts";
 import { CHAIN_START, draw, extend, logprobsOf, VOCABULARY } from "./fake_tokens.ts";
 
 const NEVER = false;
@@ -84,7 +91,7 @@ export class FakeGroup implements Group {
     this.#listeners.push(listener);
   }
 
-  async run(step: Step, traceparents: readonly string[]): Promise<StepResult> {
+  async run(step: Step, traceparents: readonly string[], late?: LateMasks): Promise<StepResult> {
     if (this.state.kind !== "ready") {
       throw new RequestError("group_unavailable", `Cannot run step ${step.index}: the group is ${this.state.kind}`);
     }
@@ -99,10 +106,12 @@ export class FakeGroup implements Group {
       // A macrotask: timers and readers get their turn, as with a real group.
       await new Promise((resolve) => setImmediate(resolve));
       await this.#gate;
-      if (this.state.kind !== "ready" || this.#epoch !== epoch) {
-        throw new RequestError("worker_lost", "Cannot finish step: the worker died");
-      }
-      return this.#apply(step, traceparents);
+      this.#expectEpoch(epoch);
+      const masked = await withLateMasks(step, late);
+      this.#expectEpoch(epoch);
+      const result = this.#apply(step, traceparents);
+      this.steps.splice(-1, 1, masked);
+      return result;
     } finally {
       this.#busy--;
       over.resolve();
@@ -155,6 +164,11 @@ export class FakeGroup implements Group {
   #change(state: GroupState): void {
     this.state = state;
     for (const listener of this.#listeners) listener(state);
+  }
+
+  #expectEpoch(epoch: number): void {
+    if (this.state.kind === "ready" && this.#epoch === epoch) return;
+    throw new RequestError("worker_lost", "Cannot finish step: the worker died");
   }
 
   #apply(step: Step, traceparents: readonly string[]): StepResult {

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { OpenSequence } from "../../engine/check_step.ts";
-import type { SequenceId, SequenceOpening, Span } from "../../engine/span.ts";
+import type { LateMasks, SequenceId, SequenceOpening, Span, Step } from "../../engine/span.ts";
 
 /** What a page holds, row by row. */
 export interface PageContent {
@@ -42,4 +42,18 @@ export function told(span: Span, drawn: ReadonlyMap<SequenceId, number>): Span {
   assert.ok(token !== undefined, `the step before drew nothing for sequence ${span.sequence}`);
   assert.ok(span.tokens.length === 1 && span.kind === "decode", "a sampled span is not one decode row");
   return { ...span, tokens: Uint32Array.of(token) };
+}
+
+/** A step with the masks that followed it, where its spans would have carried them. */
+export async function withLateMasks(step: Step, late: LateMasks | undefined): Promise<Step> {
+  const followed = step.spans.filter(({ masksFollow }) => masksFollow);
+  assert.equal(late !== undefined, followed.length > 0, "masks follow for spans that lack them");
+  if (late === undefined) return step;
+  const masks = await late;
+  const words = masks.length / followed.length;
+  const spans = step.spans.map((span) => {
+    const at = followed.indexOf(span) * words;
+    return at < 0 ? span : { ...span, masks: masks.slice(at, at + words) };
+  });
+  return { ...step, spans };
 }

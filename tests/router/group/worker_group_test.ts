@@ -1,7 +1,7 @@
 /** A group around a real worker process with a fake engine: every way to lose the worker, and what is seen of it. */
 
 import assert from "node:assert/strict";
-import { FAKE_INFO, fakeStep, MODELS, TRICKS } from "../../support/fake_engine.ts";
+import { FAKE_INFO, fakeMaskedStep, fakeStep, MODELS, TRICKS } from "../../support/fake_engine.ts";
 import { FAKE_ENTRY, IMPATIENT, RESTARTS, withGroup } from "../../support/group_stage.ts";
 import { isRunning } from "../../support/processes.ts";
 import { until } from "../../support/until.ts";
@@ -34,11 +34,15 @@ Deno.test("WorkerGroup loads, runs two steps at a time, refuses what the engine 
       message: "Cannot append rows: no page is free",
     });
     assert.equal((await group.run(fakeStep(4, [7]), [])).index, 4);
-    const last = group.run(fakeStep(5, [TRICKS.slow]), []);
+    assert.equal(
+      (await group.run(fakeMaskedStep(5, [7]), [], Promise.resolve(Uint32Array.of(70)))).spans[0]?.token,
+      77,
+    );
+    const last = group.run(fakeStep(6, [TRICKS.slow]), []);
     await group.close();
-    assert.equal((await last).index, 5, "a step that runs when the group closes is finished");
+    assert.equal((await last).index, 6, "a step that runs when the group closes is finished");
     assert.equal(states.at(-1)?.kind, "closed");
-    await assert.rejects(group.run(fakeStep(6, [7]), []), { code: "group_unavailable" });
+    await assert.rejects(group.run(fakeStep(7, [7]), []), { code: "group_unavailable" });
   });
 });
 

@@ -41,7 +41,7 @@ Deno.test("Scheduler discards the one row after a stop token: no token, no usage
   assert.deepEqual(usages[0], usages[1]);
 });
 
-Deno.test("Scheduler does not run ahead of masks, penalties, audits and lossless rows", async () => {
+Deno.test("Scheduler does not run ahead of penalties, audits and lossless rows", async () => {
   await withScheduler(AHEAD, async (scheduler, group) => {
     const attention = (mode: "audit" | "lossless") => ({
       mode: "sparse" as const,
