@@ -10,6 +10,7 @@ import {
   attentionFromFlags,
   resolveAttentionConfig,
 } from "./attention_config.ts";
+import type { ToolFormatName } from "./answer/answer_part.ts";
 import { ACCESS_FLAGS, listOf, resolveAccess, type ResolvedAccess } from "./access/access_config.ts";
 import type { Flags, FlagValues } from "./command_line.ts";
 import { UsageError } from "./errors.ts";
@@ -41,6 +42,8 @@ export interface ServiceConfig {
   readonly context?: number | "auto";
   /** Name under which clients ask for the model. @default the directory's (or the shape's) name */
   readonly modelName?: string;
+  /** How the model writes tool calls. @default "auto": as its chat template says */
+  readonly toolFormat?: "auto" | "hermes" | "llama" | "mistral";
   /** Groups that serve the model side by side, each with all of it. @default 1 */
   readonly groups?: number;
   /** Workers to start on this host for each group, each on a GPU of its own; `auto` uses every GPU. @default 1 */
@@ -126,6 +129,8 @@ export interface ResolvedConfig extends ResolvedWorkers {
   readonly port: number;
   readonly model: ModelSource;
   readonly modelName: string;
+  /** Undefined: as the chat template says. */
+  readonly toolFormat: ToolFormatName | undefined;
   readonly attention: AttentionRequest;
   readonly access: ResolvedAccess;
   readonly maxBatch: number;
@@ -173,6 +178,12 @@ export const SERVICE_FLAGS = {
   ...MODEL_FLAGS,
   ...WORKER_FLAGS,
   modelName: { kind: "text", value: "NAME", help: "name under which clients ask for it (default: the directory's)" },
+  toolFormat: {
+    kind: "choice",
+    choices: ["auto", "hermes", "llama", "mistral"],
+    default: "auto",
+    help: "how the model writes tool calls; auto: as its chat template says",
+  },
   host: { kind: "text", value: "ADDRESS", default: DEFAULTS.host, help: "address to listen on" },
   port: { kind: "integer", ...BOUNDS.port, default: DEFAULTS.port, help: "port to listen on; 0 takes a free one" },
   ...ACCESS_FLAGS,
@@ -257,6 +268,7 @@ export function resolveConfig(config: ServiceConfig = {}): ResolvedConfig {
     port: config.port ?? DEFAULTS.port,
     model,
     modelName: config.modelName ?? nameOf(model),
+    toolFormat: config.toolFormat === "auto" ? undefined : config.toolFormat,
     ...resolveWorkers(config),
     attention: resolveAttentionConfig(config.attention),
     access: resolveAccess(config, host),

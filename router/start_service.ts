@@ -53,7 +53,8 @@ export async function startService(config: ServiceConfig = {}, options: ServiceO
   const grammars = new GrammarService({ directory, markers: CALL_MARKERS });
   let text: TextPool | undefined;
   try {
-    text = await TextPool.start({ directory, stopTokens, threads: resolved.textThreads, jobMs: resolved.textMs });
+    const { textThreads: threads, textMs: jobMs, toolFormat } = resolved;
+    text = await TextPool.start({ directory, stopTokens, toolFormat, threads, jobMs });
     return new RunningService({ config: resolved, workers, server, keys, text, grammars, tokenizer }, options);
   } catch (error) {
     text?.close();

@@ -25,7 +25,7 @@ export interface ModelDiagnosis {
   readonly maxPositions: number;
   readonly vocabulary: { readonly tokens: number; readonly rows: number };
   readonly hasChatTemplate: boolean;
-  /** How it writes tool calls; undefined: in no way that is known. */
+  /** How its chat template writes tool calls; undefined: it does not. */
   readonly toolFormat: ToolFormatName | undefined;
   /** Which rows its layers see; undefined: everything before them. */
   readonly window: { readonly positions: number; readonly layers: number } | undefined;
@@ -84,7 +84,7 @@ export function describeModel(found: ModelDiagnosis): readonly (readonly [string
     ["Chat template", found.hasChatTemplate ? "yes" : "none"],
     [
       "Tool calls",
-      found.toolFormat ?? "the template mentions no format that is known",
+      found.toolFormat ?? "the template has no place for tools: they are described to the model, in Hermes' form",
     ],
     [
       "Window",

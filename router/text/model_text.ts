@@ -24,16 +24,20 @@ export interface ModelText {
   readonly endTokens: readonly number[];
 }
 
+/** Where the text side of a model is, and what is to be different from what its files say. */
+export interface ModelTextSource {
+  readonly directory: string;
+  /** In place of the model's own. @default those */
+  readonly stopTokens?: readonly number[] | undefined;
+  /** How calls are written. @default as the template says */
+  readonly toolFormat?: ToolFormatName | undefined;
+}
+
 /**
  * Reads a model's text files.
- * @param stopTokens in place of the model's own
  * @throws {EngineError} `invalid_model`, `unsupported_model`
  */
-export async function loadModelText(
-  directory: string,
-  stopTokens?: readonly number[],
-  toolFormat?: ToolFormatName,
-): Promise<ModelText> {
+export async function loadModelText({ directory, stopTokens, toolFormat }: ModelTextSource): Promise<ModelText> {
   const tokenizer = await Tokenizer.load(directory);
   const template = await ChatTemplate.load(directory);
   const { eosTokens } = await readModelConfig(directory);

@@ -6,6 +6,7 @@ import { CodedError } from "../../kernels/errors.ts";
 import { RequestError, type RequestErrorCode } from "../errors.ts";
 import type { TokenCount } from "./messages_request.ts";
 import type { DetokenizeAnswer, TokenizeAnswer } from "./tokenize.ts";
+import type { ModelTextSource } from "./model_text.ts";
 import type { PrepareContext, PreparedGeneration } from "./prepare.ts";
 
 /** The jobs, and what each gives back. */
@@ -36,7 +37,7 @@ export interface TextService {
 
 /** From the owner to the thread. */
 export type ToTextWorker =
-  | { readonly kind: "load"; readonly directory: string; readonly stopTokens: readonly number[] | undefined }
+  | { readonly kind: "load"; readonly source: ModelTextSource }
   | {
     readonly kind: "job";
     readonly job: keyof TextResults;

@@ -4,15 +4,12 @@
  */
 
 import { RequestError } from "../errors.ts";
+import type { ModelTextSource } from "./model_text.ts";
 import type { TextInput, TextResults, TextService } from "./text_jobs.ts";
 import { stopping, TextThread } from "./text_thread.ts";
 
 /** How the pool behaves. */
-export interface TextPoolOptions {
-  /** Of the model: its tokenizer and chat template. */
-  readonly directory: string;
-  /** What ends an answer. @default what the model's configuration says */
-  readonly stopTokens?: readonly number[] | undefined;
+export interface TextPoolOptions extends ModelTextSource {
   /** At least 2. @default defaultThreads() */
   readonly threads?: number;
   /** A job that computes for longer is given up, and its thread replaced. @default 30 s */
@@ -51,11 +48,10 @@ export class TextPool implements TextService {
   #largeRunning = 0;
   #closed = false;
 
-  private constructor({ directory, stopTokens, threads = defaultThreads(), ...times }: TextPoolOptions) {
-    const { jobMs = 30_000, queueMs = 60_000, loadMs = 60_000 } = times;
+  private constructor({ threads = defaultThreads(), ...options }: TextPoolOptions) {
+    const { jobMs = 30_000, queueMs = 60_000, loadMs = 60_000, ...source } = options;
     this.#queueMs = queueMs;
-    const options = { directory, stopTokens, jobMs, loadMs };
-    this.#threads = Array.from({ length: Math.max(2, threads) }, () => new TextThread(options));
+    this.#threads = Array.from({ length: Math.max(2, threads) }, () => new TextThread({ source, jobMs, loadMs }));
     this.#idle = [...this.#threads];
   }
 

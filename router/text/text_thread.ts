@@ -4,6 +4,7 @@
  */
 
 import { RequestError } from "../errors.ts";
+import type { ModelTextSource } from "./model_text.ts";
 import {
   type FromTextWorker,
   type TextInput,
@@ -14,10 +15,7 @@ import {
 
 /** How a thread behaves. */
 export interface TextThreadOptions {
-  /** Of the model: its tokenizer and chat template. */
-  readonly directory: string;
-  /** What ends an answer; undefined: what the model's configuration says. */
-  readonly stopTokens: readonly number[] | undefined;
+  readonly source: ModelTextSource;
   /** A job that computes for longer is given up, and the thread replaced. */
   readonly jobMs: number;
   /** Reading the tokenizer. */
@@ -59,12 +57,9 @@ export class TextThread {
       event.preventDefault();
       this.#stop(new Error(`The text thread died: ${event.message}`));
     };
-    const { directory, stopTokens, loadMs } = this.#options;
+    const { source, loadMs } = this.#options;
     try {
-      await this.#ask(
-        { kind: "load", directory, stopTokens },
-        { deadlineMs: loadMs, late: "Cannot load the tokenizer" },
-      );
+      await this.#ask({ kind: "load", source }, { deadlineMs: loadMs, late: "Cannot load the tokenizer" });
     } catch (error) {
       this.#stop(error);
       throw error;

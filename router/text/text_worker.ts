@@ -40,7 +40,7 @@ let modelText: ModelText | undefined;
 scope.onmessage = async ({ data }) => {
   try {
     if (data.kind === "load") {
-      modelText = await loadModelText(data.directory, data.stopTokens);
+      modelText = await loadModelText(data.source);
       scope.postMessage({ kind: "loaded" }, []);
       return;
     }

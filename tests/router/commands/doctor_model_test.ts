@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 
-import { describeModel, diagnoseModel } from "../../../router/commands/doctor_model.ts";
+import { describeModel, diagnoseModel, type ModelDiagnosis } from "../../../router/commands/doctor_model.ts";
 import { FIXTURES, TIDE } from "../../support/model_directory.ts";
 
 Deno.test("diagnoseModel() says what a model is, what it needs and what it lacks", async () => {
@@ -21,6 +21,21 @@ Deno.test("diagnoseModel() says which layers have a window, and that such a mode
   ]);
   const lines = describeModel(found).map(([name, value]) => `${name}: ${value}`);
   assert.ok(lines.includes("Window: 40 positions in 6 of 7 layers"), lines.join("\n"));
+});
+
+Deno.test("diagnoseModel() finds how a model writes tool calls", async () => {
+  const calls = (found: ModelDiagnosis) => describeModel(found).find(([name]) => name === "Tool calls")?.[1] ?? "";
+  assert.match(calls(await diagnoseModel(TIDE, undefined)), /no place for tools: they are described .* Hermes' form/);
+  const directory = await Deno.makeTempDir();
+  try {
+    for (const name of ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]) {
+      await Deno.symlink(`${FIXTURES}llama/${name}`, `${directory}/${name}`);
+    }
+    await Deno.writeTextFile(`${directory}/chat_template.jinja`, "{% for tool in tools %}[TOOL_CALLS]{% endfor %}");
+    assert.equal(calls(await diagnoseModel(directory, undefined)), "mistral");
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
 });
 
 Deno.test("diagnoseModel() foresees what quantising saves", async () => {
