@@ -8,15 +8,30 @@ import { ToolCallReader } from "./tool_call_reader.ts";
 export class AnswerReader {
   readonly #reasoning: ReasoningReader;
   readonly #calls: ToolCallReader | undefined;
+  #hasReasoned: boolean;
 
   constructor({ reasoning, tools }: AnswerForm) {
     this.#reasoning = new ReasoningReader(reasoning);
+    this.#hasReasoned = reasoning === "open";
     this.#calls = tools && new ToolCallReader(tools);
+  }
+
+  /** Whether reasoning goes on, or the answer has not shown yet that there is none. */
+  get mayReason(): boolean {
+    return this.#reasoning.state !== "content";
+  }
+
+  /** Whether the answer has shown that it reasons. */
+  get hasReasoned(): boolean {
+    return this.#hasReasoned;
   }
 
   /** Takes the next piece of text. @returns the parts that are certain now */
   push(text: string): AnswerPart[] {
-    return text === "" ? [] : this.#reasoning.push(text).flatMap((read) => this.#parts(read));
+    if (text === "") return [];
+    const read = this.#reasoning.push(text);
+    this.#hasReasoned ||= this.#reasoning.state === "reasoning" || read.some(({ kind }) => kind === "reasoning");
+    return read.flatMap((one) => this.#parts(one));
   }
 
   /** Ends the answer. @returns what was held */

@@ -20,6 +20,11 @@ export class ReasoningReader {
     this.#trimsStart = reasoning === "open";
   }
 
+  /** Where the answer is; `start`: it may yet begin with reasoning. */
+  get state(): "start" | "reasoning" | "content" {
+    return this.#state;
+  }
+
   /** Takes the next piece. @returns what is certain now */
   push(piece: string): ReadText[] {
     if (this.#state === "content") return this.#content(piece);

@@ -38,6 +38,8 @@ export type AnswerPiece =
     /** What the text is made of, as far as that is certain. */
     readonly parts: readonly AnswerPart[];
     readonly scored: ScoredToken | undefined;
+    /** Of the tokens so far, those of reasoning, its markers among them. */
+    readonly reasoningTokens: number;
   }
   | {
     readonly kind: "end";
@@ -48,6 +50,7 @@ export type AnswerPiece =
     /** The stop string or the listed stop token that ended it; undefined: the model itself, or the length. */
     readonly stopReason: string | number | undefined;
     readonly usage: GenerationUsage;
+    readonly reasoningTokens: number;
   };
 
 type TokenEvent = Extract<GenerationEvent, { kind: "token" }>;
@@ -87,9 +90,18 @@ export async function* readAnswer(generation: Generation, options: AnswerOptions
       }
       // The scheduler may have drawn further tokens, which are not shown.
       const usage = { ...generation.usage(), completionTokens: writer.tokens };
+      const { reasoningTokens } = writer;
       generation.cancel();
       yield piece;
-      yield { kind: "end", text: "", parts: writer.rest(), reason: "stop", stopReason: stopped, usage };
+      yield {
+        kind: "end",
+        text: "",
+        parts: writer.rest(),
+        reason: "stop",
+        stopReason: stopped,
+        usage,
+        reasoningTokens,
+      };
       return;
     }
   }
@@ -102,6 +114,7 @@ class AnswerWriter {
   readonly #stops: StopStrings;
   readonly #reader: AnswerReader;
   #tokens = 0;
+  #reasoningTokens = 0;
   #offset = 0;
   #stopReason: number | undefined;
 
@@ -120,22 +133,28 @@ class AnswerWriter {
     return this.#tokens;
   }
 
+  /** Those of them that were reasoning. */
+  get reasoningTokens(): number {
+    return this.#reader.hasReasoned ? this.#reasoningTokens : 0;
+  }
+
   /** What a token adds, and the stop string it completed. */
   take(event: TokenEvent): { readonly piece: AnswerPiece; readonly stopped: string | undefined } {
     const { tokenizer, stopTokens, listedStopTokens } = this.#options;
     this.#tokens++;
+    if (this.#reader.mayReason) this.#reasoningTokens = this.#tokens;
+    const base = { kind: "text", token: event.token } as const;
     if (stopTokens.includes(event.token)) {
       if (listedStopTokens.includes(event.token)) this.#stopReason = event.token;
-      return {
-        piece: { kind: "text", token: event.token, text: "", parts: [], scored: undefined },
-        stopped: undefined,
-      };
+      const { reasoningTokens } = this;
+      return { piece: { ...base, text: "", parts: [], scored: undefined, reasoningTokens }, stopped: undefined };
     }
     const scored = scoredToken(tokenizer, event, this.#offset);
     const decoded = this.#detokenizer.push(event.token);
     this.#offset += decoded.length;
     const { text, stopped } = this.#stops.push(decoded);
-    return { piece: { kind: "text", token: event.token, text, parts: this.#reader.push(text), scored }, stopped };
+    const parts = this.#reader.push(text);
+    return { piece: { ...base, text, parts, scored, reasoningTokens: this.reasoningTokens }, stopped };
   }
 
   /** Parts that were not certain. */
@@ -147,10 +166,12 @@ class AnswerWriter {
   finish({ reason, usage }: Extract<GenerationEvent, { kind: "finished" }>): AnswerPiece {
     const { text: certain, stopped } = this.#stops.push(this.#detokenizer.flush());
     const text = certain + this.#stops.flush();
+    const parts = [...this.#reader.push(text), ...this.#reader.flush()];
     return {
       kind: "end",
       text,
-      parts: [...this.#reader.push(text), ...this.#reader.flush()],
+      parts,
+      reasoningTokens: this.reasoningTokens,
       reason: stopped === undefined ? reason : "stop",
       stopReason: stopped ?? this.#stopReason,
       usage,

@@ -46,7 +46,7 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
   app.onError((error, c) => errorResponse(error, c, deps));
   app.notFound((c) => {
     const nearest = nearestPath(c.req.path, app.routes.map(({ path }) => path));
-    const advice = nearest === undefined ? "" : `; did you mean ${nearest}?`;
+    const advice = nearest === undefined ? "; /openapi.json lists what is served" : `; did you mean ${nearest}?`;
     return errorResponse(new RequestError("not_found", `Cannot find ${shortPath(c)}${advice}`), c, deps);
   });
 

@@ -10,7 +10,7 @@ import type { Generation, GenerationUsage, Generator } from "../scheduling/gener
 import { type Arrival, interleave } from "./interleave.ts";
 import type { PreparedGeneration } from "../text/prepare.ts";
 import type { RequestObservation, RequestOutcome, RequestPhase } from "./request_observer.ts";
-import { sumUsages } from "./usage.ts";
+import { type AnswerUsage, sumUsages } from "./usage.ts";
 
 /** What a run is made of. */
 export interface RunOptions {
@@ -28,6 +28,8 @@ export interface RunOptions {
 export class GenerationRun {
   readonly #options: RunOptions;
   readonly #generations: readonly Generation[];
+  /** By choice, so far. */
+  readonly #reasoningTokens: number[] = [];
   readonly #ends = new Map<number, { readonly reason: string; readonly usage: GenerationUsage }>();
   readonly #onAbort = () => this.cancel();
   #phase: RequestPhase = "prefill";
@@ -51,9 +53,10 @@ export class GenerationRun {
   }
 
   /** Of all choices, once the pieces are read. */
-  get usage(): GenerationUsage {
+  get usage(): AnswerUsage {
     const usages = this.#generations.map((generation, index) => this.#ends.get(index)?.usage ?? generation.usage());
-    return sumUsages(usages, this.#options.prepared.n);
+    const reasoningTokens = this.#reasoningTokens.reduce((sum, tokens) => sum + tokens, 0);
+    return { ...sumUsages(usages, this.#options.prepared.n), reasoningTokens };
   }
 
   /**
@@ -69,6 +72,7 @@ export class GenerationRun {
         this.#phase = "decode";
         observation.firstToken();
       }
+      if (value.kind !== "prefill") this.#reasoningTokens[index] = value.reasoningTokens;
       if (value.kind === "end") this.#ends.set(index, value);
       yield arrival;
     }

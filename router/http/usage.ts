@@ -2,6 +2,12 @@
 
 import type { AuditedToken, AuditUsage, CorrectionUsage, GenerationUsage } from "../scheduling/generation.ts";
 
+/** What a request cost, as its clients see it. */
+export interface AnswerUsage extends GenerationUsage {
+  /** Of the completion tokens, those of reasoning, its markers among them. */
+  readonly reasoningTokens: number;
+}
+
 /**
  * Sums the choices of a request: a prompt counts once however many answers it got.
  * @param usages by choice index, at least one
@@ -66,14 +72,14 @@ function sumAudits(audits: readonly (AuditUsage & { readonly choice: number })[]
 }
 
 /** The wire form; OpenAI's fields, and ours under `attention`. */
-export function usageBody(usage: GenerationUsage): Readonly<Record<string, unknown>> {
-  const { promptTokens, completionTokens, cachedTokens, attention } = usage;
+export function usageBody(usage: AnswerUsage): Readonly<Record<string, unknown>> {
+  const { promptTokens, completionTokens, cachedTokens, reasoningTokens, attention } = usage;
   return {
     prompt_tokens: promptTokens,
     completion_tokens: completionTokens,
     total_tokens: promptTokens + completionTokens,
     prompt_tokens_details: { cached_tokens: cachedTokens },
-    completion_tokens_details: { reasoning_tokens: 0 },
+    completion_tokens_details: { reasoning_tokens: reasoningTokens },
     attention: {
       mode: attention.mode,
       budget: attention.budget ?? null,

@@ -7,7 +7,7 @@ import type { AnswerPart } from "../answer/answer_part.ts";
 import type { AnswerPiece, ScoredToken } from "./answer.ts";
 import type { describeError } from "../errors.ts";
 import type { Operation } from "./request_observer.ts";
-import type { GenerationUsage } from "../scheduling/generation.ts";
+import type { AnswerUsage } from "./usage.ts";
 import type { PreparedGeneration } from "../text/prepare.ts";
 import type { TextResults } from "../text/text_jobs.ts";
 
@@ -41,7 +41,7 @@ export interface AnswerContext {
   readonly head: AnswerHead;
   readonly prepared: PreparedGeneration;
   /** Of the request until now. */
-  readonly usage: () => GenerationUsage;
+  readonly usage: () => AnswerUsage;
 }
 
 /** Writes one streamed answer: frames of server-sent events, line breaks included. */

@@ -97,9 +97,13 @@ export class TestService implements Disposable {
   };
   model: ModelInfo | undefined = MODEL_INFO;
   readonly #text: TextPool;
-  readonly #grammars = new GrammarService({ directory: MODEL_DIRECTORY });
+  readonly #grammars: GrammarService;
 
-  private constructor(tokenizer: Tokenizer, text: TextPool, deps: Partial<AppDeps>) {
+  private constructor(
+    directory: string,
+    { tokenizer, text, ...deps }: { readonly tokenizer: Tokenizer; readonly text: TextPool } & Partial<AppDeps>,
+  ) {
+    this.#grammars = new GrammarService({ directory });
     this.tokenizer = tokenizer;
     this.#text = text;
     this.generator = new FakeGenerator({ tokens: [...tokensOf(tokenizer, "Hello, wide world!"), 1] });
@@ -118,9 +122,10 @@ export class TestService implements Disposable {
     });
   }
 
-  static async open(deps: Partial<AppDeps> = {}): Promise<TestService> {
-    const tokenizer = await Tokenizer.load(MODEL_DIRECTORY);
-    return new TestService(tokenizer, await TextPool.start({ directory: MODEL_DIRECTORY }), deps);
+  /** @param directory of a model's text files */
+  static async open(deps: Partial<AppDeps> = {}, directory: string = MODEL_DIRECTORY): Promise<TestService> {
+    const [tokenizer, text] = [await Tokenizer.load(directory), await TextPool.start({ directory })];
+    return new TestService(directory, { ...deps, tokenizer, text });
   }
 
   /** Its groups are in these states now. */

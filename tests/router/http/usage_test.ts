@@ -17,7 +17,7 @@ function correction(changes: Partial<CorrectionUsage> = {}): CorrectionUsage {
 }
 
 function attentionBody(of: GenerationUsage): Record<string, unknown> {
-  return usageBody(of).attention as Record<string, unknown>;
+  return usageBody({ ...of, reasoningTokens: 0 }).attention as Record<string, unknown>;
 }
 
 Deno.test("usageBody() says nothing of corrections that were off, and null where nothing was found", () => {
