@@ -45,13 +45,19 @@ async function withServer(
   }
 }
 
-function framesOf(answer: readonly string[] | "endless", onLeave: () => void): ReadableStream<Uint8Array> {
+/** @param paused what the second half waits for */
+function framesOf(
+  answer: readonly string[] | "endless",
+  onLeave: () => void,
+  paused?: Promise<void>,
+): ReadableStream<Uint8Array> {
   const frames = answer === "endless" ? [...ANSWER.slice(0, 5)] : [...answer];
   return new ReadableStream<string>({
-    pull(controller) {
+    async pull(controller) {
+      if (frames.length === answer.length / 2) await paused;
       const frame = frames.shift();
       if (frame !== undefined) controller.enqueue(frame);
-      else if (answer === "endless") return new Promise(() => {});
+      else if (answer === "endless") await new Promise(() => {});
       else controller.close();
     },
     cancel: onLeave,
@@ -96,6 +102,54 @@ Deno.test("chat shows refusals, failures and broken streams, and goes on", async
     // The refused question is not asked again with the next one; what came of a broken answer counts.
     const contents = (asked[3]?.messages as { content: string }[]).map(({ content }) => content);
     assert.deepEqual(contents, ["2", "Grüß", "3", "Grüß", "4"]);
+  });
+});
+
+Deno.test("chat takes commands, messages of several lines, and an address without /v1", async () => {
+  await withServer([ANSWER, ANSWER], async ({ url, asked }) => {
+    await withFiles({ "text.txt": "A long text" }, async (directory) => {
+      const lines = ["/system Be brief", `/load ${directory}/text.txt`, "/load /nonexistent", '"""Who?', 'Where?"""'];
+      lines.push("/stats", "/nonsense", "//usr is a \\", "path", "/exit", "never asked");
+      const stdin = lines.join("\n");
+      const { code, stdout, stderr } = await runCli(["chat", "--url", url.replace(/\/v1$/, "/")], { stdin });
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /^System: Be brief\n.*text\.txt: 11 characters\n/);
+      assert.match(stdout, /\n1 answers: 3 tokens, [\d.]+ tokens\/s, 50 of 100 prompt tokens cached\n/);
+      const errors = stderr.split("\n").filter((line) => line.startsWith("Cannot"));
+      assert.match(errors[0] ?? "", /^Cannot read the file: /);
+      assert.equal(errors[1], "Cannot do /nonsense: /help lists the commands");
+    });
+    assert.equal(asked.length, 2);
+    const contents = (asked[1]?.messages as { content: string }[]).map(({ content }) => content);
+    assert.deepEqual(contents, ["Be brief", "A long text", "Who?\nWhere?", "Grüß di\x1b[2Jch", "/usr is a \npath"]);
+  });
+});
+
+Deno.test("chat on a terminal: keys typed during an answer wait for the prompt, pastes keep their lines", async () => {
+  const paused = Promise.withResolvers<void>();
+  const slow = new Response(framesOf(ANSWER, () => {}, paused.promise));
+  await withServer([slow, ANSWER, "endless"], async ({ url, asked }) => {
+    await using cli = new Cli(["chat", "--url", url], { terminal: true });
+    await cli.printed(/> /);
+    await cli.type("First\r");
+    await cli.printed(/Grüß/);
+    await cli.type("typed too ear");
+    paused.resolve();
+    await cli.printed(/\[3 tokens[^\]]*\]/);
+    await cli.type("ly\r");
+    await cli.printed(/\[3 tokens[^]*\[3 tokens[^\]]*\]/);
+    await cli.type("\x1b[200~two\nlines\x1b[201~\r");
+    await cli.printed(/two↵lines[^]*Grüß di/);
+    await cli.type("\x03");
+    await cli.printed(/\[stopped\][^]*> /);
+    await cli.type("\x04");
+    const { code, stdout } = await cli.end;
+    assert.equal(code, 0);
+    // The answer is whole, whatever was typed while it came.
+    assert.ok(stdout.includes("Grüß di[2Jch\r\n[3 tokens"), stdout);
+    const last = (body: Record<string, unknown> | undefined) =>
+      (body?.messages as { content: string }[]).at(-1)?.content;
+    assert.deepEqual(asked.map(last), ["First", "typed too early", "two\nlines"]);
   });
 });
 

@@ -9,6 +9,8 @@ export interface CliOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Text on stdin, which ends behind it. @default no stdin at all */
   readonly stdin?: string;
+  /** It runs on a terminal of its own, on which `type` types; stdout has all that it shows. @default false */
+  readonly terminal?: boolean;
 }
 
 /** How a command ended. */
@@ -33,13 +35,17 @@ export class Cli {
   #ended = false;
   #stdout = "";
   #stderr = "";
+  #keys: WritableStreamDefaultWriter<Uint8Array> | undefined;
   #onOutput: (() => void)[] = [];
 
-  constructor(args: readonly string[], { env = {}, stdin }: CliOptions = {}) {
-    this.#child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "-A", ENTRY, ...args],
+  constructor(args: readonly string[], { env = {}, stdin, terminal = false }: CliOptions = {}) {
+    const line = [Deno.execPath(), "run", "--quiet", "-A", ENTRY, ...args];
+    const quoted = line.map((word) => `'${word}'`).join(" ");
+    const [command = "", ...rest] = terminal ? ["script", "-q", "-e", "-c", quoted, "/dev/null"] : line;
+    this.#child = new Deno.Command(command, {
+      args: rest,
       env: { NO_COLOR: "1", ...env },
-      stdin: stdin === undefined ? "null" : "piped",
+      stdin: stdin === undefined && !terminal ? "null" : "piped",
       stdout: "piped",
       stderr: "piped",
     }).spawn();
@@ -48,6 +54,12 @@ export class Cli {
 
   get pid(): number {
     return this.#child.pid;
+  }
+
+  /** Types on its terminal. */
+  async type(text: string): Promise<void> {
+    this.#keys ??= this.#child.stdin.getWriter();
+    await this.#keys.write(new TextEncoder().encode(text));
   }
 
   /** Kills what still runs, so that a test that failed leaves nothing behind. */
@@ -81,17 +93,18 @@ export class Cli {
   }
 
   async #run(stdin: string | undefined): Promise<CliEnd> {
-    const writing = stdin === undefined ? undefined : this.#type(stdin);
+    const writing = stdin === undefined ? undefined : this.#pipe(stdin);
     const [{ code }] = await Promise.all([
       this.#child.status.finally(() => this.#ended = true),
       this.#collect(this.#child.stdout, (text) => this.#stdout += text),
       this.#collect(this.#child.stderr, (text) => this.#stderr += text),
       writing,
     ]);
+    await this.#keys?.close().catch(() => {});
     return { code, stdout: this.#stdout, stderr: this.#stderr };
   }
 
-  async #type(text: string): Promise<void> {
+  async #pipe(text: string): Promise<void> {
     const writer = this.#child.stdin.getWriter();
     await writer.write(new TextEncoder().encode(text));
     await writer.close();

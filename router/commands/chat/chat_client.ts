@@ -3,7 +3,7 @@
  * Knows the wire format; knows nothing of terminals.
  */
 
-import { CodedError } from "../../kernels/errors.ts";
+import { CodedError } from "../../../kernels/errors.ts";
 
 /** One turn of a conversation. */
 export interface ChatMessage {
@@ -46,23 +46,27 @@ export interface ChatUsage {
 /** What comes back, in order. */
 export type ChatEvent =
   | { readonly kind: "prefill"; readonly fraction: number }
+  /** What the model thinks before it answers. */
+  | { readonly kind: "reasoning"; readonly text: string }
   | { readonly kind: "text"; readonly text: string }
   | { readonly kind: "usage"; readonly usage: ChatUsage };
 
-/** The server refused, failed or cannot be reached. */
-export class ChatError extends CodedError<"unreachable" | "refused" | "broken_stream"> {}
+/** The server refused, failed or cannot be reached, or would refuse. */
+export class ChatError extends CodedError<"unreachable" | "refused" | "broken_stream" | "too_long"> {}
 
 /** A server that sends no byte, comments included, for so long counts as dead. */
 const SILENCE_MS = 120_000;
 
-/** A server under an address that ends in `/v1`. */
+/** A server that speaks OpenAI's API. */
 export class ChatClient {
-  readonly #url: string;
+  /** Where its API begins, without a slash at the end. */
+  readonly url: string;
   readonly #authorization: Readonly<Record<string, string>>;
 
-  /** @param apiKey undefined: the server wants none */
+  /** @param url with or without the version at its end @param apiKey undefined: the server wants none */
   constructor(url: string, apiKey?: string) {
-    this.#url = url.replace(/\/+$/, "");
+    const plain = url.replace(/\/+$/, "");
+    this.url = /\/v\d+$/.test(plain) ? plain : `${plain}/v1`;
     this.#authorization = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
   }
 
@@ -75,7 +79,7 @@ export class ChatClient {
     const body = await response.json() as { data?: readonly { id?: unknown }[] };
     const id = body.data?.[0]?.id;
     if (typeof id === "string") return id;
-    throw new ChatError("refused", `Cannot chat with ${this.#url}: it offers no model`);
+    throw new ChatError("refused", `Cannot chat with ${this.url}: it offers no model`);
   }
 
   /**
@@ -108,16 +112,16 @@ export class ChatClient {
     let response: Response;
     try {
       const headers = { ...this.#authorization, "content-type": "application/json" };
-      response = await fetch(this.#url + path, { ...init, headers });
+      response = await fetch(this.url + path, { ...init, headers });
     } catch (cause) {
       if (init.signal?.aborted) throw cause;
-      throw new ChatError("unreachable", `Cannot reach ${this.#url}: is the server running? (deno task start)`, {
+      throw new ChatError("unreachable", `Cannot reach ${this.url}: is the server running? (deno task start)`, {
         cause,
       });
     }
     if (response.ok) return response;
     const text = await response.text();
-    throw new ChatError("refused", `Cannot chat with ${this.#url}: ${response.status} ${messageIn(text)}`);
+    throw new ChatError("refused", `Cannot chat with ${this.url}: ${response.status} ${messageIn(text)}`);
   }
 }
 
@@ -173,7 +177,9 @@ function* progressOf(comment: string): Generator<ChatEvent> {
 
 interface Chunk {
   readonly error?: { readonly message?: string };
-  readonly choices?: readonly { readonly delta?: { readonly content?: string | null } }[];
+  readonly choices?: readonly {
+    readonly delta?: { readonly content?: string | null; readonly reasoning_content?: string | null };
+  }[];
   readonly usage?: {
     readonly prompt_tokens: number;
     readonly completion_tokens: number;
@@ -193,7 +199,8 @@ function* eventsOf(data: string): Generator<ChatEvent> {
   if (chunk.error !== undefined) {
     throw new ChatError("refused", `Cannot finish the answer: ${chunk.error.message ?? "the server failed"}`);
   }
-  const text = chunk.choices?.[0]?.delta?.content;
+  const { content: text, reasoning_content: reasoning } = chunk.choices?.[0]?.delta ?? {};
+  if (reasoning) yield { kind: "reasoning", text: reasoning };
   if (text) yield { kind: "text", text };
   const { usage } = chunk;
   if (usage === undefined || usage === null) return;
