@@ -6,6 +6,7 @@
 import { readModelConfig } from "../../engine/model/model_config.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
 import type { FromGrammarWorker, GrammarJob, ToGrammarWorker } from "./grammar_thread.ts";
+import { Utf8Tokens } from "./utf8_tokens.ts";
 import { byteLevelVocabulary } from "./vocabulary.ts";
 import { CompileError, GrammarEngine, type TokenMatcher } from "./xgrammar.ts";
 
@@ -33,7 +34,10 @@ async function handle(message: ToGrammarWorker): Promise<void> {
       const tokenizer = await Tokenizer.load(message.directory);
       const { eosTokens } = await readModelConfig(message.directory);
       const tokens = byteLevelVocabulary(tokenizer, new Set(message.markers));
-      engine = await GrammarEngine.load({ tokens, stopTokens: eosTokens });
+      const bytes = tokens.map((spelling, id) =>
+        spelling === "" || eosTokens.includes(id) ? undefined : tokenizer.tokenBytes(id)
+      );
+      engine = await GrammarEngine.load({ tokens, stopTokens: eosTokens, text: new Utf8Tokens(bytes) });
       scope.postMessage({ kind: "loaded" }, []);
     } else if (message.kind === "forget") {
       matchers.get(message.matcher)?.close();

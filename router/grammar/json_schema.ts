@@ -6,6 +6,7 @@
 import { RequestError } from "../errors.ts";
 import type { JsonSchema } from "./grammar_spec.ts";
 import { jsonPattern } from "./json_pattern.ts";
+import { NUMBER_BOUNDS, numberRange } from "./number_range.ts";
 import { checkFinite } from "./schema_finiteness.ts";
 
 /** Schemas within a schema, itself included. */
@@ -28,7 +29,6 @@ const FORMATS: ReadonlySet<unknown> = new Set(
 );
 
 const COUNTS = ["minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"] as const;
-const BOUNDS = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"] as const;
 const RANGES = [["minLength", "maxLength"], ["minItems", "maxItems"], ["minProperties", "maxProperties"], [
   "minimum",
   "maximum",
@@ -76,7 +76,8 @@ class Normalizer {
       entries.map(([keyword, content]) => [keyword, this.#keyword(keyword, content, `${place}/${escaped(keyword)}`)]),
     );
     this.#checkRanges(normal, place);
-    return closed(unwrapped(normal), (name) => this.#refuse(place, `required property ${name} is not allowed`));
+    const whole = closed(unwrapped(normal), (name) => this.#refuse(place, `required property ${name} is not allowed`));
+    return this.#numbersApart(spelled(whole), place);
   }
 
   #keyword(keyword: string, value: unknown, place: string): unknown {
@@ -147,6 +148,25 @@ class Normalizer {
     }
   }
 
+  /** Bounds concern numbers alone, which get a schema of their own beside what else the value may be. */
+  #numbersApart(schema: Keywords, place: string): Keywords {
+    const { minimum, maximum, exclusiveMinimum, exclusiveMaximum, ...rest } = schema;
+    const given = Object.entries({ minimum, maximum, exclusiveMinimum, exclusiveMaximum });
+    const bounds = Object.fromEntries(given.filter(([, bound]) => bound !== undefined));
+    if (Object.keys(bounds).length === 0 || UNTYPED.some((keyword) => keyword in schema)) return schema;
+    const types = [schema.type ?? [...TYPES].filter((type) => type !== "integer")].flat();
+    const others = types.filter((type) => type !== "number" && type !== "integer");
+    if (others.length === types.length) return rest;
+    const type = types.includes("number") ? "number" : "integer";
+    try {
+      numberRange(bounds, type);
+    } catch (error) {
+      throw this.#refuse(place, error instanceof Error ? error.message : String(error));
+    }
+    const number = { type, ...bounds };
+    return others.length === 0 ? number : { anyOf: [number, { ...rest, type: others }] };
+  }
+
   #refuse(place: string, why: string): RequestError {
     return refusal(this.#param, place, why);
   }
@@ -175,11 +195,23 @@ const LEAVES: Readonly<Record<string, (value: unknown) => string | undefined>> =
         ? undefined
         : `an integer from 0 to ${MAX_COUNT}`,
   ])),
-  ...Object.fromEntries(BOUNDS.map((keyword) => [
+  ...Object.fromEntries(NUMBER_BOUNDS.map((keyword) => [
     keyword,
     (value: unknown) => typeof value === "number" ? undefined : "a number",
   ])),
 };
+
+/** Keywords beside which a type says nothing. */
+const UNTYPED = ["enum", "const", "$ref", "anyOf", "oneOf"] as const;
+
+/** A byte of an address without leading zeros, which the library would let through. */
+const BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
+
+function spelled(schema: Keywords): Keywords {
+  if (schema.format !== "ipv4" || schema.pattern !== undefined) return schema;
+  const { format: _, ...rest } = schema;
+  return { ...rest, pattern: `^(${BYTE}\\.){3}${BYTE}$` };
+}
 
 /** `allOf` with one schema says the same as the schema. */
 function unwrapped({ allOf, ...rest }: Keywords): Keywords {

@@ -7,6 +7,8 @@ import Module from "node:module";
 import { fileURLToPath } from "node:url";
 import type * as Library from "@mlc-ai/web-xgrammar";
 
+import { BoundedNumbers } from "./bounded_numbers.ts";
+import type { Utf8Place, Utf8Tokens } from "./utf8_tokens.ts";
 import { grammarKey, type GrammarSpec, type JsonSchema } from "./grammar_spec.ts";
 
 /** Compiled grammars that are kept; the one used longest ago goes first. */
@@ -35,6 +37,7 @@ export interface GrammarVocabulary {
   /** By id, byte-level; empty entries are never allowed. */
   readonly tokens: readonly string[];
   readonly stopTokens: readonly number[];
+  readonly text: Utf8Tokens;
 }
 
 type Compiled = { readonly key: string; readonly grammar: Library.CompiledGrammar };
@@ -44,16 +47,25 @@ export class GrammarEngine {
   readonly #library: typeof Library;
   readonly #complaints: string[];
   readonly #compiler: Library.GrammarCompiler;
+  readonly #text: Utf8Tokens;
   readonly #compiled = new Map<string, Compiled>();
 
-  private constructor(library: typeof Library, complaints: string[], compiler: Library.GrammarCompiler) {
+  private constructor(
+    { library, complaints, compiler, text }: {
+      readonly library: typeof Library;
+      readonly complaints: string[];
+      readonly compiler: Library.GrammarCompiler;
+      readonly text: Utf8Tokens;
+    },
+  ) {
     this.#library = library;
     this.#complaints = complaints;
     this.#compiler = compiler;
+    this.#text = text;
   }
 
   /** Loads the library; takes over `console.error` of its thread, which is the only place where it says what is wrong. */
-  static async load({ tokens, stopTokens }: GrammarVocabulary): Promise<GrammarEngine> {
+  static async load({ tokens, stopTokens, text }: GrammarVocabulary): Promise<GrammarEngine> {
     const complaints: string[] = [];
     globalThis.console = { ...console, error: (line: unknown) => complaints.push(String(line)) };
     const library = loadLibrary();
@@ -61,7 +73,7 @@ export class GrammarEngine {
       ...stopTokens,
     ]);
     const compiler = await library.GrammarCompiler.createGrammarCompiler(info, CACHES);
-    return new GrammarEngine(library, complaints, compiler);
+    return new GrammarEngine({ library, complaints, compiler, text });
   }
 
   /**
@@ -70,7 +82,7 @@ export class GrammarEngine {
    */
   async matcher(spec: GrammarSpec): Promise<TokenMatcher> {
     const { grammar } = await this.#compile(spec);
-    return new TokenMatcher(await this.#library.GrammarMatcher.createGrammarMatcher(grammar));
+    return new TokenMatcher(await this.#library.GrammarMatcher.createGrammarMatcher(grammar), this.#text);
   }
 
   async #compile(spec: GrammarSpec): Promise<Compiled> {
@@ -140,7 +152,8 @@ export class GrammarEngine {
 
   /** The library's JSON part of a structural tag knows no bound for whitespace; its conversion to a grammar does. */
   async #jsonGrammar(schema: JsonSchema): Promise<string> {
-    const text = JSON.stringify(schema);
+    const numbers = new BoundedNumbers();
+    const text = JSON.stringify(numbers.marked(schema));
     const convert = this.#library.Testings._jsonSchemaToEBNF;
     const grammar = await convert(text, ANY_WHITESPACE, ONE_LINE, undefined, STRICT, MAX_WHITESPACE);
     const spaced = grammar.replaceAll(String.raw`[ \n\t]*`, ANY_SPACE)
@@ -148,44 +161,51 @@ export class GrammarEngine {
       .replaceAll(`(= ${ANY_SPACE}`, "(= [ \\n]?")
       .replaceAll(ANY_SPACE, WHITESPACE);
     // Strings with bounds may hold tabs and other control characters, says the library; JSON does not.
-    return spaced.replaceAll(String.raw`[^"\\\r\n]`, String.raw`[^"\\\0-\x1f]`);
+    return numbers.filled(spaced.replaceAll(String.raw`[^"\\\r\n]`, String.raw`[^"\\\0-\x1f]`));
   }
 }
 
 /** One answer on its way through a grammar. */
 export class TokenMatcher {
   readonly #matcher: Library.GrammarMatcher;
-  readonly #tokens: number[] = [];
+  readonly #text: Utf8Tokens;
+  /** Where the text is after each token; 0 where it is not valid, which only a vocabulary without bytes comes to. */
+  readonly #places: Utf8Place[] = [];
 
-  constructor(matcher: Library.GrammarMatcher) {
+  constructor(matcher: Library.GrammarMatcher, text: Utf8Tokens) {
     this.#matcher = matcher;
+    this.#text = text;
   }
 
   /** Tokens followed so far. */
   get length(): number {
-    return this.#tokens.length;
+    return this.#places.length;
   }
 
   /** Forgets all tokens but the first `length`. */
   rollBack(length: number): void {
-    const excess = this.#tokens.length - length;
+    const excess = this.#places.length - length;
     if (excess <= 0) return;
     this.#matcher.rollBack(excess);
-    this.#tokens.length = length;
+    this.#places.length = length;
   }
 
   /** Follows one more token. @returns whether the grammar allows it; if not, nothing has changed */
   accept(token: number): boolean {
     const accepted = !this.#matcher.isTerminated() && this.#matcher.acceptToken(token);
-    if (accepted) this.#tokens.push(token);
+    if (accepted) this.#places.push(this.#text.after(this.#places.at(-1) ?? 0, token) ?? 0);
     return accepted;
   }
 
   /** A bit for each token that may come next, the lowest first; all zero after the end. */
   async mask(words: number): Promise<Uint32Array<ArrayBuffer>> {
     const mask = new Uint32Array(words);
-    if (!this.#matcher.isTerminated()) mask.set((await this.#matcher.getNextTokenBitmask()).subarray(0, words));
-    return mask;
+    if (this.#matcher.isTerminated()) return mask;
+    mask.set((await this.#matcher.getNextTokenBitmask()).subarray(0, words));
+    const text = this.#text.allowed(this.#places.at(-1) ?? 0);
+    const valid = mask.map((word, i) => word & (text[i] ?? 0));
+    // A vocabulary may lack the bytes that would complete a character.
+    return valid.some((word) => word !== 0) ? valid : mask;
   }
 
   /** Frees it. */

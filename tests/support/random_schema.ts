@@ -33,7 +33,13 @@ const LEAVES: readonly ((random: Random, depth: number) => Schema)[] = [
     const minimum = random.integer(100) - 50;
     return { type: "integer", minimum, maximum: minimum + random.integer(1000) };
   },
+  (random) => ({ type: "integer", exclusiveMinimum: random.integer(300) - 150 }),
   (random) => ({ type: "number", minimum: 0, maximum: 1 + random.integer(20) }),
+  (random) => {
+    const minimum = Number((random.uniform() * 40 - 20).toFixed(random.integer(4)));
+    return { type: "number", minimum, exclusiveMaximum: minimum + 1 + random.integer(30) };
+  },
+  (random) => ({ type: ["number", "null"], maximum: random.integer(50) - 25 }),
 ];
 
 function object(random: Random, depth: number): Schema {

@@ -18,6 +18,11 @@ const REFUSED: readonly (readonly [name: string, schema: unknown, place: RegExp]
   ["endless nesting", { type: "object", properties: { a: { $ref: "#" } }, required: ["a"] }, /no value of finite size/],
   ["an empty enum", { enum: [] }, /at #\/enum: expected a list of at least one value/],
   ["an empty range", { type: "integer", minimum: 5, maximum: 3 }, /at #: minimum 5 exceeds maximum 3/],
+  [
+    "a range without an integer",
+    { type: "integer", minimum: 1.2, maximum: 1.8 },
+    /at #: no number is within its bounds/,
+  ],
   ["a forbidden required property", {
     type: "object",
     properties: {},
@@ -62,6 +67,16 @@ Deno.test("normalizeSchema() closes objects whose properties are listed, and dro
 Deno.test("normalizeSchema() keeps open objects open and lists what they require", () => {
   const given = { type: "object", required: ["a"], additionalProperties: { type: "integer" } };
   assert.deepEqual(normalizeSchema(given, "x"), { ...given, properties: { a: { type: "integer" } } });
+});
+
+Deno.test("normalizeSchema() gives bounded numbers a schema of their own, and spells what the library is lax about", () => {
+  const bounded = { type: ["integer", "null"], minimum: 3, description: "x" };
+  assert.deepEqual(normalizeSchema(bounded, "x"), { anyOf: [{ type: "integer", minimum: 3 }, { type: ["null"] }] });
+  assert.deepEqual(normalizeSchema({ type: "string", minimum: 3 }, "x"), { type: "string" });
+  const address = normalizeSchema({ type: "string", format: "ipv4" }, "x") as { pattern: string };
+  for (const [text, isOne] of [["10.0.255.9", true], ["1.02.3.4", false], ["1.2.3.256", false]] as const) {
+    assert.equal(new RegExp(address.pattern).test(text), isOne, text);
+  }
 });
 
 Deno.test("normalizeSchema() accepts recursion that can end", () => {
