@@ -6,8 +6,7 @@ import { z } from "zod";
 import { zodResponseFormat } from "openai/helpers/zod";
 
 import { LiveService } from "../../support/live_service.ts";
-import { Random } from "../../support/random.ts";
-import { randomSchema } from "../../support/random_schema.ts";
+import { type Ask, schemaCampaign } from "../../schemas/campaign.ts";
 
 interface Chat {
   readonly choices: readonly { readonly message: { readonly content: string }; readonly finish_reason: string }[];
@@ -124,18 +123,11 @@ Deno.test("answers keep to their grammars", async (t) => {
     }
   });
 
-  await t.step("12 random schemas under sampling", async () => {
-    const ajv = new Ajv2020({ strict: false, validateFormats: false });
-    let finished = 0;
-    await Promise.all(Array.from({ length: 12 }, async (_, seed) => {
-      const schema = randomSchema(new Random(1000 + seed), 2);
-      const { body, status } = await chat(live, { guided_json: schema, seed, max_tokens: 80 });
-      assert.equal(status, 200, JSON.stringify(body));
-      if (body.choices[0]?.finish_reason !== "stop") return;
-      finished++;
-      const text = body.choices[0]?.message.content ?? "";
-      assert.ok(ajv.compile(schema)(JSON.parse(text)), `${JSON.stringify(schema)}: ${text}`);
-    }));
+  await t.step("12 random schemas, asked for in every way", async () => {
+    const options = { count: 12, seed: 5, concurrency: 12, maxTokens: 80 };
+    const ask: Ask = (path, body) => live.ask(path, body);
+    const { finished, failures } = await schemaCampaign(ask, options, { attends: true });
+    assert.deepEqual(failures, []);
     assert.ok(finished >= 7, `${finished} finished`);
   });
 
