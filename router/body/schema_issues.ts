@@ -34,6 +34,12 @@ interface Complaint {
 /** Of a union, the member that got furthest is what the client meant; if none got in, all are named. */
 function resolve(issue: Issue, path: readonly PropertyKey[]): Complaint {
   if (issue.code !== "invalid_union") return { path, expected: expectation(issue), input: issue.input };
+  // A union told apart by one field, whose value is none of them; the path ends with that field.
+  const { options, discriminator } = issue as { options?: readonly unknown[]; discriminator?: string };
+  if (options !== undefined && discriminator !== undefined) {
+    const { [discriminator]: input } = Object(issue.input);
+    return { path, expected: `expected ${options.map((option) => JSON.stringify(option)).join(" or ")}`, input };
+  }
   const firsts = issue.errors.flatMap((errors) => errors.slice(0, 1));
   const meant = firsts.find((first) => first.path.length > 0 || !KINDS.includes(first.code));
   if (meant !== undefined) return resolve(meant, [...path, ...meant.path]);

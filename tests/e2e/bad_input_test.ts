@@ -28,6 +28,9 @@ const COMPLETIONS = "/v1/completions";
 const messages = [{ role: "user", content: "Hi" }];
 const chat = (fields: object) => ({ path: CHAT, body: { messages, ...fields } });
 
+const TOOL = { type: "function", function: { name: "weather" } };
+const named = (name: string) => ({ type: "function", function: { name } });
+
 const REFUSALS: readonly Refusal[] = [
   { what: "not JSON", body: "{prompt: 1}", message: /not JSON \(at position 1\)/ },
   { what: "cut off", body: '{"prompt": "a', message: /not JSON/ },
@@ -80,6 +83,38 @@ const REFUSALS: readonly Refusal[] = [
     param: "attention.budget",
   },
   { what: "an unknown mode", ...chat({ attention: { mode: "magic" } }), message: /"dense"/, param: "attention.mode" },
+  { what: "an endless schema", ...chat({ guided_json: { $ref: "#" } }), message: /at #: no value of finite size/ },
+  {
+    what: "a schema that contradicts itself",
+    ...chat({ json_schema: { type: "integer", minimum: 5, maximum: 3 } }),
+    message: /at #: minimum 5 exceeds maximum 3/,
+    param: "json_schema",
+  },
+  {
+    what: "a schema of too many",
+    ...chat({ guided_json: { anyOf: Array.from({ length: 5001 }, () => ({})) } }),
+    message: /more than 5000 schemas/,
+    param: "guided_json",
+  },
+  { what: "an unknown format", ...chat({ response_format: { type: "xml" } }), message: /"xml" given/ },
+  { what: "a grammar without a root", ...chat({ grammar: 'a ::= "b"' }), message: /root/, param: "grammar" },
+  {
+    what: "a tool that is not there",
+    ...chat({ tools: [TOOL], tool_choice: named("x") }),
+    message: /"x" is not among/,
+  },
+  {
+    what: "a tool result without a call",
+    ...chat({ messages: [...messages, { role: "tool", tool_call_id: "c", content: "" }] }),
+    message: /no call "c" comes before/,
+    param: "messages[1].tool_call_id",
+  },
+  {
+    what: "a result without a call, of Responses",
+    path: "/v1/responses",
+    body: { input: [{ type: "function_call_output", call_id: "c", output: "" }] },
+    message: /no call "c"/,
+  },
   {
     what: "an answer longer than the context",
     body: { prompt: [10, 20, 30], max_tokens: CONTEXT },
