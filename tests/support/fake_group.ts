@@ -14,6 +14,7 @@ import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
 import type { SpanAudit, Step, StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
 import type { Group, GroupState, ModelInfo } from "../../router/group/group.ts";
+import type { FakeGroupOptions } from "./fake_group_options.ts";
 import { fakeModel } from "./fake_model.ts";
 import {
   type FakeSequence,
@@ -26,19 +27,6 @@ import {
 import { CHAIN_START, draw, extend, logprobsOf, VOCABULARY } from "./fake_tokens.ts";
 
 const NEVER = false;
-
-/** How the fake differs from its defaults. */
-export interface FakeGroupOptions {
-  readonly model?: Partial<ModelInfo>;
-  /** What a step claims to have taken; it really takes one turn of the event loop. @default 1 ms */
-  readonly stepMs?: (step: Step) => number;
-  /** Whether the token drawn after a sparse row at this position differs from what full attention draws. @default never */
-  readonly errs?: (position: number, open: SequenceOpening) => boolean;
-  /** Steps that it takes at a time. @default 1 */
-  readonly stepsInFlight?: number;
-  /** Starts out loading; `recover` makes it ready. @default false */
-  readonly loading?: boolean;
-}
 
 /** @see the file's paragraph */
 export class FakeGroup implements Group {

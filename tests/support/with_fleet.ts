@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { Fleet } from "../../router/fleet/fleet.ts";
 import type { SchedulerOptions } from "../../router/scheduling/scheduler_options.ts";
-import { FakeGroup, type FakeGroupOptions } from "./fake_group.ts";
+import { FakeGroup } from "./fake_group.ts";
+import type { FakeGroupOptions } from "./fake_group_options.ts";
 import { until } from "./until.ts";
 
 /** Runs a test on fresh groups, and checks at its end that nothing was left behind in any of them. */
