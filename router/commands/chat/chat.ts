@@ -132,7 +132,7 @@ class Chat {
     }
   }
 
-  /** Streams the answer; undefined when there was none. What Ctrl-C leaves of one counts. */
+  /** Streams the answer; undefined when there was none. One that Ctrl-C cut short counts. */
   async #answer(model: string): Promise<string | undefined> {
     const { terminal, interrupt, stats } = this.#parts;
     const shown = new ShownAnswer(terminal, stats, this.#isStyled);
