@@ -15,7 +15,8 @@ const LOGIT_ERROR = 2e-3;
 for (const { name, shape, rows } of PREFILL_CASES) {
   Deno.test(`prefillAttention() on matrix units equals plain loops: ${name}`, async () => {
     if (matrixTileFor(fixture.gpu.info, shape) === undefined) {
-      assert.notEqual(shape.headDim % 32, 0, "only odd heads may be left to the plain tile");
+      const { headDim } = shape;
+      assert.ok(headDim % 32 !== 0 || headDim > 128, `heads of ${headDim} must not be left to the plain tile`);
       return;
     }
     const span = prefillSpan(fixture, shape, rows);
