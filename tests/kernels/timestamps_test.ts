@@ -27,7 +27,7 @@ Deno.test("PassTimer times every dispatch in order, or passes of many, and nothi
     let last = 0;
     for (const { startNs, endNs, dispatches } of passes) {
       assert.ok(startNs >= last && endNs > startNs, `${startNs} to ${endNs} after ${last}`);
-      assert.equal(dispatches[0]?.kernel, "swiglu");
+      assert.equal(dispatches[0]?.kernel, "swiglu silu");
       last = startNs;
     }
     assert.deepEqual(await timer.read(), []);
