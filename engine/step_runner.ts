@@ -3,6 +3,7 @@
  * in its group up to two at a time, so that the GPU finds the next one ready when it is done with the first.
  */
 
+import { within } from "../kernels/within.ts";
 import { checkStep } from "./check_step.ts";
 import { EngineError } from "./errors.ts";
 import { ALONE } from "./exchange.ts";
@@ -134,7 +135,9 @@ export class StepRunner {
     const wasAhead = before !== undefined && !before.isDone;
     const { finish } = await submitted;
     await before?.done.promise;
-    if (step.followed && model.commands.gpu.traits.readWaitsForAll) await within(NEXT_STEP_MS, running.nextRecorded);
+    if (step.followed && model.commands.gpu.traits.readWaitsForAll) {
+      await within(NEXT_STEP_MS, running.nextRecorded.promise);
+    }
     try {
       if (wasAhead && before.failure !== undefined) throw before.failure;
       const result = await finish(before?.endMs ?? -Infinity);
@@ -185,12 +188,4 @@ async function masksAfter(before: RunningStep | undefined, late: LateMasks): Lat
   // The buffers of both steps are gone.
   if (before?.failure !== undefined) throw before.failure;
   return masks;
-}
-
-/** Waits, but not for long. */
-async function within(ms: number, { promise }: PromiseWithResolvers<void>): Promise<void> {
-  const late = Promise.withResolvers<void>();
-  const timer = setTimeout(late.resolve, ms);
-  await Promise.race([promise, late.promise]);
-  clearTimeout(timer);
 }

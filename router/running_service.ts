@@ -3,6 +3,7 @@
  * Knows which part needs which, and in which order; knows nothing of terminals or signals.
  */
 
+import { within } from "../kernels/within.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { AccessControl } from "./access/access_control.ts";
 import { AllowedHosts, isLoopback } from "./access/allowed_hosts.ts";
@@ -200,11 +201,4 @@ interface ApplicationParts {
   readonly recorder: RequestRecorder;
   readonly registry: MetricsRegistry;
   readonly log: ServiceLog;
-}
-
-/** Waits for something, but not for long. */
-async function within(deadlineMs: number, done: Promise<void>): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, deadlineMs));
-  await Promise.race([done, late]).finally(() => clearTimeout(timer));
 }

@@ -13,7 +13,7 @@ import { PeerError } from "./errors.ts";
 import { type ExchangeMemory, type ReadList, requestsFor } from "./exchange_memory.ts";
 import { ExchangeTally } from "./exchange_tally.ts";
 import type { Mailbox } from "./mailbox.ts";
-import { cutLists, joinPositions, joinValues } from "./position_lists.ts";
+import { cutLists, joinValues, joinWords } from "./position_lists.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 import type { CandidateLists } from "./protocol.ts";
 import { checkParts, StateExchange, type States } from "./state_exchange.ts";
@@ -157,7 +157,7 @@ export class PeerExchange implements Exchange {
   async #select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> {
     const { propose, mailbox } = this.#options;
     const { rows, lists } = await candidates();
-    const positions = joinPositions(lists.map((list) => list.positions));
+    const positions = joinWords(lists.map((list) => list.positions));
     const values = joinValues(lists.map((list) => list.values));
     const lengths = Uint32Array.from(lists, (list) => list.positions.length);
     this.#tally.count("candidates");

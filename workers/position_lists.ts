@@ -7,8 +7,8 @@ import { ProtocolError } from "./errors.ts";
 
 type Tensor = Uint32Array<ArrayBufferLike> | Float32Array<ArrayBufferLike>;
 
-/** Joins lists. */
-export function joinPositions(lists: readonly Uint32Array[]): Uint32Array<ArrayBuffer> {
+/** Joins lists of positions, or of other words. */
+export function joinWords(lists: readonly Uint32Array[]): Uint32Array<ArrayBuffer> {
   const joined = new Uint32Array(totalOf(lists));
   fill(joined, lists);
   return joined;

@@ -6,7 +6,7 @@
 import { at } from "../../kernels/at.ts";
 import type { Candidates } from "../../engine/exchange.ts";
 import { ProtocolError } from "../../workers/errors.ts";
-import { cutLists, joinPositions } from "../../workers/position_lists.ts";
+import { cutLists, joinWords } from "../../workers/position_lists.ts";
 import type { CandidateLists, ChosenLists } from "../../workers/protocol.ts";
 import { chooseBest } from "./choose_positions.ts";
 
@@ -69,5 +69,5 @@ function choose(all: readonly CandidateLists[], { epoch, step, batch, layer, row
     return chooseBest(ofList, row);
   });
   const lengths = Uint32Array.from(lists, ({ length }) => length);
-  return { message: { epoch, step, batch, layer, lengths, positions: joinPositions(lists) }, layer, rows, lists };
+  return { message: { epoch, step, batch, layer, lengths, positions: joinWords(lists) }, layer, rows, lists };
 }

@@ -1,15 +1,12 @@
 /**
-<<<<<<< HEAD
- * Makes sure that sequences with grammars have their masks before a step is planned. Waits for them only so long that a
- * slow grammar holds up its own sequence and no other. Knows sequences; knows nothing of what the masks say.
-=======
- * Sees to it that sequences with grammars have their masks: before a step that cannot begin without them, and else while
+ * Makes sure that sequences with grammars have their masks: before a step that cannot begin without them, and else while
  * it is computed. Waits for them only so long that a slow grammar holds up its own sequence and no other. Knows
  * sequences; knows nothing of what the masks say.
->>>>>>> a331db5 (router: have masks computed while their step goes through the layers)
  */
 
 import { maskWords } from "../../kernels/logits/mask_logits.ts";
+import { within } from "../../kernels/within.ts";
+import { joinWords } from "../../workers/position_lists.ts";
 import { asCodedError } from "../errors.ts";
 import type { ConstraintHost } from "./constraint.ts";
 import type { GenerationRequest } from "./generation.ts";
@@ -66,7 +63,7 @@ export class MaskFetcher {
   async settle(sequences: Iterable<Sequence>): Promise<void> {
     const [heldUp, others] = [[...sequences].filter(isHeldUp), [...sequences].filter((one) => !isHeldUp(one))];
     this.request(others);
-    await within(PATIENCE_MS, this.request(heldUp));
+    await settled(PATIENCE_MS, this.request(heldUp));
   }
 
   /**
@@ -77,7 +74,7 @@ export class MaskFetcher {
     const late = spans.filter(({ span }) => span.masksFollow);
     const current = late.filter(isCurrent).map(({ sequence }) => sequence);
     this.request(current);
-    await within(PATIENCE_MS + stepMs, current.map(({ masks }) => masks?.arrival ?? Promise.resolve()));
+    await settled(PATIENCE_MS + stepMs, current.map(({ masks }) => masks?.arrival ?? Promise.resolve()));
     const unmasked = new Set<Sequence>();
     const parts = late.map((planned) => {
       const { sequence, work: { from }, span } = planned;
@@ -87,7 +84,7 @@ export class MaskFetcher {
       unmasked.add(sequence);
       return new Uint32Array(sequence.masks?.words ?? 0).fill(ALL_TOKENS);
     });
-    return { masks: joined(parts), unmasked };
+    return { masks: joinWords(parts), unmasked };
   }
 }
 
@@ -104,20 +101,6 @@ export function isCurrent({ sequence, work, span }: PlannedSpan): boolean {
 }
 
 /** Waits for all, but not for longer; how each ends is for others to see. */
-async function within(ms: number, promises: readonly Promise<void>[]): Promise<void> {
-  if (promises.length === 0) return;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, ms));
-  await Promise.race([Promise.allSettled(promises), late]);
-  clearTimeout(timer);
-}
-
-function joined(parts: readonly Uint32Array[]): Uint32Array {
-  const all = new Uint32Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
+async function settled(ms: number, promises: readonly Promise<void>[]): Promise<void> {
+  if (promises.length > 0) await within(ms, Promise.allSettled(promises));
 }

@@ -3,6 +3,7 @@
  * it fails, falls silent for too long, or is not wanted any more.
  */
 
+import { within } from "../../kernels/within.ts";
 import type { Guard } from "./guard.ts";
 
 /** What to run. */
@@ -126,11 +127,4 @@ class Silence {
 async function collect(stream: ReadableStream<Uint8Array>, add: (text: string) => void): Promise<void> {
   const decoder = new TextDecoder();
   for await (const chunk of stream) add(decoder.decode(chunk, { stream: true }));
-}
-
-/** Waits for something, but not for long. */
-async function within(deadlineMs: number, done: Promise<unknown>): Promise<void> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<void>((resolve) => timer = setTimeout(resolve, deadlineMs));
-  await Promise.race([done, late]).finally(() => clearTimeout(timer));
 }
