@@ -5,6 +5,7 @@
 
 import { GpuError } from "./errors.ts";
 import type { Commands, KernelSpec } from "./pipeline.ts";
+import { normScaleWgsl } from "./rms_norm.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
 import { BUILTINS, GROUP_INDEX, reads, spread, sumOverWorkgroup, writes } from "./wgsl.ts";
 
@@ -54,13 +55,7 @@ function spec(): KernelSpec {
         let row = ${GROUP_INDEX};
         if (row >= params.rows) { return; }
         let first = row * params.stride + params.first;
-        var squares = 0.0;
-        for (var i = t; i < params.quads; i += ${THREADS}u) {
-          let quad = x[first + i];
-          squares += dot(quad, quad);
-        }
-        let mean = workgroup_sum(t, squares) / f32(4u * params.quads);
-        let scale = 1.0 / sqrt(mean + params.epsilon);
+        ${normScaleWgsl(THREADS)}
         for (var i = t; i < params.quads; i += ${THREADS}u) { x[first + i] = x[first + i] * scale * weight[i]; }
       }`,
   };

@@ -52,6 +52,21 @@ function threadsFor(cols: number): number {
   return [256, 128, 64].find((threads) => cols >= 16 * threads) ?? 32;
 }
 
+/**
+ * WGSL: `scale`, 1 / √(mean(x²) + ε) of the `params.quads` vectors of `x` from `first` on. Needs `sumOverWorkgroup`; each row
+ * is a workgroup's.
+ */
+export function normScaleWgsl(threads: number): string {
+  return `
+        var squares = 0.0;
+        for (var i = t; i < params.quads; i += ${threads}u) {
+          let quad = x[first + i];
+          squares += dot(quad, quad);
+        }
+        let mean = workgroup_sum(t, squares) / f32(4u * params.quads);
+        let scale = 1.0 / sqrt(mean + params.epsilon);`;
+}
+
 function spec(threads: number, accumulate: boolean): KernelSpec {
   return {
     bindings: [
@@ -66,13 +81,7 @@ function spec(threads: number, accumulate: boolean): KernelSpec {
         let row = ${GROUP_INDEX};
         if (row >= params.rows) { return; }
         let first = row * params.quads;
-        var squares = 0.0;
-        for (var i = t; i < params.quads; i += ${threads}u) {
-          let quad = x[first + i];
-          squares += dot(quad, quad);
-        }
-        let mean = workgroup_sum(t, squares) / f32(4u * params.quads);
-        let scale = 1.0 / sqrt(mean + params.epsilon);
+        ${normScaleWgsl(threads)}
         for (var i = t; i < params.quads; i += ${threads}u) {
           out[first + i] = ${accumulate ? "out[first + i] + " : ""}x[first + i] * scale * weight[i];
         }
