@@ -71,7 +71,7 @@ export async function checkFit(
   return [
     `Memory: weights ${gib(needs.weightBytes)}, working memory ${gib(needs.workingBytes)}, keys and values ` +
     `${Math.round(needs.kvBytesPerToken / 1024)} KiB a token` +
-    (replicas ? `, copies of other workers' rows ${gib(replicaBytes(needs, fitting))}` : ""),
+    (replicas ? `, copies of other workers' rows ${gib(bytesOfPages(needs, replicaPages(fitting, replicas)))}` : ""),
     `Memory: at least ${gib(free)} free: a context of ${fitting.toLocaleString("en")} tokens fits`,
   ];
 }
@@ -134,12 +134,12 @@ function replicaPages(tokens: number, replicas: boolean): number {
   return replicas ? replicaPagesBeside(pagesFor(tokens)) : 0;
 }
 
-function replicaBytes({ kvBytesPerToken }: ModelNeeds, tokens: number): number {
-  return replicaPagesBeside(pagesFor(tokens)) * PAGE_TOKENS * kvBytesPerToken;
+function bytesOfKv(needs: ModelNeeds, tokens: number, replicas: boolean): number {
+  return bytesOfPages(needs, pagesFor(tokens) + replicaPages(tokens, replicas));
 }
 
-function bytesOfKv({ kvBytesPerToken }: ModelNeeds, tokens: number, replicas: boolean): number {
-  return (pagesFor(tokens) + replicaPages(tokens, replicas)) * PAGE_TOKENS * kvBytesPerToken;
+function bytesOfPages({ kvBytesPerToken }: ModelNeeds, pages: number): number {
+  return pages * PAGE_TOKENS * kvBytesPerToken;
 }
 
 /** Positions, in whole pages, that fit into so many bytes with what lies beside them. */

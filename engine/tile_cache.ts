@@ -7,6 +7,8 @@ import type { Commands } from "../kernels/pipeline.ts";
 import { describeShape } from "../kernels/provider.ts";
 import type { TileSize } from "../kernels/products/tile_choice.ts";
 import { tuneTiles } from "../kernels/products/tune_tiles.ts";
+import { JsonObject } from "./model/json_file.ts";
+import { fileExists } from "./model/model_file.ts";
 import type { Weights } from "./model/weights.ts";
 
 /** Changes with the kernels that are chosen from: older choices are measured again. */
@@ -47,11 +49,9 @@ export async function chooseTiles(commands: Commands, weights: Weights, { path, 
 /** What a file holds; nothing where there is none, or none that can be used. */
 export async function readChoices(path: string, log: (line: string) => void): Promise<Choices> {
   try {
-    const { size } = await Deno.stat(path);
-    if (size > MAX_BYTES) throw new RangeError(`expected at most ${MAX_BYTES} bytes, found ${size}`);
-    return parsed(JSON.parse(await Deno.readTextFile(path)));
+    return await fileExists(path) ? choicesIn(await JsonObject.read(path, MAX_BYTES)) : {};
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) log(`Cannot use the tiles in ${path}: ${reasonOf(error)}`);
+    log(`Cannot use the tiles in ${path}: ${reasonOf(error)}`);
     return {};
   }
 }
@@ -65,26 +65,21 @@ export async function keepChoices(path: string, adapters: Choices, log: (line: s
   }
 }
 
-/** @throws {TypeError} when it is not what `keepChoices` writes */
-function parsed(file: unknown): Choices {
-  if (!isObject(file) || file["version"] !== VERSION || !isObject(file["adapters"])) {
-    throw new TypeError(`expected version ${VERSION} with choices by adapter`);
-  }
-  const choices: Choices = {};
-  for (const [adapter, sizes] of Object.entries(file["adapters"])) {
-    if (!isObject(sizes)) throw new TypeError(`expected choices of ${adapter}`);
-    const own: Record<string, TileSize> = {};
-    for (const [key, size] of Object.entries(sizes)) {
-      if (size !== "small" && size !== "large") throw new TypeError(`expected small or large for ${key}`);
-      own[key] = size;
-    }
-    choices[adapter] = own;
-  }
-  return choices;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+/** @throws {EngineError} `invalid_model` when it is not what `keepChoices` writes */
+function choicesIn(file: JsonObject): Choices {
+  file.integer("version", { min: VERSION, max: VERSION });
+  const adapters = file.object("adapters");
+  if (adapters === undefined) throw file.invalid("adapters", "choices by adapter");
+  return Object.fromEntries(Array.from(adapters.entries(), ([adapter, sizes]) => {
+    const choices = adapters.nested(sizes, adapter);
+    return [
+      adapter,
+      Object.fromEntries(Array.from(choices.entries(), ([key, size]) => {
+        if (size !== "small" && size !== "large") throw choices.invalid(key, "small or large");
+        return [key, size];
+      })),
+    ];
+  }));
 }
 
 function reasonOf(error: unknown): string {
