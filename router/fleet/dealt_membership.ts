@@ -4,6 +4,7 @@
  * found; dials no one.
  */
 
+import { at } from "../../kernels/at.ts";
 import type { MemberPlan, Membership, MembershipListener } from "../group/membership/membership.ts";
 import { byHost } from "./plan_groups.ts";
 
@@ -24,8 +25,7 @@ export class DealtMembership {
 
   /** What one group sees of it. */
   of(group: number): Membership {
-    const share = this.#shares[group];
-    if (share === undefined) throw new RangeError(`Cannot deal members: group ${group} of ${this.#shares.length}`);
+    const share = at(this.#shares, group);
     const { origin, isOpen } = this.#membership;
     return { origin, isOpen, watch: (listener, signal) => this.#watch(share, listener, signal) };
   }
@@ -72,9 +72,7 @@ export class DealtMembership {
     });
     const full = Math.ceil(members.length / this.#shares.length);
     const open = sizes.filter(({ own }) => own < full);
-    const [first] = (open.length > 0 ? open : sizes).sort((a, b) => b.near - a.near || a.own - b.own);
-    if (first === undefined) throw new RangeError("Cannot deal members: there is no group");
-    return first.share;
+    return at((open.length > 0 ? open : sizes).sort((a, b) => b.near - a.near || a.own - b.own), 0).share;
   }
 }
 

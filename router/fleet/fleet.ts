@@ -4,6 +4,7 @@
  * Knows groups and their schedulers, none of which knows of another; knows nothing of workers.
  */
 
+import { at } from "../../kernels/at.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import { RequestError } from "../errors.ts";
 import type { Group, ModelInfo } from "../group/group.ts";
@@ -106,7 +107,7 @@ export class Fleet<AnyGroup extends Group = Group> implements Generator, Selecti
       .filter(({ group }) => !hasOtherModel(group.state, states))
       .map((member) => candidateOf(member, newcomer, requestId));
     return inOrder(newcomer.tokens, candidates)
-      .flatMap(({ index }) => this.groups.slice(index, index + 1))
+      .map(({ index }) => at(this.groups, index))
       .sort((a, b) => byReadiness(a.group.state, b.group.state));
   }
 

@@ -9,6 +9,7 @@ import type { GroupState, ModelInfo } from "../group/group.ts";
 import type { WorkerGroup } from "../group/worker_group.ts";
 import { longestContext } from "../scheduling/capacity.ts";
 import type { ServedModel, ServedWorker, Service } from "../service.ts";
+import { sum } from "../sum.ts";
 import { hasOtherModel, modelOfAll } from "./fleet_group.ts";
 
 /** What to look for. */
@@ -36,7 +37,7 @@ export function follow(
 ): Pick<Service, "ready" | "broken"> {
   const ready = Promise.withResolvers<ServedModel>();
   const broken = Promise.withResolvers<string>();
-  // Who only drains never asks; that the workers failed, `broken` reports too.
+  // Callers that only drain never await it; `broken` reports a failed worker too.
   ready.promise.catch(() => "`broken` reports it too");
   let gathering: ReturnType<typeof setTimeout> | undefined;
   const fail = (reason: string) => {
@@ -78,8 +79,7 @@ export function follow(
 }
 
 function progressOf(states: readonly GroupState[]): number {
-  const each = states.map((state) => state.kind === "loading" ? state.progress : 1);
-  return each.reduce((sum, one) => sum + one, 0) / each.length;
+  return sum(states, (state) => state.kind === "loading" ? state.progress : 1) / states.length;
 }
 
 /** What the groups that are ready serve together. */
@@ -95,7 +95,7 @@ function served(groups: readonly FollowedGroup[]): ServedModel | undefined {
     parameters,
     adapter,
     software: ready.some(({ model: { software } }) => software),
-    kvTokens: ready.reduce((sum, { model: { kvPages } }) => sum + kvPages * PAGE_TOKENS, 0),
+    kvTokens: sum(ready, ({ model: { kvPages } }) => kvPages * PAGE_TOKENS),
     contextTokens: longestContext(model),
     workers: ready.flatMap(({ group, index, model }) =>
       workersOf(group, model).map((worker) => groups.length === 1 ? worker : { ...worker, group: index })

@@ -7,6 +7,7 @@ import { nearestState } from "../fleet/fleet_group.ts";
 import type { GroupState } from "../group/group.ts";
 import type { MembershipReport } from "../group/members.ts";
 import type { SchedulerStats } from "../scheduling/scheduler_observer.ts";
+import { sum } from "../sum.ts";
 
 /** One of the groups that serve the model, at one moment. */
 export interface GroupReport {
@@ -118,8 +119,4 @@ function membersOf(groups: readonly GroupReport[]) {
       members.found.map((member) => groups.length === 1 ? member : { group, ...member })
     ),
   };
-}
-
-function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
-  return items.reduce((total, item) => total + of(item), 0);
 }

@@ -1,6 +1,7 @@
 /** What a request cost over all its choices, and its form on the wire. Knows counts only. */
 
 import type { AuditedToken, AuditUsage, CorrectionUsage, GenerationUsage } from "../scheduling/generation.ts";
+import { sum } from "../sum.ts";
 
 /** What a request cost, as its clients see it. */
 export interface AnswerUsage extends GenerationUsage {
@@ -119,8 +120,4 @@ function auditedTokenBody({ choice, index, token, dense, divergence }: AuditedTo
 /** JSON has no NaN. */
 function ratio(part: number, whole: number): number | null {
   return whole === 0 ? null : part / whole;
-}
-
-function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
-  return items.reduce((total, item) => total + of(item), 0);
 }
