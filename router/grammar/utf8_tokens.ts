@@ -1,6 +1,6 @@
 /**
- * Which tokens may follow in a text that is valid UTF-8. The grammar library lets bytes through that are no character, which
- * whoever reads the answer takes for several. Knows bytes and ids; knows nothing of grammars.
+ * Which tokens may follow in a text that is valid UTF-8. The grammar library lets through bytes that form no character;
+ * decoders replace each of them. Knows bytes and ids; knows nothing of grammars.
  */
 
 /** Within a character: how many bytes are missing, and between which the next one lies. */

@@ -49,7 +49,7 @@ const HIDDEN = 16;
 const SETS = 2;
 const BUDGET = 16;
 const CONTEXT = 60;
-const NOBODY = false;
+const HOLDS_NOTHING = false;
 
 /**
  * One worker's part of a step of `rows` rows over a layer of each role; all workers of the group run it at once.
@@ -75,7 +75,7 @@ export async function exchangeContract(worker: ExchangingWorker, step: ExchangeS
   const others = all.map((_, index) => index !== 0);
   merged.push(await states(place, { point: point(0, 2), ranges: undefined, holders: lead }));
   await states(place, { point: point(0, 3), ranges, holders: others });
-  merged.push(await states(place, { point: point(1, 0), ranges: undefined, holders: all.map(() => NOBODY) }));
+  merged.push(await states(place, { point: point(1, 0), ranges: undefined, holders: all.map(() => HOLDS_NOTHING) }));
   await pass("rows");
   await gatherOnLead(place, point(1, 3), owners);
   return merged;

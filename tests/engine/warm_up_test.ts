@@ -6,25 +6,18 @@ import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { StepRunner } from "../../engine/evaluation/hand_session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import { warmUp } from "../../engine/warm_up.ts";
+import { fakeModel } from "../support/fake_model.ts";
 
-const INFO: EngineInfo = {
-  digest: "",
+const INFO: EngineInfo = fakeModel({
   maxPositions: 8192,
   vocabSize: 512,
-  parameters: 1e6,
-  layers: 4,
   roles: ["dense", "select", "sparse", "sparse"],
   selectLayers: [1],
   sparse: { budget: 64, sparseFrom: 128 },
-  adapter: "fake",
   software: false,
-  provider: "deno",
-  matrix: undefined,
   cheapCorrections: 0,
-  measured: [],
   kvPages: 128,
-  replicaPages: 0,
-};
+});
 
 /** Steps of more rows are answered at once: it is the short ones that decide how long the long one is. */
 const SHORT_ROWS = 100;

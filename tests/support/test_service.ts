@@ -15,6 +15,7 @@ import type { AcceptedRequest, RequestObserver, RequestOutcome } from "../../rou
 import { SelectionView } from "../../router/scheduling/selection_view.ts";
 import { TextPool } from "../../router/text/text_pool.ts";
 import { FakeGenerator, type FakeScript } from "./fake_generator.ts";
+import { fakeModel } from "./fake_model.ts";
 import { NO_CORRECTION } from "./generation_request.ts";
 
 /** A model with a tokenizer, a template and an end-of-turn token. */
@@ -22,24 +23,15 @@ export const MODEL_DIRECTORY = fileURLToPath(new URL("../../deploy/models/tide-1
 
 /** A small loaded model. */
 export const MODEL_INFO: ModelInfo = {
-  id: "org/tide",
-  digest: "0123456789abcdef0123456789abcdef",
-  maxPositions: 32_768,
-  vocabSize: 8192,
-  layers: 4,
-  parameters: 10_000_000,
-  roles: ["dense", "dense", "select", "sparse"],
-  selectLayers: [2],
-  sparse: { budget: 256, sparseFrom: 512 },
-  adapter: "none",
-  software: true,
-  provider: "deno",
-  matrix: undefined,
-  cheapCorrections: 0,
-  measured: [],
-  replicaPages: 0,
-  kvPages: 64,
-  slices: [64],
+  ...fakeModel({
+    id: "org/tide",
+    digest: "0123456789abcdef0123456789abcdef",
+    maxPositions: 32_768,
+    vocabSize: 8192,
+    parameters: 10_000_000,
+    sparse: { budget: 256, sparseFrom: 512 },
+    cheapCorrections: 0,
+  }),
   adapters: ["none"],
 };
 
