@@ -259,10 +259,18 @@ export class Gpu {
 }
 
 /**
- * The shape that kernels use and, where it computes wrong, the faulty one. No other is tried: smaller ones have crashed drivers.
+ * The shapes that kernels use, and those that compute wrong: the best one, and the same with fewer columns, for few rows. No
+ * others are tried: smaller ones have crashed drivers.
  */
 async function testedShapes(gpu: Gpu): Promise<[usable: readonly MatrixShape[], faulty: readonly MatrixShape[]]> {
-  const best = gpu.traits.matrix.find(({ result }) => result === "f32");
+  const shapes = gpu.traits.matrix.filter(({ result }) => result === "f32");
+  const [best] = shapes;
   if (best === undefined) return [[], []];
-  return await computesRight(gpu, best) ? [[best], []] : [[], [best]];
+  const narrow = shapes.find(({ m, n, k }) => m === best.m && k === best.k && n < best.n);
+  const [usable, faulty]: [MatrixShape[], MatrixShape[]] = [[], []];
+  for (const shape of narrow === undefined ? [best] : [best, narrow]) {
+    (await computesRight(gpu, shape) ? usable : faulty).push(shape);
+  }
+  // Without the best one there are no matrix units: prompts and decode rows would run by different kinds of kernels.
+  return usable[0] === best ? [usable, faulty] : [[], faulty];
 }

@@ -18,9 +18,12 @@ export interface GpuInfo {
   readonly timestamps: boolean;
   /** Every product that the adapter claims its matrix units to compute; best first. */
   readonly claimedMatrix: readonly MatrixShape[];
-  /** The best of them with sums in f32, when it computed right at start; the only one that kernels use. */
+  /**
+   * The best of them with sums in f32, and the same with fewer columns where there is one, as far as they computed right at
+   * start; the only ones that kernels use.
+   */
   readonly matrix: readonly MatrixShape[];
-  /** The same when it computed wrong. */
+  /** Those that computed wrong. */
   readonly faultyMatrix: readonly MatrixShape[];
   readonly maxBindingBytes: number;
   readonly maxBufferBytes: number;

@@ -20,6 +20,14 @@ export function matrixUnitsOf(
   return shape === undefined || subgroupSize === undefined ? undefined : { shape, subgroupSize };
 }
 
+/** The same by the narrowest of the instructions: products of few columns waste the least of it. */
+export function narrowUnitsOf(
+  { matrix, subgroupSize }: Pick<GpuInfo, "matrix" | "subgroupSize">,
+): MatrixUnits | undefined {
+  const [shape] = matrix.filter(({ result }) => result === "f32").sort((a, b) => a.n - b.n);
+  return shape === undefined || subgroupSize === undefined ? undefined : { shape, subgroupSize };
+}
+
 /** Halves of one element of an array. */
 export const HALVES_AN_ELEMENT = 8;
 

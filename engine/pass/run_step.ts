@@ -4,7 +4,7 @@
  */
 
 import type { ReadRequest, StagedRead } from "../../kernels/gpu.ts";
-import { rowProductCut } from "../../kernels/products/row_product.ts";
+import { rowProductCut } from "../../kernels/products/row_tile.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import type { LoadedModel } from "../loaded_model.ts";

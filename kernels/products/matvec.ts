@@ -9,7 +9,8 @@ import { toHalfRows } from "./half_rows.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Commands } from "../pipeline.ts";
 import type { Scratch } from "../scratch.ts";
-import { rowProduct, type RowProductCut, rowProductCut, rowProductName } from "./row_product.ts";
+import { rowProduct, rowProductName } from "./row_product.ts";
+import { outputsOf, type RowProductCut, rowProductCut, rowsOf, rowTileFor, sliceDepthOf } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
@@ -120,17 +121,17 @@ function byMatrices(commands: Commands, product: Product, { kind: _, ...cut }: M
   const { weight, x, y, rows, accumulate = false, scratch } = product;
   const { cols } = weight;
   const { tensor: halves } = toHalfRows(commands, scratch, { x, rows, cols, halves: "both" });
-  const { tile } = cut;
-  const ragged = cols % (tile.subgroups * tile.depth) !== 0;
-  const most = tile.mostRowTiles * tile.rows;
+  const { tiles: _tiles, ...order } = cut;
+  const tile = rowTileFor(cut, { rows, weightRows: weight.rows });
+  const ragged = cols % sliceDepthOf(cut, tile) !== 0;
+  const most = rowsOf(cut.shape, tile);
   for (let firstInput = 0; firstInput < rows; firstInput += most) {
-    const needed = Math.ceil(Math.min(most, rows - firstInput) / tile.rows);
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-      const variant = { ...cut, dtype, rowTiles: needed < 3 ? needed : tile.mostRowTiles, ragged, accumulate };
+      const variant = { ...order, tile, dtype, ragged, accumulate };
       commands.dispatch(commands.kernel(rowProductName(variant), () => rowProduct(variant)), {
         tensors: [tensor, halves, y],
         params: { rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8 },
-        groups: spread(Math.ceil(partRows / tile.outputs)),
+        groups: spread(Math.ceil(partRows / outputsOf(cut.shape, tile))),
       });
     }
   }

@@ -6,7 +6,7 @@
 import assert from "node:assert/strict";
 import { Engine } from "../../../engine/engine.ts";
 import { type Session, SessionHost } from "../../../engine/evaluation/hand_session.ts";
-import { rowProductCut } from "../../../kernels/products/row_product.ts";
+import { rowProductCut } from "../../../kernels/products/row_tile.ts";
 import { everyLogprob, logprobsOf, mapsSettled, runTogether } from "../../support/engine_fixture.ts";
 import { FIXTURES } from "../../support/model_directory.ts";
 import { testProvider } from "../../support/test_provider.ts";
