@@ -5,9 +5,9 @@
 
 import { GpuError } from "./errors.ts";
 import type { Commands, KernelSpec } from "./pipeline.ts";
-import { normScaleWgsl } from "./rms_norm.ts";
+import { eachQuad, type NormCut, normCut, normNeeds, normScaleWgsl, normSumWgsl } from "./rms_norm.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
-import { BUILTINS, GROUP_INDEX, reads, spread, sumOverWorkgroup, writes } from "./wgsl.ts";
+import { BUILTINS, GROUP_INDEX, reads, spread, writes } from "./wgsl.ts";
 
 /** Operands of a normalisation. */
 export interface NormColumns {
@@ -23,8 +23,6 @@ export interface NormColumns {
   readonly epsilon: number;
 }
 
-const THREADS = 64;
-
 /**
  * Computes x = x / √(mean(x²) + ε) · weight over the columns of each row; the others stay as they are.
  * @throws {GpuError} `invalid_shape` when a tensor does not fit or a number of columns is not a multiple of 4
@@ -38,25 +36,27 @@ export function normColumns(commands: Commands, { x, rows, width, from, cols, we
   }
   expectTensor("norm_columns", x, "f32", [rows, width]);
   expectTensor("norm_columns", weight, "f32", [cols]);
-  commands.dispatch(commands.kernel("norm_columns", spec), {
+  const cut = normCut(commands.gpu.info, cols);
+  commands.dispatch(commands.kernel(`norm_columns ${Object.values(cut)}`, () => spec(cut)), {
     tensors: [x, weight],
-    params: { rows, stride: width / 4, first: from / 4, quads: cols / 4, epsilon },
+    params: { rows, stride: width / 4, first: from / 4, epsilon },
     groups: spread(rows),
   });
 }
 
-function spec(): KernelSpec {
+function spec(cut: NormCut): KernelSpec {
   return {
+    ...normNeeds(cut),
     bindings: [writes("x", "array<vec4<f32>>"), reads("weight", "array<vec4<f32>>")],
-    params: [["rows", "u32"], ["stride", "u32"], ["first", "u32"], ["quads", "u32"], ["epsilon", "f32"]],
+    params: [["rows", "u32"], ["stride", "u32"], ["first", "u32"], ["epsilon", "f32"]],
     source: `
-      ${sumOverWorkgroup(THREADS)}
-      @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
+      ${normSumWgsl(cut)}
+      @compute @workgroup_size(${cut.threads}) fn main(${BUILTINS}) {
         let row = ${GROUP_INDEX};
         if (row >= params.rows) { return; }
         let first = row * params.stride + params.first;
-        ${normScaleWgsl(THREADS)}
-        for (var i = t; i < params.quads; i += ${THREADS}u) { x[first + i] = x[first + i] * scale * weight[i]; }
+        ${normScaleWgsl(cut)}
+        ${eachQuad(cut, (round, at) => `x[first + ${at}] = quad${round} * scale * weight[${at}];`)}
       }`,
   };
 }

@@ -4,8 +4,9 @@
 
 import { GpuError } from "./errors.ts";
 import type { Commands, KernelSpec } from "./pipeline.ts";
+import { expectRows, ROW_FORM_WGSL, type RowForm, type Rows, storeFour, writesRows } from "./rows.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
-import { BUILTINS, GROUP_INDEX, reads, spread, writes } from "./wgsl.ts";
+import { BUILTINS, GROUP_INDEX, reads, spread } from "./wgsl.ts";
 
 /**
  * What a gate goes through: `silu`, g / (1 + e^−g), or `gelu_tanh`, the Gaussian error linear unit by its approximation
@@ -17,8 +18,8 @@ export type Activation = "silu" | "gelu_tanh";
 export interface Swiglu {
   /** f32 [rows, 2 · width]: gate, then up */
   readonly gateUp: Tensor;
-  /** f32 [rows, width] */
-  readonly out: Tensor;
+  /** [rows, width], in any form. */
+  readonly out: Rows;
   readonly rows: number;
   /** A multiple of 4. */
   readonly width: number;
@@ -37,9 +38,10 @@ export function swiglu(commands: Commands, { gateUp, out, rows, width, activatio
     throw new GpuError("invalid_shape", `Cannot dispatch swiglu: width ${width} is not a multiple of 4`);
   }
   expectTensor("swiglu", gateUp, "f32", [rows, 2 * width]);
-  expectTensor("swiglu", out, "f32", [rows, width]);
-  commands.dispatch(commands.kernel(`swiglu ${activation}`, () => spec(activation)), {
-    tensors: [gateUp, out],
+  expectRows("swiglu", out, { rows, cols: width });
+  const { tensor, form } = out;
+  commands.dispatch(commands.kernel(`swiglu ${activation} ${form}`, () => spec(activation, form)), {
+    tensors: [gateUp, tensor],
     params: { count: rows * width / 4, quads: width / 4 },
     groups: spread(Math.ceil(rows * width / 4 / THREADS)),
   });
@@ -51,20 +53,27 @@ const EXPONENT: Readonly<Record<Activation, string>> = {
   "gelu_tanh": `gate * (${2 * Math.sqrt(2 / Math.PI)} + ${2 * Math.sqrt(2 / Math.PI) * 0.044715} * gate * gate)`,
 };
 
-function spec(activation: Activation): KernelSpec {
+/** WGSL of `gated(gate, up)`: activation(gate) · up. */
+export function gateWgsl(activation: Activation): string {
+  return `fn gated(gate: vec4<f32>, up: vec4<f32>) -> vec4<f32> {
+        // Bounded: e^88 is where f32 ends, and WGSL may assume no infinities.
+        return gate / (1.0 + exp(min(-(${EXPONENT[activation]}), vec4<f32>(80.0)))) * up;
+      }`;
+}
+
+function spec(activation: Activation, form: RowForm): KernelSpec {
+  const value = "gated(gate_up[i + row * params.quads], gate_up[i + (row + 1u) * params.quads])";
   return {
-    bindings: [reads("gate_up", "array<vec4<f32>>"), writes("out", "array<vec4<f32>>")],
+    bindings: [reads("gate_up", "array<vec4<f32>>"), writesRows("out", form)],
     params: [["count", "u32"], ["quads", "u32"]],
     source: `
+      ${ROW_FORM_WGSL}
+      ${gateWgsl(activation)}
       @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
         let i = (${GROUP_INDEX}) * ${THREADS}u + t;
         if (i >= params.count) { return; }
         let row = i / params.quads;
-        let gate = gate_up[i + row * params.quads];
-        let up = gate_up[i + (row + 1u) * params.quads];
-        // Bounded: e^88 is where f32 ends, and WGSL may assume no infinities.
-        let activated = gate / (1.0 + exp(min(-(${EXPONENT[activation]}), vec4<f32>(80.0))));
-        out[i] = activated * up;
+        ${storeFour(form, "out", { value, at: "i", fours: "params.count" })}
       }`,
   };
 }

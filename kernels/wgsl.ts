@@ -66,6 +66,25 @@ export function sumOverWorkgroup(threads: number): string {
 }
 
 /**
+ * Declares the same `workgroup_sum` by sums of subgroups, which meet at one barrier; to be called once. The kernel needs
+ * the feature subgroups.
+ * @param threads a multiple of `subgroupSize`
+ */
+export function sumOverSubgroups(threads: number, subgroupSize: number): string {
+  const subgroups = threads / subgroupSize;
+  return `
+    var<workgroup> sum_parts: array<f32, ${subgroups}>;
+    fn workgroup_sum(t: u32, value: f32) -> f32 {
+      let own = subgroupAdd(value);
+      if (t % ${subgroupSize}u == 0u) { sum_parts[t / ${subgroupSize}u] = own; }
+      workgroupBarrier();
+      var sum = sum_parts[0];
+      ${unroll(subgroups - 1, (i) => `sum += sum_parts[${i + 1}];`)}
+      return sum;
+    }`;
+}
+
+/**
  * Declares `workgroup_best(t, candidate) -> Best`: the highest value of the workgroup; ties go to the lower index.
  * @param threads a power of two
  */

@@ -3,8 +3,9 @@
 import { at } from "../../kernels/at.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { rmsNorm } from "../../kernels/rms_norm.ts";
+import { takeRows } from "../../kernels/rows.ts";
 import type { LoadedModel } from "../loaded_model.ts";
-import { multiply } from "../pass/products.ts";
+import { multiply, rowFormFor } from "../pass/products.ts";
 import type { ProductFamily } from "../row_batch.ts";
 
 /** Rows of logits made at once when every row of a span is scored or drawn after; bounds memory, not results. */
@@ -24,7 +25,8 @@ export function headLogits(
     readonly name: string;
   },
 ): Tensor {
-  const normed = scratch.take(`normed for ${name}`, "f32", [rows, config.hidden]);
+  const form = rowFormFor(commands, product, { weight: weights.head, rows });
+  const normed = takeRows(scratch, `normed for ${name}`, { form, rows, cols: config.hidden });
   rmsNorm(commands, {
     x,
     weight: weights.finalNorm,

@@ -8,6 +8,7 @@ import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { normColumns } from "../../kernels/norm_columns.ts";
 import { ropeAppend } from "../../kernels/attention/rope_append.ts";
+import { floatRows } from "../../kernels/rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
@@ -24,7 +25,8 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   const { model: { scratch, config, exchange }, batch, computed } = pass;
   const { heads, kvHeads, headDim } = config;
   const qkv = scratch.take("qkv", "f32", [computed, (heads + 2 * kvHeads) * headDim]);
-  pass.multiply({ weight: layer.weights.qkv, x: pass.norm(layer.weights.attentionNorm), y: qkv });
+  const { qkv: weight, attentionNorm } = layer.weights;
+  pass.multiply({ weight, x: pass.norm(attentionNorm, weight), y: qkv });
   if (config.qkNorm === "row") normRows(pass, layer, qkv);
   const own = rotateAndAppend(pass, layer, qkv);
   if (batch.ranges === undefined) return own;
@@ -100,7 +102,7 @@ export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promis
 
 /** x += norm(output(o)), normed where the family has it */
 export function addOutput(pass: Pass, { weights }: PassLayer, { o }: AttentionState): void {
-  pass.add({ weight: weights.output, rows: o, norm: weights.outputNorm });
+  pass.add({ weight: weights.output, rows: floatRows(o), norm: weights.outputNorm });
 }
 
 /** @returns states of all rows over this worker's slice; when it holds nothing, they are undefined and never read */

@@ -45,8 +45,8 @@ function embedTokens({ model, inputs, batch, x, computed }: Pass): void {
 function addMlp(pass: Pass, { weights }: PassLayer): void {
   const { model: { commands, scratch, config }, computed } = pass;
   const gateUp = scratch.take("gate and up", "f32", [computed, 2 * config.ffn]);
-  const activated = scratch.take("activated", "f32", [computed, config.ffn]);
-  pass.multiply({ weight: weights.gateUp, x: pass.norm(weights.mlpNorm), y: gateUp });
+  const activated = pass.rowsFor(weights.down, "activated");
+  pass.multiply({ weight: weights.gateUp, x: pass.norm(weights.mlpNorm, weights.gateUp), y: gateUp });
   swiglu(commands, { gateUp, out: activated, rows: computed, width: config.ffn, activation: config.activation });
   pass.add({ weight: weights.down, rows: activated, norm: weights.downNorm });
 }

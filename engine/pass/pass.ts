@@ -5,6 +5,8 @@
 
 import type { Weight } from "../../kernels/weights/weight.ts";
 import { type RmsNorm, rmsNorm } from "../../kernels/rms_norm.ts";
+import { floatRows, type Rows, takeRows } from "../../kernels/rows.ts";
+import type { Product } from "../../kernels/products/matvec.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { ArrivingStates, ExchangePoint } from "../exchange.ts";
 import type { KvLayer } from "../kv/kv_slice.ts";
@@ -16,7 +18,7 @@ import type { SlicePacer } from "./pacer.ts";
 import type { PassInputs } from "./pass_inputs.ts";
 import { uploadReplicaTables } from "./replica_tables.ts";
 import type { BatchCounter } from "./read_counter.ts";
-import { multiply } from "./products.ts";
+import { multiply, rowFormFor } from "./products.ts";
 import type { SelectionReport } from "./selection_report.ts";
 
 /** Layers that are submitted together: recording a decode row takes a good part of the time that it computes. */
@@ -53,7 +55,6 @@ export class Pass {
   readonly replicated: { chosen: number; missing: number } = { chosen: 0, missing: 0 };
   readonly #point: Omit<ExchangePoint, "layer">;
   readonly #pacer: SlicePacer | undefined;
-  readonly #normed: Tensor;
   readonly #sparseTable: Tensor | undefined;
   #selectionHolders: readonly boolean[] | undefined;
   #arriving: ArrivingStates | undefined;
@@ -72,7 +73,6 @@ export class Pass {
     this.#sparseTable = sparseTable;
     this.inputs = rowTable === undefined ? inputs : { ...inputs, rowTable, computedTable: rowTable };
     this.x = scratch.take(`x (${batch.product})`, "f32", [this.computed, config.hidden]);
-    this.#normed = scratch.take("normed rows", "f32", [this.computed, config.hidden]);
   }
 
   /** Rows that this worker computes. */
@@ -119,16 +119,24 @@ export class Pass {
     await arriving?.arrive();
   }
 
-  /** @returns the residual rows, normed where there is a weight, f32 [computed, hidden]; they last until the next norm */
-  norm(weight: Tensor | undefined): Tensor {
-    if (weight === undefined) return this.x;
-    this.#norm({ x: this.x, weight, out: this.#normed });
-    return this.#normed;
+  /** @returns the residual rows, normed where there is a norm, as the product with `weight` reads them; until the next norm */
+  norm(norm: Tensor | undefined, weight: Weight): Rows {
+    if (norm === undefined) return floatRows(this.x);
+    const out = this.rowsFor(weight, "normed rows");
+    this.#norm({ x: this.x, weight: norm, out });
+    return out;
+  }
+
+  /** Working memory for the computed rows that the product with a weight reads, in the form in which it does. */
+  rowsFor(weight: Weight, name: string): Rows {
+    const { commands, scratch } = this.model;
+    const form = rowFormFor(commands, this.batch.product, { weight, rows: this.computed });
+    return takeRows(scratch, name, { form, rows: this.computed, cols: weight.cols });
   }
 
   /** x += W·rows of the computed rows, normed before they are added where there is a norm. */
   add(
-    { weight, rows, norm }: { readonly weight: Weight; readonly rows: Tensor; readonly norm: Tensor | undefined },
+    { weight, rows, norm }: { readonly weight: Weight; readonly rows: Rows; readonly norm: Tensor | undefined },
   ): void {
     if (norm === undefined) {
       this.multiply({ weight, x: rows, y: this.x, accumulate: true });
@@ -137,7 +145,7 @@ export class Pass {
     const { scratch, config } = this.model;
     const added = scratch.take("rows to be normed and added", "f32", [this.computed, config.hidden]);
     this.multiply({ weight, x: rows, y: added });
-    this.#norm({ x: added, weight: norm, out: this.x, accumulate: true });
+    this.#norm({ x: added, weight: norm, out: floatRows(this.x), accumulate: true });
   }
 
   #norm(operands: Pick<RmsNorm, "x" | "weight" | "out" | "accumulate">): void {
@@ -146,9 +154,7 @@ export class Pass {
   }
 
   /** y = W·x, or y += W·x, of the computed rows, with the products of the batch's family. */
-  multiply(
-    operands: { readonly weight: Weight; readonly x: Tensor; readonly y: Tensor; readonly accumulate?: boolean },
-  ): void {
+  multiply(operands: Pick<Product, "weight" | "x" | "y" | "accumulate">): void {
     const { commands, scratch } = this.model;
     multiply(commands, this.batch.product, { ...operands, rows: this.computed, scratch });
   }

@@ -1,16 +1,28 @@
-/** The product of each family: which kernel multiplies the rows of a batch. */
+/** The product of each family: which kernel multiplies the rows of a batch, and in which form it reads them. */
 
 import type { Commands } from "../../kernels/pipeline.ts";
-import { matmul } from "../../kernels/products/matmul.ts";
-import { matvec, planDenseRows, type Product } from "../../kernels/products/matvec.ts";
+import { matmul, matmulForm, planMatmul } from "../../kernels/products/matmul.ts";
+import { matvec, matvecForm, planDenseRows, planMatvec, type Product } from "../../kernels/products/matvec.ts";
+import type { RowForm } from "../../kernels/rows.ts";
+import type { Weight } from "../../kernels/weights/weight.ts";
 import type { ProductFamily } from "../row_batch.ts";
 
 /**
  * y = W·x, or y += W·x, by the kernels of a family.
- * @throws {GpuError} `invalid_shape` when a tensor is too small or no f32
+ * @throws {GpuError} `invalid_shape` when a tensor is too small, or rows are in a form that the family does not read
  */
 export function multiply(commands: Commands, family: ProductFamily, product: Product): void {
   if (family === "tiled") matmul(commands, product);
   else if (family === "dense") matvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
   else matvec(commands, product);
+}
+
+/** The form in which a family's product with a weight reads rows: what comes before it writes them so. */
+export function rowFormFor(
+  { gpu: { info } }: Commands,
+  family: ProductFamily,
+  { weight, rows }: { readonly weight: Weight; readonly rows: number },
+): RowForm {
+  if (family === "tiled") return matmulForm(planMatmul(info, rows, weight));
+  return matvecForm(family === "dense" ? planDenseRows(info, weight) : planMatvec(info, weight.cols));
 }

@@ -4,12 +4,13 @@
  */
 
 import type { GpuInfo } from "../gpu.ts";
-import { toHalfRows } from "./half_rows.ts";
+import { asHalves } from "./half_rows.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Product } from "./matvec.ts";
 import { type MatrixUnits, matrixUnitsOf } from "../matrix_wgsl.ts";
 import { matrixProduct, matrixProductName, type MatrixTile } from "./matrix_product.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
+import { expectRows, type RowForm } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import type { TileSize } from "./tile_choice.ts";
 import { tiledProduct, tiledProductName } from "./tiled_product.ts";
@@ -84,16 +85,22 @@ function planPlain(info: MatmulAdapter, { rows, weight, size }: SizedProduct): M
   return { kind: "tiles", side: (size === undefined ? enough : size === "large") ? 128 : 64 };
 }
 
+/** The form of rows that a plan reads. One half is enough for prefill: its error is that of the f16 cache that the rows end in. */
+export function matmulForm({ kind }: MatmulPlan): RowForm {
+  return kind === "matrix" ? "high" : "f32";
+}
+
 /**
  * Computes y = x · Wᵀ, or y += x · Wᵀ, in f32, for any number of rows; meant for many.
- * @throws {GpuError} `invalid_shape` when a tensor is too small or no f32
+ * @throws {GpuError} `invalid_shape` when a tensor is too small, or rows are in a form that the plan does not read
  */
 export function matmul(commands: Commands, product: Product, plan?: MatmulPlan): void {
   const { weight, x, y, rows } = product;
-  expectTensor("matmul", x, "f32", [rows, weight.cols]);
+  expectRows("matmul", x, { rows, cols: weight.cols });
   expectTensor("matmul", y, "f32", [rows, weight.rows]);
   if (rows === 0) return;
   const chosen = plan ?? planMatmul(commands.gpu.info, rows, weight, commands.tiles.sizeFor(rows, weight));
+  if (chosen.kind !== "matrix") expectRows("matmul", x, { rows, cols: weight.cols, forms: ["f32"] });
   const { kernel, input, groups } = prepare(commands, product, chosen);
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
     commands.dispatch(kernel(dtype), {
@@ -119,13 +126,12 @@ function prepare(commands: Commands, product: Product, plan: MatmulPlan): Prepar
     : tileKernel(commands, product, plan.side);
 }
 
-/** One half is enough for prefill: its error is that of the f16 cache that the rows end in. */
 function matrixKernel(
   commands: Commands,
   { weight, x, rows, accumulate = false, scratch }: Product,
   { kind: _, ...cut }: MatmulPlan & { readonly kind: "matrix" },
 ): Prepared {
-  const { tensor } = toHalfRows(commands, scratch, { x, rows, cols: weight.cols, halves: "high" });
+  const { tensor } = asHalves(commands, scratch, { x, rows, cols: weight.cols, form: "high" });
   return {
     kernel: (dtype) => {
       const variant = { ...cut, dtype, accumulate };
@@ -140,7 +146,7 @@ function laneKernel(commands: Commands, { x, rows, accumulate = false }: Product
   const tile = { ...LANE_TILE[broadcast ? "broadcast" : "plain"], accumulate, broadcast };
   return {
     kernel: (dtype) => commands.kernel(laneProductName({ ...tile, dtype }), () => laneProduct({ ...tile, dtype })),
-    input: x,
+    input: x.tensor,
     groups: (partRows) => [Math.ceil(partRows / (LANES * tile.outputs)), Math.ceil(rows / tile.inputs), 1],
   };
 }
@@ -151,7 +157,7 @@ function tileKernel(commands: Commands, { x, rows, accumulate = false }: Product
       const tile = { dtype, accumulate, side };
       return commands.kernel(tiledProductName(tile), () => tiledProduct(tile));
     },
-    input: x,
+    input: x.tensor,
     groups: (partRows) => spread(Math.ceil(rows / side) * Math.ceil(partRows / side)),
   };
 }

@@ -5,9 +5,10 @@
  */
 
 import type { GpuInfo } from "../gpu.ts";
-import { toHalfRows } from "./half_rows.ts";
+import { asHalves } from "./half_rows.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Commands } from "../pipeline.ts";
+import { expectRows, type RowForm, type Rows } from "../rows.ts";
 import type { Scratch } from "../scratch.ts";
 import { rowProduct, rowProductName } from "./row_product.ts";
 import { outputsOf, type RowProductCut, rowProductCut, rowsOf, rowTileFor, sliceDepthOf } from "./row_tile.ts";
@@ -19,8 +20,8 @@ import { spread } from "../wgsl.ts";
 /** Operands of a product. */
 export interface Product {
   readonly weight: Weight;
-  /** f32 [rows, weight.cols] */
-  readonly x: Tensor;
+  /** [rows, weight.cols], best in the form that the plan reads; f32 rows are halved first where it reads halves. */
+  readonly x: Rows;
   /** f32 [rows, weight.rows], in a buffer other than `x` */
   readonly y: Tensor;
   readonly rows: number;
@@ -68,16 +69,22 @@ export function planDenseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "part
   return cut === undefined ? planMatvec(info, weight.cols) : { kind: "matrix", ...cut };
 }
 
+/** The form of rows that a plan reads. */
+export function matvecForm({ kind }: MatvecPlan): RowForm {
+  return kind === "matrix" ? "both" : "f32";
+}
+
 /**
  * Computes y = x · Wᵀ, or y += x · Wᵀ, in f32, for any number of rows; meant for at most a few dozen.
- * @throws {GpuError} `invalid_shape` when a tensor is too small or no f32
+ * @throws {GpuError} `invalid_shape` when a tensor is too small, or rows are in a form that the plan does not read
  */
 export function matvec(commands: Commands, product: Product, plan?: MatvecPlan): void {
   const { weight, x, y, rows } = product;
-  expectTensor("matvec", x, "f32", [rows, weight.cols]);
+  expectRows("matvec", x, { rows, cols: weight.cols });
   expectTensor("matvec", y, "f32", [rows, weight.rows]);
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
+  if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
   if (chosen.kind === "lanes") byLanes(commands, product, chosen.broadcast);
   else if (chosen.kind === "matrix") byMatrices(commands, product, chosen);
   else byTeams(commands, product, chosen);
@@ -88,7 +95,7 @@ function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }:
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
     const tile = { dtype, accumulate, inputs: columnsFor(rows), outputs, broadcast };
     commands.dispatch(commands.kernel(laneProductName(tile), () => laneProduct(tile)), {
-      tensors: [tensor, x, y],
+      tensors: [tensor, x.tensor, y],
       params: { rows, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
       groups: [Math.ceil(partRows / (LANES * outputs)), Math.ceil(rows / tile.inputs), 1],
     });
@@ -102,7 +109,7 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
       const tile = { dtype, accumulate, threads, inputs, outputs: Math.min(outputs, MAX_SUMS / inputs) };
       commands.dispatch(commands.kernel(teamProductName(tile), () => teamProduct(tile)), {
-        tensors: [tensor, x, y],
+        tensors: [tensor, x.tensor, y],
         params: {
           rows,
           firstInput,
@@ -120,7 +127,7 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
 function byMatrices(commands: Commands, product: Product, { kind: _, ...cut }: MatrixPlan): void {
   const { weight, x, y, rows, accumulate = false, scratch } = product;
   const { cols } = weight;
-  const { tensor: halves } = toHalfRows(commands, scratch, { x, rows, cols, halves: "both" });
+  const { tensor: halves } = asHalves(commands, scratch, { x, rows, cols, form: "both" });
   const { tiles: _tiles, ...order } = cut;
   const tile = rowTileFor(cut, { rows, weightRows: weight.rows });
   const ragged = cols % sliceDepthOf(cut, tile) !== 0;

@@ -4,9 +4,10 @@
  */
 
 import type { Commands } from "../pipeline.ts";
+import { takeRows } from "../rows.ts";
 import { Scratch } from "../scratch.ts";
 import type { Weight } from "../weights/weight.ts";
-import { matmul, type MatmulAdapter, type MatmulPlan, planMatmul } from "./matmul.ts";
+import { matmul, type MatmulAdapter, matmulForm, type MatmulPlan, planMatmul } from "./matmul.ts";
 import type { Product } from "./matvec.ts";
 import { choiceKey, type TileSize, TUNED_ROWS } from "./tile_choice.ts";
 
@@ -67,11 +68,12 @@ async function fasterSize(
   const planOf = (size?: TileSize) => planMatmul(adapter, rows, weight, size);
   const [rule, small, large] = [planOf(), planOf("small"), planOf("large")].map((plan) => JSON.stringify(plan));
   if (small === large) return undefined;
+  const form = matmulForm(planOf());
   const product = {
     weight,
     rows,
     scratch,
-    x: scratch.take("rows to tune with", "f32", [rows, weight.cols]),
+    x: takeRows(scratch, "rows to tune with", { form, rows, cols: weight.cols }),
     y: scratch.take("results of tuning", "f32", [rows, weight.rows]),
   };
   const byRule = rule === large ? "large" : "small";

@@ -7,6 +7,7 @@ import type { WeightDType } from "../../kernels/weights/format.ts";
 import { type BlockDType, BLOCKS, type SourceDType } from "../../kernels/weights/source_types.ts";
 import { createWeight, type Weight } from "../../kernels/weights/weight.ts";
 import { writeRows } from "../../kernels/weights/write_rows.ts";
+import { floatRows, type Rows } from "../../kernels/rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { dequantize } from "../reference/dequantize.ts";
 import { product } from "../reference/product.ts";
@@ -95,7 +96,7 @@ export function testedCases(cases: readonly ProductCase[]): ProductCase[] {
 /** A case's operands on the GPU and the result expected. */
 export interface Operands {
   readonly weight: Weight;
-  readonly x: Tensor;
+  readonly x: Rows;
   readonly y: Tensor;
   readonly expected: Float64Array;
 }
@@ -125,7 +126,7 @@ export function makeOperands(fixture: GpuFixture, shape: ProductCase): Operands 
   if (accumulate) before.forEach((value, i) => expected[i] = (expected[i] ?? 0) + value);
   return {
     weight,
-    x: fixture.upload("f32", x, [rows, cols]),
+    x: floatRows(fixture.upload("f32", x, [rows, cols])),
     y: fixture.upload("f32", before, [rows, weightRows]),
     expected,
   };

@@ -11,6 +11,7 @@ import { rowProductCut } from "../../kernels/products/row_tile.ts";
 import { createWeight, freeWeight, type Weight } from "../../kernels/weights/weight.ts";
 import { Scratch } from "../../kernels/scratch.ts";
 import { fromHalf } from "../../kernels/half.ts";
+import { floatRows } from "../../kernels/rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { assertClose } from "../support/assert_close.ts";
 import { Random } from "../support/random.ts";
@@ -67,7 +68,7 @@ async function benchProduct(
   gpu.write(x, values);
   const record = (call: number) => {
     const weight = weights[call % copies];
-    if (weight !== undefined) run({ weight, x, y, rows, scratch });
+    if (weight !== undefined) run({ weight, x: floatRows(x), y, rows, scratch });
   };
   try {
     record(0);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { matmul, planMatmul } from "../../../kernels/products/matmul.ts";
+import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
@@ -47,7 +48,7 @@ Deno.test("matmul() on matrix units gives a row the same bits alone and among ot
   const values = random.normals(rows * cols);
   const before = random.normals(rows * weightRows);
   const run = async (first: number, count: number) => {
-    const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
+    const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
     const y = fixture.upload("f32", before.slice(first * weightRows, (first + count) * weightRows), [
       count,
       weightRows,

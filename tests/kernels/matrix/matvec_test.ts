@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { matvec, planDenseRows } from "../../../kernels/products/matvec.ts";
+import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
@@ -46,7 +47,7 @@ for (const [dtype, cols] of [["f16", 104], ["q8", 96]] as const) {
       fixture.upload("f32", data.slice(first * width, (first + count) * width), [count, width]);
     const run = async (range: readonly [number, number]) => {
       const y = of(before, weightRows, range);
-      const operands = { weight, x: of(values, cols, range), y, rows: range[1], accumulate: true };
+      const operands = { weight, x: floatRows(of(values, cols, range)), y, rows: range[1], accumulate: true };
       const plan = planDenseRows(fixture.gpu.info, weight);
       matvec(fixture.commands, { ...operands, scratch: fixture.scratch }, plan);
       return new Uint32Array((await fixture.floats(y)).buffer);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { matmul, type MatmulPlan, planMatmul } from "../../../kernels/products/matmul.ts";
+import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
@@ -47,7 +48,7 @@ Deno.test("matmul() gives a row the same bits alone, among others, and in tiles 
   writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
   const values = random.normals(rows * cols);
   const run = async (plan: MatmulPlan, first: number, count: number) => {
-    const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
+    const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
     const y = fixture.zeros("f32", [count, weightRows]);
     matmul(fixture.commands, { weight, x, y, rows: count, scratch: fixture.scratch }, plan);
     return new Uint32Array((await fixture.floats(y)).buffer);

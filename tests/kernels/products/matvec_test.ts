@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { GpuError } from "../../../kernels/errors.ts";
 import { matvec, type MatvecPlan, planMatvec } from "../../../kernels/products/matvec.ts";
+import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
@@ -49,7 +50,7 @@ for (const plan of PLANS) {
       writeRows(fixture, weight, { firstRow: 0, source, data });
       const values = random.normals(rows * cols);
       const run = async (first: number, count: number) => {
-        const x = fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]);
+        const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
         const y = fixture.zeros("f32", [count, weightRows]);
         matvec(fixture.commands, { weight, x, y, rows: count, scratch: fixture.scratch }, plan);
         return new Uint32Array((await fixture.floats(y)).buffer);
@@ -70,7 +71,7 @@ for (const plan of PLANS) {
 
 Deno.test("matvec() refuses tensors that are too small", () => {
   const weight = createWeight(fixture.gpu, "small", { rows: 64, cols: 64, dtype: "f16" });
-  const x = fixture.zeros("f32", [2, 64]);
+  const x = floatRows(fixture.zeros("f32", [2, 64]));
   const y = fixture.zeros("f32", [1, 64]);
   assert.throws(() => matvec(fixture.commands, { weight, x, y, rows: 2, scratch: fixture.scratch }), GpuError);
   freeWeight(fixture.gpu, weight);

@@ -1,0 +1,108 @@
+/**
+ * Rows of activations between two kernels, in the form that the second one reads: f32, or halves for matrix units. One half
+ * keeps 11 bits of a value; a second one that holds the rest of it makes 22, as good as the sums of an f32 product.
+ */
+
+import { GpuError } from "./errors.ts";
+import type { BindingSpec } from "./pipeline.ts";
+import type { Scratch } from "./scratch.ts";
+import { expectTensor, type Tensor } from "./tensor.ts";
+import { HALF_PACKING_WGSL, writes } from "./wgsl.ts";
+
+/**
+ * `f32` as they are; `high`: rounded to f16; `both`: the upper 11 bits of each value, and the rest of it rounded to f16.
+ * Values beyond ±65504 become ±65504 as halves.
+ */
+export type RowForm = "f32" | "high" | "both";
+
+/** Rows on the GPU. */
+export interface Rows {
+  /** f32 or f16 `[rows, cols]`; with both halves f16 `[2, rows, cols]`: first the high ones of all rows. */
+  readonly tensor: Tensor;
+  readonly form: RowForm;
+}
+
+/** How many numbers there are, in which form. */
+export interface RowsShape {
+  readonly form: RowForm;
+  readonly rows: number;
+  readonly cols: number;
+}
+
+/** Rows of an f32 tensor. */
+export function floatRows(tensor: Tensor): Rows {
+  return { tensor, form: "f32" };
+}
+
+/** Working memory of that name for rows in a form; it lasts until the next use of the name. */
+export function takeRows(scratch: Scratch, name: string, { form, rows, cols }: RowsShape): Rows {
+  return { tensor: scratch.take(name, dtypeOf(form), shapeOf({ form, rows, cols })), form };
+}
+
+/**
+ * Checks rows at a kernel's door.
+ * @throws {GpuError} `invalid_shape` when they are fewer, or not in one of the forms
+ */
+export function expectRows(
+  op: string,
+  { tensor, form }: Rows,
+  { forms = ["f32", "high", "both"], ...shape }: Omit<RowsShape, "form"> & { readonly forms?: readonly RowForm[] },
+): void {
+  if (!forms.includes(form)) {
+    throw new GpuError(
+      "invalid_shape",
+      `Cannot dispatch ${op}: ${tensor.label} is rows of form ${form}, expected ${forms.join(" or ")}`,
+    );
+  }
+  expectTensor(op, tensor, dtypeOf(form), shapeOf({ form, ...shape }));
+}
+
+function dtypeOf(form: RowForm): "f32" | "f16" {
+  return form === "f32" ? "f32" : "f16";
+}
+
+function shapeOf({ form, rows, cols }: RowsShape): readonly number[] {
+  return form === "both" ? [2, rows, cols] : [rows, cols];
+}
+
+/** The binding through which a kernel writes rows by `storeFour`. */
+export function writesRows(name: string, form: RowForm): BindingSpec {
+  return writes(name, form === "f32" ? "array<vec4<f32>>" : "array<vec2<u32>>");
+}
+
+/** Sign, exponent and the ten bits of the fraction that an f16 has, in an f32. */
+const UPPER_BITS = 0xffffe000;
+
+/** WGSL that `storeFour` needs. */
+export const ROW_FORM_WGSL = /* wgsl */ `
+${HALF_PACKING_WGSL}
+fn four_halves(value: vec4<f32>) -> vec2<u32> { return vec2<u32>(pack2x16float(value.xy), pack2x16float(value.zw)); }
+// Cut off, not rounded: of a value minus its rounded self, compilers have been seen to make 0.
+fn upper(value: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) & vec4<u32>(${UPPER_BITS}u)); }
+`;
+
+/** Four neighbouring values to be stored; all WGSL expressions. */
+export interface FourValues {
+  /** A vec4<f32>. */
+  readonly value: string;
+  /** Their index among the fours of all rows. */
+  readonly at: string;
+  /** Fours of all rows: where low halves begin. */
+  readonly fours: string;
+}
+
+/** Statements that store four values to a binding of `writesRows`. */
+export function storeFour(form: RowForm, to: string, { value, at, fours }: FourValues): string {
+  switch (form) {
+    case "f32":
+      return `${to}[${at}] = ${value};`;
+    case "high":
+      return `${to}[${at}] = four_halves(bounded(${value}));`;
+    case "both":
+      return `{
+          let whole = bounded(${value});
+          ${to}[${at}] = four_halves(upper(whole));
+          ${to}[${fours} + ${at}] = four_halves(whole - upper(whole));
+        }`;
+  }
+}
