@@ -1,6 +1,7 @@
 /**
- * Keeps long work in slices: submits after a few layers and lets the queue drain, so that no submit holds the GPU, and
- * no wait holds the event loop, for much longer than the bound. Measures; knows nothing of what is computed.
+ * Keeps long work in slices: submits after a few layers, and goes on when the slice before is done. So one slice is computed while
+ * the next is recorded, and no wait holds the event loop, nor any work that others submit, for much longer than two of them.
+ * Measures; knows nothing of what is computed.
  */
 
 import type { Gpu } from "../../kernels/gpu.ts";
@@ -9,13 +10,22 @@ import type { Commands } from "../../kernels/pipeline.ts";
 /** A display's watchdog, other processes and this process's event loop all need a turn at least this often. */
 const SLICE_MS = 50;
 
+/** A submitted slice. */
+interface Slice {
+  readonly layers: number;
+  /** When the GPU was done with it. */
+  readonly endMs: Promise<number>;
+}
+
 /** Decides after how many layers to yield. */
 export class SlicePacer {
   /** Of one row in one layer, as the last slice went; the first slice is one layer. */
   #msPerRow = SLICE_MS;
   #rows = 1;
   #layers = 0;
-  #sliceStart = 0;
+  #inFlight: Slice | undefined;
+  /** When the slice in flight began, at the latest: the one before was done. */
+  #beganMs = 0;
   readonly #now: () => number;
 
   /** @param now a clock in milliseconds */
@@ -27,18 +37,27 @@ export class SlicePacer {
   begin(rows: number): void {
     this.#rows = rows;
     this.#layers = 0;
-    this.#sliceStart = this.#now();
+    this.#inFlight = undefined;
+    this.#beganMs = this.#now();
   }
 
-  /** To be called after each layer of a long pass; waits for the GPU when the slice is full. */
+  /**
+   * To be called after each layer of a long pass; submits when the slice is full, and waits for the one before.
+   * @throws {GpuError} what went wrong in that one; what does in the last slice shows when the pass is read
+   */
   async afterLayer(commands: Pick<Commands, "submit"> & { readonly gpu: Pick<Gpu, "settle"> }): Promise<void> {
     this.#layers++;
     if ((this.#layers + 1) * this.#rows * this.#msPerRow <= SLICE_MS) return;
     commands.submit();
-    await commands.gpu.settle();
-    const now = this.#now();
-    this.#msPerRow = (now - this.#sliceStart) / (this.#layers * this.#rows);
+    const before = this.#inFlight;
+    const endMs = commands.gpu.settle().then(() => this.#now());
+    // Whoever waits for it takes the error; a pass that ended otherwise leaves it to the next check of the device.
+    endMs.catch(() => {});
+    this.#inFlight = { layers: this.#layers, endMs };
     this.#layers = 0;
-    this.#sliceStart = now;
+    if (before === undefined) return;
+    const beforeEndMs = await before.endMs;
+    this.#msPerRow = (beforeEndMs - this.#beganMs) / (before.layers * this.#rows);
+    this.#beganMs = beforeEndMs;
   }
 }

@@ -39,10 +39,38 @@ class SlowQueue {
   }
 }
 
-Deno.test("SlicePacer.afterLayer() starts with one layer and then takes as many as fit into 50 ms", async () => {
+Deno.test("SlicePacer.afterLayer() starts with one layer, and takes as many as fit into 50 ms once a slice was measured", async () => {
   const queue = new SlowQueue();
-  assert.deepEqual(await queue.pass({ rows: 8, layers: 12, msPerLayer: 10 }), [1, 5, 5]);
-  assert.equal(queue.submits, 3);
+  // The second slice is submitted before the first is known.
+  assert.deepEqual(await queue.pass({ rows: 8, layers: 12, msPerLayer: 10 }), [1, 1, 5, 5]);
+  assert.equal(queue.submits, 4);
+});
+
+Deno.test("SlicePacer.afterLayer() submits a slice before it waits for the one before, and for no other", async () => {
+  const pacer = new SlicePacer();
+  const events: string[] = [];
+  const dones = Array.from({ length: 3 }, () => Promise.withResolvers<void>());
+  let slices = 0;
+  const commands = {
+    submit: () => void events.push(`submit ${slices}`),
+    gpu: { settle: () => dones[slices++]?.promise ?? Promise.resolve() },
+  };
+  pacer.begin(1000);
+  await pacer.afterLayer(commands);
+  const second = pacer.afterLayer(commands).then(() => events.push("second goes on"));
+  assert.deepEqual(events, ["submit 0", "submit 1"]);
+  events.push("first done");
+  dones[0]?.resolve();
+  await second;
+  assert.deepEqual(events.slice(2), ["first done", "second goes on"]);
+});
+
+Deno.test("SlicePacer.afterLayer() throws what went wrong in the slice that it waits for", async () => {
+  const pacer = new SlicePacer();
+  const commands = { submit: () => {}, gpu: { settle: () => Promise.reject(new Error("the GPU was lost")) } };
+  pacer.begin(1000);
+  await pacer.afterLayer(commands);
+  await assert.rejects(pacer.afterLayer(commands), /the GPU was lost/);
 });
 
 Deno.test("SlicePacer.begin() makes slices shorter when a pass has more rows than the last", async () => {
