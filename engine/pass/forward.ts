@@ -2,11 +2,11 @@
 
 import { carryTokens } from "../../kernels/logits/carry_tokens.ts";
 import { embed } from "../../kernels/products/embed.ts";
-import { swiglu } from "../../kernels/swiglu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { drawnTokens } from "../logits/drawn_tokens.ts";
 import { addOutput, attendAll, project } from "./attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
+import { multiplyGated } from "./products.ts";
 import { beginSelection } from "./selection.ts";
 
 /**
@@ -43,10 +43,9 @@ function embedTokens({ model, inputs, batch, x, computed }: Pass): void {
 
 /** x += norm(down(swiglu(gateUp(norm(x))))), with either norm or both */
 function addMlp(pass: Pass, { weights }: PassLayer): void {
-  const { model: { commands, scratch, config }, computed } = pass;
-  const gateUp = scratch.take("gate and up", "f32", [computed, 2 * config.ffn]);
-  const activated = pass.rowsFor(weights.down, "activated");
-  pass.multiply({ weight: weights.gateUp, x: pass.norm(weights.mlpNorm, weights.gateUp), y: gateUp });
-  swiglu(commands, { gateUp, out: activated, rows: computed, width: config.ffn, activation: config.activation });
-  pass.add({ weight: weights.down, rows: activated, norm: weights.downNorm });
+  const { model: { commands, scratch, config: { activation } }, batch, computed } = pass;
+  const out = pass.rowsFor(weights.down, "activated");
+  const x = pass.norm(weights.mlpNorm, weights.gateUp);
+  multiplyGated(commands, batch.product, { weight: weights.gateUp, x, out, rows: computed, activation, scratch });
+  pass.add({ weight: weights.down, rows: out, norm: weights.downNorm });
 }

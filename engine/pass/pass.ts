@@ -6,7 +6,7 @@
 import type { Weight } from "../../kernels/weights/weight.ts";
 import { type RmsNorm, rmsNorm } from "../../kernels/rms_norm.ts";
 import { floatRows, type Rows, takeRows } from "../../kernels/rows.ts";
-import type { Product } from "../../kernels/products/matvec.ts";
+import type { Product } from "../../kernels/products/product.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { ArrivingStates, ExchangePoint } from "../exchange.ts";
 import type { KvLayer } from "../kv/kv_slice.ts";

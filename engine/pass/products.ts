@@ -1,8 +1,9 @@
 /** The product of each family: which kernel multiplies the rows of a batch, and in which form it reads them. */
 
 import type { Commands } from "../../kernels/pipeline.ts";
-import { matmul, matmulForm, planMatmul } from "../../kernels/products/matmul.ts";
-import { matvec, matvecForm, planDenseRows, planMatvec, type Product } from "../../kernels/products/matvec.ts";
+import { gatedMatmul, matmul, matmulForm, planMatmul } from "../../kernels/products/matmul.ts";
+import { gatedMatvec, matvec, matvecForm, planDenseRows, planMatvec } from "../../kernels/products/matvec.ts";
+import type { GatedProduct, Product } from "../../kernels/products/product.ts";
 import type { RowForm } from "../../kernels/rows.ts";
 import type { Weight } from "../../kernels/weights/weight.ts";
 import type { ProductFamily } from "../row_batch.ts";
@@ -15,6 +16,16 @@ export function multiply(commands: Commands, family: ProductFamily, product: Pro
   if (family === "tiled") matmul(commands, product);
   else if (family === "dense") matvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
   else matvec(commands, product);
+}
+
+/**
+ * out = activation(G·x) · (U·x), by the kernels of a family.
+ * @throws {GpuError} `invalid_shape` when a tensor is too small, or rows are in a form that the family does not read
+ */
+export function multiplyGated(commands: Commands, family: ProductFamily, product: GatedProduct): void {
+  if (family === "tiled") gatedMatmul(commands, product);
+  else if (family === "dense") gatedMatvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
+  else gatedMatvec(commands, product);
 }
 
 /** The form in which a family's product with a weight reads rows: what comes before it writes them so. */

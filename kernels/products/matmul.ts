@@ -6,12 +6,13 @@
 import type { GpuInfo } from "../gpu.ts";
 import { asHalves } from "./half_rows.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
-import type { Product } from "./matvec.ts";
 import { type MatrixUnits, matrixUnitsOf } from "../matrix_wgsl.ts";
-import { matrixProduct, matrixProductName, type MatrixTile } from "./matrix_product.ts";
+import { matrixProduct } from "./matrix_product.ts";
+import { matrixProductName, type MatrixTile } from "./matrix_product_plan.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
 import { expectRows, type RowForm } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
+import { expectGated, gateAfter, type GatedProduct, isGatable, type Product, type ProductGate } from "./product.ts";
 import type { TileSize } from "./tile_choice.ts";
 import { tiledProduct, tiledProductName } from "./tiled_product.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
@@ -22,7 +23,12 @@ import { spread } from "../wgsl.ts";
 export type MatmulPlan =
   | { readonly kind: "lanes"; readonly broadcast: boolean }
   | { readonly kind: "tiles"; readonly side: 64 | 128 }
-  | ({ readonly kind: "matrix"; readonly tile: MatrixTile } & MatrixUnits);
+  | MatrixPlan;
+
+interface MatrixPlan extends MatrixUnits {
+  readonly kind: "matrix";
+  readonly tile: MatrixTile;
+}
 
 /** More inputs a lane mean fewer loads of weights, which cost most once the loads of inputs are shared. */
 const LANE_TILE = { plain: { inputs: 8, outputs: 8 }, broadcast: { inputs: 16, outputs: 8 } } as const;
@@ -99,9 +105,36 @@ export function matmul(commands: Commands, product: Product, plan?: MatmulPlan):
   expectRows("matmul", x, { rows, cols: weight.cols });
   expectTensor("matmul", y, "f32", [rows, weight.rows]);
   if (rows === 0) return;
-  const chosen = plan ?? planMatmul(commands.gpu.info, rows, weight, commands.tiles.sizeFor(rows, weight));
+  const chosen = plan ?? choosePlan(commands, product);
   if (chosen.kind !== "matrix") expectRows("matmul", x, { rows, cols: weight.cols, forms: ["f32"] });
-  const { kernel, input, groups } = prepare(commands, product, chosen);
+  dispatchParts(commands, product, prepare(commands, product, chosen));
+}
+
+/**
+ * Computes out = activation(x · Gᵀ) · (x · Uᵀ) for any number of rows; meant for many.
+ * @throws {GpuError} `invalid_shape` when a tensor is too small, or rows are in a form that the plan does not read
+ */
+export function gatedMatmul(commands: Commands, product: GatedProduct, plan?: MatmulPlan): void {
+  const { weight, x, out, rows, activation } = product;
+  expectGated("matmul", product);
+  expectRows("matmul", x, { rows, cols: weight.cols });
+  if (rows === 0) return;
+  const chosen = plan ?? choosePlan(commands, product);
+  if (chosen.kind === "matrix" && isGatable(weight)) {
+    const prepared = matrixKernel(commands, product, { ...chosen, gate: { activation, form: out.form } });
+    dispatchParts(commands, { weight, y: out.tensor, rows }, prepared);
+  } else gateAfter(commands, product, (whole) => matmul(commands, whole, chosen));
+}
+
+function choosePlan({ gpu, tiles }: Commands, { rows, weight }: Pick<Product, "rows" | "weight">): MatmulPlan {
+  return planMatmul(gpu.info, rows, weight, tiles.sizeFor(rows, weight));
+}
+
+function dispatchParts(
+  commands: Commands,
+  { weight, y, rows }: Pick<Product, "weight" | "y" | "rows">,
+  { kernel, input, groups }: Prepared,
+): void {
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
     commands.dispatch(kernel(dtype), {
       tensors: [tensor, input, y],
@@ -128,13 +161,13 @@ function prepare(commands: Commands, product: Product, plan: MatmulPlan): Prepar
 
 function matrixKernel(
   commands: Commands,
-  { weight, x, rows, accumulate = false, scratch }: Product,
-  { kind: _, ...cut }: MatmulPlan & { readonly kind: "matrix" },
+  { weight, x, rows, accumulate = false, scratch }: Omit<Product, "y">,
+  { kind: _, gate, ...cut }: MatrixPlan & { readonly gate?: ProductGate },
 ): Prepared {
   const { tensor } = asHalves(commands, scratch, { x, rows, cols: weight.cols, form: "high" });
   return {
     kernel: (dtype) => {
-      const variant = { ...cut, dtype, accumulate };
+      const variant = { ...cut, dtype, accumulate, ...(gate && { gate }) };
       return commands.kernel(matrixProductName(variant), () => matrixProduct(variant));
     },
     input: tensor,

@@ -8,28 +8,14 @@ import type { GpuInfo } from "../gpu.ts";
 import { asHalves } from "./half_rows.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Commands } from "../pipeline.ts";
-import { expectRows, type RowForm, type Rows } from "../rows.ts";
-import type { Scratch } from "../scratch.ts";
+import { expectRows, type RowForm } from "../rows.ts";
+import { expectGated, gateAfter, type GatedProduct, type Product } from "./product.ts";
 import { rowProduct, rowProductName } from "./row_product.ts";
 import { outputsOf, type RowProductCut, rowProductCut, rowsOf, rowTileFor, sliceDepthOf } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
-import { expectTensor, type Tensor } from "../tensor.ts";
+import { expectTensor } from "../tensor.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
-
-/** Operands of a product. */
-export interface Product {
-  readonly weight: Weight;
-  /** [rows, weight.cols], best in the form that the plan reads; f32 rows are halved first where it reads halves. */
-  readonly x: Rows;
-  /** f32 [rows, weight.rows], in a buffer other than `x` */
-  readonly y: Tensor;
-  readonly rows: number;
-  /** Adds to what is in `y`, the residual. @default false */
-  readonly accumulate?: boolean;
-  /** Working memory for rows of halves. */
-  readonly scratch: Scratch;
-}
 
 /** The ways to share the work: a lane for each weight row (software), a team of threads for a few (GPUs), or matrix units. */
 export type MatvecPlan = { readonly kind: "lanes"; readonly broadcast: boolean } | TeamPlan | MatrixPlan;
@@ -88,6 +74,16 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   if (chosen.kind === "lanes") byLanes(commands, product, chosen.broadcast);
   else if (chosen.kind === "matrix") byMatrices(commands, product, chosen);
   else byTeams(commands, product, chosen);
+}
+
+/**
+ * Computes out = activation(x · Gᵀ) · (x · Uᵀ) for any number of rows; meant for at most a few dozen.
+ * @throws {GpuError} `invalid_shape` when a tensor is too small, or rows are in a form that the plan does not read
+ */
+export function gatedMatvec(commands: Commands, product: GatedProduct, plan?: MatvecPlan): void {
+  expectGated("matvec", product);
+  if (product.rows === 0) return;
+  gateAfter(commands, product, (whole) => matvec(commands, whole, plan));
 }
 
 function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }: Product, broadcast: boolean): void {

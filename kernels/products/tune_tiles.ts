@@ -8,7 +8,7 @@ import { takeRows } from "../rows.ts";
 import { Scratch } from "../scratch.ts";
 import type { Weight } from "../weights/weight.ts";
 import { matmul, type MatmulAdapter, matmulForm, type MatmulPlan, planMatmul } from "./matmul.ts";
-import type { Product } from "./matvec.ts";
+import type { Product } from "./product.ts";
 import { choiceKey, type TileSize, TUNED_ROWS } from "./tile_choice.ts";
 
 /** Long enough that a wait for the GPU, about 0.1 ms, weighs little. */

@@ -1,5 +1,5 @@
 /**
- * `deno task bench:kernels [--json FILE] [--only products|attention]`: the kernels over the timed cases of their tables, on the
+ * `deno task bench:kernels [--json FILE] [--only products|fused|attention]`: the kernels over the timed cases of their tables, on the
  * GPU's clock, beside the ceilings of the same run. Prints Markdown.
  */
 
@@ -10,10 +10,11 @@ import { Commands } from "../../kernels/pipeline.ts";
 import { testProvider } from "../support/test_provider.ts";
 import { processTerminal } from "../../router/terminal.ts";
 import { benchAttention } from "./attention/attention_bench.ts";
+import { benchFused } from "./fused_bench.ts";
 import type { KernelFigures } from "./kernel_timing.ts";
 import { benchProducts } from "./products_bench.ts";
 
-const BENCHES = { products: benchProducts, attention: benchAttention } as const;
+const BENCHES = { products: benchProducts, fused: benchFused, attention: benchAttention } as const;
 
 function figure(value: number | undefined): string {
   return value === undefined ? "–" : `${Number(value.toPrecision(3))}`;

@@ -5,7 +5,8 @@
 
 import type { Commands } from "../../kernels/pipeline.ts";
 import { matmul } from "../../kernels/products/matmul.ts";
-import { matvec, planDenseRows, type Product } from "../../kernels/products/matvec.ts";
+import { matvec, planDenseRows } from "../../kernels/products/matvec.ts";
+import type { Product } from "../../kernels/products/product.ts";
 import { randomWeight } from "../../kernels/weights/random_weight.ts";
 import { rowProductCut } from "../../kernels/products/row_tile.ts";
 import { createWeight, freeWeight, type Weight } from "../../kernels/weights/weight.ts";

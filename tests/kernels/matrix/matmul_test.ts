@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
-import { matmul, planMatmul } from "../../../kernels/products/matmul.ts";
-import { floatRows } from "../../../kernels/rows.ts";
+import { gatedMatmul, matmul, planMatmul } from "../../../kernels/products/matmul.ts";
+import { gateAfter } from "../../../kernels/products/product.ts";
+import { floatRows, takeRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { rowValues } from "../../support/row_values.ts";
 import { Random } from "../../support/random.ts";
+import { checkGated, describeGated, type GatedCase } from "../gated_cases.ts";
 import { describeCase, makeOperands, type ProductCase } from "../product_cases.ts";
 
 const fixture = gpuFixture();
@@ -35,6 +38,47 @@ for (const shape of CASES) {
     freeWeight(fixture.gpu, weight);
   });
 }
+
+/** All by one kernel, or by none of its own: this driver takes seconds to compile one. */
+const GATED: readonly GatedCase[] = [
+  { rows: 1, weightRows: 32, cols: 32, dtype: "f16", form: "high", activation: "silu", nmse: HALF_ROWS },
+  { rows: 37, weightRows: 272, cols: 96, dtype: "f16", form: "high", activation: "silu", nmse: HALF_ROWS },
+  {
+    ...{ rows: 20, weightRows: 144, cols: 96, dtype: "f16", partBytes: 96 * 2 * 64 },
+    ...{ form: "high", activation: "silu", nmse: HALF_ROWS },
+  },
+];
+
+for (const shape of GATED) {
+  Deno.test(`gatedMatmul() on matrix units equals plain loops: ${describeGated(shape)}`, async () => {
+    await checkGated(fixture, shape, (product) => gatedMatmul(fixture.commands, product));
+  });
+}
+
+Deno.test("gatedMatmul() on matrix units has the bits of the product, whatever the number of rows", async () => {
+  const [cols, weightRows, rows] = [64, 272, 37];
+  const random = new Random(6);
+  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
+  const { halves } = random.halves(weightRows * cols);
+  writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
+  const values = random.normals(rows * cols);
+  const run = async (first: number, count: number, multiply: typeof gatedMatmul) => {
+    const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
+    const out = takeRows(fixture.scratch, "gated bits", { form: "high", rows: count, cols: weightRows / 2 });
+    multiply(fixture.commands, { weight, x, out, rows: count, activation: "silu", scratch: fixture.scratch });
+    return await rowValues(fixture, out, { rows: count, cols: weightRows / 2 });
+  };
+  const apart = await run(
+    0,
+    rows,
+    (commands, product) => gateAfter(commands, product, (whole) => matmul(commands, whole)),
+  );
+  for (const [first, count] of [[0, rows], [0, 1], [3, 9], [17, 16]] as const) {
+    const alone = await run(first, count, gatedMatmul);
+    assert.deepEqual(alone, apart.slice(first * weightRows / 2, (first + count) * weightRows / 2));
+  }
+  freeWeight(fixture.gpu, weight);
+});
 
 Deno.test("matmul() on matrix units gives a row the same bits alone and among others, within a tile and at its edge", async () => {
   const [cols, weightRows, rows] = [64, 262, 50];

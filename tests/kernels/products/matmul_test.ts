@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import { matmul, type MatmulPlan, planMatmul } from "../../../kernels/products/matmul.ts";
+import { gatedMatmul, matmul, type MatmulPlan, planMatmul } from "../../../kernels/products/matmul.ts";
 import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
+import { checkGated } from "../gated_cases.ts";
 import { describeCase, makeOperands, MANY_ROWS, testedCases } from "../product_cases.ts";
 
 const fixture = gpuFixture();
@@ -39,6 +40,22 @@ for (const plan of PLANS) {
     });
   }
 }
+
+for (const plan of PLANS) {
+  Deno.test(`gatedMatmul() equals plain loops: ${describePlan(plan)}`, async () => {
+    const sums = { rows: 21, weightRows: 144, cols: 72, dtype: "f16", nmse: 1e-12 } as const;
+    const shape = { ...sums, form: "f32", activation: "silu" } as const;
+    await checkGated(fixture, shape, (product) => gatedMatmul(fixture.commands, product, plan));
+  });
+}
+
+Deno.test("gatedMatmul() refuses a weight that is not gate and up of whole vectors", () => {
+  const weight = createWeight(fixture.gpu, "odd", { rows: 24, cols: 64, dtype: "f16" });
+  const rows = floatRows(fixture.zeros("f32", [1, 64]));
+  const product = { weight, x: rows, out: rows, rows: 1, activation: "silu", scratch: fixture.scratch } as const;
+  assert.throws(() => gatedMatmul(fixture.commands, product), /24 rows of gate and up are not twice a multiple of 8/);
+  freeWeight(fixture.gpu, weight);
+});
 
 Deno.test("matmul() gives a row the same bits alone, among others, and in tiles of either size", async () => {
   const [cols, weightRows, rows] = [264, 70, 150];

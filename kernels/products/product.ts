@@ -1,0 +1,79 @@
+/** What products of either kind are asked for: plain ones, and those of a gate and what it gates. */
+
+import { GpuError } from "../errors.ts";
+import type { Commands } from "../pipeline.ts";
+import { expectRows, ROW_FORM_WGSL, type RowForm, type Rows } from "../rows.ts";
+import type { Scratch } from "../scratch.ts";
+import { type Activation, gateWgsl, swiglu } from "../swiglu.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Weight } from "../weights/weight.ts";
+
+/** Operands of a product. */
+export interface Product {
+  readonly weight: Weight;
+  /** [rows, weight.cols], best in the form that the plan reads; f32 rows are halved first where it reads halves. */
+  readonly x: Rows;
+  /** f32 [rows, weight.rows], in a buffer other than `x` */
+  readonly y: Tensor;
+  readonly rows: number;
+  /** Adds to what is in `y`, the residual. @default false */
+  readonly accumulate?: boolean;
+  /** Working memory for rows of halves. */
+  readonly scratch: Scratch;
+}
+
+/** Operands of a product whose results are gated: out = activation(x · Gᵀ) · (x · Uᵀ). */
+export interface GatedProduct extends Pick<Product, "x" | "rows" | "scratch"> {
+  /** The rows of G, then as many of U: [2 · width, cols]; the width is a multiple of 8. */
+  readonly weight: Weight;
+  readonly activation: Activation;
+  /** [rows, width], in any form. */
+  readonly out: Rows;
+}
+
+/** How a kernel gates its sums, and in which form it stores them. */
+export interface ProductGate {
+  readonly activation: Activation;
+  readonly form: RowForm;
+}
+
+/**
+ * Checks the result of a gated product.
+ * @throws {GpuError} `invalid_shape` when the weight is not two of a multiple of 8 rows, or `out` is too small
+ */
+export function expectGated(op: string, { weight, out, rows }: GatedProduct): void {
+  if (weight.rows % 16 !== 0) {
+    throw new GpuError(
+      "invalid_shape",
+      `Cannot dispatch ${op}: ${weight.rows} rows of gate and up are not twice a multiple of 8`,
+    );
+  }
+  expectRows(op, out, { rows, cols: weight.rows / 2 });
+}
+
+/** Whether one kernel can read a row of the gate and the row it gates: both lie in the weight's only part. */
+export function isGatable({ parts }: Pick<Weight, "parts">): boolean {
+  return parts.length === 1;
+}
+
+/** A gated product by a plain one, and a kernel that gates its results. */
+export function gateAfter(
+  commands: Commands,
+  { weight, x, out, rows, activation, scratch }: GatedProduct,
+  multiply: (product: Product) => void,
+): void {
+  const gateUp = scratch.take("gate and up", "f32", [rows, weight.rows]);
+  multiply({ weight, x, y: gateUp, rows, scratch });
+  swiglu(commands, { gateUp, out, rows, width: weight.rows / 2, activation });
+}
+
+/** The end of a kernel's name. */
+export function describeGate(gate: ProductGate | undefined): string {
+  return gate === undefined ? "" : ` gated by ${gate.activation} ${gate.form}`;
+}
+
+/** WGSL that kernels need which call `gated` and store by `storeFour`. */
+export function productGateWgsl({ activation }: ProductGate): string {
+  return `${ROW_FORM_WGSL}
+      ${gateWgsl(activation)}`;
+}
