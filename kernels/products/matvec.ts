@@ -9,7 +9,7 @@ import { asHalves } from "./half_rows.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Commands } from "../pipeline.ts";
 import { expectRows, type RowForm } from "../rows.ts";
-import { expectGated, gateAfter, type GatedProduct, type Product } from "./product.ts";
+import { expectGated, gateAfter, type GatedProduct, isGatable, type Product, type ProductGate } from "./product.ts";
 import { rowProduct, rowProductName } from "./row_product.ts";
 import { outputsOf, type RowProductCut, rowProductCut, rowsOf, rowTileFor, sliceDepthOf } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
@@ -81,9 +81,14 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
  * @throws {GpuError} `invalid_shape` when a tensor is too small, or rows are in a form that the plan does not read
  */
 export function gatedMatvec(commands: Commands, product: GatedProduct, plan?: MatvecPlan): void {
+  const { weight, x, out, rows, activation } = product;
   expectGated("matvec", product);
-  if (product.rows === 0) return;
-  gateAfter(commands, product, (whole) => matvec(commands, whole, plan));
+  expectRows("matvec", x, { rows, cols: weight.cols });
+  if (rows === 0) return;
+  const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
+  if (chosen.kind === "matrix" && isGatable(weight)) {
+    byMatrices(commands, { ...product, y: out.tensor, gate: { activation, form: out.form } }, chosen);
+  } else gateAfter(commands, product, (whole) => matvec(commands, whole, chosen));
 }
 
 function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }: Product, broadcast: boolean): void {
@@ -120,8 +125,12 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
   }
 }
 
-function byMatrices(commands: Commands, product: Product, { kind: _, ...cut }: MatrixPlan): void {
-  const { weight, x, y, rows, accumulate = false, scratch } = product;
+function byMatrices(
+  commands: Commands,
+  product: Product & { readonly gate?: ProductGate },
+  { kind: _, ...cut }: MatrixPlan,
+): void {
+  const { weight, x, y, rows, accumulate = false, scratch, gate } = product;
   const { cols } = weight;
   const { tensor: halves } = asHalves(commands, scratch, { x, rows, cols, form: "both" });
   const { tiles: _tiles, ...order } = cut;
@@ -130,7 +139,7 @@ function byMatrices(commands: Commands, product: Product, { kind: _, ...cut }: M
   const most = rowsOf(cut.shape, tile);
   for (let firstInput = 0; firstInput < rows; firstInput += most) {
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-      const variant = { ...order, tile, dtype, ragged, accumulate };
+      const variant = { ...order, tile, dtype, ragged, accumulate, ...(gate && { gate }) };
       commands.dispatch(commands.kernel(rowProductName(variant), () => rowProduct(variant)), {
         tensors: [tensor, halves, y],
         params: { rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8 },

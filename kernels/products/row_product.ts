@@ -9,51 +9,50 @@
 import { Fragments, HALVES_AN_ELEMENT } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import { describeShape } from "../provider.ts";
-import type { WeightDType } from "../weights/format.ts";
+import { writesRows } from "../rows.ts";
 import { declareEight, fetchEight, halvesOfEight } from "../weights/read_eight.ts";
 import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll, writes } from "../wgsl.ts";
-import { HALVES, meetingOf, outputsOf, type RowProductCut, type RowTile, sliceOf, threadsOf } from "./row_tile.ts";
-
-/** A variant of the kernel. */
-export interface RowProduct extends Omit<RowProductCut, "tiles"> {
-  readonly tile: RowTile;
-  /** Of the weight; not f32. */
-  readonly dtype: WeightDType;
-  /** Whether the weight's columns are no multiple of a slice: the last one is filled up with zeros. */
-  readonly ragged: boolean;
-  readonly accumulate: boolean;
-}
+import { describeGate, productGateWgsl } from "./product.ts";
+import { storeSums, sumOfWgsl } from "./row_results.ts";
+import { HALVES, meetingOf, outputsOf, type RowProduct, sliceOf, threadsOf } from "./row_tile.ts";
 
 /** The kernel's name, which tells all variants apart. */
 export function rowProductName(
-  { dtype, shape, subgroupSize, shares, depth, tile, ragged, accumulate }: RowProduct,
+  { dtype, shape, subgroupSize, shares, depth, tile, ragged, accumulate, gate }: RowProduct,
 ): string {
   return `row_product ${dtype} ${describeShape(shape)} by ${subgroupSize} ${shares}×${depth} ${
     Object.values(tile).join("×")
-  }${ragged ? " ragged" : ""}${accumulate ? " accumulate" : ""}`;
+  }${ragged ? " ragged" : ""}${accumulate ? " accumulate" : ""}${describeGate(gate)}`;
 }
 
 /** Grid: one workgroup for each `outputsOf` rows of the weight, made by `spread`. */
 export function rowProduct(variant: RowProduct): KernelSpec {
-  const { shape, tile, subgroupSize, shares } = variant;
+  const { shape, tile, subgroupSize, shares, gate } = variant;
   const { elements, stride } = sliceOf(variant);
+  const results = outputsOf(shape, tile) / (gate === undefined ? 1 : 2);
   const write = new Fragments(shape);
   return {
     needs: ["f16", "matrix"],
-    bindings: [reads("w", "array<vec4<u32>>"), reads("x", "array<vec4<u32>>"), writes("y", "array<f32>")],
+    bindings: [
+      reads("w", "array<vec4<u32>>"),
+      reads("x", "array<vec4<u32>>"),
+      gate === undefined ? writes("y", "array<f32>") : writesRows("y", gate.form),
+    ],
     params: ["rows", "firstInput", "partRows", "firstRow", "weightRows", "eights"].map((name) =>
       [name, "u32"] as const
     ),
     source: /* wgsl */ `
-      ${HALF_PACKING_WGSL}
+      ${gate === undefined ? HALF_PACKING_WGSL : productGateWgsl(gate)}
       var<workgroup> ws: array<vec4<u32>, ${outputsOf(shape, tile) * stride}>;
       var<workgroup> xs: array<vec4<u32>, ${tile.columns * shape.n * stride}>;
       var<workgroup> parts: array<f32, ${meetingOf(variant)}>;
+      ${sumOfWgsl(variant)}
 
       @diagnostic(off, chromium.subgroup_matrix_uniformity)
       @compute @workgroup_size(${threadsOf(variant)}) fn main(${BUILTINS}) {
-        let firstOutput = (${GROUP_INDEX}) * ${outputsOf(shape, tile)}u;
-        if (firstOutput >= params.partRows) { return; }
+        let width = params.partRows${gate === undefined ? "" : " / 2u"};
+        let firstOutput = (${GROUP_INDEX}) * ${results}u;
+        if (firstOutput >= width) { return; }
         let subgroup = t / ${subgroupSize}u;
         let share = subgroup % ${shares}u;
         let ownOutput = subgroup / ${shares}u * ${tile.outputs * shape.m}u;
@@ -67,7 +66,7 @@ export function rowProduct(variant: RowProduct): KernelSpec {
         for (var first = 0u; first < params.eights; first += ${tile.ahead * elements}u) {
           ${unroll(tile.ahead, (s) => oneSlice(variant, s))}
         }
-        ${storeResults(variant)}
+        ${storeSums(variant)}
       }`,
   };
 }
@@ -123,7 +122,7 @@ function sliceOffsets(variant: RowProduct): string {
     const ofSlice = (s: number) =>
       `${declareEight(dtype, `w${s}_${i}`)}${ragged ? ` var insideW${s}_${i} = true;` : ""}`;
     return `let elementW${i} = ${element}; ${unroll(tile.ahead, ofSlice)}
-        let atW${i} = min(firstOutput + ${row}, params.partRows - 1u) * params.eights;`;
+        let atW${i} = (${weightRow(variant, row)}) * params.eights;`;
   };
   const ofX = (i: number) => {
     const { row, element } = columns.place(i);
@@ -136,6 +135,13 @@ function sliceOffsets(variant: RowProduct): string {
   };
   return `${unroll(weights.count, ofW)}
         ${unroll(columns.count, ofX)}`;
+}
+
+/** The row of the weight that is a slice's row. */
+function weightRow({ shape, tile, gate }: RowProduct, row: string): string {
+  if (gate === undefined) return `min(firstOutput + ${row}, width - 1u)`;
+  const half = outputsOf(shape, tile) / 2;
+  return `${row} / ${half}u * width + min(firstOutput + ${row} % ${half}u, width - 1u)`;
 }
 
 function loadWeights(variant: RowProduct, slice: number, k: string): string {
@@ -235,42 +241,5 @@ function multiply(variant: RowProduct, round: number): string {
             }`)
     }
           }`;
-  });
-}
-
-/** Adds the sums of all shares in their order, the high halves' and the low ones', and what is in y last. */
-function storeResults(variant: RowProduct): string {
-  const { shape, tile, shares, accumulate } = variant;
-  const write = new Fragments(shape);
-  const outputs = outputsOf(shape, tile);
-  const size = outputs * shape.n;
-  const place = (o: number) => ({
-    array: "parts",
-    at: `share * ${size}u + (ownOutput + ${o * shape.m}u) * ${shape.n}u`,
-    stride: `${shape.n}u`,
-  });
-  const results = outputs * shape.n / HALVES;
-  return unroll(tile.rounds * tile.columns, (i) => {
-    const [round, column] = [Math.floor(i / tile.columns), i % tile.columns];
-    return `workgroupBarrier();
-        ${unroll(tile.outputs, (o) => write.storeSums(place(o), `sum${round}_${o}_${column}`))}
-        workgroupBarrier();
-        for (var i = t; i < ${results}u; i += ${threadsOf(variant)}u) {
-          let row = params.firstInput + ${i * shape.n / HALVES}u + i / ${outputs}u;
-          let output = i % ${outputs}u;
-          if (row < params.rows && firstOutput + output < params.partRows) {
-            let at = row * params.weightRows + params.firstRow + firstOutput + output;
-            let part = output * ${shape.n}u + i / ${outputs}u * ${HALVES}u;
-            var high = parts[part];
-            var low = parts[part + 1u];
-            ${
-      unroll(
-        shares - 1,
-        (s) => `high += parts[part + ${(s + 1) * size}u]; low += parts[part + ${(s + 1) * size + 1}u];`,
-      )
-    }
-            y[at] = ${accumulate ? "y[at] + (high + low)" : "high + low"};
-          }
-        }`;
   });
 }

@@ -5,6 +5,8 @@
 
 import type { GpuInfo } from "../gpu.ts";
 import { HALVES_AN_ELEMENT, type MatrixUnits, narrowUnitsOf } from "../matrix_wgsl.ts";
+import type { WeightDType } from "../weights/format.ts";
+import type { ProductGate } from "./product.ts";
 
 /** What orders the additions of a row; it follows from the adapter alone. */
 export interface RowProductCut extends MatrixUnits {
@@ -27,6 +29,21 @@ export interface RowTile {
   /** Fragments of columns that are staged together, and how often: their sums stay in registers. */
   readonly columns: number;
   readonly rounds: number;
+}
+
+/** A variant of the kernel. */
+export interface RowProduct extends Omit<RowProductCut, "tiles"> {
+  readonly tile: RowTile;
+  /** Of the weight; not f32. */
+  readonly dtype: WeightDType;
+  /** Whether the weight's columns are no multiple of a slice: the last one is filled up with zeros. */
+  readonly ragged: boolean;
+  readonly accumulate: boolean;
+  /**
+   * Given: the first half of a workgroup's outputs are rows of the gate, the others those that they gate. Not to be added to
+   * anything.
+   */
+  readonly gate?: ProductGate;
 }
 
 /** By instructions of 16 outputs. */
