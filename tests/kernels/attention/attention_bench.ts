@@ -4,6 +4,7 @@
  */
 
 import { decodeAttention, scratchShape } from "../../../kernels/attention/decode_attention.ts";
+import { mergeSplits } from "../../../kernels/attention/merge_states.ts";
 import { prefillAttention } from "../../../kernels/attention/prefill_attention.ts";
 import { PAGE_ROWS } from "../../../kernels/attention/kv_pages.ts";
 import type { Commands } from "../../../kernels/pipeline.ts";
@@ -12,27 +13,34 @@ import { poolScores } from "../../../kernels/attention/pool_scores.ts";
 import { ROW_WORDS, writeTableRow } from "../../../kernels/attention/row_table.ts";
 import { Scratch } from "../../../kernels/scratch.ts";
 import type { DType, Tensor } from "../../../kernels/tensor.ts";
+import { rowTilesFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
 import { topK } from "../../../kernels/attention/top_k.ts";
 import { tableRow } from "../../support/kv_fixture.ts";
 import { Random } from "../../support/random.ts";
-import { type KernelFigures, type KernelTiming, timeKernel } from "../kernel_timing.ts";
+import { type KernelFigures, type KernelTiming, type TimedCall, timeKernel } from "../kernel_timing.ts";
 import { TIMED_CONTEXTS, type TimedContext } from "./attention_cases.ts";
 
-const SELECTED = 256;
+const SELECTED = 512;
 const SPAN_ROWS = 2048;
 /** Rows of a correction, and most rows that a workgroup computes: 1 is each row alone. */
 const CORRECTION_ROWS = [8, 32];
 const ROWS_TOGETHER = [1, 4];
+/** Rows of dense decoding, and of corrections, on matrix units. */
+const MATRIX_ROWS = [1, 4, 32];
 
 /** What is measured, recorded but not submitted. */
 interface Calls {
   readonly row: () => void;
   readonly scored: () => void;
+  readonly merge: () => void;
+  readonly pool: () => void;
   readonly select: () => void;
   readonly cover: () => void;
   readonly gather: () => void;
   readonly span: () => void;
   readonly correct: (rows: number, rowsTogether: number) => void;
+  /** The last rows of the context, together, on matrix units. */
+  readonly byMatrices: (rows: number) => void;
 }
 
 /** Every kernel over every context that this adapter computes in reasonable time. */
@@ -62,9 +70,18 @@ class Bench {
   }
 
   async run(): Promise<KernelFigures[]> {
-    const { row, scored, select, cover, gather, span, correct } = this.#prepare();
-    const { shape: { kvHeads, headDim }, kvRows } = this.at;
-    const bytes = kvRows * kvHeads * headDim * 2 * 2;
+    const figures: KernelFigures[] = [];
+    for (const { name, ...work } of this.#works()) {
+      const { model, kvRows } = this.at;
+      figures.push(await timeKernel(this.#timing, { name: `${model}, ${kvRows} KV rows: ${name}`, ...work }));
+    }
+    return figures;
+  }
+
+  #works(): TimedCall[] {
+    const { row, scored, merge, pool, select, cover, gather, span, correct, byMatrices } = this.#prepare();
+    const { shape, kvRows } = this.at;
+    const bytes = kvRows * shape.kvHeads * shape.headDim * 2 * 2;
     const corrections = CORRECTION_ROWS.flatMap((rows) =>
       ROWS_TOGETHER.map((together) => ({
         name: `correction of ${rows}, ${together === 1 ? "each alone" : `by ${together}`}`,
@@ -73,25 +90,35 @@ class Bench {
         flop: this.#flop(rows),
       }))
     );
-    const works = [
+    const hasMatrices = rowTilesFor(this.#commands.gpu.info, shape) !== undefined;
+    const onMatrices = (hasMatrices ? MATRIX_ROWS : []).map((rows) => ({
+      name: `${rows === 1 ? "dense row" : `correction of ${rows}`}, on matrix units`,
+      record: () => byMatrices(rows),
+      bytes,
+      flop: this.#flop(rows),
+    }));
+    return [
       { name: "dense row", record: row, bytes, flop: this.#flop(1) },
       { name: "dense row, scores kept", record: scored, bytes, flop: this.#flop(1) },
-      { name: `pool and select ${SELECTED}`, record: select },
+      { name: "merge of its splits", record: merge },
+      { name: "pool", record: pool },
+      { name: `select ${SELECTED}`, record: select },
       { name: `pool and select, most ${SELECTED}`, record: cover },
       { name: `gathered row of ${SELECTED}`, record: gather, bytes: bytes * SELECTED / kvRows },
-      { name: `prefill of ${SPAN_ROWS}`, record: span, bytes, flop: this.#flop(SPAN_ROWS) },
+      { name: `prefill of ${this.#spanRows}`, record: span, bytes, flop: this.#flop(this.#spanRows) },
       ...corrections,
+      ...onMatrices,
     ];
-    const figures: KernelFigures[] = [];
-    for (const { name, ...work } of works) {
-      figures.push(await timeKernel(this.#timing, { name: `${this.at.model}, ${kvRows} KV rows: ${name}`, ...work }));
-    }
-    return figures;
   }
 
   close(): void {
     this.#workingMemory.close();
     for (const tensor of this.#tensors.splice(0)) this.#commands.gpu.free(tensor);
+  }
+
+  /** Rows of the prefill: at the end of the context, behind as many at least. */
+  get #spanRows(): number {
+    return Math.min(SPAN_ROWS, this.at.kvRows / 2);
   }
 
   /** Of the last rows of the context, each of which sees itself and what lies before it. */
@@ -104,9 +131,9 @@ class Bench {
     const { shape, kvRows } = this.at;
     const { heads, kvHeads, headDim } = shape;
     const pages = kvRows / PAGE_ROWS;
-    const table = new Uint32Array(SPAN_ROWS * ROW_WORDS);
-    for (let i = 0; i < SPAN_ROWS; i++) {
-      const row = tableRow({ kvLimit: kvRows - SPAN_ROWS + 1 + i, selected: SELECTED, recent: SELECTED / 4 });
+    const table = new Uint32Array(this.#spanRows * ROW_WORDS);
+    for (let i = 0; i < this.#spanRows; i++) {
+      const row = tableRow({ kvLimit: kvRows - this.#spanRows + 1 + i, selected: SELECTED, recent: SELECTED / 4 });
       writeTableRow(table, i, row);
     }
     const pool = [pages, kvHeads, PAGE_ROWS, headDim];
@@ -115,16 +142,16 @@ class Bench {
       kv: { k: this.#half(pool), v: this.#half(pool) },
       pageTable: this.#upload("u32", Uint32Array.from({ length: pages }, (_, i) => (i * 7 + 3) % pages), [1, pages]),
       maxPages: pages,
-      q: this.#upload("f32", this.#random.normals(SPAN_ROWS * heads * headDim), [SPAN_ROWS, heads, headDim]),
-      rowTable: this.#upload("u32", table, [SPAN_ROWS, ROW_WORDS]),
+      q: this.#upload("f32", this.#random.normals(this.#spanRows * heads * headDim), [this.#spanRows, heads, headDim]),
+      rowTable: this.#upload("u32", table, [this.#spanRows, ROW_WORDS]),
       scale: 1 / Math.sqrt(headDim),
-      out: { o: this.#zeros([SPAN_ROWS, heads, headDim]), lse: this.#zeros([SPAN_ROWS, heads]) },
+      out: { o: this.#zeros([this.#spanRows, heads, headDim]), lse: this.#zeros([this.#spanRows, heads]) },
     };
     const sizes = scratchShape(shape, { rows: Math.max(...CORRECTION_ROWS), longest: kvRows });
     const scratch = { o: this.#zeros(sizes.o), lse: this.#zeros(sizes.lse) };
     const one = {
       ...given,
-      firstRow: SPAN_ROWS - 1,
+      firstRow: this.#spanRows - 1,
       rows: 1,
       longest: kvRows,
       scratch,
@@ -136,27 +163,32 @@ class Bench {
     const sets = { ...shape, ...one, sets: kvHeads, stride: kvRows, values };
     const coverage = neededMass(0.98);
     const row = tableRow({ kvLimit: kvRows, selected: SELECTED, recent: 4, coverage });
-    writeTableRow(table, SPAN_ROWS - 1, row);
-    const adaptiveSets = { ...sets, rowTable: this.#upload("u32", table, [SPAN_ROWS, ROW_WORDS]) };
+    writeTableRow(table, this.#spanRows - 1, row);
+    const adaptiveSets = { ...sets, rowTable: this.#upload("u32", table, [this.#spanRows, ROW_WORDS]) };
     const adaptive = { floor: 16, tally: this.#tensor("tally", "u32", [1]), tallyAt: 0, weight: 1 };
     const selection = { positions, sets: kvHeads, stride: SELECTED, shapes: ["kv_head"] as const };
     return {
       row: () => decodeAttention(commands, one),
       scored: () => decodeAttention(commands, { ...one, scores: { scores, stride: kvRows } }),
-      select: () => {
-        poolScores(commands, { ...sets, scores, scoreStride: kvRows, lse: given.out.lse });
-        topK(commands, { ...sets, positions, keptStride: SELECTED });
-      },
+      merge: () => mergeSplits(commands, { ...one, parts: scratch, gathered: false }),
+      pool: () => poolScores(commands, { ...sets, scores, scoreStride: kvRows, lse: given.out.lse }),
+      select: () => topK(commands, { ...sets, positions, keptStride: SELECTED }),
       cover: () => {
         poolScores(commands, { ...adaptiveSets, scores, scoreStride: kvRows, lse: given.out.lse });
         topK(commands, { ...adaptiveSets, positions, keptStride: SELECTED, adaptive });
       },
       gather: () => decodeAttention(commands, { ...one, longest: SELECTED, selection }),
       correct: (rows: number, rowsTogether: number) => {
-        const first = SPAN_ROWS - rows;
+        const first = this.#spanRows - rows;
         decodeAttention(commands, { ...one, firstRow: first, rows, blocks: [{ first, rows }], scratch, rowsTogether });
       },
-      span: () => prefillAttention(commands, { ...given, firstRow: 0, rows: SPAN_ROWS, scratch: this.#workingMemory }),
+      byMatrices: (rows: number) => {
+        const first = this.#spanRows - rows;
+        const call = { ...one, firstRow: first, rows, blocks: [{ first, rows }], matrixScratch: this.#workingMemory };
+        decodeAttention(commands, call);
+      },
+      span: () =>
+        prefillAttention(commands, { ...given, firstRow: 0, rows: this.#spanRows, scratch: this.#workingMemory }),
     };
   }
 

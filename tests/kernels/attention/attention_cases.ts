@@ -21,7 +21,7 @@ export interface AttentionCase {
 export const TIMED_CONTEXTS: readonly TimedContext[] = [
   { model: "tide", shape: { heads: 4, kvHeads: 2, headDim: 64 }, kvRows: 4096, timed: "everywhere" },
   { model: "tide", shape: { heads: 4, kvHeads: 2, headDim: 64 }, kvRows: 16_384, timed: "on GPUs" },
-  ...[10_048, 32_768, 100_032].map((kvRows): TimedContext => ({
+  ...[1024, 10_048, 32_768, 98_304].map((kvRows): TimedContext => ({
     model: "llama-3-8b",
     shape: { heads: 32, kvHeads: 8, headDim: 128 },
     kvRows,
