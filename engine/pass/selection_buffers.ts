@@ -2,7 +2,7 @@
 
 import type { ScoreOutput, Selection } from "../../kernels/attention/decode_attention.ts";
 import { NO_POSITION, setsOf } from "../../kernels/attention/row_table.ts";
-import { SPLIT_ROWS } from "../../kernels/attention/split/split_plan.ts";
+import { SPLIT_ROWS } from "../../kernels/attention/split/split_cut.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { BatchRow, RowBatch, RowRun } from "../row_batch.ts";

@@ -1,12 +1,13 @@
 /**
  * Attention of decode rows to the pages of their sequences: all visible rows (dense), or those of a selection (gathered).
- * The KV rows are cut at fixed multiples of 256, so that a row's bits depend on nothing but itself, also when neighbours in
- * a sequence are computed together; the splits' states are merged in order. Knows rows and pages; knows nothing of layers,
+ * The KV rows are cut into splits by what the row itself sees, so that its bits depend on nothing else, also when neighbours
+ * in a sequence are computed together; the splits' states are merged in order. Knows rows and pages; knows nothing of layers,
  * roles or workers.
  */
 
 import { splitSpec } from "./split/split_kernel.ts";
-import { rowsTogetherOf, SPLIT_ROWS, type SplitOptions } from "./split/split_plan.ts";
+import { GATHERED_CUT, jointSplitsOf, MATRIX_CUT, PLAIN_CUT, splitsOf } from "./split/split_cut.ts";
+import { rowsTogetherOf, type SplitOptions } from "./split/split_plan.ts";
 import { GpuError } from "../errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
 import { mergeSplits } from "./merge_states.ts";
@@ -88,20 +89,17 @@ const MAX_VALUES_TOGETHER = 1024;
 /** Scratch beyond this is not asked for: a call with more rows than fit runs in several passes. */
 const SCRATCH_BYTES = 64 * 2 ** 20;
 
-/** Splits that one row may need; the visible rows of a sliding window may start and end inside one. */
-function splitsOf(longest: number, cut: "dense" | "gathered"): number {
-  const whole = Math.ceil(longest / SPLIT_ROWS);
-  return Math.max(1, cut === "gathered" ? whole : whole + 1);
-}
-
-/** Shapes of the scratch tensors of `decodeAttention` that visits up to `longest` KV rows a row: enough for dense and gathered calls. */
+/** Shapes of the scratch tensors of `decodeAttention` that visits up to `longest` KV rows a row: enough for every kind of call. */
 export function scratchShape(
   { heads, headDim }: HeadShape,
   { rows, longest }: { readonly rows: number; readonly longest: number },
 ): { readonly o: readonly number[]; readonly lse: readonly number[] } {
-  const splits = splitsOf(longest, "dense");
-  const fitting = Math.max(1, Math.floor(SCRATCH_BYTES / (splits * heads * headDim * 4)));
-  const states = splits * Math.max(1, Math.min(rows, fitting));
+  const needed = [PLAIN_CUT, MATRIX_CUT, GATHERED_CUT].map((cut) => {
+    const splits = splitsOf(cut, longest);
+    const fitting = Math.floor(SCRATCH_BYTES / (splits * heads * headDim * 4));
+    return splits * Math.max(1, Math.min(rows, fitting));
+  });
+  const states = Math.max(...needed);
   return { o: [states, heads, headDim], lse: [states, heads] };
 }
 
@@ -112,8 +110,9 @@ export function scratchShape(
 export function decodeAttention(commands: Commands, args: DecodeAttention): void {
   const { shape, firstRow, rows, scratch, rowTable, out, selection, scores, longest } = args;
   check(args);
-  const gathered = selection !== undefined;
-  const splits = splitsOf(longest, gathered ? "gathered" : "dense");
+  const matrix = matrixTilesOf(commands, args);
+  const cut = selection !== undefined ? GATHERED_CUT : matrix === undefined ? PLAIN_CUT : MATRIX_CUT;
+  const splits = splitsOf(cut, longest);
   const states = Math.floor(scratch.lse.byteLength / (4 * shape.heads));
   const rowsPerPass = Math.floor(states / splits);
   if (rowsPerPass === 0) {
@@ -122,18 +121,17 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
       `Cannot dispatch attention: scratch holds ${states} states, ${splits} splits are needed`,
     );
   }
-  const given = gathered || scores !== undefined ? [] : args.blocks ?? [];
-  const matrix = matrixTilesOf(commands, args);
+  const given = selection !== undefined || scores !== undefined ? [] : args.blocks ?? [];
   const together = matrix === undefined
     ? plainTogether(commands, args, { given, rowsPerPass })
     : Math.min(rowsOfTiles(matrix.tiles), args.rowsTogether ?? Infinity, rowsPerPass);
   const blocks = cutBlocks({ first: firstRow, rows }, given, together, matrix === undefined ? "single" : "block");
   for (const pass of scratchPassesOf(blocks, rowsPerPass)) {
     if (matrix === undefined) dispatchBlocks(commands, args, { ...pass, splits, together });
-    else dispatchRowTiles(commands, args, { ...matrix, pass, splits: jointSplits(longest, together) });
+    else dispatchRowTiles(commands, args, { ...matrix, pass, splits: jointSplitsOf(cut, longest, together) });
     // A single possible split writes the state itself.
     if (splits > 1) {
-      mergeSplits(commands, { shape, firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, gathered, out });
+      mergeSplits(commands, { shape, firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, cut, out });
     }
   }
 }
@@ -183,11 +181,6 @@ function matrixTilesOf(
   return tiles && { tiles, working: matrixScratch };
 }
 
-/** The rows of a block together see some KV rows more than one of them. */
-function jointSplits(longest: number, rowsTogether: number): number {
-  return splitsOf(longest + rowsTogether - 1, "dense");
-}
-
 function plainTogether(
   commands: Commands,
   args: DecodeAttention,
@@ -215,7 +208,7 @@ function dispatchBlocks(
   }
   for (const rowsTogether of [1, together]) {
     const fitting = blocks.filter(({ rows }) => rows === rowsTogether);
-    const splits = jointSplits(args.longest, rowsTogether);
+    const splits = jointSplitsOf(PLAIN_CUT, args.longest, rowsTogether);
     for (const list of listsOf(fitting, pass.first)) {
       dispatchSplits(commands, args, { ...pass, ownSets: false, listed: true, rowsTogether, splits, list });
     }

@@ -3,7 +3,7 @@
  * Knows states (o, lse); knows nothing of where they come from.
  */
 
-import { splitRangeWgsl } from "./split/split_kernel.ts";
+import { cutName, type SplitCut, splitRangeWgsl } from "./split/split_cut.ts";
 import { type AttentionState, EMPTY_LSE, type HeadShape } from "./kv_pages.ts";
 import type { Commands, Kernel, KernelSpec, ParamField } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
@@ -32,16 +32,18 @@ export interface MergeSplits {
   /** o f32 `[splits, rows, heads, headDim]`, lse f32 `[splits, rows, heads]`. */
   readonly parts: AttentionState;
   readonly rowTable: Tensor;
-  /** Whether the splits cut a selection instead of the visible rows. */
-  readonly gathered: boolean;
+  /** How each row was cut. */
+  readonly cut: SplitCut;
   /** o f32 `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
   readonly out: AttentionState;
 }
 
-/** Threads of one (row, head). */
+/** Threads of a workgroup. */
 const THREADS = 128;
 /** States that a thread has in flight. */
 const AT_ONCE = 4;
+/** Most lanes of a workgroup: more states are read at the same time, by more workgroups. On a CPU those only cost. */
+const MAX_LANES = { software: 64, hardware: 8 } as const;
 
 /**
  * Merges `count` states of every row in the order of their index. Empty states change nothing; of empties only, the
@@ -54,10 +56,11 @@ export function mergeStates(commands: Commands, { shape, rows, count, parts, out
   expectTensor(op, parts.lse, "f32", [count, rows, shape.heads]);
   expectTensor(op, out.o, "f32", [rows, shape.heads, shape.headDim]);
   expectTensor(op, out.lse, "f32", [rows, shape.heads]);
-  commands.dispatch(kernelOf(commands, shape, "all"), {
+  const variant = variantOf(commands, shape);
+  commands.dispatch(kernelOf(commands, variant), {
     tensors: [parts.o, parts.lse, out.o, out.lse],
     params: { rows, count },
-    groups: [shape.heads, rows, 1],
+    groups: [shape.heads * variant.pieces, rows, 1],
   });
 }
 
@@ -66,27 +69,44 @@ export function mergeStates(commands: Commands, { shape, rows, count, parts, out
  * @throws {GpuError} `invalid_shape`
  */
 export function mergeSplits(commands: Commands, args: MergeSplits): void {
-  const { shape, firstRow, rows, parts, rowTable, gathered, out } = args;
+  const { shape, firstRow, rows, parts, rowTable, cut, out } = args;
   const op = "merge_splits";
   expectTensor(op, rowTable, "u32", [firstRow + rows, ROW_WORDS]);
   expectTensor(op, out.o, "f32", [firstRow + rows, shape.heads, shape.headDim]);
   expectTensor(op, out.lse, "f32", [firstRow + rows, shape.heads]);
-  commands.dispatch(kernelOf(commands, shape, gathered ? "gathered" : "dense"), {
+  const variant = variantOf(commands, shape, cut);
+  commands.dispatch(kernelOf(commands, variant), {
     tensors: [parts.o, parts.lse, out.o, out.lse, rowTable],
     params: { rows, firstRow },
-    groups: [shape.heads, rows, 1],
+    groups: [shape.heads * variant.pieces, rows, 1],
   });
 }
 
-/** All states given; or the live splits of a row that attends densely, or to a selection. */
-type Counted = "all" | "dense" | "gathered";
-
-function kernelOf(commands: Commands, { heads, headDim }: Heads, counted: Counted): Kernel {
-  return commands.kernel(`merge_states ${counted} ${heads}x${headDim}`, () => mergeSpec(heads, headDim, counted));
+interface Variant {
+  readonly heads: number;
+  /** Of a workgroup, four dimensions each, and how many workgroups share a head. */
+  readonly lanes: number;
+  readonly pieces: number;
+  /** Undefined: all states given; else the live splits of a row. */
+  readonly cut: SplitCut | undefined;
 }
 
-function mergeSpec(heads: number, headDim: number, counted: Counted): KernelSpec {
-  const ofSplits = counted !== "all";
+function variantOf({ gpu }: Commands, { heads, headDim }: Heads, cut?: SplitCut): Variant {
+  const all = headDim / 4;
+  const most = MAX_LANES[gpu.info.software ? "software" : "hardware"];
+  let lanes = Math.min(all, most);
+  while (all % lanes !== 0) lanes--;
+  return { heads, lanes, pieces: all / lanes, cut };
+}
+
+function kernelOf(commands: Commands, variant: Variant): Kernel {
+  const { heads, lanes, pieces, cut } = variant;
+  const name = `merge_states ${heads}x${pieces}x${lanes} ${cut === undefined ? "all" : cutName(cut)}`;
+  return commands.kernel(name, () => mergeSpec(variant));
+}
+
+function mergeSpec(variant: Variant): KernelSpec {
+  const ofSplits = variant.cut !== undefined;
   const params: readonly ParamField[] = [["rows", "u32"], ofSplits ? ["firstRow", "u32"] : ["count", "u32"]];
   return {
     bindings: [
@@ -97,76 +117,79 @@ function mergeSpec(heads: number, headDim: number, counted: Counted): KernelSpec
       ...(ofSplits ? [reads("rowTable", "array<vec4<u32>>")] : []),
     ],
     params,
-    source: mergeSource(heads, headDim / 4, counted),
+    source: mergeSource(variant),
   };
 }
 
-function mergeSource(heads: number, lanes: number, counted: Counted): string {
+/**
+ * Teams of lanes take every n-th state, each team with a maximum of its own, so that no state is waited for before another
+ * is read; then the teams' sums are merged in order.
+ */
+function mergeSource(variant: Variant): string {
+  const { heads, lanes, pieces, cut } = variant;
   const teams = Math.floor(THREADS / lanes);
-  const live = counted === "all" ? "params.count" : "splitRange(readRow(outRow)).live";
+  const live = cut === undefined ? "params.count" : "splitRange(readRow(outRow)).live";
   return /* wgsl */ `
-${counted === "all" ? "" : ROW_TABLE_WGSL + splitRangeWgsl(counted === "gathered")}
-var<workgroup> maxima: array<f32, ${THREADS}>;
+${cut === undefined ? "" : ROW_TABLE_WGSL + splitRangeWgsl(cut)}
 var<workgroup> sums: array<vec4<f32>, ${teams * lanes}>;
-var<workgroup> weights: array<f32, ${teams}>;
+// Of each team: its maximum, and the sum of its weights.
+var<workgroup> teams: array<vec2<f32>, ${teams}>;
 
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let head = group.x;
+  let head = group.x / ${pieces}u;
   let row = group.y;
-  let outRow = row${counted === "all" ? "" : " + params.firstRow"};
+  let outRow = row${cut === undefined ? "" : " + params.firstRow"};
   let live = ${live};
-  ${counted === "all" ? "" : "if (live < 2u) { return; }"}
-${topWgsl(heads)}  let team = thread / ${lanes}u;
+  ${cut === undefined ? "" : "if (live < 2u) { return; }"}
+  let team = thread / ${lanes}u;
   let lane = thread % ${lanes}u;
+  let vec = group.x % ${pieces}u * ${lanes}u + lane;
+  var top = ${EMPTY_LSE}f;
   var sum = vec4<f32>();
   var weight = 0.0;
   if (team < ${teams}u) {
     for (var part = team; part < live; part += ${AT_ONCE * teams}u) {
-${unroll(AT_ONCE, (u) => addWgsl(u, { heads, lanes, teams }))}
+${addWgsl(variant, teams)}
     }
     sums[thread] = sum;
-    if (lane == 0u) { weights[team] = weight; }
+    if (lane == 0u) { teams[team] = vec2<f32>(top, weight); }
   }
   workgroupBarrier();
   if (team > 0u) { return; }
-${unroll(teams - 1, (i) => `  sum += sums[${(i + 1) * lanes}u + lane]; weight += weights[${i + 1}];`)}
+  let used = min(live, ${teams}u);
+  for (var i = 1u; i < used; i++) { top = max(top, teams[i].x); }
+  sum = vec4<f32>();
+  weight = 0.0;
+  for (var i = 0u; i < used; i++) {
+    let factor = exp(teams[i].x - top);
+    sum += factor * sums[i * ${lanes}u + lane];
+    weight += factor * teams[i].y;
+  }
   let to = outRow * ${heads}u + head;
-  outO[to * ${lanes}u + lane] = select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0);
-  if (lane == 0u) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }
+  outO[to * ${lanes * pieces}u + vec] = select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0);
+  if (vec == 0u) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }
 }
 `;
 }
 
-/** The largest log-sum-exp of the live states, found by all threads together. */
-function topWgsl(heads: number): string {
-  return /* wgsl */ `
-  var top = ${EMPTY_LSE}f;
-  for (var part = thread; part < live; part += ${THREADS}u) {
-    top = max(top, partsLse[(part * params.rows + row) * ${heads}u + head]);
-  }
-  maxima[thread] = top;
-  workgroupBarrier();
-  for (var half = ${THREADS / 2}u; half > 0u; half >>= 1u) {
-    if (thread < half) { maxima[thread] = max(maxima[thread], maxima[thread + half]); }
-    workgroupBarrier();
-  }
-  top = maxima[0];
-`;
-}
-
-/** One of the states that a thread has in flight. */
-function addWgsl(
-  u: number,
-  { heads, lanes, teams }: { readonly heads: number; readonly lanes: number; readonly teams: number },
-): string {
-  return /* wgsl */ `
-      let part${u} = part + ${u * teams}u;
-      let at${u} = (min(part${u}, live - 1u) * params.rows + row) * ${heads}u + head;
-      let lse${u} = partsLse[at${u}];
-      let o${u} = partsO[at${u} * ${lanes}u + lane];
-      // The floor marks an empty state; when all are empty its own exponential would be 1.
-      let w${u} = select(exp(lse${u} - top), 0.0, part${u} >= live || lse${u} <= ${EMPTY_LSE}f);
+/** The states that a thread has in flight, added to its sum. */
+function addWgsl({ heads, lanes, pieces }: Variant, teams: number): string {
+  const load = (u: number) => /* wgsl */ `
+      let at${u} = (min(part + ${u * teams}u, live - 1u) * params.rows + row) * ${heads}u + head;
+      let lse${u} = select(${EMPTY_LSE}f, partsLse[at${u}], part + ${u * teams}u < live);
+      let o${u} = partsO[at${u} * ${lanes * pieces}u + vec];`;
+  // The floor marks an empty state; when all are empty its own exponential would be 1.
+  const add = (u: number) => /* wgsl */ `
+      let w${u} = select(exp(lse${u} - highest), 0.0, lse${u} <= ${EMPTY_LSE}f);
       sum += w${u} * o${u};
       weight += w${u};`;
+  const highest = Array.from({ length: AT_ONCE }, (_, u) => `lse${u}`).reduce((a, b) => `max(${a}, ${b})`, "top");
+  return /* wgsl */ `${unroll(AT_ONCE, load)}
+      let highest = ${highest};
+      let fade = exp(top - highest);
+      sum *= fade;
+      weight *= fade;
+      top = highest;
+${unroll(AT_ONCE, add)}`;
 }

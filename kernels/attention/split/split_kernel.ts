@@ -6,7 +6,8 @@
  */
 
 import { scoresWgsl, softmaxWgsl } from "./split_phases.ts";
-import { memoryOf, type Plan, planOf, SEGMENTS, SPLIT_ROWS, type SplitOptions } from "./split_plan.ts";
+import { GATHERED_CUT, PLAIN_CUT, SPLIT_ROWS, splitRangeWgsl } from "./split_cut.ts";
+import { memoryOf, type Plan, planOf, SEGMENTS, type SplitOptions } from "./split_plan.ts";
 import { valuesWgsl } from "./split_values.ts";
 import {
   EMPTY_LSE,
@@ -20,21 +21,6 @@ import type { KernelSpec, ParamField } from "../../pipeline.ts";
 import { LIST_WORDS, LISTED_BLOCK_WGSL } from "../row_blocks.ts";
 import { NO_POSITION, ROW_TABLE_WGSL, SET_SHAPE_CODE } from "../row_table.ts";
 import { reads, unroll, writes } from "../../wgsl.ts";
-
-/** WGSL: the splits of a row, `first` in multiples of 256 rows and how many are `live`. */
-export function splitRangeWgsl(gathered: boolean): string {
-  const body = gathered
-    ? `return SplitRange(0u, (min(row.selected, row.kvLimit) + ${SPLIT_ROWS - 1}u) / ${SPLIT_ROWS}u);`
-    : `
-  if (row.kvLimit <= row.kvFrom) { return SplitRange(0u, 0u); }
-  let first = row.kvFrom / ${SPLIT_ROWS}u;
-  return SplitRange(first, (row.kvLimit - 1u) / ${SPLIT_ROWS}u - first + 1u);`;
-  return /* wgsl */ `
-struct SplitRange { first: u32, live: u32 }
-fn splitRange(row: Row) -> SplitRange {${body}
-}
-`;
-}
 
 /** The kernel of one variant. */
 export function splitSpec(options: SplitOptions): KernelSpec {
@@ -65,7 +51,7 @@ function source(options: SplitOptions): string {
   const memory = memoryOf(plan);
   const perRow = G * pieces * 2;
   return /* wgsl */ `
-${ROW_TABLE_WGSL}${splitRangeWgsl(plan.gathered)}${kvAddressWgsl(plan, 8)}${HALVES_WGSL}
+${ROW_TABLE_WGSL}${splitRangeWgsl(plan.gathered ? GATHERED_CUT : PLAIN_CUT)}${kvAddressWgsl(plan, 8)}${HALVES_WGSL}
 ${plan.listed ? LISTED_BLOCK_WGSL : ""}
 var<workgroup> query: array<vec4<f32>, ${memory.query}>;
 var<workgroup> rowAt: array<u32, ${memory.rowAt}>;

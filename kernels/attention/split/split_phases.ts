@@ -3,7 +3,8 @@
  * stands among others is `split_kernel.ts`'s.
  */
 
-import { type Plan, SEGMENTS, SPLIT_ROWS } from "./split_plan.ts";
+import { SPLIT_ROWS } from "./split_cut.ts";
+import { type Plan, SEGMENTS } from "./split_plan.ts";
 import { EMPTY_LSE } from "../kv_pages.ts";
 import { component, unroll } from "../../wgsl.ts";
 

@@ -4,9 +4,7 @@
  */
 
 import type { HeadShape } from "../kv_pages.ts";
-
-/** KV rows of one split. */
-export const SPLIT_ROWS = 256;
+import { SPLIT_ROWS } from "./split_cut.ts";
 
 /** What distinguishes variants of the kernel. */
 export interface SplitOptions extends HeadShape {

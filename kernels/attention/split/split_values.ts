@@ -3,7 +3,8 @@
  * where it stands among others is `split_kernel.ts`'s.
  */
 
-import { COLUMNS_ADDED_AT_ONCE, type Plan, SPLIT_ROWS } from "./split_plan.ts";
+import { SPLIT_ROWS } from "./split_cut.ts";
+import { COLUMNS_ADDED_AT_ONCE, type Plan } from "./split_plan.ts";
 import { EMPTY_LSE } from "../kv_pages.ts";
 import { component, unroll } from "../../wgsl.ts";
 

@@ -1,9 +1,9 @@
 /**
  * Which rows a workgroup of the matrix tile takes, which KV blocks it walks over, and where its states go: rows of a chunk
- * see all they may at once; decode rows are cut at the same multiples as in the plain kernel, and merged after.
+ * see all they may at once; decode rows are cut into splits, whose states are merged after.
  */
 
-import { SPLIT_ROWS } from "../split/split_plan.ts";
+import { type SplitCut, splitLengthWgsl } from "../split/split_cut.ts";
 import type { Plan } from "./matrix_tile_plan.ts";
 
 /** Declares firstToken, lastToken, their table entries `first` and `last`, and the blocks from `begin` to `end`. */
@@ -17,18 +17,29 @@ export function chunkRowsWgsl({ tokens, blockRows }: Plan): string {
   let end = (last.w + ${blockRows - 1}u) / ${blockRows}u;`;
 }
 
-/** The same for a block of decode rows of one sequence and one split, counted from the first that any of its rows sees. */
+/**
+ * The same for a block of decode rows of one sequence and one split, counted from the first that any of its rows sees. Where
+ * some rows are cut at one length and some at the next, the splits of the shorter come first.
+ */
 export function splitRowsWgsl({ blockRows }: Plan): string {
-  const blocks = SPLIT_ROWS / blockRows;
   return /* wgsl */ `
   var block = Block(workgroup.x, 1u);
   if (params.listed == 1u) { block = listedBlock(workgroup.x); }
   let firstToken = block.first;
   let lastToken = firstToken + block.rows - 1u;
   ${ENTRIES_WGSL}
-  let split = first.z / ${SPLIT_ROWS}u + workgroup.z;
-  let begin = max(first.z / ${blockRows}u, split * ${blocks}u);
-  let end = min((last.w + ${blockRows - 1}u) / ${blockRows}u, (split + 1u) * ${blocks}u);
+  // Of bounds of what any of the rows sees: that may rise and fall by a row from each to the next.
+  let shorter = splitLength(first.w - min(first.w, last.z));
+  let longer = splitLength(last.w - min(last.w, first.z));
+  let ofShorter = (last.w + shorter - 1u) / shorter - first.z / shorter;
+  var length = shorter;
+  var split = first.z / shorter + workgroup.z;
+  if (shorter != longer && workgroup.z >= ofShorter) {
+    length = longer;
+    split = first.z / longer + workgroup.z - ofShorter;
+  }
+  let begin = max(first.z, split * length) / ${blockRows}u;
+  let end = (min(last.w, (split + 1u) * length) + ${blockRows - 1}u) / ${blockRows}u;
   // The first split of a row that sees nothing writes its empty state.
   if (begin >= end && workgroup.z > 0u) { return; }`;
 }
@@ -38,15 +49,18 @@ const ENTRIES_WGSL = /* wgsl */ `
   let last = rowTable[2u * (params.firstRow + lastToken)];`;
 
 /** WGSL: which of its parts a row has from a split, if any; a row of a single part has its state there. */
-export const PART_WGSL = /* wgsl */ `
+export function partWgsl(cut: SplitCut): string {
+  return /* wgsl */ `${splitLengthWgsl(cut)}
 struct Part { index: u32, exists: bool, isWhole: bool }
-fn partOf(visible: vec2<u32>, split: u32, isFirst: bool) -> Part {
+fn partOf(visible: vec2<u32>, split: u32, length: u32, isFirst: bool) -> Part {
   if (visible.y <= visible.x) { return Part(0u, isFirst, true); }
-  let begins = visible.x / ${SPLIT_ROWS}u;
-  let parts = (visible.y - 1u) / ${SPLIT_ROWS}u - begins + 1u;
-  return Part(split - begins, split >= begins && split - begins < parts, parts == 1u);
+  let isOwn = splitLength(visible.y - visible.x) == length;
+  let begins = visible.x / length;
+  let parts = (visible.y - 1u) / length - begins + 1u;
+  return Part(split - begins, isOwn && split >= begins && split - begins < parts, parts == 1u);
 }
 `;
+}
 
 /** Where one value of a token's head goes. */
 export interface StateStore {
@@ -63,7 +77,7 @@ export function storeStateWgsl({ cut, heads, group }: Plan, { token, head, store
   const whole = store("out", at(`params.firstRow + ${token}`));
   if (cut === "chunk") return whole;
   return `
-    let part = partOf(rowTable[2u * (params.firstRow + ${token})].zw, split, workgroup.z == 0u);
+    let part = partOf(rowTable[2u * (params.firstRow + ${token})].zw, split, length, workgroup.z == 0u);
     if (part.exists && part.isWhole) { ${whole} }
     if (part.exists && !part.isWhole) { ${store("parts", at(`part.index * params.rows + ${token}`))} }`;
 }

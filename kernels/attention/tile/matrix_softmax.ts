@@ -18,18 +18,40 @@ export interface SoftmaxPlan {
   readonly weights: number;
 }
 
+/** Keys whose weights a row adds up apart from the others: as many as a thread has at least. */
+const MASS_KEYS = 8;
+
+/** WGSL: declares a thread's masses, one for each eight of its keys: so that they do not depend on how many threads share a row. */
+export function massesWgsl(ownKeys: number): string {
+  return unroll(ownKeys / MASS_KEYS, (i) => `var mass${i} = 0.0;`);
+}
+
+/** WGSL: the sum of a thread's masses, in the order of `totalWgsl`. */
+export function massWgsl(ownKeys: number): string {
+  return inPairs(Array.from({ length: ownKeys / MASS_KEYS }, (_, i) => `mass${i}`));
+}
+
+/** WGSL: the sum over the threads of a row of what they left in `meeting`. */
+export function totalWgsl(threadsARow: number): string {
+  return inPairs(Array.from({ length: threadsARow }, (_, i) => `meeting[row * ${threadsARow}u + ${i}u]`));
+}
+
+/** A power of two of terms, added up like a tree: any part of them that is one may be added up before. */
+function inPairs(terms: readonly string[]): string {
+  const half = terms.length / 2;
+  return terms.length === 1 ? `${terms[0]}` : `(${inPairs(terms.slice(0, half))} + ${inPairs(terms.slice(half))})`;
+}
+
 /** A row's maximum may be exceeded by a factor of 2 to this power before its outputs are rescaled; f16 weights reach 2^15. */
 const HEADROOM = 8;
 
 /** Only blocks at the ends of what the rows see need a mask. */
 export function softmaxWgsl(plan: SoftmaxPlan): string {
-  return `var sums = vec4<f32>();
-    if (start >= last.z && start + ${plan.blockRows}u <= first.w) {
+  return `if (start >= last.z && start + ${plan.blockRows}u <= first.w) {
       ${weighWgsl(plan, { masked: false })}
     } else {
       ${weighWgsl(plan, { masked: true })}
-    }
-    mass += (sums.x + sums.y) + (sums.z + sums.w);`;
+    }`;
 }
 
 function weighWgsl(
@@ -52,17 +74,18 @@ function weighWgsl(
       workgroupBarrier();
       ${unroll(threadsARow, (i) => `highest = max(highest, meeting[row * ${threadsARow}u + ${i}u]);`)}
       if (highest > top + ${HEADROOM}.0) {
-        if (mass > 0.0) {
+        if (${massWgsl(ownKeys)} > 0.0) {
           let factor = exp2(top - highest);
           factors[row] = factor;
-          mass *= factor;
+          ${unroll(fours / 2, (i) => `mass${i} *= factor;`)}
           rescale = 1u;
         }
         top = highest;
       }
       // A row that has seen nothing yet keeps weights of 0.
       let floor = max(top, ${EMPTY_LSE / 10}f);
-      ${unroll(fours, (i) => `s${i} = exp2(s${i} - floor); sums += s${i};`)}
+      ${unroll(fours, (i) => `s${i} = exp2(s${i} - floor);`)}
+      ${unroll(fours / 2, (i) => `mass${i} += sumOf(s${2 * i} + s${2 * i + 1});`)}
       ${
     unroll(fours / 2, (i) =>
       `weights[row * ${weights}u + firstKey / ${HALVES_AN_ELEMENT}u + ${i}u] = vec4<u32>(${packed(2 * i)}, ${

@@ -8,8 +8,8 @@
 
 import { EMPTY_LSE, kvAddressWgsl } from "../kv_pages.ts";
 import { LISTED_BLOCK_WGSL } from "../row_blocks.ts";
-import { chunkRowsWgsl, PART_WGSL, splitRowsWgsl, storeStateWgsl } from "./matrix_rows.ts";
-import { softmaxWgsl } from "./matrix_softmax.ts";
+import { chunkRowsWgsl, partWgsl, splitRowsWgsl, storeStateWgsl } from "./matrix_rows.ts";
+import { massesWgsl, massWgsl, softmaxWgsl, totalWgsl } from "./matrix_softmax.ts";
 import { Fragments, HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
 import { type MatrixTile, type Plan, planOf } from "./matrix_tile_plan.ts";
 import { unroll } from "../../wgsl.ts";
@@ -23,7 +23,7 @@ export function matrixTileWgsl(tile: MatrixTile): string {
   const { tileRows, threads, threadsARow, group, blockRows, subgroupSize, split, loads } = plan;
   const write = new Fragments(plan.shape);
   return /* wgsl */ `
-${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}${plan.cut === "splits" ? LISTED_BLOCK_WGSL + PART_WGSL : ""}
+${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}${plan.cut === "chunk" ? "" : LISTED_BLOCK_WGSL + partWgsl(plan.cut)}
 var<workgroup> keys: array<vec4<u32>, ${blockRows * plan.keys}>;
 var<workgroup> values: array<vec4<u32>, ${blockRows * plan.keys}>;
 var<workgroup> scores: array<vec4<f32>, ${tileRows * plan.scores}>;
@@ -33,6 +33,7 @@ var<workgroup> factors: array<f32, ${tileRows}>;
 var<workgroup> rescale: u32;
 
 fn largest(four: vec4<f32>) -> f32 { return max(max(four.x, four.y), max(four.z, four.w)); }
+fn sumOf(four: vec4<f32>) -> f32 { return (four.x + four.y) + (four.z + four.w); }
 
 @diagnostic(off, chromium.subgroup_matrix_uniformity)
 @compute @workgroup_size(${threads})
@@ -55,7 +56,7 @@ fn main(
   ${loadQueries(plan)}
   ${eachOutput(plan, (i, j) => write.zeroSums(`out${i}_${j}`))}
   var top = ${EMPTY_LSE}f;
-  var mass = 0.0;
+  ${massesWgsl(plan.ownKeys)}
   factors[row] = 1.0;
   if (thread == 0u) { rescale = 0u; }
   ${unroll(loads, (i) => `var k${i}: vec4<u32>; var v${i}: vec4<u32>;`)}
@@ -207,14 +208,13 @@ function outputsWgsl({ shape, fragments, keys, weights, headDim, split }: Plan):
 }
 
 function storeWgsl(plan: Plan): string {
-  const { shape, fragments, tileRows, threads, threadsARow, tokens, group, headDim, split, scores } = plan;
+  const { shape, fragments, tileRows, threads, threadsARow, ownKeys, tokens, group, headDim, split, scores } = plan;
   const write = new Fragments(shape);
   const fours = split * shape.n / 4;
   return /* wgsl */ `
-  meeting[thread] = mass;
+  meeting[thread] = ${massWgsl(ownKeys)};
   workgroupBarrier();
-  var total = 0.0;
-  ${unroll(threadsARow, (i) => `total += meeting[row * ${threadsARow}u + ${i}u];`)}
+  let total = ${totalWgsl(threadsARow)};
   factors[row] = select(0.0, 1.0 / max(total, 1e-30), total > 0.0);
   if (thread % ${threadsARow}u == 0u && row < ${tokens * group}u && firstToken + row / ${group}u <= lastToken) {
     let lse = select(${EMPTY_LSE}f, ${Math.LN2} * (top + log2(max(total, 1e-30))), total > 0.0);

@@ -4,6 +4,7 @@ import type { HeadShape } from "../kv_pages.ts";
 import type { GpuInfo } from "../../gpu.ts";
 import { HALVES_AN_ELEMENT, type MatrixUnits, matrixUnitsOf } from "../../matrix_wgsl.ts";
 import { describeShape } from "../../provider.ts";
+import { cutName, MATRIX_CUT, type SplitCut } from "../split/split_cut.ts";
 
 /** A variant of the tile. */
 export interface MatrixTile extends HeadShape, MatrixUnits {
@@ -15,7 +16,7 @@ export interface MatrixTile extends HeadShape, MatrixUnits {
   /** KV rows of a block; divides a page. */
   readonly blockRows: number;
   /** What a workgroup walks over: all that its rows of a chunk see, or one split of what decode rows see. */
-  readonly cut: "chunk" | "splits";
+  readonly cut: "chunk" | SplitCut;
 }
 
 /** Padding of rows in workgroup memory, in elements of 16 bytes: rows start in different banks. */
@@ -97,8 +98,9 @@ const LARGE_INSTRUCTION_TILES: readonly TileSizes[] = [
 ];
 const SMALL_INSTRUCTION_TILES: readonly TileSizes[] = [{ tileRows: 16, subgroupRows: 8, split: 2, blockRows: 16 }];
 
-/** Heights for decode rows, ascending: all share a block and the threads of a row, on which a row's bits depend. */
+/** Heights for decode rows, ascending: all share a block and a cut, on which a row's bits depend. The first that fits is taken. */
 const LARGE_INSTRUCTION_HEIGHTS: readonly TileSizes[] = [
+  { tileRows: 16, subgroupRows: 16, split: 2, blockRows: 32 },
   { tileRows: 16, subgroupRows: 16, split: 1, blockRows: 32 },
   { tileRows: 32, subgroupRows: 16, split: 1, blockRows: 32 },
   { tileRows: 64, subgroupRows: 16, split: 1, blockRows: 32 },
@@ -123,7 +125,7 @@ export function rowTilesFor(info: GpuInfo, shape: HeadShape): readonly [MatrixTi
   const units = matrixUnitsOf(info);
   if (units === undefined) return undefined;
   const heights = units.shape.m === 16 ? LARGE_INSTRUCTION_HEIGHTS : SMALL_INSTRUCTION_HEIGHTS;
-  const [lowest, ...higher] = heights.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units, cut: "splits" }))
+  const [lowest, ...higher] = heights.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units, cut: MATRIX_CUT }))
     .filter((tile) => fitsTile(info, tile));
   return lowest && [lowest, ...higher];
 }
@@ -142,6 +144,7 @@ function fitsTile({ maxWorkgroupBytes, maxInvocations }: GpuInfo, tile: MatrixTi
 }
 
 /** The kernel's name, which tells all variants apart. */
-export function matrixTileName({ shape, ...tile }: MatrixTile): string {
-  return `attention_tile matrix ${describeShape(shape)} ${Object.values(tile)}`;
+export function matrixTileName({ shape, cut, ...tile }: MatrixTile): string {
+  const walk = cut === "chunk" ? cut : cutName(cut);
+  return `attention_tile matrix ${describeShape(shape)} ${Object.values(tile)} ${walk}`;
 }

@@ -13,6 +13,7 @@ import { poolScores } from "../../../kernels/attention/pool_scores.ts";
 import { ROW_WORDS, writeTableRow } from "../../../kernels/attention/row_table.ts";
 import { Scratch } from "../../../kernels/scratch.ts";
 import type { DType, Tensor } from "../../../kernels/tensor.ts";
+import { MATRIX_CUT, PLAIN_CUT, type SplitCut } from "../../../kernels/attention/split/split_cut.ts";
 import { rowTilesFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
 import { topK } from "../../../kernels/attention/top_k.ts";
 import { tableRow } from "../../support/kv_fixture.ts";
@@ -90,8 +91,7 @@ class Bench {
         flop: this.#flop(rows),
       }))
     );
-    const hasMatrices = rowTilesFor(this.#commands.gpu.info, shape) !== undefined;
-    const onMatrices = (hasMatrices ? MATRIX_ROWS : []).map((rows) => ({
+    const onMatrices = (this.#hasMatrices ? MATRIX_ROWS : []).map((rows) => ({
       name: `${rows === 1 ? "dense row" : `correction of ${rows}`}, on matrix units`,
       record: () => byMatrices(rows),
       bytes,
@@ -114,6 +114,15 @@ class Bench {
   close(): void {
     this.#workingMemory.close();
     for (const tensor of this.#tensors.splice(0)) this.#commands.gpu.free(tensor);
+  }
+
+  /** Of dense decoding here. */
+  get #cut(): SplitCut {
+    return this.#hasMatrices ? MATRIX_CUT : PLAIN_CUT;
+  }
+
+  get #hasMatrices(): boolean {
+    return rowTilesFor(this.#commands.gpu.info, this.at.shape) !== undefined;
   }
 
   /** Rows of the prefill: at the end of the context, behind as many at least. */
@@ -170,7 +179,7 @@ class Bench {
     return {
       row: () => decodeAttention(commands, one),
       scored: () => decodeAttention(commands, { ...one, scores: { scores, stride: kvRows } }),
-      merge: () => mergeSplits(commands, { ...one, parts: scratch, gathered: false }),
+      merge: () => mergeSplits(commands, { ...one, parts: scratch, cut: this.#cut }),
       pool: () => poolScores(commands, { ...sets, scores, scoreStride: kvRows, lse: given.out.lse }),
       select: () => topK(commands, { ...sets, positions, keptStride: SELECTED }),
       cover: () => {

@@ -12,7 +12,7 @@ import { consecutiveRows } from "./attention_cases.ts";
 /** Where blocks of 1 … 9 rows begin: at and around the borders of splits, and at the start, where some rows see nothing. */
 const STARTS = [300, 254, 509, 255, 252, 507, 256, 1095, -2] as const;
 const SEQUENCES = 3;
-/** KV rows of each sequence. */
+/** KV rows of each sequence, unless told otherwise. */
 export const LENGTH = 1110;
 
 /** Rows, and which of them follow each other. */
@@ -91,12 +91,12 @@ export function prepareBlocks(
   fixture: GpuFixture,
   shape: HeadShape,
   rows: readonly TableRow[],
-  { scratchRows = rows.length }: { readonly scratchRows?: number } = {},
+  { scratchRows = rows.length, length = LENGTH }: { readonly scratchRows?: number; readonly length?: number } = {},
 ): PreparedBlocks {
   const { heads, headDim } = shape;
-  const kv = kvFixture(fixture, shape, { slots: SEQUENCES, length: LENGTH, seed: 3 });
+  const kv = kvFixture(fixture, shape, { slots: SEQUENCES, length, seed: 3 });
   const q = new Random(4).normals(rows.length * heads * headDim);
-  const args = decodeArgs(fixture, { shape, rows, kv, q, longest: LENGTH, scratchRows });
+  const args = decodeArgs(fixture, { shape, rows, kv, q, longest: length, scratchRows });
   const { out } = args;
   const wiped = { o: new Float32Array(out.o.byteLength / 4).fill(NaN), lse: new Float32Array(out.lse.byteLength / 4) };
   const states = async (how: Partial<DecodeAttention>) => {
