@@ -1,5 +1,5 @@
 /**
- * The WGSL of the prefill tile on matrix units. For each block of KV rows the subgroups compute scores into workgroup memory,
+ * The WGSL of the tile on matrix units, for chunks of prompts and for decode rows. For each block of KV rows the subgroups compute scores into workgroup memory,
  * threads turn them into weights (softmax in f32), and the subgroups add weights times values to outputs that stay in
  * registers. Elements of those cannot be touched there: instead of rescaling them for each new maximum of a row, a row
  * keeps the maximum it has until a score exceeds it by 2^8, which is rare; then the outputs take a turn through workgroup
@@ -8,6 +8,7 @@
 
 import { EMPTY_LSE, kvAddressWgsl } from "../kv_pages.ts";
 import { LISTED_BLOCK_WGSL } from "../row_blocks.ts";
+import { type BlocksWgsl, blocksWgsl } from "./matrix_blocks.ts";
 import { chunkRowsWgsl, partWgsl, splitRowsWgsl, storeStateWgsl } from "./matrix_rows.ts";
 import { massesWgsl, massWgsl, softmaxWgsl, totalWgsl } from "./matrix_softmax.ts";
 import { Fragments, HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
@@ -20,12 +21,12 @@ import { unroll } from "../../wgsl.ts";
  */
 export function matrixTileWgsl(tile: MatrixTile): string {
   const plan = planOf(tile);
-  const { tileRows, threads, threadsARow, group, blockRows, subgroupSize, split, loads } = plan;
+  const { tileRows, threads, threadsARow, group, blockRows, subgroupSize, split } = plan;
   const write = new Fragments(plan.shape);
+  const blocks = blocksWgsl(plan);
   return /* wgsl */ `
 ${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}${plan.cut === "chunk" ? "" : LISTED_BLOCK_WGSL + partWgsl(plan.cut)}
-var<workgroup> keys: array<vec4<u32>, ${blockRows * plan.keys}>;
-var<workgroup> values: array<vec4<u32>, ${blockRows * plan.keys}>;
+${blocks.memory}
 var<workgroup> scores: array<vec4<f32>, ${tileRows * plan.scores}>;
 var<workgroup> weights: array<vec4<u32>, ${tileRows * plan.weights}>;
 var<workgroup> meeting: array<f32, ${threads}>;
@@ -59,28 +60,25 @@ fn main(
   ${massesWgsl(plan.ownKeys)}
   factors[row] = 1.0;
   if (thread == 0u) { rescale = 0u; }
-  ${unroll(loads, (i) => `var k${i}: vec4<u32>; var v${i}: vec4<u32>;`)}
+  ${blocks.variables}
   if (begin < end) {
-    let address = kvAddress(first.x, begin * ${blockRows}u, kvHead);
-    ${fetchBlock(plan)}
+    ${addressWgsl(`begin * ${blockRows}u`)}
+    ${blocks.fetch}
   }
   for (var block = begin; block < end; block++) {
     let start = block * ${blockRows}u;
-    ${stageBlock(plan)}
-    workgroupBarrier();
-    if (block + 1u < end) {
-      let address = kvAddress(first.x, start + ${blockRows}u, kvHead);
-      ${fetchBlock(plan)}
-    }
-    ${scoresWgsl(plan)}
+    ${plan.staged ? "" : addressWgsl("start")}
+    ${blocks.begin}
+    ${plan.staged ? nextWgsl(plan, blocks) : ""}
+    ${scoresWgsl(plan, blocks)}
+    ${plan.staged ? "" : nextWgsl(plan, blocks)}
     workgroupBarrier();
     ${softmaxWgsl(plan)}
-    workgroupBarrier();
     if (workgroupUniformLoad(&rescale) == 1u) {
       ${rescaleWgsl(plan)}
     }
-    ${outputsWgsl(plan)}
-    workgroupBarrier();
+    ${outputsWgsl(plan, blocks)}
+    ${blocks.end}
   }
 ${storeWgsl(plan)}
 }
@@ -105,34 +103,21 @@ function loadQueries({ shape, fragments, elements }: Plan): string {
   );
 }
 
-/** A block lies in one page, its rows back to back. */
-function fetchBlock({ loads, threads }: Plan): string {
-  return unroll(
-    loads,
-    (i) => `k${i} = k[address + thread + ${i * threads}u]; v${i} = v[address + thread + ${i * threads}u];`,
-  );
+function addressWgsl(start: string): string {
+  return `let address = kvAddress(first.x, ${start}, kvHead);`;
 }
 
-function stageBlock({ loads, threads, elements, keys }: Plan): string {
-  return unroll(loads, (i) =>
-    `{
-      let element = thread + ${i * threads}u;
-      let to = (element / ${elements}u) * ${keys}u + element % ${elements}u;
-      keys[to] = k${i};
-      values[to] = v${i};
-    }`);
+function nextWgsl({ blockRows }: Plan, { fetch }: BlocksWgsl): string {
+  return `if (block + 1u < end) {
+      ${addressWgsl(`start + ${blockRows}u`)}
+      ${fetch}
+    }`;
 }
 
 /** Scores, already in units of log2 as the queries carry the scale. */
-function scoresWgsl({ shape, fragments, keys, scores, blockRows, split }: Plan): string {
+function scoresWgsl({ shape, fragments, scores, blockRows, split }: Plan, blocks: BlocksWgsl): string {
   const write = new Fragments(shape);
   const partKeys = blockRows / split;
-  const key = (j: number, d: number) =>
-    write.right({
-      array: "keys",
-      at: `(ownPart * ${partKeys}u + ${j * shape.n}u) * ${keys}u + ${d * shape.k / HALVES_AN_ELEMENT}u`,
-      stride: `${keys}u`,
-    }, "columns");
   const to = (i: number, j: number) => ({
     array: "scores",
     at: `(ownRow + ${i * shape.m}u) * ${scores}u + (ownPart * ${partKeys}u + ${j * shape.n}u) / 4u`,
@@ -144,7 +129,7 @@ function scoresWgsl({ shape, fragments, keys, scores, blockRows, split }: Plan):
     unroll(fragments.headDepth, (d) =>
       unroll(fragments.keys, (j) =>
         `{
-        let key = ${key(j, d)};
+        ${blocks.key(j, d)}
         ${unroll(fragments.rows, (i) => write.accumulate(`score${i}_${j}`, `query${i}_${d}`, "key"))}
       }`))
   }
@@ -180,7 +165,7 @@ function rescaleWgsl(plan: Plan): string {
       if (thread == 0u) { rescale = 0u; }`;
 }
 
-function outputsWgsl({ shape, fragments, keys, weights, headDim, split }: Plan): string {
+function outputsWgsl({ shape, fragments, weights }: Plan, blocks: BlocksWgsl): string {
   const write = new Fragments(shape);
   const weight = (i: number, d: number) =>
     write.left({
@@ -188,19 +173,13 @@ function outputsWgsl({ shape, fragments, keys, weights, headDim, split }: Plan):
       at: `(ownRow + ${i * shape.m}u) * ${weights}u + ${d * shape.k / HALVES_AN_ELEMENT}u`,
       stride: `${weights}u`,
     });
-  const value = (j: number, d: number) =>
-    write.right({
-      array: "values",
-      at: `${d * shape.k * keys}u + (ownPart * ${headDim / split}u + ${j * shape.n}u) / ${HALVES_AN_ELEMENT}u`,
-      stride: `${keys}u`,
-    }, "rows");
   return unroll(fragments.blockDepth, (d) =>
     `{
       ${unroll(fragments.rows, (i) => `let weight${i} = ${weight(i, d)};`)}
       ${
       unroll(fragments.outputs, (j) =>
         `{
-        let value = ${value(j, d)};
+        ${blocks.value(j, d)}
         ${unroll(fragments.rows, (i) => write.accumulate(`out${i}_${j}`, `weight${i}`, "value"))}
       }`)
     }
