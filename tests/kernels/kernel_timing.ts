@@ -31,21 +31,22 @@ export interface KernelFigures {
   readonly ceilingShare?: number;
 }
 
-/** The card is loaded with the very kernel for so long; a round of calls lasts about as long. */
-const LOAD_MS = { software: 0, hardware: 60 } as const;
+/** The card is loaded with the very kernel for so long, until its clocks are up; then calls are timed for so long. */
+const LOAD_MS = { software: 0, hardware: 250 } as const;
+const ROUND_MS = { software: 0, hardware: 60 } as const;
 const MIN_CALLS = 3;
 const MAX_CALLS = 200;
 
 /** Times one call. */
 export async function timeKernel({ commands, ceilings }: KernelTiming, call: TimedCall): Promise<KernelFigures> {
   const { gpu } = commands;
-  const loadMs = LOAD_MS[gpu.info.software ? "software" : "hardware"];
-  await warmClocks(commands, () => call.record(0), loadMs);
+  const kind = gpu.info.software ? "software" : "hardware";
+  await warmClocks(commands, () => call.record(0), LOAD_MS[kind]);
   const timer = new PassTimer(gpu, "dispatch");
   commands.observe(timer);
   try {
     const once = (await callsNs({ commands, timer }, call, 1))[0] ?? NaN;
-    const calls = Math.max(MIN_CALLS, Math.min(MAX_CALLS, Math.round(loadMs * 1e6 / once)));
+    const calls = Math.max(MIN_CALLS, Math.min(MAX_CALLS, Math.round(ROUND_MS[kind] * 1e6 / once)));
     const times = (await callsNs({ commands, timer }, call, calls)).sort((a, b) => a - b);
     return figuresOf(call, times[times.length >> 1] ?? NaN, ceilings);
   } finally {
