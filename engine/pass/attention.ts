@@ -147,9 +147,8 @@ function attendOwn(
 
 function splitScratch({ scratch, config }: LoadedModel, run: RowRun): AttentionState {
   const { heads, kvHeads, headDim } = config;
-  // A selection may hold more rows than this slice: copies of those of others are among them.
-  const longest = Math.max(run.longest, run.kept);
-  const splits = scratchShape({ heads, kvHeads, headDim }, { rows: run.rows, longest });
+  const { rows, longest, kept: selected } = run;
+  const splits = scratchShape({ heads, kvHeads, headDim }, { rows, longest, selected });
   return {
     o: scratch.take("split outputs", "f32", splits.o),
     lse: scratch.take("split lse", "f32", splits.lse),

@@ -6,7 +6,16 @@
  */
 
 import { splitSpec } from "./split/split_kernel.ts";
-import { GATHERED_CUT, jointSplitsOf, MATRIX_CUT, PLAIN_CUT, splitsOf } from "./split/split_cut.ts";
+import {
+  GATHERED_CUTS,
+  GATHERED_SPLIT_ROWS,
+  jointSplitsOf,
+  MATRIX_CUT,
+  PLAIN_CUT,
+  SPLIT_ROWS,
+  type SplitCut,
+  splitsOf,
+} from "./split/split_cut.ts";
 import { rowsTogetherOf, type SplitOptions } from "./split/split_plan.ts";
 import { GpuError } from "../errors.ts";
 import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
@@ -89,13 +98,16 @@ const MAX_VALUES_TOGETHER = 1024;
 /** Scratch beyond this is not asked for: a call with more rows than fit runs in several passes. */
 const SCRATCH_BYTES = 64 * 2 ** 20;
 
-/** Shapes of the scratch tensors of `decodeAttention` that visits up to `longest` KV rows a row: enough for every kind of call. */
+/**
+ * Shapes of the scratch tensors of `decodeAttention` that visits up to `longest` visible KV rows a row, or up to `selected`
+ * of a selection.
+ */
 export function scratchShape(
   { heads, headDim }: HeadShape,
-  { rows, longest }: { readonly rows: number; readonly longest: number },
+  { rows, longest, selected }: { readonly rows: number; readonly longest: number; readonly selected: number },
 ): { readonly o: readonly number[]; readonly lse: readonly number[] } {
-  const needed = [PLAIN_CUT, MATRIX_CUT, GATHERED_CUT].map((cut) => {
-    const splits = splitsOf(cut, longest);
+  const needed = [PLAIN_CUT, MATRIX_CUT, ...Object.values(GATHERED_CUTS)].map((cut) => {
+    const splits = splitsOf(cut, cut.gathered ? selected : longest);
     const fitting = Math.floor(SCRATCH_BYTES / (splits * heads * headDim * 4));
     return splits * Math.max(1, Math.min(rows, fitting));
   });
@@ -111,7 +123,7 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
   const { shape, firstRow, rows, scratch, rowTable, out, selection, scores, longest } = args;
   check(args);
   const matrix = matrixTilesOf(commands, args);
-  const cut = selection !== undefined ? GATHERED_CUT : matrix === undefined ? PLAIN_CUT : MATRIX_CUT;
+  const cut = matrix === undefined ? plainCut(commands, args) : MATRIX_CUT;
   const splits = splitsOf(cut, longest);
   const states = Math.floor(scratch.lse.byteLength / (4 * shape.heads));
   const rowsPerPass = Math.floor(states / splits);
@@ -157,9 +169,10 @@ function optionsOf(
   { shape, tuning, scores, selection }: DecodeAttention,
   { ownSets, rowsTogether, listed }: Variant,
 ): SplitOptions {
-  const software = (tuning ?? (commands.gpu.info.software ? "software" : "hardware")) === "software";
+  const software = tuningOf(commands, tuning) === "software";
   return {
     ...shape,
+    splitRows: selection === undefined ? SPLIT_ROWS : GATHERED_SPLIT_ROWS[tuningOf(commands, tuning)],
     headsTogether: ownSets ? 1 : headsTogether(shape),
     rowsTogether,
     listed,
@@ -169,6 +182,14 @@ function optionsOf(
     threads: software ? 64 : 128,
     maxLanes: software ? 1 : 4,
   };
+}
+
+function tuningOf({ gpu }: Commands, given: Tuning | undefined): Tuning {
+  return given ?? (gpu.info.software ? "software" : "hardware");
+}
+
+function plainCut(commands: Commands, { selection, tuning }: DecodeAttention): SplitCut {
+  return selection === undefined ? PLAIN_CUT : GATHERED_CUTS[tuningOf(commands, tuning)];
 }
 
 /** Undefined: the call is one for the plain kernels. */

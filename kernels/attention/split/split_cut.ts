@@ -21,15 +21,25 @@ export interface SplitCut {
 /** KV rows of a split of the plain kernel. */
 export const SPLIT_ROWS = 256;
 
-function always(rows: number): readonly SplitLength[] {
-  return [{ rows, upTo: Infinity }];
+/** Every row at the same length. */
+export function evenCut({ gathered, splitRows }: { readonly gathered: boolean; readonly splitRows: number }): SplitCut {
+  return { gathered, lengths: [{ rows: splitRows, upTo: Infinity }] };
 }
 
 /** The visible rows, for the plain kernel. */
-export const PLAIN_CUT: SplitCut = { gathered: false, lengths: always(SPLIT_ROWS) };
+export const PLAIN_CUT: SplitCut = evenCut({ gathered: false, splitRows: SPLIT_ROWS });
+
+/**
+ * Positions of a split of a selection: few on GPUs, so that 512 positions occupy more of them and each workgroup waits for a
+ * single round of loads; on a CPU splits only cost.
+ */
+export const GATHERED_SPLIT_ROWS = { software: SPLIT_ROWS, hardware: 64 } as const;
 
 /** A selection, for the plain kernel. */
-export const GATHERED_CUT: SplitCut = { gathered: true, lengths: always(SPLIT_ROWS) };
+export const GATHERED_CUTS = {
+  software: evenCut({ gathered: true, splitRows: GATHERED_SPLIT_ROWS.software }),
+  hardware: evenCut({ gathered: true, splitRows: GATHERED_SPLIT_ROWS.hardware }),
+} as const satisfies Record<string, SplitCut>;
 
 /**
  * The visible rows, for matrix tiles. A short row is cut finely, to occupy a GPU; a long one coarsely, as each split costs

@@ -1,13 +1,14 @@
 /**
- * The WGSL of one split: 256 KV rows at a fixed multiple, against all query heads that share a KV head (or some of them),
+ * The WGSL of one split: so many KV rows at a fixed multiple, against all query heads that share a KV head (or some of them),
  * of one row or of several rows of a sequence. Each row and head is a column; a column's operations and their order are
  * the same in any company. Teams of lanes read each K row in 16-byte pieces; the products of a team meet in workgroup
  * memory, so no subgroup feature is needed. Knows one workgroup's work; `decode_attention.ts` decides how many there are.
  */
 
 import { scoresWgsl, softmaxWgsl } from "./split_phases.ts";
-import { GATHERED_CUT, PLAIN_CUT, SPLIT_ROWS, splitRangeWgsl } from "./split_cut.ts";
-import { memoryOf, type Plan, planOf, SEGMENTS, type SplitOptions } from "./split_plan.ts";
+import { evenCut, splitRangeWgsl } from "./split_cut.ts";
+import { findRowsWgsl, gatheredEndWgsl, pickedMemoryWgsl } from "./split_gather.ts";
+import { memoryOf, type Plan, planOf, type SplitOptions } from "./split_plan.ts";
 import { valuesWgsl } from "./split_values.ts";
 import {
   EMPTY_LSE,
@@ -19,7 +20,7 @@ import {
 } from "../kv_pages.ts";
 import type { KernelSpec, ParamField } from "../../pipeline.ts";
 import { LIST_WORDS, LISTED_BLOCK_WGSL } from "../row_blocks.ts";
-import { NO_POSITION, ROW_TABLE_WGSL, SET_SHAPE_CODE } from "../row_table.ts";
+import { ROW_TABLE_WGSL, SET_SHAPE_CODE } from "../row_table.ts";
 import { reads, unroll, writes } from "../../wgsl.ts";
 
 /** The kernel of one variant. */
@@ -41,27 +42,26 @@ export function splitSpec(options: SplitOptions): KernelSpec {
     ],
     params,
     ...(options.listed ? { listWords: LIST_WORDS } : {}),
-    source: source(options),
+    source: source(planOf(options)),
   };
 }
 
-function source(options: SplitOptions): string {
-  const plan = planOf(options);
+function source(plan: Plan): string {
   const { headsTogether: G, rowsTogether, threads, pieces } = plan;
   const memory = memoryOf(plan);
   const perRow = G * pieces * 2;
   return /* wgsl */ `
-${ROW_TABLE_WGSL}${splitRangeWgsl(plan.gathered ? GATHERED_CUT : PLAIN_CUT)}${kvAddressWgsl(plan, 8)}${HALVES_WGSL}
+${ROW_TABLE_WGSL}${splitRangeWgsl(evenCut(plan))}${kvAddressWgsl(plan, 8)}${HALVES_WGSL}
 ${plan.listed ? LISTED_BLOCK_WGSL : ""}
 var<workgroup> query: array<vec4<f32>, ${memory.query}>;
 var<workgroup> rowAt: array<u32, ${memory.rowAt}>;
-var<workgroup> weights: array<vec4<f32>, ${memory.weights}>;
+${pickedMemoryWgsl(plan)}var<workgroup> weights: array<vec4<f32>, ${memory.weights}>;
 var<workgroup> segments: array<vec4<f32>, ${memory.segments}>;
 var<workgroup> maxima: array<f32, ${memory.columns}>;
 var<workgroup> masses: array<f32, ${memory.columns}>;
 var<workgroup> meeting: array<vec4<f32>, ${memory.meeting}>;
 
-${reductionWgsl("segmentsMax", "max", String(EMPTY_LSE))}${reductionWgsl("segmentsSum", "+", "0")}
+${reductionWgsl("segmentsMax", plan, "max")}${reductionWgsl("segmentsSum", plan, "+")}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
 ${rowsWgsl(plan)}
@@ -70,6 +70,7 @@ ${splitWgsl(plan)}
   for (var i = thread; i < ${perRow}u; i += ${threads}u) {
 ${unroll(rowsTogether, (r) => `    query[${r * perRow}u + i] = params.scale * q[${vectorAt(plan, `row${r}`)} + i];`)}
   }
+${findRowsWgsl(plan)}
   workgroupBarrier();
 ${scoresWgsl(plan)}
 ${softmaxWgsl(plan)}
@@ -99,7 +100,7 @@ ${
  * splits begin later or end earlier is hidden where it sees nothing.
  */
 function splitWgsl(plan: Plan): string {
-  const { headsTogether: G, rowsTogether, pieces, threads, gathered } = plan;
+  const { headsTogether: G, rowsTogether, pieces, threads, gathered, splitRows } = plan;
   const each = (name: "min" | "max", value: (r: number) => string) =>
     Array.from({ length: rowsTogether }, (_, r) => value(r)).reduce((a, b) => `${name}(${a}, ${b})`);
   const empty = (r: number) => /* wgsl */ `
@@ -112,46 +113,22 @@ function splitWgsl(plan: Plan): string {
 ${unroll(rowsTogether, empty)}
   let split = ${each("min", (r) => `select(range${r}.first, 0xffffffffu, range${r}.live == 0u)`)} + group.z;
   if (split >= ${each("max", (r) => `range${r}.first + range${r}.live`)}) { return; }
-  let start = split * ${SPLIT_ROWS}u;
+  let start = split * ${splitRows}u;
 ${
     gathered
-      ? gatheredEndWgsl()
-      : `  let end = min(${each("max", (r) => `entry${r}.kvLimit`)}, start + ${SPLIT_ROWS}u);`
-  }`;
-}
-
-/**
- * Where the rows of a split end. A set that is padded ends where its padding begins, so that a split of padding alone
- * reads nothing and leaves an empty state; the 256 entries are looked at in two rounds of 16 loads that do not wait for
- * each other.
- */
-function gatheredEndWgsl(): string {
-  const step = Math.sqrt(SPLIT_ROWS);
-  const count = (into: string, from: string, stride: number) =>
-    unroll(step, (u) => {
-      const at = `${from} + ${u * stride}u`;
-      const entry = `selection[selectionAt + min(${at}, full - 1u)]`;
-      return `    ${into} += select(0u, 1u, ${at} < full && ${entry} != ${NO_POSITION}u);`;
-    });
-  return /* wgsl */ `
-  let full = min(min(entry0.selected, entry0.kvLimit), start + ${SPLIT_ROWS}u);
-  var blocks = 0u;
-${count("blocks", "start", step)}
-  var end = start;
-  if (blocks > 0u) {
-    let block = start + (blocks - 1u) * ${step}u;
-    end = block;
-${count("end", "block", 1)}
+      ? gatheredEndWgsl(plan)
+      : `  let end = min(${each("max", (r) => `entry${r}.kvLimit`)}, start + ${splitRows}u);`
   }`;
 }
 
 /** One of the two reductions over a column's segments, always in the same order. */
-function reductionWgsl(name: string, operation: "max" | "+", zero: string): string {
+function reductionWgsl(name: string, { segments }: Plan, operation: "max" | "+"): string {
+  const zero = operation === "max" ? EMPTY_LSE : 0;
   const combine = (a: string, b: string) => operation === "max" ? `max(${a}, ${b})` : `${a} + ${b}`;
   return /* wgsl */ `
 fn ${name}(column: u32) -> f32 {
   var four = vec4<f32>(${zero}f);
-  for (var i = 0u; i < ${SEGMENTS / 4}u; i++) { four = ${combine("four", `segments[column * ${SEGMENTS / 4}u + i]`)}; }
+  for (var i = 0u; i < ${segments / 4}u; i++) { four = ${combine("four", `segments[column * ${segments / 4}u + i]`)}; }
   return ${combine(combine("four.x", "four.y"), combine("four.z", "four.w"))};
 }
 `;

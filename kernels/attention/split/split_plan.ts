@@ -4,10 +4,11 @@
  */
 
 import type { HeadShape } from "../kv_pages.ts";
-import { SPLIT_ROWS } from "./split_cut.ts";
 
 /** What distinguishes variants of the kernel. */
 export interface SplitOptions extends HeadShape {
+  /** KV rows of a split. */
+  readonly splitRows: number;
   /** Query heads of one workgroup: those of a KV head or a share of them; 1 when each has its own set. */
   readonly headsTogether: number;
   /** Rows of one sequence that a workgroup computes together. More than 1 only in dense calls without scores. */
@@ -26,8 +27,8 @@ export interface SplitOptions extends HeadShape {
 
 /** K rows that a team has in flight. */
 const ROWS_AT_ONCE = 4;
-/** Threads that find the largest score and the sum of a column's split; each looks at 8 rows. */
-export const SEGMENTS = SPLIT_ROWS / 8;
+/** Rows that a thread looks at to find the largest score and the sum of a column's split. */
+const SEGMENT_ROWS = 8;
 /** Columns whose outputs are added up over teams at the same time: bounds workgroup memory. */
 export const COLUMNS_ADDED_AT_ONCE = 4;
 /** Scores whose parts meet in workgroup memory at the same time, for the same reason. */
@@ -50,10 +51,16 @@ export interface Plan extends SplitOptions {
   readonly lanes: number;
   /** K rows of one turn of all teams. */
   readonly turnRows: number;
+  /** Of those, rows of one team. */
+  readonly rowsInFlight: number;
   /** Columns whose scores of one turn meet at the same time. */
   readonly columnsMeeting: number;
   /** Teams of `pieces` lanes that read V rows. */
   readonly valueTeams: number;
+  /** Segments of a column: a thread each finds the largest score and the sum. */
+  readonly segments: number;
+  /** Whether a thread finds one row of a selection at most: then K and V are all read at once, before anything is computed. */
+  readonly readsAtOnce: boolean;
 }
 
 /** Lanes and teams of a variant. No number that orders a row's sums depends on how many rows come along. */
@@ -62,7 +69,8 @@ export function planOf(options: SplitOptions): Plan {
   const pieces = options.headDim / 8;
   let lanes: number = options.maxLanes;
   while (pieces % lanes !== 0) lanes /= 2;
-  const turnRows = Math.min(SPLIT_ROWS, (options.threads / lanes) * ROWS_AT_ONCE);
+  const { splitRows, threads, gathered } = options;
+  const turnRows = Math.min(splitRows, (threads / lanes) * ROWS_AT_ONCE);
   const columnsMeeting = Math.min(columns, MEETING_SCORES / turnRows);
   return {
     ...options,
@@ -70,8 +78,11 @@ export function planOf(options: SplitOptions): Plan {
     pieces,
     lanes,
     turnRows,
+    rowsInFlight: Math.ceil(turnRows / (threads / lanes)),
     columnsMeeting,
-    valueTeams: Math.floor(options.threads / pieces),
+    valueTeams: Math.floor(threads / pieces),
+    segments: splitRows / SEGMENT_ROWS,
+    readsAtOnce: gathered && splitRows <= threads,
   };
 }
 
@@ -89,15 +100,17 @@ export interface Memory {
 }
 
 /** What a workgroup of a variant keeps. */
-export function memoryOf({ columns, pieces, lanes, turnRows, columnsMeeting, valueTeams }: Plan): Memory {
+export function memoryOf(
+  { splitRows, columns, segments, pieces, lanes, turnRows, columnsMeeting, valueTeams }: Plan,
+): Memory {
   const meeting = lanes > 1 ? turnRows * columnsMeeting : 0;
   const adding = valueTeams * pieces * 2 * Math.min(columns, COLUMNS_ADDED_AT_ONCE);
   return {
     query: columns * pieces * 2,
-    weights: (columns * SPLIT_ROWS) / 4,
-    segments: (columns * SEGMENTS) / 4,
+    weights: (columns * splitRows) / 4,
+    segments: (columns * segments) / 4,
     meeting: Math.max(meeting, adding),
-    rowAt: SPLIT_ROWS,
+    rowAt: splitRows,
     columns,
   };
 }

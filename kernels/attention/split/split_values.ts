@@ -3,7 +3,6 @@
  * where it stands among others is `split_kernel.ts`'s.
  */
 
-import { SPLIT_ROWS } from "./split_cut.ts";
 import { COLUMNS_ADDED_AT_ONCE, type Plan } from "./split_plan.ts";
 import { EMPTY_LSE } from "../kv_pages.ts";
 import { component, unroll } from "../../wgsl.ts";
@@ -13,28 +12,71 @@ import { component, unroll } from "../../wgsl.ts";
  * does not see, but its neighbours do, weigh 0: they change nothing as long as V is finite.
  */
 export function valuesWgsl(plan: Plan): string {
-  const { columns, pieces, valueTeams } = plan;
-  const quad = 4;
+  const { columns } = plan;
+  return /* wgsl */ `
+${plan.readsAtOnce ? "" : valueTeamWgsl(plan)}
+  ${unroll(columns, (c) => `var oa${c} = vec4<f32>(); var ob${c} = vec4<f32>();`)}
+${plan.readsAtOnce ? loadedQuadsWgsl(plan) : quadsWgsl(plan)}
+${unroll(Math.ceil(columns / COLUMNS_ADDED_AT_ONCE), (turn) => addTeamsWgsl(plan, turn * COLUMNS_ADDED_AT_ONCE))}
+`;
+}
+
+function valueTeamWgsl({ pieces }: Plan): string {
+  return `  let valueTeam = thread / ${pieces}u;
+  let piece = thread % ${pieces}u;`;
+}
+
+/** Rows of a quad. */
+const QUAD = 4;
+
+/** Adds a quad of rows, times their weights. */
+function addQuadWgsl({ columns, splitRows }: Plan, quad: string, v: (row: number) => string): string {
   const add = (c: number) =>
-    unroll(quad, (r) => {
+    unroll(QUAD, (r) => {
       const weight = `w${c}.${component(r)}`;
       return `oa${c} += ${weight} * a${r}; ob${c} += ${weight} * b${r};`;
     });
   return /* wgsl */ `
-  let valueTeam = thread / ${pieces}u;
-  let piece = thread % ${pieces}u;
-  ${unroll(columns, (c) => `var oa${c} = vec4<f32>(); var ob${c} = vec4<f32>();`)}
+      ${unroll(QUAD, (r) => `let a${r} = low(${v(r)}); let b${r} = high(${v(r)});`)}
+      ${unroll(columns, (c) => `let w${c} = weights[${(c * splitRows) / QUAD}u + ${quad}];`)}
+      ${unroll(columns, add)}`;
+}
+
+function quadsWgsl(plan: Plan): string {
+  const { valueTeams } = plan;
+  return /* wgsl */ `
   if (valueTeam < ${valueTeams}u) {
     let quads = (end - start + 3u) / 4u;
     for (var i = valueTeam; i < quads; i += ${valueTeams}u) {
-      ${unroll(quad, (r) => `let v${r} = v[rowAt[4u * i + ${r}u] + piece];`)}
-      ${unroll(quad, (r) => `let a${r} = low(v${r}); let b${r} = high(v${r});`)}
-      ${unroll(columns, (c) => `let w${c} = weights[${(c * SPLIT_ROWS) / 4}u + i];`)}
-      ${unroll(columns, add)}
+      ${unroll(QUAD, (r) => `let v${r} = v[rowAt[4u * i + ${r}u] + piece];`)}
+${addQuadWgsl(plan, "i", (r) => `v${r}`)}
     }
-  }
-${unroll(Math.ceil(columns / COLUMNS_ADDED_AT_ONCE), (turn) => addTeamsWgsl(plan, turn * COLUMNS_ADDED_AT_ONCE))}
-`;
+  }`;
+}
+
+/** Quads that each team has of a split. */
+function ownQuads({ splitRows, valueTeams }: Plan): number {
+  return Math.ceil(splitRows / QUAD / valueTeams);
+}
+
+/** Loads all that a thread adds up later; teams that are too many repeat the last quad, for nothing. */
+export function loadValuesWgsl(plan: Plan): string {
+  const { valueTeams, splitRows } = plan;
+  return /* wgsl */ `
+${valueTeamWgsl(plan)}
+  ${
+    unroll(ownQuads(plan), (i) => /* wgsl */ `
+    let quad${i} = min(valueTeam + ${i * valueTeams}u, ${splitRows / QUAD - 1}u);
+    ${unroll(QUAD, (r) => `let v${i}_${r} = v[rowAt[4u * quad${i} + ${r}u] + piece];`)}`)
+  }`;
+}
+
+function loadedQuadsWgsl(plan: Plan): string {
+  const { valueTeams, splitRows } = plan;
+  return unroll(ownQuads(plan), (i) => /* wgsl */ `
+  if (valueTeam < ${Math.min(valueTeams, splitRows / QUAD - i * valueTeams)}u) {
+${addQuadWgsl(plan, `quad${i}`, (r) => `v${i}_${r}`)}
+  }`);
 }
 
 /** Adds up the columns from `first` on, as many as are added at once. */

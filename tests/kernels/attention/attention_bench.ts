@@ -156,7 +156,7 @@ class Bench {
       scale: 1 / Math.sqrt(headDim),
       out: { o: this.#zeros([this.#spanRows, heads, headDim]), lse: this.#zeros([this.#spanRows, heads]) },
     };
-    const sizes = scratchShape(shape, { rows: Math.max(...CORRECTION_ROWS), longest: kvRows });
+    const sizes = scratchShape(shape, { rows: Math.max(...CORRECTION_ROWS), longest: kvRows, selected: SELECTED });
     const scratch = { o: this.#zeros(sizes.o), lse: this.#zeros(sizes.lse) };
     const one = {
       ...given,

@@ -76,10 +76,13 @@ for (const setShape of ["kv_head", "query_head", "all_heads"] as const) {
 Deno.test("decodeAttention() gathers rows of unlike set shapes in one call", async () => {
   const shapes = ["kv_head", "query_head", "all_heads"] as const;
   const rows = shapes.map((setShape) => tableRow({ kvLimit: 500, selected: 100, setShape }));
-  const call = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, rows);
+  const call = prepare({ heads: 8, kvHeads: 2, headDim: 128 }, rows);
   const selected = select(call, shapes);
-  const { o } = await run(call, { selected, longest: 100 });
-  assertClose(o, reference(call, selected).o, { nmse: F32_SUMS });
+  const expected = reference(call, selected);
+  for (const tuning of TUNINGS) {
+    const { o } = await run(call, { selected, longest: 100, tuning });
+    assertClose(o, expected.o, { nmse: F32_SUMS });
+  }
 });
 
 Deno.test("decodeAttention() over a selection of everything is near the dense result", async () => {
@@ -92,17 +95,20 @@ Deno.test("decodeAttention() over a selection of everything is near the dense re
 
 Deno.test("decodeAttention() skips the padding of sets of unlike length, down to none", async () => {
   const rows = [tableRow({ kvLimit: 700, selected: 300 }), tableRow({ kvLimit: 40, selected: 300 })];
-  const call = prepare({ heads: 4, kvHeads: 2, headDim: 64 }, rows);
+  // A lane of its own for each K row, and more lanes than rows.
+  const call = prepare({ heads: 2, kvHeads: 2, headDim: 24 }, rows);
   const selected = select(call, ["kv_head"]);
   const { stride } = selected;
   // Row 0: 17 positions in the first set, none in the second; row 1: all 40, and 1.
   for (const [set, kept] of [17, 0, 40, 1].entries()) {
     selected.positions.fill(NO_POSITION, set * stride + kept, (set + 1) * stride);
   }
-  const { o, lse } = await run(call, { selected, longest: 300 });
   const expected = reference(call, selected);
-  assertClose(o, expected.o, { nmse: F32_SUMS });
-  assertClose(lse, expected.lse, { nmse: F32_SUMS });
+  for (const tuning of TUNINGS) {
+    const { o, lse } = await run(call, { selected, longest: 300, tuning });
+    assertClose(o, expected.o, { nmse: F32_SUMS });
+    assertClose(lse, expected.lse, { nmse: F32_SUMS });
+  }
 });
 
 Deno.test("decodeAttention() ends where the padding of a set begins: at, before and behind the border of a split", async () => {

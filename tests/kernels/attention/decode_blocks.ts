@@ -71,7 +71,7 @@ export function decodeArgs(
   { shape, rows, kv, q, longest, scratchRows = rows.length }: DecodeOperands,
 ): DecodeAttention {
   const { heads, headDim } = shape;
-  const sizes = scratchShape(shape, { rows: scratchRows, longest });
+  const sizes = scratchShape(shape, { rows: scratchRows, longest, selected: longest });
   return {
     shape,
     ...kv.paged,

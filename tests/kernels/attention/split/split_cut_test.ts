@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { scratchShape } from "../../../../kernels/attention/decode_attention.ts";
 import {
-  GATHERED_CUT,
+  GATHERED_CUTS,
   jointSplitsOf,
   MATRIX_CUT,
   PLAIN_CUT,
@@ -9,7 +9,7 @@ import {
   splitsOf,
 } from "../../../../kernels/attention/split/split_cut.ts";
 
-const CUTS = { plain: PLAIN_CUT, matrix: MATRIX_CUT, gathered: GATHERED_CUT };
+const CUTS = { plain: PLAIN_CUT, matrix: MATRIX_CUT, ...GATHERED_CUTS };
 
 /** At and around every bound, and far behind. */
 const COUNTS = [...new Set([1, 63, 100_000, 1_000_000, ...MATRIX_CUT.lengths.map(({ upTo }) => upTo)])]
@@ -56,6 +56,6 @@ Deno.test("jointSplitsOf() is enough for consecutive rows on both sides of a bou
 
 Deno.test("MATRIX_CUT leaves 32 rows of 32 heads at 100,000 in one pass of scratch", () => {
   const shape = { heads: 32, kvHeads: 8, headDim: 128 };
-  const { lse: [states = 0] } = scratchShape(shape, { rows: 32, longest: 100_000 });
+  const { lse: [states = 0] } = scratchShape(shape, { rows: 32, longest: 100_000, selected: 512 });
   assert.ok(states >= 32 * splitsOf(MATRIX_CUT, 100_000), `${states} states`);
 });
