@@ -4,6 +4,7 @@
  */
 
 import { type DecodeAttention, decodeAttention, scratchShape } from "../../kernels/attention/decode_attention.ts";
+import { halfQueries, halfQueriesShape } from "../../kernels/attention/half_queries.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { normColumns } from "../../kernels/norm_columns.ts";
@@ -19,10 +20,10 @@ import { isSparse, scoresOf, selectionOf } from "./selection_buffers.ts";
 
 /**
  * q, k, v = rope(qkv(norm(x))); appends the k and v rows that this worker owns.
- * @returns f32 [rows of the batch, heads, headDim]: q of every row, own and peers
+ * @returns q of every row, own and peers: f32 [rows of the batch, heads, headDim], or halves for the matrix tiles
  */
 export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
-  const { model: { scratch, config, exchange }, batch, computed } = pass;
+  const { model: { commands, scratch, config, exchange }, batch, computed } = pass;
   const { heads, kvHeads, headDim } = config;
   const qkv = scratch.take("qkv", "f32", [computed, (heads + 2 * kvHeads) * headDim]);
   const { qkv: weight, attentionNorm } = layer.weights;
@@ -33,7 +34,20 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   const q = spread(pass, own);
   await pass.arrive();
   await exchange.queries(pass.pointAt(layer), batch.ranges, { tensor: q, rowBytes: heads * headDim * 4 });
-  return q;
+  const halves = halvesFor(pass);
+  if (halves === undefined) return q;
+  const shape = { heads, kvHeads, headDim };
+  halfQueries(commands, { shape, rows: batch.rows, q, scale: config.attentionScale, out: halves });
+  return halves;
+}
+
+/** Where the queries of a batch lie that matrix tiles attend; undefined: other kernels do. */
+function halvesFor({ model: { commands, scratch, config }, batch: { product, rows } }: Pass): Tensor | undefined {
+  if (product === "vector") return undefined;
+  const { heads, kvHeads, headDim } = config;
+  const attendedBy = product === "tiled" ? "chunk" : "row";
+  const shape = halfQueriesShape(commands.gpu.info, { heads, kvHeads, headDim }, { rows, attendedBy });
+  return shape && scratch.take("q (halves)", "f16", shape);
 }
 
 /** Norms all query heads of a row together, and all key heads. */
@@ -45,11 +59,12 @@ function normRows({ model: { commands, config }, computed }: Pass, { weights }: 
   if (weights.kNorm) normColumns(commands, { ...all, from: queries, cols: keys, weight: weights.kNorm });
 }
 
-/** @returns q of the computed rows, f32 [computed, heads, headDim] */
+/** @returns q of the computed rows, f32 [computed, heads, headDim]; halves where no peer computes others */
 function rotateAndAppend(pass: Pass, { weights, kv, isLocal }: PassLayer, qkv: Tensor): Tensor {
-  const { model: { commands, scratch, config, slice }, computed } = pass;
+  const { model: { commands, scratch, config, slice }, batch, computed } = pass;
   const { heads, kvHeads, headDim } = config;
-  const q = scratch.take("q", "f32", [computed, heads, headDim]);
+  const halves = batch.ranges === undefined ? halvesFor(pass) : undefined;
+  const q = halves ?? scratch.take("q", "f32", [computed, heads, headDim]);
   ropeAppend(commands, {
     shape: { heads, kvHeads, headDim },
     rows: computed,
@@ -62,6 +77,7 @@ function rotateAndAppend(pass: Pass, { weights, kv, isLocal }: PassLayer, qkv: T
     pageTable: slice.pageTable,
     maxPages: slice.tableWidth,
     q,
+    scale: config.attentionScale,
     kv,
   });
   return q;
@@ -80,7 +96,7 @@ function spread({ model: { commands, scratch, config, share }, batch }: Pass, ow
 
 /**
  * Attends all rows to this worker's slice, and merges the states of all workers.
- * @param q f32 [rows of the batch, heads, headDim]
+ * @param q as `project` returns it
  * @returns states of the computed rows over all slices: o f32 [computed, heads, headDim], lse f32 [computed, heads]
  */
 export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promise<AttentionState> {
@@ -135,11 +151,10 @@ function attendOwn(
     const { first: firstRow, rows, blocks } = run;
     // No row sees more than its window.
     const longest = Math.min(run.longest, window);
-    if (batch.product === "tiled") prefillAttention(commands, { ...common, firstRow, rows, scratch });
+    if (batch.product === "tiled") prefillAttention(commands, { ...common, firstRow, rows });
     else {
       const parts = { scratch: splitScratch(model, run), ...selectionParts(model, run, role) };
-      const matrix = batch.product === "dense" ? { matrixScratch: scratch } : {};
-      decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, ...matrix, ...parts });
+      decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, ...parts });
     }
   }
   return out;

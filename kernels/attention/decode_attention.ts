@@ -24,7 +24,6 @@ import type { Commands } from "../pipeline.ts";
 import { BLOCK_WORDS, cutBlocks, listsOf, type RowRange, type ScratchPass, scratchPassesOf } from "./row_blocks.ts";
 import { ROW_WORDS, type SetShape } from "./row_table.ts";
 import { dispatchRowTiles, rowsOfTiles, type RowTiles } from "./row_tiles.ts";
-import type { Scratch } from "../scratch.ts";
 import { rowTilesFor } from "./tile/matrix_tile_plan.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
 
@@ -56,7 +55,10 @@ export interface DecodeAttention extends PagedKv {
   /** First row of the call in q, out and the row table. */
   readonly firstRow: number;
   readonly rows: number;
-  /** f32 `[all rows, heads, headDim]`, rotated, not scaled. */
+  /**
+   * f32 `[all rows, heads, headDim]`, rotated, not scaled. Or f16 as `halfQueriesShape` says, rotated and scaled: then matrix
+   * tiles compute the call, which must be dense and keep no scores, with other bits.
+   */
   readonly q: Tensor;
   /** u32 `[all rows, 8]`, see `row_table.ts`. */
   readonly rowTable: Tensor;
@@ -79,11 +81,6 @@ export interface DecodeAttention extends PagedKv {
   readonly blocks?: readonly RowRange[];
   /** @default what suits the adapter */
   readonly tuning?: Tuning;
-  /**
-   * Working memory of the matrix tile. Given: dense calls without scores run on matrix units, where the adapter has them
-   * and the heads fit, which gives other bits. @default none: no call does
-   */
-  readonly matrixScratch?: Scratch;
   /** Most rows of a block that a workgroup computes. Changes no bits. @default what suits the shape and the adapter */
   readonly rowsTogether?: number;
 }
@@ -122,8 +119,8 @@ export function scratchShape(
 export function decodeAttention(commands: Commands, args: DecodeAttention): void {
   const { shape, firstRow, rows, scratch, rowTable, out, selection, scores, longest } = args;
   check(args);
-  const matrix = matrixTilesOf(commands, args);
-  const cut = matrix === undefined ? plainCut(commands, args) : MATRIX_CUT;
+  const tiles = matrixTilesOf(commands, args);
+  const cut = tiles === undefined ? plainCut(commands, args) : MATRIX_CUT;
   const splits = splitsOf(cut, longest);
   const states = Math.floor(scratch.lse.byteLength / (4 * shape.heads));
   const rowsPerPass = Math.floor(states / splits);
@@ -134,13 +131,13 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
     );
   }
   const given = selection !== undefined || scores !== undefined ? [] : args.blocks ?? [];
-  const together = matrix === undefined
+  const together = tiles === undefined
     ? plainTogether(commands, args, { given, rowsPerPass })
-    : Math.min(rowsOfTiles(matrix.tiles), args.rowsTogether ?? Infinity, rowsPerPass);
-  const blocks = cutBlocks({ first: firstRow, rows }, given, together, matrix === undefined ? "single" : "block");
+    : Math.min(rowsOfTiles(tiles), args.rowsTogether ?? Infinity, rowsPerPass);
+  const blocks = cutBlocks({ first: firstRow, rows }, given, together, tiles === undefined ? "single" : "block");
   for (const pass of scratchPassesOf(blocks, rowsPerPass)) {
-    if (matrix === undefined) dispatchBlocks(commands, args, { ...pass, splits, together });
-    else dispatchRowTiles(commands, args, { ...matrix, pass, splits: jointSplitsOf(cut, longest, together) });
+    if (tiles === undefined) dispatchBlocks(commands, args, { ...pass, splits, together });
+    else dispatchRowTiles(commands, args, { tiles, pass, splits: jointSplitsOf(cut, longest, together) });
     // A single possible split writes the state itself.
     if (splits > 1) {
       mergeSplits(commands, { shape, firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, cut, out });
@@ -195,11 +192,15 @@ function plainCut(commands: Commands, { selection, tuning }: DecodeAttention): S
 /** Undefined: the call is one for the plain kernels. */
 function matrixTilesOf(
   { gpu: { info } }: Commands,
-  { shape, matrixScratch, selection, scores }: DecodeAttention,
-): { readonly tiles: RowTiles; readonly working: Scratch } | undefined {
-  if (matrixScratch === undefined || selection !== undefined || scores !== undefined) return undefined;
+  { shape, q, selection, scores }: DecodeAttention,
+): RowTiles | undefined {
+  if (q.dtype !== "f16") return undefined;
   const tiles = rowTilesFor(info, shape);
-  return tiles && { tiles, working: matrixScratch };
+  if (tiles !== undefined && selection === undefined && scores === undefined) return tiles;
+  const why = tiles === undefined
+    ? `no matrix tile takes heads of ${shape.headDim}`
+    : "the call reads or makes a choice";
+  throw new GpuError("invalid_shape", `Cannot dispatch attention of f16 queries: ${why}`);
 }
 
 function plainTogether(
@@ -279,7 +280,7 @@ function check(
   const { heads, headDim } = shape;
   const all = firstRow + rows;
   expectHeadShape(op, shape);
-  expectTensor(op, q, "f32", [all, heads, headDim]);
+  expectTensor(op, q, q.dtype === "f16" ? "f16" : "f32", [all, heads, headDim]);
   expectTensor(op, rowTable, "u32", [all, ROW_WORDS]);
   expectTensor(op, out.o, "f32", [all, heads, headDim]);
   expectTensor(op, out.lse, "f32", [all, heads]);

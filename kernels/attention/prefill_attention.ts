@@ -4,7 +4,6 @@
  * not depend on how a prompt is cut into chunks. Knows rows and pages; knows nothing of layers or chunks.
  */
 
-import { halfQueries } from "./half_queries.ts";
 import { matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { matrixTileFor, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
 import { type HardwareTile, hardwareTileBytes, hardwareTileTokens, hardwareTileWgsl } from "./tile/hardware_tile.ts";
@@ -19,10 +18,8 @@ import {
   type PagedKv,
   STATE_BINDINGS,
 } from "./kv_pages.ts";
-import type { GpuInfo } from "../gpu.ts";
 import type { BindingSpec, Commands, Kernel, KernelSpec } from "../pipeline.ts";
 import { ROW_WORDS } from "./row_table.ts";
-import type { Scratch } from "../scratch.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { reads } from "../wgsl.ts";
 
@@ -32,7 +29,10 @@ export interface PrefillAttention extends PagedKv {
   /** First row of the call in q, out and the row table; its rows are consecutive in position. */
   readonly firstRow: number;
   readonly rows: number;
-  /** f32 `[all rows, heads, headDim]`, rotated, not scaled. */
+  /**
+   * f32 `[all rows, heads, headDim]`, rotated, not scaled. Or f16 as `halfQueriesShape` says, rotated and scaled: then the
+   * matrix tile computes the call.
+   */
   readonly q: Tensor;
   /** u32 `[all rows, 8]`, see `row_table.ts`; kvFrom and kvLimit never fall from row to row. */
   readonly rowTable: Tensor;
@@ -40,14 +40,12 @@ export interface PrefillAttention extends PagedKv {
   readonly scale: number;
   /** o f32 `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
   readonly out: AttentionState;
-  /** Working memory of the matrix tile. */
-  readonly scratch: Scratch;
-  /** @default what suits the adapter and the heads */
+  /** Of f32 queries. @default what suits the adapter */
   readonly tuning?: PrefillTuning;
 }
 
-/** Tiles for matrix units, for GPUs without them, and for adapters that compute on the CPU. */
-export type PrefillTuning = "matrix" | "hardware" | "software";
+/** Tiles for GPUs, and for adapters that compute on the CPU. */
+export type PrefillTuning = "hardware" | "software";
 
 /** Query values that one lane of the software kernel keeps. */
 const LANE_VALUES = 256;
@@ -62,16 +60,16 @@ export function prefillAttention(commands: Commands, args: PrefillAttention): vo
   const op = "attention_tile";
   const all = firstRow + rows;
   expectHeadShape(op, shape);
-  expectTensor(op, q, "f32", [all, shape.heads, shape.headDim]);
+  expectTensor(op, q, q.dtype === "f16" ? "f16" : "f32", [all, shape.heads, shape.headDim]);
   expectTensor(op, rowTable, "u32", [all, ROW_WORDS]);
   expectTensor(op, out.o, "f32", [all, shape.heads, shape.headDim]);
   expectTensor(op, out.lse, "f32", [all, shape.heads]);
   expectPagedKv(op, shape, args);
-  const tuning = args.tuning ?? tuningFor(commands.gpu.info, shape);
-  if (tuning === "matrix") {
+  if (q.dtype === "f16") {
     byMatrices(commands, args);
     return;
   }
+  const tuning = args.tuning ?? (commands.gpu.info.software ? "software" : "hardware");
   const { kernel, tokens } = tuning === "software" ? software(commands, shape) : hardware(commands, shape);
   commands.dispatch(kernel, {
     tensors: [q, kv.k, kv.v, pageTable, rowTable, out.o, out.lse],
@@ -80,32 +78,24 @@ export function prefillAttention(commands: Commands, args: PrefillAttention): vo
   });
 }
 
-function tuningFor(info: GpuInfo, shape: HeadShape): PrefillTuning {
-  if (matrixTileFor(info, shape) !== undefined) return "matrix";
-  return info.software ? "software" : "hardware";
-}
-
 function byMatrices(commands: Commands, args: PrefillAttention): void {
-  const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, scale, out, scratch } = args;
+  const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, out } = args;
   const tile = matrixTileFor(commands.gpu.info, shape);
   if (tile === undefined) {
     throw new GpuError(
       "invalid_shape",
-      `Cannot dispatch attention_tile: no matrix tile takes heads of ${shape.headDim}`,
+      `Cannot dispatch attention_tile of f16 queries: no matrix tile takes heads of ${shape.headDim}`,
     );
   }
-  // A tile at the end reads beyond the last row.
-  const halves = scratch.take("queries (halves)", "f16", [rows + tile.tileRows, shape.heads, shape.headDim]);
-  halfQueries(commands, { shape, firstRow, rows, q, scale: scale * Math.LOG2E, out: halves });
   const kernel = commands.kernel(matrixTileName(tile), () => ({
-    ...specOf(matrixTileWgsl(tile)),
     needs: ["f16", "matrix"],
     bindings: [reads("q", "array<vec4<u32>>"), ...KV_AND_OUTPUTS],
-    params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"]],
+    params: ["firstRow", "rows", "queryRows", "maxPages"].map((name) => [name, "u32"]),
+    source: matrixTileWgsl(tile),
   }));
   commands.dispatch(kernel, {
-    tensors: [halves, kv.k, kv.v, pageTable, rowTable, out.o, out.lse],
-    params: { firstRow, rows, maxPages },
+    tensors: [q, kv.k, kv.v, pageTable, rowTable, out.o, out.lse],
+    params: { firstRow, rows, queryRows: q.shape[1] ?? 0, maxPages },
     groups: [Math.ceil(rows / matrixTileTokens(tile)), shape.kvHeads, 1],
   });
 }

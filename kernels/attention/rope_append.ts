@@ -3,6 +3,7 @@
  * rotation, rounding to f16. Knows heads and pages; knows nothing of positions: the host makes the rotations.
  */
 
+import { halfQueriesScale } from "./half_queries.ts";
 import { expectPagedKv, type HeadShape, kvAddressWgsl, type PagedKv } from "./kv_pages.ts";
 import type { BindingSpec, Commands, KernelSpec } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
@@ -31,8 +32,10 @@ export interface RopeAppend extends PagedKv {
   readonly rotations: Tensor;
   /** u32 `[rows, 8]`, see `row_table.ts`. */
   readonly rowTable: Tensor;
-  /** Written: f32 `[rows, heads, headDim]`, rotated, not scaled. */
+  /** Written: f32 `[rows, heads, headDim]`, rotated, not scaled; or f16 as `halfQueriesShape` says, rotated and scaled. */
   readonly q: Tensor;
+  /** Of the attention; for f16 queries only. */
+  readonly scale: number;
 }
 
 /** Dimensions of one thread: four of the first half of a head and the four that they turn against. */
@@ -44,18 +47,19 @@ const THREADS = 64;
  * @throws {GpuError} `invalid_shape`
  */
 export function ropeAppend(commands: Commands, args: RopeAppend): void {
-  const { shape, rows, qkv, bias, norms, rotations, rowTable, kv, pageTable, maxPages, q } = args;
+  const { shape, rows, qkv, bias, norms, rotations, rowTable, kv, pageTable, maxPages, q, scale } = args;
   const { heads, kvHeads, headDim } = shape;
   const op = "rope_append";
   const slots = heads + 2 * kvHeads;
   expectTensor(op, qkv, "f32", [rows, slots * headDim]);
   expectTensor(op, rotations, "f32", [rows, headDim / 2, 2]);
   expectTensor(op, rowTable, "u32", [rows, ROW_WORDS]);
-  expectTensor(op, q, "f32", [rows, heads, headDim]);
+  const halves = q.dtype === "f16";
+  expectTensor(op, q, halves ? "f16" : "f32", [rows, heads, headDim]);
   expectPagedKv(op, shape, args);
   if (bias !== undefined) expectTensor(op, bias, "f32", [slots * headDim]);
   if (norms !== undefined) { for (const weight of [norms.q, norms.k]) expectTensor(op, weight, "f32", [headDim]); }
-  const options = { ...shape, bias: bias !== undefined, norms: norms !== undefined };
+  const options = { ...shape, bias: bias !== undefined, norms: norms !== undefined, halves };
   const kernel = commands.kernel(`${op} ${Object.values(options)}`, () => spec(options));
   commands.dispatch(kernel, {
     tensors: [
@@ -63,7 +67,12 @@ export function ropeAppend(commands: Commands, args: RopeAppend): void {
       ...(bias === undefined ? [] : [bias]),
       ...(norms === undefined ? [] : [norms.q, norms.k]),
     ],
-    params: { maxPages, eps: norms?.eps ?? 0 },
+    params: {
+      maxPages,
+      queryRows: halves ? q.shape[1] ?? rows : 0,
+      eps: norms?.eps ?? 0,
+      scale: halfQueriesScale(scale),
+    },
     groups: [Math.ceil((slots * headDim) / THREAD_DIMS / THREADS), rows, 1],
   });
 }
@@ -71,6 +80,8 @@ export function ropeAppend(commands: Commands, args: RopeAppend): void {
 interface Options extends HeadShape {
   readonly bias: boolean;
   readonly norms: boolean;
+  /** Whether q is f16. */
+  readonly halves: boolean;
 }
 
 function spec(options: Options): KernelSpec {
@@ -81,13 +92,13 @@ function spec(options: Options): KernelSpec {
       floats("rotations"),
       reads("rowTable", "array<vec4<u32>>"),
       reads("pageTable", "array<u32>"),
-      writes("q", "array<vec4<f32>>"),
+      writes("q", options.halves ? "array<vec2<u32>>" : "array<vec4<f32>>"),
       writes("k", "array<vec2<u32>>"),
       writes("v", "array<vec2<u32>>"),
       ...(options.bias ? [floats("bias")] : []),
       ...(options.norms ? [floats("qNorm"), floats("kNorm")] : []),
     ],
-    params: [["maxPages", "u32"], ["eps", "f32"]],
+    params: [["maxPages", "u32"], ["queryRows", "u32"], ["eps", "f32"], ["scale", "f32"]],
     source: source(options),
   };
 }
@@ -131,8 +142,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     a = turned;
   }
   if (slot < ${heads}u) {
-    q[(row * ${heads}u + slot) * ${quads}u + low] = a;
-    q[(row * ${heads}u + slot) * ${quads}u + high] = b;
+    ${storeQueryWgsl(options)}
     return;
   }
   let entry = readRow(row);
@@ -147,6 +157,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
 }
 `;
+}
+
+function storeQueryWgsl({ heads, kvHeads, headDim, halves }: Options): string {
+  const group = heads / kvHeads;
+  const store = (place: string, value: (name: string) => string) =>
+    `let to = (${place}) * ${headDim / 4}u; q[to + low] = ${value("a")}; q[to + high] = ${value("b")};`;
+  if (!halves) return store(`row * ${heads}u + slot`, (name) => name);
+  const place = `(slot / ${group}u * params.queryRows + row) * ${group}u + slot % ${group}u`;
+  return store(place, (name) => `halves(params.scale * ${name})`);
 }
 
 /** Each thread sums the whole head: a few cached loads more, and no barrier. */

@@ -3,7 +3,6 @@
  * All heights give a row the same bits, so rows that are computed together have those of rows computed alone.
  */
 
-import { halfQueries } from "./half_queries.ts";
 import {
   type AttentionState,
   type HeadShape,
@@ -14,7 +13,6 @@ import {
 } from "./kv_pages.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
 import { BLOCK_WORDS, LIST_WORDS, listsOf, type RowRange, type ScratchPass } from "./row_blocks.ts";
-import type { Scratch } from "../scratch.ts";
 import { matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { type MatrixTile, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
 import type { Tensor } from "../tensor.ts";
@@ -26,9 +24,9 @@ export type RowTiles = readonly [MatrixTile, ...MatrixTile[]];
 /** What a call reads and writes; see `DecodeAttention`. */
 export interface RowTileCall extends PagedKv {
   readonly shape: HeadShape;
+  /** f16, see `half_queries.ts`. */
   readonly q: Tensor;
   readonly rowTable: Tensor;
-  readonly scale: number;
   /** The states of the splits. */
   readonly scratch: AttentionState;
   readonly out: AttentionState;
@@ -42,26 +40,14 @@ export function rowsOfTiles(tiles: RowTiles): number {
 /** Dispatches the blocks of one pass. @param splits that the rows of any block may need together */
 export function dispatchRowTiles(
   commands: Commands,
-  { shape, q, kv, pageTable, maxPages, rowTable, scale, scratch, out }: RowTileCall,
-  { tiles, working, pass, splits }: {
-    readonly tiles: RowTiles;
-    readonly working: Scratch;
-    readonly pass: ScratchPass;
-    readonly splits: number;
-  },
+  { shape, q, kv, pageTable, maxPages, rowTable, scratch, out }: RowTileCall,
+  { tiles, pass, splits }: { readonly tiles: RowTiles; readonly pass: ScratchPass; readonly splits: number },
 ): void {
   const { first: firstRow, rows, blocks } = pass;
-  // A tile reads beyond the last row.
-  const halves = working.take("decode queries (halves)", "f16", [
-    rows + Math.max(...tiles.map(({ tileRows }) => tileRows)),
-    shape.heads,
-    shape.headDim,
-  ]);
-  halfQueries(commands, { shape, firstRow, rows, q, scale: scale * Math.LOG2E, out: halves });
   for (const { tile, list } of dispatchesOf(tiles, blocks, firstRow)) {
     commands.dispatch(kernelOf(commands, tile), {
-      tensors: [halves, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
-      params: { firstRow, rows, maxPages, listed: list === undefined ? 0 : 1 },
+      tensors: [q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
+      params: { firstRow, rows, queryRows: q.shape[1] ?? 0, maxPages, listed: list === undefined ? 0 : 1 },
       ...(list && { list }),
       groups: [list === undefined ? rows : list.length / BLOCK_WORDS, shape.kvHeads, splits],
     });
@@ -88,7 +74,7 @@ function kernelOf(commands: Commands, tile: MatrixTile): Kernel {
   return commands.kernel(matrixTileName(tile), () => ({
     needs: ["f16", "matrix"],
     bindings: [reads("q", "array<vec4<u32>>"), ...PAGED_KV_BINDINGS, ...PART_BINDINGS, ...STATE_BINDINGS],
-    params: [["firstRow", "u32"], ["rows", "u32"], ["maxPages", "u32"], ["listed", "u32"]],
+    params: ["firstRow", "rows", "queryRows", "maxPages", "listed"].map((name) => [name, "u32"]),
     listWords: LIST_WORDS,
     source: matrixTileWgsl(tile),
   }));

@@ -16,7 +16,7 @@ import { type MatrixTile, type Plan, planOf } from "./matrix_tile_plan.ts";
 import { unroll } from "../../wgsl.ts";
 
 /**
- * WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages. With
+ * WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, queryRows, maxPages. With
  * splits: partsO and partsLse before the outputs, the parameter `listed` and a list of blocks as well.
  */
 export function matrixTileWgsl(tile: MatrixTile): string {
@@ -53,7 +53,7 @@ fn main(
   let firstKey = (thread % ${threadsARow}u) * ${plan.ownKeys}u;
   let token = min(firstToken + row / ${group}u, lastToken);
   let visible = rowTable[2u * (params.firstRow + token)].zw;
-  let queryAt = ((kvHead * params.rows + firstToken) * ${group}u + ownRow) * ${plan.elements}u;
+  let queryAt = ((kvHead * params.queryRows + params.firstRow + firstToken) * ${group}u + ownRow) * ${plan.elements}u;
   ${loadQueries(plan)}
   ${eachOutput(plan, (i, j) => write.zeroSums(`out${i}_${j}`))}
   var top = ${EMPTY_LSE}f;

@@ -11,12 +11,12 @@ import type { Commands } from "../../../kernels/pipeline.ts";
 import { neededMass } from "../../../kernels/attention/mass.ts";
 import { poolScores } from "../../../kernels/attention/pool_scores.ts";
 import { ROW_WORDS, writeTableRow } from "../../../kernels/attention/row_table.ts";
-import { Scratch } from "../../../kernels/scratch.ts";
 import type { DType, Tensor } from "../../../kernels/tensor.ts";
 import { MATRIX_CUT, PLAIN_CUT, type SplitCut } from "../../../kernels/attention/split/split_cut.ts";
 import { rowTilesFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
 import { topK } from "../../../kernels/attention/top_k.ts";
 import { tableRow } from "../../support/kv_fixture.ts";
+import { halvesOf } from "../../support/half_queries_fixture.ts";
 import { Random } from "../../support/random.ts";
 import { type KernelFigures, type KernelTiming, type TimedCall, timeKernel } from "../kernel_timing.ts";
 import { TIMED_CONTEXTS, type TimedContext } from "./attention_cases.ts";
@@ -62,12 +62,10 @@ class Bench {
   readonly #commands: Commands;
   readonly #random = new Random(1);
   readonly #tensors: Tensor[] = [];
-  readonly #workingMemory: Scratch;
 
   constructor(timing: KernelTiming, readonly at: TimedContext) {
     this.#timing = timing;
     this.#commands = timing.commands;
-    this.#workingMemory = new Scratch(timing.commands);
   }
 
   async run(): Promise<KernelFigures[]> {
@@ -112,7 +110,6 @@ class Bench {
   }
 
   close(): void {
-    this.#workingMemory.close();
     for (const tensor of this.#tensors.splice(0)) this.#commands.gpu.free(tensor);
   }
 
@@ -165,6 +162,7 @@ class Bench {
       longest: kvRows,
       scratch,
     };
+    const halves = this.#hasMatrices ? this.#halves(given.q) : given.q;
     const scores = this.#zeros([1, heads, kvRows]);
     const values = this.#zeros([1, kvHeads, kvRows]);
     const positions = this.#tensor("positions", "u32", [1, kvHeads, SELECTED]);
@@ -193,12 +191,17 @@ class Bench {
       },
       byMatrices: (rows: number) => {
         const first = this.#spanRows - rows;
-        const call = { ...one, firstRow: first, rows, blocks: [{ first, rows }], matrixScratch: this.#workingMemory };
-        decodeAttention(commands, call);
+        decodeAttention(commands, { ...one, q: halves, firstRow: first, rows, blocks: [{ first, rows }] });
       },
-      span: () =>
-        prefillAttention(commands, { ...given, firstRow: 0, rows: this.#spanRows, scratch: this.#workingMemory }),
+      span: () => prefillAttention(commands, { ...given, q: halves, firstRow: 0, rows: this.#spanRows }),
     };
+  }
+
+  /** Queries of the span as matrix tiles read them. */
+  #halves(q: Tensor): Tensor {
+    const make = (dtype: "f16", shape: readonly number[]) => this.#tensor("halves", dtype, shape);
+    const given = { shape: this.at.shape, rows: this.#spanRows, q, attendedBy: "chunk", make } as const;
+    return halvesOf(this.#commands, given);
   }
 
   /** A quarter of a million random halves over and over: making a hundred million numbers would take longer than the bench. */

@@ -6,6 +6,7 @@ import type { TableRow } from "../../../kernels/attention/row_table.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import type { GpuFixture } from "../../support/gpu_fixture.ts";
 import { type KvFixture, kvFixture, uploadRows } from "../../support/kv_fixture.ts";
+import { halvesOf } from "../../support/half_queries_fixture.ts";
 import { Random } from "../../support/random.ts";
 
 /** One span to attend. */
@@ -27,22 +28,26 @@ export function prefillSpan(fixture: GpuFixture, shape: HeadShape, rows: readonl
 export async function runPrefill(
   fixture: GpuFixture,
   { shape, rows, kv, q }: PrefillSpan,
-  { tuning, chunk = rows.length }: { readonly tuning: PrefillTuning; readonly chunk?: number },
+  { tuning, chunk = rows.length }: { readonly tuning: PrefillTuning | "matrix"; readonly chunk?: number },
 ): Promise<{ readonly o: Float32Array; readonly lse: Float32Array }> {
   const sizes = [rows.length, shape.heads, shape.headDim];
   const out = { o: fixture.zeros("f32", sizes), lse: fixture.zeros("f32", sizes.slice(0, 2)) };
-  const given = { q: fixture.upload("f32", q, sizes), rowTable: uploadRows(fixture, rows) };
+  const queries = fixture.upload("f32", q, sizes);
+  const make = (dtype: "f16", shape: readonly number[]) => fixture.zeros(dtype, shape);
+  const given = tuning === "matrix"
+    ? { q: halvesOf(fixture.commands, { shape, rows: rows.length, q: queries, attendedBy: "chunk", make }) }
+    : { q: queries, tuning };
+  const rowTable = uploadRows(fixture, rows);
   for (let firstRow = 0; firstRow === 0 || firstRow < rows.length; firstRow += Math.max(1, chunk)) {
     prefillAttention(fixture.commands, {
       shape,
       ...kv.paged,
       ...given,
+      rowTable,
       firstRow,
       rows: Math.min(chunk, rows.length - firstRow),
       scale: 1 / Math.sqrt(shape.headDim),
       out,
-      scratch: fixture.scratch,
-      tuning,
     });
   }
   return { o: await fixture.floats(out.o), lse: await fixture.floats(out.lse) };

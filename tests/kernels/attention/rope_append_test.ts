@@ -4,6 +4,7 @@ import { type HeadShape, PAGE_ROWS } from "../../../kernels/attention/kv_pages.t
 import { ropeAppend } from "../../../kernels/attention/rope_append.ts";
 import { rmsNorm } from "../../reference/rms_norm.ts";
 import { rotate } from "../../reference/rope_append.ts";
+import type { Tensor } from "../../../kernels/tensor.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { tableRow, uploadRows } from "../../support/kv_fixture.ts";
@@ -26,6 +27,9 @@ const CASES: readonly RopeCase[] = [
 ];
 
 const EPS = 1e-5;
+const SCALE = 0.3;
+/** Of f16 queries: tiles read beyond the last row. */
+const SPARE_ROWS = 2;
 
 /** Rows go into slot 1, whose pages are out of order; no other page may change. */
 const PAGE_TABLE = Uint32Array.from([9, 9, 9, 9, 2, 5, 0, 9]);
@@ -44,6 +48,25 @@ for (const shape of CASES) {
     assertClose(actual.q, expected.q, { nmse: 1e-12 });
     assertClose(actual.k, expected.k, { nmse: 1e-6 });
     assertClose(actual.v, expected.v, { nmse: 1e-6 });
+  });
+}
+
+for (const shape of CASES) {
+  const { heads, kvHeads, headDim, rows } = shape;
+  const group = heads / kvHeads;
+  Deno.test(`ropeAppend() writes q as halves, those of a KV head together: ${rows} rows of ${heads}/${kvHeads}×${headDim}`, async () => {
+    const inputs = draw(shape);
+    const q = fixture.zeros("f16", [kvHeads, rows + SPARE_ROWS, group, headDim]);
+    const actual = await run(shape, inputs, q);
+    const expected = new Float64Array(actual.q.length);
+    reference(shape, inputs).q.forEach((value, i) => {
+      const [row, head] = [Math.floor(i / (heads * headDim)), Math.floor(i / headDim) % heads];
+      const place = (Math.floor(head / group) * (rows + SPARE_ROWS) + row) * group + head % group;
+      expected[place * headDim + i % headDim] = value * SCALE * Math.LOG2E;
+    });
+    // Rounded to f16; rows beyond stay as they were.
+    assertClose(actual.q, expected, { nmse: 1e-6 });
+    assertClose(actual.k, reference(shape, inputs).k, { nmse: 1e-6 });
   });
 }
 
@@ -78,12 +101,12 @@ function draw({ heads, kvHeads, headDim, rows }: RopeCase): Inputs {
   };
 }
 
-async function run({ rows, bias, norms, ...shape }: RopeCase, inputs: Inputs) {
+async function run({ rows, bias, norms, ...shape }: RopeCase, inputs: Inputs, halves?: Tensor) {
   const { heads, kvHeads, headDim } = shape;
   const width = (heads + 2 * kvHeads) * headDim;
   const pool = [PAGES, kvHeads, PAGE_ROWS, headDim];
   const kv = { k: fixture.zeros("f16", pool), v: fixture.zeros("f16", pool) };
-  const q = fixture.zeros("f32", [rows, heads, headDim]);
+  const q = halves ?? fixture.zeros("f32", [rows, heads, headDim]);
   const weight = (data: Float32Array<ArrayBuffer>) => fixture.upload("f32", data, [data.length]);
   const table = inputs.appendRows.map((appendRow, row) => tableRow({ kvLimit: row, sequenceSlot: SLOT, appendRow }));
   ropeAppend(fixture.commands, {
@@ -98,13 +121,18 @@ async function run({ rows, bias, norms, ...shape }: RopeCase, inputs: Inputs) {
     pageTable: fixture.upload("u32", PAGE_TABLE, [2, MAX_PAGES]),
     maxPages: MAX_PAGES,
     q,
+    scale: SCALE,
   });
-  const rotated = await fixture.floats(q);
-  const [k, v] = (await fixture.gpu.read([{ tensor: kv.k }, { tensor: kv.v }])).map((bytes) =>
-    fromHalf(new Uint16Array(bytes.buffer))
-  );
-  assert.ok(k !== undefined && v !== undefined);
-  return { q: rotated, k, v };
+  fixture.commands.submit();
+  const halvesIn = async (tensor: Tensor) => {
+    const [bytes] = await fixture.gpu.read([{ tensor }]);
+    return fromHalf(new Uint16Array(bytes?.buffer ?? new ArrayBuffer()));
+  };
+  return {
+    q: halves === undefined ? await fixture.floats(q) : await halvesIn(halves),
+    k: await halvesIn(kv.k),
+    v: await halvesIn(kv.v),
+  };
 }
 
 function reference({ heads, kvHeads, headDim, rows, bias, norms }: RopeCase, inputs: Inputs) {

@@ -3,10 +3,11 @@ import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";
 import { MATRIX_CUT } from "../../../kernels/attention/split/split_cut.ts";
 import { rowTilesFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
-import { Scratch } from "../../../kernels/scratch.ts";
+import type { Tensor } from "../../../kernels/tensor.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { halvesOf } from "../../support/half_queries_fixture.ts";
 import { consecutiveRows } from "../attention/attention_cases.ts";
 import { mixed, prepareBlocks, type PreparedBlocks } from "../attention/decode_blocks.ts";
 
@@ -22,19 +23,18 @@ const SHAPE: HeadShape = { heads: 4, kvHeads: 2, headDim: 64 };
 for (const window of [undefined, 300]) {
   Deno.test(`decodeAttention() on matrix units: equals plain loops, and a row's bits alone are those in a block: window ${window}`, async () => {
     assert.notEqual(rowTilesFor(fixture.gpu.info, SHAPE), undefined, "this adapter has no matrix units");
-    const matrixScratch = new Scratch(fixture.commands);
     const { rows, blocks } = mixed(window);
     const call = prepareBlocks(fixture, SHAPE, rows);
-    const alone = await call.states({ matrixScratch });
+    const q = halves(call);
+    const alone = await call.states({ q });
     const expected = reference(call, rows);
     assertClose(new Float32Array(alone.o.buffer), expected.o, { nmse: HALF_OPERANDS });
     assertClose(new Float32Array(alone.lse.buffer), expected.lse, { maxAbs: LOGIT_ERROR });
     for (const rowsTogether of [2, 4, 16]) {
-      assert.deepEqual(await call.states({ matrixScratch, blocks, rowsTogether }), alone, `${rowsTogether} rows`);
+      assert.deepEqual(await call.states({ q, blocks, rowsTogether }), alone, `${rowsTogether} rows`);
     }
     const cramped = prepareBlocks(fixture, SHAPE, rows, { scratchRows: 3 });
-    assert.deepEqual(await cramped.states({ matrixScratch, blocks }), alone, "three rows a pass");
-    matrixScratch.close();
+    assert.deepEqual(await cramped.states({ q, blocks }), alone, "three rows a pass");
   });
 }
 
@@ -43,20 +43,24 @@ const BOUND = MATRIX_CUT.lengths[0]?.upTo ?? NaN;
 
 for (const window of [undefined, BOUND]) {
   Deno.test(`decodeAttention() on matrix units cuts rows around a bound alike alone and in a block: window ${window}`, async () => {
-    const matrixScratch = new Scratch(fixture.commands);
     const rows = consecutiveRows({ from: BOUND - 5, rows: 40, window });
     const call = prepareBlocks(fixture, SHAPE, rows, { length: BOUND + 40 });
-    const alone = await call.states({ matrixScratch });
+    const q = halves(call);
+    const alone = await call.states({ q });
     const expected = reference(call, rows);
     assertClose(new Float32Array(alone.o.buffer), expected.o, { nmse: HALF_OPERANDS });
     assertClose(new Float32Array(alone.lse.buffer), expected.lse, { maxAbs: LOGIT_ERROR });
     const blocks = [{ first: 0, rows: rows.length }];
     // On GPUs by the lowest tile and by the highest.
     for (const rowsTogether of [7, 64]) {
-      assert.deepEqual(await call.states({ matrixScratch, blocks, rowsTogether }), alone, `${rowsTogether} rows`);
+      assert.deepEqual(await call.states({ q, blocks, rowsTogether }), alone, `${rowsTogether} rows`);
     }
-    matrixScratch.close();
   });
+}
+
+function halves({ args: { rows, q } }: PreparedBlocks): Tensor {
+  const make = (dtype: "f16", shape: readonly number[]) => fixture.zeros(dtype, shape);
+  return halvesOf(fixture.commands, { shape: SHAPE, rows, q, attendedBy: "row", make });
 }
 
 function reference({ kv, q }: PreparedBlocks, rows: readonly TableRow[]) {
