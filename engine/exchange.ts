@@ -61,11 +61,17 @@ export interface Candidates {
   readonly lists: readonly PositionList[];
 }
 
-/** States of the peers, on their way. */
+/** This worker's states, which wait to be computed. */
+export interface ReadyStates {
+  /** Submits what was recorded so far, which computes them, and records the merge with those of the peers. Called once. */
+  begin(): ArrivingStates;
+}
+
+/** States on their way between the workers. */
 export interface ArrivingStates {
   /**
-   * Waits for them and brings them to the GPU, ahead of everything that was recorded since they were asked for, which may read
-   * them. Must be called once; nothing may be submitted before.
+   * Sends this worker's states as soon as they are computed, waits for those of the peers, and brings them to the GPU ahead of
+   * everything that was recorded since `begin`, which may read them. Must be called once; nothing may be submitted before.
    */
   arrive(): Promise<void>;
 }
@@ -87,14 +93,14 @@ export interface Exchange {
    * range; undefined: every worker gets every row
    * @param states.holders which workers hold any row that these states are over; the others send nothing, and no
    * worker waits for them: their states are empty. All workers pass the same
-   * @returns as soon as own states are sent and the merge is recorded, what is still to come; of a worker without rows of its own
-   * nothing. Undefined when the states are whole already: `merged` was not written then
+   * @returns what begins the exchange, when states that are still to arrive have arrived; by then all that this worker sends is
+   * recorded, and nothing else may be recorded between. Undefined when the states are whole already: `merged` is not written then
    */
   states(
     point: ExchangePoint,
     ranges: readonly OwnedRange[] | undefined,
     states: { readonly own: PartialStates; readonly merged: AttentionState; readonly holders: readonly boolean[] },
-  ): Promise<ArrivingStates | undefined> | undefined;
+  ): ReadyStates | undefined;
   /**
    * Rows that a selection needs on every worker: completes them, of which this worker has filled those that it owns.
    * @param ranges by owner

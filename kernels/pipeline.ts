@@ -45,6 +45,8 @@ export class Commands {
   #retired: Tensor[] = [];
   /** What waits for `release`; undefined: nothing has to. */
   #held: GPUCommandBuffer[] | undefined;
+  /** Complete, to be submitted ahead of what is recorded now. */
+  #prepared: GPUCommandBuffer[] = [];
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   /** That of the open pass. */
@@ -178,9 +180,20 @@ export class Commands {
    * @returns what `Gpu.finishRead` takes
    */
   stage(requests: readonly ReadRequest[]): StagedRead {
+    const staged = this.prepareRead(requests);
+    this.submit();
+    return staged;
+  }
+
+  /**
+   * Records the copies that a read-back needs and completes what was recorded, so that the next submit has nothing left to do
+   * but to hand it over; until then it may wait for data.
+   * @returns what `Gpu.finishRead` takes, after a submit
+   */
+  prepareRead(requests: readonly ReadRequest[]): StagedRead {
     this.#closePass();
     const staged = this.gpu.stageRead(this.#openEncoder(), requests);
-    this.submit();
+    this.#complete();
     return staged;
   }
 
@@ -216,20 +229,24 @@ export class Commands {
 
   /** Submits what was recorded; does not wait. */
   submit(): void {
-    this.#closePass();
-    const encoder = this.#encoder;
-    this.#encoder = undefined;
-    if (encoder !== undefined) this.#send(encoder.finish());
+    this.#complete();
+    if (this.#prepared.length > 0) this.#send(this.#prepared.splice(0));
     for (const tensor of this.#retired.splice(0)) this.gpu.free(tensor);
   }
 
-  #send(commands: GPUCommandBuffer): void {
+  #complete(): void {
+    this.#closePass();
+    if (this.#encoder !== undefined) this.#prepared.push(this.#encoder.finish());
+    this.#encoder = undefined;
+  }
+
+  #send(commands: GPUCommandBuffer[]): void {
     if (this.#expects) throw new Error("Cannot submit: what was recorded waits for data");
     // A queue runs writes ahead of what is held back.
     if (!this.#arena.isEmpty) this.release();
     this.#arena.flush();
-    if (this.#held === undefined) this.gpu.device.queue.submit([commands]);
-    else this.#held.push(commands);
+    if (this.#held === undefined) this.gpu.device.queue.submit(commands);
+    else this.#held.push(...commands);
   }
 
   /**

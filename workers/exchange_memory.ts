@@ -17,9 +17,17 @@ export type StatesToMerge = Parameters<typeof mergeStates>[1];
 export interface ExchangeMemory {
   /** Fresh copies of bytes, once everything recorded before has run. */
   read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]>;
+  /**
+   * Records a read without submitting anything: all that is left to do for it is the next `expect`.
+   * @returns reads, once everything recorded before this call was submitted and has run
+   */
+  prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]>;
   /** Puts bytes into a tensor, after everything recorded before. */
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void;
-  /** From here on what is recorded may read data that is not there yet, and is not submitted before `delivered`. */
+  /**
+   * Submits what was recorded; from here on what is recorded may read data that is not there yet, and is not submitted before
+   * `delivered`.
+   */
   expect(): void;
   /** Puts bytes into a tensor, ahead of everything recorded since `expect`. */
   deliver(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void;
@@ -52,6 +60,11 @@ export class GpuExchangeMemory implements ExchangeMemory {
   /** See `ExchangeMemory`. @throws {GpuError} what kept the bytes from being read */
   read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
     return this.#commands.read(requests);
+  }
+
+  prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]> {
+    const staged = this.#commands.prepareRead(requests);
+    return () => this.#commands.gpu.takeRead(staged);
   }
 
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {

@@ -6,8 +6,9 @@
 
 import { at } from "../kernels/at.ts";
 import type { RowRange } from "../kernels/attention/row_blocks.ts";
+import { f32Of } from "../kernels/read_back.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { ArrivingStates, Candidates, Exchange, ExchangePoint, OwnedRange } from "../engine/exchange.ts";
+import type { Candidates, Exchange, ExchangePoint, OwnedRange, ReadyStates } from "../engine/exchange.ts";
 import type { ExchangeTiming } from "../engine/span.ts";
 import { PeerError } from "./errors.ts";
 import { type ExchangeMemory, type ReadList, requestsFor } from "./exchange_memory.ts";
@@ -17,9 +18,6 @@ import { cutLists, joinValues, joinWords } from "./position_lists.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 import type { CandidateLists } from "./protocol.ts";
 import { checkParts, StateExchange, type States } from "./state_exchange.ts";
-
-/** Bytes of an f32. */
-const F32 = 4;
 
 /** Whom a worker exchanges with, and through what. */
 export interface PeerExchangeOptions {
@@ -60,7 +58,7 @@ export class PeerExchange implements Exchange {
     this.#options = options;
     this.#states = new StateExchange({
       ...options,
-      read: (wanted) => this.#read(wanted),
+      timed: (read) => this.#tally.read(read),
       send: (peer, point, states) => this.#send(peer, { kind: "states", ...this.#tag(point), ...states }),
     });
   }
@@ -105,10 +103,16 @@ export class PeerExchange implements Exchange {
     point: ExchangePoint,
     ranges: readonly OwnedRange[] | undefined,
     states: States,
-  ): Promise<ArrivingStates | undefined> | undefined {
+  ): ReadyStates | undefined {
     if (!this.#states.concerns(ranges, states)) return undefined;
     this.#tally.count("states");
-    return this.#beginStates(point, ranges, states);
+    const ready = this.#states.prepare(point, ranges, states);
+    return {
+      begin: () => {
+        const arriving = ready.begin();
+        return { arrive: () => this.#tally.time("states", () => arriving.arrive()) };
+      },
+    };
   }
 
   /** See `Exchange`. */
@@ -145,15 +149,6 @@ export class PeerExchange implements Exchange {
     });
   }
 
-  async #beginStates(
-    point: ExchangePoint,
-    ranges: readonly OwnedRange[] | undefined,
-    states: States,
-  ): Promise<ArrivingStates | undefined> {
-    const arriving = await this.#tally.time("states", () => this.#states.begin(point, ranges, states));
-    return arriving && { arrive: () => this.#tally.time("states", () => arriving.arrive()) };
-  }
-
   async #select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> {
     const { propose, mailbox } = this.#options;
     const { rows, lists } = await candidates();
@@ -171,7 +166,7 @@ export class PeerExchange implements Exchange {
 
   async #read(wanted: ReadList): Promise<Float32Array<ArrayBuffer>[]> {
     const bytes = await this.#tally.read(() => this.#options.memory.read(wanted));
-    return bytes.map(({ buffer, byteOffset, byteLength }) => new Float32Array(buffer, byteOffset, byteLength / F32));
+    return bytes.map(f32Of);
   }
 
   #send(peer: number, message: PeerMessage): void {

@@ -1,16 +1,17 @@
 /**
  * The exchange of attention states: what a worker has computed over its slice goes to the peers, theirs is merged with it
- * in the order of the workers, so that all get the same bits. The merge is recorded before the peers' states are there, so
- * that the engine can record what follows while they travel. Knows tensors and ranges; knows nothing of connections.
+ * in the order of the workers, so that all get the same bits. The merge is recorded before any state is there, so that the
+ * engine records what follows while its own states are computed. Knows tensors and ranges; knows nothing of connections.
  */
 
 import { at } from "../kernels/at.ts";
 import type { AttentionState } from "../kernels/attention/kv_pages.ts";
 import type { RowRange } from "../kernels/attention/row_blocks.ts";
+import { f32Of } from "../kernels/read_back.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { ArrivingStates, ExchangePoint, OwnedRange, PartialStates } from "../engine/exchange.ts";
+import type { ArrivingStates, ExchangePoint, OwnedRange, PartialStates, ReadyStates } from "../engine/exchange.ts";
 import { PeerError } from "./errors.ts";
-import { type ExchangeMemory, type ReadList, requestsFor } from "./exchange_memory.ts";
+import { type ExchangeMemory, requestsFor } from "./exchange_memory.ts";
 import type { Mailbox } from "./mailbox.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 
@@ -26,6 +27,15 @@ export interface States {
 
 /** What a peer needs of the own states, as it is sent. */
 type StateTensors = Pick<Extract<PeerMessage, { readonly kind: "states" }>, "o" | "lse">;
+
+/** Own states that a read was recorded for. */
+interface OwnStates {
+  /** Which rows each peer wants of them; those that want none are left out. */
+  readonly wanting: readonly { readonly peer: number; readonly runs: readonly RowRange[] }[];
+  /** The runs that are read, in this order; without ranges all peers want the same. */
+  readonly lists: readonly (readonly RowRange[])[];
+  readonly read: () => Promise<Uint8Array<ArrayBuffer>[]>;
+}
 
 /** Where the states that are merged lie: part by part in the order of the workers that hold any. */
 interface Parts {
@@ -45,7 +55,8 @@ export interface StateExchangeOptions {
   readonly peers: readonly number[];
   readonly memory: ExchangeMemory;
   readonly mailbox: Mailbox;
-  readonly read: (wanted: ReadList) => Promise<Float32Array<ArrayBuffer>[]>;
+  /** Times a read-back. */
+  readonly timed: <T>(read: () => Promise<T>) => Promise<T>;
   /** To a peer; adds what the message is about. */
   readonly send: (peer: number, point: ExchangePoint, states: StateTensors) => void;
 }
@@ -64,44 +75,59 @@ export class StateExchange {
     return holders[index] === true || runsFor(index, ranges, own.rows).length > 0;
   }
 
-  /** Sends own states and records the merge. @returns undefined for a worker that merges nothing */
-  async begin(
+  /** Records the read of own states. */
+  prepare(point: ExchangePoint, ranges: readonly OwnedRange[] | undefined, states: States): ReadyStates {
+    const { index } = this.#options;
+    const own = states.holders[index] === true ? this.#prepareOwn(ranges, states.own) : undefined;
+    return { begin: () => this.#begin(point, ranges, { ...states, prepared: own }) };
+  }
+
+  /** Has own states computed, and records the merge where this worker has rows. */
+  #begin(
     point: ExchangePoint,
     ranges: readonly OwnedRange[] | undefined,
-    states: States,
-  ): Promise<ArrivingStates | undefined> {
+    { prepared, ...states }: States & { readonly prepared: OwnStates | undefined },
+  ): ArrivingStates {
     const { index, memory } = this.#options;
-    const { own, merged, holders } = states;
-    const sent = holders[index] === true ? await this.#send(point, ranges, own) : undefined;
-    const mine = runsFor(index, ranges, own.rows);
-    if (mine.length === 0) return undefined;
+    const { own, merged } = states;
     memory.expect();
-    const parts = this.#partsOf(states, mine);
-    if (ranges !== undefined && sent !== undefined) this.#copyOwn(own, mine, parts);
-    const { heads, headDim } = own;
-    memory.merge({ shape: { heads, headDim }, rows: parts.rows, count: parts.workers.length, parts, out: merged });
-    const arrive = ranges === undefined
-      ? () => this.#arriveTogether(point, parts, sent)
-      : () => this.#arriveApart(point, { parts, mine, own });
+    const mine = runsFor(index, ranges, own.rows);
+    const parts = mine.length === 0 ? undefined : this.#partsOf(states, mine);
+    if (parts !== undefined) {
+      if (ranges !== undefined && prepared !== undefined) this.#copyOwn(own, mine, parts);
+      const { heads, headDim } = own;
+      memory.merge({ shape: { heads, headDim }, rows: parts.rows, count: parts.workers.length, parts, out: merged });
+    }
+    const arrive = async () => {
+      const sent = prepared && await this.#send(point, prepared);
+      if (parts === undefined) return;
+      if (ranges === undefined) await this.#arriveTogether(point, parts, sent);
+      else await this.#arriveApart(point, { parts, mine, own });
+    };
     return { arrive: () => arrive().finally(() => memory.delivered()) };
   }
 
-  /** Reads what the peers need, all at once, and sends each its part. @returns what all of them want, without ranges */
-  async #send(
-    point: ExchangePoint,
+  /** Records one read of all that the peers need. */
+  #prepareOwn(
     ranges: readonly OwnedRange[] | undefined,
     { o, lse, rows, heads, headDim }: PartialStates,
-  ): Promise<StateTensors> {
-    const { peers, read, send } = this.#options;
+  ): OwnStates {
+    const { peers, memory } = this.#options;
     const wanting = peers
       .map((peer) => ({ peer, runs: runsFor(peer, ranges, rows) }))
       .filter(({ runs }) => runs.length > 0);
-    // Without ranges all peers want the same.
-    const lists = ranges === undefined ? wanting.slice(0, 1) : wanting;
-    const bytes = await read(lists.flatMap(({ runs }) => [
+    const lists = (ranges === undefined ? wanting.slice(0, 1) : wanting).map(({ runs }) => runs);
+    const read = memory.prepare(lists.flatMap((runs) => [
       ...requestsFor(o, runs, heads * headDim * F32),
       ...requestsFor(lse, runs, heads * F32),
     ]));
+    return { wanting, lists, read };
+  }
+
+  /** Waits for own states, and sends each peer its part. @returns what all of them want, without ranges */
+  async #send(point: ExchangePoint, { wanting, lists, read }: OwnStates): Promise<StateTensors> {
+    const { timed, send } = this.#options;
+    const bytes = (await timed(read)).map(f32Of);
     let [next, states]: [number, StateTensors] = [0, { o: [], lse: [] }];
     for (const [i, { peer, runs }] of wanting.entries()) {
       if (i < lists.length) {

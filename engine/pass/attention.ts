@@ -109,10 +109,10 @@ export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promis
     lse: scratch.take("merged lse", "f32", [computed, heads]),
   };
   const states = { own: { ...own, rows: batch.rows, heads, headDim }, merged, holders };
+  const ready = exchange.states(pass.pointAt(layer), batch.ranges, states);
+  if (ready === undefined) return own;
   await pass.arrive();
-  const sending = exchange.states(pass.pointAt(layer), batch.ranges, states);
-  if (sending === undefined) return own;
-  pass.expect(await sending);
+  pass.expect(ready.begin());
   return merged;
 }
 

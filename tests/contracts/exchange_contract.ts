@@ -121,8 +121,7 @@ async function states(place: Place, { point, ranges, holders }: StatesPoint): Pr
   const own = stateOf(holders[index] === true ? parts[index] : undefined);
   const merged = stateOf();
   const given = { own: { ...own, rows, heads: HEADS, headDim: HEAD_DIM }, merged, holders };
-  const arriving = await exchange.states(point, ranges, given);
-  await arriving?.arrive();
+  await exchange.states(point, ranges, given)?.begin().arrive();
   if (workers === 1) return new Float32Array(0);
   const mine = ranges === undefined
     ? Array.from({ length: rows }, (_, row) => row)

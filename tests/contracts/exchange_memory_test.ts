@@ -21,6 +21,7 @@ function exchangeMemoryContract(
     try {
       await t.step("reads fresh copies of the bytes that were asked for", () => readsCopies(memory, tensors));
       await t.step("reads what was written before, and not what comes after", () => keepsOrder(memory, tensors));
+      await t.step("reads what was prepared: what was recorded before, not after", () => reads(memory, tensors));
       await t.step("copies ranges between tensors", () => copiesRanges(memory, tensors));
       await t.step("merges states by their log-sum-exp; empty ones change nothing", () => merges(memory, tensors));
       await t.step("merges what is delivered after the merge was recorded", () => mergesLate(memory, tensors));
@@ -59,6 +60,18 @@ async function keepsOrder(memory: ExchangeMemory, tensors: TensorHolder): Promis
   memory.write(tensor, counted(1, 7), 0);
   memory.write(tensor, counted(1, 8), 0);
   assert.deepEqual(await floats(memory, { tensor, byteLength: 4 * F32 }), [[8, 1, 50, 51]]);
+}
+
+async function reads(memory: ExchangeMemory, tensors: TensorHolder): Promise<void> {
+  const [tensor, from] = [tensors.tensor("t", [4], counted(4)), tensors.tensor("from", [4], counted(4, 20))];
+  memory.copy(from, tensor, { from: 0, to: 0, byteLength: 1 * F32 });
+  const read = memory.prepare([{ tensor, byteLength: 4 * F32 }]);
+  memory.expect();
+  memory.copy(from, tensor, { from: 0, to: 1 * F32, byteLength: 1 * F32 });
+  const [bytes] = await read();
+  assert.deepEqual([...new Float32Array(bytes?.buffer ?? new ArrayBuffer(0))], [20, 1, 2, 3]);
+  memory.delivered();
+  assert.deepEqual(await floats(memory, { tensor, byteLength: 4 * F32 }), [[20, 20, 2, 3]]);
 }
 
 async function copiesRanges(memory: ExchangeMemory, tensors: TensorHolder): Promise<void> {

@@ -5,7 +5,7 @@
  */
 
 import { Engine } from "../../engine/engine.ts";
-import type { Candidates, Exchange } from "../../engine/exchange.ts";
+import type { Candidates, Exchange, ReadyStates } from "../../engine/exchange.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import { hostEngine, type WorkerEngine } from "../../workers/engine_host.ts";
 import type { Membership } from "../../engine/engine.ts";
@@ -109,8 +109,9 @@ class FaultyEngine implements WorkerEngine {
     return {
       queries: (...given) => pass("prefill", () => exchange.queries(...given)),
       states: (point, ...given) => {
-        const go = () => exchange.states(point, ...given);
-        return this.#isSparse && this.info.roles?.[point.layer] === "sparse" ? pass("sparse layer", go) : go();
+        const ready = exchange.states(point, ...given);
+        const isSparse = this.#isSparse && this.info.roles?.[point.layer] === "sparse";
+        return ready && isSparse ? this.#faultyStates(ready) : ready;
       },
       replicas: (...given) => pass("rows travel", () => exchange.replicas(...given)),
       select: (...given) => {
@@ -120,6 +121,20 @@ class FaultyEngine implements WorkerEngine {
         return this.#saboteur.at("select layer")?.then(async () => await go() ?? []) ?? go();
       },
       gatherOnLead: (...given) => exchange.gatherOnLead(...given),
+    };
+  }
+
+  #faultyStates(ready: ReadyStates): ReadyStates {
+    return {
+      begin: () => {
+        const arriving = ready.begin();
+        return {
+          arrive: async () => {
+            await this.#saboteur.at("sparse layer");
+            await arriving.arrive();
+          },
+        };
+      },
     };
   }
 }

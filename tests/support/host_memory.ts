@@ -29,11 +29,15 @@ export class HostMemory implements ExchangeMemory {
     return data.subarray(first, first + sizeOf(tensor.shape));
   }
 
-  async read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
-    await Promise.resolve();
-    return requests.map(({ tensor, byteOffset = 0, byteLength = tensor.byteLength - byteOffset }) =>
+  read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    return this.prepare(requests)();
+  }
+
+  prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]> {
+    const copies = requests.map(({ tensor, byteOffset = 0, byteLength = tensor.byteLength - byteOffset }) =>
       new Uint8Array(this.values(tensor).slice(byteOffset / 4, (byteOffset + byteLength) / 4).buffer)
     );
+    return () => Promise.resolve(copies);
   }
 
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {

@@ -4,12 +4,12 @@
  */
 
 import type {
-  ArrivingStates,
   Candidates,
   Exchange,
   ExchangePoint,
   OwnedRange,
   PartialStates,
+  ReadyStates,
 } from "../../engine/exchange.ts";
 import { ADAPTIVE_FLOOR } from "../../engine/layer_plan.ts";
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
@@ -109,17 +109,17 @@ export class MemoryExchange implements Exchange {
     }
   }
 
-  async states(
+  states(
     point: ExchangePoint,
     ranges: readonly OwnedRange[] | undefined,
     { own, merged, holders }: Parameters<Exchange["states"]>[2],
-  ): Promise<ArrivingStates> {
+  ): ReadyStates {
     this.#count.states++;
     const rowBytes = own.heads * own.headDim * 4;
-    const mine = {
-      o: await this.#read(own.o, own.rows * rowBytes),
-      lse: await this.#read(own.lse, own.rows * own.heads * 4),
-    };
+    const staged = this.#commands.prepareRead([
+      { tensor: own.o, byteLength: own.rows * rowBytes },
+      { tensor: own.lse, byteLength: own.rows * own.heads * 4 },
+    ]);
     const wanted = ranges === undefined
       ? [{ first: 0, rows: own.rows }]
       : ranges.filter(({ owner }) => owner === this.#index);
@@ -128,16 +128,21 @@ export class MemoryExchange implements Exchange {
       o: this.#scratch.take("o", "f32", [this.#workers, rows, own.heads, own.headDim]),
       lse: this.#scratch.take("lse", "f32", [this.#workers, rows, own.heads]),
     };
-    this.#commands.expect();
-    mergeStates(this.#commands, { shape: own, rows, count: this.#workers, parts, out: merged });
-    const meeting = this.#meeting.meet(key("states", point), this.#index, mine);
     const arrive = async () => {
-      const { o, lse } = this.#pack(await meeting, { own, holders, wanted, rows });
-      this.#commands.deliver(parts.o, o);
-      this.#commands.deliver(parts.lse, lse);
+      const [o = new Uint8Array(0), lse = new Uint8Array(0)] = await this.#commands.gpu.takeRead(staged);
+      const all = await this.#meeting.meet(key("states", point), this.#index, { o, lse });
+      const packed = this.#pack(all, { own, holders, wanted, rows });
+      this.#commands.deliver(parts.o, packed.o);
+      this.#commands.deliver(parts.lse, packed.lse);
       this.#commands.delivered();
     };
-    return { arrive };
+    return {
+      begin: () => {
+        this.#commands.expect();
+        mergeStates(this.#commands, { shape: own, rows, count: this.#workers, parts, out: merged });
+        return { arrive };
+      },
+    };
   }
 
   #pack(
