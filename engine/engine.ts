@@ -181,9 +181,12 @@ export class Engine {
       );
     }
     const { slice } = this.#model;
-    const pool = { slice, config: this.config, pages: replicaPages ?? slice.replicaPages, exchange: sparseExchange };
-    const replicas = map.workers === 1 ? undefined : new Replicas(pool);
-    this.#model = { ...this.#model, share: { index, map }, exchange, replicas };
+    const share = { index, map };
+    const pool = { slice, config: this.config, exchange: sparseExchange, share };
+    const replicas = map.workers === 1
+      ? undefined
+      : new Replicas({ ...pool, pages: replicaPages ?? slice.replicaPages });
+    this.#model = { ...this.#model, share, exchange, replicas };
     this.commands.gpu.useMatrices(matrix);
     this.commands.dropPrograms();
     this.#sequences = new Sequences(this.#model.slice, this.#model.share);

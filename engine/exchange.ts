@@ -88,6 +88,16 @@ export interface Exchange {
     q: { readonly tensor: Tensor; readonly rowBytes: number },
   ): Promise<void> | undefined;
   /**
+   * Keys and values of rows computed by their owners only: completes them, of which this worker has filled its own.
+   * @param ranges by owner
+   * @param rows keys and values of the entries, bit for bit, u32 [entries, rowBytes / 4]
+   */
+  keys(
+    point: ExchangePoint,
+    ranges: readonly OwnedRange[],
+    rows: { readonly tensor: Tensor; readonly rowBytes: number },
+  ): Promise<void> | undefined;
+  /**
    * Merges this worker's states with those of the peers, in the order of their indices, into `merged`.
    * @param ranges given: each owner gets the states of its rows alone, and `merged` holds this worker's own rows, range by
    * range; undefined: every worker gets every row
@@ -127,6 +137,7 @@ export interface Exchange {
 /** The exchange of a group of one: every state is already whole. */
 export const ALONE: Exchange = {
   queries: () => undefined,
+  keys: () => undefined,
   states: () => undefined,
   replicas: () => undefined,
   select: () => undefined,

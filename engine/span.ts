@@ -195,6 +195,8 @@ export interface SpanResult {
 /** What the workers of a group send each other and their router: one entry for each kind of exchange. */
 export interface ByExchange {
   readonly queries: number;
+  /** Keys and values of a prompt's rows. */
+  readonly keys: number;
   readonly states: number;
   /** Rows that end on the lead worker. */
   readonly rows: number;

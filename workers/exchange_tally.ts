@@ -4,7 +4,7 @@ import type { ByExchange, ExchangeTiming } from "../engine/span.ts";
 
 type Kind = keyof ByExchange;
 
-const NOTHING: ByExchange = { queries: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
+const NOTHING: ByExchange = { queries: 0, keys: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
 
 /** Adds up. */
 export class ExchangeTally {

@@ -201,6 +201,7 @@ function keyOf(kind: MailboxMessage["kind"], { step, batch, layer }: ExchangePoi
 function bytesOf(message: MailboxMessage): number {
   switch (message.kind) {
     case "queries":
+    case "keys":
     case "rows":
     case "replicas":
       return message.rows.reduce((sum, { byteLength }) => sum + byteLength, 0);

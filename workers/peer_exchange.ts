@@ -42,7 +42,7 @@ interface Rows {
 
 /** Rows that are to be completed. */
 interface Gathering {
-  readonly kind: "queries" | "rows" | "replicas";
+  readonly kind: "queries" | "keys" | "rows" | "replicas";
   readonly point: ExchangePoint;
   readonly rows: Rows;
   readonly ranges: readonly OwnedRange[];
@@ -71,6 +71,11 @@ export class PeerExchange implements Exchange {
   /** See `Exchange`. */
   queries(point: ExchangePoint, ranges: readonly OwnedRange[], q: Rows): Promise<void> | undefined {
     return this.#complete({ kind: "queries", point, rows: q, ranges });
+  }
+
+  /** See `Exchange`. */
+  keys(point: ExchangePoint, ranges: readonly OwnedRange[], rows: Rows): Promise<void> | undefined {
+    return this.#complete({ kind: "keys", point, rows, ranges });
   }
 
   /** See `Exchange`. */

@@ -13,6 +13,8 @@ export type Tensors = readonly Float32Array<ArrayBuffer>[];
 export type PeerMessage =
   /** Rows of q that the sender has computed. */
   | ({ readonly kind: "queries"; readonly rows: Tensors } & ExchangeTag)
+  /** Keys and values of rows that the sender has computed: halves, whose bits alone matter here. */
+  | ({ readonly kind: "keys"; readonly rows: Tensors } & ExchangeTag)
   /** States over the sender's slice; lse as natural logarithms. */
   | ({ readonly kind: "states"; readonly o: Tensors; readonly lse: Tensors } & ExchangeTag)
   /** Rows that end on the lead worker. */
@@ -24,6 +26,7 @@ type OfKind<Kind> = Extract<PeerMessage, { readonly kind: Kind }>;
 
 const peerMessage = union<PeerMessage>({
   queries: record<OfKind<"queries">>({ kind: oneOf("queries"), ...tag, rows: list(f32s) }),
+  keys: record<OfKind<"keys">>({ kind: oneOf("keys"), ...tag, rows: list(f32s) }),
   states: record<OfKind<"states">>({ kind: oneOf("states"), ...tag, o: list(f32s), lse: list(f32s) }),
   rows: record<OfKind<"rows">>({ kind: oneOf("rows"), ...tag, rows: list(f32s) }),
   replicas: record<OfKind<"replicas">>({ kind: oneOf("replicas"), ...tag, rows: list(f32s) }),

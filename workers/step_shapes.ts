@@ -104,7 +104,14 @@ const spanResult = record<SpanResult>({ sequence: count }, {
   selections: list(record<LayerSelection>({ layer: count, sets: list(u32s) })),
 });
 
-const byExchange = record<ByExchange>({ queries: real, states: real, rows: real, candidates: real, replicas: real });
+const byExchange = record<ByExchange>({
+  queries: real,
+  keys: real,
+  states: real,
+  rows: real,
+  candidates: real,
+  replicas: real,
+});
 
 /** What a worker answers to it. */
 export const result: Shape<StepResult> = record<StepResult>({

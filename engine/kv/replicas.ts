@@ -10,6 +10,8 @@ import type { ModelConfig } from "../model/model_config.ts";
 import { replicaPagesOf, type ReplicaRoom, replicaRoom, type SparseExchange } from "../replica_plan.ts";
 import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span } from "../span.ts";
 import type { KvSlice } from "./kv_slice.ts";
+import type { PageShare } from "../page_map.ts";
+import { PromptCopies } from "./prompt_copies.ts";
 import { SequenceReplicas } from "./sequence_replicas.ts";
 import type { SequenceState } from "./sequences.ts";
 
@@ -20,10 +22,13 @@ export interface ReplicasOptions {
   /** Of the worker that has fewest. */
   readonly pages: number;
   readonly exchange: SparseExchange;
+  readonly share: PageShare;
 }
 
 /** Replicas of all sequences of one epoch. */
 export class Replicas {
+  /** Of prompts that are being read; they take pages that no replica does. */
+  readonly prompts: PromptCopies;
   readonly #options: ReplicasOptions;
   readonly #free: number[];
   /** The sequence that has waited longest comes first. */
@@ -40,6 +45,7 @@ export class Replicas {
     }
     this.#options = options;
     this.#free = Array.from({ length: pages }, (_, i) => slice.pages + pages - 1 - i);
+    this.prompts = new PromptCopies(options.share, this.#free);
   }
 
   /** Pages that the replicas of a batch may have together. */
@@ -59,7 +65,10 @@ export class Replicas {
 
   /** Before the spans of a step: what they rewrite, and everything after it, is no longer a copy. */
   invalidate(spans: readonly Pick<Span, "sequence" | "from">[]): void {
-    for (const { sequence, from } of spans) this.#bySequence.get(sequence)?.dropFrom(from);
+    for (const { sequence, from } of spans) {
+      this.#bySequence.get(sequence)?.dropFrom(from);
+      this.prompts.dropFrom(sequence, from);
+    }
   }
 
   /**
@@ -79,6 +88,11 @@ export class Replicas {
 
   /** Forgets sequences. */
   release(sequences: readonly SequenceId[]): void {
+    this.prompts.release(sequences);
+    this.#release(sequences);
+  }
+
+  #release(sequences: readonly SequenceId[]): void {
     for (const sequence of sequences) {
       this.#free.push(...this.#bySequence.get(sequence)?.pages.toReversed() ?? []);
       this.#bySequence.delete(sequence);
@@ -87,7 +101,8 @@ export class Replicas {
 
   /** Forgets everything: a step has failed, and what it has sent or written is unknown. */
   clear(): void {
-    this.release([...this.#bySequence.keys()]);
+    this.prompts.clear();
+    this.#release([...this.#bySequence.keys()]);
   }
 
   #make({ open, slot }: SequenceState): void {
@@ -97,9 +112,10 @@ export class Replicas {
     if (room === undefined) throw new RangeError(`Cannot replicate for sequence ${sequence}: it exchanges states`);
     const count = replicaPagesOf(room);
     while (this.#free.length < count) {
+      if (this.prompts.releaseOldest()) continue;
       const [oldest] = this.#bySequence.keys();
       if (oldest === undefined) throw new RangeError(`Cannot replicate: ${count} pages exceed ${this.#free.length}`);
-      this.release([oldest]);
+      this.#release([oldest]);
     }
     const pages = this.#free.splice(this.#free.length - count).toReversed();
     slice.writeTable(slot, slice.maxPages, Uint32Array.from(pages));

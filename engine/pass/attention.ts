@@ -14,13 +14,15 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowRun } from "../row_batch.ts";
+import { attendToCopies, sendKeys } from "./key_attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { ownRanges } from "./row_ranges.ts";
 import { isSparse, scoresOf, selectionOf } from "./selection_buffers.ts";
 
 /**
  * q, k, v = rope(qkv(norm(x))); appends the k and v rows that this worker owns.
- * @returns q of every row, own and peers: f32 [rows of the batch, heads, headDim], or halves for the matrix tiles
+ * @returns q of every row, own and peers', of own rows alone where keys travel: f32 [rows, heads, headDim], or halves for the matrix
+ * tiles
  */
 export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   const { model: { commands, scratch, config, exchange }, batch, computed } = pass;
@@ -31,10 +33,14 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   if (config.qkNorm === "row") normRows(pass, layer, qkv);
   const own = rotateAndAppend(pass, layer, qkv);
   if (batch.ranges === undefined) return own;
+  if (pass.keyCopies !== undefined) {
+    await sendKeys(pass, layer, pass.keyCopies);
+    return own;
+  }
   const q = spread(pass, own);
   await pass.arrive();
   await exchange.queries(pass.pointAt(layer), batch.ranges, { tensor: q, rowBytes: heads * headDim * 4 });
-  const halves = halvesFor(pass);
+  const halves = halvesFor(pass, batch.rows);
   if (halves === undefined) return q;
   const shape = { heads, kvHeads, headDim };
   halfQueries(commands, { shape, rows: batch.rows, q, scale: config.attentionScale, out: halves });
@@ -42,7 +48,10 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
 }
 
 /** Where the queries of a batch lie that matrix tiles attend; undefined: other kernels do. */
-function halvesFor({ model: { commands, scratch, config }, batch: { product, rows } }: Pass): Tensor | undefined {
+function halvesFor(
+  { model: { commands, scratch, config }, batch: { product } }: Pass,
+  rows: number,
+): Tensor | undefined {
   if (product === "vector") return undefined;
   const { heads, kvHeads, headDim } = config;
   const attendedBy = product === "tiled" ? "chunk" : "row";
@@ -63,7 +72,8 @@ function normRows({ model: { commands, config }, computed }: Pass, { weights }: 
 function rotateAndAppend(pass: Pass, { weights, kv, isLocal }: PassLayer, qkv: Tensor): Tensor {
   const { model: { commands, scratch, config, slice }, batch, computed } = pass;
   const { heads, kvHeads, headDim } = config;
-  const halves = batch.ranges === undefined ? halvesFor(pass) : undefined;
+  const isAlone = batch.ranges === undefined || pass.keyCopies !== undefined;
+  const halves = isAlone ? halvesFor(pass, computed) : undefined;
   const q = halves ?? scratch.take("q", "f32", [computed, heads, headDim]);
   ropeAppend(commands, {
     shape: { heads, kvHeads, headDim },
@@ -101,6 +111,7 @@ function spread({ model: { commands, scratch, config, share }, batch }: Pass, ow
  */
 export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promise<AttentionState> {
   const { model: { scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
+  if (pass.keyCopies !== undefined) return attendToCopies(pass, layer, { ...pass.keyCopies, q });
   const holders = pass.holdersAt(layer);
   const own = attendOwn(pass, layer, { q, holders });
   if (pass.isWhole(layer)) return own;

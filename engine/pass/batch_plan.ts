@@ -195,11 +195,13 @@ function fill(
   return { ...batch, ranges: split ? rangesByOwner(map, batch.pieces) : undefined };
 }
 
-/** What a row at a position sees of this worker's slice. */
-function tableRow(
-  { slot, open: { pageOffset } }: SequenceState,
+/** What a row at a position sees of a worker's slice. */
+export function tableRow(
+  { slot, open: { pageOffset } }: Pick<SequenceState, "slot" | "open">,
   position: number,
-  { share: { map, index }, window, sparse }: BatchContext & { readonly sparse: SparseSettings | undefined },
+  { share: { map, index }, window, sparse }: Pick<BatchContext, "share" | "window"> & {
+    readonly sparse: SparseSettings | undefined;
+  },
 ): TableRow {
   /** Local rows below a position. */
   const below = (end: number) => map.localRows(index, pageOffset, Math.max(0, end));

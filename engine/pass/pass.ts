@@ -15,6 +15,7 @@ import type { LoadedModel } from "../loaded_model.ts";
 import type { LayerWeights } from "../model/weights.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { SlicePacer } from "./pacer.ts";
+import { type KeyCopies, takeKeyCopies } from "./key_copies.ts";
 import type { PassInputs } from "./pass_inputs.ts";
 import { uploadReplicaTables } from "./replica_tables.ts";
 import type { BatchCounter } from "./read_counter.ts";
@@ -49,6 +50,8 @@ export class Pass {
   readonly report: SelectionReport;
   readonly layers: readonly PassLayer[];
   readonly inputs: PassInputs;
+  /** Undefined where queries travel, or nothing does. */
+  readonly keyCopies: KeyCopies | undefined;
   /** f32 [computed, hidden]: the residual stream. */
   readonly x: Tensor;
   /** What sparse layers have found so far. */
@@ -71,6 +74,7 @@ export class Pass {
     this.layers = layersOf(model);
     const { rowTable, sparseTable } = uploadReplicaTables(model, batch) ?? {};
     this.#sparseTable = sparseTable;
+    this.keyCopies = takeKeyCopies(model, batch);
     this.inputs = rowTable === undefined ? inputs : { ...inputs, rowTable, computedTable: rowTable };
     this.x = scratch.take(`x (${batch.product})`, "f32", [this.computed, config.hidden]);
   }

@@ -32,7 +32,7 @@ export interface GroupPlan {
 export function openGroup(
   plans: readonly WorkerPlan[],
   { minWorkers = 1, modelId, sparseExchange, log, model }: GroupPlan,
-  membership: Membership = membershipOf(plans, { model, sparseExchange, log }),
+  membership: Membership = membershipOf(plans, { model, log }),
 ): WorkerGroup {
   return new WorkerGroup({ membership, minWorkers, modelId, sparseExchange, log });
 }
@@ -40,18 +40,16 @@ export function openGroup(
 /** Who the planned workers are. */
 export function membershipOf(
   plans: readonly WorkerPlan[],
-  { model, sparseExchange, log }: Pick<GroupPlan, "model" | "sparseExchange" | "log">,
+  { model, log }: Pick<GroupPlan, "model" | "log">,
 ): Membership {
   const [first] = plans;
-  // Pages for copies that no sparse layer will use would be missing from the context.
-  const copies = sparseExchange !== "states";
   if (first?.kind === "find") {
     const { source, secret, trust, kvTokens } = first;
     return openMembership(source, ({ address, name, ...rest }) => ({
       key: formatAddress(address),
       place: name === undefined ? formatAddress(address) : `${name} at ${formatAddress(address)}`,
       source: joinedWorker(address, secret, trust),
-      load: { model, kvTokens, replicas: copies },
+      load: { model, kvTokens, replicas: true },
       ...rest,
     }));
   }
@@ -65,7 +63,7 @@ export function membershipOf(
       load: {
         model,
         kvTokens: plan.kvTokens,
-        replicas: copies && plans.length > 1,
+        replicas: plans.length > 1,
         ...(plan.kind === "spawn" && { workersOnHost: plan.workersOnHost }),
       },
       ...(place === undefined ? {} : { place }),

@@ -64,6 +64,7 @@ export async function exchangeContract(worker: ExchangingWorker, step: ExchangeS
   await pass("begin");
   await pass("queries");
   await complete(place, "queries", { point: point(0, 0), ranges });
+  await complete(place, "keys", { point: point(0, 0), ranges });
   await pass("states");
   const all = Array.from({ length: place.workers }, () => true);
   await states(place, { point: point(0, 0), ranges, holders: all });
@@ -88,7 +89,7 @@ function numbers(seed: readonly number[], count: number): Float32Array<ArrayBuff
 
 async function complete(
   { index, tensors, exchange, rows }: Place,
-  kind: "queries" | "replicas",
+  kind: "queries" | "keys" | "replicas",
   { point, ranges }: { readonly point: ExchangePoint; readonly ranges: readonly OwnedRange[] },
 ): Promise<void> {
   const whole = numbers([point.step, point.layer], rows * HIDDEN);

@@ -108,6 +108,7 @@ class FaultyEngine implements WorkerEngine {
     const pass = <T>(point: Point, go: () => Promise<T> | undefined) => this.#saboteur.at(point)?.then(go) ?? go();
     return {
       queries: (...given) => pass("prefill", () => exchange.queries(...given)),
+      keys: (...given) => pass("prefill", () => exchange.keys(...given)),
       states: (point, ...given) => {
         const ready = exchange.states(point, ...given);
         const isSparse = this.#isSparse && this.info.roles?.[point.layer] === "sparse";

@@ -22,6 +22,7 @@ import { coveringPositions } from "../reference/top_k.ts";
 /** What happened at the exchanges of a group, for tests to look at. */
 export interface ExchangeCount {
   queries: number;
+  keys: number;
   replicas: number;
   states: number;
   selections: number;
@@ -84,6 +85,15 @@ export class MemoryExchange implements Exchange {
   ): Promise<void> {
     this.#count.queries++;
     await this.#complete(key("queries", point), ranges, q);
+  }
+
+  async keys(
+    point: ExchangePoint,
+    ranges: readonly OwnedRange[],
+    rows: { tensor: Tensor; rowBytes: number },
+  ): Promise<void> {
+    this.#count.keys++;
+    await this.#complete(key("keys", point), ranges, rows);
   }
 
   async replicas(
@@ -228,7 +238,7 @@ function key(kind: string, { step, batch, layer }: ExchangePoint): string {
 export function memoryExchanges(
   workers: readonly Commands[],
 ): { readonly exchanges: readonly MemoryExchange[]; readonly count: ExchangeCount } {
-  const count: ExchangeCount = { queries: 0, replicas: 0, states: 0, selections: 0, silent: 0, chosen: [] };
+  const count: ExchangeCount = { queries: 0, keys: 0, replicas: 0, states: 0, selections: 0, silent: 0, chosen: [] };
   const meeting = new Meeting(workers.length);
   const exchanges = workers.map((commands, index) =>
     new MemoryExchange(commands, { index, workers: workers.length, meeting, count })

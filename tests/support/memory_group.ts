@@ -66,8 +66,8 @@ export class MemoryGroup implements StepRunner {
   }
 
   /** A group of engines that go back to their pool. */
-  static of(pool: EnginePool, kvTokens: readonly number[]): MemoryGroup {
-    return new MemoryGroup(kvTokens.map((tokens) => pool.take(tokens)), (engine) => pool.give(engine), {});
+  static of(pool: EnginePool, kvTokens: readonly number[], options: JoinOptions = {}): MemoryGroup {
+    return new MemoryGroup(kvTokens.map((tokens) => pool.take(tokens)), (engine) => pool.give(engine), options);
   }
 
   async run(step: Step): Promise<StepResult> {

@@ -40,7 +40,7 @@ const recorder = new RequestRecorder(traceRequest, []);
 const rows = { sequence: 1, from: 0, tokens: new Uint32Array(6), logits: "last", newPages: new Uint32Array() } as const;
 const step: Step = { index: 1, open: [], release: [], spans: [{ ...rows, kind: "prefill" }], deadlineMs: 1 };
 const decode: Step = { ...step, index: 2, spans: [{ ...rows, kind: "decode", attention: "dense" }] };
-const perExchange = { queries: 1, states: 2, rows: 3, candidates: 4, replicas: 5 };
+const perExchange = { queries: 1, keys: 0, states: 2, rows: 3, candidates: 4, replicas: 5 };
 const exchange = { ms: perExchange, readMs: 5, bytes: perExchange, counts: perExchange };
 const timing = { encodeMs: 1, waitMs: 2, totalMs: 3, exchange };
 

@@ -94,10 +94,10 @@ const result: StepResult = {
 const tag = { epoch: 3, step: 7, batch: 0, layer: 2 };
 
 const exchange: ExchangeTiming = {
-  ms: { queries: 0, states: 1.5, rows: 0.1, candidates: 2, replicas: 0.5 },
+  ms: { queries: 0, keys: 0, states: 1.5, rows: 0.1, candidates: 2, replicas: 0.5 },
   readMs: 3,
-  bytes: { queries: 0, states: 16_384, rows: 0, candidates: 512, replicas: 4096 },
-  counts: { queries: 0, states: 32, rows: 1, candidates: 2, replicas: 2 },
+  bytes: { queries: 0, keys: 0, states: 16_384, rows: 0, candidates: 512, replicas: 4096 },
+  counts: { queries: 0, keys: 0, states: 32, rows: 1, candidates: 2, replicas: 2 },
 };
 
 Deno.test("parsePeerMessage() gives back every message of a peer, and nothing else", () => {

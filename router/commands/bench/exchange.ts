@@ -4,7 +4,7 @@ import type { ByExchange, ExchangeTiming, StepTiming } from "../../../engine/spa
 
 /** What the lead worker spent on exchanges with its peers and the router; absent when it has no peer. */
 export interface ExchangeFigures {
-  /** Of a step, divided by the layers: queries and attention states, from own data on the host to all peers' on the GPU. */
+  /** Of a step, divided by the layers: queries or keys and values, and attention states, from own data on the host to all peers' on the GPU. */
   readonly msPerLayer: number;
   /** Of a step, divided by the layers: read-backs of own data, with the GPU work that they wait for. */
   readonly readMsPerLayer: number;
@@ -27,7 +27,7 @@ export function exchangeFigures(
   const sum = (of: "chosen" | "missing") => counts.reduce((total, count) => total + count[of], 0);
   const ms = scaled(exchanges, ({ ms }) => ms, 1 / exchanges.length);
   return {
-    msPerLayer: (ms.queries + ms.states) / layers,
+    msPerLayer: (ms.queries + ms.keys + ms.states) / layers,
     readMsPerLayer: exchanges.reduce((sum, { readMs }) => sum + readMs, 0) / exchanges.length / layers,
     ms,
     bytesPerToken: scaled(exchanges, ({ bytes }) => bytes, 1 / tokens),
@@ -43,6 +43,7 @@ function scaled(
   const total = (kind: keyof ByExchange) => factor * exchanges.reduce((sum, exchange) => sum + of(exchange)[kind], 0);
   return {
     queries: total("queries"),
+    keys: total("keys"),
     states: total("states"),
     rows: total("rows"),
     candidates: total("candidates"),

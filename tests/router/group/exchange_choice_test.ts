@@ -11,7 +11,7 @@ import { LinkFit } from "../../../router/group/link_fit.ts";
 /** 12 layers, 8 of them sparse. */
 const ROLES = layerRoles(12, [2, 6]);
 const SPARSE = { budget: 256, heads: "kv_head" } as const;
-const NONE = { queries: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
+const NONE = { queries: 0, keys: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
 
 function step(sequence: number, { opens = false } = {}): Step {
   const opening = { sampling: GREEDY, sparse: SPARSE, promptTokens: 1, pageOffset: 0, audited: false };

@@ -126,10 +126,10 @@ Deno.test("ServiceMetrics.step() counts seconds and bytes of exchanges, where th
   const step = { index: 1, open: [], release: [], spans: [], deadlineMs: 1 };
   const timing = { encodeMs: 10, waitMs: 20, totalMs: 31 };
   const exchange = {
-    ms: { queries: 2, states: 4, rows: 0, candidates: 8, replicas: 1 },
+    ms: { queries: 2, keys: 0, states: 4, rows: 0, candidates: 8, replicas: 1 },
     readMs: 16,
-    bytes: { queries: 100, states: 200, rows: 0, candidates: 400, replicas: 800 },
-    counts: { queries: 1, states: 2, rows: 0, candidates: 1, replicas: 1 },
+    bytes: { queries: 100, keys: 0, states: 200, rows: 0, candidates: 400, replicas: 800 },
+    counts: { queries: 1, keys: 0, states: 2, rows: 0, candidates: 1, replicas: 1 },
   };
   const report = { step, predictedMs: 30, roundTripMs: 35 };
   metrics.step({ ...report, result: { index: 1, spans: [], timing } }, 1);

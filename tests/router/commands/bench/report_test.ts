@@ -7,15 +7,15 @@ import type { ContextFigures } from "../../../../router/commands/bench/figures.t
 import { type BenchResult, report } from "../../../../router/commands/bench/report.ts";
 
 const WORKER = { adapter: "GPU", kvTokens: 640, place: null };
-const NONE = { queries: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
+const NONE = { queries: 0, keys: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
 
 Deno.test("exchangeFigures() divides time by steps and layers, bytes by tokens, and skips what shows nothing", () => {
   const timing = { encodeMs: 1, waitMs: 1, totalMs: 2 };
   const exchange = {
-    ms: { queries: 4, states: 8, rows: 1, candidates: 2, replicas: 0.5 },
+    ms: { queries: 4, keys: 0, states: 8, rows: 1, candidates: 2, replicas: 0.5 },
     readMs: 6,
-    bytes: { queries: 3000, states: 600, rows: 0, candidates: 90, replicas: 6000 },
-    counts: { queries: 2, states: 2, rows: 1, candidates: 1, replicas: 1 },
+    bytes: { queries: 3000, keys: 0, states: 600, rows: 0, candidates: 90, replicas: 6000 },
+    counts: { queries: 2, keys: 0, states: 2, rows: 1, candidates: 1, replicas: 1 },
   };
   assert.equal(exchangeFigures([timing], { layers: 2, tokens: 3 }), undefined);
   const idle = {
@@ -27,8 +27,8 @@ Deno.test("exchangeFigures() divides time by steps and layers, bytes by tokens, 
   assert.deepEqual(exchangeFigures([busy, idle], { layers: 2, tokens: 3 }), {
     msPerLayer: 3,
     readMsPerLayer: 1.5,
-    ms: { queries: 2, states: 4, rows: 0.5, candidates: 1, replicas: 0.25 },
-    bytesPerToken: { queries: 1000, states: 200, rows: 0, candidates: 30, replicas: 2000 },
+    ms: { queries: 2, keys: 0, states: 4, rows: 0.5, candidates: 1, replicas: 0.25 },
+    bytesPerToken: { queries: 1000, keys: 0, states: 200, rows: 0, candidates: 30, replicas: 2000 },
     missing: 0.05,
   });
 });

@@ -1,0 +1,152 @@
+/**
+ * Where the rows of a prompt lie whose keys and values travel: own ones in the slice, those of others among their copies,
+ * page by page as on the worker that owns them. Knows rows and tables; knows nothing of layers.
+ */
+
+import { ENTRY_WORDS } from "../../kernels/attention/replica_rows.ts";
+import type { RowRange } from "../../kernels/attention/row_blocks.ts";
+import { ROW_WORDS, writeTableRow } from "../../kernels/attention/row_table.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
+import type { OwnedRange } from "../exchange.ts";
+import type { LoadedModel } from "../loaded_model.ts";
+import type { RowBatch, SequencePiece } from "../row_batch.ts";
+import { PAGE_TOKENS, pagesFor } from "../span.ts";
+import { tableRow } from "./batch_plan.ts";
+import { ownRanges } from "./row_ranges.ts";
+
+/** One worker's slice as this worker reads it. */
+export interface SliceView {
+  /** u32 [computed, 8]: what own rows see of it; undefined for the own slice, of which the pass has a table. */
+  readonly rowTable: Tensor | undefined;
+  readonly pageTable: Tensor;
+  readonly maxPages: number;
+}
+
+/** What a batch needs to have its keys and values travel. */
+export interface KeyCopies {
+  /** Of the workers that hold anything, in their order. */
+  readonly views: readonly SliceView[];
+  /** Own rows of each piece, back to back. */
+  readonly runs: readonly RowRange[];
+  /** u32 [entries, 4]: the rows of all workers, each KV head by itself, owner by owner. */
+  readonly entries: Tensor;
+  readonly ranges: readonly OwnedRange[];
+  /** u32 [sequences · peers, maxPages]: where copies of each peer's pages lie. */
+  readonly copyTable: Tensor;
+  readonly maxPages: number;
+}
+
+/** A row of a batch and the piece that it belongs to. */
+interface OwnedRow {
+  readonly piece: SequencePiece;
+  /** Place of the piece in the batch. */
+  readonly number: number;
+  readonly position: number;
+}
+
+/**
+ * Makes room for copies of a batch's rows, and uploads where they lie. To be called when the batches before it have been.
+ * @returns undefined when its queries are to travel: there is no room, or something before its rows is not copied
+ */
+export function takeKeyCopies(model: LoadedModel, batch: RowBatch): KeyCopies | undefined {
+  const { replicas, config, share: { map, index } } = model;
+  if (batch.ranges === undefined || replicas === undefined || config.localLayers !== undefined) return undefined;
+  if (!replicas.prompts.extend(batch.pieces)) return undefined;
+  const peers = Array.from({ length: map.workers }, (_, worker) => worker).filter((worker) => worker !== index);
+  const maxPages = Math.max(...batch.pieces.map(({ from, rows }) => pagesFor(from + rows)));
+  const copyTable = uploadCopyTable(model, batch, { peers, maxPages });
+  const rows = Array.from({ length: map.workers }, (_, owner) => rowsOf(batch, owner));
+  const own = rows[index] ?? [];
+  const slotOf = (number: number, owner: number) => number * peers.length + peers.indexOf(owner);
+  const views = peers.map((owner): SliceView => ({
+    rowTable: uploadView(model, own, { owner, slotOf: (number) => slotOf(number, owner) }),
+    pageTable: copyTable,
+    maxPages,
+  }));
+  const { pageTable, tableWidth } = model.slice;
+  const all = views.toSpliced(index, 0, { rowTable: undefined, pageTable, maxPages: tableWidth });
+  return {
+    views: all.filter((_, worker) => batch.holders[worker]),
+    runs: runsOf(own),
+    ...uploadEntries(model, rows, slotOf),
+    copyTable,
+    maxPages,
+  };
+}
+
+/** The rows of a batch that a worker computes, in order. */
+function rowsOf({ ranges = [], pieces }: RowBatch, owner: number): OwnedRow[] {
+  const owned = ownRanges(ranges, owner);
+  return pieces.flatMap((piece, number) =>
+    owned.flatMap(({ first, rows }) => {
+      const [from, end] = [Math.max(first, piece.first), Math.min(first + rows, piece.first + piece.rows)];
+      const position = piece.from + from - piece.first;
+      return Array.from({ length: Math.max(0, end - from) }, (_, i) => ({ piece, number, position: position + i }));
+    })
+  );
+}
+
+function runsOf(rows: readonly OwnedRow[]): RowRange[] {
+  const runs: { first: number; rows: number; number: number }[] = [];
+  for (const [first, { number }] of rows.entries()) {
+    const last = runs.at(-1);
+    if (last?.number === number) last.rows++;
+    else runs.push({ first, rows: 1, number });
+  }
+  return runs;
+}
+
+function uploadCopyTable(
+  { commands, scratch, replicas }: LoadedModel,
+  { pieces }: RowBatch,
+  { peers, maxPages }: { readonly peers: readonly number[]; readonly maxPages: number },
+): Tensor {
+  const table = new Uint32Array(pieces.length * peers.length * maxPages);
+  for (const [number, { sequence: { open } }] of pieces.entries()) {
+    for (const [i, owner] of peers.entries()) {
+      table.set(replicas?.prompts.pagesOf(open.sequence, owner) ?? [], (number * peers.length + i) * maxPages);
+    }
+  }
+  const tensor = scratch.take("table of copied pages", "u32", [pieces.length * peers.length, maxPages]);
+  commands.write(tensor, table);
+  return tensor;
+}
+
+/** What own rows see of another worker's slice. */
+function uploadView(
+  { commands, scratch, share: { map }, config: { slidingWindow: window } }: LoadedModel,
+  own: readonly OwnedRow[],
+  { owner, slotOf }: { readonly owner: number; readonly slotOf: (number: number) => number },
+): Tensor {
+  const table = new Uint32Array(Math.max(1, own.length) * ROW_WORDS);
+  for (const [i, { piece: { sequence }, number, position }] of own.entries()) {
+    const row = tableRow(sequence, position, { share: { map, index: owner }, window, sparse: undefined });
+    writeTableRow(table, i, { ...row, sequenceSlot: slotOf(number), appendRow: undefined });
+  }
+  const tensor = scratch.take(`row table of slice ${owner}`, "u32", [Math.max(1, own.length), ROW_WORDS]);
+  commands.write(tensor, table);
+  return tensor;
+}
+
+/** Where each row lies: own ones in the slice, those of others among their copies. */
+function uploadEntries(
+  { commands, scratch, config: { kvHeads }, share: { map, index } }: LoadedModel,
+  rows: readonly (readonly OwnedRow[])[],
+  slotOf: (number: number, owner: number) => number,
+): Pick<KeyCopies, "entries" | "ranges"> {
+  const ranges: OwnedRange[] = [];
+  const words = new Uint32Array(rows.flat().length * kvHeads * ENTRY_WORDS);
+  let next = 0;
+  for (const [owner, owned] of rows.entries()) {
+    if (owned.length > 0) ranges.push({ first: next, rows: owned.length * kvHeads, owner });
+    for (const { piece: { sequence: { open, slot } }, number, position } of owned) {
+      const page = map.pagesBefore(owner, open.pageOffset, Math.floor(position / PAGE_TOKENS));
+      const localRow = page * PAGE_TOKENS + position % PAGE_TOKENS;
+      const tableSlot = owner === index ? slot : slotOf(number, owner);
+      for (let head = 0; head < kvHeads; head++) words.set([tableSlot, head, localRow], next++ * ENTRY_WORDS);
+    }
+  }
+  const entries = scratch.take("entries of keys and values", "u32", [next, ENTRY_WORDS]);
+  commands.write(entries, words);
+  return { entries, ranges };
+}

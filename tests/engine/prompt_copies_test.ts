@@ -1,0 +1,124 @@
+/** Prompts whose keys and values travel: the bits of those whose queries do, whatever the slices and whoever takes pages. */
+
+import assert from "node:assert/strict";
+import { SessionHost } from "../../engine/evaluation/hand_session.ts";
+import { PromptCopies } from "../../engine/kv/prompt_copies.ts";
+import { PageMap } from "../../engine/page_map.ts";
+import { everyLogprob, logprobsOf, runTogether } from "../support/engine_fixture.ts";
+import { enginePool } from "../support/engine_pool.ts";
+import { MemoryGroup } from "../support/memory_group.ts";
+
+const pool = enginePool({ random: "tiny" }, [1024, 512, 256]);
+
+function prompt(length: number, salt = 0): Uint32Array {
+  return Uint32Array.from({ length }, (_, i) => 8 + (i * 37 + (i >> 3) * 11 + salt) % 500);
+}
+
+/** What was exchanged, and the logits after each chunk. */
+interface Answers {
+  readonly logits: readonly Float64Array[];
+  readonly keys: number;
+  readonly queries: number;
+}
+
+/** @param replicaPages of every worker; 0: no prompt finds room for copies */
+async function answers(
+  slices: readonly number[],
+  replicaPages: number,
+  read: (host: SessionHost) => Promise<Float64Array[]>,
+): Promise<Answers> {
+  const group = MemoryGroup.of(pool, slices, { replicaPages });
+  try {
+    const logits = await read(new SessionHost(group, group.map));
+    const { keys, queries } = group.count;
+    return { logits, keys, queries };
+  } finally {
+    await group.close();
+  }
+}
+
+/** Chunks of one prompt, then a rollback and what follows it, then a row that decodes. */
+async function chunks(host: SessionHost): Promise<Float64Array[]> {
+  const session = host.open({ sampling: everyLogprob(512), pageOffset: 1 });
+  const logits = [];
+  for (const [i, rows] of [390, 400].entries()) logits.push(logprobsOf(await session.prefill(prompt(rows, i))));
+  const again = { kind: "prefill", from: 300, tokens: prompt(400, 7), logits: "last" } as const;
+  logits.push(logprobsOf(await session.run(again)));
+  logits.push(logprobsOf(await session.decode(9)));
+  await session.close();
+  return logits;
+}
+
+/** Two prompts in one step, each in chunks. */
+async function together(host: SessionHost): Promise<Float64Array[]> {
+  const sessions = [0, 1].map((pageOffset) => host.open({ sampling: everyLogprob(512), pageOffset }));
+  const logits = [];
+  for (const rows of [210, 250]) {
+    const spans = sessions.map((session, i) =>
+      session.plan({ kind: "prefill", tokens: prompt(rows, i + rows), logits: "last" })
+    );
+    const { spans: results } = await runTogether(host, spans);
+    logits.push(...results.map(logprobsOf));
+  }
+  for (const session of sessions) await session.close();
+  return logits;
+}
+
+Deno.test("Prompts have the bits of travelling queries when their keys travel", async () => {
+  for (const [slices, read] of [[[1024, 512, 256], chunks], [[1024, 512], together]] as const) {
+    const [byKeys, byQueries] = [await answers(slices, 64, read), await answers(slices, 0, read)];
+    assert.deepEqual(byKeys.logits, byQueries.logits);
+    assert.ok(byKeys.keys > 0 && byQueries.queries > 0);
+    assert.deepEqual([byKeys.queries, byQueries.keys], [0, 0]);
+  }
+});
+
+Deno.test("A prompt whose copies gave way goes on with queries, and its bits do not change", async () => {
+  const read = async (host: SessionHost) => {
+    const [first, second] = [0, 1].map((pageOffset) => host.open({ sampling: everyLogprob(512), pageOffset }));
+    assert.ok(first && second);
+    const logits = [logprobsOf(await first.prefill(prompt(300)))];
+    logits.push(logprobsOf(await second.prefill(prompt(310, 1))));
+    logits.push(logprobsOf(await first.prefill(prompt(300, 2))));
+    for (const session of [first, second]) await session.close();
+    return logits;
+  };
+  // One of them has room: each worker lacks up to four pages of five.
+  const [some, none] = [await answers([1024, 512], 5, read), await answers([1024, 512], 0, read)];
+  assert.deepEqual(some.logits, none.logits);
+  assert.ok(some.keys > 0 && some.queries > 0, `${some.keys} times keys, ${some.queries} times queries`);
+});
+
+Deno.test("PromptCopies.extend() takes as many pages on every worker, and gives all of them back", () => {
+  const map = new PageMap([10, 5, 1]);
+  const opened = (sequence: number, pageOffset: number) => ({ sequence: { open: { sequence, pageOffset } } });
+  const ends = Array.from({ length: map.workers }, (_, index) => {
+    const free = Array.from({ length: 24 }, (_, i) => i);
+    const copies = new PromptCopies({ map, index }, free);
+    const history: unknown[] = [];
+    const extend = (...pieces: { sequence: number; from: number; rows: number }[]) => {
+      const done = copies.extend(
+        pieces.map(({ sequence, ...rows }) => ({ ...opened(sequence, sequence % 3), ...rows })),
+      );
+      history.push(done, free.length);
+    };
+    extend({ sequence: 1, from: 0, rows: 640 });
+    extend({ sequence: 1, from: 650, rows: 10 });
+    extend({ sequence: 2, from: 64, rows: 64 });
+    extend({ sequence: 2, from: 0, rows: 640 }, { sequence: 3, from: 0, rows: 130 });
+    copies.dropFrom(2, 100);
+    extend({ sequence: 2, from: 101, rows: 64 });
+    extend({ sequence: 2, from: 100, rows: 640 });
+    extend({ sequence: 4, from: 0, rows: 64 * 40 });
+    for (const owner of [0, 1, 2]) {
+      const held = copies.pagesOf(2, owner);
+      assert.equal(held.length, owner === index ? 0 : map.pagesBefore(owner, 2, 12));
+      assert.equal(new Set(held).size, held.length);
+    }
+    copies.clear();
+    assert.deepEqual(free.toSorted((a, b) => a - b), Array.from({ length: 24 }, (_, i) => i));
+    return history;
+  });
+  assert.deepEqual(ends[0]?.filter((_, i) => i % 2 === 0), [true, false, false, true, false, true, false]);
+  for (const history of ends) assert.deepEqual(history, ends[0]);
+});
