@@ -13,6 +13,8 @@ import { attachContext, RequestContext, type RequestOrigin } from "./request_con
 /** The client of a request; the HTTP server's `Peer` is one. */
 export interface RequestPeer {
   readonly address: string;
+  /** Aborted with a `RequestError` when the body of the request turns out not to be valid HTTP. */
+  readonly malformed: AbortSignal;
   onClosed(callback: () => void): void;
 }
 
@@ -66,13 +68,14 @@ export class AccessControl {
     const startedMs = performance.now();
     const { keys, onAnswered } = this.#options;
     const key = shownKey(request.headers);
-    const context = new RequestContext({
+    const origin = {
       requestId: requestIdOf(request),
       client: peer.address,
       key: key === undefined ? undefined : keys?.nameOf(key),
       method: request.method,
       path: new URL(request.url).pathname.slice(0, MAX_PATH),
-    });
+    };
+    const context = new RequestContext(origin, peer.malformed);
     attachContext(request, context);
     const response = await this.#answer(request, context, peer);
     response.headers.set("x-request-id", context.origin.requestId);

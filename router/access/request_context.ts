@@ -19,11 +19,14 @@ export interface RequestOrigin {
 /** One request on its way through the service. */
 export class RequestContext {
   readonly origin: RequestOrigin;
+  /** Aborted with a `RequestError` when its body turns out not to be valid HTTP. */
+  readonly malformed: AbortSignal;
   #errorCode: string | undefined;
   #isRecorded = false;
 
-  constructor(origin: RequestOrigin) {
+  constructor(origin: RequestOrigin, malformed: AbortSignal) {
     this.origin = origin;
+    this.malformed = malformed;
   }
 
   /** Code of the error it was answered with; undefined when there was none. */

@@ -3,6 +3,7 @@
  * Knows bytes and milliseconds; knows nothing of what the bytes mean.
  */
 
+import { contextOf } from "../access/request_context.ts";
 import { RequestError } from "../errors.ts";
 
 /** The limits of the HTTP layer. */
@@ -59,7 +60,7 @@ export class BodyReader {
   /**
    * Reads a whole body, or stops at the first byte too many.
    * @throws {RequestError} `request_too_large`, `request_timeout`, `queue_full` when all bodies together take too much,
-   * or `BodyBrokenOff`
+   * what the server found wrong with its framing, or `BodyBrokenOff`
    */
   async read(request: Request): Promise<Body> {
     this.#refuseDeclared(request);
@@ -89,17 +90,20 @@ export class BodyReader {
   async #eachChunk(request: Request, take: (chunk: Uint8Array) => void): Promise<void> {
     if (request.body === null) return;
     const reader = request.body.getReader();
-    let late = false;
+    const { bodyMs } = this.#limits;
+    const late = new AbortController();
     const timer = setTimeout(() => {
-      late = true;
+      late.abort(new RequestError("request_timeout", `Cannot read the body: it took over ${bodyMs} ms`));
+    }, bodyMs);
+    const over = AbortSignal.any([late.signal, ...malformedOf(request)]);
+    over.addEventListener("abort", () => {
       reader.cancel().catch(() => {/* the connection is gone, which is what was wanted */});
-    }, this.#limits.bodyMs);
+    });
     try {
       for (;;) {
+        over.throwIfAborted();
         const { done, value } = await receive(reader);
-        if (late) {
-          throw new RequestError("request_timeout", `Cannot read the body: it took over ${this.#limits.bodyMs} ms`);
-        }
+        over.throwIfAborted();
         if (done) return;
         take(value);
       }
@@ -123,6 +127,12 @@ export class BodyReader {
       `Cannot read the body: at most ${this.#limits.bodyBytes} bytes are taken, ${given} given`,
     );
   }
+}
+
+/** Aborted when the server finds that the body is not valid HTTP; none for a request that came through no server. */
+function malformedOf(request: Request): readonly AbortSignal[] {
+  const context = contextOf(request);
+  return context === undefined ? [] : [context.malformed];
 }
 
 async function receive(reader: ReadableStreamDefaultReader<Uint8Array>) {

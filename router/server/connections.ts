@@ -7,6 +7,8 @@
 import type { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 
+import type { RequestError } from "../errors.ts";
+
 /** How many connections, and how long each may be silent. */
 export interface ConnectionLimits {
   readonly maxConnections: number;
@@ -63,26 +65,32 @@ export class Connections {
     socket.once("close", () => this.#remove(connection));
   }
 
-  /** A request has come on a connection. */
-  answer(socket: Socket, response: ServerResponse): void {
+  /**
+   * A request has come on a connection.
+   * @param malformed aborted with a `RequestError` when what follows of its body is not valid HTTP
+   */
+  answer(socket: Socket, response: ServerResponse, malformed: AbortController): void {
     const connection = this.#all.get(keyOf(socket));
     if (connection === undefined) return void socket.destroy();
-    connection.begin(response);
+    connection.begin(response, malformed);
     if (this.#allGone !== undefined) connection.finish();
     response.once("close", () => {
       connection.end(response);
-      if (this.#allGone !== undefined && connection.isWaiting) connection.socket.destroySoon();
+      const isLast = this.#allGone !== undefined || connection.isEnding;
+      if (isLast && connection.isWaiting) connection.socket.destroySoon();
     });
   }
 
   /**
-   * A connection gets no further request: its client may read why for a moment.
-   * @returns false when nothing may be written to it: it is being answered, or was refused before
+   * A connection gets no further request: its client may read why for a moment. A request that is being answered is
+   * refused by its answer if its own body is at fault, and else answered; the connection ends after that.
+   * @returns whether the reason is still to be written: neither by an answer, nor when it was refused before
    */
-  refuse(socket: Socket): boolean {
+  refuse(socket: Socket, error: RequestError): boolean {
     const connection = this.#all.get(keyOf(socket));
     if (connection?.refuse()) return true;
-    if (!connection?.isRefused) socket.destroy();
+    if (connection === undefined) socket.destroy();
+    else if (!connection.isRefused) connection.endAfterAnswers(error);
     return false;
   }
 
@@ -137,7 +145,9 @@ class Connection {
   readonly key: string;
   /** Since when it has been in its phase. */
   sinceMs = performance.now();
-  readonly #answering = new Set<ServerResponse>();
+  /** Whether it is closed once it is answered. */
+  isEnding = false;
+  readonly #answering = new Map<ServerResponse, AbortController>();
   #phase: "head" | "answering" | "idle" | "refused" = "head";
   /** Bytes received when it became idle: more of them are the beginning of a head. */
   #idleBytes = 0;
@@ -154,8 +164,8 @@ class Connection {
     return this.#answering.size === 0;
   }
 
-  begin(response: ServerResponse): void {
-    this.#answering.add(response);
+  begin(response: ServerResponse, malformed: AbortController): void {
+    this.#answering.set(response, malformed);
     this.#enter("answering");
   }
 
@@ -169,7 +179,16 @@ class Connection {
   /** Ends now if nothing is being answered, else with the answers, which say so if they have not begun. */
   finish(): void {
     if (this.isWaiting) this.socket.destroy();
-    for (const response of this.#answering) response.shouldKeepAlive = false;
+    for (const response of this.#answering.keys()) response.shouldKeepAlive = false;
+  }
+
+  /** What came after the requests that are being answered, or within the last one's body, is not valid HTTP. */
+  endAfterAnswers(error: RequestError): void {
+    this.isEnding = true;
+    this.finish();
+    for (const [{ req }, malformed] of this.#answering) {
+      if (!req.complete) malformed.abort(error);
+    }
   }
 
   get isRefused(): boolean {
@@ -201,7 +220,7 @@ class Connection {
 
   /** Whether everything was written long ago and the client takes none of it. */
   #isStalled(nowMs: number, stallMs: number): boolean {
-    const waitsForClient = this.#answering.values().every((response) => response.writableEnded);
+    const waitsForClient = this.#answering.keys().every((response) => response.writableEnded);
     if (!waitsForClient || this.socket.bytesWritten !== this.#sentBytes) {
       this.#sentBytes = this.socket.bytesWritten;
       this.sinceMs = nowMs;

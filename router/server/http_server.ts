@@ -20,6 +20,8 @@ import type { TlsFiles } from "../host/tls_files.ts";
 export interface Peer {
   /** IP address. */
   readonly address: string;
+  /** Aborted with a `RequestError` when the body of the request turns out not to be valid HTTP. */
+  readonly malformed: AbortSignal;
   /** Calls back once the response is sent, or will not be. */
   onClosed(callback: () => void): void;
 }
@@ -58,6 +60,8 @@ const STARTING: RequestHandler = {
 export class HttpServer {
   readonly #server: http.Server;
   readonly #connections: Connections;
+  /** Of each request, for the adapter's callback, which is not given it. */
+  readonly #peers = new WeakMap<object, Peer>();
   #handler = STARTING;
   #watch: AcceptWatch | undefined;
   #accepted = 0;
@@ -157,15 +161,17 @@ export class HttpServer {
 
   #requestListener(): http.RequestListener {
     const answer = getRequestListener(
-      async (request, { incoming, outgoing }) => {
-        const response = await this.#handler.answer(request, peerOf(incoming.socket as Socket, outgoing));
+      async (request, { outgoing }) => {
+        const response = await this.#handler.answer(request, this.#peers.get(outgoing) as Peer);
         return cutOnFailure(response, outgoing as http.ServerResponse, this.#handler.onError);
       },
       // The host name stands in for that of HTTP/1.0 requests without one.
       { overrideGlobalObjects: false, hostname: "localhost", errorHandler: (error) => this.#failed(error) },
     );
     return (request, response) => {
-      this.#connections.answer(request.socket as Socket, response);
+      const malformed = new AbortController();
+      this.#peers.set(response, peerOf(request.socket as Socket, response, malformed.signal));
+      this.#connections.answer(request.socket as Socket, response, malformed);
       const refusal = malformedHead(request);
       if (refusal === undefined) return void answer(request, response);
       this.#handler.onRefused(addressOf(request.socket as Socket), refusal);
@@ -183,7 +189,7 @@ export class HttpServer {
   /** HTTP cannot use the connection any longer: its client is sent the reason, and may read it for a moment. */
   #refuse(socket: Socket, error: RequestError): void {
     // What follows a refused head fails again, and an answer that is under way must not be mixed with another.
-    if (!this.#connections.refuse(socket)) return;
+    if (!this.#connections.refuse(socket, error)) return;
     this.#handler.onRefused(addressOf(socket), error);
     if (socket.writable) writeRawAnswer(socket, error);
     else socket.destroy();
@@ -202,8 +208,8 @@ function createServer(tls: TlsFiles | undefined, { idleMs }: ConnectionLimits): 
   return tls === undefined ? http.createServer(options) : https.createServer({ ...options, ...tls });
 }
 
-function peerOf(socket: Socket, outgoing: { once(event: "close", listener: () => void): unknown }): Peer {
-  return { address: addressOf(socket), onClosed: (callback) => void outgoing.once("close", callback) };
+function peerOf(socket: Socket, response: http.ServerResponse, malformed: AbortSignal): Peer {
+  return { address: addressOf(socket), malformed, onClosed: (callback) => void response.once("close", callback) };
 }
 
 /** An IPv4 address stays one on a socket that listens for both families. */

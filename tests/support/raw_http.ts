@@ -34,6 +34,11 @@ export class RawHttp implements Disposable {
     }
   }
 
+  /** Sends nothing more, and still listens. */
+  async halfClose(): Promise<void> {
+    await this.#conn.closeWrite();
+  }
+
   /** Waits for the server to close the connection; all that it sent. */
   async ended(deadlineMs: number): Promise<string> {
     let timer: ReturnType<typeof setTimeout> | undefined;

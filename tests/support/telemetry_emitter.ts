@@ -47,7 +47,7 @@ const timing = { encodeMs: 1, waitMs: 2, totalMs: 3, exchange };
 const CLIENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 function serve(): void {
-  const context = new RequestContext(ORIGIN);
+  const context = new RequestContext(ORIGIN, new AbortController().signal);
   const observation = recorder.received({ operation: "chat", id: "chatcmpl-7", traceparent: CLIENT, context });
   observation.accepted(ACCEPTED);
   recorder.admitted({ id: "chatcmpl-7" } as GenerationRequest, 4);

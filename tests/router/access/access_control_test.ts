@@ -34,7 +34,11 @@ class Access {
     readonly address?: string;
   } = {}): Promise<{ status: number; headers: Headers; error: Record<string, unknown> | undefined }> {
     const { url = "http://127.0.0.1:8000/v1/models", method = "GET", address = "127.0.0.1" } = options;
-    const peer = { address, onClosed: (callback: () => void) => void this.close.push(callback) };
+    const peer = {
+      address,
+      malformed: new AbortController().signal,
+      onClosed: (callback: () => void) => void this.close.push(callback),
+    };
     const response = await this.#control.answer(new Request(url, { method, headers }), peer);
     const text = await response.text();
     return { status: response.status, headers: response.headers, error: text === "" ? {} : JSON.parse(text).error };
