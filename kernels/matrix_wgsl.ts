@@ -66,16 +66,11 @@ export class Fragments {
     return `subgroupMatrixLoad<subgroup_matrix_left<f16, ${k}, ${m}>, row_major>(&${array}, ${at}, ${stride})`;
   }
 
-  /** Type of what `right` loads. */
-  get rightType(): string {
-    const { n, k } = this.shape;
-    return `subgroup_matrix_right<f16, ${n}, ${k}>`;
-  }
-
   /** k × n halves: `rows` when each row of k lies together, `columns` when each column of n does. */
   right({ array, at, stride }: FragmentPlace, together: "rows" | "columns"): string {
+    const { n, k } = this.shape;
     const major = together === "rows" ? "row_major" : "col_major";
-    return `subgroupMatrixLoad<${this.rightType}, ${major}>(&${array}, ${at}, ${stride})`;
+    return `subgroupMatrixLoad<subgroup_matrix_right<f16, ${n}, ${k}>, ${major}>(&${array}, ${at}, ${stride})`;
   }
 
   /** Sums that lie row by row. */

@@ -8,7 +8,6 @@
 
 import { EMPTY_LSE, kvAddressWgsl } from "../kv_pages.ts";
 import { LISTED_BLOCK_WGSL } from "../row_blocks.ts";
-import { type BlocksWgsl, blocksWgsl } from "./matrix_blocks.ts";
 import { chunkRowsWgsl, partWgsl, splitRowsWgsl, storeStateWgsl } from "./matrix_rows.ts";
 import { massesWgsl, massWgsl, softmaxWgsl, totalWgsl } from "./matrix_softmax.ts";
 import { Fragments, HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
@@ -21,12 +20,12 @@ import { unroll } from "../../wgsl.ts";
  */
 export function matrixTileWgsl(tile: MatrixTile): string {
   const plan = planOf(tile);
-  const { tileRows, threads, threadsARow, group, blockRows, subgroupSize, split } = plan;
+  const { tileRows, threads, threadsARow, group, blockRows, subgroupSize, split, loads } = plan;
   const write = new Fragments(plan.shape);
-  const blocks = blocksWgsl(plan);
   return /* wgsl */ `
 ${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}${plan.cut === "chunk" ? "" : LISTED_BLOCK_WGSL + partWgsl(plan.cut)}
-${blocks.memory}
+var<workgroup> keys: array<vec4<u32>, ${blockRows * plan.keys}>;
+var<workgroup> values: array<vec4<u32>, ${blockRows * plan.keys}>;
 var<workgroup> scores: array<vec4<f32>, ${tileRows * plan.scores}>;
 var<workgroup> weights: array<vec4<u32>, ${tileRows * plan.weights}>;
 var<workgroup> meeting: array<f32, ${threads}>;
@@ -60,25 +59,28 @@ fn main(
   ${massesWgsl(plan.ownKeys)}
   factors[row] = 1.0;
   if (thread == 0u) { rescale = 0u; }
-  ${blocks.variables}
+  ${unroll(loads, (i) => `var k${i}: vec4<u32>; var v${i}: vec4<u32>;`)}
   if (begin < end) {
-    ${addressWgsl(`begin * ${blockRows}u`)}
-    ${blocks.fetch}
+    let address = kvAddress(first.x, begin * ${blockRows}u, kvHead);
+    ${fetchBlock(plan)}
   }
   for (var block = begin; block < end; block++) {
     let start = block * ${blockRows}u;
-    ${plan.staged ? "" : addressWgsl("start")}
-    ${blocks.begin}
-    ${plan.staged ? nextWgsl(plan, blocks) : ""}
-    ${scoresWgsl(plan, blocks)}
-    ${plan.staged ? "" : nextWgsl(plan, blocks)}
+    ${stageBlock(plan)}
+    workgroupBarrier();
+    if (block + 1u < end) {
+      let address = kvAddress(first.x, start + ${blockRows}u, kvHead);
+      ${fetchBlock(plan)}
+    }
+    ${scoresWgsl(plan)}
     workgroupBarrier();
     ${softmaxWgsl(plan)}
+    // A barrier on both sides of the load: the weights are there.
     if (workgroupUniformLoad(&rescale) == 1u) {
       ${rescaleWgsl(plan)}
     }
-    ${outputsWgsl(plan, blocks)}
-    ${blocks.end}
+    ${outputsWgsl(plan)}
+    workgroupBarrier();
   }
 ${storeWgsl(plan)}
 }
@@ -103,21 +105,34 @@ function loadQueries({ shape, fragments, elements }: Plan): string {
   );
 }
 
-function addressWgsl(start: string): string {
-  return `let address = kvAddress(first.x, ${start}, kvHead);`;
+/** A block lies in one page, its rows back to back. */
+function fetchBlock({ loads, threads }: Plan): string {
+  return unroll(
+    loads,
+    (i) => `k${i} = k[address + thread + ${i * threads}u]; v${i} = v[address + thread + ${i * threads}u];`,
+  );
 }
 
-function nextWgsl({ blockRows }: Plan, { fetch }: BlocksWgsl): string {
-  return `if (block + 1u < end) {
-      ${addressWgsl(`start + ${blockRows}u`)}
-      ${fetch}
-    }`;
+function stageBlock({ loads, threads, elements, keys }: Plan): string {
+  return unroll(loads, (i) =>
+    `{
+      let element = thread + ${i * threads}u;
+      let to = (element / ${elements}u) * ${keys}u + element % ${elements}u;
+      keys[to] = k${i};
+      values[to] = v${i};
+    }`);
 }
 
 /** Scores, already in units of log2 as the queries carry the scale. */
-function scoresWgsl({ shape, fragments, scores, blockRows, split }: Plan, blocks: BlocksWgsl): string {
+function scoresWgsl({ shape, fragments, keys, scores, blockRows, split }: Plan): string {
   const write = new Fragments(shape);
   const partKeys = blockRows / split;
+  const key = (j: number, d: number) =>
+    write.right({
+      array: "keys",
+      at: `(ownPart * ${partKeys}u + ${j * shape.n}u) * ${keys}u + ${d * shape.k / HALVES_AN_ELEMENT}u`,
+      stride: `${keys}u`,
+    }, "columns");
   const to = (i: number, j: number) => ({
     array: "scores",
     at: `(ownRow + ${i * shape.m}u) * ${scores}u + (ownPart * ${partKeys}u + ${j * shape.n}u) / 4u`,
@@ -129,7 +144,7 @@ function scoresWgsl({ shape, fragments, scores, blockRows, split }: Plan, blocks
     unroll(fragments.headDepth, (d) =>
       unroll(fragments.keys, (j) =>
         `{
-        ${blocks.key(j, d)}
+        let key = ${key(j, d)};
         ${unroll(fragments.rows, (i) => write.accumulate(`score${i}_${j}`, `query${i}_${d}`, "key"))}
       }`))
   }
@@ -165,7 +180,7 @@ function rescaleWgsl(plan: Plan): string {
       if (thread == 0u) { rescale = 0u; }`;
 }
 
-function outputsWgsl({ shape, fragments, weights }: Plan, blocks: BlocksWgsl): string {
+function outputsWgsl({ shape, fragments, keys, weights, headDim, split }: Plan): string {
   const write = new Fragments(shape);
   const weight = (i: number, d: number) =>
     write.left({
@@ -173,13 +188,19 @@ function outputsWgsl({ shape, fragments, weights }: Plan, blocks: BlocksWgsl): s
       at: `(ownRow + ${i * shape.m}u) * ${weights}u + ${d * shape.k / HALVES_AN_ELEMENT}u`,
       stride: `${weights}u`,
     });
+  const value = (j: number, d: number) =>
+    write.right({
+      array: "values",
+      at: `${d * shape.k * keys}u + (ownPart * ${headDim / split}u + ${j * shape.n}u) / ${HALVES_AN_ELEMENT}u`,
+      stride: `${keys}u`,
+    }, "rows");
   return unroll(fragments.blockDepth, (d) =>
     `{
       ${unroll(fragments.rows, (i) => `let weight${i} = ${weight(i, d)};`)}
       ${
       unroll(fragments.outputs, (j) =>
         `{
-        ${blocks.value(j, d)}
+        let value = ${value(j, d)};
         ${unroll(fragments.rows, (i) => write.accumulate(`out${i}_${j}`, `weight${i}`, "value"))}
       }`)
     }

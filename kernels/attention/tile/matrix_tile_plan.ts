@@ -15,8 +15,6 @@ export interface MatrixTile extends HeadShape, MatrixUnits {
   readonly split: number;
   /** KV rows of a block; divides a page. */
   readonly blockRows: number;
-  /** Whether K and V go through workgroup memory: where several subgroups use the same rows of them. */
-  readonly staged: boolean;
   /** What a workgroup walks over: all that its rows of a chunk see, or one split of what decode rows see. */
   readonly cut: "chunk" | SplitCut;
 }
@@ -32,8 +30,8 @@ export function matrixTileTokens({ heads, kvHeads, tileRows }: MatrixTile): numb
 /** Bytes of workgroup memory that a variant takes. */
 export function matrixTileBytes(tile: MatrixTile): number {
   const { keys, weights, scores, threads } = planOf(tile);
-  const { blockRows, tileRows, staged } = tile;
-  return ((staged ? 2 * blockRows * keys : 0) + tileRows * (weights + scores)) * 16 + (threads + tileRows + 1) * 4;
+  const { blockRows, tileRows } = tile;
+  return (2 * blockRows * keys + tileRows * (weights + scores)) * 16 + (threads + tileRows + 1) * 4;
 }
 
 /** A variant and the numbers that follow from it. Strides are in elements of 16 bytes. */
@@ -90,33 +88,27 @@ export function planOf(tile: MatrixTile): Plan {
   };
 }
 
-type TileSizes = Pick<MatrixTile, "tileRows" | "subgroupRows" | "split" | "blockRows" | "staged">;
+type TileSizes = Pick<MatrixTile, "tileRows" | "subgroupRows" | "split" | "blockRows">;
 
 /** Best first. On an H100, 1,024 rows behind 31,744, 32/8 heads of 128: 179 TFLOP/s by the first, 125 by the second. */
 const LARGE_INSTRUCTION_TILES: readonly TileSizes[] = [
-  { tileRows: 128, subgroupRows: 32, split: 2, blockRows: 32, staged: true },
-  { tileRows: 64, subgroupRows: 16, split: 1, blockRows: 32, staged: true },
-  { tileRows: 64, subgroupRows: 32, split: 2, blockRows: 16, staged: true },
+  { tileRows: 128, subgroupRows: 32, split: 2, blockRows: 32 },
+  { tileRows: 64, subgroupRows: 16, split: 1, blockRows: 32 },
+  { tileRows: 64, subgroupRows: 32, split: 2, blockRows: 16 },
 ];
-const SMALL_INSTRUCTION_TILES: readonly TileSizes[] = [{
-  tileRows: 16,
-  subgroupRows: 8,
-  split: 2,
-  blockRows: 16,
-  staged: true,
-}];
+const SMALL_INSTRUCTION_TILES: readonly TileSizes[] = [{ tileRows: 16, subgroupRows: 8, split: 2, blockRows: 16 }];
 
 /** Heights for decode rows, ascending: all share a block and a cut, on which a row's bits depend. The first that fits is taken. */
 const LARGE_INSTRUCTION_HEIGHTS: readonly TileSizes[] = [
-  { tileRows: 16, subgroupRows: 16, split: 2, blockRows: 32, staged: false },
-  { tileRows: 16, subgroupRows: 16, split: 1, blockRows: 32, staged: true },
-  { tileRows: 32, subgroupRows: 16, split: 1, blockRows: 32, staged: true },
-  { tileRows: 64, subgroupRows: 16, split: 1, blockRows: 32, staged: true },
-  { tileRows: 128, subgroupRows: 32, split: 2, blockRows: 32, staged: true },
+  { tileRows: 16, subgroupRows: 16, split: 2, blockRows: 32 },
+  { tileRows: 16, subgroupRows: 16, split: 1, blockRows: 32 },
+  { tileRows: 32, subgroupRows: 16, split: 1, blockRows: 32 },
+  { tileRows: 64, subgroupRows: 16, split: 1, blockRows: 32 },
+  { tileRows: 128, subgroupRows: 32, split: 2, blockRows: 32 },
 ];
 const SMALL_INSTRUCTION_HEIGHTS: readonly TileSizes[] = [
-  { tileRows: 8, subgroupRows: 8, split: 2, blockRows: 16, staged: false },
-  { tileRows: 16, subgroupRows: 8, split: 2, blockRows: 16, staged: true },
+  { tileRows: 8, subgroupRows: 8, split: 2, blockRows: 16 },
+  { tileRows: 16, subgroupRows: 8, split: 2, blockRows: 16 },
 ];
 
 /** The tile for a chunk of a prompt: the best that the adapter takes; undefined: none fits the heads. */
