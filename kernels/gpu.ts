@@ -186,7 +186,10 @@ export class Gpu {
     // First, where it takes no time: a lost device or an invalid buffer cannot be mapped.
     if (fastReadBack) await checked;
     // Else both at once: each would wait for a turn of the event loop. What `check` finds explains why a map failed.
-    const [checking, reading] = await Promise.allSettled([checked, this.#staging.finish(staged, fastReadBack)]);
+    const [checking, reading] = await Promise.allSettled([
+      checked,
+      this.#staging.finish(staged, { fast: fastReadBack }),
+    ]);
     if (checking.status === "rejected") throw checking.reason;
     if (reading.status === "rejected") throw reading.reason;
     return reading.value;
@@ -195,11 +198,12 @@ export class Gpu {
   /**
    * As `finishRead`, but leaves what else went wrong on the device to the next `check`: closing error scopes takes longer than
    * the read itself. For reads within a step, at whose end all is checked.
+   * @param into takes the bytes, of which there are `staged.totalBytes` @default fresh memory
    * @throws {GpuError} what kept the bytes from being read
    */
-  async takeRead(staged: StagedRead): Promise<Uint8Array<ArrayBuffer>[]> {
+  async takeRead(staged: StagedRead, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]> {
     try {
-      return await this.#staging.finish(staged, this.#info.fastReadBack);
+      return await this.#staging.finish(staged, { fast: this.#info.fastReadBack, into });
     } catch (error) {
       await this.check();
       throw error;

@@ -198,8 +198,8 @@ export class Commands {
   }
 
   /** Submits what was recorded and reads within a step; see `Gpu.takeRead`. */
-  read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
-    return this.gpu.takeRead(this.stage(requests));
+  read(requests: readonly ReadRequest[], into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]> {
+    return this.gpu.takeRead(this.stage(requests), into);
   }
 
   /**

@@ -65,7 +65,7 @@ export class StagingRing {
     const encoder = this.#device.createCommandEncoder();
     const staged = this.stage(encoder, ranges);
     this.#device.queue.submit([encoder.finish()]);
-    return await this.finish(staged, fast);
+    return await this.finish(staged, { fast });
   }
 
   /** Records the copies of ranges, to be submitted before `finish`. */
@@ -84,10 +84,14 @@ export class StagingRing {
     return { staging, ranges, offsets, totalBytes };
   }
 
-  /** Waits for what was staged and submitted. @returns the ranges' bytes, in order */
+  /**
+   * Waits for what was staged and submitted.
+   * @param options.into takes the bytes, of which there are `totalBytes`: memory that was never touched is slow to write
+   * @returns the ranges' bytes, in order
+   */
   async finish(
     { staging, ranges, offsets, totalBytes }: StagedRead,
-    fast: boolean,
+    { fast, into }: { readonly fast: boolean; readonly into?: Uint8Array<ArrayBuffer> | undefined },
   ): Promise<Uint8Array<ArrayBuffer>[]> {
     // A map that nothing is copied into may settle at once; it still has the device give back what was freed.
     if (ranges.length === 0 && !this.#readWaitsForAll) await this.#settled(this.#device.queue.onSubmittedWorkDone());
@@ -95,7 +99,9 @@ export class StagingRing {
     const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(totalBytes, 16)));
     const copies = ranges.map(({ byteLength }, i) => {
       const start = at(offsets, i);
-      return mapped.slice(start, start + byteLength);
+      if (into === undefined) return mapped.slice(start, start + byteLength);
+      into.set(mapped.subarray(start, start + byteLength), start);
+      return into.subarray(start, start + byteLength);
     });
     staging.unmap();
     return copies;

@@ -15,8 +15,11 @@ export type StatesToMerge = Parameters<typeof mergeStates>[1];
 
 /** What happens here happens in order with what the engine records, but for what is delivered. */
 export interface ExchangeMemory {
-  /** Fresh copies of bytes, once everything recorded before has run. */
-  read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]>;
+  /**
+   * Copies of bytes, once everything recorded before has run: fresh ones, or views of `into`, where the bytes of each request
+   * start at a multiple of 16.
+   */
+  read(requests: readonly ReadRequest[], into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]>;
   /**
    * Records a read without submitting anything: all that is left to do for it is the next `expect`.
    * @returns reads, once everything recorded before this call was submitted and has run
@@ -58,8 +61,8 @@ export class GpuExchangeMemory implements ExchangeMemory {
   }
 
   /** See `ExchangeMemory`. @throws {GpuError} what kept the bytes from being read */
-  read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
-    return this.#commands.read(requests);
+  read(requests: readonly ReadRequest[], into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]> {
+    return this.#commands.read(requests, into);
   }
 
   prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]> {

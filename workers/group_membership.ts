@@ -137,7 +137,8 @@ export class GroupMembership {
       peers: links.peers,
       memory,
       mailbox,
-      send: (peer, message) => links.send(peer, message),
+      send: (peer, message, onSent) => links.send(peer, message, onSent),
+      recycle: (peer, payload) => links.recycle(peer, payload),
       propose: (candidates) => this.#options.tell({ kind: "candidates", ...candidates }),
     });
     this.#place = { mailbox, exchange, links, memory };

@@ -33,9 +33,11 @@ export class Link<Out, In> {
   readonly #parse: (value: unknown) => In;
   readonly #outgoingBytes: number;
   readonly #incomingMessages: number;
-  readonly #outgoing: Uint8Array[] = [];
+  /** A message's last piece says so when it has left. */
+  readonly #outgoing: { readonly piece: Uint8Array; readonly onSent: (() => void) | undefined }[] = [];
   readonly #incoming: In[] = [];
   readonly #over = Promise.withResolvers<LinkEnd>();
+  readonly #frames: FrameReader;
   readonly #reading: Promise<void>;
   #writing: Promise<void> = Promise.resolve();
   #isWriting = false;
@@ -50,6 +52,7 @@ export class Link<Out, In> {
     this.#outgoingBytes = options.outgoingBytes ?? 64 << 20;
     this.#incomingMessages = options.incomingMessages ?? 1024;
     conn.setNoDelay?.(NO_DELAY);
+    this.#frames = new FrameReader(conn, this.#limits);
     this.#reading = this.#read();
   }
 
@@ -59,11 +62,12 @@ export class Link<Out, In> {
   }
 
   /**
-   * Queues a message; it leaves in the background, in order. Does not copy large tensors: they must not change any more.
+   * Queues a message; it leaves in the background, in order. Does not copy large tensors: they must not change before it has.
+   * @param onSent called when it has left; never, when the link ends before
    * @throws {LinkError} when the link is over, or when the peer has not read for too long, which ends it
    * @throws {ProtocolError} when the message does not fit into a frame; the link goes on
    */
-  send(message: Out): void {
+  send(message: Out, onSent?: () => void): void {
     if (this.#end !== undefined) throw this.#end;
     const pieces = encodePieces(message, this.#limits);
     const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
@@ -75,7 +79,9 @@ export class Link<Out, In> {
       this.#finish(error);
       throw error;
     }
-    this.#outgoing.push(...pieces);
+    for (const [i, piece] of pieces.entries()) {
+      this.#outgoing.push({ piece, onSent: i === pieces.length - 1 ? onSent : undefined });
+    }
     this.#queuedBytes += bytes;
     if (!this.#isWriting) {
       this.#isWriting = true;
@@ -93,6 +99,11 @@ export class Link<Out, In> {
     const message = this.#incoming.shift();
     if (message !== undefined) return message;
     throw this.#end ?? new LinkError("link_timeout", `Cannot receive: nothing came within ${deadlineMs} ms`);
+  }
+
+  /** Takes back the memory of a message's tensors, which no one uses any more: the next message as large lies there. */
+  recycle(payload: ArrayBuffer): void {
+    this.#frames.recycle(payload);
   }
 
   /** Every message until the link is over; then throws the reason, even when the peer just closed it. */
@@ -134,7 +145,7 @@ export class Link<Out, In> {
   }
 
   async #read(): Promise<void> {
-    const frames = new FrameReader(this.#conn, this.#limits);
+    const frames = this.#frames;
     try {
       for (let frame = await frames.next(); frame !== undefined; frame = await frames.next()) {
         if (this.#incoming.length >= this.#incomingMessages) {
@@ -151,10 +162,12 @@ export class Link<Out, In> {
 
   async #write(): Promise<void> {
     try {
-      for (let piece = this.#outgoing[0]; piece !== undefined; piece = this.#outgoing[0]) {
+      for (let next = this.#outgoing[0]; next !== undefined; next = this.#outgoing[0]) {
+        const { piece, onSent } = next;
         for (let written = 0; written < piece.length;) written += await this.#conn.write(piece.subarray(written));
         this.#outgoing.shift();
         this.#queuedBytes -= piece.length;
+        onSent?.();
       }
     } catch (error) {
       // What the peer sent before it broke off may still wait to be read: the reader will see the same end, after that.

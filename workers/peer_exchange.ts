@@ -6,7 +6,6 @@
 
 import { at } from "../kernels/at.ts";
 import type { RowRange } from "../kernels/attention/row_blocks.ts";
-import { f32Of } from "../kernels/read_back.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { Candidates, Exchange, ExchangePoint, OwnedRange, ReadyStates } from "../engine/exchange.ts";
 import type { ExchangeTiming } from "../engine/span.ts";
@@ -17,6 +16,7 @@ import type { Mailbox } from "./mailbox.ts";
 import { cutLists, joinValues, joinWords } from "./position_lists.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 import type { CandidateLists } from "./protocol.ts";
+import { SendBuffers } from "./send_buffers.ts";
 import { checkParts, StateExchange, type States } from "./state_exchange.ts";
 
 /** Whom a worker exchanges with, and through what. */
@@ -29,8 +29,13 @@ export interface PeerExchangeOptions {
   readonly memory: ExchangeMemory;
   /** Where what the peers and the router send arrives. */
   readonly mailbox: Mailbox;
-  /** @throws {PeerError} when the peer is gone */
-  readonly send: (peer: number, message: PeerMessage) => void;
+  /**
+   * Calls back when the message has left.
+   * @throws {PeerError} when the peer is gone
+   */
+  readonly send: (peer: number, message: PeerMessage, onSent?: () => void) => void;
+  /** Takes back the memory of a peer's message that is used up. */
+  readonly recycle: (peer: number, payload: ArrayBuffer) => void;
   /** Offers candidates to the router. */
   readonly propose: (candidates: CandidateLists) => void;
 }
@@ -53,6 +58,7 @@ export class PeerExchange implements Exchange {
   readonly #options: PeerExchangeOptions;
   readonly #tally = new ExchangeTally();
   readonly #states: StateExchange;
+  readonly #sending = new SendBuffers();
 
   constructor(options: PeerExchangeOptions) {
     this.#options = options;
@@ -140,8 +146,8 @@ export class PeerExchange implements Exchange {
     this.#tally.count(kind);
     return this.#tally.time(kind, async () => {
       if (own.length > 0) {
-        const rows = await this.#read(requestsFor(tensor, own, rowBytes));
-        for (const peer of to) this.#send(peer, { kind, ...this.#tag(point), rows });
+        const { rows, onSent } = await this.#readRows(requestsFor(tensor, own, rowBytes), to.length);
+        for (const peer of to) this.#send(peer, { kind, ...this.#tag(point), rows }, onSent);
       }
       await Promise.all(from.map(async (peer) => {
         const message = await this.#options.mailbox.take(peer, kind, point);
@@ -169,13 +175,27 @@ export class PeerExchange implements Exchange {
     throw new PeerError("peer_lost", `Cannot use selection: it has ${answer.length} lists, expected ${lists.length}`);
   }
 
-  async #read(wanted: ReadList): Promise<Float32Array<ArrayBuffer>[]> {
-    const bytes = await this.#tally.read(() => this.#options.memory.read(wanted));
-    return bytes.map(f32Of);
+  /** Reads into memory that is free again when the last peer has been sent the rows. */
+  async #readRows(
+    wanted: ReadList,
+    peers: number,
+  ): Promise<{ readonly rows: Float32Array<ArrayBuffer>[]; readonly onSent: () => void }> {
+    const into = this.#sending.take(
+      wanted.reduce((sum, { byteLength = 0 }) => sum + Math.ceil(byteLength / 16) * 16, 0),
+    );
+    const bytes = await this.#tally.read(() => this.#options.memory.read(wanted, into));
+    let unsent = peers;
+    const onSent = () => {
+      if (--unsent === 0) this.#sending.give(into);
+    };
+    const rows = bytes.map(({ buffer, byteOffset, byteLength }) =>
+      new Float32Array(buffer, byteOffset, byteLength / 4)
+    );
+    return { rows, onSent };
   }
 
-  #send(peer: number, message: PeerMessage): void {
-    this.#options.send(peer, message);
+  #send(peer: number, message: PeerMessage, onSent?: () => void): void {
+    this.#options.send(peer, message, onSent);
     const tensors = message.kind === "states" ? [...message.o, ...message.lse] : message.rows;
     this.#tally.send(message.kind, tensors.reduce((sum, { byteLength }) => sum + byteLength, 0));
   }
@@ -194,6 +214,7 @@ export class PeerExchange implements Exchange {
     for (const [i, part] of parts.entries()) {
       this.#options.memory.write(tensor, part, at(runs, i).first * rowBytes);
     }
+    if (parts[0] !== undefined) this.#options.recycle(peer, parts[0].buffer);
   }
 
   #tag({ step, batch, layer }: ExchangePoint) {

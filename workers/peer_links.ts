@@ -91,17 +91,23 @@ export class PeerLinks {
 
   /**
    * Queues a message to a peer.
+   * @param onSent called when it has left
    * @throws {PeerError} `peer_lost`
    */
-  send(peer: number, message: PeerMessage): void {
+  send(peer: number, message: PeerMessage, onSent?: () => void): void {
     try {
       const link = this.#links.get(peer);
       if (link === undefined) throw new Error(`Cannot send ${message.kind}: there is no link to worker ${peer}`);
-      link.send(message);
+      link.send(message, onSent);
     } catch (error) {
       if (error instanceof LinkError || error instanceof ProtocolError) throw lost(peer, error);
       throw error;
     }
+  }
+
+  /** Takes back the memory of a message that is used up. */
+  recycle(peer: number, payload: ArrayBuffer): void {
+    this.#links.get(peer)?.recycle(payload);
   }
 
   /** Ends all links; harmless when they are over. */

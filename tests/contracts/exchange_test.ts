@@ -69,7 +69,8 @@ async function withPeers(memories: readonly Memory[], tolerance: number): Promis
       peers: own.peers,
       memory: exchanged,
       mailbox,
-      send: (peer, message) => own.send(peer, message),
+      send: (peer, message, onSent) => own.send(peer, message, onSent),
+      recycle: (peer, payload) => own.recycle(peer, payload),
       propose: (candidates) => {
         const choice = rounds.take(index, candidates);
         if (choice === undefined) return;

@@ -29,8 +29,16 @@ export class HostMemory implements ExchangeMemory {
     return data.subarray(first, first + sizeOf(tensor.shape));
   }
 
-  read(requests: readonly ReadRequest[]): Promise<Uint8Array<ArrayBuffer>[]> {
-    return this.prepare(requests)();
+  async read(requests: readonly ReadRequest[], into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]> {
+    const copies = await this.prepare(requests)();
+    if (into === undefined) return copies;
+    let end = 0;
+    return copies.map((copy) => {
+      const view = into.subarray(end, end + copy.length);
+      view.set(copy);
+      end += Math.ceil(copy.length / 16) * 16;
+      return view;
+    });
   }
 
   prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]> {

@@ -95,7 +95,8 @@ async function open(index: number, conn: Deno.TcpConn): Promise<Bench> {
     peers: [1 - index],
     memory,
     mailbox,
-    send: (peer, message) => pieces.time("send", () => links.send(peer, message)),
+    send: (peer, message, onSent) => pieces.time("send", () => links.send(peer, message, onSent)),
+    recycle: (peer, payload) => links.recycle(peer, payload),
     propose: () => {},
   });
   return { gpu, memory, mailbox, links, exchange, pieces, index };

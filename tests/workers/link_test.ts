@@ -44,6 +44,25 @@ async function withSocket(use: (link: Link<Note, Note>, socket: Deno.TcpConn) =>
   }
 }
 
+Deno.test("Link says when a message has left, and reads the next one into memory that is taken back", async () => {
+  await withLinks(async (near, far) => {
+    const sent: number[] = [];
+    const sizes = [100_000, 100_000, 90_000, 100_000];
+    const payloads: (ArrayBufferLike | undefined)[] = [];
+    for (const [n, size] of sizes.entries()) {
+      near.send({ n, data: new Uint32Array(size).fill(n) }, () => sent.push(n));
+      const { data } = await far.receive(5000);
+      assert.deepEqual(data, new Uint32Array(size).fill(n));
+      payloads.push(data?.buffer);
+      if (n > 0 && data?.buffer instanceof ArrayBuffer) far.recycle(data.buffer);
+    }
+    await near.flush(1000);
+    assert.deepEqual(sent, [0, 1, 2, 3]);
+    assert.equal(payloads[3], payloads[1], "of the same size, and taken back");
+    assert.equal(new Set(payloads).size, 3);
+  });
+});
+
 Deno.test("Link delivers messages in order, both ways at once, however large", async () => {
   await withLinks(async (near, far) => {
     const data = new Uint32Array(300_000);

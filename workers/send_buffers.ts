@@ -1,0 +1,26 @@
+/**
+ * Memory that large messages are read into before they are sent, and that is free again when they have left. Fresh memory
+ * takes several times as long to write: the system hands it over page by page.
+ */
+
+/** As many as may be on their way at a time. */
+const MAX_IDLE = 4;
+
+/** Buffers by size; callers that do not give one back cost the next one a fresh one. */
+export class SendBuffers {
+  /** The one given back last comes last. */
+  readonly #idle: Uint8Array<ArrayBuffer>[] = [];
+
+  /** A buffer of exactly so many bytes, with any contents. */
+  take(bytes: number): Uint8Array<ArrayBuffer> {
+    const known = this.#idle.findLastIndex(({ length }) => length === bytes);
+    const [buffer] = known < 0 ? [] : this.#idle.splice(known, 1);
+    return buffer ?? new Uint8Array(bytes);
+  }
+
+  /** Takes a buffer back that no one reads any more. */
+  give(buffer: Uint8Array<ArrayBuffer>): void {
+    this.#idle.push(buffer);
+    if (this.#idle.length > MAX_IDLE) this.#idle.shift();
+  }
+}
