@@ -60,6 +60,8 @@ export interface Membership extends PageShare {
   readonly exchange: Exchange;
   /** Whether to use matrix units where there are any; all workers of a group do, or none. @default true */
   readonly matrix?: boolean;
+  /** Whether the adapters and providers of all workers are the same, so that all compute the same bits. @default true */
+  readonly alike?: boolean;
   /** Pages for replicas that every worker of the group has. @default those of this one */
   readonly replicaPages?: number;
   /** How sparse layers reach what other workers hold; the same for all workers of the group. @default "auto" */
@@ -171,7 +173,7 @@ export class Engine {
    * Takes a place in a group; all sequences are forgotten. A group of one uses `ALONE`.
    * @throws {EngineError} `invalid_step` while a step runs, or when the group's map gives this worker other pages than it has
    */
-  join({ index, map, exchange, matrix = true, replicaPages, sparseExchange = "auto" }: Membership): void {
+  join({ index, map, exchange, matrix = true, alike = true, replicaPages, sparseExchange = "auto" }: Membership): void {
     if (this.#steps.isBusy) throw new EngineError("invalid_step", "Cannot join a group: a step is running");
     const pages = map.base(index + 1) - map.base(index);
     if (pages !== this.#model.slice.pages) {
@@ -182,7 +184,7 @@ export class Engine {
     }
     const { slice } = this.#model;
     const share = { index, map };
-    const pool = { slice, config: this.config, exchange: sparseExchange, share };
+    const pool = { slice, config: this.config, exchange: sparseExchange, share, alike };
     const replicas = map.workers === 1
       ? undefined
       : new Replicas({ ...pool, pages: replicaPages ?? slice.replicaPages });

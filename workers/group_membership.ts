@@ -74,8 +74,8 @@ export class GroupMembership {
     }
     try {
       const exchange = form.members.length === 1 ? ALONE : await this.#connect(form, memory);
-      const { index, weights, matrix, replicaPages, sparseExchange } = form;
-      engine.join({ index, map: new PageMap(weights), exchange, matrix, replicaPages, sparseExchange });
+      const { index, weights, matrix, alike, replicaPages, sparseExchange } = form;
+      engine.join({ index, map: new PageMap(weights), exchange, matrix, alike, replicaPages, sparseExchange });
       this.#isTaken = true;
       this.#options.tell({ kind: "formed", epoch: form.epoch });
     } catch (error) {

@@ -47,6 +47,8 @@ export interface Form {
   readonly weights: readonly number[];
   /** Whether all members have matrix units that they can use: then all use them, else none does. */
   readonly matrix: boolean;
+  /** Whether all members compute the same bits. */
+  readonly alike: boolean;
   /** Pages for replicas that each member has. */
   readonly replicaPages: number;
   /** How their sparse layers reach what others hold. */
@@ -190,6 +192,7 @@ const routerMessage = union<RouterMessage>({
     members: list(record<Address>({ hostname: text, port: count })),
     weights: list(real),
     matrix: flag,
+    alike: flag,
     replicaPages: count,
     sparseExchange: oneOf(...SPARSE_EXCHANGES),
     deadlineMs: real,

@@ -41,11 +41,12 @@ export class PromptCopies {
   }
 
   /**
-   * Takes pages for rows that are about to be computed, from sequences that are not among them where none is free.
+   * Takes pages for rows that are about to be computed, where none is free from sequences that do not stay.
+   * @param staying of the same batch
    * @returns whether everything before these rows is copied and all of them find room; if not, nothing has changed
    */
-  extend(pieces: readonly PromptPiece[]): boolean {
-    const ids = new Set(pieces.map(({ sequence: { open } }) => open.sequence));
+  extend(pieces: readonly PromptPiece[], staying: readonly PromptPiece[] = pieces): boolean {
+    const ids = new Set(staying.map(({ sequence: { open } }) => open.sequence));
     const isReady = pieces.every(({ sequence: { open }, from }) => this.#endOf(open.sequence) >= from);
     const wanted = pieces.reduce((sum, piece) => sum + this.#missingPages(piece), 0);
     const others = [...this.#bySequence].filter(([id]) => !ids.has(id));

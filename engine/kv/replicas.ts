@@ -23,12 +23,14 @@ export interface ReplicasOptions {
   readonly pages: number;
   readonly exchange: SparseExchange;
   readonly share: PageShare;
+  /** Whether all workers compute alike: else bits would depend on where a row attends. */
+  readonly alike: boolean;
 }
 
 /** Replicas of all sequences of one epoch. */
 export class Replicas {
-  /** Of prompts that are being read; they take pages that no replica does. */
-  readonly prompts: PromptCopies;
+  /** Of whole sequences; they take pages that no replica does. Undefined in a group whose workers do not compute alike. */
+  readonly prompts: PromptCopies | undefined;
   readonly #options: ReplicasOptions;
   readonly #free: number[];
   /** The sequence that has waited longest comes first. */
@@ -45,7 +47,7 @@ export class Replicas {
     }
     this.#options = options;
     this.#free = Array.from({ length: pages }, (_, i) => slice.pages + pages - 1 - i);
-    this.prompts = new PromptCopies(options.share, this.#free);
+    this.prompts = options.alike ? new PromptCopies(options.share, this.#free) : undefined;
   }
 
   /** Pages that the replicas of a batch may have together. */
@@ -67,7 +69,7 @@ export class Replicas {
   invalidate(spans: readonly Pick<Span, "sequence" | "from">[]): void {
     for (const { sequence, from } of spans) {
       this.#bySequence.get(sequence)?.dropFrom(from);
-      this.prompts.dropFrom(sequence, from);
+      this.prompts?.dropFrom(sequence, from);
     }
   }
 
@@ -88,7 +90,7 @@ export class Replicas {
 
   /** Forgets sequences. */
   release(sequences: readonly SequenceId[]): void {
-    this.prompts.release(sequences);
+    this.prompts?.release(sequences);
     this.#release(sequences);
   }
 
@@ -101,7 +103,7 @@ export class Replicas {
 
   /** Forgets everything: a step has failed, and what it has sent or written is unknown. */
   clear(): void {
-    this.prompts.clear();
+    this.prompts?.clear();
     this.#release([...this.#bySequence.keys()]);
   }
 
@@ -112,7 +114,7 @@ export class Replicas {
     if (room === undefined) throw new RangeError(`Cannot replicate for sequence ${sequence}: it exchanges states`);
     const count = replicaPagesOf(room);
     while (this.#free.length < count) {
-      if (this.prompts.releaseOldest()) continue;
+      if (this.prompts?.releaseOldest()) continue;
       const [oldest] = this.#bySequence.keys();
       if (oldest === undefined) throw new RangeError(`Cannot replicate: ${count} pages exceed ${this.#free.length}`);
       this.#release([oldest]);

@@ -14,7 +14,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowRun } from "../row_batch.ts";
-import { attendToCopies, sendKeys } from "./key_attention.ts";
+import { attendRowsToCopies, attendToCopies, sendKeys } from "./key_attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { ownRanges } from "./row_ranges.ts";
 import { isSparse, scoresOf, selectionOf } from "./selection_buffers.ts";
@@ -75,7 +75,7 @@ function rotateAndAppend(pass: Pass, { weights, kv, isLocal }: PassLayer, qkv: T
   const isAlone = batch.ranges === undefined || pass.keyCopies !== undefined;
   const halves = isAlone ? halvesFor(pass, computed) : undefined;
   const q = halves ?? scratch.take("q", "f32", [computed, heads, headDim]);
-  ropeAppend(commands, {
+  const rotation = {
     shape: { heads, kvHeads, headDim },
     rows: computed,
     qkv,
@@ -83,13 +83,16 @@ function rotateAndAppend(pass: Pass, { weights, kv, isLocal }: PassLayer, qkv: T
     ...(config.qkNorm === "head" && weights.qNorm && weights.kNorm &&
       { norms: { q: weights.qNorm, k: weights.kNorm, eps: config.rmsNormEps } }),
     rotations: isLocal ? pass.inputs.localRotations : pass.inputs.rotations,
-    rowTable: pass.inputs.computedTable,
-    pageTable: slice.pageTable,
-    maxPages: slice.tableWidth,
     q,
     scale: config.attentionScale,
     kv,
-  });
+  };
+  const { pageTable, tableWidth: maxPages } = slice;
+  ropeAppend(commands, { ...rotation, rowTable: pass.inputs.computedTable, pageTable, maxPages });
+  if (pass.rowCopies !== undefined) {
+    const { appendTable, pageTable, maxPages } = pass.rowCopies;
+    ropeAppend(commands, { ...rotation, rowTable: appendTable, pageTable, maxPages });
+  }
   return q;
 }
 
@@ -112,6 +115,8 @@ function spread({ model: { commands, scratch, config, share }, batch }: Pass, ow
 export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promise<AttentionState> {
   const { model: { scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
   if (pass.keyCopies !== undefined) return attendToCopies(pass, layer, { ...pass.keyCopies, q });
+  const { views, longest = 0 } = pass.rowCopies ?? {};
+  if (views !== undefined) return attendRowsToCopies(pass, layer, { views, longest, q });
   const holders = pass.holdersAt(layer);
   const own = attendOwn(pass, layer, { q, holders });
   if (pass.isWhole(layer)) return own;

@@ -4,16 +4,18 @@
  * workers, so that bits are those of queries that travel, and either way can be taken at any time.
  */
 
+import { decodeAttention, scratchShape } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { copyReplicaRows } from "../../kernels/attention/replica_rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import type { KeyCopies } from "./key_copies.ts";
+import type { KeyCopies, SliceView } from "./key_copies.ts";
 import type { Pass, PassLayer } from "./pass.ts";
+import type { RowCopies } from "./row_copies.ts";
 
-/** Rows whose states, one worker's after the other's, start where every adapter can bind them. */
-const BINDABLE_ROWS = 64;
+/** Numbers between two tensors that every adapter can bind. */
+const BINDABLE = 64;
 
 /** Sends the keys and values of own rows, and puts those of the others among the copies. */
 export async function sendKeys(pass: Pass, layer: PassLayer, copies: KeyCopies): Promise<void> {
@@ -35,45 +37,85 @@ export async function sendKeys(pass: Pass, layer: PassLayer, copies: KeyCopies):
 }
 
 /**
- * Attends own rows to every worker's slice.
+ * Attends own rows of a prompt to every worker's slice.
  * @param q f32 [computed, heads, headDim], or halves of it
  * @returns states over all slices: o f32 [computed, heads, headDim], lse f32 [computed, heads]
  */
 export function attendToCopies(
   pass: Pass,
   layer: PassLayer,
-  { views, runs, q }: KeyCopies & { readonly q: Tensor },
+  { views, runs, q }: Pick<KeyCopies, "views" | "runs"> & { readonly q: Tensor },
 ): AttentionState {
-  const { model: { commands, scratch, config }, computed } = pass;
-  const { heads, kvHeads, headDim } = config;
+  const { commands, config: { heads, kvHeads, headDim, attentionScale: scale } } = pass.model;
+  return attendSlices(pass, views, (slice) => {
+    for (const { first: firstRow, rows } of runs) {
+      const common = { ...slice, shape: { heads, kvHeads, headDim }, kv: layer.kv, q, scale };
+      prefillAttention(commands, { ...common, firstRow, rows });
+    }
+  });
+}
+
+/** The same for all rows of a decode batch, none of which is sparse. */
+export function attendRowsToCopies(
+  pass: Pass,
+  layer: PassLayer,
+  { views, longest: all, q }: Pick<RowCopies, "longest"> & {
+    readonly views: readonly SliceView[];
+    readonly q: Tensor;
+  },
+): AttentionState {
+  const { commands, scratch, config } = pass.model;
+  const { heads, kvHeads, headDim, attentionScale: scale, slidingWindow: window = Infinity } = config;
   const shape = { heads, kvHeads, headDim };
-  const rows = Math.ceil(computed / BINDABLE_ROWS) * BINDABLE_ROWS;
+  const longest = Math.min(all, window);
+  return attendSlices(pass, views, (slice) => {
+    for (const { first: firstRow, rows, blocks } of pass.batch.runs) {
+      const splits = scratchShape(shape, { rows, longest, selected: 0 });
+      const parts = {
+        o: scratch.take("split outputs", "f32", splits.o),
+        lse: scratch.take("split lse", "f32", splits.lse),
+      };
+      const common = { ...slice, shape, kv: layer.kv, q, scale };
+      decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, scratch: parts });
+    }
+  });
+}
+
+/** What attention reads of a slice, and where it leaves its states. */
+interface SliceAttention {
+  readonly pageTable: Tensor;
+  readonly maxPages: number;
+  readonly rowTable: Tensor;
+  readonly out: AttentionState;
+}
+
+/** Attends to slices one after the other, and merges the states in their order. */
+function attendSlices(
+  pass: Pass,
+  views: readonly SliceView[],
+  attend: (slice: SliceAttention) => void,
+): AttentionState {
+  const { model: { commands, scratch, config: { heads, headDim } }, computed } = pass;
+  const rows = bindableRows(computed, heads);
   const state = (name: string, states: readonly number[]): AttentionState => ({
     o: scratch.take(`${name} outputs`, "f32", [...states, rows, heads, headDim]),
     lse: scratch.take(`${name} lse`, "f32", [...states, rows, heads]),
   });
   const parts = state("slices'", [Math.max(1, views.length)]);
   for (const [i, { rowTable = pass.inputs.computedTable, pageTable, maxPages }] of views.entries()) {
-    const out = {
-      o: part(parts.o, i, [rows, heads, headDim]),
-      lse: part(parts.lse, i, [rows, heads]),
-    };
-    const slice = { kv: layer.kv, pageTable, maxPages, rowTable };
-    for (const { first, rows } of runs) {
-      prefillAttention(commands, {
-        ...slice,
-        shape,
-        q,
-        firstRow: first,
-        rows,
-        scale: config.attentionScale,
-        out,
-      });
-    }
+    const out = { o: part(parts.o, i, [rows, heads, headDim]), lse: part(parts.lse, i, [rows, heads]) };
+    attend({ rowTable, pageTable, maxPages, out });
   }
   const merged = state("merged", []);
-  mergeStates(commands, { shape, rows, count: views.length, parts, out: merged });
+  mergeStates(commands, { shape: { heads, headDim }, rows, count: views.length, parts, out: merged });
   return merged;
+}
+
+/** As many rows, or a few more: states of so many can follow each other in one tensor and be bound apart. */
+function bindableRows(rows: number, heads: number): number {
+  let step = 1;
+  while (step * heads % BINDABLE !== 0) step++;
+  return Math.ceil(rows / step) * step;
 }
 
 /** One of the equal parts of a tensor. */

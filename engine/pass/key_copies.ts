@@ -36,8 +36,17 @@ export interface KeyCopies {
   readonly maxPages: number;
 }
 
+/** Where the copies of a batch's sequences lie. */
+export interface CopyPlaces {
+  /** u32 [sequences · peers, maxPages] */
+  readonly table: Tensor;
+  readonly maxPages: number;
+  /** Row of the table for a piece of the batch and the owner of its pages. */
+  readonly slotOf: (number: number, owner: number) => number;
+}
+
 /** A row of a batch and the piece that it belongs to. */
-interface OwnedRow {
+export interface OwnedRow {
   readonly piece: SequencePiece;
   /** Place of the piece in the batch. */
   readonly number: number;
@@ -50,28 +59,54 @@ interface OwnedRow {
  */
 export function takeKeyCopies(model: LoadedModel, batch: RowBatch): KeyCopies | undefined {
   const { replicas, config, share: { map, index } } = model;
-  if (batch.ranges === undefined || replicas === undefined || config.localLayers !== undefined) return undefined;
+  if (batch.ranges === undefined || replicas?.prompts === undefined || config.localLayers !== undefined) {
+    return undefined;
+  }
   if (!replicas.prompts.extend(batch.pieces)) return undefined;
-  const peers = Array.from({ length: map.workers }, (_, worker) => worker).filter((worker) => worker !== index);
-  const maxPages = Math.max(...batch.pieces.map(({ from, rows }) => pagesFor(from + rows)));
-  const copyTable = uploadCopyTable(model, batch, { peers, maxPages });
+  const places = copyPlaces(model, batch);
   const rows = Array.from({ length: map.workers }, (_, owner) => rowsOf(batch, owner));
   const own = rows[index] ?? [];
-  const slotOf = (number: number, owner: number) => number * peers.length + peers.indexOf(owner);
-  const views = peers.map((owner): SliceView => ({
-    rowTable: uploadView(model, own, { owner, slotOf: (number) => slotOf(number, owner) }),
-    pageTable: copyTable,
-    maxPages,
-  }));
-  const { pageTable, tableWidth } = model.slice;
-  const all = views.toSpliced(index, 0, { rowTable: undefined, pageTable, maxPages: tableWidth });
   return {
-    views: all.filter((_, worker) => batch.holders[worker]),
+    views: viewsOf(model, own, places).filter((_, worker) => batch.holders[worker]),
     runs: runsOf(own),
-    ...uploadEntries(model, rows, slotOf),
-    copyTable,
-    maxPages,
+    ...uploadEntries(model, rows, places),
+    copyTable: places.table,
+    maxPages: places.maxPages,
   };
+}
+
+/** Uploads where the copies of a batch's sequences lie. */
+export function copyPlaces(
+  { commands, scratch, replicas, share: { map, index } }: LoadedModel,
+  batch: RowBatch,
+): CopyPlaces {
+  const { pieces } = batch;
+  const peers = Array.from({ length: map.workers }, (_, worker) => worker).filter((worker) => worker !== index);
+  const maxPages = Math.max(...pieces.map(({ from, rows }) => pagesFor(from + rows)));
+  const slotOf = (number: number, owner: number) => number * peers.length + peers.indexOf(owner);
+  const words = new Uint32Array(pieces.length * peers.length * maxPages);
+  for (const [number, { sequence: { open } }] of pieces.entries()) {
+    for (const owner of peers) {
+      words.set(replicas?.prompts?.pagesOf(open.sequence, owner) ?? [], slotOf(number, owner) * maxPages);
+    }
+  }
+  const table = scratch.take("table of copied pages", "u32", [pieces.length * peers.length, maxPages]);
+  commands.write(table, words);
+  return { table, maxPages, slotOf };
+}
+
+/** What rows see of each worker's slice, by worker. */
+export function viewsOf(
+  model: LoadedModel,
+  rows: readonly OwnedRow[],
+  { table, maxPages, slotOf }: CopyPlaces,
+): readonly SliceView[] {
+  const { slice: { pageTable, tableWidth }, share: { map, index } } = model;
+  return Array.from({ length: map.workers }, (_, owner): SliceView => {
+    if (owner === index) return { rowTable: undefined, pageTable, maxPages: tableWidth };
+    const rowTable = uploadView(model, rows, { owner, slotOf: (number) => slotOf(number, owner) });
+    return { rowTable, pageTable: table, maxPages };
+  });
 }
 
 /** The rows of a batch that a worker computes, in order. */
@@ -96,22 +131,6 @@ function runsOf(rows: readonly OwnedRow[]): RowRange[] {
   return runs;
 }
 
-function uploadCopyTable(
-  { commands, scratch, replicas }: LoadedModel,
-  { pieces }: RowBatch,
-  { peers, maxPages }: { readonly peers: readonly number[]; readonly maxPages: number },
-): Tensor {
-  const table = new Uint32Array(pieces.length * peers.length * maxPages);
-  for (const [number, { sequence: { open } }] of pieces.entries()) {
-    for (const [i, owner] of peers.entries()) {
-      table.set(replicas?.prompts.pagesOf(open.sequence, owner) ?? [], (number * peers.length + i) * maxPages);
-    }
-  }
-  const tensor = scratch.take("table of copied pages", "u32", [pieces.length * peers.length, maxPages]);
-  commands.write(tensor, table);
-  return tensor;
-}
-
 /** What own rows see of another worker's slice. */
 function uploadView(
   { commands, scratch, share: { map }, config: { slidingWindow: window } }: LoadedModel,
@@ -132,7 +151,7 @@ function uploadView(
 function uploadEntries(
   { commands, scratch, config: { kvHeads }, share: { map, index } }: LoadedModel,
   rows: readonly (readonly OwnedRow[])[],
-  slotOf: (number: number, owner: number) => number,
+  { slotOf }: CopyPlaces,
 ): Pick<KeyCopies, "entries" | "ranges"> {
   const ranges: OwnedRange[] = [];
   const words = new Uint32Array(rows.flat().length * kvHeads * ENTRY_WORDS);

@@ -17,6 +17,7 @@ import type { RowBatch } from "../row_batch.ts";
 import type { SlicePacer } from "./pacer.ts";
 import { type KeyCopies, takeKeyCopies } from "./key_copies.ts";
 import type { PassInputs } from "./pass_inputs.ts";
+import { type RowCopies, takeRowCopies } from "./row_copies.ts";
 import { uploadReplicaTables } from "./replica_tables.ts";
 import type { BatchCounter } from "./read_counter.ts";
 import { multiply, rowFormFor } from "./products.ts";
@@ -50,8 +51,10 @@ export class Pass {
   readonly report: SelectionReport;
   readonly layers: readonly PassLayer[];
   readonly inputs: PassInputs;
-  /** Undefined where queries travel, or nothing does. */
+  /** Of a prompt; undefined where queries travel, or nothing does. */
   readonly keyCopies: KeyCopies | undefined;
+  /** Of decode rows; undefined where no sequence is copied. */
+  readonly rowCopies: RowCopies | undefined;
   /** f32 [computed, hidden]: the residual stream. */
   readonly x: Tensor;
   /** What sparse layers have found so far. */
@@ -75,6 +78,7 @@ export class Pass {
     const { rowTable, sparseTable } = uploadReplicaTables(model, batch) ?? {};
     this.#sparseTable = sparseTable;
     this.keyCopies = takeKeyCopies(model, batch);
+    this.rowCopies = takeRowCopies(model, batch);
     this.inputs = rowTable === undefined ? inputs : { ...inputs, rowTable, computedTable: rowTable };
     this.x = scratch.take(`x (${batch.product})`, "f32", [this.computed, config.hidden]);
   }

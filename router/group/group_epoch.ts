@@ -39,6 +39,8 @@ export interface GroupEpochOptions {
   readonly selections: SelectionRecord;
   /** Whether all workers have matrix units, and use them. */
   readonly matrix: boolean;
+  /** Whether all workers compute the same bits. */
+  readonly alike: boolean;
   /** Of the worker that has fewest. */
   readonly replicaPages: number;
   readonly sparseExchange: SparseExchange;
@@ -83,14 +85,14 @@ export class GroupEpoch {
 
   /** Brings the workers together. @returns whether it succeeded; if not, it is broken */
   async form(): Promise<boolean> {
-    const { epoch, workers, matrix, replicaPages, sparseExchange } = this.#options;
+    const { epoch, workers, matrix, alike, replicaPages, sparseExchange } = this.#options;
     const members = workers.map(({ address: { hostname, port } }) => ({ hostname, port }));
     const weights = workers.map(({ kvPages }) => kvPages);
     // All answers are awaited first: the worker that hangs must be told from those that wait for it.
     const ends = await Promise.allSettled(
       workers.map(({ client }, index) =>
         client.form(
-          { epoch, index, members, weights, matrix, replicaPages, sparseExchange },
+          { epoch, index, members, weights, matrix, alike, replicaPages, sparseExchange },
           (notice) => this.#hear(index, notice),
         )
       ),

@@ -63,6 +63,11 @@ export function usesMatrices(workers: readonly InformedWorker[]): boolean {
   return workers.every(({ info: { matrix } }) => matrix !== undefined);
 }
 
+/** Whether all workers compute the same bits: they have the same adapter, and reach it in the same way. */
+export function computesAlike(workers: readonly InformedWorker[]): boolean {
+  return new Set(workers.map(({ info: { adapter, provider } }) => `${provider} ${adapter}`)).size === 1;
+}
+
 /** For the operator: why matrix units lie idle; undefined when none do. */
 export function idleMatrices(workers: readonly InformedWorker[]): string | undefined {
   const without = workers.filter(({ info: { matrix } }) => matrix === undefined);

@@ -14,7 +14,7 @@ import { ExchangeChoice } from "./exchange_choice.ts";
 import { type Breach, GroupEpoch } from "./group_epoch.ts";
 import { Gathering } from "./gathering.ts";
 import type { Group, GroupState, ModelInfo } from "./group.ts";
-import { idleMatrices, modelOf, usesMatrices, warmUpMs } from "./group_info.ts";
+import { computesAlike, idleMatrices, modelOf, usesMatrices, warmUpMs } from "./group_info.ts";
 import { Members, type MembershipReport, type Present } from "./members.ts";
 import type { Membership } from "./membership/membership.ts";
 import { RESTART_NUMBERS, type RestartNumbers, RestartPolicy } from "./restart_policy.ts";
@@ -192,6 +192,7 @@ export class WorkerGroup implements Group {
       workers,
       selections: this.selections,
       matrix: usesMatrices(present),
+      alike: computesAlike(present),
       replicaPages: Math.min(...present.map(({ info }) => info.replicaPages)),
       sparseExchange,
       exchangeChoice: sparseExchange === "auto" ? new ExchangeChoice(present[0]?.info.roles) : undefined,

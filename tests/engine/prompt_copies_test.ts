@@ -19,6 +19,7 @@ interface Answers {
   readonly logits: readonly Float64Array[];
   readonly keys: number;
   readonly queries: number;
+  readonly states: number;
 }
 
 /** @param replicaPages of every worker; 0: no prompt finds room for copies */
@@ -30,21 +31,24 @@ async function answers(
   const group = MemoryGroup.of(pool, slices, { replicaPages });
   try {
     const logits = await read(new SessionHost(group, group.map));
-    const { keys, queries } = group.count;
-    return { logits, keys, queries };
+    const { keys, queries, states } = group.count;
+    return { logits, keys, queries, states };
   } finally {
     await group.close();
   }
 }
 
-/** Chunks of one prompt, then a rollback and what follows it, then a row that decodes. */
+/** Chunks of one prompt, a rollback, rows that decode onto another page, a correction of some of them, and one more. */
 async function chunks(host: SessionHost): Promise<Float64Array[]> {
   const session = host.open({ sampling: everyLogprob(512), pageOffset: 1 });
   const logits = [];
   for (const [i, rows] of [390, 400].entries()) logits.push(logprobsOf(await session.prefill(prompt(rows, i))));
   const again = { kind: "prefill", from: 300, tokens: prompt(400, 7), logits: "last" } as const;
   logits.push(logprobsOf(await session.run(again)));
-  logits.push(logprobsOf(await session.decode(9)));
+  for (let i = 0; i < 6; i++) logits.push(logprobsOf(await session.decode(9 + i)));
+  const rows = { kind: "decode", attention: "dense", from: 701, tokens: prompt(5, 3), logits: "last" } as const;
+  logits.push(logprobsOf(await session.run(rows)));
+  logits.push(logprobsOf(await session.decode(20)));
   await session.close();
   return logits;
 }
@@ -64,12 +68,12 @@ async function together(host: SessionHost): Promise<Float64Array[]> {
   return logits;
 }
 
-Deno.test("Prompts have the bits of travelling queries when their keys travel", async () => {
+Deno.test("Prompts and rows have the bits of travelling queries and states when only keys of prompts travel", async () => {
   for (const [slices, read] of [[[1024, 512, 256], chunks], [[1024, 512], together]] as const) {
     const [byKeys, byQueries] = [await answers(slices, 64, read), await answers(slices, 0, read)];
     assert.deepEqual(byKeys.logits, byQueries.logits);
     assert.ok(byKeys.keys > 0 && byQueries.queries > 0);
-    assert.deepEqual([byKeys.queries, byQueries.keys], [0, 0]);
+    assert.deepEqual([byKeys.queries, byKeys.states, byQueries.keys], [0, 0, 0]);
   }
 });
 

@@ -132,6 +132,7 @@ Deno.test("parseRouterMessage() gives back every message of a router", () => {
       members: [{ hostname: "127.0.0.1", port: 8100 }, { hostname: "worker-1", port: 8100 }],
       weights: [100, 33],
       matrix: true,
+      alike: true,
       replicaPages: 64,
       sparseExchange: "rows",
       deadlineMs: 5000,

@@ -55,6 +55,7 @@ function formOf(epoch: number): RouterMessage {
     members: [HERE],
     weights: [64],
     matrix: false,
+    alike: true,
     replicaPages: 0,
     sparseExchange: "auto",
     deadlineMs: 1000,

@@ -38,6 +38,7 @@ Deno.test("Launcher.launch() starts a worker that serves a router that knows its
         members: [worker.address],
         weights: [info.kvPages],
         matrix: false,
+        alike: true,
         replicaPages: 0,
         sparseExchange: "auto",
       },
