@@ -31,7 +31,7 @@ export interface StepBounds {
 /** What counts of an open sequence. */
 export interface OpenSequence {
   readonly pages: number;
-  readonly open: Pick<SequenceOpening, "pageOffset"> & Partial<Pick<SequenceOpening, "sampling">>;
+  readonly open: Pick<SequenceOpening, "pageOffset">;
   /** As long as the positions that were ever written. */
   readonly tokens: { readonly length: number };
 }
@@ -67,7 +67,7 @@ export function checkStep(
     if (met.has(span.sequence)) throw refusedSpan(span, "it has two spans in one step");
     met.add(span.sequence);
     checkRows(span, bounds);
-    if (span.sampled) checkSampled(span, state, bounds);
+    if (span.sampled) checkSampled(span, bounds);
     checkPlace(span, state, bounds);
   }
 }
@@ -113,15 +113,11 @@ function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
 }
 
 /** Whether its token can come from the step before. */
-function checkSampled(span: Span, { open }: OpenSequence, { carries, drawn }: StepBounds): void {
-  const { repetitionPenalty = 1, presencePenalty = 0, frequencyPenalty = 0 } = open.sampling ?? {};
+function checkSampled(span: Span, { carries, drawn }: StepBounds): void {
   if (!carries) throw refusedSpan(span, "its token is that of the step before, but the worker is not alone");
   if (!drawn.has(span.sequence)) throw refusedSpan(span, "its token is that of the step before, which drew none");
   if (span.kind !== "decode" || span.tokens.length !== 1) {
     throw refusedSpan(span, "its token is that of the step before, but it is not one decode row");
-  }
-  if (repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0) {
-    throw refusedSpan(span, "its token is that of the step before, but its penalties count tokens");
   }
 }
 

@@ -11,6 +11,7 @@ import { Commands } from "../kernels/pipeline.ts";
 import { Scratch } from "../kernels/scratch.ts";
 import { readCalibration } from "./model/calibration.ts";
 import { DraftLogits } from "./logits/draft_logits.ts";
+import { TokenCounts } from "./logits/token_counts.ts";
 import { cheapCorrectionContext } from "./correction_cost.ts";
 import { EngineError } from "./errors.ts";
 import { checkFit } from "./fit.ts";
@@ -127,6 +128,7 @@ export class Engine {
         replicas: undefined,
         pacers: { prefill: new SlicePacer(), blocks: new SlicePacer() },
         drafts: new DraftLogits(commands, loaded.config.vocabSize),
+        counts: new TokenCounts(commands, loaded.config.vocabSize),
       };
       const engine = new Engine(model, infoOf(gpu, loaded, slice), tileCache);
       if (loaded.calibration !== undefined) engine.calibrate(loaded.calibration);
@@ -193,6 +195,7 @@ export class Engine {
     this.commands.dropPrograms();
     this.#sequences = new Sequences(this.#model.slice, this.#model.share);
     this.#model.drafts.close();
+    this.#model.counts.close();
   }
 
   /**
@@ -226,9 +229,10 @@ export class Engine {
     if (this.#closed) return;
     this.#closed = true;
     await this.#steps.idle();
-    const { commands, scratch, slice, weights, drafts } = this.#model;
+    const { commands, scratch, slice, weights, drafts, counts } = this.#model;
     scratch.close();
     drafts.close();
+    counts.close();
     slice.close();
     freeWeights(commands, weights);
     await commands.gpu.close();

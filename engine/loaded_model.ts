@@ -7,6 +7,7 @@ import type { KvSlice } from "./kv/kv_slice.ts";
 import type { Replicas } from "./kv/replicas.ts";
 import type { LayerRole } from "./layer_plan.ts";
 import type { DraftLogits } from "./logits/draft_logits.ts";
+import type { TokenCounts } from "./logits/token_counts.ts";
 import type { ModelConfig } from "./model/model_config.ts";
 import type { RopeFrequencies } from "./model/rope.ts";
 import type { Weights } from "./model/weights.ts";
@@ -34,4 +35,6 @@ export interface LoadedModel {
   readonly pacers: { readonly prefill: SlicePacer; readonly blocks: SlicePacer };
   /** Logits of sparse rows that await an audit; the lead's only. */
   readonly drafts: DraftLogits;
+  /** Of sequences whose penalties count tokens; the lead's only. */
+  readonly counts: TokenCounts;
 }

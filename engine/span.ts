@@ -55,7 +55,10 @@ export interface SamplingSettings {
   readonly minTokens: number;
   /** Tokens that may not be drawn before `minTokens` (the end-of-turn tokens). */
   readonly suppressed: readonly number[];
-  /** Alternatives to report beside the drawn token, 0–20; undefined: no log-probabilities at all. */
+  /**
+   * Alternatives to report beside the drawn token; undefined: no log-probabilities at all. Requests ask for at most 20; for more
+   * the engine reads whole rows of logits.
+   */
   readonly topLogprobs: number | undefined;
 }
 
@@ -114,7 +117,7 @@ interface SpanBase {
   readonly reportsSelection?: true;
   /**
    * Of a decode row: its token is the one that the step before drew last for the sequence, which need not be known yet;
-   * `tokens` holds a 0 in its place. Of workers alone in their group only, and not with penalties, which count tokens.
+   * `tokens` holds a 0 in its place. Of workers alone in their group only.
    */
   readonly sampled?: true;
 }

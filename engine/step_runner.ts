@@ -112,6 +112,7 @@ export class StepRunner {
     checkStep(step, sequences.open, { ...boundsOf(model), drawn });
     sequences.begin(step);
     model.replicas?.invalidate(step.spans);
+    model.counts.rewrite(step.spans);
     try {
       const isAhead = before !== undefined && !before.isDone;
       if (isAhead && model.commands.gpu.traits.readWaitsForAll) model.commands.hold();
@@ -142,9 +143,13 @@ export class StepRunner {
       if (wasAhead && before.failure !== undefined) throw before.failure;
       const result = await finish(before?.endMs ?? -Infinity);
       sequences.learn(step, result.spans);
+      model.counts.learn(step, result.spans);
       sequences.end(step);
       model.replicas?.release(step.release);
-      for (const sequence of step.release) model.drafts.forget(sequence);
+      for (const sequence of step.release) {
+        model.drafts.forget(sequence);
+        model.counts.forget(sequence);
+      }
       return result;
     } catch (error) {
       running.failure = error instanceof Error ? error : new Error(String(error));
@@ -155,9 +160,10 @@ export class StepRunner {
 
   /** Working memory that could not be allocated would spoil every step to come. */
   #undo(step: Step): void {
-    const { model: { commands, scratch, replicas }, sequences } = this.#parts();
+    const { model: { commands, scratch, replicas, counts }, sequences } = this.#parts();
     this.#drawn = NOTHING_DRAWN;
     sequences.undo(step);
+    for (const { sequence } of step.spans) counts.forget(sequence);
     replicas?.clear();
     commands.delivered();
     commands.submit();

@@ -20,6 +20,10 @@ export interface SequenceState {
    * Positions of a prefix without tokens are empty.
    */
   readonly tokens: (number | undefined)[];
+  /** Index of the step with its newest span. */
+  newestStep?: number;
+  /** What that step has drawn last, once it is known. */
+  drawn?: number | undefined;
 }
 
 /** The open sequences by their ids. */
@@ -44,17 +48,21 @@ export class Sequences {
     for (const { sequence, from, tokens, newPages, sampled } of step.spans) {
       const state = this.#of(sequence);
       this.#extend(state, newPages);
-      // It comes with the result of the step before.
-      if (sampled) state.tokens[from] = undefined;
+      // It is known already, or comes with the result of the step before.
+      if (sampled) state.tokens[from] = state.drawn;
       else tokens.forEach((token, i) => state.tokens[from + i] = token);
+      state.newestStep = step.index;
+      state.drawn = undefined;
     }
   }
 
-  /** Remembers tokens that a step drew, where the rows after them have begun already. */
-  learn({ spans }: Step, results: readonly SpanResult[]): void {
+  /** Remembers tokens that a step drew, for the rows after them, which may have begun already. */
+  learn({ index, spans }: Step, results: readonly SpanResult[]): void {
     for (const [i, { sequence, from, tokens }] of spans.entries()) {
-      const [known, end, token] = [this.#states.get(sequence)?.tokens, from + tokens.length, results[i]?.token];
-      if (known !== undefined && token !== undefined && end < known.length) known[end] ??= token;
+      const [state, end, token] = [this.#states.get(sequence), from + tokens.length, results[i]?.token];
+      if (state === undefined || token === undefined) continue;
+      if (state.newestStep === index) state.drawn = token;
+      else if (end < state.tokens.length) state.tokens[end] ??= token;
     }
   }
 

@@ -3,14 +3,14 @@
  * masks, adjustments, and where the logits of audited rows are kept. Knows rows and settings; records nothing.
  */
 
-import { ADJUSTMENT_WORDS, packAdjustments } from "../../kernels/logits/adjust_logits.ts";
 import { maskWords } from "../../kernels/logits/mask_logits.ts";
 import { packSampling, SAMPLING_WORDS } from "../../kernels/logits/sample.ts";
+import { LISTED_TOKENS } from "../../kernels/logits/top_logprobs.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import { roomFor, type StatePart, type StepState } from "../pass/step_state.ts";
 import type { DrawnRow } from "../row_batch.ts";
+import { type BlockRows, placeAdjustments, type PlacedAdjustments } from "./adjustments.ts";
 import { LOGIT_ROWS } from "./head.ts";
-import { adjustmentsAt } from "./penalties.ts";
 
 /** Rows of the step that one product of the head serves, at most `LOGIT_ROWS` of them. */
 export interface DrawBlock {
@@ -21,14 +21,24 @@ export interface DrawBlock {
   /** u32 [rows, SAMPLING_WORDS] */
   readonly sampling: StatePart;
   readonly masked: MaskedRows | undefined;
-  /** u32 [count, ADJUSTMENT_WORDS]; filled up with adjustments of no row. */
-  readonly adjusted: { readonly table: StatePart; readonly count: number } | undefined;
-  /** Rows of the block whose log-probabilities are wanted. */
-  readonly raw: readonly number[];
+  readonly adjusted: PlacedAdjustments | undefined;
+  readonly scored: ScoredDraws | undefined;
   /** u32 [count, 2]: rows of the block, and where their logits are kept. */
   readonly kept: { readonly places: StatePart; readonly count: number } | undefined;
   /** The same of rows that are compared with what was kept. */
   readonly compared: { readonly places: StatePart; readonly rows: readonly number[] } | undefined;
+}
+
+/** Rows of a block whose log-probabilities are wanted. */
+export interface ScoredDraws {
+  /** Their indices in the block. */
+  readonly rows: readonly number[];
+  /** u32 [rows, 2]: where their logits lie as the head made them, and the row that the token was drawn after. */
+  readonly places: StatePart;
+  /** Whether they lie in copies, row by row: those of the block are adjusted, or some are read whole. */
+  readonly copied: boolean;
+  /** Whether some want more tokens than a kernel lists: the copies are read. */
+  readonly whole: boolean;
 }
 
 /** Rows of a block that have a mask. */
@@ -51,25 +61,34 @@ export interface DrawPlan {
   readonly shape: string;
 }
 
-/** Adds what the draws after these rows need to the state of their step. */
-export function planDraw(model: LoadedModel, state: StepState, rows: readonly DrawnRow[]): DrawPlan {
+/**
+ * Adds what the draws after these rows need to the state of their step.
+ * @param input.step its index
+ */
+export function planDraw(
+  model: LoadedModel,
+  state: StepState,
+  { rows, step }: { readonly rows: readonly DrawnRow[]; readonly step: number },
+): DrawPlan {
   const at = state.words;
   const blocks: DrawBlock[] = [];
+  const lastRows = new Map(rows.map((row) => [row.span, row]));
+  const isLast = (row: DrawnRow) => lastRows.get(row.span) === row;
   for (let first = 0; first < rows.length;) {
     const some = blockAt(rows, first);
-    blocks.push(planBlock(model, state, { rows: some, first }));
+    blocks.push(planBlock(model, state, { rows: some, first, isLast, step }));
     first += some.length;
   }
   return { blocks, shape: `${at} ${blocks.map(shapeOf).join(";")}` };
 }
 
-function shapeOf({ rows, head, masked, adjusted, raw, kept, compared }: DrawBlock): string {
+function shapeOf({ rows, head, masked, adjusted, scored, kept, compared }: DrawBlock): string {
   return [
     rows.length,
     head,
     masked?.count,
-    adjusted?.count,
-    raw.join("+"),
+    adjusted && `${adjusted.count}/${adjusted.entries.words}/${adjusted.updates?.count}`,
+    scored && `${scored.rows.join("+")}/${scored.copied}`,
     kept?.count,
     compared?.rows.join("+"),
   ].join();
@@ -83,9 +102,9 @@ function blockAt(rows: readonly DrawnRow[], first: number): readonly DrawnRow[] 
 }
 
 function planBlock(
-  { drafts, config: { vocabSize } }: LoadedModel,
+  { drafts, counts, config: { vocabSize } }: LoadedModel,
   state: StepState,
-  { rows, first }: Pick<DrawBlock, "rows" | "first">,
+  { rows, first, ...step }: Pick<DrawBlock, "first"> & BlockRows,
 ): DrawBlock {
   const placed = (kind: DrawnRow["audit"]) =>
     rows.flatMap(({ sequence: { open: { sequence } }, position, audit }, row) =>
@@ -94,14 +113,15 @@ function planBlock(
   // Before the comparison frees places: nothing may be kept where something still waits to be compared.
   const kept = drafts.keep(placed("keep"));
   const compared = drafts.compare(placed("compare"));
+  const adjusted = placeAdjustments(counts, state, { rows, ...step });
   return {
     rows,
     head: rows[0]?.head ?? "vector",
     first,
     sampling: placeSampling(state, rows),
     masked: placeMasks(state, rows, vocabSize),
-    adjusted: placeAdjustments(state, rows),
-    raw: rows.flatMap(({ sequence }, i) => (sequence.open.sampling.topLogprobs === undefined ? [] : [i])),
+    adjusted,
+    scored: placeScored(state, rows, adjusted !== undefined),
     kept: kept.length === 0 ? undefined : { places: placePairs(state, "kept places", kept), count: kept.length },
     compared: compared.length === 0
       ? undefined
@@ -134,19 +154,15 @@ function placeMasks(state: StepState, rows: readonly DrawnRow[], vocabulary: num
   };
 }
 
-function placeAdjustments(state: StepState, rows: readonly DrawnRow[]): DrawBlock["adjusted"] {
-  const entries = rows.flatMap(({ sequence, position }, row) =>
-    adjustmentsAt(sequence, position).map((adjustment) => ({ row, ...adjustment }))
-  );
-  if (entries.length === 0) return undefined;
-  const count = roomFor(entries.length);
-  const data = new Uint32Array(count * ADJUSTMENT_WORDS).fill(NO_ROW);
-  data.set(packAdjustments(entries));
-  return { table: state.add("adjustments", { data, shape: [count, ADJUSTMENT_WORDS] }), count };
+function placeScored(state: StepState, rows: readonly DrawnRow[], isAdjusted: boolean): ScoredDraws | undefined {
+  const wanted = rows.map(({ sequence }) => sequence.open.sampling.topLogprobs);
+  const scored = rows.flatMap((_, row) => (wanted[row] === undefined ? [] : [row]));
+  if (scored.length === 0) return undefined;
+  const whole = wanted.some((count = 0) => count > LISTED_TOKENS);
+  const copied = isAdjusted || whole;
+  const pairs = scored.map((row, i) => ({ row: copied ? i : row, place: row }));
+  return { rows: scored, places: placePairs(state, "scored rows", pairs), copied, whole };
 }
-
-/** Beyond every row: the kernel leaves such adjustments alone. */
-const NO_ROW = 0xffffffff;
 
 function placePairs(
   state: StepState,

@@ -1,25 +1,29 @@
-/** Log-probabilities on the host, from one row of raw logits; for the few requests that ask for them. */
+/** Log-probabilities as answers have them, from what the GPU says about a row of raw logits. */
 
-/** ln Σ exp(x), in f64. */
-export function logSumExp(logits: Float32Array): number {
-  let max = -Infinity;
-  for (const x of logits) if (x > max) max = x;
-  let sum = 0;
-  for (const x of logits) sum += Math.exp(x - max);
-  return max + Math.log(sum);
+import { at } from "../../kernels/at.ts";
+import type { RowLogprobs } from "../../kernels/logits/top_logprobs.ts";
+import type { TokenLogprobs } from "../span.ts";
+
+/**
+ * The log-probabilities of a drawn token and its alternatives.
+ * @param input.top alternatives that are wanted
+ * @param input.whole all logits of the row, where more are wanted than were listed
+ */
+export function logprobsOf(
+  { logSumExp, tokenLogit, top: listed }: RowLogprobs,
+  { top, whole }: { readonly top: number; readonly whole: Float32Array | undefined },
+): TokenLogprobs {
+  const best = whole === undefined
+    ? listed.slice(0, top)
+    : bestTokens(whole, top).map((token) => ({ token, logit: at(whole, token) }));
+  return {
+    logprob: tokenLogit - logSumExp,
+    top: best.map(({ token, logit }) => ({ token, logprob: logit - logSumExp })),
+  };
 }
 
 /** The indices of the `count` largest logits, largest first; ties by lower index. */
 export function bestTokens(logits: Float32Array, count: number): number[] {
-  const best: number[] = [];
-  for (let token = 0; token < logits.length; token++) {
-    const value = logits[token] ?? -Infinity;
-    const last = best.at(-1);
-    if (best.length >= count && (last === undefined || value <= (logits[last] ?? -Infinity))) continue;
-    let place = best.length;
-    while (place > 0 && value > (logits[best[place - 1] ?? 0] ?? -Infinity)) place--;
-    best.splice(place, 0, token);
-    if (best.length > count) best.pop();
-  }
-  return best;
+  const all = Array.from(logits.keys());
+  return all.sort((a, b) => at(logits, b) - at(logits, a) || a - b).slice(0, count);
 }

@@ -9,8 +9,10 @@ import type { ReadRequest } from "../../kernels/gpu.ts";
 import { keepLogits } from "../../kernels/logits/keep_logits.ts";
 import { klDivergence } from "../../kernels/logits/kl_divergence.ts";
 import { maskLogits } from "../../kernels/logits/mask_logits.ts";
+import { countTokens } from "../../kernels/logits/count_tokens.ts";
 import { f32Of, u32Of } from "../../kernels/read_back.ts";
 import { sample } from "../../kernels/logits/sample.ts";
+import { LISTED_TOKENS, LOGPROB_WORDS, topLogprobs, unpackLogprobs } from "../../kernels/logits/top_logprobs.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { StepState } from "../pass/step_state.ts";
@@ -18,7 +20,10 @@ import type { TokenLogprobs } from "../span.ts";
 import type { DrawBlock, DrawPlan } from "./draw_plan.ts";
 import { drawnTokens } from "./drawn_tokens.ts";
 import { copyRows, headLogits, LOGIT_ROWS } from "./head.ts";
-import { bestTokens, logSumExp } from "./logprobs.ts";
+import { logprobsOf } from "./logprobs.ts";
+
+/** Read-backs of a block. */
+const READS = 4;
 
 /** What a draw gives. */
 export interface DrawnToken {
@@ -56,11 +61,16 @@ export class Draws {
 
   /** What must be read back for `tokensOf`. */
   get requests(): readonly ReadRequest[] {
-    return this.#plan.blocks.flatMap(({ rows, raw, compared }, index) => [
-      { tensor: this.#tokens(index), byteLength: rows.length * 4 },
-      { tensor: this.#rawLogits(index, raw.length), byteLength: raw.length * this.#rowBytes },
-      { tensor: this.#divergences(index, compared?.rows.length ?? 0), byteLength: (compared?.rows.length ?? 0) * 4 },
-    ]);
+    return this.#plan.blocks.flatMap(({ rows, scored, compared }, index) => {
+      const [listed, whole] = [scored?.rows.length ?? 0, scored?.whole ? scored.rows.length : 0];
+      const audited = compared?.rows.length ?? 0;
+      return [
+        { tensor: this.#tokens(index), byteLength: rows.length * 4 },
+        { tensor: this.#logprobs(index, listed), byteLength: listed * LOGPROB_WORDS * 4 },
+        { tensor: this.#rawLogits(index, whole), byteLength: whole * this.#rowBytes },
+        { tensor: this.#divergences(index, audited), byteLength: audited * 4 },
+      ];
+    });
   }
 
   /**
@@ -69,7 +79,7 @@ export class Draws {
    */
   tokensOf(bytes: readonly Uint8Array<ArrayBuffer>[]): DrawnToken[] {
     const { blocks } = this.#plan;
-    return blocks.flatMap((block, index) => this.#drawnOf(block, bytes.slice(3 * index, 3 * index + 3)));
+    return blocks.flatMap((block, index) => this.#drawnOf(block, bytes.slice(READS * index, READS * (index + 1))));
   }
 
   get #rowBytes(): number {
@@ -79,16 +89,12 @@ export class Draws {
   #recordBlock(block: DrawBlock, { x, index }: { readonly x: Tensor; readonly index: number }): void {
     const model = this.#model;
     const { commands, scratch, config: { hidden, vocabSize } } = model;
-    const { rows, first, head, raw, sampling } = block;
+    const { rows, first, head, sampling } = block;
     const own = first === 0 ? x : scratch.take("drawn block", "f32", [LOGIT_ROWS, hidden]);
     if (first > 0) copyRows(model, { from: x, to: own, rows: rows.map((_, i) => first + i) });
     const logits = headLogits(model, { x: own, rows: rows.length, product: head, name: "logits" });
     this.#mask(logits, block);
-    const rowBytes = this.#rowBytes;
-    const kept = this.#rawLogits(index, raw.length);
-    for (const [i, row] of raw.entries()) {
-      commands.copy(logits, kept, { from: row * rowBytes, to: i * rowBytes, byteLength: rowBytes });
-    }
+    const raw = this.#keepRaw(logits, block, index);
     this.#audit(logits, block, index);
     this.#adjust(logits, block);
     const tokens = this.#tokens(index);
@@ -99,6 +105,19 @@ export class Draws {
       rows: rows.length,
       vocabulary: vocabSize,
     });
+    this.#count(tokens, block);
+    this.#listLogprobs(raw, block, index);
+  }
+
+  /** @returns logits that stay as they are, as the places of scored rows name them */
+  #keepRaw(logits: Tensor, { scored }: DrawBlock, index: number): Tensor {
+    if (!scored?.copied) return logits;
+    const rowBytes = this.#rowBytes;
+    const raw = this.#rawLogits(index, scored.rows.length);
+    for (const [i, row] of scored.rows.entries()) {
+      this.#model.commands.copy(logits, raw, { from: row * rowBytes, to: i * rowBytes, byteLength: rowBytes });
+    }
+    return raw;
   }
 
   /** Before anything looks at the logits: what a grammar forbids is not part of the distribution. */
@@ -125,24 +144,45 @@ export class Draws {
     }
   }
 
-  #adjust(logits: Tensor, { rows, adjusted }: DrawBlock): void {
+  #adjust(logits: Tensor, { adjusted }: DrawBlock): void {
     if (adjusted === undefined) return;
-    const { commands, config: { vocabSize: vocabulary } } = this.#model;
-    const [adjustments, { count }] = [this.#state.tensor(adjusted.table), adjusted];
-    adjustLogits(commands, { logits, adjustments, count, rows: rows.length, vocabulary });
+    const { commands, counts: { counts }, config: { vocabSize: vocabulary } } = this.#model;
+    const [table, entries] = [this.#state.tensor(adjusted.rows), this.#state.tensor(adjusted.entries)];
+    const counted = adjusted.updates && counts;
+    adjustLogits(commands, { logits, rows: table, entries, counts: counted, count: adjusted.count, vocabulary });
   }
 
-  #drawnOf({ rows, raw, compared }: DrawBlock, bytes: readonly Uint8Array<ArrayBuffer>[]): DrawnToken[] {
+  /** The tokens just drawn are counted here, where the rows after them find them. */
+  #count(drawn: Tensor, { adjusted }: DrawBlock): void {
+    const { commands, counts: { counts }, config: { vocabSize: vocabulary } } = this.#model;
+    if (adjusted?.updates === undefined || counts === undefined) return;
+    const { table, count } = adjusted.updates;
+    countTokens(commands, { updates: this.#state.tensor(table), drawn, counts, count, vocabulary });
+  }
+
+  #listLogprobs(logits: Tensor, { scored }: DrawBlock, index: number): void {
+    if (scored === undefined) return;
+    const { commands, config: { vocabSize: vocabulary } } = this.#model;
+    const [places, count] = [this.#state.tensor(scored.places), scored.rows.length];
+    const results = this.#logprobs(index, count);
+    topLogprobs(commands, { logits, places, tokens: this.#tokens(index), results, count, vocabulary });
+  }
+
+  #drawnOf({ rows, scored, compared }: DrawBlock, bytes: readonly Uint8Array<ArrayBuffer>[]): DrawnToken[] {
     const { vocabSize } = this.#model.config;
-    const [tokenBytes, rawBytes, divergenceBytes] = bytes;
-    const [tokens, rawLogits, divergences] = [u32Of(tokenBytes), f32Of(rawBytes), f32Of(divergenceBytes)];
+    const [tokenBytes, logprobBytes, rawBytes, divergenceBytes] = bytes;
+    const [tokens, listed] = [u32Of(tokenBytes), u32Of(logprobBytes)];
+    const [raw, divergences] = [f32Of(rawBytes), f32Of(divergenceBytes)];
     const divergenceOf = new Map(compared?.rows.map((row, i) => [row, divergences[i]]));
     return rows.map(({ sequence }, row): DrawnToken => {
       const token = at(tokens, row);
       const { topLogprobs } = sequence.open.sampling;
-      const place = raw.indexOf(row);
-      const own = rawLogits.subarray(place * vocabSize, (place + 1) * vocabSize);
-      const logprobs = topLogprobs === undefined ? undefined : logprobsOf(own, token, topLogprobs);
+      const place = scored?.rows.indexOf(row) ?? -1;
+      if (topLogprobs === undefined || place < 0) {
+        return { token, logprobs: undefined, divergence: divergenceOf.get(row) };
+      }
+      const whole = topLogprobs > LISTED_TOKENS ? raw.subarray(place * vocabSize, (place + 1) * vocabSize) : undefined;
+      const logprobs = logprobsOf(unpackLogprobs(listed, place, vocabSize), { top: topLogprobs, whole });
       return { token, logprobs, divergence: divergenceOf.get(row) };
     });
   }
@@ -154,6 +194,11 @@ export class Draws {
     return { ...all, byteOffset: index * byteLength, byteLength, shape: [LOGIT_ROWS] };
   }
 
+  /** u32 [rows, LOGPROB_WORDS] of a block */
+  #logprobs(index: number, rows: number): Tensor {
+    return this.#model.scratch.take(`log-probabilities ${index}`, "u32", [rows, LOGPROB_WORDS]);
+  }
+
   /** f32 [rows, vocabulary] of a block */
   #rawLogits(index: number, rows: number): Tensor {
     return this.#model.scratch.take(`raw logits ${index}`, "f32", [rows, this.#model.config.vocabSize]);
@@ -163,12 +208,4 @@ export class Draws {
   #divergences(index: number, rows: number): Tensor {
     return this.#model.scratch.take(`divergences ${index}`, "f32", [rows]);
   }
-}
-
-function logprobsOf(logits: Float32Array, token: number, top: number): TokenLogprobs {
-  const lse = logSumExp(logits);
-  return {
-    logprob: at(logits, token) - lse,
-    top: bestTokens(logits, top).map((best) => ({ token: best, logprob: at(logits, best) - lse })),
-  };
 }

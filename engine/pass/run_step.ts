@@ -98,7 +98,7 @@ async function runBatches(
   const state = new StepState();
   const inputs = batches.map((batch) => placeInputs(state, model, batch));
   const drawn = share.index === LEAD ? batches.flatMap(({ drawn }) => drawn) : [];
-  const plan = planDraw(model, state, drawn);
+  const plan = planDraw(model, state, { rows: drawn, step: step.index });
   const draws = new Draws(model, state, plan);
   const counter = new ReadCounter(model, batches);
   const report = new SelectionReport(model, step.spans, batches);

@@ -1,82 +1,152 @@
 /**
- * Penalties and biases on single logits, before sampling. Knows rows, tokens and numbers; what they stand for (repetition,
- * presence, frequency, a banned token) is the caller's business.
+ * Penalties and biases on rows of logits, before sampling: repetition, presence and frequency by counts of tokens that stay
+ * on the GPU, biases by lists. Reads counts, and what differs from them at a row; `count_tokens.ts` writes them.
  */
 
 import type { Commands, KernelSpec } from "../pipeline.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import { BUILTINS, GROUP_INDEX, reads, spread, writes } from "../wgsl.ts";
+import { BUILTINS, reads, writes } from "../wgsl.ts";
 
-/** What happens to one logit. A pair of row and token occurs at most once in a list. */
-export interface Adjustment {
+/** A range of entries. */
+export type EntryRange = readonly [from: number, to: number];
+
+/** What happens to one row of logits. */
+export interface AdjustedRow {
   readonly row: number;
-  readonly token: number;
-  /** Divides a positive logit, multiplies another one; 1 changes nothing. */
+  /** Divides positive logits of tokens that occurred, multiplies others; 1 changes nothing. */
   readonly repetition: number;
-  /** Added afterwards; `BANNED` keeps the token from ever being drawn. */
-  readonly bias: number;
+  /** Subtracted from the logits of tokens that the output has. */
+  readonly presence: number;
+  /** The same, times their number. */
+  readonly frequency: number;
+  /** Row of the counts; undefined: the row counts nothing. */
+  readonly place: number | undefined;
+  /** Entries of tokens and of what to add to their counts, for this row alone. */
+  readonly changes: EntryRange;
+  /** Entries of tokens, each at most once, and of what is added to their logits; `BANNED` keeps a token from being drawn. */
+  readonly biases: EntryRange;
 }
+
+/** A token, and a change of its count (i32) or a bias of its logit (f32). */
+export type Entry = { readonly token: number } & ({ readonly change: number } | { readonly bias: number });
 
 /** The bias of a banned token. Finite: WGSL may assume no infinities. */
 export const BANNED = -1e30;
 
-/** u32 words of an adjustment on the GPU. */
-export const ADJUSTMENT_WORDS = 4;
+/** The bit of a count which says that the prompt has the token; the others count it in the output. */
+export const IN_PROMPT = 0x80000000;
+
+/** u32 words of an adjusted row on the GPU. */
+export const ADJUSTED_WORDS = 12;
+
+/** u32 words of an entry. */
+export const ENTRY_WORDS = 2;
 
 /** Operands of the adjustments. */
 export interface AdjustLogits {
-  /** f32 [rows, vocabulary] */
+  /** f32 [≥ every row named, vocabulary] */
   readonly logits: Tensor;
-  /** u32 [count, ADJUSTMENT_WORDS], as `packAdjustments` makes them */
-  readonly adjustments: Tensor;
+  /** u32 [count, ADJUSTED_WORDS], as `packAdjustedRows` makes them; each row of logits at most once */
+  readonly rows: Tensor;
+  /** u32 [≥ every entry named, ENTRY_WORDS], as `packEntries` makes them */
+  readonly entries: Tensor;
+  /** u32 [≥ every place named, vocabulary]; undefined where no row has a place */
+  readonly counts: Tensor | undefined;
   readonly count: number;
-  readonly rows: number;
   readonly vocabulary: number;
 }
 
-const THREADS = 64;
+const THREADS = 256;
 
-/** Adjustments as words for the GPU. */
-export function packAdjustments(adjustments: readonly Adjustment[]): Uint32Array<ArrayBuffer> {
-  const words = new Uint32Array(adjustments.length * ADJUSTMENT_WORDS);
+/** Stands for no row, and for no place. */
+const NONE = 0xffffffff;
+
+/** Rows as words for the GPU, filled up to `count` with rows that nothing happens to. */
+export function packAdjustedRows(rows: readonly AdjustedRow[], count: number = rows.length): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(count * ADJUSTED_WORDS).fill(NONE);
   const floats = new Float32Array(words.buffer);
-  adjustments.forEach(({ row, token, repetition, bias }, i) => {
-    words.set([row, token], i * ADJUSTMENT_WORDS);
-    floats.set([repetition, bias], i * ADJUSTMENT_WORDS + 2);
+  rows.forEach(({ row, repetition, presence, frequency, place, changes, biases }, i) => {
+    const at = i * ADJUSTED_WORDS;
+    words.set([row, place ?? NONE, ...changes, ...biases], at);
+    floats.set([repetition, presence, frequency], at + 6);
+  });
+  return words;
+}
+
+/** Entries as words for the GPU. */
+export function packEntries(entries: readonly Entry[]): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(entries.length * ENTRY_WORDS);
+  const floats = new Float32Array(words.buffer);
+  entries.forEach((entry, i) => {
+    words[i * ENTRY_WORDS] = entry.token;
+    if ("bias" in entry) floats[i * ENTRY_WORDS + 1] = entry.bias;
+    else words[i * ENTRY_WORDS + 1] = entry.change;
   });
   return words;
 }
 
 /**
- * Applies adjustments in place; those outside [rows, vocabulary] are ignored.
+ * Adjusts rows in place.
  * @throws {GpuError} `invalid_shape` when a tensor does not fit
  */
 export function adjustLogits(commands: Commands, operands: AdjustLogits): void {
-  const { logits, adjustments, count, rows, vocabulary } = operands;
-  expectTensor("adjust_logits", logits, "f32", [rows, vocabulary]);
-  expectTensor("adjust_logits", adjustments, "u32", [count, ADJUSTMENT_WORDS]);
-  commands.dispatch(commands.kernel("adjust_logits", spec), {
-    tensors: [adjustments, logits],
-    params: { count, rows, vocabulary },
-    groups: spread(Math.ceil(count / THREADS)),
+  const { logits, rows, entries, counts, count, vocabulary } = operands;
+  expectTensor("adjust_logits", logits, "f32", [Math.min(1, count), vocabulary]);
+  expectTensor("adjust_logits", rows, "u32", [count, ADJUSTED_WORDS]);
+  expectTensor("adjust_logits", entries, "u32", [0, ENTRY_WORDS]);
+  if (counts !== undefined) expectTensor("adjust_logits", counts, "u32", [Math.min(1, count), vocabulary]);
+  const counted = counts === undefined ? [] : [counts];
+  const kernel = commands.kernel(`adjust_logits ${counted.length}`, () => spec(counted.length > 0));
+  commands.dispatch(kernel, {
+    tensors: [rows, entries, logits, ...counted],
+    params: { vocabulary },
+    groups: [Math.ceil(vocabulary / THREADS), count, 1],
   });
 }
 
-function spec(): KernelSpec {
+/** A workgroup looks through all entries of its row, and keeps those of its tokens where these find them at once. */
+function spec(counts: boolean): KernelSpec {
   return {
-    bindings: [reads("adjustments", "array<vec4<u32>>"), writes("logits", "array<f32>")],
-    params: [["count", "u32"], ["rows", "u32"], ["vocabulary", "u32"]],
+    bindings: [
+      reads("rows", "array<vec4<u32>>"),
+      reads("entries", "array<vec2<u32>>"),
+      writes("logits", "array<f32>"),
+      ...(counts ? [reads("counts", "array<u32>")] : []),
+    ],
+    params: [["vocabulary", "u32"]],
     source: `
+      var<workgroup> changes: array<atomic<i32>, ${THREADS}>;
+      var<workgroup> biases: array<f32, ${THREADS}>;
       @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
-        let i = (${GROUP_INDEX}) * ${THREADS}u + t;
-        if (i >= params.count) { return; }
-        let words = adjustments[i];
-        if (words.x >= params.rows || words.y >= params.vocabulary) { return; }
-        let at = words.x * params.vocabulary + words.y;
-        let repetition = bitcast<f32>(words.z);
+        let adjusted = rows[3u * group.y];
+        if (adjusted.x == ${NONE}u) { return; }
+        let lists = rows[3u * group.y + 1u];
+        let frequency = bitcast<f32>(rows[3u * group.y + 2u].x);
+        let first = group.x * ${THREADS}u;
+        atomicStore(&changes[t], 0);
+        biases[t] = 0.0;
+        workgroupBarrier();
+        for (var i = adjusted.z + t; i < adjusted.w; i += ${THREADS}u) {
+          let entry = entries[i];
+          if (entry.x - first < ${THREADS}u) { atomicAdd(&changes[entry.x - first], bitcast<i32>(entry.y)); }
+        }
+        for (var i = lists.x + t; i < lists.y; i += ${THREADS}u) {
+          let entry = entries[i];
+          if (entry.x - first < ${THREADS}u) { biases[entry.x - first] = bitcast<f32>(entry.y); }
+        }
+        workgroupBarrier();
+        let token = first + t;
+        if (token >= params.vocabulary) { return; }
+        var word = 0u;
+        ${counts ? `if (adjusted.y != ${NONE}u) { word = counts[adjusted.y * params.vocabulary + token]; }` : ""}
+        let said = i32(word & ${IN_PROMPT - 1}u) + atomicLoad(&changes[t]);
+        let at = adjusted.x * params.vocabulary + token;
+        let repetition = select(1.0, bitcast<f32>(lists.z), said > 0 || word >= ${IN_PROMPT}u);
+        let presence = select(0.0, bitcast<f32>(lists.w), said > 0);
+        let bias = biases[t] - presence - frequency * f32(said);
+        if (repetition == 1.0 && bias == 0.0) { return; }
         let logit = logits[at];
-        let penalised = select(logit * repetition, logit / repetition, logit > 0.0);
-        logits[at] = penalised + bitcast<f32>(words.w);
+        logits[at] = select(logit * repetition, logit / repetition, logit > 0.0) + bias;
       }`,
   };
 }

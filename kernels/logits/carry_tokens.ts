@@ -21,7 +21,7 @@ export interface CarryTokens {
 const THREADS = 64;
 
 /** No id of a token has this bit. */
-const CARRIED = 0x80000000;
+export const CARRIED = 0x80000000;
 
 /** What stands for the token at a place among those that were drawn. */
 export function carriedFrom(place: number): number {

@@ -4,7 +4,7 @@
  * Knows plans and sequences; whatever else there is to do waits for a step without another before it.
  */
 
-import { PAGE_TOKENS, type SamplingSettings, type SequenceId, type Span } from "../../engine/span.ts";
+import { PAGE_TOKENS, type SequenceId, type Span } from "../../engine/span.ts";
 import { NO_LOAD } from "./cost_model.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import type { Roster } from "./roster.ts";
@@ -28,8 +28,8 @@ export function rowsAfter({ spans }: Plan, { waiting, running }: Roster): readon
   if (waiting.length > 0 || running.length !== spans.length || spans.length === 0) return undefined;
   const rows: NextRow[] = [];
   for (const { sequence, work } of spans) {
-    const isPlain = sequence.masks?.areInTime !== false && !countsTokens(sequence.request.sampling);
-    const next = isPlain && !sequence.over && !sequence.events.full ? sequence.workAfter(work) : undefined;
+    const isCertain = sequence.masks?.areInTime !== false && !sequence.over && !sequence.events.full;
+    const next = isCertain ? sequence.workAfter(work) : undefined;
     if (next === undefined) return undefined;
     rows.push({ sequence, work: next });
   }
@@ -59,9 +59,4 @@ function sampledSpan(
   const attention = kind === "sparse" ? "sparse" : "dense";
   const row = { from, tokens: new Uint32Array(1), newPages: Uint32Array.from(newPages), logits: "last" } as const;
   return { kind: "decode", attention, sequence, ...row, sampled: true, ...(masks && { masksFollow: true }) };
-}
-
-/** Penalties look at all tokens, the newest included. */
-function countsTokens({ repetitionPenalty, presencePenalty, frequencyPenalty }: SamplingSettings): boolean {
-  return repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
 }

@@ -135,6 +135,20 @@ for (const [fault, message] of [[losingSubmit, /lost on the way/], [withoutMemor
     assert.deepEqual(await peek(), expected);
     await run({ release: [1] });
   });
+
+  Deno.test(`Engine.run() counts tokens for penalties again after a step that failed: ${fault.name}`, async () => {
+    const sampling = { ...GREEDY, repetitionPenalty: 1e6 };
+    const prompt = prefill(3, 0, 5, { newPages: pages(5), logits: "last" });
+    const { spans: [first] } = await run({ open: [open(3, { promptTokens: 5, sampling })], spans: [prompt] });
+    const row = (from: number, token = 0) => decode(3, from, 1, { tokens: pages(token), logits: "last" });
+    const { spans: [second] } = await run({ spans: [row(5, first?.token)] });
+    const { spans: [third] } = await run({ spans: [row(6, second?.token)] });
+    await fault(() => assert.rejects(run({ spans: [row(6, second?.token)] }), message));
+    const { spans: [again] } = await run({ spans: [row(6, second?.token)] });
+    assert.equal(again?.token, third?.token);
+    assert.equal(new Set([1, 2, 3, 4, 5, first?.token, second?.token, third?.token]).size, 8);
+    await run({ release: [3] });
+  });
 }
 
 Deno.test("Engine.run() refuses a third step while two run, and after closing", async () => {

@@ -3,7 +3,15 @@
 import assert from "node:assert/strict";
 
 import { GREEDY } from "../../engine/evaluation/hand_session.ts";
-import type { SamplingSettings, SequenceOpening, Span, SparseSettings, Step } from "../../engine/span.ts";
+import type {
+  SamplingSettings,
+  SequenceOpening,
+  Span,
+  SpanResult,
+  SparseSettings,
+  Step,
+  TokenLogprobs,
+} from "../../engine/span.ts";
 import { engineFixture } from "../support/engine_fixture.ts";
 import { Random } from "../support/random.ts";
 
@@ -49,22 +57,39 @@ function prompts(count: number): Uint32Array[] {
   });
 }
 
-/** Tokens of several sequences, with that many steps in flight. */
-async function answers(sequences: number, tokens: number, depth: 1 | 2): Promise<number[][]> {
+/** A token, and what else the step said of it. */
+interface Drawn {
+  readonly token: number;
+  readonly logprobs: TokenLogprobs | undefined;
+}
+
+function drawnOf({ token = NaN, logprobs }: SpanResult): Drawn {
+  return { token, logprobs };
+}
+
+/** What several sequences draw, with that many steps in flight; the first of them samples as told, the others as `SEEDED`. */
+async function answers(
+  { sequences, tokens, depth, sampling = SEEDED }: {
+    readonly sequences: number;
+    readonly tokens: number;
+    readonly depth: 1 | 2;
+    readonly sampling?: SamplingSettings;
+  },
+): Promise<Drawn[][]> {
   const { engine } = fixture;
   const started = prompts(sequences).map((prompt, i) => ({ id: sequence++, prompt, page: 8 * i }));
   const first = await engine.run(step({
-    open: started.map(({ id, prompt }) => opening(id, prompt.length)),
+    open: started.map(({ id, prompt }, i) => opening(id, prompt.length, i === 0 ? sampling : SEEDED)),
     spans: started.map(({ id, prompt, page }) => prefill(id, prompt, page)),
   }));
-  const drawn = started.map((_, i) => [first.spans[i]?.token ?? NaN]);
+  const drawn = first.spans.map((result) => [drawnOf(result)]);
   const pending: Promise<void>[] = [];
   for (let at = 0; at < tokens; at++) {
     const spans = started.map(({ id, prompt }, i) =>
-      row(id, prompt.length + at, depth === 2 && at > 0 ? "sampled" : drawn[i]?.at(-1) ?? NaN)
+      row(id, prompt.length + at, depth === 2 && at > 0 ? "sampled" : drawn[i]?.at(-1)?.token ?? NaN)
     );
     const running = engine.run(step({ spans, ...(depth === 2 && { followed: true }) })).then((result) => {
-      result.spans.forEach(({ token }, i) => drawn[i]?.push(token ?? NaN));
+      result.spans.forEach((span, i) => drawn[i]?.push(drawnOf(span)));
     });
     pending.push(running);
     if (pending.length === depth) await pending.shift();
@@ -76,38 +101,71 @@ async function answers(sequences: number, tokens: number, depth: 1 | 2): Promise
 
 Deno.test("Engine.run() draws the same tokens one step ahead as step by step", async () => {
   for (const sequences of [1, 3]) {
-    const expected = await answers(sequences, 40, 1);
-    assert.ok(new Set(expected.flat()).size > 10);
-    assert.deepEqual(await answers(sequences, 40, 2), expected);
+    const expected = await answers({ sequences, tokens: 40, depth: 1 });
+    assert.ok(new Set(expected.flat().map(({ token }) => token)).size > 10);
+    assert.deepEqual(await answers({ sequences, tokens: 40, depth: 2 }), expected);
   }
 });
+
+const PENALTIES = { repetitionPenalty: 1.3, presencePenalty: 0.4, frequencyPenalty: 0.6 } as const;
+
+const SETTINGS: Readonly<Record<string, Partial<SamplingSettings>>> = {
+  "all penalties": PENALTIES,
+  "penalties of greedy draws": { ...PENALTIES, temperature: 0 },
+  "log-probabilities": { topLogprobs: 20 },
+  "biases and a minimum length": { minTokens: 9, suppressed: [1, 2], logitBias: [[7, 3], [8, -100], [1, 100]] },
+  "all of these": { ...PENALTIES, topLogprobs: 3, logitBias: [[7, 3]], minTokens: 9, suppressed: [7] },
+};
+
+for (const [name, changes] of Object.entries(SETTINGS)) {
+  Deno.test(`Engine.run() draws the same one step ahead with ${name}, alone and beside others`, async () => {
+    const asked = { tokens: 16, sampling: { ...SEEDED, ...changes } };
+    const [alone] = await answers({ ...asked, sequences: 1, depth: 1 });
+    const [plain] = await answers({ ...asked, sequences: 1, depth: 1, sampling: SEEDED });
+    if (changes.topLogprobs === undefined) assert.notDeepEqual(alone, plain);
+    for (const sequences of [1, 2]) {
+      const [ahead] = await answers({ ...asked, sequences, depth: 2 });
+      assert.deepEqual(ahead, alone);
+    }
+  });
+}
 
 Deno.test("Engine.run() discards a row that overran: the next span's `from` is all it takes", async () => {
   const { engine } = fixture;
   const [prompt = new Uint32Array()] = prompts(1);
-  const go = async (overruns: boolean) => {
+  const go = async (overruns: boolean, sampling: SamplingSettings) => {
     const id = sequence++;
-    const { spans } = await engine.run(step({ open: [opening(id, prompt.length)], spans: [prefill(id, prompt, 0)] }));
+    const open = [opening(id, prompt.length, sampling)];
+    const { spans } = await engine.run(step({ open, spans: [prefill(id, prompt, 0)] }));
     const at = prompt.length;
     const running = engine.run(step({ spans: [row(id, at, spans[0]?.token ?? NaN)], followed: true }));
     const overrun = overruns ? engine.run(step({ spans: [row(id, at + 1, "sampled")] })) : undefined;
     await Promise.all([running, overrun]);
-    const after = await engine.run(step({ spans: [row(id, at + 1, 7)] }));
+    const after: (number | undefined)[] = [7];
+    for (let i = 1; i < 8; i++) {
+      const result = await engine.run(step({ spans: [row(id, at + i, after.at(-1) ?? NaN)] }));
+      after.push(result.spans[0]?.token);
+    }
     await engine.run(step({ release: [id] }));
-    return after.spans[0]?.token;
+    return after;
   };
   const OVERRUN = true;
-  assert.equal(await go(OVERRUN), await go(!OVERRUN));
+  for (const sampling of [SEEDED, { ...SEEDED, temperature: 0, repetitionPenalty: 1e6 }]) {
+    const after = await go(OVERRUN, sampling);
+    assert.deepEqual(after, await go(!OVERRUN, sampling));
+    // Whatever was drawn for the row that overran does not count.
+    if (sampling.temperature === 0) assert.equal(new Set(after).size, after.length);
+  }
 });
 
 Deno.test("Engine.run() takes two steps at a time, and refuses drawn tokens that are not there", async () => {
   const { engine } = fixture;
   const [prompt = new Uint32Array()] = prompts(1);
-  const [id, penalised] = [sequence++, sequence++];
-  const open = [opening(id, prompt.length), opening(penalised, prompt.length, { ...SEEDED, presencePenalty: 1 })];
-  await engine.run(step({ open, spans: [prefill(id, prompt, 0), prefill(penalised, prompt, 8)] }));
+  const id = sequence++;
+  await engine.run(step({ open: [opening(id, prompt.length)], spans: [prefill(id, prompt, 0)] }));
   const at = prompt.length;
-  await assert.rejects(engine.run(step({ spans: [row(penalised, at, "sampled")] })), /its penalties count tokens/);
+  const none = engine.run(step({ spans: [row(id, at + 1, 1)] }));
+  await assert.rejects(none, /is beyond/);
   await assert.rejects(engine.run(step({ spans: [row(id, at, "sampled")] })), /which drew none/);
   const two = [
     engine.run(step({ spans: [row(id, at, 1)] })),
@@ -119,5 +177,5 @@ Deno.test("Engine.run() takes two steps at a time, and refuses drawn tokens that
   const after = engine.run(step({ spans: [row(id, at + 1, "sampled")] }));
   await assert.rejects(refused, /its start .* is beyond/);
   await assert.rejects(after, /which drew none/, "its token was to come from a step that was refused");
-  await engine.run(step({ release: [id, penalised] }));
+  await engine.run(step({ release: [id] }));
 });

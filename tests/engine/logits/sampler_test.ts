@@ -107,7 +107,8 @@ Deno.test("draw() reports log-probabilities of the model, whatever was done to d
   const all = plain.logprobs?.top ?? [];
   assert.equal(all.length, VOCABULARY);
   const sum = all.reduce((total, { logprob }) => total + Math.exp(logprob), 0);
-  assert.ok(Math.abs(sum - 1) < 1e-9, `probabilities sum to ${sum}`);
+  // The log-sum-exp is one of f32.
+  assert.ok(Math.abs(sum - 1) < 1e-6, `probabilities sum to ${sum}`);
   assert.ok(all.every(({ logprob }, i) => i === 0 || logprob <= (all[i - 1]?.logprob ?? NaN)));
   assert.equal(all[0]?.token, plain.token);
   assert.equal(all[0]?.logprob, plain.logprobs?.logprob);
