@@ -50,8 +50,10 @@ export interface AdaptiveSelect {
 /** Bits of the key that each pass decides, from the top. */
 const DIGITS = [{ shift: 21, bits: 11 }, { shift: 10, bits: 11 }, { shift: 0, bits: 10 }] as const;
 const BINS = 2048;
+/** Two bitmaps take the place of the bins. */
+const BITMAP_WORDS = BINS / 2;
 /** Values that a thread has in flight. */
-const AT_ONCE = 4;
+const AT_ONCE = 8;
 /** Threads whose counts are added up first in a scan. */
 const SCAN_GROUPS = 16;
 
@@ -136,6 +138,10 @@ fn enough(have: vec2<u32>, goal: vec3<u32>) -> bool {
 }
 fn inBin(bin: u32) -> vec2<u32> {
   return vec2<u32>(atomicLoad(&bins[bin]), ${adapts ? "atomicLoad(&masses[bin])" : "0u"});
+}
+// A word of both bitmaps.
+fn marked(word: u32) -> vec2<u32> {
+  return vec2<u32>(atomicLoad(&bins[word]), atomicLoad(&bins[${BITMAP_WORDS}u + word]));
 }
 ${scanWgsl(threads)}
 @compute @workgroup_size(${threads})
@@ -236,37 +242,50 @@ function digitWgsl(
 `;
 }
 
-/** Each thread keeps from its own run of positions: those above the threshold, and the first of those equal to it. */
+/**
+ * Neighbouring threads read neighbouring values and mark in two bitmaps those above the threshold and those equal to it; then
+ * each thread keeps what its own words mark. One tile of positions after the other, in ascending order.
+ */
 function keepWgsl(threads: number, keeps: boolean): string {
-  const tally = (u: number) => /* wgsl */ `
-    if (i + ${u}u < end) {
-      let key = keyOf(value${u});
-      own += vec2<u32>(select(0u, 1u, key > threshold), select(0u, 1u, key == threshold));
-    }`;
-  const emit = (u: number) => /* wgsl */ `
-    if (i + ${u}u < end) {
-      let key = keyOf(value${u});
-      let tie = key == threshold;
-      if (key > threshold || (tie && at.y < wanted)) {
-        let place = at.x + min(at.y, wanted);
-        ${keep(keeps, "place", `i + ${u}u`, `value${u}`)}
-      }
-      at += vec2<u32>(select(0u, 1u, key > threshold), select(0u, 1u, tie));
-    }`;
-  const loads = unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u}u, n - 1u)];`);
+  const own = BITMAP_WORDS / threads;
+  const mark = (u: number) => /* wgsl */ `
+      if (i + ${u * threads}u < end) {
+        let key = keyOf(value${u});
+        let bit = i + ${u * threads}u - tile;
+        let map = select(0u, ${BITMAP_WORDS}u, key == threshold);
+        if (key >= threshold) { atomicOr(&bins[map + bit / 32u], 1u << (bit % 32u)); }
+      }`;
   return /* wgsl */ `
-  let run = (n + ${threads - 1}u) / ${threads}u;
-  let start = min(thread * run, n);
-  let end = min(start + run, n);
-  var own = vec2<u32>();
-  for (var i = start; i < end; i += ${AT_ONCE}u) {
-    ${loads}
-    ${unroll(AT_ONCE, tally)}
-  }
-  var at = before(thread, own);
-  for (var i = start; i < end; i += ${AT_ONCE}u) {
-    ${loads}
-    ${unroll(AT_ONCE, emit)}
+  var marksBefore = vec2<u32>();
+  for (var tile = 0u; tile < n; tile += ${BITMAP_WORDS * 32}u) {
+    let end = min(tile + ${BITMAP_WORDS * 32}u, n);
+    for (var i = thread; i < ${2 * BITMAP_WORDS}u; i += ${threads}u) { atomicStore(&bins[i], 0u); }
+    workgroupBarrier();
+    for (var i = tile + thread; i < end; i += ${AT_ONCE * threads}u) {
+      ${unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u * threads}u, n - 1u)];`)}
+      ${unroll(AT_ONCE, mark)}
+    }
+    workgroupBarrier();
+    var own = vec2<u32>();
+    for (var word = thread * ${own}u; word < (thread + 1u) * ${own}u; word++) { own += countOneBits(marked(word)); }
+    var at = marksBefore + before(thread, own);
+    for (var word = thread * ${own}u; word < (thread + 1u) * ${own}u; word++) {
+      let marks = marked(word);
+      var left = marks.x | marks.y;
+      while (left != 0u) {
+        let bit = countTrailingZeros(left);
+        left &= left - 1u;
+        let tie = (marks.y >> bit) & 1u;
+        if (tie == 0u || at.y < wanted) {
+          let place = at.x + min(at.y, wanted);
+          let position = tile + word * 32u + bit;
+          ${keep(keeps, "place", "position", "values[base + position]")}
+        }
+        at += vec2<u32>(1u - tie, tie);
+      }
+    }
+    for (var i = 0u; i < ${SCAN_GROUPS}u; i++) { marksBefore += groups[i]; }
+    workgroupBarrier();
   }
 `;
 }
