@@ -26,6 +26,9 @@ const FIRST_SEQUENCE = 2 ** 30;
 /** Rows of corrections, one for each width of the products. */
 const CORRECTIONS = [8, 4, 2] as const;
 
+/** Rows of the corrections that follow a long prompt: on matrix units, attention has a tile for each height. */
+const TALL_CORRECTIONS = [32, 16] as const;
+
 /** How sparse rows may attend beside the default. */
 const SPARSE: readonly SparseSettings[] = (["kv_head", "query_head", "all_heads"] as const).flatMap((heads) => [
   { budget: MIN_BUDGET, heads },
@@ -69,7 +72,7 @@ export async function warmUp(runner: StepRunner, map?: PageMap): Promise<readonl
 }
 
 /**
- * A prompt as long as a batch of rows gets, and rows after it: products of many rows have kernels of their own on GPUs, and
+ * A prompt as long as a batch of rows gets, corrections of its end, and rows after it: products of many rows have kernels of their own on GPUs, and
  * working memory grows. Software adapters have one kernel for all lengths.
  */
 async function longPrompt(
@@ -81,8 +84,13 @@ async function longPrompt(
   if (rows <= PROMPT) return;
   const session = host.open({ sparse: { budget: MIN_BUDGET, heads: "kv_head" } });
   await session.prefill(tokens(rows));
+  const { roles } = host.runner.info;
+  for (const tall of roles === undefined || rows < PAGE_TOKENS ? [] : TALL_CORRECTIONS) {
+    const again = { kind: "decode", attention: "dense", tokens: tokens(tall), from: rows - tall } as const;
+    await session.run({ ...again, logits: "none" });
+  }
   await session.decode(1, "dense");
-  if (host.runner.info.roles !== undefined) await session.decode(1, "sparse");
+  if (roles !== undefined) await session.decode(1, "sparse");
   await session.close();
 }
 

@@ -56,6 +56,10 @@ Deno.test("warmUp() ends with the longest batch of a prompt and rows after it, w
   assert.equal(gpu.longest, 2048);
   // The long prompt is not among what predictions start from: most of it may have been compiling.
   assert.ok(measured.every(({ rows }) => rows < 100));
+  const tall = gpu.steps.flatMap(({ spans }) => spans).filter(({ kind, tokens }) =>
+    kind === "decode" && tokens.length > 8
+  );
+  assert.deepEqual(tall.map(({ tokens, from }) => [tokens.length, from]), [[32, 2016], [16, 2032]]);
   const after = gpu.steps.flatMap(({ spans }) => spans).slice(-2);
   assert.deepEqual(after.map((span) => [span.kind === "decode" && span.attention, span.from]), [
     ["dense", 2048],
