@@ -9,6 +9,7 @@ import type { GpuInfo } from "../gpu.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import type { WeightDType } from "../weights/format.ts";
 import { readEight, weightType } from "../weights/read_eight.ts";
+import { describeGate, type ProductGate, productGateWgsl } from "./product.ts";
 import { addEight, BUILTINS, reads, unroll, writes } from "../wgsl.ts";
 
 /** Threads in a workgroup. */
@@ -24,6 +25,8 @@ export interface LaneTile {
   readonly outputs: number;
   /** Whether lanes share their loads of inputs, see `canBroadcast`; changes no bits. */
   readonly broadcast: boolean;
+  /** Given: the first half of a lane's weight rows are the gate's, the others those that they gate; f32, not added. */
+  readonly gate?: ProductGate;
 }
 
 /** Values of an input row that a subgroup loads at a time, one in each lane. */
@@ -35,13 +38,15 @@ export function canBroadcast({ subgroups, subgroupSize }: Pick<GpuInfo, "subgrou
 }
 
 /** The kernel's name, different for every variant. */
-export function laneProductName({ dtype, accumulate, inputs, outputs, broadcast }: LaneTile): string {
-  return `lane_product ${dtype} ${inputs}×${outputs}${broadcast ? " broadcast" : ""}${accumulate ? " accumulate" : ""}`;
+export function laneProductName({ dtype, accumulate, inputs, outputs, broadcast, gate }: LaneTile): string {
+  return `lane_product ${dtype} ${inputs}×${outputs}${broadcast ? " broadcast" : ""}${accumulate ? " accumulate" : ""}${
+    describeGate(gate)
+  }`;
 }
 
 /** Grid: weight rows over x, input rows over y. */
 export function laneProduct(tile: LaneTile): KernelSpec {
-  const { dtype, accumulate, inputs, outputs, broadcast } = tile;
+  const { dtype, inputs, outputs, broadcast, gate } = tile;
   const each = (piece: (input: number, output: number) => string) =>
     unroll(inputs, (m) => unroll(outputs, (n) => piece(m, n)));
   return {
@@ -53,12 +58,14 @@ export function laneProduct(tile: LaneTile): KernelSpec {
     params: [["rows", "u32"], ["partRows", "u32"], ["firstRow", "u32"], ["weightRows", "u32"], ["eights", "u32"]],
     ...(broadcast && { needs: ["subgroups"] }),
     source: `
+      ${gate === undefined ? "" : productGateWgsl(gate)}
       @compute @workgroup_size(${LANES}) fn main(${BUILTINS}${
       broadcast ? ", @builtin(subgroup_invocation_id) lane: u32" : ""
     }) {
-        let first_n = group.x * ${LANES * outputs}u + t;
+        let width = params.partRows${gate === undefined ? "" : " / 2u"};
+        let first_n = group.x * ${LANES * resultsOf(tile)}u + t;
         let first_m = group.y * ${inputs}u;
-        ${unroll(outputs, (n) => `let w${n} = min(first_n + ${n * LANES}u, params.partRows - 1u) * params.eights;`)}
+        ${unroll(outputs, (n) => `let w${n} = (${weightRow(tile, n)}) * params.eights;`)}
         ${unroll(inputs, (m) => `let x${m} = min(first_m + ${m}u, params.rows - 1u) * params.eights;`)}
         ${each((m, n) => `var sum${m}_${n} = 0.0;`)}
         for (var k = 0u; k < params.eights; k += 1u) {
@@ -67,15 +74,33 @@ export function laneProduct(tile: LaneTile): KernelSpec {
       unroll(inputs, (m) => loadInput(tile, m) + unroll(outputs, (n) => addEight(`sum${m}_${n}`, `h${n}`, `v${m}`)))
     }
         }
-        ${
-      each((m, n) => `
-        if (first_m + ${m}u < params.rows && first_n + ${n * LANES}u < params.partRows) {
-          let at = (first_m + ${m}u) * params.weightRows + params.firstRow + first_n + ${n * LANES}u;
-          y[at] = ${accumulate ? "y[at] + " : ""}sum${m}_${n};
-        }`)
-    }
+        ${unroll(inputs, (m) => unroll(resultsOf(tile), (n) => store(tile, m, n)))}
       }`,
   };
+}
+
+/** Results of a lane for each input row. */
+function resultsOf({ outputs, gate }: LaneTile): number {
+  return gate === undefined ? outputs : outputs / 2;
+}
+
+function weightRow(tile: LaneTile, n: number): string {
+  const results = resultsOf(tile);
+  return `${n < results ? "" : "width + "}min(first_n + ${(n % results) * LANES}u, width - 1u)`;
+}
+
+function store(tile: LaneTile, m: number, n: number): string {
+  const { accumulate, gate } = tile;
+  const row = `(first_m + ${m}u)`;
+  const output = `first_n + ${n * LANES}u`;
+  const plain = `let at = ${row} * params.weightRows + params.firstRow + ${output};
+          y[at] = ${accumulate ? "y[at] + " : ""}sum${m}_${n};`;
+  const gated = `y[${row} * width + ${output}] = gated(vec4<f32>(sum${m}_${n}), vec4<f32>(sum${m}_${
+    n + resultsOf(tile)
+  })).x;`;
+  return `if (${row} < params.rows && ${output} < width) {
+          ${gate === undefined ? plain : gated}
+        }`;
 }
 
 /** Eight values of an input row, as `v<m>_lo` and `v<m>_hi` in every lane. */

@@ -120,10 +120,14 @@ export function gatedMatmul(commands: Commands, product: GatedProduct, plan?: Ma
   expectRows("matmul", x, { rows, cols: weight.cols });
   if (rows === 0) return;
   const chosen = plan ?? choosePlan(commands, product);
-  if (chosen.kind === "matrix" && isGatable(weight)) {
-    const prepared = matrixKernel(commands, product, { ...chosen, gate: { activation, form: out.form } });
-    dispatchParts(commands, { weight, y: out.tensor, rows }, prepared);
-  } else gateAfter(commands, product, (whole) => matmul(commands, whole, chosen));
+  const { tensor: y, form } = out;
+  if (!isGatable(weight) || chosen.kind === "tiles" || (chosen.kind === "lanes" && form !== "f32")) {
+    gateAfter(commands, product, (whole) => matmul(commands, whole, chosen));
+    return;
+  }
+  if (chosen.kind === "lanes") expectRows("matmul", x, { rows, cols: weight.cols, forms: ["f32"] });
+  const gated = { ...product, y, gate: { activation, form } };
+  dispatchParts(commands, gated, prepare(commands, gated, chosen));
 }
 
 function choosePlan({ gpu, tiles }: Commands, { rows, weight }: Pick<Product, "rows" | "weight">): MatmulPlan {
@@ -152,7 +156,10 @@ interface Prepared {
   readonly groups: (partRows: number) => [number, number, number];
 }
 
-function prepare(commands: Commands, product: Product, plan: MatmulPlan): Prepared {
+/** A product; given a gate, y takes what it makes of the results. */
+type MaybeGated = Product & { readonly gate?: ProductGate };
+
+function prepare(commands: Commands, product: MaybeGated, plan: MatmulPlan): Prepared {
   if (plan.kind === "matrix") return matrixKernel(commands, product, plan);
   return plan.kind === "lanes"
     ? laneKernel(commands, product, plan.broadcast)
@@ -161,8 +168,8 @@ function prepare(commands: Commands, product: Product, plan: MatmulPlan): Prepar
 
 function matrixKernel(
   commands: Commands,
-  { weight, x, rows, accumulate = false, scratch }: Omit<Product, "y">,
-  { kind: _, gate, ...cut }: MatrixPlan & { readonly gate?: ProductGate },
+  { weight, x, rows, accumulate = false, scratch, gate }: MaybeGated,
+  { kind: _, ...cut }: MatrixPlan,
 ): Prepared {
   const { tensor } = asHalves(commands, scratch, { x, rows, cols: weight.cols, form: "high" });
   return {
@@ -175,8 +182,12 @@ function matrixKernel(
   };
 }
 
-function laneKernel(commands: Commands, { x, rows, accumulate = false }: Product, broadcast: boolean): Prepared {
-  const tile = { ...LANE_TILE[broadcast ? "broadcast" : "plain"], accumulate, broadcast };
+function laneKernel(
+  commands: Commands,
+  { x, rows, accumulate = false, gate }: MaybeGated,
+  broadcast: boolean,
+): Prepared {
+  const tile = { ...LANE_TILE[broadcast ? "broadcast" : "plain"], accumulate, broadcast, ...(gate && { gate }) };
   return {
     kernel: (dtype) => commands.kernel(laneProductName({ ...tile, dtype }), () => laneProduct({ ...tile, dtype })),
     input: x.tensor,

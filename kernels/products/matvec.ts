@@ -71,9 +71,7 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
   if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
-  if (chosen.kind === "lanes") byLanes(commands, product, chosen.broadcast);
-  else if (chosen.kind === "matrix") byMatrices(commands, product, chosen);
-  else byTeams(commands, product, chosen);
+  dispatch(commands, product, chosen);
 }
 
 /**
@@ -86,15 +84,30 @@ export function gatedMatvec(commands: Commands, product: GatedProduct, plan?: Ma
   expectRows("matvec", x, { rows, cols: weight.cols });
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
-  if (chosen.kind === "matrix" && isGatable(weight)) {
-    byMatrices(commands, { ...product, y: out.tensor, gate: { activation, form: out.form } }, chosen);
-  } else gateAfter(commands, product, (whole) => matvec(commands, whole, chosen));
+  const { tensor: y, form } = out;
+  if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
+  if (!isGatable(weight) || (chosen.kind !== "matrix" && form !== "f32")) {
+    gateAfter(commands, product, (whole) => matvec(commands, whole, chosen));
+  } else dispatch(commands, { ...product, y, gate: { activation, form } }, chosen);
 }
 
-function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }: Product, broadcast: boolean): void {
+/** A product; given a gate, y takes what it makes of the results. */
+type MaybeGated = Product & { readonly gate?: ProductGate };
+
+function dispatch(commands: Commands, product: MaybeGated, plan: MatvecPlan): void {
+  if (plan.kind === "lanes") byLanes(commands, product, plan.broadcast);
+  else if (plan.kind === "matrix") byMatrices(commands, product, plan);
+  else byTeams(commands, product, plan);
+}
+
+function byLanes(
+  commands: Commands,
+  { weight, x, y, rows, accumulate = false, gate }: MaybeGated,
+  broadcast: boolean,
+): void {
   const outputs = weight.rows >= TALL_ROWS ? 8 : 4;
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-    const tile = { dtype, accumulate, inputs: columnsFor(rows), outputs, broadcast };
+    const tile = { dtype, accumulate, inputs: columnsFor(rows), outputs, broadcast, ...(gate && { gate }) };
     commands.dispatch(commands.kernel(laneProductName(tile), () => laneProduct(tile)), {
       tensors: [tensor, x.tensor, y],
       params: { rows, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
@@ -103,12 +116,19 @@ function byLanes(commands: Commands, { weight, x, y, rows, accumulate = false }:
   }
 }
 
-function byTeams(commands: Commands, product: Product, { threads, outputs }: TeamPlan): void {
-  const { weight, x, y, rows, accumulate = false } = product;
+function byTeams(
+  commands: Commands,
+  product: MaybeGated,
+  { threads, outputs }: TeamPlan,
+): void {
+  const { weight, x, y, rows, accumulate = false, gate } = product;
   for (let firstInput = 0; firstInput < rows; firstInput += MAX_INPUTS) {
     const inputs = columnsFor(Math.min(MAX_INPUTS, rows - firstInput));
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-      const tile = { dtype, accumulate, threads, inputs, outputs: Math.min(outputs, MAX_SUMS / inputs) };
+      const tile = {
+        ...{ dtype, accumulate, threads, inputs, outputs: Math.min(outputs, MAX_SUMS / inputs) },
+        ...(gate && { gate }),
+      };
       commands.dispatch(commands.kernel(teamProductName(tile), () => teamProduct(tile)), {
         tensors: [tensor, x.tensor, y],
         params: {
@@ -127,7 +147,7 @@ function byTeams(commands: Commands, product: Product, { threads, outputs }: Tea
 
 function byMatrices(
   commands: Commands,
-  product: Product & { readonly gate?: ProductGate },
+  product: MaybeGated,
   { kind: _, ...cut }: MatrixPlan,
 ): void {
   const { weight, x, y, rows, accumulate = false, scratch, gate } = product;

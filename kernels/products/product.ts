@@ -31,7 +31,7 @@ export interface GatedProduct extends Pick<Product, "x" | "rows" | "scratch"> {
   readonly out: Rows;
 }
 
-/** How a kernel gates its sums, and in which form it stores them. */
+/** How a kernel gates its sums, and in which form it stores them; kernels without matrix units store f32 only. */
 export interface ProductGate {
   readonly activation: Activation;
   readonly form: RowForm;

@@ -6,6 +6,7 @@
 import type { KernelSpec } from "../pipeline.ts";
 import type { WeightDType } from "../weights/format.ts";
 import { readEight, weightType } from "../weights/read_eight.ts";
+import { describeGate, type ProductGate, productGateWgsl } from "./product.ts";
 import { addEight, BUILTINS, GROUP_INDEX, halvings, reads, unroll, writes } from "../wgsl.ts";
 
 /**
@@ -21,16 +22,18 @@ export interface TeamTile {
   readonly outputs: number;
   /** Input rows of a dispatch; inputs × outputs is a multiple of 4. */
   readonly inputs: number;
+  /** Given: the first half of a team's weight rows are the gate's, the others those that they gate; f32, not added. */
+  readonly gate?: ProductGate;
 }
 
 /** The kernel's name, different for every variant. */
-export function teamProductName({ dtype, accumulate, threads, outputs, inputs }: TeamTile): string {
-  return `team_product ${dtype} ${threads}:${inputs}×${outputs}${accumulate ? " accumulate" : ""}`;
+export function teamProductName({ dtype, accumulate, threads, outputs, inputs, gate }: TeamTile): string {
+  return `team_product ${dtype} ${threads}:${inputs}×${outputs}${accumulate ? " accumulate" : ""}${describeGate(gate)}`;
 }
 
 /** Grid: one workgroup for each `outputs` weight rows, made by `spread`. */
 export function teamProduct(tile: TeamTile): KernelSpec {
-  const { dtype, accumulate, threads, outputs, inputs } = tile;
+  const { dtype, threads, outputs, inputs, gate } = tile;
   const each = (piece: (input: number, output: number) => string) =>
     unroll(inputs, (m) => unroll(outputs, (n) => piece(m, n)));
   return {
@@ -44,28 +47,50 @@ export function teamProduct(tile: TeamTile): KernelSpec {
       ["eights", "u32"],
     ],
     source: `
+      ${gate === undefined ? "" : productGateWgsl(gate)}
       var<workgroup> parts: array<vec4<f32>, ${threads * inputs * outputs / 4}>;
 
       @compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
-        let first_n = (${GROUP_INDEX}) * ${outputs}u;
-        if (first_n >= params.partRows) { return; }
-        ${unroll(outputs, (n) => `let w${n} = min(first_n + ${n}u, params.partRows - 1u) * params.eights;`)}
+        let width = params.partRows${gate === undefined ? "" : " / 2u"};
+        let first_n = (${GROUP_INDEX}) * ${resultsOf(tile)}u;
+        if (first_n >= width) { return; }
+        ${unroll(outputs, (n) => `let w${n} = (${weightRow(tile, n)}) * params.eights;`)}
         ${unroll(inputs, (m) => `let x${m} = min(params.firstInput + ${m}u, params.rows - 1u) * params.eights;`)}
         ${each((m, n) => `var sum${m}_${n} = 0.0;`)}
         var k = t;
         ${walk(tile)}
         ${addThreads(tile)}
         workgroupBarrier();
-        if (t < ${inputs * outputs}u) {
-          let m = params.firstInput + t / ${outputs}u;
-          let n = first_n + t % ${outputs}u;
-          if (m < params.rows && n < params.partRows) {
-            let at = m * params.weightRows + params.firstRow + n;
-            y[at] = ${accumulate ? "y[at] + " : ""}parts[(t / 4u) * ${threads}u][t % 4u];
-          }
-        }
+        ${store(tile)}
       }`,
   };
+}
+
+/** Results of a team for each input row. */
+export function resultsOf({ outputs, gate }: Pick<TeamTile, "outputs" | "gate">): number {
+  return gate === undefined ? outputs : outputs / 2;
+}
+
+function weightRow(tile: TeamTile, n: number): string {
+  const results = resultsOf(tile);
+  return `${n < results ? "" : "width + "}min(first_n + ${n % results}u, width - 1u)`;
+}
+
+function store(tile: TeamTile): string {
+  const { accumulate, threads, outputs, inputs, gate } = tile;
+  const results = resultsOf(tile);
+  const sum = (index: string) => `parts[(${index}) / 4u * ${threads}u][(${index}) % 4u]`;
+  const first = `t / ${results}u * ${outputs}u + t % ${results}u`;
+  const plain = `let at = m * params.weightRows + params.firstRow + n;
+            y[at] = ${accumulate ? "y[at] + " : ""}${sum(first)};`;
+  const gated = `y[m * width + n] = gated(vec4<f32>(${sum(first)}), vec4<f32>(${sum(`${first} + ${results}u`)})).x;`;
+  return `if (t < ${inputs * results}u) {
+          let m = params.firstInput + t / ${results}u;
+          let n = first_n + t % ${results}u;
+          if (m < params.rows && n < width) {
+            ${gate === undefined ? plain : gated}
+          }
+        }`;
 }
 
 /** The tree that adds the threads' sums, four results to a vec4. */

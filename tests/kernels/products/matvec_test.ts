@@ -1,12 +1,14 @@
 import assert from "node:assert/strict";
 import { GpuError } from "../../../kernels/errors.ts";
-import { matvec, type MatvecPlan, planMatvec } from "../../../kernels/products/matvec.ts";
+import { gatedMatvec, matvec, type MatvecPlan, planMatvec } from "../../../kernels/products/matvec.ts";
+import { gateAfter, type GatedProduct } from "../../../kernels/products/product.ts";
 import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
+import { checkGated, describeGated, type GatedCase } from "../gated_cases.ts";
 import { describeCase, FEW_ROWS, makeOperands, testedCases, weightData } from "../product_cases.ts";
 
 const fixture = gpuFixture();
@@ -17,6 +19,12 @@ const PLANS: readonly MatvecPlan[] = [
   { kind: "lanes", broadcast: true },
   { kind: "team", threads: 32, outputs: 4 },
   { kind: "team", threads: 64, outputs: 8 },
+];
+
+/** One for the kernels that gate, and one that they leave to two. */
+const GATED: readonly GatedCase[] = [
+  { rows: 11, weightRows: 272, cols: 264, dtype: "f16", form: "f32", activation: "silu", nmse: 1e-12 },
+  { rows: 2, weightRows: 80, cols: 64, dtype: "f16", form: "both", activation: "gelu_tanh", nmse: 1e-12 },
 ];
 
 function describePlan(plan: MatvecPlan): string {
@@ -40,6 +48,35 @@ for (const plan of PLANS) {
       freeWeight(fixture.gpu, weight);
     });
   }
+
+  for (const shape of GATED) {
+    Deno.test(`gatedMatvec() equals plain loops: ${describePlan(plan)}, ${describeGated(shape)}`, async () => {
+      await checkGated(fixture, shape, (product) => gatedMatvec(fixture.commands, product, plan));
+    });
+  }
+
+  Deno.test(`gatedMatvec() has the bits of the product, for any number of rows: ${describePlan(plan)}`, async () => {
+    const [cols, weightRows, rows] = [264, 80, 8];
+    const random = new Random(6);
+    const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
+    const { halves } = random.halves(weightRows * cols);
+    writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
+    const values = random.normals(rows * cols, 0.1);
+    const run = async (first: number, count: number, multiply: (product: GatedProduct) => void) => {
+      const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
+      const out = floatRows(fixture.zeros("f32", [count, weightRows / 2]));
+      multiply({ weight, x, out, rows: count, activation: "silu", scratch: fixture.scratch });
+      return new Uint32Array((await fixture.floats(out.tensor)).buffer);
+    };
+    const apart = await run(0, rows, (product) => {
+      gateAfter(fixture.commands, product, (whole) => matvec(fixture.commands, whole, plan));
+    });
+    for (const [first, count] of [[0, rows], [7, 1]] as const) {
+      const gated = await run(first, count, (product) => gatedMatvec(fixture.commands, product, plan));
+      assert.deepEqual(gated, apart.slice(first * weightRows / 2, (first + count) * weightRows / 2));
+    }
+    freeWeight(fixture.gpu, weight);
+  });
 
   for (const [dtype, cols] of [["f16", 1048], ["q4k", 1024]] as const) {
     Deno.test(`matvec() gives a row the same bits alone and among others: ${describePlan(plan)}, ${dtype}`, async () => {
