@@ -6,14 +6,17 @@
 import { GpuError } from "./errors.ts";
 import type { BindingSpec } from "./pipeline.ts";
 import type { Scratch } from "./scratch.ts";
-import { expectTensor, type Tensor } from "./tensor.ts";
+import { expectTensor, sizeOf, type Tensor } from "./tensor.ts";
 import { HALF_PACKING_WGSL, writes } from "./wgsl.ts";
 
 /**
  * `f32` as they are; `high`: rounded to f16; `both`: the upper 11 bits of each value, and the rest of it rounded to f16.
  * Values beyond ±65504 become ±65504 as halves.
  */
-export type RowForm = "f32" | "high" | "both";
+export type RowForm = (typeof ROW_FORMS)[number];
+
+/** All forms. */
+export const ROW_FORMS = ["f32", "high", "both"] as const;
 
 /** Rows on the GPU. */
 export interface Rows {
@@ -46,7 +49,7 @@ export function takeRows(scratch: Scratch, name: string, { form, rows, cols }: R
 export function expectRows(
   op: string,
   { tensor, form }: Rows,
-  { forms = ["f32", "high", "both"], ...shape }: Omit<RowsShape, "form"> & { readonly forms?: readonly RowForm[] },
+  { forms = ROW_FORMS, ...shape }: Omit<RowsShape, "form"> & { readonly forms?: readonly RowForm[] },
 ): void {
   if (!forms.includes(form)) {
     throw new GpuError(
@@ -55,6 +58,11 @@ export function expectRows(
     );
   }
   expectTensor(op, tensor, dtypeOf(form), shapeOf({ form, ...shape }));
+}
+
+/** Vectors of four in all rows of a tensor: where its low halves begin. */
+export function foursOf({ tensor, form }: Rows): number {
+  return sizeOf(tensor.shape) / (form === "both" ? 8 : 4);
 }
 
 function dtypeOf(form: RowForm): "f32" | "f16" {

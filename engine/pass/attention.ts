@@ -9,8 +9,9 @@ import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { normColumns } from "../../kernels/norm_columns.ts";
 import { ropeAppend } from "../../kernels/attention/rope_append.ts";
-import { floatRows } from "../../kernels/rows.ts";
+import { floatRows, type Rows } from "../../kernels/rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import { ALONE } from "../exchange.ts";
 import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowRun } from "../row_batch.ts";
@@ -107,16 +108,26 @@ function spread({ model: { commands, scratch, config, share }, batch }: Pass, ow
   return all;
 }
 
+/** States of rows: their outputs as the product after them reads them, lse f32 [rows, heads]. */
+export interface RowStates {
+  readonly o: Rows;
+  readonly lse: Tensor;
+}
+
+function floatStates({ o, lse }: AttentionState): RowStates {
+  return { o: floatRows(o), lse };
+}
+
 /**
  * Attends all rows to this worker's slice, and merges the states of all workers.
  * @param q as `project` returns it
- * @returns states of the computed rows over all slices: o f32 [computed, heads, headDim], lse f32 [computed, heads]
+ * @returns states of the computed rows over all slices
  */
-export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promise<AttentionState> {
+export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promise<RowStates> {
   const { model: { scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
-  if (pass.keyCopies !== undefined) return attendToCopies(pass, layer, { ...pass.keyCopies, q });
+  if (pass.keyCopies !== undefined) return floatStates(attendToCopies(pass, layer, { ...pass.keyCopies, q }));
   const { views, longest = 0 } = pass.rowCopies ?? {};
-  if (views !== undefined) return attendRowsToCopies(pass, layer, { views, longest, q });
+  if (views !== undefined) return floatStates(attendRowsToCopies(pass, layer, { views, longest, q }));
   const holders = pass.holdersAt(layer);
   const own = attendOwn(pass, layer, { q, holders });
   if (pass.isWhole(layer)) return own;
@@ -124,17 +135,17 @@ export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promis
     o: scratch.take("merged outputs", "f32", [computed, heads, headDim]),
     lse: scratch.take("merged lse", "f32", [computed, heads]),
   };
-  const states = { own: { ...own, rows: batch.rows, heads, headDim }, merged, holders };
+  const states = { own: { o: own.o.tensor, lse: own.lse, rows: batch.rows, heads, headDim }, merged, holders };
   const ready = exchange.states(pass.pointAt(layer), batch.ranges, states);
   if (ready === undefined) return own;
   await pass.arrive();
   pass.expect(ready.begin());
-  return merged;
+  return floatStates(merged);
 }
 
 /** x += norm(output(o)), normed where the family has it */
-export function addOutput(pass: Pass, { weights }: PassLayer, { o }: AttentionState): void {
-  pass.add({ weight: weights.output, rows: floatRows(o), norm: weights.outputNorm });
+export function addOutput(pass: Pass, { weights }: PassLayer, { o }: RowStates): void {
+  pass.add({ weight: weights.output, rows: o, norm: weights.outputNorm });
 }
 
 /** @returns states of all rows over this worker's slice; when it holds nothing, they are undefined and never read */
@@ -142,16 +153,18 @@ function attendOwn(
   pass: Pass,
   layer: PassLayer,
   { q, holders }: { readonly q: Tensor; readonly holders: readonly boolean[] },
-): AttentionState {
+): RowStates {
   const { model, batch } = pass;
   const { kv, role } = layer;
-  const { commands, scratch, config, slice, share } = model;
+  const { commands, scratch, config, slice, share, exchange } = model;
   const { heads, kvHeads, headDim } = config;
-  const out = {
-    o: scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]),
-    lse: scratch.take("attention lse", "f32", [batch.rows, heads]),
-  };
-  if (holders[share.index] !== true && !pass.isWhole(layer)) return out;
+  // Peers merge f32; matrix tiles, which read halves, write them too.
+  const isRounded = exchange === ALONE && q.dtype === "f16";
+  const o = isRounded
+    ? pass.rowsFor(layer.weights.output, "attention outputs")
+    : floatRows(scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]));
+  const states = { o, lse: scratch.take("attention lse", "f32", [batch.rows, heads]) };
+  if (holders[share.index] !== true && !pass.isWhole(layer)) return states;
   const common = {
     shape: { heads, kvHeads, headDim },
     q,
@@ -160,7 +173,8 @@ function attendOwn(
     maxPages: slice.tableWidth,
     rowTable: pass.tableAt(layer),
     scale: config.attentionScale,
-    out,
+    out: { o: o.tensor, lse: states.lse },
+    outForm: o.form,
   };
   const window = (layer.isLocal ? config.localLayers?.window : config.slidingWindow) ?? Infinity;
   for (const run of batch.runs) {
@@ -173,7 +187,7 @@ function attendOwn(
       decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, ...parts });
     }
   }
-  return out;
+  return states;
 }
 
 function splitScratch({ scratch, config }: LoadedModel, run: RowRun): AttentionState {

@@ -4,7 +4,6 @@
  * selection stays on the GPU; in a group each worker offers its best and keeps what it owns of the chosen.
  */
 
-import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { poolScores } from "../../kernels/attention/pool_scores.ts";
 import { NO_POSITION } from "../../kernels/attention/row_table.ts";
 import { topK } from "../../kernels/attention/top_k.ts";
@@ -12,6 +11,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import { ADAPTIVE_FLOOR, sparseLayersAfter } from "../layer_plan.ts";
 import { PAGE_TOKENS } from "../span.ts";
 import { readCandidates } from "./candidates.ts";
+import type { RowStates } from "./attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { adoptReplicated } from "./replication.ts";
 import { candidateValuesOf, isSparse, rowsOf, scoresOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
@@ -30,7 +30,7 @@ export interface PendingSelection {
 export async function beginSelection(
   pass: Pass,
   layer: PassLayer,
-  { lse }: AttentionState,
+  { lse }: RowStates,
 ): Promise<PendingSelection | undefined> {
   const { model, batch } = pass;
   if (layer.role !== "select" || batch.sparse.length === 0) return undefined;

@@ -25,6 +25,7 @@ import { BLOCK_WORDS, cutBlocks, listsOf, type RowRange, type ScratchPass, scrat
 import { ROW_WORDS, type SetShape } from "./row_table.ts";
 import { dispatchRowTiles, rowsOfTiles, type RowTiles } from "./row_tiles.ts";
 import { rowTilesFor } from "./tile/matrix_tile_plan.ts";
+import { expectRows, ROW_FORMS, type RowForm } from "../rows.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
 
 /** Raw scaled logits q·k · scale of each row, for the choice of positions. */
@@ -68,8 +69,10 @@ export interface DecodeAttention extends PagedKv {
   readonly scale: number;
   /** At least as large as `scratchShape` says. */
   readonly scratch: AttentionState;
-  /** o f32 `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
+  /** o `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
   readonly out: AttentionState;
+  /** Of `out.o`, as in `Rows`: f32, or halves, which matrix tiles alone write. @default "f32" */
+  readonly outForm?: RowForm;
   /** Dense calls only. */
   readonly scores?: ScoreOutput;
   /** Given: the call is gathered; else dense. */
@@ -117,7 +120,7 @@ export function scratchShape(
  * @throws {GpuError} `invalid_shape`, also when scratch is smaller than one row needs
  */
 export function decodeAttention(commands: Commands, args: DecodeAttention): void {
-  const { shape, firstRow, rows, scratch, rowTable, out, selection, scores, longest } = args;
+  const { shape, firstRow, rows, scratch, rowTable, out, outForm = "f32", selection, scores, longest } = args;
   check(args);
   const tiles = matrixTilesOf(commands, args);
   const cut = tiles === undefined ? plainCut(commands, args) : MATRIX_CUT;
@@ -140,7 +143,8 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
     else dispatchRowTiles(commands, args, { tiles, pass, splits: jointSplitsOf(cut, longest, together) });
     // A single possible split writes the state itself.
     if (splits > 1) {
-      mergeSplits(commands, { shape, firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, cut, out });
+      const { first: firstRow, rows } = pass;
+      mergeSplits(commands, { shape, firstRow, rows, parts: scratch, rowTable, cut, out, outForm });
     }
   }
 }
@@ -274,7 +278,8 @@ function dispatchSplits(
 }
 
 function check(
-  { shape, firstRow, rows, q, rowTable, scratch, out, scores, selection, longest, ...paged }: DecodeAttention,
+  { shape, firstRow, rows, q, rowTable, scratch, out, outForm = "f32", scores, selection, longest, ...paged }:
+    DecodeAttention,
 ) {
   const op = "attention";
   const { heads, headDim } = shape;
@@ -282,7 +287,8 @@ function check(
   expectHeadShape(op, shape);
   expectTensor(op, q, q.dtype === "f16" ? "f16" : "f32", [all, heads, headDim]);
   expectTensor(op, rowTable, "u32", [all, ROW_WORDS]);
-  expectTensor(op, out.o, "f32", [all, heads, headDim]);
+  const forms: readonly RowForm[] = q.dtype === "f16" ? ROW_FORMS : ["f32"];
+  expectRows(op, { tensor: out.o, form: outForm }, { rows: all, cols: heads * headDim, forms });
   expectTensor(op, out.lse, "f32", [all, heads]);
   expectTensor(op, scratch.o, "f32", [sizeOf(scratch.lse.shape), headDim]);
   expectPagedKv(op, shape, paged);

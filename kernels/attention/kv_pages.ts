@@ -5,6 +5,7 @@
 
 import { GpuError } from "../errors.ts";
 import type { BindingSpec } from "../kernel_cache.ts";
+import { type RowForm, writesRows } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { reads, writes } from "../wgsl.ts";
 
@@ -47,10 +48,12 @@ export const PAGED_KV_BINDINGS: readonly BindingSpec[] = [
 ];
 
 /** Their results: a state a row and head. */
-export const STATE_BINDINGS: readonly BindingSpec[] = [
-  writes("outO", "array<vec4<f32>>"),
-  writes("outLse", "array<f32>"),
-];
+export const STATE_BINDINGS: readonly BindingSpec[] = stateBindings("f32");
+
+/** The same with outputs as rows of a form. */
+export function stateBindings(form: RowForm): readonly BindingSpec[] {
+  return [writesRows("outO", form), writes("outLse", "array<f32>")];
+}
 
 /** The same for a state a split, where a row has several. */
 export const PART_BINDINGS: readonly BindingSpec[] = [

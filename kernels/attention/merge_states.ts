@@ -4,11 +4,12 @@
  */
 
 import { cutName, type SplitCut, splitRangeWgsl } from "./split/split_cut.ts";
-import { type AttentionState, EMPTY_LSE, type HeadShape } from "./kv_pages.ts";
+import { type AttentionState, EMPTY_LSE, type HeadShape, stateBindings } from "./kv_pages.ts";
 import type { Commands, Kernel, KernelSpec, ParamField } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
+import { expectRows, foursOf, ROW_FORM_WGSL, type RowForm, storeFour } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import { reads, unroll, writes } from "../wgsl.ts";
+import { reads, unroll } from "../wgsl.ts";
 
 type Heads = Pick<HeadShape, "heads" | "headDim">;
 
@@ -34,8 +35,10 @@ export interface MergeSplits {
   readonly rowTable: Tensor;
   /** How each row was cut. */
   readonly cut: SplitCut;
-  /** o f32 `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
+  /** o `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
   readonly out: AttentionState;
+  /** Of `out.o`: f32, or halves as in `Rows`. */
+  readonly outForm: RowForm;
 }
 
 /** Threads of a workgroup. */
@@ -69,15 +72,16 @@ export function mergeStates(commands: Commands, { shape, rows, count, parts, out
  * @throws {GpuError} `invalid_shape`
  */
 export function mergeSplits(commands: Commands, args: MergeSplits): void {
-  const { shape, firstRow, rows, parts, rowTable, cut, out } = args;
+  const { shape, firstRow, rows, parts, rowTable, cut, out, outForm } = args;
   const op = "merge_splits";
   expectTensor(op, rowTable, "u32", [firstRow + rows, ROW_WORDS]);
-  expectTensor(op, out.o, "f32", [firstRow + rows, shape.heads, shape.headDim]);
+  const outputs = { tensor: out.o, form: outForm };
+  expectRows(op, outputs, { rows: firstRow + rows, cols: shape.heads * shape.headDim });
   expectTensor(op, out.lse, "f32", [firstRow + rows, shape.heads]);
-  const variant = variantOf(commands, shape, cut);
+  const variant = { ...variantOf(commands, shape), cut, outForm };
   commands.dispatch(kernelOf(commands, variant), {
     tensors: [parts.o, parts.lse, out.o, out.lse, rowTable],
-    params: { rows, firstRow },
+    params: { rows, firstRow, outFours: foursOf(outputs) },
     groups: [shape.heads * variant.pieces, rows, 1],
   });
 }
@@ -89,31 +93,32 @@ interface Variant {
   readonly pieces: number;
   /** Undefined: all states given; else the live splits of a row. */
   readonly cut: SplitCut | undefined;
+  readonly outForm: RowForm;
 }
 
-function variantOf({ gpu }: Commands, { heads, headDim }: Heads, cut?: SplitCut): Variant {
+function variantOf({ gpu }: Commands, { heads, headDim }: Heads): Variant {
   const all = headDim / 4;
   const most = MAX_LANES[gpu.info.software ? "software" : "hardware"];
   let lanes = Math.min(all, most);
   while (all % lanes !== 0) lanes--;
-  return { heads, lanes, pieces: all / lanes, cut };
+  return { heads, lanes, pieces: all / lanes, cut: undefined, outForm: "f32" };
 }
 
 function kernelOf(commands: Commands, variant: Variant): Kernel {
-  const { heads, lanes, pieces, cut } = variant;
-  const name = `merge_states ${heads}x${pieces}x${lanes} ${cut === undefined ? "all" : cutName(cut)}`;
+  const { heads, lanes, pieces, cut, outForm } = variant;
+  const name = `merge_states ${heads}x${pieces}x${lanes} ${cut === undefined ? "all" : cutName(cut)} ${outForm}`;
   return commands.kernel(name, () => mergeSpec(variant));
 }
 
 function mergeSpec(variant: Variant): KernelSpec {
   const ofSplits = variant.cut !== undefined;
-  const params: readonly ParamField[] = [["rows", "u32"], ofSplits ? ["firstRow", "u32"] : ["count", "u32"]];
+  const params: readonly ParamField[] = (ofSplits ? ["rows", "firstRow", "outFours"] : ["rows", "count"])
+    .map((name) => [name, "u32"]);
   return {
     bindings: [
       reads("partsO", "array<vec4<f32>>"),
       reads("partsLse", "array<f32>"),
-      writes("outO", "array<vec4<f32>>"),
-      writes("outLse", "array<f32>"),
+      ...stateBindings(variant.outForm),
       ...(ofSplits ? [reads("rowTable", "array<vec4<u32>>")] : []),
     ],
     params,
@@ -126,10 +131,16 @@ function mergeSpec(variant: Variant): KernelSpec {
  * is read; then the teams' sums are merged in order.
  */
 function mergeSource(variant: Variant): string {
-  const { heads, lanes, pieces, cut } = variant;
+  const { heads, lanes, pieces, cut, outForm } = variant;
+  const merged = {
+    value: "select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0)",
+    at: `to * ${lanes * pieces}u + vec`,
+    fours: "params.outFours",
+  };
   const teams = Math.floor(THREADS / lanes);
   const live = cut === undefined ? "params.count" : "splitRange(readRow(outRow)).live";
   return /* wgsl */ `
+${outForm === "f32" ? "" : ROW_FORM_WGSL}
 ${cut === undefined ? "" : ROW_TABLE_WGSL + splitRangeWgsl(cut)}
 var<workgroup> sums: array<vec4<f32>, ${teams * lanes}>;
 // Of each team: its maximum, and the sum of its weights.
@@ -167,7 +178,7 @@ ${addWgsl(variant, teams)}
     weight += factor * teams[i].y;
   }
   let to = outRow * ${heads}u + head;
-  outO[to * ${lanes * pieces}u + vec] = select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0);
+  ${storeFour(outForm, "outO", merged)}
   if (vec == 0u) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }
 }
 `;

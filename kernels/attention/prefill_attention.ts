@@ -17,9 +17,11 @@ import {
   PAGED_KV_BINDINGS,
   type PagedKv,
   STATE_BINDINGS,
+  stateBindings,
 } from "./kv_pages.ts";
 import type { BindingSpec, Commands, Kernel, KernelSpec } from "../pipeline.ts";
 import { ROW_WORDS } from "./row_table.ts";
+import { expectRows, foursOf, ROW_FORMS, type RowForm } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { reads } from "../wgsl.ts";
 
@@ -38,8 +40,10 @@ export interface PrefillAttention extends PagedKv {
   readonly rowTable: Tensor;
   /** Usually 1/√headDim. */
   readonly scale: number;
-  /** o f32 `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
+  /** o `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
   readonly out: AttentionState;
+  /** Of `out.o`, as in `Rows`: f32, or halves, which matrix tiles alone write. @default "f32" */
+  readonly outForm?: RowForm;
   /** Of f32 queries. @default what suits the adapter */
   readonly tuning?: PrefillTuning;
 }
@@ -56,17 +60,18 @@ const MAX_ROWS_PER_LANE = 8;
  * @throws {GpuError} `invalid_shape`
  */
 export function prefillAttention(commands: Commands, args: PrefillAttention): void {
-  const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, scale, out } = args;
+  const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, scale, out, outForm = "f32" } = args;
   const op = "attention_tile";
   const all = firstRow + rows;
   expectHeadShape(op, shape);
   expectTensor(op, q, q.dtype === "f16" ? "f16" : "f32", [all, shape.heads, shape.headDim]);
   expectTensor(op, rowTable, "u32", [all, ROW_WORDS]);
-  expectTensor(op, out.o, "f32", [all, shape.heads, shape.headDim]);
+  const forms: readonly RowForm[] = q.dtype === "f16" ? ROW_FORMS : ["f32"];
+  expectRows(op, { tensor: out.o, form: outForm }, { rows: all, cols: shape.heads * shape.headDim, forms });
   expectTensor(op, out.lse, "f32", [all, shape.heads]);
   expectPagedKv(op, shape, args);
   if (q.dtype === "f16") {
-    byMatrices(commands, args);
+    byMatrices(commands, { ...args, outForm });
     return;
   }
   const tuning = args.tuning ?? (commands.gpu.info.software ? "software" : "hardware");
@@ -78,24 +83,31 @@ export function prefillAttention(commands: Commands, args: PrefillAttention): vo
   });
 }
 
-function byMatrices(commands: Commands, args: PrefillAttention): void {
-  const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, out } = args;
-  const tile = matrixTileFor(commands.gpu.info, shape);
-  if (tile === undefined) {
+function byMatrices(commands: Commands, args: PrefillAttention & { readonly outForm: RowForm }): void {
+  const { shape, firstRow, rows, q, kv, pageTable, maxPages, rowTable, out, outForm } = args;
+  const chosen = matrixTileFor(commands.gpu.info, shape);
+  if (chosen === undefined) {
     throw new GpuError(
       "invalid_shape",
       `Cannot dispatch attention_tile of f16 queries: no matrix tile takes heads of ${shape.headDim}`,
     );
   }
+  const tile = { ...chosen, outForm };
   const kernel = commands.kernel(matrixTileName(tile), () => ({
     needs: ["f16", "matrix"],
-    bindings: [reads("q", "array<vec4<u32>>"), ...KV_AND_OUTPUTS],
-    params: ["firstRow", "rows", "queryRows", "maxPages"].map((name) => [name, "u32"]),
+    bindings: [reads("q", "array<vec4<u32>>"), ...PAGED_KV_BINDINGS, ...stateBindings(outForm)],
+    params: ["firstRow", "rows", "queryRows", "maxPages", "outFours"].map((name) => [name, "u32"]),
     source: matrixTileWgsl(tile),
   }));
   commands.dispatch(kernel, {
     tensors: [q, kv.k, kv.v, pageTable, rowTable, out.o, out.lse],
-    params: { firstRow, rows, queryRows: q.shape[1] ?? 0, maxPages },
+    params: {
+      firstRow,
+      rows,
+      queryRows: q.shape[1] ?? 0,
+      maxPages,
+      outFours: foursOf({ tensor: out.o, form: outForm }),
+    },
     groups: [Math.ceil(rows / matrixTileTokens(tile)), shape.kvHeads, 1],
   });
 }

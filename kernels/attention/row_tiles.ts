@@ -9,12 +9,13 @@ import {
   PAGED_KV_BINDINGS,
   type PagedKv,
   PART_BINDINGS,
-  STATE_BINDINGS,
+  stateBindings,
 } from "./kv_pages.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
 import { BLOCK_WORDS, LIST_WORDS, listsOf, type RowRange, type ScratchPass } from "./row_blocks.ts";
 import { matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { type MatrixTile, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
+import { foursOf, type RowForm } from "../rows.ts";
 import type { Tensor } from "../tensor.ts";
 import { reads } from "../wgsl.ts";
 
@@ -30,6 +31,8 @@ export interface RowTileCall extends PagedKv {
   /** The states of the splits. */
   readonly scratch: AttentionState;
   readonly out: AttentionState;
+  /** @default "f32" */
+  readonly outForm?: RowForm;
 }
 
 /** Rows of a sequence that the highest tile takes. */
@@ -40,14 +43,17 @@ export function rowsOfTiles(tiles: RowTiles): number {
 /** Dispatches the blocks of one pass. @param splits that the rows of any block may need together */
 export function dispatchRowTiles(
   commands: Commands,
-  { shape, q, kv, pageTable, maxPages, rowTable, scratch, out }: RowTileCall,
+  { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, outForm = "f32" }: RowTileCall,
   { tiles, pass, splits }: { readonly tiles: RowTiles; readonly pass: ScratchPass; readonly splits: number },
 ): void {
   const { first: firstRow, rows, blocks } = pass;
   for (const { tile, list } of dispatchesOf(tiles, blocks, firstRow)) {
-    commands.dispatch(kernelOf(commands, tile), {
+    commands.dispatch(kernelOf(commands, { ...tile, outForm }), {
       tensors: [q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
-      params: { firstRow, rows, queryRows: q.shape[1] ?? 0, maxPages, listed: list === undefined ? 0 : 1 },
+      params: {
+        ...{ firstRow, rows, queryRows: q.shape[1] ?? 0, maxPages, listed: list === undefined ? 0 : 1 },
+        outFours: foursOf({ tensor: out.o, form: outForm }),
+      },
       ...(list && { list }),
       groups: [list === undefined ? rows : list.length / BLOCK_WORDS, shape.kvHeads, splits],
     });
@@ -73,8 +79,8 @@ function dispatchesOf(tiles: RowTiles, blocks: readonly RowRange[], firstRow: nu
 function kernelOf(commands: Commands, tile: MatrixTile): Kernel {
   return commands.kernel(matrixTileName(tile), () => ({
     needs: ["f16", "matrix"],
-    bindings: [reads("q", "array<vec4<u32>>"), ...PAGED_KV_BINDINGS, ...PART_BINDINGS, ...STATE_BINDINGS],
-    params: ["firstRow", "rows", "queryRows", "maxPages", "listed"].map((name) => [name, "u32"]),
+    bindings: [reads("q", "array<vec4<u32>>"), ...PAGED_KV_BINDINGS, ...PART_BINDINGS, ...stateBindings(tile.outForm)],
+    params: ["firstRow", "rows", "queryRows", "maxPages", "listed", "outFours"].map((name) => [name, "u32"]),
     listWords: LIST_WORDS,
     source: matrixTileWgsl(tile),
   }));

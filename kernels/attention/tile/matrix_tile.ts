@@ -12,17 +12,19 @@ import { chunkRowsWgsl, partWgsl, splitRowsWgsl, storeStateWgsl } from "./matrix
 import { massesWgsl, massWgsl, softmaxWgsl, totalWgsl } from "./matrix_softmax.ts";
 import { Fragments, HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
 import { type MatrixTile, type Plan, planOf } from "./matrix_tile_plan.ts";
+import { ROW_FORM_WGSL, storeFour } from "../../rows.ts";
 import { unroll } from "../../wgsl.ts";
 
 /**
- * WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, queryRows, maxPages. With
- * splits: partsO and partsLse before the outputs, the parameter `listed` and a list of blocks as well.
+ * WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, queryRows, maxPages,
+ * outFours. With splits: partsO and partsLse before the outputs, the parameter `listed` and a list of blocks as well.
  */
 export function matrixTileWgsl(tile: MatrixTile): string {
   const plan = planOf(tile);
   const { tileRows, threads, threadsARow, group, blockRows, subgroupSize, split, loads } = plan;
   const write = new Fragments(plan.shape);
   return /* wgsl */ `
+${tile.outForm === "f32" ? "" : ROW_FORM_WGSL}
 ${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}${plan.cut === "chunk" ? "" : LISTED_BLOCK_WGSL + partWgsl(plan.cut)}
 var<workgroup> keys: array<vec4<u32>, ${blockRows * plan.keys}>;
 var<workgroup> values: array<vec4<u32>, ${blockRows * plan.keys}>;
@@ -238,7 +240,12 @@ ${
       storeStateWgsl(plan, {
         token: "outToken",
         head: `outRow % ${group}u`,
-        store: (array, at) => `${array}O[(${at}) * ${headDim / 4}u + dimension] = value;`,
+        store: (array, at) =>
+          storeFour(array === "out" ? plan.outForm : "f32", `${array}O`, {
+            value: "value",
+            at: `(${at}) * ${headDim / 4}u + dimension`,
+            fours: "params.outFours",
+          }),
       })
     }
     }

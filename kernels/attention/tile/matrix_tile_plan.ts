@@ -4,6 +4,7 @@ import type { HeadShape } from "../kv_pages.ts";
 import type { GpuInfo } from "../../gpu.ts";
 import { HALVES_AN_ELEMENT, type MatrixUnits, matrixUnitsOf } from "../../matrix_wgsl.ts";
 import { describeShape } from "../../provider.ts";
+import type { RowForm } from "../../rows.ts";
 import { cutName, MATRIX_CUT, type SplitCut } from "../split/split_cut.ts";
 
 /** A variant of the tile. */
@@ -17,6 +18,8 @@ export interface MatrixTile extends HeadShape, MatrixUnits {
   readonly blockRows: number;
   /** What a workgroup walks over: all that its rows of a chunk see, or one split of what decode rows see. */
   readonly cut: "chunk" | SplitCut;
+  /** Of the outputs. */
+  readonly outForm: RowForm;
 }
 
 /** Padding of rows in workgroup memory, in elements of 16 bytes: rows start in different banks. */
@@ -116,7 +119,7 @@ export function matrixTileFor(info: GpuInfo, shape: HeadShape): MatrixTile | und
   const units = matrixUnitsOf(info);
   if (units === undefined) return undefined;
   const tiles = units.shape.m === 16 ? LARGE_INSTRUCTION_TILES : SMALL_INSTRUCTION_TILES;
-  return tiles.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units, cut: "chunk" }))
+  return tiles.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units, cut: "chunk", outForm: "f32" }))
     .find((tile) => fitsTile(info, tile));
 }
 
@@ -125,7 +128,13 @@ export function rowTilesFor(info: GpuInfo, shape: HeadShape): readonly [MatrixTi
   const units = matrixUnitsOf(info);
   if (units === undefined) return undefined;
   const heights = units.shape.m === 16 ? LARGE_INSTRUCTION_HEIGHTS : SMALL_INSTRUCTION_HEIGHTS;
-  const [lowest, ...higher] = heights.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units, cut: MATRIX_CUT }))
+  const [lowest, ...higher] = heights.map((sizes): MatrixTile => ({
+    ...shape,
+    ...sizes,
+    ...units,
+    cut: MATRIX_CUT,
+    outForm: "f32",
+  }))
     .filter((tile) => fitsTile(info, tile));
   return lowest && [lowest, ...higher];
 }

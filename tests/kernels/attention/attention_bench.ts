@@ -177,7 +177,7 @@ class Bench {
     return {
       row: () => decodeAttention(commands, one),
       scored: () => decodeAttention(commands, { ...one, scores: { scores, stride: kvRows } }),
-      merge: () => mergeSplits(commands, { ...one, parts: scratch, cut: this.#cut }),
+      merge: () => mergeSplits(commands, { ...one, parts: scratch, cut: this.#cut, outForm: "f32" }),
       pool: () => poolScores(commands, { ...sets, scores, scoreStride: kvRows, lse: given.out.lse }),
       select: () => topK(commands, { ...sets, positions, keptStride: SELECTED }),
       cover: () => {

@@ -1,12 +1,14 @@
 /** Spans of prefill for tests: made, attended on the GPU, and attended by plain loops. */
 
 import { prefillAttention, type PrefillTuning } from "../../../kernels/attention/prefill_attention.ts";
+import { type RowForm, takeRows } from "../../../kernels/rows.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import type { GpuFixture } from "../../support/gpu_fixture.ts";
 import { type KvFixture, kvFixture, uploadRows } from "../../support/kv_fixture.ts";
 import { halvesOf } from "../../support/half_queries_fixture.ts";
+import { rowValues } from "../../support/row_values.ts";
 import { Random } from "../../support/random.ts";
 
 /** One span to attend. */
@@ -28,10 +30,16 @@ export function prefillSpan(fixture: GpuFixture, shape: HeadShape, rows: readonl
 export async function runPrefill(
   fixture: GpuFixture,
   { shape, rows, kv, q }: PrefillSpan,
-  { tuning, chunk = rows.length }: { readonly tuning: PrefillTuning | "matrix"; readonly chunk?: number },
+  { tuning, chunk = rows.length, outForm = "f32" }: {
+    readonly tuning: PrefillTuning | "matrix";
+    readonly chunk?: number;
+    readonly outForm?: RowForm;
+  },
 ): Promise<{ readonly o: Float32Array; readonly lse: Float32Array }> {
   const sizes = [rows.length, shape.heads, shape.headDim];
-  const out = { o: fixture.zeros("f32", sizes), lse: fixture.zeros("f32", sizes.slice(0, 2)) };
+  const outShape = { rows: rows.length, cols: shape.heads * shape.headDim };
+  const o = takeRows(fixture.scratch, `outputs, ${outForm}`, { form: outForm, ...outShape });
+  const out = { o: o.tensor, lse: fixture.zeros("f32", sizes.slice(0, 2)) };
   const queries = fixture.upload("f32", q, sizes);
   const make = (dtype: "f16", shape: readonly number[]) => fixture.zeros(dtype, shape);
   const given = tuning === "matrix"
@@ -48,9 +56,10 @@ export async function runPrefill(
       rows: Math.min(chunk, rows.length - firstRow),
       scale: 1 / Math.sqrt(shape.headDim),
       out,
+      outForm,
     });
   }
-  return { o: await fixture.floats(out.o), lse: await fixture.floats(out.lse) };
+  return { o: Float32Array.from(await rowValues(fixture, o, outShape)), lse: await fixture.floats(out.lse) };
 }
 
 /** The same by plain loops. */

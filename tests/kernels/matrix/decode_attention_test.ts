@@ -1,12 +1,15 @@
 import assert from "node:assert/strict";
+import { decodeAttention } from "../../../kernels/attention/decode_attention.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";
 import { MATRIX_CUT } from "../../../kernels/attention/split/split_cut.ts";
 import { rowTilesFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
+import { takeRows } from "../../../kernels/rows.ts";
 import type { Tensor } from "../../../kernels/tensor.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { ROW_FORM_NMSE, rowValues } from "../../support/row_values.ts";
 import { halvesOf } from "../../support/half_queries_fixture.ts";
 import { consecutiveRows } from "../attention/attention_cases.ts";
 import { mixed, prepareBlocks, type PreparedBlocks } from "../attention/decode_blocks.ts";
@@ -38,6 +41,26 @@ for (const window of [undefined, 300]) {
   });
 }
 
+/** The kernel compiles soonest for them. */
+const SHORT_HEADS: HeadShape = { heads: 2, kvHeads: 2, headDim: 16 };
+
+Deno.test("decodeAttention() on matrix units writes outputs as both halves, of one split or merged", async () => {
+  const { rows } = mixed(undefined);
+  const call = prepareBlocks(fixture, SHORT_HEADS, rows);
+  const q = halves(call, SHORT_HEADS);
+  const single = await call.states({ q });
+  const shape = { rows: rows.length, cols: SHORT_HEADS.heads * SHORT_HEADS.headDim };
+  const o = takeRows(fixture.scratch, "outputs, both", { form: "both", ...shape });
+  const given = { ...call.args, q, out: { ...call.args.out, o: o.tensor } };
+  decodeAttention(fixture.commands, { ...given, outForm: "both" });
+  const values = await rowValues(fixture, o, shape);
+  assertClose(values, new Float32Array(single.o.buffer), { nmse: ROW_FORM_NMSE.both });
+  assert.throws(
+    () => decodeAttention(fixture.commands, { ...given, q: call.args.q, outForm: "both" }),
+    /Cannot dispatch attention: outputs, both is rows of form both, expected f32/,
+  );
+});
+
 /** Rows that see so many are cut at one length, longer ones at the next. Other bounds only take longer. */
 const BOUND = MATRIX_CUT.lengths[0]?.upTo ?? NaN;
 
@@ -58,9 +81,9 @@ for (const window of [undefined, BOUND]) {
   });
 }
 
-function halves({ args: { rows, q } }: PreparedBlocks): Tensor {
+function halves({ args: { rows, q } }: PreparedBlocks, shape = SHAPE): Tensor {
   const make = (dtype: "f16", shape: readonly number[]) => fixture.zeros(dtype, shape);
-  return halvesOf(fixture.commands, { shape: SHAPE, rows, q, attendedBy: "row", make });
+  return halvesOf(fixture.commands, { shape, rows, q, attendedBy: "row", make });
 }
 
 function reference({ kv, q }: PreparedBlocks, rows: readonly TableRow[]) {

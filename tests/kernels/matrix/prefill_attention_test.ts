@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { matrixTileFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { ROW_FORM_NMSE } from "../../support/row_values.ts";
 import { consecutiveRows, PREFILL_CASES } from "../attention/attention_cases.ts";
 import { prefillSpan, referencePrefill, runPrefill } from "../attention/prefill_spans.ts";
 
@@ -11,6 +12,9 @@ const fixture = gpuFixture();
 const HALF_OPERANDS = 1e-6;
 /** Logits of a few units, from queries that err by 2^-12. */
 const LOGIT_ERROR = 2e-3;
+
+/** The kernel compiles soonest for them. */
+const SHORT_HEADS = { heads: 2, kvHeads: 2, headDim: 16 };
 
 for (const { name, shape, rows } of PREFILL_CASES) {
   Deno.test(`prefillAttention() on matrix units equals plain loops: ${name}`, async () => {
@@ -26,6 +30,20 @@ for (const { name, shape, rows } of PREFILL_CASES) {
     assertClose(lse, expected.lse, { maxAbs: LOGIT_ERROR });
   });
 }
+
+Deno.test("prefillAttention() on matrix units writes outputs as halves", async () => {
+  const rows = consecutiveRows({ from: 0, rows: 37 });
+  const span = prefillSpan(fixture, SHORT_HEADS, rows);
+  const [single, halved] = [
+    await runPrefill(fixture, span, { tuning: "matrix" }),
+    await runPrefill(fixture, span, {
+      tuning: "matrix",
+      outForm: "high",
+    }),
+  ];
+  assertClose(halved.o, single.o, { nmse: ROW_FORM_NMSE.high });
+  assert.deepEqual(halved.lse, single.lse);
+});
 
 for (const window of [undefined, 100]) {
   Deno.test(`prefillAttention() on matrix units gives the same bits however a prompt is cut: window ${window}`, async () => {
