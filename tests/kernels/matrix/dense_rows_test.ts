@@ -15,12 +15,12 @@ const PROMPT = Array.from({ length: 40 }, (_, i) => 8 + (i * 37) % 500);
 const DECODED = Array.from({ length: 10 }, (_, i) => 9 + (i * 53) % 499);
 const VOCABULARY = 512;
 
-async function onMatrixUnits(body: (host: SessionHost) => Promise<void>): Promise<void> {
+async function onMatrixUnits(body: (host: SessionHost, engine: Engine) => Promise<void>): Promise<void> {
   const model = { directory: `${FIXTURES}llama-rope3` };
   const engine = await Engine.open({ model, kvTokens: 2048, gpu: testProvider().name });
   try {
     assert.notEqual(rowProductCut(engine.commands.gpu.info), undefined, "this adapter has no matrix units");
-    await body(new SessionHost(engine));
+    await body(new SessionHost(engine), engine);
   } finally {
     await engine.close();
     await mapsSettled();
@@ -49,6 +49,30 @@ Deno.test("A correction on matrix units has the logits of dense decoding, bit fo
     const from = corrected.length - DECODED.length;
     const given = await corrected.run({ ...denseRows(DECODED, "last"), from });
     assert.deepEqual(logprobsOf(given), expected);
+  });
+});
+
+Deno.test("A dense row on matrix units passes through a layer without a kernel that only converts or gates", async () => {
+  await onMatrixUnits(async (host, engine) => {
+    const session = await prompted(host);
+    await session.decode(77);
+    const kernels: string[] = [];
+    engine.commands.observe({
+      unit: "pass",
+      beginPass: () => ({}),
+      record: ({ name }) => kernels.push(name.split(" ", 1)[0] ?? name),
+    });
+    await session.decode(78);
+    engine.commands.observe(undefined);
+    const layer = ["rms_norm", "row_product", "rope_append", "attention_tile", "merge_states", "row_product"];
+    const layers = engine.config.layers;
+    assert.deepEqual(
+      kernels.slice(1, 1 + 9 * layers),
+      Array.from({ length: layers }, () => [
+        ...layer,
+        ...["rms_norm", "row_product", "row_product"],
+      ]).flat(),
+    );
   });
 });
 
