@@ -5,10 +5,10 @@
  */
 
 import { childrenOf, isRunning } from "../support/processes.ts";
+import { serveProcess } from "../support/serve_process.ts";
 
 const CLIENTS = 3;
 const SAMPLE_MS = 10_000;
-const READY_MS = 120_000;
 /** Memory settles first: caches fill, code is compiled. */
 const SETTLING = 1 / 3;
 const WORDS = "the sea was calm and the harbour lay in fog while old men told of ships gone north".split(" ");
@@ -75,36 +75,8 @@ async function residentMib(pid: number): Promise<number> {
   return Math.round(Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]) / 1024);
 }
 
-/** Starts `serve` on a free port. @returns its process and address, once it is ready */
-async function start(flags: readonly string[]): Promise<{ child: Deno.ChildProcess; origin: string }> {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", new URL("../../mod.ts", import.meta.url).href, "serve", "--port", "0", ...flags],
-    stdin: "null",
-    stdout: "piped",
-    stderr: "null",
-  }).spawn();
-  const found = Promise.withResolvers<string>();
-  const timer = setTimeout(() => {
-    child.kill("SIGTERM");
-    found.reject(new Error(`Cannot start: the service is not ready after ${READY_MS} ms`));
-  }, READY_MS);
-  // Read to the end, or the service would wait for its reader.
-  let said = "";
-  child.stdout.pipeThrough(new TextDecoderStream()).pipeTo(
-    new WritableStream({
-      write(piece) {
-        said = (said + piece).slice(-4096);
-        const origin = /serves .* at (http:\S+)\/v1/.exec(said)?.[1];
-        if (origin !== undefined) found.resolve(origin);
-      },
-    }),
-  );
-  const origin = await found.promise.finally(() => clearTimeout(timer));
-  return { child, origin };
-}
-
 async function soak(minutes: number, flags: readonly string[]): Promise<boolean> {
-  const { child, origin } = await start(flags);
+  const { child, origin } = await serveProcess(flags);
   const [startMs, counts, samples] = [performance.now(), new Map<string, number>(), [] as Sample[]];
   const workers = await childrenOf(child.pid);
   let [isEnding, refusals] = [false, 0];

@@ -1,0 +1,44 @@
+/** `serve` as a process of its own, for runs that are too long to share one with what they attack. */
+
+import { fileURLToPath } from "node:url";
+
+const ENTRY = fileURLToPath(new URL("../../mod.ts", import.meta.url));
+const READY_MS = 120_000;
+
+/** A running service. */
+export interface ServeProcess {
+  /** End it with SIGTERM, and wait for its status. */
+  readonly child: Deno.ChildProcess;
+  readonly origin: string;
+}
+
+/**
+ * Starts it on a free port; resolves once it is ready.
+ * @throws {Error} when it is not ready in time
+ */
+export async function serveProcess(flags: readonly string[]): Promise<ServeProcess> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", ENTRY, "serve", "--port", "0", ...flags],
+    stdin: "null",
+    stdout: "piped",
+    stderr: "null",
+  }).spawn();
+  const found = Promise.withResolvers<string>();
+  const timer = setTimeout(() => {
+    child.kill("SIGTERM");
+    found.reject(new Error(`Cannot start: the service is not ready after ${READY_MS} ms`));
+  }, READY_MS);
+  // Read to the end, or the service would wait for its reader.
+  let said = "";
+  child.stdout.pipeThrough(new TextDecoderStream()).pipeTo(
+    new WritableStream({
+      write(piece) {
+        said = (said + piece).slice(-4096);
+        const origin = /serves .* at (http:\S+)\/v1/.exec(said)?.[1];
+        if (origin !== undefined) found.resolve(origin);
+      },
+    }),
+  );
+  const origin = await found.promise.finally(() => clearTimeout(timer));
+  return { child, origin };
+}
