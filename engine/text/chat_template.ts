@@ -26,9 +26,9 @@ export interface RenderOptions {
   readonly addGenerationPrompt: boolean;
   /** Ends the prompt right after the text of the last message, for the model to go on with it. @default false */
   readonly continueFinalMessage?: boolean;
-  /** Further variables of the template, e.g. `enable_thinking`; they cannot replace the messages. */
   /** Functions that may be called, as the template has them. */
   readonly tools?: readonly unknown[];
+  /** Further variables of the template, e.g. `enable_thinking`; they cannot replace the messages. */
   readonly kwargs?: Readonly<Record<string, unknown>>;
 }
 
@@ -39,6 +39,8 @@ const MAX_TEMPLATE_BYTES = 1 << 20;
 export class ChatTemplate {
   /** The Jinja text. */
   readonly source: string;
+  /** What renders a conversation with tools: the one named `tool_use` of a model that has several, else this one. */
+  readonly forTools: ChatTemplate;
   readonly #template: Template;
   readonly #specialTokens: Readonly<Record<string, string>>;
 
@@ -47,11 +49,17 @@ export class ChatTemplate {
    *
    * @param template Jinja text
    * @param specialTokens `bos_token` and the like, as the template names them
-   * @param source where the template comes from, for messages
+   * @param options.source where the template comes from, for messages
+   * @param options.forTools another one for conversations with tools
    * @throws {EngineError} `invalid_model` when it does not parse
    */
-  constructor(template: string, specialTokens: Readonly<Record<string, string>>, source = "chat template") {
+  constructor(
+    template: string,
+    specialTokens: Readonly<Record<string, string>>,
+    { source = "chat template", forTools }: { readonly source?: string; readonly forTools?: ChatTemplate } = {},
+  ) {
     this.source = template;
+    this.forTools = forTools ?? this;
     this.#specialTokens = specialTokens;
     try {
       this.#template = new Template(template);
@@ -61,8 +69,8 @@ export class ChatTemplate {
   }
 
   /**
-   * Reads `chat_template.jinja` if there is one (`M.chat_template.jinja` beside `M.gguf`), else `chat_template` of `tokenizer_config.json`: a text, or a list of
-   * named ones, of which `default` is taken.
+   * Reads `chat_template.jinja` if there is one (`M.chat_template.jinja` beside `M.gguf`), else `chat_template` of
+   * `tokenizer_config.json`: a text, or a list of named ones, of which `default` is taken, and `tool_use` for tools.
    *
    * @returns undefined when the model has no template, as base models do
    * @throws {EngineError} `invalid_model` naming the file and what was expected
@@ -71,15 +79,16 @@ export class ChatTemplate {
     const config = await readTokenizerConfig(model);
     const path = besideModel(model, "chat_template.jinja");
     if (await fileExists(path)) {
-      return new ChatTemplate(
-        new TextDecoder().decode(await readModelFile(path, MAX_TEMPLATE_BYTES)),
-        specialTokensIn(config),
-        path,
-      );
+      const text = new TextDecoder().decode(await readModelFile(path, MAX_TEMPLATE_BYTES));
+      return new ChatTemplate(text, specialTokensIn(config), { source: path });
     }
-    const template = templateIn(config);
-    if (template === undefined) return undefined;
-    return new ChatTemplate(template, specialTokensIn(config), `${config.source}, chat_template`);
+    const { usual, toolUse } = templatesIn(config);
+    if (usual === undefined) return undefined;
+    const source = `${config.source}, chat_template`;
+    const tokens = specialTokensIn(config);
+    if (toolUse === undefined) return new ChatTemplate(usual, tokens, { source });
+    const forTools = new ChatTemplate(toolUse, tokens, { source: `${source} tool_use` });
+    return new ChatTemplate(usual, tokens, { source, forTools });
   }
 
   /**
@@ -130,11 +139,16 @@ export class ChatTemplate {
   }
 }
 
-function templateIn(config: JsonObject): string | undefined {
-  if (!Array.isArray(config.value("chat_template"))) return config.string("chat_template");
-  const named = (config.array("chat_template") ?? []).map((entry) => config.nested(entry, "chat_template"));
-  const chosen = named.find((entry) => entry.value("name") === "default") ?? named[0];
-  return chosen?.string("template");
+function templatesIn(config: JsonObject): { usual: string | undefined; toolUse: string | undefined } {
+  if (!Array.isArray(config.value("chat_template"))) {
+    return { usual: config.string("chat_template"), toolUse: undefined };
+  }
+  const entries = (config.array("chat_template") ?? []).map((entry) => config.nested(entry, "chat_template"));
+  const named = (name: string) => entries.find((entry) => entry.value("name") === name);
+  return {
+    usual: (named("default") ?? entries[0])?.string("template"),
+    toolUse: named("tool_use")?.string("template"),
+  };
 }
 
 /** `bos_token` and the like: texts, or objects with the text as `content`. */

@@ -55,7 +55,7 @@ export async function diagnoseModel(path: string, quantize: QuantizedDType | und
     maxPositions: config.maxPositions,
     vocabulary: { tokens: tokenizer.vocabSize, rows: config.vocabSize },
     hasChatTemplate: template !== undefined,
-    toolFormat: template && formatOfTemplate(template.source),
+    toolFormat: template && formatOfTemplate(template.forTools.source),
     window: windowOf(config),
     selectLayers: calibration?.selectLayers,
     missing: [

@@ -41,12 +41,13 @@ export interface ChatContext extends PromptBounds, Partial<Pick<ToolPlan, "tools
  */
 export function chatPrompt(text: ModelText, body: TemplateBody, context: ChatContext): ChatPrompt {
   const { tools, instructions, ...bounds } = context;
-  if (text.template === undefined) {
+  const template = tools === undefined ? text.template : text.template?.forTools;
+  if (template === undefined) {
     throw new RequestError("unsupported", "Cannot chat: the model has no chat template", { param: "messages" });
   }
   checkToolResults(body.messages);
   const given = instructions === undefined ? body.messages : instructed(body.messages, instructions);
-  const isPlain = !text.template.source.includes("tool_calls");
+  const isPlain = !template.source.includes("tool_calls");
   const messages = given.map((message) => templateMessage(message, isPlain ? text.toolFormat ?? "hermes" : undefined));
   const continues = body.continue_final_message ?? false;
   if (continues && (body.add_generation_prompt === true || messages.at(-1)?.role !== "assistant")) {
@@ -56,7 +57,7 @@ export function chatPrompt(text: ModelText, body: TemplateBody, context: ChatCon
       { param: "continue_final_message" },
     );
   }
-  const prompt = text.template.render(messages, {
+  const prompt = template.render(messages, {
     addGenerationPrompt: !continues && (body.add_generation_prompt ?? true),
     continueFinalMessage: continues,
     ...(tools && instructions === undefined && { tools }),

@@ -6,7 +6,7 @@ import type { ModelText } from "./model_text.ts";
 
 /** @param prompt as the template rendered it */
 export function reasoningOf({ template }: ModelText, prompt: string): AnswerForm["reasoning"] {
-  if (!template?.source.includes(THINK.end)) return undefined;
+  if (![template, template?.forTools].some((one) => one?.source.includes(THINK.end))) return undefined;
   const end = prompt.trimEnd();
   if (end.endsWith(THINK.begin)) return "open";
   // Templates switch reasoning off with an empty one.

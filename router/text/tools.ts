@@ -34,13 +34,14 @@ export function planTools(text: ModelText, body: ToolsBody): ToolPlan {
     throw refusal("tool_choice", `Cannot call a tool: tool_choice asks for one, but no tools are given`);
   }
   if (choice === "none") return NO_TOOLS;
-  const written = text.toolFormat ?? formatOfTemplate(text.template?.source ?? "");
+  const source = text.template?.forTools.source ?? "";
+  const written = text.toolFormat ?? formatOfTemplate(source);
   const format = written ?? "hermes";
   return {
     form: { format, names: tools.map((tool) => tool.function.name) },
     grammar: grammarOf(format, tools, body),
     tools,
-    instructions: text.template?.source.includes("tools") ? undefined : describeTools(format, tools),
+    instructions: source.includes("tools") ? undefined : describeTools(format, tools),
   };
 }
 

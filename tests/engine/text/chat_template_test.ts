@@ -48,10 +48,33 @@ Deno.test("ChatTemplate.load() finds a text, a list of named ones, or a file of 
   assert.equal(await renderWith({ [CONFIG]: { ...TOKENS, "chat_template": TEMPLATE } }), expected);
   const named = [other, { name: "default", template: TEMPLATE }];
   assert.equal(await renderWith({ [CONFIG]: { ...TOKENS, "chat_template": named } }), expected);
+  const first = [{ name: "rag", template: TEMPLATE }, other];
+  assert.equal(await renderWith({ [CONFIG]: { ...TOKENS, "chat_template": first } }), expected);
   assert.equal(
     await renderWith({ [CONFIG]: { ...TOKENS, "chat_template": "no" }, "chat_template.jinja": TEMPLATE }),
     expected,
   );
+});
+
+Deno.test("ChatTemplate.forTools is the one named tool_use among several, else the template itself", async () => {
+  const load = async (template: unknown) => {
+    let loaded: ChatTemplate | undefined;
+    await withFiles({ [CONFIG]: { ...TOKENS, "chat_template": template } }, async (directory) => {
+      loaded = await ChatTemplate.load(directory);
+    });
+    return loaded ?? assert.fail("there is a template");
+  };
+  const toolUse = { name: "tool_use", template: "{{ bos_token }}{{ tools[0].name }}" };
+  const several = await load([{ name: "default", template: TEMPLATE }, toolUse]);
+  const options = { ...ASK, tools: [{ name: "weather" }] };
+  assert.equal(several.render([USER], options), several.render([USER], ASK));
+  assert.equal(several.forTools.render([USER], options), "<s>weather");
+  const one = await load(TEMPLATE);
+  assert.equal(one.forTools, one);
+  await assert.rejects(load([{ name: "default", template: TEMPLATE }, { name: "tool_use", template: "{% for %}" }]), {
+    code: "invalid_model",
+    message: /^Cannot read .*tokenizer_config\.json, chat_template tool_use: /,
+  });
 });
 
 Deno.test("ChatTemplate.load() is undefined for a model without a template", async () => {
