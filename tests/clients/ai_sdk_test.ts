@@ -23,7 +23,7 @@ const PROVIDERS: Readonly<Record<string, (origin: string) => LanguageModel>> = {
 };
 
 for (const [name, modelAt] of Object.entries(PROVIDERS)) {
-  Deno.test(`ai, ${name}: generateText and streamText`, () =>
+  Deno.test(`ai, ${name}: text and stream, by generateText and streamText`, () =>
     serving(async ({ origin, say }) => {
       say("Hello, wide world!");
       const model = modelAt(origin);
@@ -36,7 +36,7 @@ for (const [name, modelAt] of Object.entries(PROVIDERS)) {
       assert.ok(((await stream.usage).outputTokens ?? 0) > 0);
     }));
 
-  Deno.test(`ai, ${name}: a two-step tool loop`, () =>
+  Deno.test(`ai, ${name}: tools, a loop of two steps`, () =>
     serving(async ({ origin, say }) => {
       say(callText("weather", { city: "Oslo" }), "It rains.");
       const cities: string[] = [];
@@ -60,7 +60,7 @@ for (const [name, modelAt] of Object.entries(PROVIDERS)) {
       assert.deepEqual(cities, ["Oslo"]);
     }));
 
-  Deno.test(`ai, ${name}: generateObject asks for a schema that is enforced`, () =>
+  Deno.test(`ai, ${name}: schema, by generateObject`, () =>
     serving(async ({ origin, say, service }) => {
       const schema = z.object({ city: z.string() });
       const json = '{"city": "Oslo"}';

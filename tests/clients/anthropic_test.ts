@@ -17,7 +17,7 @@ function client({ origin }: Served): Anthropic {
   return new Anthropic({ apiKey: "none", baseURL: origin, maxRetries: 0 });
 }
 
-Deno.test("anthropic: a message, whole, with a cached system prompt", () =>
+Deno.test("anthropic: text, with a cached system prompt", () =>
   serving(async (served) => {
     const message = await client(served).messages.create({
       model: MODEL,
@@ -30,7 +30,7 @@ Deno.test("anthropic: a message, whole, with a cached system prompt", () =>
     assert.equal(message.usage.cache_read_input_tokens, 2);
   }));
 
-Deno.test("anthropic: tools, streamed, in two steps", () =>
+Deno.test("anthropic: stream and tools, in two steps", () =>
   serving(async (served) => {
     served.say(`Let me see. ${callText("weather", { city: "Oslo" })}`);
     const stream = client(served).messages.stream({ model: MODEL, max_tokens: 99, messages: MESSAGES, tools: TOOLS });
@@ -52,7 +52,7 @@ Deno.test("anthropic: tools, streamed, in two steps", () =>
     assert.deepEqual(next.content, [{ type: "text", text: "It rains." }]);
   }));
 
-Deno.test("anthropic: max_tokens and stop sequences end with their reasons", () =>
+Deno.test("anthropic: text, ended by max_tokens and stop sequences", () =>
   serving(async (served) => {
     served.say("one two three four");
     const create = (fields: { max_tokens: number; stop_sequences?: string[] }) =>
@@ -62,14 +62,14 @@ Deno.test("anthropic: max_tokens and stop sequences end with their reasons", () 
     assert.deepEqual([stopped.stop_reason, stopped.stop_sequence], ["stop_sequence", "three"]);
   }));
 
-Deno.test("anthropic: counted tokens are those of the prompt", () =>
+Deno.test("anthropic: text, whose counted tokens are those of the prompt", () =>
   serving(async (served) => {
     const { input_tokens: counted } = await client(served).messages.countTokens({ model: MODEL, messages: MESSAGES });
     await client(served).messages.create({ model: MODEL, max_tokens: 5, messages: MESSAGES });
     assert.equal(served.service.generator.requests[0]?.promptTokens.length, counted);
   }));
 
-Deno.test("anthropic: errors have its own form", () =>
+Deno.test("anthropic: errors, in its own form", () =>
   serving(async (served) => {
     const image = { type: "image" as const, source: { type: "url" as const, url: "https://example.org/x.png" } };
     await assert.rejects(

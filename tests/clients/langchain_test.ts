@@ -16,7 +16,7 @@ function chat({ origin }: Served): ChatOpenAI {
   });
 }
 
-Deno.test("langchain: withStructuredOutput()", () =>
+Deno.test("langchain: schema, by withStructuredOutput()", () =>
   serving(async (served) => {
     served.say('{"city": "Oslo"}');
     const model = chat(served).withStructuredOutput(z.object({ city: z.string() }), { method: "jsonSchema" });
@@ -24,7 +24,7 @@ Deno.test("langchain: withStructuredOutput()", () =>
     assert.ok(served.service.generator.requests[0]?.grammar !== undefined);
   }));
 
-Deno.test("langchain: bindTools(), whole and streamed", () =>
+Deno.test("langchain: stream and tools, by bindTools()", () =>
   serving(async (served) => {
     served.say(callText("weather", { city: "Oslo" }));
     const weather = tool(() => "rain", { name: "weather", description: "x", schema: z.object({ city: z.string() }) });

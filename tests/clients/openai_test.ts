@@ -1,7 +1,9 @@
-/** The official OpenAI client, as it is: tools and their streams, reasoning, Responses. */
+/** The official OpenAI client, as it is: chat and Responses. */
 
 import assert from "node:assert/strict";
-import OpenAI, { BadRequestError } from "openai";
+import OpenAI, { BadRequestError, NotFoundError } from "openai";
+import { zodResponseFormat } from "openai/helpers/zod";
+import { z } from "zod";
 
 import { callText, type Served, serving } from "./served.ts";
 
@@ -18,7 +20,40 @@ function client({ origin }: Served): OpenAI {
   return new OpenAI({ apiKey: "none", baseURL: `${origin}/v1`, maxRetries: 0 });
 }
 
-Deno.test("openai: tool calls, whole, and their results", () =>
+Deno.test("openai chat: text, of several choices", () =>
+  serving(async (served) => {
+    const { choices } = await client(served).chat.completions.create({ model: MODEL, messages: MESSAGES, n: 2 });
+    assert.deepEqual(choices.map(({ index, message }) => [index, message.content]), [[0, "Hello"], [1, "Hello"]]);
+  }));
+
+Deno.test("openai chat: stream, with its usage at the end", () =>
+  serving(async (served) => {
+    served.say("Hello, wide world!");
+    const stream = await client(served).chat.completions.create({
+      model: MODEL,
+      messages: MESSAGES,
+      stream: true,
+      stream_options: { include_usage: true },
+    });
+    const chunks = await Array.fromAsync(stream);
+    assert.ok(chunks.length > 3);
+    assert.equal(chunks.map(({ choices }) => choices[0]?.delta.content ?? "").join(""), "Hello, wide world!");
+    assert.ok((chunks.at(-1)?.usage?.completion_tokens ?? 0) > 1);
+  }));
+
+Deno.test("openai chat: schema, by parse()", () =>
+  serving(async (served) => {
+    served.say('{"city": "Oslo"}');
+    const { choices } = await client(served).chat.completions.parse({
+      model: MODEL,
+      messages: MESSAGES,
+      response_format: zodResponseFormat(z.object({ city: z.string() }), "place"),
+    });
+    assert.deepEqual(choices[0]?.message.parsed, { city: "Oslo" });
+    assert.ok(served.service.generator.requests[0]?.grammar !== undefined);
+  }));
+
+Deno.test("openai chat: tools, whole, and their results", () =>
   serving(async (served) => {
     served.say(`Let me see.\n${callText("weather", { city: "Oslo" })}`);
     const { choices } = await client(served).chat.completions.create({
@@ -41,7 +76,7 @@ Deno.test("openai: tool calls, whole, and their results", () =>
     assert.equal(answer.choices[0]?.message.content, "Rain.");
   }));
 
-Deno.test("openai: tool calls, streamed by the helper", () =>
+Deno.test("openai chat: tools, streamed by the helper", () =>
   serving(async (served) => {
     served.say([callText("weather", { city: "Oslo" }), callText("weather", { city: "Bergen" })].join("\n"));
     const final = await client(served).chat.completions
@@ -54,7 +89,7 @@ Deno.test("openai: tool calls, streamed by the helper", () =>
     assert.equal(final.choices[0]?.finish_reason, "tool_calls");
   }));
 
-Deno.test("openai: runTools() makes two steps", () =>
+Deno.test("openai chat: tools, runTools() makes two steps", () =>
   serving(async (served) => {
     served.say(callText("weather", { city: "Oslo" }), "It rains.");
     const cities: string[] = [];
@@ -77,13 +112,8 @@ Deno.test("openai: runTools() makes two steps", () =>
     assert.deepEqual(cities, ["Oslo"]);
   }));
 
-Deno.test("openai: several choices, and results without a call", () =>
+Deno.test("openai chat: errors, with the field at fault", () =>
   serving(async (served) => {
-    const { choices } = await client(served).chat.completions.create({ model: MODEL, messages: MESSAGES, n: 3 });
-    assert.deepEqual(choices.map(({ index, message }) => [index, message.content]), [[0, "Hello"], [1, "Hello"], [
-      2,
-      "Hello",
-    ]]);
     const orphan = { role: "tool" as const, "tool_call_id": "x", content: "rain" };
     await assert.rejects(
       client(served).chat.completions.create({ model: MODEL, messages: [...MESSAGES, orphan] }),
@@ -91,19 +121,29 @@ Deno.test("openai: several choices, and results without a call", () =>
     );
   }));
 
-Deno.test("openai: responses, whole", () =>
+Deno.test("openai Responses: text", () =>
   serving(async (served) => {
     const response = await client(served).responses.create({ model: MODEL, input: "Hi", instructions: "Be short" });
     assert.equal(response.output_text, "Hello");
     assert.equal(response.status, "completed");
     assert.ok((response.usage?.input_tokens ?? 0) > 0);
+  }));
+
+Deno.test("openai Responses: errors", () =>
+  serving(async (served) => {
+    const create = (fields: { model?: string; previous_response_id?: string }) =>
+      client(served).responses.create({ model: MODEL, input: "Hi", ...fields });
     await assert.rejects(
-      client(served).responses.create({ model: MODEL, input: "Hi", previous_response_id: "resp_1" }),
+      create({ previous_response_id: "resp_1" }),
       (error) => error instanceof BadRequestError && /not stored/.test(error.message),
+    );
+    await assert.rejects(
+      create({ model: "other" }),
+      (error) => error instanceof NotFoundError && error.code === "model_not_found",
     );
   }));
 
-Deno.test("openai: responses, streamed in order", () =>
+Deno.test("openai Responses: stream and tools, events in order", () =>
   serving(async (served) => {
     served.say(`Let me see. ${callText("weather", { city: "Oslo" })}`);
     const stream = client(served).responses.stream({
