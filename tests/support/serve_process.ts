@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from "node:url";
 
-const ENTRY = fileURLToPath(new URL("../../mod.ts", import.meta.url));
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const READY_MS = 120_000;
 
 /** A running service. */
@@ -14,11 +14,16 @@ export interface ServeProcess {
 
 /**
  * Starts it on a free port; resolves once it is ready.
+ * @param command arguments of Deno. @default `serve` with all permissions
  * @throws {Error} when it is not ready in time
  */
-export async function serveProcess(flags: readonly string[]): Promise<ServeProcess> {
+export async function serveProcess(
+  flags: readonly string[],
+  command: readonly string[] = ["run", "-A", "mod.ts", "serve"],
+): Promise<ServeProcess> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", ENTRY, "serve", "--port", "0", ...flags],
+    args: [...command, "--port", "0", ...flags],
+    cwd: ROOT,
     stdin: "null",
     stdout: "piped",
     stderr: "null",
