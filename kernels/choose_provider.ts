@@ -20,7 +20,7 @@ export type Providers = Readonly<Record<ProviderName, GpuProvider>>;
 
 const PROVIDERS: Providers = { deno: DENO, dawn: DAWN };
 
-/** Longer than a load from the cache takes (0.1 s), shorter than anyone minds at a start without a network. */
+/** Longer than a load from the cache takes (0.1 s), short enough for a start without a network. */
 const PATIENCE_MS = 5000;
 
 /** How to open a GPU. */

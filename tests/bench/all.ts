@@ -1,7 +1,7 @@
 /**
  * `deno task bench:all --out DIR [--phases NAME,…] [--shape SHAPE] [--modules DIR]`: every benchmark of docs/benchmarks.md, one process
  * after the other on one machine; each writes `NAME.json` and `NAME.md`, its command above its tables. A phase that fails or
- * takes too long is said at the end, and the others still run.
+ * takes too long is reported at the end, and the others still run.
  */
 
 import { fileURLToPath } from "node:url";

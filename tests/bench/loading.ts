@@ -92,7 +92,7 @@ async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }
 
-/** Has the system forget what it holds of a file. */
+/** Drops a file from the page cache. */
 async function dropFromCache(path: string): Promise<void> {
   const { success } = await new Deno.Command("dd", {
     args: [`if=${path}`, "iflag=nocache", "count=0"],

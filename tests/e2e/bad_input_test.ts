@@ -201,7 +201,7 @@ Deno.test("bad input is refused in the one shape, and the service goes on", asyn
     for (const { body } of served) assert.deepEqual((body as typeof before.body).choices, before.body.choices);
   });
 
-  await t.step("nothing is lost: no page, no process, no word in the log of a mistake of ours", async () => {
+  await t.step("nothing is lost: no page, no process, no internal error in the log", async () => {
     await live.idle(2000);
     assert.equal(await live.metric("tidepool_group_epoch"), 1);
     assert.deepEqual(live.lines.filter((line) => /lost|refused step|internal_error/.test(line)), []);

@@ -153,7 +153,7 @@ Deno.test("chat on a terminal: keys typed during an answer wait for the prompt, 
   });
 });
 
-Deno.test("chat ends an answer on Ctrl-C, and the server hears of it", async () => {
+Deno.test("chat ends an answer on Ctrl-C, and the server notices", async () => {
   await withServer(["endless"], async ({ url, left }) => {
     await using cli = new Cli(["chat", "--url", url], { stdin: "Go on\n" });
     await cli.printed(/Grüß di/);

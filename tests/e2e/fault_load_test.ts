@@ -1,4 +1,4 @@
-/** The judge of answers under faults sees what it is meant to see. */
+/** The judge of answers under faults finds what it is meant to find. */
 
 import assert from "node:assert/strict";
 

@@ -1,5 +1,5 @@
 /**
- * Faults in a request's life: noticed in time, told once, survived, and nothing is left behind. Each point and each fault
+ * Faults in a request's life: noticed in time, reported once, survived, and nothing is left behind. Each point and each fault
  * once; `deno run -A tests/e2e/fault_matrix.ts` tries every fault at every point.
  */
 

@@ -42,7 +42,7 @@ async function readyIs(
 ): Promise<number> {
   while (await isReady(origin) !== (wanted === "ready")) {
     if (performance.now() - sinceMs > WHOLE_MS) {
-      throw new Error(`Cannot go on: the group is not ${wanted} after ${WHOLE_MS} ms`);
+      throw new Error(`Cannot measure: the group is not ${wanted} after ${WHOLE_MS} ms`);
     }
     await new Promise((resolve) => setTimeout(resolve, 20));
   }

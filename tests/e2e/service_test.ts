@@ -107,7 +107,7 @@ Deno.test("a running service", async (t) => {
     await live.idle(2000);
   });
 
-  await t.step("counts what it did, and repeats nothing of what it was told", async () => {
+  await t.step("counts what it did, and repeats nothing of the prompts", async () => {
     const before = await live.metric("tidepool_generation_tokens_total");
     const ended = live.lines.length;
     const messages = [{ role: "user", content: `Remember ${MARKER}` }];

@@ -22,7 +22,7 @@ const DECODED = Array.from({ length: LONG }, (_, i) => 9 + (i * 53) % 499);
 
 /** A group of a shape. */
 interface Trial extends Pick<MemoryGroup, "engines"> {
-  /** Tokens to decode behind the prompt. */
+  /** Tokens to decode after the prompt. */
   readonly text: readonly number[];
 }
 

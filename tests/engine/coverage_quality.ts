@@ -1,7 +1,7 @@
 /**
  * Run by hand: `deno run -A tests/engine/coverage_quality.ts [needles of each length] [windows of each book]`. Answers
  * needles of the embedded model under fixed and adaptive budgets, questions decoded row by row, and measures perplexity
- * behind 512 tokens; prints what was right, and how many positions a set had.
+ * after 512 tokens; prints what was right, and how many positions a set had.
  */
 
 import { Engine } from "../../engine/engine.ts";
@@ -95,7 +95,7 @@ for (const size of [300, 1000]) {
   });
 }
 const windows = await readWindows(EVALUATION_DATA, { context: 512, perBook: windowsEach });
-await measure(engine, "perplexity behind 512 tokens", async (host, sparse) => {
+await measure(engine, "perplexity after 512 tokens", async (host, sparse) => {
   let nll = 0;
   for (const window of windows) nll += await windowNll(host, window, sparse);
   return Math.exp(nll / windows.length).toFixed(3);

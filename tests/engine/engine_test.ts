@@ -35,7 +35,7 @@ Deno.test("Engine.run() changes nothing when a later part of the step is refused
     { release: [1], spans: [fault] },
     { open: [every(2)], spans: [fault] },
     { open: [every(2)], spans: [prefill(2, 0, 3, { newPages: pages(5) }), fault] },
-    // Would write other tokens, and a page behind the first.
+    // Would write other tokens, and a page after the first.
     { spans: [prefill(1, 60, 30, { newPages: pages(6) }), fault] },
     { spans: [prefill(1, 3, 2, { tokens: pages(99, 98) }), fault] },
     { open: [every(2, { prefixPages: pages(0, 77) })] },

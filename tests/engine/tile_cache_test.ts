@@ -1,4 +1,4 @@
-/** The file of measured tiles: kept, read again, and ignored where it is anything else. */
+/** The file of measured tiles: written, read again, and ignored where it is anything else. */
 
 import assert from "node:assert/strict";
 

@@ -1,6 +1,6 @@
 /**
  * A stage of the gate: a child of this very Deno with a process group of its own, ended with all that it started when
- * it fails, falls silent for too long, or is not wanted any more.
+ * it fails, prints nothing for too long, or is no longer needed.
  */
 
 import { within } from "../../kernels/within.ts";

@@ -28,7 +28,7 @@ export class HostProcess implements AsyncDisposable {
     this.#child?.kill(signal);
   }
 
-  /** Asks it to end, and starts it no more. */
+  /** Asks it to end, and does not restart it. */
   async stop(): Promise<void> {
     this.#over.abort();
     this.kill("SIGTERM");

@@ -77,7 +77,7 @@ export class Network implements AsyncDisposable {
     return ["ip", "netns", "exec", this.#namespace(name)];
   }
 
-  /** Cuts a host off, or heals that. */
+  /** Cuts a host off, or reconnects it. */
   async link(name: string, state: "up" | "down"): Promise<void> {
     await ip("-n", this.#namespace(SWITCH), "link", "set", `p-${name}`, state);
   }

@@ -1,6 +1,6 @@
 /**
  * A router, workers, a name server and NATS on hosts of their own, with the permissions of `deploy/tidepool.sh`. Knows how
- * to start them, to hurt them and to wait for the group; what is to come of it is for tests.
+ * to start them, to break them and to wait for the group; what the outcome should be is for tests.
  */
 
 import assert from "node:assert/strict";

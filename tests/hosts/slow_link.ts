@@ -1,5 +1,5 @@
 /**
- * Makes the link of a host slow and lossy in both directions, and heals it: by `tc netem` where the kernel has it, elsewhere by
+ * Makes the link of a host slow and lossy in both directions, and restores it: by `tc netem` where the kernel has it, elsewhere by
  * a cable of ours between two virtual cards. The host's own card, address and connections stay as they are.
  */
 

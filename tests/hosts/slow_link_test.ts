@@ -1,4 +1,4 @@
-/** A slow link is as slow as it says, loses its share and no connection, and heals. */
+/** A slow link is as slow as it says, loses its share and no connection, and is restored. */
 
 import assert from "node:assert/strict";
 import { fileExists } from "../../router/host/file_exists.ts";

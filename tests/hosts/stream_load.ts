@@ -12,7 +12,7 @@ const REQUEST = {
   attention: { mode: "dense" },
 };
 
-/** No use in waiting after that. */
+/** After that, waiting is pointless. */
 const MAX_FAILED = 20;
 const MORE_MS = 120_000;
 

@@ -14,7 +14,7 @@ const POLLIN = 1;
 const POLLFD_BYTES = 8;
 /** Of every machine that Deno runs on. */
 const LITTLE_ENDIAN = true;
-/** The longest frame: the cards are not told of larger ones. */
+/** The longest frame: the cards have no larger MTU. */
 const FRAME_BYTES = 2048;
 
 const libc = Deno.dlopen("libc.so.6", {

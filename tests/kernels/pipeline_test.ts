@@ -9,7 +9,7 @@ import { gpuFixture } from "../support/gpu_fixture.ts";
 
 const fixture = gpuFixture();
 
-/** A kernel that writes the sum of its parameters, and its list behind it. */
+/** A kernel that writes the sum of its parameters, and its list after it. */
 function listing(scalars: number, listWords: number): KernelSpec {
   const names = Array.from({ length: scalars }, (_, i) => `scalar${i}`);
   return {
@@ -24,7 +24,7 @@ function listing(scalars: number, listWords: number): KernelSpec {
   };
 }
 
-Deno.test("Commands.dispatch() hands over a list behind any number of parameters", async () => {
+Deno.test("Commands.dispatch() hands over a list after any number of parameters", async () => {
   const { commands } = fixture;
   for (const scalars of [1, 3, 4, 5]) {
     const out = fixture.zeros("u32", [9]);

@@ -7,7 +7,7 @@ const ENTRY = fileURLToPath(new URL("../../mod.ts", import.meta.url));
 /** How a command is started. */
 export interface CliOptions {
   readonly env?: Readonly<Record<string, string>>;
-  /** Text on stdin, which ends behind it. @default no stdin at all */
+  /** Text on stdin, which ends after it. @default no stdin at all */
   readonly stdin?: string;
   /** It runs on a terminal of its own, on which `type` types; stdout has all that it shows. @default false */
   readonly terminal?: boolean;

@@ -232,7 +232,7 @@ export class FakeGroup implements Group {
     const rows = span.tokens.length;
     this.#give(span, sequence);
     span.tokens.forEach((token, i) => this.#write(sequence, span, { token, position: span.from + i }));
-    // Length is not state: rows behind the span are still there.
+    // Length is not state: rows after the span are still there.
     sequence.length = Math.max(sequence.length, span.from + rows);
     if (span.logits === "none") return { sequence: span.sequence };
     if (span.logits === "audit") return { sequence: span.sequence, audit: this.#audit(sequence, span) };

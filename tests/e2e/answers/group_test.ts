@@ -126,7 +126,7 @@ Deno.test("workers answer together what none could hold, and what one worker ans
     assert.deepEqual([attention.mode, attention.budget], ["sparse", 64]);
   });
 
-  await t.step("an adaptive budget is chosen by all together, and what it read is told", async () => {
+  await t.step("an adaptive budget is chosen by all together, and what it read is reported", async () => {
     const coverage = { mode: "sparse", budget: "auto", "max_budget": 600, correction: "off" };
     const [little, more] = [
       await ask({ attention: { ...coverage, coverage: 0.5 } }),

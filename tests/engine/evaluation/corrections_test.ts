@@ -19,7 +19,7 @@ Deno.test.beforeAll(() => fixture.engine.calibrate({ selectLayers: [1], budget: 
 
 const random = new Random(4);
 
-/** 37 rows behind 150 tokens: two full pages that variants share, and 22 positions that each prefills itself. */
+/** 37 rows after 150 tokens: two full pages that variants share, and 22 positions that each prefills itself. */
 const TEXT = { tokens: Uint32Array.from({ length: 188 }, () => 8 + random.integer(500)), context: 150 };
 const ROWS = TEXT.tokens.length - TEXT.context - 1;
 

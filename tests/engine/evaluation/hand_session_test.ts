@@ -33,7 +33,7 @@ Deno.test("SessionHost.share() gives the same logits as a prompt of its own", as
     assert.deepEqual(second.pages, first.pages.slice(0, 2));
     try {
       assert.deepEqual(logprobsOf(await second.prefill(PROMPT.subarray(128))), own);
-      // What either writes behind the shared pages is its own.
+      // What either writes after the shared pages is its own.
       await first.prefill(PROMPT.subarray(0, 20), "none");
       await second.run({ kind: "decode", attention: "dense", tokens: Uint32Array.of(1), from: 149, logits: "none" });
       const span = { kind: "prefill", tokens: PROMPT.subarray(149), from: 149, logits: "last" } as const;

@@ -9,7 +9,7 @@ import { gpuFixture } from "../../support/gpu_fixture.ts";
 const fixture = gpuFixture();
 const { config } = presetNamed("tiny");
 
-Deno.test("allocateSlice() rounds up to pages, and takes no more than is of use when it may choose", async () => {
+Deno.test("allocateSlice() rounds up to pages, and takes no more than it can use when it may choose", async () => {
   const slices = [
     await allocateSlice(fixture.gpu, config, { kvTokens: 65 }),
     await allocateSlice(fixture.gpu, config, { kvTokens: "auto" }),

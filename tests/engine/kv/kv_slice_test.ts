@@ -30,7 +30,7 @@ Deno.test("KvSlice.allocate() refuses what one binding cannot hold", async () =>
   }
 });
 
-Deno.test("KvSlice.writeTable() writes behind what a slot has, and nowhere else", async () => {
+Deno.test("KvSlice.writeTable() writes after what a slot has, and nowhere else", async () => {
   const slice = await KvSlice.allocate(fixture.gpu, config, { pages: 10, replicaPages: 0 });
   slice.writeTable(1, 0, Uint32Array.of(7, 8));
   slice.writeTable(1, 2, Uint32Array.of(9));

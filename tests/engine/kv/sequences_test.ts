@@ -48,7 +48,7 @@ Deno.test("Sequences.begin() writes the pages of prefix and spans into the slot'
   });
 });
 
-Deno.test("Sequences.begin() keeps the tokens behind a span that goes back", async () => {
+Deno.test("Sequences.begin() keeps the tokens after a span that goes back", async () => {
   await withSlice(2, (slice) => {
     const sequences = new Sequences(slice, { index: 0, map: new PageMap([slice.pages]) });
     sequences.begin(step({ open: [open(1)], spans: [prefill(1, 0, 6, { newPages: pages(0) })] }));

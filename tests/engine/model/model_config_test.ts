@@ -49,7 +49,7 @@ Deno.test("readModelConfig() reads a plain Llama and takes the head dimension fr
   });
 });
 
-Deno.test("readModelConfig() tells the families apart", async () => {
+Deno.test("readModelConfig() distinguishes the families", async () => {
   const mistral = await read("mistral");
   assert.deepEqual([mistral.architecture, mistral.headDim, mistral.slidingWindow], ["mistral", 32, undefined]);
   assert.equal((await read("mistral-sliding")).slidingWindow, 48);

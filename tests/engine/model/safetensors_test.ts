@@ -81,7 +81,7 @@ const LIES: readonly (readonly [what: string, file: Uint8Array<ArrayBuffer>, mes
   ["a header that is a list", encode("[]", 0), /expected a JSON object, given \[\]/],
   ["a tensor that is a number", encode(`{"a":1}`, 0), /tensor "a": expected a JSON object, given 1$/],
   ["a truncated file", encode(SOUND, 15), /expected \d+ bytes to hold tensor "a", found \d+$/],
-  ["bytes behind the last tensor", encode(SOUND, 17), /expected \d+ bytes by its header, found \d+$/],
+  ["bytes after the last tensor", encode(SOUND, 17), /expected \d+ bytes by its header, found \d+$/],
   ["a gap", encode({ a: { dtype: "F32", shape: [1], "data_offsets": [4, 8] } }, 8), /"a" to start at 0, found 4$/],
   [
     "an overlap",

@@ -67,7 +67,7 @@ const correction = (from: number, rows: number): HandSpan => ({
 for (const sparse of SPARSE) {
   // Around the edges of a bucket of 256 KV rows and of a page.
   for (const length of [120, 254, 510]) {
-    const name = `${sparse.heads} behind ${length} positions`;
+    const name = `${sparse.heads} after ${length} positions`;
     Deno.test(`a program computes the bits of the layer loop: ${name}`, async () => {
       const script = [
         ...[7, 8].map((token) => row(token, "dense")),

@@ -33,7 +33,7 @@ function prompted<T>(
 const PROMPT = randomTokens(1, 300);
 const TOKEN = Uint32Array.of(77);
 
-/** Logits of the row behind the prompt. */
+/** Logits of the row after the prompt. */
 function decoded(sparse?: SparseSettings): Promise<Float64Array> {
   const attention = sparse === undefined ? "dense" : "sparse";
   return prompted(PROMPT, sparse, async (session) => logprobsOf(await session.decode(77, attention)));
@@ -73,7 +73,7 @@ Deno.test("Engine.run() gives a decode row the same bits alone and in a batch of
   ];
   const alone: Float64Array[] = [];
   for (const sparse of shapes) alone.push(await decoded(sparse));
-  // Five rows behind the prompt, among eleven of other lengths and kinds.
+  // Five rows after the prompt, among eleven of other lengths and kinds.
   const sessions = Array.from({ length: 16 }, (_, i) => {
     const sparse = shapes[i % shapes.length];
     return { sparse, session: fixture.host.open({ sampling: SAMPLING, ...(sparse && { sparse }) }) };

@@ -103,7 +103,7 @@ const USER = { role: "user", content: "Say e" };
 Deno.test("ChatTemplate.render() ends inside the last message when that is to go on", async () => {
   const template = await ChatTemplate.load(TIDE);
   const go = { addGenerationPrompt: false, continueFinalMessage: true } as const;
-  // The text also occurs in the message before, and inside the end marker behind it.
+  // The text also occurs in the message before, and inside the end marker after it.
   const prompt = template?.render([USER, { role: "assistant", content: "e" }], go);
   assert.equal(prompt, "<|bos|><|user|>\nSay e<|end|>\n<|assistant|>\ne");
   const spaced = template?.render([USER, { role: "assistant", content: " Yes, " }], go);

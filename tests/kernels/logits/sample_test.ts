@@ -82,7 +82,7 @@ Deno.test("sample() keeps all logits that are equal to the lowest one kept by to
   assert.deepEqual(new Set(await draw(repeat(row, 200), settings)), new Set([0, 2, 3, 4]));
 });
 
-Deno.test("sample() tells the logits of top_k apart by their last bits", async () => {
+Deno.test("sample() distinguishes the logits of top_k by their last bits", async () => {
   const [vocabulary, topK, draws] = [5000, 1500, 60];
   // Neighbouring f32 numbers, scattered: 7 and 5000 have no common factor. They differ in their two lower digits.
   const row = Float32Array.from({ length: vocabulary }, (_, i) => 1 + ((i * 7) % vocabulary) * 2 ** -23);

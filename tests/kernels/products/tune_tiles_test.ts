@@ -13,7 +13,7 @@ const fixture = gpuFixture();
 const PLAIN = { software: false, matrix: [], subgroups: false, subgroupSize: undefined };
 const isLarge = (plan: MatmulPlan) => plan.kind === "tiles" && plan.side === 128;
 
-Deno.test("tuneTiles() measures each shape once, and takes what is faster by more than a clock's wavering", async () => {
+Deno.test("tuneTiles() measures each shape once, and takes what is faster by more than timing noise", async () => {
   const commands = new Commands(fixture.gpu);
   const weights = [128, 128, 256].map((rows) => createWeight(fixture.gpu, "w", { rows, cols: 64, dtype: "f16" }));
   const timed: string[] = [];

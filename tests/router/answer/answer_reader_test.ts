@@ -74,7 +74,7 @@ const TRANSCRIPTS: readonly Transcript[] = [
     calls: [["weather", ARGS]],
   },
   {
-    name: "llama, behind the tag, two calls",
+    name: "llama, after the tag, two calls",
     form: { tools: tools("llama"), reasoning: undefined },
     text:
       `<|python_tag|>{"type": "function", "name": "add", "parameters": {"a": 1}}; {"name": "weather", "parameters": {}}`,

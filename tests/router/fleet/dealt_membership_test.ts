@@ -53,7 +53,7 @@ Deno.test("DealtMembership deals by host, and evenly", () => {
   assert.deepEqual(new Scene(3).find("a:1"), [["a:1"], [], []]);
 });
 
-Deno.test("DealtMembership leaves members where they are, and gives new ones to who lacks some", () => {
+Deno.test("DealtMembership leaves members where they are, and gives new ones to groups that lack some", () => {
   const scene = new Scene(2);
   scene.find("a:1", "b:1");
   assert.deepEqual(scene.find("a:1", "b:1", "b:2"), [["a:1"], ["b:1", "b:2"]], "near its like");

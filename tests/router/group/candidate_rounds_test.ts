@@ -1,4 +1,4 @@
-/** Rounds of candidates: complete when all workers have spoken, refused when they speak of different things. */
+/** Rounds of candidates: complete when all workers have answered, refused when they contradict each other. */
 
 import assert from "node:assert/strict";
 import { CandidateRounds } from "../../../router/group/candidate_rounds.ts";
@@ -19,7 +19,7 @@ function candidates(lists: readonly (readonly [position: number, value: number])
   };
 }
 
-Deno.test("CandidateRounds.take() chooses list by list once the last worker has spoken, each budget by its row", () => {
+Deno.test("CandidateRounds.take() chooses list by list once the last worker has answered, each budget by its row", () => {
   const rounds = new CandidateRounds(2, 7);
   assert.equal(rounds.take(1, candidates([[[64, 5], [70, 9]], [], [[65, 1]]])), undefined);
   assert.equal(rounds.take(0, candidates([[], [], []], 6)), undefined, "another layer is another round");

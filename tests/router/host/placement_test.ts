@@ -1,4 +1,4 @@
-/** Who sits where, on hosts with any number of GPUs. */
+/** Which worker gets which GPU, on hosts with any number of them. */
 
 import assert from "node:assert/strict";
 import type { GpuDevice, Hiding } from "../../../router/host/gpu_devices.ts";

@@ -1,4 +1,4 @@
-/** When a driver is installed, when the user is told how, and when nothing happens. */
+/** When a driver is installed, when the user is shown how, and when nothing happens. */
 
 import assert from "node:assert/strict";
 import { type DriverMachine, ensureVulkanDriver } from "../../../router/host/vulkan_driver.ts";

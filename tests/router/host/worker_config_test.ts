@@ -1,4 +1,4 @@
-/** What is said about workers, and what of it contradicts itself. */
+/** Settings of workers, and which of them contradict each other. */
 
 import assert from "node:assert/strict";
 import { parseFlags } from "../../../router/command_line.ts";

@@ -1,4 +1,4 @@
-/** Real worker processes: they start, are told their secret in private, and are gone afterwards whatever happens. */
+/** Real worker processes: they start, receive their secret in private, and are gone afterwards whatever happens. */
 
 import assert from "node:assert/strict";
 import { Launcher } from "../../../router/host/worker_process.ts";

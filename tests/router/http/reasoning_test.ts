@@ -1,4 +1,4 @@
-/** Answers that reason first, over every API: what is told apart, what is counted, what the template gets to know. */
+/** Answers that reason first, over every API: what is separated, what is counted, what the template receives. */
 
 import assert from "node:assert/strict";
 
@@ -46,7 +46,7 @@ async function json(response: Response) {
   return body;
 }
 
-Deno.test("reasoning is told apart and counted: chat, Responses, Messages", () =>
+Deno.test("reasoning is separated and counted: chat, Responses, Messages", () =>
   thinking(async (service, reasoningTokens) => {
     assert.ok(reasoningTokens > 3);
     const chat = await json(await service.chat());

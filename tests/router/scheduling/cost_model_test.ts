@@ -62,7 +62,7 @@ Deno.test("CostModel.deadlineMs() lets a hang be noticed within 10 s of steps up
   );
 });
 
-Deno.test("CostModel predicts a positive, finite time and more rows never cost less, whatever it was told", () => {
+Deno.test("CostModel predicts a positive, finite time and more rows never cost less, whatever it has learned", () => {
   const load = fc.oneof(
     fc.tuple(fc.nat(10_000), fc.integer({ min: 1, max: 2048 })).map(([from, rows]) => prefill(from, rows)),
     fc.tuple(fc.integer({ min: 1, max: 32 }), fc.nat(10_000)).map(([rows, context]) => decode(rows, context)),

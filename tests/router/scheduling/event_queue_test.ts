@@ -45,7 +45,7 @@ Deno.test("EventQueue keeps the newest progress only", async () => {
   assert.deepEqual((await queue.next()).value, { kind: "prefill", total: 9, cached: 0, processed: 8 });
 });
 
-Deno.test("EventQueue.end() throws its error once, behind what is queued", async () => {
+Deno.test("EventQueue.end() throws its error once, after what is queued", async () => {
   const { queue } = setUp();
   queue.push(token(1));
   queue.end(new Error("late"));

@@ -160,7 +160,7 @@ function tightOffset(slices: readonly number[]): number {
   return offsets.find((offset) => pagesWithin(map, { offset, pages: 0 }, slices) === 4) ?? assert.fail();
 }
 
-Deno.test("PageLedger.admit() leaves a cached prefix where what comes next would not fit behind it", () => {
+Deno.test("PageLedger.admit() leaves a cached prefix where what comes next would not fit after it", () => {
   const slices = [3, 2];
   const [bench, tight] = [new Bench(slices), tightOffset(slices)];
   const first = bench.sequence(PAGE_TOKENS + 1, { text: 7 });

@@ -10,7 +10,7 @@ import { collect, generationRequest, promptOf } from "../../support/generation_r
 import { until } from "../../support/until.ts";
 import { withScheduler } from "../../support/with_scheduler.ts";
 
-/** A sparse request; every row behind the prompt is sparse, as the budget is 16. */
+/** A sparse request; every row after the prompt is sparse, as the budget is 16. */
 function request(
   correction: Partial<CorrectionRequest>,
   changes: Partial<GenerationRequest> = {},
@@ -145,7 +145,7 @@ Deno.test("Scheduler releases nothing that is not verified, and verifies before 
     const stop = runAlone(asked).tokens[3] ?? assert.fail();
     const { tokens, reason } = await collect(scheduler.generate({ ...asked, stopTokens: [stop] }));
     assert.deepEqual([tokens.length, tokens.at(-1), reason], [4, stop, "stop"]);
-    assert.equal(spansOf(group).at(-1), "dense 40+3 audit", "behind a stop token nothing is drawn");
+    assert.equal(spansOf(group).at(-1), "dense 40+3 audit", "after a stop token nothing is drawn");
   }));
 
 Deno.test("Scheduler goes on where a drafted stop token was wrong", () =>

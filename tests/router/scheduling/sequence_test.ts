@@ -41,7 +41,7 @@ Deno.test("Sequence prefills in chunks, draws after the last one, then decodes r
   assert.deepEqual([sequence.cached, sequence.exact, sequence.length], [102, 102, 103]);
 });
 
-Deno.test("Sequence.exact stays where the first sparse row begins, and dense rows behind it do not move it", () => {
+Deno.test("Sequence.exact stays where the first sparse row begins, and dense rows after it do not move it", () => {
   const sequence = sequenceOf({ promptTokens: promptOf(14) }, policyOf("sparse", 16));
   sequence.start(1, NOTHING);
   const spans = Array.from({ length: 5 }, () => step(sequence));

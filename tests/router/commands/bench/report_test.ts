@@ -110,7 +110,7 @@ function corrected(): BenchResult {
   };
 }
 
-Deno.test("report() holds refresh and lossless against dense, also where they are slower, and says how", () => {
+Deno.test("report() compares refresh and lossless with dense, also where they are slower, and says how", () => {
   const lines = report(corrected());
   const text = lines.join("\n");
   for (

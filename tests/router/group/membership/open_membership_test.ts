@@ -85,7 +85,7 @@ Deno.test("a group grows with each worker that is found, and says so while it ha
   });
 });
 
-Deno.test("a worker that gets SIGTERM leaves behind the step that runs, exits with 0, and is not waited for", async () => {
+Deno.test("a worker that gets SIGTERM leaves after the step that runs, exits with 0, and is not waited for", async () => {
   await using stays = await FakeWorker.start();
   await using leaves = await FakeWorker.start();
   await withReports(async ({ group, reports, ready, states }) => {
