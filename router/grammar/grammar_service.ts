@@ -130,16 +130,19 @@ class FollowedAnswer implements Constraint {
   }
 
   close(): void {
+    this.#incarnation = undefined;
     this.#thread.forget(this.#answer.matcher);
   }
 
   #follow(tokens: Uint32Array, from: number, words: number): Promise<Uint32Array> {
     const { incarnation } = this.#thread;
-    if (this.#incarnation !== incarnation) this.#sent = new Uint32Array(0);
-    const keep = commonPrefix(this.#sent, tokens);
+    const isKnown = this.#incarnation === incarnation;
+    const keep = isKnown ? Math.min(commonPrefix(this.#sent, tokens), from) : 0;
     this.#incarnation = incarnation;
     this.#sent = tokens;
-    return this.#thread.run({ kind: "follow", ...this.#answer, keep, tokens, from, words });
+    const { matcher, spec } = this.#answer;
+    const news = { spec: isKnown ? undefined : spec, keep, tokens: tokens.slice(keep) };
+    return this.#thread.run({ kind: "follow", matcher, ...news, from, words });
   }
 }
 

@@ -14,9 +14,11 @@ export type GrammarJob =
     readonly kind: "follow";
     /** Names the answer. */
     readonly matcher: number;
-    readonly spec: GrammarSpec;
-    /** Of the tokens, how many the thread has received before. */
+    /** Undefined: the thread has followed this answer before. */
+    readonly spec: GrammarSpec | undefined;
+    /** Of the tokens that the thread has received, how many still hold; at most `from`. */
     readonly keep: number;
+    /** Those after `keep`. */
     readonly tokens: Uint32Array;
     readonly from: number;
     readonly words: number;

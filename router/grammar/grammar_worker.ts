@@ -5,6 +5,7 @@
 
 import { readModelConfig } from "../../engine/model/model_config.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
+import type { GrammarSpec } from "./grammar_spec.ts";
 import type { FromGrammarWorker, GrammarJob, ToGrammarWorker } from "./grammar_thread.ts";
 import { Utf8Tokens } from "./utf8_tokens.ts";
 import { byteLevelVocabulary } from "./vocabulary.ts";
@@ -56,7 +57,8 @@ async function run(job: GrammarJob): Promise<Uint32Array<ArrayBuffer>> {
   if (engine === undefined) throw new Error("A job came before the vocabulary was loaded");
   if (job.kind === "follow") return await follow(engine, job);
   const matcher = await engine.matcher(job.spec);
-  const mask = await matcher.mask(job.words);
+  const mask = new Uint32Array(job.words);
+  await matcher.mask(mask);
   matcher.close();
   if (mask.every((word) => word === 0)) throw new CompileError("no answer can satisfy it");
   return mask;
@@ -67,16 +69,26 @@ async function follow(
   grammars: GrammarEngine,
   { matcher: name, spec, keep, tokens, from, words }: Extract<GrammarJob, { kind: "follow" }>,
 ): Promise<Uint32Array<ArrayBuffer>> {
-  const matcher = matchers.get(name) ?? await grammars.matcher(spec);
-  matchers.set(name, matcher);
-  matcher.rollBack(Math.min(keep, from));
-  const masks = new Uint32Array((tokens.length - from + 1) * words);
-  for (let length = matcher.length; length <= tokens.length; length++) {
-    if (length >= from) masks.set(await matcher.mask(words), (length - from) * words);
-    const token = tokens[length];
+  const matcher = await matcherOf(grammars, name, spec);
+  matcher.rollBack(keep);
+  if (matcher.length < keep) throw new Error(`Only ${matcher.length} of the ${keep} tokens before were followed`);
+  const end = keep + tokens.length;
+  const masks = new Uint32Array((end - from + 1) * words);
+  for (let length = matcher.length; length <= end; length++) {
+    if (length >= from) await matcher.mask(masks.subarray((length - from) * words, (length - from + 1) * words));
+    const token = tokens[length - keep];
     if (token !== undefined && !matcher.accept(token)) {
       throw new Error(`Token ${token} at ${length} of the answer is not allowed by its grammar`);
     }
   }
   return masks;
+}
+
+async function matcherOf(grammars: GrammarEngine, name: number, spec: GrammarSpec | undefined): Promise<TokenMatcher> {
+  const known = matchers.get(name);
+  if (known !== undefined) return known;
+  if (spec === undefined) throw new Error(`Answer ${name} goes on before it has begun`);
+  const matcher = await grammars.matcher(spec);
+  matchers.set(name, matcher);
+  return matcher;
 }

@@ -197,15 +197,18 @@ export class TokenMatcher {
     return accepted;
   }
 
-  /** A bit for each token that may come next, the lowest first; all zero after the end. */
-  async mask(words: number): Promise<Uint32Array<ArrayBuffer>> {
-    const mask = new Uint32Array(words);
-    if (this.#matcher.isTerminated()) return mask;
-    mask.set((await this.#matcher.getNextTokenBitmask()).subarray(0, words));
+  /**
+   * A bit for each token that may come next, the lowest first; all zero after the end.
+   * @param mask all zero; words beyond the vocabulary stay so
+   */
+  async mask(mask: Uint32Array): Promise<void> {
+    if (this.#matcher.isTerminated()) return;
+    const allowed = (await this.#matcher.getNextTokenBitmask()).subarray(0, mask.length);
     const text = this.#text.allowed(this.#places.at(-1) ?? 0);
-    const valid = mask.map((word, i) => word & (text[i] ?? 0));
+    let any = 0;
+    for (let i = 0; i < allowed.length; i++) any |= mask[i] = (allowed[i] ?? 0) & (text[i] ?? 0);
     // A vocabulary may lack the bytes that would complete a character.
-    return valid.some((word) => word !== 0) ? valid : mask;
+    if (any === 0) mask.set(allowed);
   }
 
   /** Frees it. */

@@ -157,9 +157,10 @@ export class Scheduler implements Generator {
       for (;;) {
         this.#isDue = false;
         if (this.#steps.oldest === undefined) await this.#runNext();
-        const supplied = this.#steps.supply(this.#masks);
-        this.#runAhead();
-        if (this.#steps.oldest !== undefined) await Promise.all([supplied, this.#finish(this.#steps.oldest)]);
+        const { oldest } = this.#steps;
+        // The step after one whose masks follow cannot be recorded before it: the masks go first.
+        const ahead = oldest && this.#steps.supply(this.#masks).then(() => this.#runAhead());
+        if (oldest !== undefined) await Promise.all([ahead, this.#finish(oldest)]);
         // Planning may have taken the place of a sequence, and its masks with it.
         else if (!this.#isDue && this.#masks.request(this.#active).length === 0) return;
       }

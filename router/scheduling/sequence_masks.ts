@@ -60,13 +60,16 @@ export class SequenceMasks {
     return !this.covers(needed) && !(needed.mayFollow && this.areInTime);
   }
 
-  /** What a span of rows [from, end) carries: a mask for each row that is drawn after, or that the only one follows. */
+  /**
+   * What a span of rows [from, end) carries: a mask for each row that is drawn after, or that the only one follows.
+   * Does not copy: what has arrived is never written again.
+   */
   ofRows(logits: Span["logits"], from: number, end: number): Pick<Span, "masks" | "masksFollow"> {
     if (logits === "none") return {};
     const first = (logits === "audit" ? from + 1 : end) - this.#promptTokens;
     const last = end - this.#promptTokens;
     if (!this.covers({ from: first, to: last })) return { masksFollow: true };
-    return { masks: this.#masks.slice((first - this.#from) * this.words, (last + 1 - this.#from) * this.words) };
+    return { masks: this.#masks.subarray((first - this.#from) * this.words, (last + 1 - this.#from) * this.words) };
   }
 
   /** Whether the same have been asked for and are on their way. */
