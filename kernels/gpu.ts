@@ -228,6 +228,11 @@ export class Gpu {
     await new Promise((resolve) => setImmediate(resolve));
   }
 
+  /** Waits until no map of a read-back is pending any more: they outlive the reads, see `read_back.ts`. */
+  async mapsSettled(): Promise<void> {
+    await this.#staging.mapsSettled();
+  }
+
   /** @throws {GpuError} the first thing that went wrong on the device since the last call */
   async check(): Promise<void> {
     // Closed and opened again without a turn of the event loop between: calls may overlap, and no error falls between scopes.

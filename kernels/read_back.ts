@@ -107,9 +107,14 @@ export class StagingRing {
     return copies;
   }
 
+  /** Waits until the maps of all reads have settled: they outlive what was read by them. */
+  async mapsSettled(): Promise<void> {
+    await Promise.all(this.#pending);
+  }
+
   /** Awaits the pending maps and destroys the ring. */
   async close(): Promise<void> {
-    await Promise.all(this.#pending);
+    await this.mapsSettled();
     for (const buffer of this.#slots) buffer?.destroy();
     this.#slots.fill(undefined);
   }

@@ -40,23 +40,12 @@ Deno.test("closing a service that still loads leaves no one waiting", async () =
   assert.deepEqual((await childrenOf(Deno.pid)).filter(isRunning), []);
 });
 
-Deno.test("random weights never end an answer by themselves", async () => {
-  await using live = await LiveService.start(SMALL);
-  // The token that ends an answer of the embedded model, whose tokenizer random weights borrow.
-  const { body } = await live.ask<{ choices: { finish_reason: string }[] }>("/v1/completions", {
-    prompt: [10],
-    max_tokens: 3,
-    logit_bias: { "1": 100 },
-  });
-  assert.equal(body.choices[0]?.finish_reason, "length");
-});
-
 Deno.test("a full queue refuses with 429 and when to come again; requests that wait are served", async () => {
   await using live = await LiveService.start({ ...SMALL, maxBatch: 1, maxQueued: 1 });
   const running = await live.stream("/v1/completions", LONG);
   await running.until(() => running.tokenTimes.length > 0);
   const waiting = await live.stream("/v1/completions", { ...LONG, max_tokens: 2 });
-  await live.until(async () => (await live.load()).waiting === 1, 5000);
+  await live.until(async () => (await live.load()).waiting === 1, 30_000);
   for (const stream of [true, false]) {
     const refused = await live.ask<{ error: { code: string; type: string } }>("/v1/completions", { ...LONG, stream });
     assert.deepEqual([refused.status, refused.body.error.code], [429, "queue_full"]);
@@ -73,7 +62,7 @@ Deno.test("draining finishes what runs, takes nothing new, and leaves nothing be
   const stream = await live.stream("/v1/completions", LONG);
   await stream.until(() => stream.tokenTimes.length > 0);
   const whole = live.ask<{ usage: { completion_tokens: number } }>("/v1/completions", LONG);
-  await live.until(async () => (await live.load()).running === 2, 5000);
+  await live.until(async () => (await live.load()).running === 2, 30_000);
   const drained = live.service.drain();
   // A closed door, or a word through a connection that is still open.
   const late = await live.post("/v1/completions", LONG).catch(() => undefined);
@@ -104,12 +93,19 @@ Deno.test("draining for too long, and closing, end what runs with an error event
 
 Deno.test("more requests than pages: some wait or are sent back, all are answered in full", async () => {
   // Room for two of the six at a time.
-  await using live = await LiveService.start({ ...SMALL, kvTokens: 512 });
+  await using live = await LiveService.start({ ...SMALL, kvTokens: 384 });
+  // Random weights never end an answer by themselves: this token ends those of the embedded model, whose tokenizer they borrow.
+  const { body } = await live.ask<{ choices: { finish_reason: string }[] }>("/v1/completions", {
+    prompt: [10],
+    max_tokens: 3,
+    logit_bias: { "1": 100 },
+  });
+  assert.equal(body.choices[0]?.finish_reason, "length");
   const answers = await Promise.all(
     [1, 2, 3, 4, 5, 6].map((seed) =>
       live.ask<{ choices: { text: string }[]; usage: { completion_tokens: number } }>("/v1/completions", {
         prompt: Array.from({ length: 60 }, (_, i) => 10 + seed * 7 + i),
-        max_tokens: 180,
+        max_tokens: 110,
         ignore_eos: true,
         attention: { mode: "dense" },
         seed,
@@ -118,11 +114,11 @@ Deno.test("more requests than pages: some wait or are sent back, all are answere
   );
   assert.deepEqual(
     answers.map(({ status, body }) => [status, body.usage.completion_tokens]),
-    Array(6).fill([200, 180]),
+    Array(6).fill([200, 110]),
   );
   assert.ok(
     await live.metric("tidepool_num_preemptions_total") > 0,
     "no sequence was sent back: the test shows nothing",
   );
-  await live.idle(2000);
+  await live.idle(30_000);
 });

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { GREEDY, type Session, SessionHost } from "../../engine/evaluation/hand_session.ts";
 import type { SamplingSettings, SpanAudit, SpanResult } from "../../engine/span.ts";
 import { enginePool } from "../support/engine_pool.ts";
+import { gateCases } from "../support/gate_cases.ts";
 import { kvOf, relativeRms } from "../support/kv_difference.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { FIXTURES } from "../support/model_directory.ts";
@@ -11,7 +12,7 @@ import { FIXTURES } from "../support/model_directory.ts";
 const MODEL = { directory: `${FIXTURES}/llama-rope3` };
 const CALIBRATION = { selectLayers: [1], budget: 64, sparseFrom: 0 };
 const SPARSE = { budget: 24, heads: "kv_head" } as const;
-const GROUPS = [[1024], [1024, 1024], [1024, 512, 256]];
+const GROUPS = gateCases([[1024], [1024, 512, 256]], [[1024], [1024, 1024], [1024, 512, 256]]);
 const pool = enginePool(MODEL, [1024, 1024, 512, 256]);
 const PROMPT = Array.from({ length: 200 }, (_, i) => 8 + (i * 37 + (i >> 3) * 11) % 500);
 /** More than a batch of 64 rows, for one worker: batches are cut before slices are. */

@@ -5,10 +5,12 @@ import { type Session, SessionHost } from "../../engine/evaluation/hand_session.
 import { replicaRoom } from "../../engine/replica_plan.ts";
 import type { SetShape, SparseSettings } from "../../engine/span.ts";
 import { everyLogprob, logprobsOf, runTogether } from "../support/engine_fixture.ts";
+import { enginePool } from "../support/engine_pool.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 import { FIXTURES } from "../support/model_directory.ts";
 
 const MODEL = { directory: `${FIXTURES}/llama-rope3` };
+const pool = enginePool(MODEL, [1024, 512, 1024, 256]);
 const SHAPES: readonly SetShape[] = ["kv_head", "query_head", "all_heads"];
 
 function prompt(length: number, salt = 0): number[] {
@@ -16,10 +18,11 @@ function prompt(length: number, salt = 0): number[] {
 }
 
 async function withGroup(
-  options: Parameters<typeof MemoryGroup.open>[2] & { readonly slices?: readonly number[] },
+  options: Parameters<typeof MemoryGroup.of>[2] & { readonly slices?: readonly number[] },
   use: (group: MemoryGroup, host: SessionHost) => Promise<void>,
 ): Promise<void> {
-  const group = await MemoryGroup.open(MODEL, options.slices ?? [1024, 512], options);
+  const { slices = [1024, 512], ...joining } = options;
+  const group = MemoryGroup.of(pool, slices, joining);
   for (const engine of group.engines) engine.calibrate({ selectLayers: [1], budget: 64, sparseFrom: 0 });
   try {
     await use(group, new SessionHost(group, group.map));

@@ -42,11 +42,9 @@ export function engineFixture(model: ModelSource, kvTokens = 8192): EngineFixtur
   };
 }
 
-/** Waits until no read-back of an engine is pending any more: maps settle in the order in which they were asked for. */
-export async function settleMaps({ commands: { gpu: { device } } }: Pick<Engine, "commands">): Promise<void> {
-  const buffer = device.createBuffer({ size: 16, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
-  await buffer.mapAsync(GPUMapMode.READ);
-  buffer.destroy();
+/** Waits until no read-back of an engine is pending any more. */
+export async function settleMaps({ commands: { gpu } }: Pick<Engine, "commands">): Promise<void> {
+  await gpu.mapsSettled();
 }
 
 /** Waits until the read-backs of engines that are closed are over too, as the op sanitizer wants it. */

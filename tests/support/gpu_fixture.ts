@@ -51,7 +51,7 @@ class Fixture implements GpuFixture {
     const gpu = await Gpu.open(testProvider());
     const commands = new Commands(gpu);
     this.#opened = { gpu, commands, scratch: new Scratch(commands) };
-    await this.#settleMaps();
+    await gpu.mapsSettled();
   }
 
   get gpu(): Gpu {
@@ -93,20 +93,13 @@ class Fixture implements GpuFixture {
 
   async clear(): Promise<void> {
     for (const tensor of this.#tensors.splice(0)) this.gpu.free(tensor);
-    await this.#settleMaps();
+    // The op sanitizer reports pending maps.
+    await this.gpu.mapsSettled();
   }
 
   async close(): Promise<void> {
     await this.#opened?.gpu.close();
     this.#opened = undefined;
-  }
-
-  /** The op sanitizer reports pending maps. They settle in the order they were asked for: after this one, none is left. */
-  async #settleMaps(): Promise<void> {
-    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
-    const buffer = this.gpu.device.createBuffer({ size: 16, usage });
-    await buffer.mapAsync(GPUMapMode.READ);
-    buffer.destroy();
   }
 
   async #bytes(tensor: Tensor): Promise<ArrayBuffer> {

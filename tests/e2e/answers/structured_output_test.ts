@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { z } from "zod";
 import { zodResponseFormat } from "openai/helpers/zod";
 
+import { gateCases } from "../../support/gate_cases.ts";
 import { LiveService } from "../../support/live_service.ts";
 import { type Ask, schemaCampaign } from "../../schemas/campaign.ts";
 
@@ -60,7 +61,7 @@ Deno.test("answers keep to their grammars", async (t) => {
   });
 
   await t.step("any object", async () => {
-    const { body } = await chat(live, { response_format: { type: "json_object" }, max_tokens: 40 });
+    const { body } = await chat(live, { response_format: { type: "json_object" }, max_tokens: 20 });
     assert.match(body.choices[0]?.message.content ?? "", /^\{/);
   });
 
@@ -78,16 +79,14 @@ Deno.test("answers keep to their grammars", async (t) => {
   });
 
   await t.step("lossless answers are those of dense decoding, audits are checked under the same masks", async () => {
-    const long = { messages: [{ role: "user", content: "word ".repeat(200) }], "response_format": FORMAT };
-    for (const seed of [5]) {
-      const attention = { mode: "sparse", budget: 16, correction: "lossless" };
-      const [expected, lossless] = [
-        await answer(live, { ...long, seed, attention: { mode: "dense" } }),
-        await answer(live, { ...long, seed, attention }),
-      ];
-      assert.equal(lossless, expected);
-      isValid(await answer(live, { ...long, seed, attention: { ...attention, correction: "audit" } }));
-    }
+    const long = { messages: [{ role: "user", content: "word ".repeat(100) }], "response_format": FORMAT };
+    const attention = { mode: "sparse", budget: 16, correction: "lossless" };
+    const [expected, lossless] = [
+      await answer(live, { ...long, seed: 5, attention: { mode: "dense" } }),
+      await answer(live, { ...long, seed: 5, attention }),
+    ];
+    assert.equal(lossless, expected);
+    isValid(await answer(live, { ...long, seed: 5, attention: { ...attention, correction: "audit" } }));
   });
 
   await t.step("the client's own helpers parse it", async () => {
@@ -123,12 +122,13 @@ Deno.test("answers keep to their grammars", async (t) => {
     }
   });
 
-  await t.step("12 random schemas, asked for in every way", async () => {
-    const options = { count: 12, seed: 5, concurrency: 12, maxTokens: 80 };
+  await t.step("random schemas, asked for in every way", async () => {
+    const count = gateCases(6, 12);
+    const options = { count, seed: 5, concurrency: count, maxTokens: 60 };
     const ask: Ask = (path, body) => live.ask(path, body);
     const { finished, failures } = await schemaCampaign(ask, options, { attends: true });
     assert.deepEqual(failures, []);
-    assert.ok(finished >= 7, `${finished} finished`);
+    assert.ok(finished >= count / 2, `${finished} of ${count} finished`);
   });
 
   await t.step("what cannot be compiled is refused with its place, and leaves nothing behind", async () => {
@@ -146,6 +146,6 @@ Deno.test("answers keep to their grammars", async (t) => {
     await refused({ grammar: "root ::= missing" }, "grammar", /missing/);
     await refused({ guided_regex: "a", guided_choice: ["b"] }, "guided_choice", /guided_regex says/);
     await refused({ response_format: { type: "xml" } }, "response_format.type", /expected/);
-    await live.idle(5000);
+    await live.idle(30_000);
   });
 });

@@ -74,7 +74,7 @@ Deno.test("TextPool.start() fails as the model's files do", async () => {
 Deno.test("a long text does not block the loop that waits for it", async () => {
   const pool = await TextPool.start({ directory: MODEL_DIRECTORY });
   try {
-    const input = inputOf({ prompt: LONG.prompt.slice(0, 4_000_000) });
+    const input = inputOf({ prompt: LONG.prompt.slice(0, 2_000_000) });
     let longestMs = 0;
     let lastMs = performance.now();
     const timer = setInterval(() => {
@@ -132,8 +132,9 @@ Deno.test("a job that takes too long ends with an error, and the next finds a ne
 Deno.test("large jobs leave a thread to small ones, and wait for each other no longer than they may", async () => {
   const pool = await TextPool.start({ directory: MODEL_DIRECTORY, threads: 2, queueMs: 100 });
   try {
-    const large = pool.run("tokenize", inputOf(LONG));
-    const second = pool.run("tokenize", inputOf(LONG));
+    const input = () => inputOf({ prompt: LONG.prompt.slice(0, 4_000_000) });
+    const large = pool.run("tokenize", input());
+    const second = pool.run("tokenize", input());
     let isDone = false;
     large.then(() => isDone = true);
     const refused = assert.rejects(
@@ -143,7 +144,7 @@ Deno.test("large jobs leave a thread to small ones, and wait for each other no l
     for (let i = 0; i < 3; i++) await pool.run("completion", inputOf({ prompt: "Hi" }));
     assert.ok(!isDone, "small jobs did not wait for the large one");
     await refused;
-    assert.ok((await large).tokens.length > 1_000_000);
+    assert.ok((await large).tokens.length > 500_000);
   } finally {
     pool.close();
   }
