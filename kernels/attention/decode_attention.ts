@@ -144,7 +144,8 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
     // A single possible split writes the state itself.
     if (splits > 1) {
       const { first: firstRow, rows } = pass;
-      mergeSplits(commands, { shape, firstRow, rows, parts: scratch, rowTable, cut, out, outForm });
+      const { tuning } = args;
+      mergeSplits(commands, { shape, firstRow, rows, parts: scratch, rowTable, cut, out, outForm, tuning });
     }
   }
 }

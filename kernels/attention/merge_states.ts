@@ -23,7 +23,12 @@ export interface MergeStates {
   readonly parts: AttentionState;
   /** o f32 `[rows, heads, headDim]`, lse f32 `[rows, heads]`. */
   readonly out: AttentionState;
+  /** @default what suits the adapter */
+  readonly tuning?: MergeTuning;
 }
+
+/** Kernels for GPUs, and kernels for adapters that compute on the CPU. */
+export type MergeTuning = "hardware" | "software";
 
 /** What `mergeSplits` reads and writes: the splits of `rows` rows from `firstRow` on. */
 export interface MergeSplits {
@@ -39,9 +44,11 @@ export interface MergeSplits {
   readonly out: AttentionState;
   /** Of `out.o`: f32, or halves as in `Rows`. */
   readonly outForm: RowForm;
+  /** @default what suits the adapter */
+  readonly tuning?: MergeTuning | undefined;
 }
 
-/** Threads of a workgroup. */
+/** Most threads of a workgroup on a GPU. On a CPU one team is enough: more of them only wait for each other. */
 const THREADS = 128;
 /** States that a thread has in flight. */
 const AT_ONCE = 4;
@@ -53,13 +60,13 @@ const MAX_LANES = { software: 64, hardware: 8 } as const;
  * result is empty.
  * @throws {GpuError} `invalid_shape`
  */
-export function mergeStates(commands: Commands, { shape, rows, count, parts, out }: MergeStates): void {
+export function mergeStates(commands: Commands, { shape, rows, count, parts, out, tuning }: MergeStates): void {
   const op = "merge_states";
   expectTensor(op, parts.o, "f32", [count, rows, shape.heads, shape.headDim]);
   expectTensor(op, parts.lse, "f32", [count, rows, shape.heads]);
   expectTensor(op, out.o, "f32", [rows, shape.heads, shape.headDim]);
   expectTensor(op, out.lse, "f32", [rows, shape.heads]);
-  const variant = variantOf(commands, shape);
+  const variant = variantOf(commands, shape, { tuning });
   commands.dispatch(kernelOf(commands, variant), {
     tensors: [parts.o, parts.lse, out.o, out.lse],
     params: { rows, count },
@@ -72,13 +79,13 @@ export function mergeStates(commands: Commands, { shape, rows, count, parts, out
  * @throws {GpuError} `invalid_shape`
  */
 export function mergeSplits(commands: Commands, args: MergeSplits): void {
-  const { shape, firstRow, rows, parts, rowTable, cut, out, outForm } = args;
+  const { shape, firstRow, rows, parts, rowTable, cut, out, outForm, tuning } = args;
   const op = "merge_splits";
   expectTensor(op, rowTable, "u32", [firstRow + rows, ROW_WORDS]);
   const outputs = { tensor: out.o, form: outForm };
   expectRows(op, outputs, { rows: firstRow + rows, cols: shape.heads * shape.headDim });
   expectTensor(op, out.lse, "f32", [firstRow + rows, shape.heads]);
-  const variant = { ...variantOf(commands, shape), cut, outForm };
+  const variant = variantOf(commands, shape, { tuning, cut, outForm });
   commands.dispatch(kernelOf(commands, variant), {
     tensors: [parts.o, parts.lse, out.o, out.lse, rowTable],
     params: { rows, firstRow, outFours: foursOf(outputs) },
@@ -91,22 +98,35 @@ interface Variant {
   /** Of a workgroup, four dimensions each, and how many workgroups share a head. */
   readonly lanes: number;
   readonly pieces: number;
+  /** Of so many lanes each, in a workgroup. */
+  readonly teams: number;
   /** Undefined: all states given; else the live splits of a row. */
   readonly cut: SplitCut | undefined;
   readonly outForm: RowForm;
 }
 
-function variantOf({ gpu }: Commands, { heads, headDim }: Heads): Variant {
+function variantOf(
+  { gpu: { info } }: Commands,
+  { heads, headDim }: Heads,
+  { tuning, cut, outForm = "f32" }: {
+    readonly tuning: MergeTuning | undefined;
+    readonly cut?: SplitCut;
+    readonly outForm?: RowForm;
+  },
+): Variant {
+  const chosen = tuning ?? (info.software ? "software" : "hardware");
   const all = headDim / 4;
-  const most = MAX_LANES[gpu.info.software ? "software" : "hardware"];
-  let lanes = Math.min(all, most);
+  let lanes = Math.min(all, MAX_LANES[chosen]);
   while (all % lanes !== 0) lanes--;
-  return { heads, lanes, pieces: all / lanes, cut: undefined, outForm: "f32" };
+  const teams = chosen === "software" ? 1 : Math.floor(THREADS / lanes);
+  return { heads, lanes, pieces: all / lanes, teams, cut, outForm };
 }
 
 function kernelOf(commands: Commands, variant: Variant): Kernel {
-  const { heads, lanes, pieces, cut, outForm } = variant;
-  const name = `merge_states ${heads}x${pieces}x${lanes} ${cut === undefined ? "all" : cutName(cut)} ${outForm}`;
+  const { heads, lanes, pieces, teams, cut, outForm } = variant;
+  const name = `merge_states ${heads}x${pieces}x${lanes} ${teams} ${
+    cut === undefined ? "all" : cutName(cut)
+  } ${outForm}`;
   return commands.kernel(name, () => mergeSpec(variant));
 }
 
@@ -131,13 +151,12 @@ function mergeSpec(variant: Variant): KernelSpec {
  * is read; then the teams' sums are merged in order.
  */
 function mergeSource(variant: Variant): string {
-  const { heads, lanes, pieces, cut, outForm } = variant;
+  const { heads, lanes, pieces, teams, cut, outForm } = variant;
   const merged = {
     value: "select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0)",
     at: `to * ${lanes * pieces}u + vec`,
     fours: "params.outFours",
   };
-  const teams = Math.floor(THREADS / lanes);
   const live = cut === undefined ? "params.count" : "splitRange(readRow(outRow)).live";
   return /* wgsl */ `
 ${outForm === "f32" ? "" : ROW_FORM_WGSL}
@@ -146,7 +165,7 @@ var<workgroup> sums: array<vec4<f32>, ${teams * lanes}>;
 // Of each team: its maximum, and the sum of its weights.
 var<workgroup> teams: array<vec2<f32>, ${teams}>;
 
-@compute @workgroup_size(${THREADS})
+@compute @workgroup_size(${teams * lanes})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let head = group.x / ${pieces}u;
   let row = group.y;
@@ -159,13 +178,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   var top = ${EMPTY_LSE}f;
   var sum = vec4<f32>();
   var weight = 0.0;
-  if (team < ${teams}u) {
-    for (var part = team; part < live; part += ${AT_ONCE * teams}u) {
-${addWgsl(variant, teams)}
-    }
-    sums[thread] = sum;
-    if (lane == 0u) { teams[team] = vec2<f32>(top, weight); }
+  for (var part = team; part < live; part += ${AT_ONCE * teams}u) {
+${addWgsl(variant)}
   }
+  sums[thread] = sum;
+  if (lane == 0u) { teams[team] = vec2<f32>(top, weight); }
   workgroupBarrier();
   if (team > 0u) { return; }
   let used = min(live, ${teams}u);
@@ -185,7 +202,7 @@ ${addWgsl(variant, teams)}
 }
 
 /** The states that a thread has in flight, added to its sum. */
-function addWgsl({ heads, lanes, pieces }: Variant, teams: number): string {
+function addWgsl({ heads, lanes, pieces, teams }: Variant): string {
   const load = (u: number) => /* wgsl */ `
       let at${u} = (min(part + ${u * teams}u, live - 1u) * params.rows + row) * ${heads}u + head;
       let lse${u} = select(${EMPTY_LSE}f, partsLse[at${u}], part + ${u * teams}u < live);

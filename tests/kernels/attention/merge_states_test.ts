@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mergeStates } from "../../../kernels/attention/merge_states.ts";
+import { mergeStates, type MergeTuning } from "../../../kernels/attention/merge_states.ts";
 import { EMPTY } from "../../reference/attention.ts";
 import { merge } from "../../reference/merge_states.ts";
 import { assertClose } from "../../support/assert_close.ts";
@@ -21,15 +21,17 @@ interface Parts {
   readonly lse: Float32Array<ArrayBuffer>;
 }
 
-for (const shape of CASES) {
+const TUNINGS: readonly MergeTuning[] = ["hardware", "software"];
+
+for (const [shape, tuning] of CASES.flatMap((shape) => TUNINGS.map((tuning) => [shape, tuning] as const))) {
   const { count, rows, heads, headDim } = shape;
-  Deno.test(`mergeStates() equals plain loops: ${count} states of ${rows}×${heads}×${headDim}`, async () => {
+  Deno.test(`mergeStates() equals plain loops: ${count} states of ${rows}×${heads}×${headDim}, ${tuning}`, async () => {
     const random = new Random(1);
     const o = random.normals(count * rows * heads * headDim);
     // Far apart, so that some weights vanish; every fifth state is empty.
     const lse = random.normals(count * rows * heads, 30).map((value, i) => i % 5 === 4 ? EMPTY : value);
     lse.forEach((value, i) => value === EMPTY && o.fill(0, i * headDim, (i + 1) * headDim));
-    const merged = await run(shape, { o, lse });
+    const merged = await run(shape, { o, lse }, tuning);
     for (let at = 0; at < rows * heads; at++) {
       const states = Array.from({ length: count }, (_, part) => {
         const state = part * rows * heads + at;
@@ -50,12 +52,18 @@ Deno.test("mergeStates() with empty states changes no bit, and of empty states o
   o.set(own, 64);
   const lse = new Float32Array(6).fill(EMPTY);
   lse[2] = -3.25;
-  const merged = await run(shape, { o, lse });
-  assert.deepEqual([...merged.o], [...own, ...new Float32Array(32)]);
-  assert.deepEqual([...merged.lse], [-3.25, EMPTY]);
+  for (const tuning of TUNINGS) {
+    const merged = await run(shape, { o, lse }, tuning);
+    assert.deepEqual([...merged.o], [...own, ...new Float32Array(32)]);
+    assert.deepEqual([...merged.lse], [-3.25, EMPTY]);
+  }
 });
 
-async function run({ count, rows, heads, headDim }: (typeof CASES)[number], parts: Parts): Promise<Parts> {
+async function run(
+  { count, rows, heads, headDim }: (typeof CASES)[number],
+  parts: Parts,
+  tuning: MergeTuning,
+): Promise<Parts> {
   const out = { o: fixture.zeros("f32", [rows, heads, headDim]), lse: fixture.zeros("f32", [rows, heads]) };
   mergeStates(fixture.commands, {
     shape: { heads, headDim },
@@ -66,6 +74,7 @@ async function run({ count, rows, heads, headDim }: (typeof CASES)[number], part
       lse: fixture.upload("f32", parts.lse, [count, rows, heads]),
     },
     out,
+    tuning,
   });
   return { o: await fixture.floats(out.o), lse: await fixture.floats(out.lse) };
 }
