@@ -9,6 +9,7 @@ import { CodedError } from "../kernels/errors.ts";
 import { processTerminal, type Terminal } from "../router/terminal.ts";
 import { ensureVulkanDriver } from "../router/host/vulkan_driver.ts";
 import { changedTests } from "./gate/changed_tests.ts";
+import { CpuMeter } from "./gate/cpu_meter.ts";
 import { Guard } from "./gate/guard.ts";
 import { type Outcome, runStage, type Stage, type StageHost } from "./gate/stage.ts";
 import { findImportCycle, type ModuleGraph } from "./support/import_cycles.ts";
@@ -34,7 +35,7 @@ const tests = (name: string, folders: readonly string[], done: readonly string[]
   };
 };
 
-/** What takes seconds and needs no GPU, all at once. */
+/** What takes seconds and needs no GPU: the lists at the same time, each in its order. */
 const CHECKS: readonly (readonly Stage[])[] = [
   [quiet("format", ["fmt", "--check"]), quiet("lint", ["lint"])],
   [quiet("types", ["check"])],
@@ -47,28 +48,27 @@ const CHECKS: readonly (readonly Stage[])[] = [
 /** Makes its driver at the first run, which is mostly downloads; where it cannot, it says so. */
 const MATRIX: Stage = { ...quiet("matrix", ["run", "-A", "tests/matrix/run.ts"]), live: true };
 
+/** Stages of tests that run at a time: those of one wait for timers and processes while those of the other compute. */
+const LANES = 2;
+
 /**
- * Lanes side by side, the stages of one in their order, the files of a stage one at a time: a software GPU uses all
- * cores. The tests of the second lane wait for timers and processes more than they compute.
+ * In the order in which lanes take them, long ones first, so that all lanes end at about the same time. The files of a
+ * stage run one at a time: a software GPU uses all cores.
  */
-const lanes = async (done: readonly string[]): Promise<readonly (readonly Stage[])[]> => [
-  [
-    tests("kernels", ["tests/kernels", "tests/reference"], done),
-    tests("engine", ["tests/engine", "tests/contracts"], done),
-    tests("answers", ["tests/e2e/answers"], done),
-  ],
-  [
-    MATRIX,
-    tests(
-      "router",
-      ["router", "clients", "workers", "support", "fuzz", "gate", "docs", "deploy", "hosts"].map((room) =>
-        `tests/${room}`
-      ),
-      done,
+const testStages = async (done: readonly string[]): Promise<readonly Stage[]> => [
+  tests(
+    "router",
+    ["router", "clients", "workers", "support", "fuzz", "gate", "docs", "deploy", "hosts", "bench"].map((room) =>
+      `tests/${room}`
     ),
-    { ...quiet("examples", ["test", "-A", "--doc", ...await documentedModules()]), live: true },
-    tests("end to end", ["tests/e2e"], done),
-  ],
+    done,
+  ),
+  tests("engine", ["tests/engine", "tests/contracts"], done),
+  tests("end to end", ["tests/e2e"], done),
+  tests("answers", ["tests/e2e/answers"], done),
+  tests("kernels", ["tests/kernels", "tests/reference"], done),
+  { ...quiet("examples", ["test", "-A", "--doc", ...await documentedModules()]), live: true },
+  MATRIX,
 ];
 
 async function main(terminal: Terminal): Promise<number> {
@@ -78,22 +78,26 @@ async function main(terminal: Terminal): Promise<number> {
   const interrupted = () => stop.abort();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) Deno.addSignalListener(signal, interrupted);
   await using guard = new Guard();
-  const host: StageHost = { guard, directory: ROOT, signal: stop.signal, write: (text) => terminal.write(text) };
+  const cpu = new CpuMeter();
+  const host: StageHost = { guard, cpu, directory: ROOT, signal: stop.signal, write: (text) => terminal.write(text) };
   const outcomes: Outcome[] = [];
   const changed = (await changedTests(new URL("..", import.meta.url))).filter((path) => !needsItsOwnStage(path));
-  const first = changed.length === 0 ? [] : [[tests("changed", changed)]];
-  for (const side of [CHECKS, first, await lanes(changed)]) {
-    await Promise.all(side.map(async (stages) => {
-      for (const stage of stages) {
-        const isRun = !stop.signal.aborted;
-        if (isRun) terminal.line(`${stage.name} begins`);
-        const outcome = await runStage(stage, host);
-        if (isRun) terminal.line(outcomeLine(outcome));
-        outcomes.push(outcome);
-        if (outcome.complaint !== undefined) stop.abort();
-      }
-    }));
-  }
+  const run = async (stage: Stage) => {
+    const isRun = !stop.signal.aborted;
+    if (isRun) terminal.line(`${stage.name} begins`);
+    const outcome = await runStage(stage, host);
+    if (isRun) terminal.line(outcomeLine(outcome));
+    outcomes.push(outcome);
+    if (outcome.complaint !== undefined) stop.abort();
+  };
+  /** Runs stages one after the other; several calls may share a list. */
+  const lane = async (waiting: Stage[]) => {
+    for (let stage = waiting.shift(); stage !== undefined; stage = waiting.shift()) await run(stage);
+  };
+  await Promise.all(CHECKS.map((stages) => lane([...stages])));
+  if (changed.length > 0) await run(tests("changed", changed));
+  const waiting = [...await testStages(changed)];
+  await Promise.all(Array.from({ length: LANES }, () => lane(waiting)));
   return summary(terminal, outcomes, (performance.now() - startMs) / 1000);
 }
 
@@ -101,8 +105,9 @@ function needsItsOwnStage(path: string): boolean {
   return APART.some((folder) => path.startsWith(`${folder}/`));
 }
 
-function outcomeLine({ stage, complaint, seconds }: Outcome): string {
-  return `${stage.name.padEnd(14)} ${seconds.toFixed(1).padStart(6)} s ${complaint ?? ""}`.trimEnd();
+function outcomeLine({ stage, complaint, seconds, cpuSeconds }: Outcome): string {
+  const cpu = cpuSeconds === undefined ? "" : `${cpuSeconds.toFixed(1).padStart(6)} s of the CPU `;
+  return `${stage.name.padEnd(14)} ${seconds.toFixed(1).padStart(6)} s ${cpu}${complaint ?? ""}`.trimEnd();
 }
 
 /** How long each stage took, and what failed. */
@@ -119,7 +124,10 @@ function summary(terminal: Terminal, outcomes: readonly Outcome[], seconds: numb
       failed += Number(bad);
     }
   }
-  terminal.line(`${"all".padEnd(14)} ${seconds.toFixed(1).padStart(6)} s\n${passed} passed, ${failed} failed`);
+  const cpuSeconds = outcomes.reduce((sum, outcome) => sum + (outcome.cpuSeconds ?? 0), 0);
+  const cpu = cpuSeconds === 0 ? "" : `${cpuSeconds.toFixed(1).padStart(6)} s of the CPU`;
+  terminal.line(`${"all".padEnd(14)} ${seconds.toFixed(1).padStart(6)} s ${cpu}`.trimEnd());
+  terminal.line(`${passed} passed, ${failed} failed`);
   const first = outcomes.find(({ complaint }) => complaint !== undefined);
   if (first !== undefined) terminal.error(`Gate failed at: ${first.stage.name}, ${first.complaint}`);
   return first === undefined ? 0 : 1;

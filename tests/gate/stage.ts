@@ -4,6 +4,7 @@
  */
 
 import { within } from "../../kernels/within.ts";
+import type { CpuMeter } from "./cpu_meter.ts";
 import type { Guard } from "./guard.ts";
 
 /** What to run. */
@@ -28,11 +29,14 @@ export interface Outcome {
   /** stdout and stderr as they came; without the former when the stage has a complaint to look for in it. */
   readonly shown: string;
   readonly seconds: number;
+  /** Of the CPU, with all that it started; undefined where that is unknown. */
+  readonly cpuSeconds: number | undefined;
 }
 
 /** What a stage needs of the gate. */
 export interface StageHost {
   readonly guard: Guard;
+  readonly cpu: CpuMeter;
   readonly directory: string;
   /** Aborted when another stage has failed, or the gate is interrupted. */
   readonly signal: AbortSignal;
@@ -47,7 +51,8 @@ export async function runStage(stage: Stage, host: StageHost): Promise<Outcome> 
   const startMs = performance.now();
   const output: Output = { stdout: "", shown: "" };
   const complaint = host.signal.aborted ? "not run" : await complaintOf(stage, host, output);
-  return { stage, complaint, ...output, seconds: (performance.now() - startMs) / 1000 };
+  const seconds = (performance.now() - startMs) / 1000;
+  return { stage, complaint, ...output, seconds, cpuSeconds: host.cpu.take() };
 }
 
 interface Output {

@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 
 import { isRunning } from "../support/processes.ts";
 import { until } from "../support/until.ts";
+import { CpuMeter } from "./cpu_meter.ts";
 import { Guard } from "./guard.ts";
 import { runStage, type Stage, type StageHost } from "./stage.ts";
 
@@ -39,10 +40,14 @@ async function withHost(body: (trial: Trial) => Promise<void>): Promise<void> {
     const pid = /started (\d+)/.exec(text)?.[1];
     if (pid !== undefined) started.resolve(Number(pid));
   };
-  await body({ host: { guard, directory: DIRECTORY, signal: stop.signal, write }, stop, started: started.promise });
+  await body({
+    host: { guard, cpu: new CpuMeter(), directory: DIRECTORY, signal: stop.signal, write },
+    stop,
+    started: started.promise,
+  });
 }
 
-const gone = (pid: number) => until(() => !isRunning(pid), 5000);
+const gone = (pid: number) => until(() => !isRunning(pid), 30_000);
 
 Deno.test("runStage() gives the output of a stage that ends well, and what its complaint finds", async () => {
   await withHost(async ({ host }) => {
@@ -51,6 +56,8 @@ Deno.test("runStage() gives the output of a stage that ends well, and what its c
     assert.deepEqual([plain.complaint, plain.stdout], [undefined, "out\n"]);
     assert.match(plain.shown, /err/);
     assert.ok(plain.seconds > 0);
+    // Deno itself takes more than a tick to start.
+    if (Deno.build.os === "linux") assert.ok((plain.cpuSeconds ?? 0) > 0, `${plain.cpuSeconds} s`);
     const found = await runStage(evaluated(code, { complaint: (stdout) => `found ${stdout.trim()}` }), host);
     assert.equal(found.complaint, "found out");
   });
@@ -85,15 +92,17 @@ Deno.test("runStage() ends a stage when another has failed, and starts no more",
 
 Deno.test("a gate that is killed leaves nothing running", async () => {
   const owner = `
-    import { Guard } from "./tests/gate/guard.ts";
+    import { CpuMeter } from "./cpu_meter.ts";
+import { Guard } from "./tests/gate/guard.ts";
     import { runStage } from "./tests/gate/stage.ts";
+    import { CpuMeter } from "./tests/gate/cpu_meter.ts";
     const guard = new Guard();
     console.log("guard", guard.pid);
     const stage = { name: "it", args: ["eval", ${
     JSON.stringify(`${PARENT} await child.status`)
   }], silenceMs: 60000, live: true };
     const write = (text) => console.log(text);
-    await runStage(stage, { guard, directory: Deno.cwd(), signal: new AbortController().signal, write });
+    await runStage(stage, { guard, cpu: new CpuMeter(), directory: Deno.cwd(), signal: new AbortController().signal, write });
   `;
   const gate = new Deno.Command(Deno.execPath(), {
     args: ["eval", owner],

@@ -11,6 +11,7 @@ import { floatRows, type Rows } from "../../kernels/rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { dequantize } from "../reference/dequantize.ts";
 import { product } from "../reference/product.ts";
+import { gateCases } from "../support/gate_cases.ts";
 import type { GpuFixture } from "../support/gpu_fixture.ts";
 import { Random } from "../support/random.ts";
 import { randomBlocks } from "../support/random_blocks.ts";
@@ -88,9 +89,14 @@ export const MANY_ROWS: readonly ProductCase[] = [
   ...timedCases([256], [256, 1024]),
 ];
 
+/** Multiplications of a case that plain loops compute in a fraction of a second. */
+const MAX_PRODUCTS = gateCases(2 ** 28, Infinity);
+
 /** Those that plain loops compute in reasonable time. */
 export function testedCases(cases: readonly ProductCase[]): ProductCase[] {
-  return cases.filter(({ timed }) => timed !== "on GPUs");
+  return cases.filter(({ timed, rows, weightRows, cols }) =>
+    timed !== "on GPUs" && rows * weightRows * cols <= MAX_PRODUCTS
+  );
 }
 
 /** A case's operands on the GPU and the result expected. */
