@@ -202,7 +202,7 @@ Deno.test("bad input is refused in the one shape, and the service goes on", asyn
   });
 
   await t.step("nothing is lost: no page, no process, no internal error in the log", async () => {
-    await live.idle(2000);
+    await live.idle(30_000);
     assert.equal(await live.metric("tidepool_group_epoch"), 1);
     assert.deepEqual(live.lines.filter((line) => /lost|refused step|internal_error/.test(line)), []);
     const whole = await live.ask<{ choices: unknown }>(COMPLETIONS, good);

@@ -126,5 +126,5 @@ Deno.test("doctor --json reports the adapter, and a kernel that computed what it
   const { gpu, kernelCorrect, readBackMs } = JSON.parse(stdout);
   assert.ok(gpu.adapter.length > 0 && gpu.maxBindingBytes > 0);
   assert.ok(kernelCorrect);
-  assert.ok(readBackMs > 0 && readBackMs < 1000);
+  assert.ok(readBackMs > 0 && readBackMs < 5000);
 });

@@ -49,7 +49,7 @@ export const STEP_MS = 3000;
 const PROMPT = Array.from({ length: 300 }, (_, i) => 10 + (7 * i) % 500);
 
 const ENTRY = new URL("../support/faulty_worker.ts", import.meta.url);
-const READY_MS = 20_000;
+const READY_MS = 60_000;
 const WHOLE_MS = 600_000;
 const CORRUPT_EVERY_MS = 10;
 

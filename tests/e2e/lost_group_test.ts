@@ -12,6 +12,6 @@ Deno.test("a service of two groups answers as if nothing had been when the worke
   assert.ok(replays === 1 || replays === 2, `${replays} of the lost group's two were computed again`);
   assert.ok(moved > 0, "they went on in the other");
   assert.deepEqual([unready, looks > 1], [0, true], "one group is enough to be ready");
-  assert.ok(noticedMs < 1500, `noticed after ${noticedMs} ms`);
-  await live.idle(5000);
+  assert.ok(noticedMs < 5000, `noticed after ${noticedMs} ms`);
+  await live.idle(30_000);
 });

@@ -20,7 +20,7 @@ export interface CliEnd {
   readonly stderr: string;
 }
 
-/** Runs a command to its end; it is killed after a minute. */
+/** Runs a command to its end; it is killed after three minutes. */
 export async function runCli(args: readonly string[], options: CliOptions = {}): Promise<CliEnd> {
   const cli = new Cli(args, options);
   const timer = setTimeout(() => cli.kill("SIGKILL"), 180_000);
@@ -75,10 +75,10 @@ export class Cli {
 
   /**
    * The first match on stdout.
-   * @throws when the process ends, or a minute passes, without one
+   * @throws when the process ends, or three minutes pass, without one
    */
   async printed(pattern: RegExp): Promise<RegExpExecArray> {
-    const deadline = performance.now() + 60_000;
+    const deadline = performance.now() + 180_000;
     for (;;) {
       const match = pattern.exec(this.#stdout);
       if (match !== null) return match;

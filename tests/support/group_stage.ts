@@ -75,7 +75,7 @@ export async function withGroup(
     ...change,
   });
   group.onState((state) => states.push(state));
-  const ready = async (epoch: number, deadlineMs = 10_000) => {
+  const ready = async (epoch: number, deadlineMs = 30_000) => {
     const startedAt = performance.now();
     await until(() => group.state.kind === "ready" && group.state.epoch === epoch, deadlineMs);
     return performance.now() - startedAt;

@@ -61,11 +61,11 @@ Deno.test("Acceptor.router() lets the router in past 60 silent strangers of its 
     const silent = await Promise.all(Array.from({ length: 60 }, knock));
     const startedMs = performance.now();
     await introduce(ROUTER);
-    assert.ok(performance.now() - startedMs < 1000);
+    assert.ok(performance.now() - startedMs < 5000);
     const { conn, peer } = await acceptor.router(NEVER);
     assert.deepEqual(peer, ROUTER);
     // All but the eight of one address lose their places once their grace is over.
-    await until(() => refused.length >= 52, 2000);
+    await until(() => refused.length >= 52, 30_000);
     const second = await introduce(ROUTER);
     assert.ok(await isOver(second));
     assert.equal(refused.at(-1), "Cannot shake hands: another router is served");

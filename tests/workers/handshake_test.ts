@@ -101,12 +101,12 @@ Deno.test("admit() gives a slow peer one deadline for everything", async () => {
   const started = performance.now();
   const outcome = await admitStranger(hello.slice(0, 1), async (socket) => {
     for (let at = 1; at < hello.length; at++) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await new Promise((resolve) => setTimeout(resolve, 50));
       if (await socket.write(hello.subarray(at, at + 1)).catch(() => 0) === 0) return;
     }
   }, 150);
   assert.equal(outcome, "handshake_timeout");
-  assert.ok(performance.now() - started < 1000);
+  assert.ok(performance.now() - started < 3000);
 });
 
 Deno.test("admit() turns away a recorded handshake that is played again", async () => {

@@ -39,7 +39,7 @@ async function onStage(options: Partial<WorkerOptions>, play: (stage: Stage) => 
   await introduce(conn, { role: "router", epoch: 1, workerIndex: 0 }, { secret: options.secret });
   const router: RouterEnd = new Link(conn, { parse: parseWorkerMessage });
   try {
-    await play({ conn, router, exitCode, log, next: () => router.receive(5000) });
+    await play({ conn, router, exitCode, log, next: () => router.receive(15_000) });
   } finally {
     await router.close();
     await exitCode;
@@ -196,10 +196,10 @@ Deno.test("runWorker() exits when the router is silent, and at once when it leav
     assert.deepEqual(await next(), {
       kind: "failed",
       code: "link_timeout",
-      message: "Cannot receive: nothing came within 300 ms",
+      message: "Cannot receive: nothing came within 1500 ms",
     });
     assert.equal(await exitCode, 1);
-  }, { silenceMs: 300 });
+  }, { silenceMs: 1500 });
   await loaded(async ({ router, exitCode }) => {
     const started = performance.now();
     router.send({ kind: "step", step: fakeStep(1, [TRICKS.slow]), traceparents: [] });

@@ -168,7 +168,7 @@ Deno.test("workers answer together what none could hold", async (t) => {
     assert.match(body.error.message, /\b385\b.*\b384\b/);
   });
 
-  await live.idle(2000);
+  await live.idle(30_000);
 });
 
 Deno.test("two workers answer as one does, also when one of them is killed", async (t) => {
@@ -196,7 +196,7 @@ Deno.test("two workers answer as one does, also when one of them is killed", asy
     const { epoch } = await (await fetch(`${live.origin}/ready`)).json();
     assert.ok(epoch >= 3, `epoch ${epoch} after two deaths`);
     assert.equal((await live.workers()).length, 2);
-    await live.idle(2000);
+    await live.idle(30_000);
   });
 });
 

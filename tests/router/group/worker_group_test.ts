@@ -119,7 +119,7 @@ Deno.test("WorkerGroup.close() ends a worker that is still loading, or not even 
     await until(() => states.length > 0);
     const started = performance.now();
     await group.close();
-    assert.ok(performance.now() - started < 2000);
+    assert.ok(performance.now() - started < 10_000);
   }, { models: [MODELS.silent] });
   await withGroup(() => Promise.resolve());
 });

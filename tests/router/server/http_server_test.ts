@@ -109,7 +109,7 @@ Deno.test("a connection that is being answered is never cut for another: the new
   for (const client of clients) await client.send(rawRequest("GET", "/"));
   await new Promise((resolve) => setTimeout(resolve, 50));
   using third = await served.connect();
-  await third.ended(1000);
+  await third.ended(15_000);
   release.resolve();
   await until(() => clients.every((client) => client.text.includes("200 OK")));
   for (const client of clients) client[Symbol.dispose]();
@@ -120,9 +120,9 @@ Deno.test("a head that does not come in time is a 408, a client that says nothin
   using slow = await served.connect();
   using silent = await served.connect();
   await slow.send("GET / HTTP/1.1\r\nHost: a\r\n");
-  const answer = await slow.ended(3000);
+  const answer = await slow.ended(15_000);
   assert.match(answer, /^HTTP\/1\.1 408 [^]*"type":"timeout"/);
-  assert.equal(await silent.ended(3000), "");
+  assert.equal(await silent.ended(15_000), "");
   assert.deepEqual(served.refused, ["request_timeout"]);
 });
 
@@ -133,8 +133,8 @@ Deno.test("a kept-alive connection ends when idle, and a slow second head is a 4
   for (const client of [idle, slow]) await client.send(rawRequest("GET", "/"));
   await until(() => slow.text.includes("ok"));
   await slow.send("GET / HTTP/1.1\r\n");
-  assert.match(await idle.ended(3000), /200 OK[^]*"ok"\}$/);
-  assert.match(await slow.ended(3000), /200 OK[^]*408/);
+  assert.match(await idle.ended(15_000), /200 OK[^]*"ok"\}$/);
+  assert.match(await slow.ended(15_000), /200 OK[^]*408/);
 });
 
 Deno.test("what is not HTTP is refused in the one shape, without a stack trace", async (t) => {
@@ -155,7 +155,7 @@ Deno.test("what is not HTTP is refused in the one shape, without a stack trace",
       const before = served.refused.length;
       using client = await served.connect();
       await client.send(text);
-      const answer = await client.ended(3000);
+      const answer = await client.ended(15_000);
       assert.match(answer, new RegExp(`^HTTP/1.1 ${status} `));
       const { error } = JSON.parse(answer.slice(answer.indexOf("{"), answer.lastIndexOf("}") + 1));
       assert.deepEqual(Object.keys(error), ["message", "type", "param", "code"]);
@@ -169,7 +169,7 @@ Deno.test("HTTP/1.0 without a Host is answered", async () => {
   await using served = await Served.open(OK);
   using client = await served.connect();
   await client.send("GET / HTTP/1.0\r\n\r\n");
-  assert.match(await client.ended(3000), /200 OK/);
+  assert.match(await client.ended(15_000), /200 OK/);
 });
 
 Deno.test("a stream stops being made while its client does not read, and ends when it leaves", async () => {
@@ -233,7 +233,7 @@ Deno.test("a stream that fails is cut off: to the client it must not look whole"
   });
   using client = await served.connect();
   await client.send(rawRequest("GET", "/"));
-  const text = await client.ended(3000);
+  const text = await client.ended(15_000);
   assert.match(text, /data: 1/);
   assert.ok(!text.endsWith("0\r\n\r\n"), "no last chunk");
   assert.doesNotMatch(text, /Error/);
@@ -252,10 +252,10 @@ Deno.test("HttpServer.shutdown() lets answers finish, closes idle connections an
   await slow.send(rawRequest("GET", "/slow"));
   await until(() => idle.text.includes("ok"));
   const down = served.server.shutdown();
-  await idle.ended(1000);
+  await idle.ended(15_000);
   await assert.rejects(Deno.connect({ hostname: "127.0.0.1", port }), Deno.errors.ConnectionRefused);
   release.resolve();
-  assert.match(await slow.ended(1000), /200 OK[^]*[Cc]onnection: close[^]*"ok"/);
+  assert.match(await slow.ended(15_000), /200 OK[^]*[Cc]onnection: close[^]*"ok"/);
   await down;
 });
 
