@@ -132,7 +132,7 @@ Deno.test("eval --corrections prints all figures as JSON and writes the plot", a
 });
 
 Deno.test("eval --lossless finds the tokens of dense decoding, and counts what was thrown away for them", async () => {
-  const sample = ["--prompts", "1", "--tokens", "12", "--budgets", "16", "--workers", "1"];
+  const sample = ["--prompts", "1", "--tokens", "24", "--budgets", "16", "--workers", "1"];
   const { code, stdout, stderr } = await runCli(["eval", "--lossless", "--json", ...sample]);
   assert.equal(code, 0, stderr);
   const found: LosslessResult = JSON.parse(stdout);
@@ -142,7 +142,7 @@ Deno.test("eval --lossless finds the tokens of dense decoding, and counts what w
   ]);
   for (const figures of found.figures) {
     const { answers, identical, tokens, checked, agreed, rollbacks, dropped } = figures;
-    assert.deepEqual([identical, tokens], [answers, 12 * answers]);
+    assert.deepEqual([identical, tokens], [answers, 24 * answers]);
     assert.ok(checked > 0 && checked - agreed === rollbacks && dropped >= rollbacks, JSON.stringify(figures));
   }
   assert.ok(found.figures.some(({ rollbacks }) => rollbacks > 0), "nothing was ever wrong: the budget is too large");
