@@ -127,7 +127,9 @@ export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promis
   const { model: { scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
   if (pass.keyCopies !== undefined) return floatStates(attendToCopies(pass, layer, { ...pass.keyCopies, q }));
   const { views, longest = 0 } = pass.rowCopies ?? {};
-  if (views !== undefined) return floatStates(attendRowsToCopies(pass, layer, { views, longest, q }));
+  if (views !== undefined && !pass.isWhole(layer)) {
+    return floatStates(attendRowsToCopies(pass, layer, { views, longest, q }));
+  }
   const holders = pass.holdersAt(layer);
   const own = attendOwn(pass, layer, { q, holders });
   if (pass.isWhole(layer)) return own;

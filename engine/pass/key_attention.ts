@@ -4,15 +4,17 @@
  * workers, so that bits are those of queries that travel, and either way can be taken at any time.
  */
 
-import { decodeAttention, scratchShape } from "../../kernels/attention/decode_attention.ts";
+import { type DecodeAttention, decodeAttention, scratchShape } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { copyReplicaRows } from "../../kernels/attention/replica_rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import type { RowRun } from "../row_batch.ts";
 import type { KeyCopies, SliceView } from "./key_copies.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import type { RowCopies } from "./row_copies.ts";
+import { isSparse, scoresOf, selectionOf, sliceSelectionOf } from "./selection_buffers.ts";
 
 /** Numbers between two tensors that every adapter can bind. */
 const BINDABLE = 64;
@@ -47,7 +49,7 @@ export function attendToCopies(
   { views, runs, q }: Pick<KeyCopies, "views" | "runs"> & { readonly q: Tensor },
 ): AttentionState {
   const { commands, config: { heads, kvHeads, headDim, attentionScale: scale } } = pass.model;
-  return attendSlices(pass, views, (slice) => {
+  return attendSlices(pass, { layer, views }, ({ owner: _, ...slice }) => {
     for (const { first: firstRow, rows } of runs) {
       const common = { ...slice, shape: { heads, kvHeads, headDim }, kv: layer.kv, q, scale };
       prefillAttention(commands, { ...common, firstRow, rows });
@@ -55,7 +57,7 @@ export function attendToCopies(
   });
 }
 
-/** The same for all rows of a decode batch, none of which is sparse. */
+/** The same for all rows of a decode batch. */
 export function attendRowsToCopies(
   pass: Pass,
   layer: PassLayer,
@@ -64,25 +66,40 @@ export function attendRowsToCopies(
     readonly q: Tensor;
   },
 ): AttentionState {
-  const { commands, scratch, config } = pass.model;
+  const { model: { commands, scratch, config, share }, batch } = pass;
   const { heads, kvHeads, headDim, attentionScale: scale, slidingWindow: window = Infinity } = config;
   const shape = { heads, kvHeads, headDim };
-  const longest = Math.min(all, window);
-  return attendSlices(pass, views, (slice) => {
-    for (const { first: firstRow, rows, blocks } of pass.batch.runs) {
-      const splits = scratchShape(shape, { rows, longest, selected: 0 });
+  return attendSlices(pass, { layer, views }, ({ owner, ...slice }) => {
+    for (const run of batch.runs) {
+      const { first: firstRow, rows, blocks } = run;
+      const longest = Math.min(owner === share.index ? run.longest : all, window);
+      const splits = scratchShape(shape, { rows, longest, selected: Math.min(run.sparse?.budget ?? 0, all) });
       const parts = {
         o: scratch.take("split outputs", "f32", splits.o),
         lse: scratch.take("split lse", "f32", splits.lse),
       };
-      const common = { ...slice, shape, kv: layer.kv, q, scale };
-      decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, scratch: parts });
+      const common = { ...slice, shape, kv: layer.kv, q, scale, firstRow, rows, longest, blocks, scratch: parts };
+      decodeAttention(commands, { ...common, ...selectionPartsOf(pass, layer, { run, owner, longest: all }) });
     }
   });
 }
 
+/** What the role of the layer adds: own scores to choose from, or what was chosen of a slice. */
+function selectionPartsOf(
+  { model }: Pass,
+  { role }: PassLayer,
+  { run, owner, longest }: { readonly run: RowRun; readonly owner: number; readonly longest: number },
+): Partial<Pick<DecodeAttention, "scores" | "selection" | "longest">> {
+  if (role === "dense" || !isSparse(run)) return {};
+  const isOwn = owner === model.share.index;
+  if (role === "select") return isOwn ? { scores: scoresOf(model, run) } : {};
+  const selection = isOwn ? selectionOf(model, run) : sliceSelectionOf(model, run, { owner, longest });
+  return { selection, longest: selection.stride };
+}
+
 /** What attention reads of a slice, and where it leaves its states. */
 interface SliceAttention {
+  readonly owner: number;
   readonly pageTable: Tensor;
   readonly maxPages: number;
   readonly rowTable: Tensor;
@@ -92,22 +109,24 @@ interface SliceAttention {
 /** Attends to slices one after the other, and merges the states in their order. */
 function attendSlices(
   pass: Pass,
-  views: readonly SliceView[],
+  { layer, views }: { readonly layer: PassLayer; readonly views: readonly SliceView[] },
   attend: (slice: SliceAttention) => void,
 ): AttentionState {
   const { model: { commands, scratch, config: { heads, headDim } }, computed } = pass;
   const rows = bindableRows(computed, heads);
+  const holders = pass.holdersAt(layer);
+  const held = views.filter(({ owner }) => holders[owner]);
   const state = (name: string, states: readonly number[]): AttentionState => ({
     o: scratch.take(`${name} outputs`, "f32", [...states, rows, heads, headDim]),
     lse: scratch.take(`${name} lse`, "f32", [...states, rows, heads]),
   });
-  const parts = state("slices'", [Math.max(1, views.length)]);
-  for (const [i, { rowTable = pass.inputs.computedTable, pageTable, maxPages }] of views.entries()) {
+  const parts = state("slices'", [Math.max(1, held.length)]);
+  for (const [i, { owner, rowTable = pass.inputs.computedTable, pageTable, maxPages }] of held.entries()) {
     const out = { o: part(parts.o, i, [rows, heads, headDim]), lse: part(parts.lse, i, [rows, heads]) };
-    attend({ rowTable, pageTable, maxPages, out });
+    attend({ owner, rowTable, pageTable, maxPages, out });
   }
   const merged = state("merged", []);
-  mergeStates(commands, { shape: { heads, headDim }, rows, count: views.length, parts, out: merged });
+  mergeStates(commands, { shape: { heads, headDim }, rows, count: held.length, parts, out: merged });
   return merged;
 }
 

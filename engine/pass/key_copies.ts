@@ -16,6 +16,8 @@ import { ownRanges } from "./row_ranges.ts";
 
 /** One worker's slice as this worker reads it. */
 export interface SliceView {
+  /** Index of the worker that owns it. */
+  readonly owner: number;
   /** u32 [computed, 8]: what own rows see of it; undefined for the own slice, of which the pass has a table. */
   readonly rowTable: Tensor | undefined;
   readonly pageTable: Tensor;
@@ -24,7 +26,7 @@ export interface SliceView {
 
 /** What a batch needs to have its keys and values travel. */
 export interface KeyCopies {
-  /** Of the workers that hold anything, in their order. */
+  /** By worker. */
   readonly views: readonly SliceView[];
   /** Own rows of each piece, back to back. */
   readonly runs: readonly RowRange[];
@@ -67,7 +69,7 @@ export function takeKeyCopies(model: LoadedModel, batch: RowBatch): KeyCopies | 
   const rows = Array.from({ length: map.workers }, (_, owner) => rowsOf(batch, owner));
   const own = rows[index] ?? [];
   return {
-    views: viewsOf(model, own, places).filter((_, worker) => batch.holders[worker]),
+    views: viewsOf(model, own, places),
     runs: runsOf(own),
     ...uploadEntries(model, rows, places),
     copyTable: places.table,
@@ -103,9 +105,9 @@ export function viewsOf(
 ): readonly SliceView[] {
   const { slice: { pageTable, tableWidth }, share: { map, index } } = model;
   return Array.from({ length: map.workers }, (_, owner): SliceView => {
-    if (owner === index) return { rowTable: undefined, pageTable, maxPages: tableWidth };
+    if (owner === index) return { owner, rowTable: undefined, pageTable, maxPages: tableWidth };
     const rowTable = uploadView(model, rows, { owner, slotOf: (number) => slotOf(number, owner) });
-    return { rowTable, pageTable: table, maxPages };
+    return { owner, rowTable, pageTable: table, maxPages };
   });
 }
 
@@ -138,8 +140,9 @@ function uploadView(
   { owner, slotOf }: { readonly owner: number; readonly slotOf: (number: number) => number },
 ): Tensor {
   const table = new Uint32Array(Math.max(1, own.length) * ROW_WORDS);
-  for (const [i, { piece: { sequence }, number, position }] of own.entries()) {
-    const row = tableRow(sequence, position, { share: { map, index: owner }, window, sparse: undefined });
+  for (const [i, { piece: { sequence, attention }, number, position }] of own.entries()) {
+    const sparse = attention === "sparse" ? sequence.open.sparse : undefined;
+    const row = tableRow(sequence, position, { share: { map, index: owner }, window, sparse });
     writeTableRow(table, i, { ...row, sequenceSlot: slotOf(number), appendRow: undefined });
   }
   const tensor = scratch.take(`row table of slice ${owner}`, "u32", [Math.max(1, own.length), ROW_WORDS]);

@@ -19,7 +19,7 @@ export interface RowCopies {
   readonly appendTable: Tensor;
   readonly pageTable: Tensor;
   readonly maxPages: number;
-  /** Of the workers that hold anything, in their order; undefined: some rows see what is not copied. */
+  /** By worker; undefined: some rows see what is not copied. */
   readonly views: readonly SliceView[] | undefined;
   /** At least the rows that any of them visits in any slice. */
   readonly longest: number;
@@ -32,8 +32,7 @@ export interface RowCopies {
 export function takeRowCopies(model: LoadedModel, batch: RowBatch): RowCopies | undefined {
   const { replicas, config, share: { map } } = model;
   const prompts = replicas?.prompts;
-  const isDense = batch.product !== "tiled" && batch.sparse.length === 0;
-  if (prompts === undefined || !isDense || config.localLayers !== undefined) return undefined;
+  if (prompts === undefined || batch.product === "tiled" || config.localLayers !== undefined) return undefined;
   // One by one, so that a sequence that is not copied does not end the copies of the others.
   const copied = new Set(batch.pieces.filter((piece) => prompts.extend([piece], batch.pieces)));
   if (copied.size === 0) return undefined;
@@ -47,9 +46,7 @@ export function takeRowCopies(model: LoadedModel, batch: RowBatch): RowCopies | 
     appendTable: uploadAppendTable(model, rows.map((row) => ({ ...row, isCopied: copied.has(row.piece) })), places),
     pageTable: places.table,
     maxPages: places.maxPages,
-    views: copied.size < batch.pieces.length
-      ? undefined
-      : viewsOf(model, rows, places).filter((_, worker) => batch.holders[worker]),
+    views: copied.size < batch.pieces.length ? undefined : viewsOf(model, rows, places),
     longest: longestBucket(Math.max(...batch.pieces.flatMap(visited))),
   };
 }

@@ -14,7 +14,15 @@ import { readCandidates } from "./candidates.ts";
 import type { RowStates } from "./attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { adoptReplicated } from "./replication.ts";
-import { candidateValuesOf, isSparse, rowsOf, scoresOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
+import {
+  candidateValuesOf,
+  isSparse,
+  rowsOf,
+  scoresOf,
+  selectionOf,
+  sliceSelectionOf,
+  type SparseRun,
+} from "./selection_buffers.ts";
 
 /** A choice that the group has yet to make. */
 export interface PendingSelection {
@@ -107,30 +115,65 @@ function choose(
   });
 }
 
-/** Writes what this worker owns of the chosen positions where the sparse layers read them. */
+/** Writes what is chosen of this worker's slice, and of those that it has copies of, where the sparse layers read it. */
 function adopt(pass: Pass, lists: readonly Uint32Array[], sparseLayers: number): void {
   const { model, batch, counter } = pass;
-  const { commands, share: { map, index } } = model;
   const holders = [...batch.denseHolders];
   let next = 0;
   for (const run of batch.runs.filter(isSparse)) {
-    const { positions, sets, stride } = selectionOf(model, run);
-    const table = new Uint32Array(run.rows * sets * stride).fill(NO_POSITION);
-    for (const [r, { row, sequence: { open } }] of rowsOf(batch, run).entries()) {
+    const { sets } = selectionOf(model, run);
+    const tables = tablesOf(pass, run);
+    for (const [r, { row, sequence: { open: { pageOffset } } }] of rowsOf(batch, run).entries()) {
       for (let set = 0; set < sets; set++) {
-        let to = (r * sets + set) * stride;
         const chosen = lists[next++] ?? new Uint32Array(0);
         counter.add(row, chosen.length * sparseLayers);
-        for (const position of chosen) {
-          const page = Math.floor(position / PAGE_TOKENS);
-          const owner = map.owner(open.pageOffset, page);
-          holders[owner] = true;
-          if (owner !== index) continue;
-          table[to++] = map.pagesBefore(index, open.pageOffset, page) * PAGE_TOKENS + position % PAGE_TOKENS;
-        }
+        dealPositions(pass, chosen, { pageOffset, tables, holders, list: r * sets + set });
       }
     }
-    commands.write(positions, table);
+    for (const table of tables) if (table !== undefined) model.commands.write(table.positions, table.rows);
   }
   pass.setSelectionHolders(holders);
+}
+
+/** The lists of a run in one worker's slice, before they are on the GPU. */
+interface SliceTable {
+  readonly positions: Tensor;
+  readonly stride: number;
+  readonly rows: Uint32Array<ArrayBuffer>;
+}
+
+/** By worker; undefined of slices that the sparse layers do not read here. */
+function tablesOf({ model, rowCopies }: Pass, run: SparseRun): readonly (SliceTable | undefined)[] {
+  const { share: { map, index } } = model;
+  return Array.from({ length: map.workers }, (_, owner) => {
+    if (owner !== index && rowCopies?.views === undefined) return undefined;
+    const { positions, sets, stride } = owner === index
+      ? selectionOf(model, run)
+      : sliceSelectionOf(model, run, { owner, longest: rowCopies?.longest ?? 0 });
+    return { positions, stride, rows: new Uint32Array(run.rows * sets * stride).fill(NO_POSITION) };
+  });
+}
+
+/** Writes the local rows of a list into the tables of the slices that hold them, and marks these. */
+function dealPositions(
+  { model: { share: { map } } }: Pass,
+  chosen: Uint32Array,
+  { pageOffset, tables, holders, list }: {
+    readonly pageOffset: number;
+    readonly tables: readonly (SliceTable | undefined)[];
+    readonly holders: boolean[];
+    readonly list: number;
+  },
+): void {
+  const ends = tables.map((table) => list * (table?.stride ?? 0));
+  for (const position of chosen) {
+    const page = Math.floor(position / PAGE_TOKENS);
+    const owner = map.owner(pageOffset, page);
+    holders[owner] = true;
+    const table = tables[owner];
+    if (table === undefined) continue;
+    const end = ends[owner] ?? 0;
+    table.rows[end] = map.pagesBefore(owner, pageOffset, page) * PAGE_TOKENS + position % PAGE_TOKENS;
+    ends[owner] = end + 1;
+  }
 }

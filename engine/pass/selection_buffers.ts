@@ -58,6 +58,22 @@ export function selectionOf({ scratch, config }: Memory, run: SparseRun): Select
   };
 }
 
+/**
+ * What the same layers read of another worker's slice, where they read it from copies.
+ * @param slice.longest at least the rows that any row visits in it
+ */
+export function sliceSelectionOf(
+  memory: Memory,
+  run: SparseRun,
+  { owner, longest }: { readonly owner: number; readonly longest: number },
+): Selection {
+  const { heads, budget } = run.sparse;
+  const { sets, shapes } = selectionOf(memory, run);
+  const stride = scoreStride(Math.min(budget, longest));
+  const positions = memory.scratch.take(`selection of slice ${owner} (${heads})`, "u32", [run.rows, sets, stride]);
+  return { positions, sets, stride, shapes };
+}
+
 /** Values that this worker's best candidates of a run compete with, in the layout of its selection. */
 export function candidateValuesOf(memory: Memory, run: SparseRun): Tensor {
   const { sets, stride } = selectionOf(memory, run);

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { SessionHost } from "../../engine/evaluation/hand_session.ts";
 import { PromptCopies } from "../../engine/kv/prompt_copies.ts";
 import { PageMap } from "../../engine/page_map.ts";
+import type { SparseSettings } from "../../engine/span.ts";
 import { everyLogprob, logprobsOf, runTogether } from "../support/engine_fixture.ts";
 import { enginePool } from "../support/engine_pool.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
@@ -28,7 +29,8 @@ async function answers(
   replicaPages: number,
   read: (host: SessionHost) => Promise<Float64Array[]>,
 ): Promise<Answers> {
-  const group = MemoryGroup.of(pool, slices, { replicaPages });
+  const group = MemoryGroup.of(pool, slices, { replicaPages, sparseExchange: "states" });
+  for (const engine of group.engines) engine.calibrate({ selectLayers: [1], budget: 64, sparseFrom: 0 });
   try {
     const logits = await read(new SessionHost(group, group.map));
     const { keys, queries, states } = group.count;
@@ -53,6 +55,30 @@ async function chunks(host: SessionHost): Promise<Float64Array[]> {
   return logits;
 }
 
+/** Rows that decode sparsely, a correction of them, and a sparse row beside a dense one of another sequence. */
+async function sparseRows(host: SessionHost): Promise<Float64Array[]> {
+  const settings: readonly SparseSettings[] = [
+    { budget: 32, heads: "kv_head" },
+    { budget: 24, heads: "query_head" },
+    { budget: 120, heads: "all_heads", coverage: 0.9 },
+  ];
+  const logits = [];
+  for (const sparse of settings) {
+    const session = host.open({ sampling: everyLogprob(512), sparse, pageOffset: 1 });
+    await session.prefill(prompt(380), "none");
+    for (let i = 0; i < 6; i++) logits.push(logprobsOf(await session.decode(9 + i, "sparse")));
+    const rows = { kind: "decode", attention: "dense", from: 380, tokens: prompt(6, 3), logits: "last" } as const;
+    logits.push(logprobsOf(await session.run(rows)));
+    const other = host.open({ sampling: everyLogprob(512) });
+    await other.prefill(prompt(300), "none");
+    const row = { kind: "decode", tokens: Uint32Array.of(5), logits: "last" } as const;
+    const spans = [session.plan({ ...row, attention: "sparse" }), other.plan({ ...row, attention: "dense" })];
+    logits.push(...(await runTogether(host, spans)).spans.map(logprobsOf));
+    for (const each of [session, other]) await each.close();
+  }
+  return logits;
+}
+
 /** Two prompts in one step, each in chunks. */
 async function together(host: SessionHost): Promise<Float64Array[]> {
   const sessions = [0, 1].map((pageOffset) => host.open({ sampling: everyLogprob(512), pageOffset }));
@@ -69,7 +95,9 @@ async function together(host: SessionHost): Promise<Float64Array[]> {
 }
 
 Deno.test("Prompts and rows have the bits of travelling queries and states when only keys of prompts travel", async () => {
-  for (const [slices, read] of [[[1024, 512, 256], chunks], [[1024, 512], together]] as const) {
+  for (
+    const [slices, read] of [[[1024, 512, 256], chunks], [[1024, 512], together], [[1024, 512], sparseRows]] as const
+  ) {
     const [byKeys, byQueries] = [await answers(slices, 64, read), await answers(slices, 0, read)];
     assert.deepEqual(byKeys.logits, byQueries.logits);
     assert.ok(byKeys.keys > 0 && byQueries.queries > 0);
