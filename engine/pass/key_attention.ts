@@ -57,7 +57,7 @@ export function attendToCopies(
   });
 }
 
-/** The same for all rows of a decode batch. */
+/** The same for all rows of a batch that every worker computes. */
 export function attendRowsToCopies(
   pass: Pass,
   layer: PassLayer,
@@ -72,6 +72,10 @@ export function attendRowsToCopies(
   return attendSlices(pass, { layer, views }, ({ owner, ...slice }) => {
     for (const run of batch.runs) {
       const { first: firstRow, rows, blocks } = run;
+      if (batch.product === "tiled") {
+        prefillAttention(commands, { ...slice, shape, kv: layer.kv, q, scale, firstRow, rows });
+        continue;
+      }
       const longest = Math.min(owner === share.index ? run.longest : all, window);
       const splits = scratchShape(shape, { rows, longest, selected: Math.min(run.sparse?.budget ?? 0, all) });
       const parts = {

@@ -53,7 +53,7 @@ export class Pass {
   readonly inputs: PassInputs;
   /** Of a prompt; undefined where queries travel, or nothing does. */
   readonly keyCopies: KeyCopies | undefined;
-  /** Of decode rows; undefined where no sequence is copied. */
+  /** Of rows that every worker computes; undefined where no sequence is copied. */
   readonly rowCopies: RowCopies | undefined;
   /** f32 [computed, hidden]: the residual stream. */
   readonly x: Tensor;

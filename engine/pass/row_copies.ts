@@ -1,7 +1,7 @@
 /**
- * Decode rows of sequences whose keys and values are all here, own ones and copies: they attend to each worker's slice by
- * themselves, exchange nothing, and have the bits of rows whose states travel. Every worker computes such rows, and adds
- * them to its copies. Knows rows and tables; knows nothing of layers.
+ * Rows that every worker computes, decode rows and short prompts, of sequences whose keys and values are all here, own ones
+ * and copies: they attend to each worker's slice by themselves, exchange nothing, and have the bits of rows whose states
+ * travel. Every worker adds them to its copies. Knows rows and tables; knows nothing of layers.
  */
 
 import { ROW_WORDS, writeTableRow } from "../../kernels/attention/row_table.ts";
@@ -32,7 +32,7 @@ export interface RowCopies {
 export function takeRowCopies(model: LoadedModel, batch: RowBatch): RowCopies | undefined {
   const { replicas, config, share: { map } } = model;
   const prompts = replicas?.prompts;
-  if (prompts === undefined || batch.product === "tiled" || config.localLayers !== undefined) return undefined;
+  if (prompts === undefined || batch.ranges !== undefined || config.localLayers !== undefined) return undefined;
   // One by one, so that a sequence that is not copied does not end the copies of the others.
   const copied = new Set(batch.pieces.filter((piece) => prompts.extend([piece], batch.pieces)));
   if (copied.size === 0) return undefined;

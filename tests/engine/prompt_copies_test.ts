@@ -23,13 +23,12 @@ interface Answers {
   readonly states: number;
 }
 
-/** @param replicaPages of every worker; 0: no prompt finds room for copies */
 async function answers(
   slices: readonly number[],
-  replicaPages: number,
+  options: Parameters<typeof MemoryGroup.of>[2],
   read: (host: SessionHost) => Promise<Float64Array[]>,
 ): Promise<Answers> {
-  const group = MemoryGroup.of(pool, slices, { replicaPages, sparseExchange: "states" });
+  const group = MemoryGroup.of(pool, slices, options);
   for (const engine of group.engines) engine.calibrate({ selectLayers: [1], budget: 64, sparseFrom: 0 });
   try {
     const logits = await read(new SessionHost(group, group.map));
@@ -94,14 +93,22 @@ async function together(host: SessionHost): Promise<Float64Array[]> {
   return logits;
 }
 
-Deno.test("Prompts and rows have the bits of travelling queries and states when only keys of prompts travel", async () => {
-  for (
-    const [slices, read] of [[[1024, 512, 256], chunks], [[1024, 512], together], [[1024, 512], sparseRows]] as const
-  ) {
-    const [byKeys, byQueries] = [await answers(slices, 64, read), await answers(slices, 0, read)];
-    assert.deepEqual(byKeys.logits, byQueries.logits);
-    assert.ok(byKeys.keys > 0 && byQueries.queries > 0);
-    assert.deepEqual([byKeys.queries, byKeys.states, byQueries.keys], [0, 0, 0]);
+const CASES = [
+  { slices: [1024, 512, 256], read: chunks, sparseExchange: "states" },
+  { slices: [1024, 512], read: together, sparseExchange: "states" },
+  { slices: [1024, 512], read: sparseRows, sparseExchange: "states" },
+  { slices: [1024, 512], read: sparseRows, sparseExchange: "rows" },
+] as const;
+
+Deno.test("Groups that copy prompts and rows have the bits of those that exchange queries and states, and send neither", async () => {
+  for (const { slices, read, sparseExchange } of CASES) {
+    const [copying, exchanging] = [
+      await answers(slices, { sparseExchange }, read),
+      await answers(slices, { sparseExchange, alike: false }, read),
+    ];
+    assert.deepEqual(copying.logits, exchanging.logits);
+    assert.ok(copying.keys > 0 && exchanging.queries > 0 && exchanging.states > 0);
+    assert.deepEqual([copying.queries, copying.states, exchanging.keys], [0, 0, 0]);
   }
 });
 
@@ -116,7 +123,11 @@ Deno.test("A prompt whose copies gave way goes on with queries, and its bits do 
     return logits;
   };
   // One of them has room: each worker lacks up to four pages of five.
-  const [some, none] = [await answers([1024, 512], 5, read), await answers([1024, 512], 0, read)];
+  const slices = [1024, 512];
+  const [some, none] = [
+    await answers(slices, { replicaPages: 5 }, read),
+    await answers(slices, { alike: false }, read),
+  ];
   assert.deepEqual(some.logits, none.logits);
   assert.ok(some.keys > 0 && some.queries > 0, `${some.keys} times keys, ${some.queries} times queries`);
 });

@@ -22,7 +22,8 @@ async function withGroup(
   use: (group: MemoryGroup, host: SessionHost) => Promise<void>,
 ): Promise<void> {
   const { slices = [1024, 512], ...joining } = options;
-  const group = MemoryGroup.of(pool, slices, joining);
+  // Without copies of whole sequences, so that replicas are all that is there.
+  const group = MemoryGroup.of(pool, slices, { ...joining, alike: false });
   for (const engine of group.engines) engine.calibrate({ selectLayers: [1], budget: 64, sparseFrom: 0 });
   try {
     await use(group, new SessionHost(group, group.map));

@@ -89,7 +89,8 @@ class FaultyEngine implements WorkerEngine {
   }
 
   join({ exchange, ...place }: Membership): void {
-    this.#engine.join({ ...place, exchange: this.#faulty(exchange) });
+    // Without copies, so that every kind of exchange happens.
+    this.#engine.join({ ...place, alike: false, exchange: this.#faulty(exchange) });
   }
 
   async run(step: Step): Promise<StepResult> {

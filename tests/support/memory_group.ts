@@ -16,6 +16,8 @@ import { testProvider } from "./test_provider.ts";
 interface JoinOptions {
   readonly sparseExchange?: SparseExchange;
   readonly replicaPages?: number;
+  /** False: nothing is copied, and all is exchanged. */
+  readonly alike?: boolean;
 }
 
 /** Runs steps on several engines at once, as a router would. */
