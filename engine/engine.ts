@@ -15,9 +15,10 @@ import { TokenCounts } from "./logits/token_counts.ts";
 import { cheapCorrectionContext } from "./correction_cost.ts";
 import { EngineError } from "./errors.ts";
 import { checkFit } from "./fit.ts";
-import { ALONE, type Exchange } from "./exchange.ts";
+import { ALONE } from "./exchange.ts";
 import type { EngineInfo } from "./engine_info.ts";
 import type { LoadedModel } from "./loaded_model.ts";
+import type { GroupPlace } from "./group_place.ts";
 import { allocateSlice, type KvCapacity } from "./kv/kv_capacity.ts";
 import { type KvRows, readKvRows } from "./kv/kv_inspection.ts";
 import type { KvSlice } from "./kv/kv_slice.ts";
@@ -25,9 +26,8 @@ import { Replicas } from "./kv/replicas.ts";
 import { type Calibration, layerRoles } from "./layer_plan.ts";
 import { type ModelConfig, readModelConfig } from "./model/model_config.ts";
 import { SlicePacer } from "./pass/pacer.ts";
-import { PageMap, type PageShare } from "./page_map.ts";
+import { PageMap } from "./page_map.ts";
 import { presetNamed } from "./model/presets.ts";
-import type { SparseExchange } from "./replica_plan.ts";
 import { localRopeFrequencies, ropeFrequencies } from "./model/rope.ts";
 import { openTensors } from "./model/checkpoint.ts";
 import { Sequences } from "./kv/sequences.ts";
@@ -54,19 +54,6 @@ export interface EngineOptions extends KvCapacity {
   readonly log?: ((line: string) => void) | undefined;
   /** File that keeps what was measured of this machine's GPUs. @default none: measured at each warm-up */
   readonly tileCache?: string | undefined;
-}
-
-/** A worker's place in a group, and how it reaches the others. */
-export interface Membership extends PageShare {
-  readonly exchange: Exchange;
-  /** Whether to use matrix units where there are any; all workers of a group do, or none. @default true */
-  readonly matrix?: boolean;
-  /** Whether the adapters and providers of all workers are the same, so that all compute the same bits. @default true */
-  readonly alike?: boolean;
-  /** Pages for replicas that every worker of the group has. @default those of this one */
-  readonly replicaPages?: number;
-  /** How sparse layers reach what other workers hold; the same for all workers of the group. @default "auto" */
-  readonly sparseExchange?: SparseExchange;
 }
 
 interface Loaded {
@@ -175,7 +162,7 @@ export class Engine {
    * Takes a place in a group; all sequences are forgotten. A group of one uses `ALONE`.
    * @throws {EngineError} `invalid_step` while a step runs, or when the group's map gives this worker other pages than it has
    */
-  join({ index, map, exchange, matrix = true, alike = true, replicaPages, sparseExchange = "auto" }: Membership): void {
+  join({ index, map, exchange, matrix = true, alike = true, replicaPages, sparseExchange = "auto" }: GroupPlace): void {
     if (this.#steps.isBusy) throw new EngineError("invalid_step", "Cannot join a group: a step is running");
     const pages = map.base(index + 1) - map.base(index);
     if (pages !== this.#model.slice.pages) {

@@ -7,8 +7,9 @@ import { GpuError } from "./errors.ts";
 import type { Gpu, ReadRequest, StagedRead } from "./gpu.ts";
 import { type Kernel, KernelCache, type KernelSpec } from "./kernel_cache.ts";
 import { ParamArena } from "./param_arena.ts";
-import { type BufferCopy, type Dispatch, type Program, Programs, Recording } from "./program.ts";
+import { type BufferCopy, type Dispatch, type Program, Programs, type Recording } from "./program.ts";
 import { TileChoices } from "./products/tile_choice.ts";
+import { SubmitQueue } from "./submit_queue.ts";
 import type { Tensor } from "./tensor.ts";
 
 export type { BindingSpec, Kernel, KernelSpec, ParamField } from "./kernel_cache.ts";
@@ -25,9 +26,6 @@ export interface PassObserver {
 
 const MAX_GROUPS = 65535;
 
-/** Working memory that grows while a program is recorded voids what was recorded before; the next time it is large enough. */
-const MAX_RECORDINGS = 4;
-
 /** Records dispatches and submits them in order. One per device, used by one thread. */
 export class Commands {
   readonly gpu: Gpu;
@@ -43,10 +41,7 @@ export class Commands {
   #expects = false;
   /** To be freed after the next submit. */
   #retired: Tensor[] = [];
-  /** What waits for `release`; undefined: nothing has to. */
-  #held: GPUCommandBuffer[] | undefined;
-  /** Complete, to be submitted ahead of what is recorded now. */
-  #prepared: GPUCommandBuffer[] = [];
+  readonly #queue: SubmitQueue;
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   /** That of the open pass. */
@@ -55,6 +50,7 @@ export class Commands {
 
   constructor(gpu: Gpu) {
     this.gpu = gpu;
+    this.#queue = new SubmitQueue(gpu.device);
     this.#arena = new ParamArena(gpu);
     this.#cache = new KernelCache(gpu, this.#arena.buffer);
     this.#offsetsAsList = gpu.traits.offsetsAsList;
@@ -102,22 +98,14 @@ export class Commands {
    * contents of their tensors. `record` may be called several times; it must not write, submit or read.
    */
   async program(key: string, record: (endSection: () => void) => Promise<void> | void): Promise<Program> {
-    const known = this.#programs.find(key);
-    if (known !== undefined) return known;
-    for (let attempt = 0; attempt < MAX_RECORDINGS; attempt++) {
-      const recording = new Recording();
+    return await this.#programs.get(key, async (recording) => {
       this.#recording = recording;
       try {
         await record(() => recording.endSection());
       } finally {
         this.#recording = undefined;
       }
-      if (recording.isVoid) continue;
-      const program = recording.finish();
-      this.#programs.add(key, program);
-      return program;
-    }
-    throw new GpuError("invalid_shape", `Cannot record ${key}: its buffers changed ${MAX_RECORDINGS} times`);
+    });
   }
 
   /** Records the dispatches and copies of a program again, or of one of its sections. */
@@ -171,7 +159,7 @@ export class Commands {
       throw new GpuError("invalid_shape", `Cannot write ${tensor.label}: a program is being recorded`);
     }
     this.submit();
-    if (this.#held !== undefined && this.#held.length > 0) this.release();
+    if (this.#queue.isHolding) this.release();
     this.gpu.write(tensor, data, byteOffset);
   }
 
@@ -230,23 +218,22 @@ export class Commands {
   /** Submits what was recorded; does not wait. */
   submit(): void {
     this.#complete();
-    if (this.#prepared.length > 0) this.#send(this.#prepared.splice(0));
+    if (!this.#queue.isEmpty) this.#send();
     for (const tensor of this.#retired.splice(0)) this.gpu.free(tensor);
   }
 
   #complete(): void {
     this.#closePass();
-    if (this.#encoder !== undefined) this.#prepared.push(this.#encoder.finish());
+    if (this.#encoder !== undefined) this.#queue.add(this.#encoder.finish());
     this.#encoder = undefined;
   }
 
-  #send(commands: GPUCommandBuffer[]): void {
+  #send(): void {
     if (this.#expects) throw new Error("Cannot submit: what was recorded waits for data");
     // A queue runs writes ahead of what is held back.
     if (!this.#arena.isEmpty) this.release();
     this.#arena.flush();
-    if (this.#held === undefined) this.gpu.device.queue.submit(commands);
-    else this.#held.push(...commands);
+    this.#queue.submit();
   }
 
   /**
@@ -254,14 +241,12 @@ export class Commands {
    * not wait for it. It is released sooner where something would overtake it: a write, or the end of a buffer.
    */
   hold(): void {
-    this.#held ??= [];
+    this.#queue.hold();
   }
 
   /** Submits what was held back, and holds nothing back any more. */
   release(): void {
-    const held = this.#held ?? [];
-    this.#held = undefined;
-    if (held.length > 0) this.gpu.device.queue.submit(held);
+    this.#queue.release();
   }
 
   #issue(kernel: Kernel, group: GPUBindGroup, offsets: [number], dispatch: Dispatch): void {

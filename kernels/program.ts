@@ -4,6 +4,7 @@
  * nothing of what they compute, nor of what makes two programs alike.
  */
 
+import { GpuError } from "./errors.ts";
 import type { Kernel } from "./kernel_cache.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -106,6 +107,9 @@ export class Recording {
 /** Several hundred dispatches each, of which equal bind groups and parameters are shared: a few megabytes in all. */
 const MAX_PROGRAMS = 128;
 
+/** Working memory that grows while a program is recorded voids what was recorded before; the next time it is large enough. */
+const MAX_RECORDINGS = 4;
+
 /** Programs by what their makers call them; the least recently used one goes when there are too many. */
 export class Programs {
   readonly #byKey = new Map<string, Program>();
@@ -114,7 +118,25 @@ export class Programs {
     return this.#byKey.size;
   }
 
-  find(key: string): Program | undefined {
+  /**
+   * The program of that name; made by `record` when it is not there, and again when its buffers change while it is made.
+   * @throws {GpuError} `invalid_shape` when they change every time
+   */
+  async get(key: string, record: (recording: Recording) => Promise<void> | void): Promise<Program> {
+    const known = this.#find(key);
+    if (known !== undefined) return known;
+    for (let attempt = 0; attempt < MAX_RECORDINGS; attempt++) {
+      const recording = new Recording();
+      await record(recording);
+      if (recording.isVoid) continue;
+      const program = recording.finish();
+      this.#add(key, program);
+      return program;
+    }
+    throw new GpuError("invalid_shape", `Cannot record ${key}: its buffers changed ${MAX_RECORDINGS} times`);
+  }
+
+  #find(key: string): Program | undefined {
     const known = this.#byKey.get(key);
     if (known === undefined) return undefined;
     this.#byKey.delete(key);
@@ -122,7 +144,7 @@ export class Programs {
     return known;
   }
 
-  add(key: string, program: Program): void {
+  #add(key: string, program: Program): void {
     this.#byKey.set(key, program);
     const [oldest] = this.#byKey.keys();
     if (this.#byKey.size > MAX_PROGRAMS && oldest !== undefined) this.#byKey.delete(oldest);

@@ -1,6 +1,7 @@
 /** What a worker needs from an engine; owned here, so that a worker can be tested around an engine without a GPU. */
 
-import type { Membership, ModelSource } from "../engine/engine.ts";
+import type { ModelSource } from "../engine/engine.ts";
+import type { GroupPlace } from "../engine/group_place.ts";
 import type { EngineInfo } from "../engine/engine_info.ts";
 import type { LateMasks, Step, StepResult } from "../engine/span.ts";
 import type { Commands } from "../kernels/pipeline.ts";
@@ -21,7 +22,7 @@ export interface LoadRequest {
 export interface WorkerEngine {
   readonly info: EngineInfo;
   /** Forgets all sequences, and takes this place from the next step on; never called while a step runs. */
-  join(membership: Membership): void;
+  join(place: GroupPlace): void;
   /**
    * Runs one step; the worker calls it again before it has settled for a step that follows only, once.
    * @param late for the spans whose masks follow; asked for by the lead only

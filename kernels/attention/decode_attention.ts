@@ -143,9 +143,8 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
     else dispatchRowTiles(commands, args, { tiles, pass, splits: jointSplitsOf(cut, longest, together) });
     // A single possible split writes the state itself.
     if (splits > 1) {
-      const { first: firstRow, rows } = pass;
-      const { tuning } = args;
-      mergeSplits(commands, { shape, firstRow, rows, parts: scratch, rowTable, cut, out, outForm, tuning });
+      const merged = { firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, cut, out, outForm };
+      mergeSplits(commands, { ...merged, shape, tuning: args.tuning });
     }
   }
 }

@@ -9,7 +9,7 @@ import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { LateMasks, Span, SpanResult, Step, StepResult } from "../../engine/span.ts";
 import { GpuError } from "../../kernels/errors.ts";
 import type { HostedEngine, LoadRequest, OpenEngine, WorkerEngine } from "../../workers/engine_host.ts";
-import type { Membership } from "../../engine/engine.ts";
+import type { GroupPlace } from "../../engine/group_place.ts";
 import { runWorker } from "../../workers/worker.ts";
 import { exchangeContract, type Phase, PHASES } from "../contracts/exchange_contract.ts";
 import { HostMemory } from "./host_memory.ts";
@@ -77,13 +77,13 @@ async function play(trick: number | undefined): Promise<void> {
 class FakeEngine implements WorkerEngine {
   readonly info: EngineInfo;
   readonly memory = new HostMemory();
-  #place: Membership | undefined;
+  #place: GroupPlace | undefined;
 
   constructor(info: EngineInfo) {
     this.info = info;
   }
 
-  join(place: Membership): void {
+  join(place: GroupPlace): void {
     if (this.info.matrix !== undefined) writeError(`matrix units are ${place.matrix ? "used" : "left unused"}`);
     this.#place = place;
   }

@@ -8,7 +8,7 @@ import { Engine } from "../../engine/engine.ts";
 import type { Candidates, Exchange, ReadyStates } from "../../engine/exchange.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import { hostEngine, type WorkerEngine } from "../../workers/engine_host.ts";
-import type { Membership } from "../../engine/engine.ts";
+import type { GroupPlace } from "../../engine/group_place.ts";
 import { runWorker } from "../../workers/worker.ts";
 
 /** Where a worker may fail. */
@@ -88,7 +88,7 @@ class FaultyEngine implements WorkerEngine {
     this.#saboteur = saboteur;
   }
 
-  join({ exchange, ...place }: Membership): void {
+  join({ exchange, ...place }: GroupPlace): void {
     // Without copies, so that every kind of exchange happens.
     this.#engine.join({ ...place, alike: false, exchange: this.#faulty(exchange) });
   }
