@@ -1,6 +1,7 @@
 /** Rows that pass through the layers together: what the plan of a step hands to the layer loop and to the sampler. */
 
 import type { RowRange } from "../kernels/attention/row_blocks.ts";
+import type { LengthRange } from "./pass/length_ranges.ts";
 import type { OwnedRange } from "./exchange.ts";
 import type { SequenceState } from "./kv/sequences.ts";
 import type { SparseSettings } from "./span.ts";
@@ -28,6 +29,8 @@ export interface RowRun extends RowRange {
   readonly kept: number;
   /** Those of its rows that are consecutive in one sequence, in order. */
   readonly blocks: readonly RowRange[];
+  /** Its rows by how much they see, in order; none of `blocks` is cut by them. */
+  readonly lengths: readonly LengthRange[];
 }
 
 /** A row of a batch, and where in which sequence it stands. */

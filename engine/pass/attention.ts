@@ -3,14 +3,19 @@
  * of all workers.
  */
 
-import { type DecodeAttention, decodeAttention, scratchShape } from "../../kernels/attention/decode_attention.ts";
+import {
+  type DecodeAttention,
+  decodeAttention,
+  type ScoreOutput,
+  scratchShape,
+} from "../../kernels/attention/decode_attention.ts";
 import { halfQueries, halfQueriesShape } from "../../kernels/attention/half_queries.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { normColumns } from "../../kernels/norm_columns.ts";
 import { ropeAppend } from "../../kernels/attention/rope_append.ts";
 import { floatRows, type Rows } from "../../kernels/rows.ts";
-import type { Tensor } from "../../kernels/tensor.ts";
+import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
 import { ALONE } from "../exchange.ts";
 import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
@@ -18,7 +23,7 @@ import type { RowRun } from "../row_batch.ts";
 import { attendRowsToCopies, attendToCopies, sendKeys } from "./key_attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { ownRanges } from "./row_ranges.ts";
-import { isSparse, scoresOf, selectionOf } from "./selection_buffers.ts";
+import { isSparse, scoresOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
 
 /**
  * q, k, v = rope(qkv(norm(x))); appends the k and v rows that this worker owns.
@@ -180,16 +185,47 @@ function attendOwn(
   };
   const window = (layer.isLocal ? config.localLayers?.window : config.slidingWindow) ?? Infinity;
   for (const run of batch.runs) {
-    const { first: firstRow, rows, blocks } = run;
-    // No row sees more than its window.
-    const longest = Math.min(run.longest, window);
-    if (batch.product === "tiled") prefillAttention(commands, { ...common, firstRow, rows });
-    else {
-      const parts = { scratch: splitScratch(model, run), ...selectionParts(model, run, role) };
-      decodeAttention(commands, { ...common, firstRow, rows, longest, blocks, ...parts });
+    if (batch.product === "tiled") {
+      prefillAttention(commands, { ...common, firstRow: run.first, rows: run.rows });
+      continue;
     }
+    for (const call of callsOf(model, run, { role, window })) decodeAttention(commands, { ...common, ...call });
   }
   return states;
+}
+
+type RunCall = Pick<DecodeAttention, "firstRow" | "rows" | "longest" | "scratch" | "blocks" | "scores" | "selection">;
+
+/** The rows of a run as a layer attends them: together where they read a selection, else by length. */
+function callsOf(
+  model: LoadedModel,
+  run: RowRun,
+  { role, window }: { readonly role: LayerRole; readonly window: number },
+): RunCall[] {
+  const { first: firstRow, rows, blocks } = run;
+  const scratch = splitScratch(model, run);
+  if (role === "sparse" && isSparse(run)) {
+    const selection = selectionOf(model, run);
+    return [{ firstRow, rows, blocks, scratch, selection, longest: selection.stride }];
+  }
+  return run.lengths.map(({ first, rows, longest }) => ({
+    firstRow: first,
+    rows,
+    // No row sees more than its window.
+    longest: Math.min(longest, window),
+    scratch,
+    blocks: blocks.filter((block) => block.first >= first && block.first < first + rows),
+    ...(role === "select" && isSparse(run) && { scores: scoresFrom(model, run, first - run.first) }),
+  }));
+}
+
+/** Where the scores of a run's rows from one of them on lie. */
+function scoresFrom(model: LoadedModel, run: SparseRun, row: number): ScoreOutput {
+  const { scores, stride } = scoresOf(model, run);
+  // Strides are multiples of 64 words: every row is at a place that can be bound.
+  const skipped = row * model.config.heads * stride * bytesOf(scores.dtype);
+  const window = { byteOffset: scores.byteOffset + skipped, byteLength: scores.byteLength - skipped };
+  return { scores: { ...scores, ...window, shape: [run.rows - row, model.config.heads, stride] }, stride };
 }
 
 function splitScratch({ scratch, config }: LoadedModel, run: RowRun): AttentionState {
@@ -200,16 +236,4 @@ function splitScratch({ scratch, config }: LoadedModel, run: RowRun): AttentionS
     o: scratch.take("split outputs", "f32", splits.o),
     lse: scratch.take("split lse", "f32", splits.lse),
   };
-}
-
-/** What the role of the layer adds to the attention of a run: scores to choose from, or the selection to read. */
-function selectionParts(
-  model: LoadedModel,
-  run: RowRun,
-  role: LayerRole,
-): Partial<Pick<DecodeAttention, "scores" | "selection" | "longest">> {
-  if (role === "dense" || !isSparse(run)) return {};
-  if (role === "select") return { scores: scoresOf(model, run) };
-  const selection = selectionOf(model, run);
-  return { selection, longest: selection.stride };
 }

@@ -12,6 +12,7 @@ import type { PageShare } from "../page_map.ts";
 import type { Replicas } from "../kv/replicas.ts";
 import { replicaPagesOf } from "../replica_plan.ts";
 import type { BatchRow, DrawnRow, ProductFamily, RowBatch, RowRun, ScoredRow, SequencePiece } from "../row_batch.ts";
+import { rangesByLength } from "./length_ranges.ts";
 import { rangesByOwner, SPLIT_ROWS } from "./row_ranges.ts";
 import { longestBucket, scoreStride } from "./selection_buffers.ts";
 import type { SequenceState } from "../kv/sequences.ts";
@@ -63,7 +64,10 @@ export function planBatches(spans: readonly Span[], context: BatchContext): RowB
   }));
   const order = ({ span, state }: Piece) =>
     isSparse(span) ? ["kv_head", "query_head", "all_heads"].indexOf(state.open.sparse.heads) + 1 : 0;
-  const decode = whole.filter(({ span }) => span.kind === "decode").sort((a, b) => order(a) - order(b));
+  // By the whole context, not by what this worker holds of it: all workers of a group must have the same order.
+  const sees = ({ span: { from, tokens } }: Piece) => longestBucket(from + tokens.length);
+  const decode = whole.filter(({ span }) => span.kind === "decode")
+    .sort((a, b) => order(a) - order(b) || sees(b) - sees(a));
   const prefill = whole.filter(({ span }) => span.kind === "prefill");
   const { matrix = false } = context;
   const isDense = ({ span }: Piece) => matrix && !isSparse(span);
@@ -185,14 +189,17 @@ function fill(
     const longest = product === "tiled" ? visited : longestBucket(visited);
     const kept = sparse === undefined ? 0 : replicated ? sparse.budget : Math.min(sparse.budget, longest);
     const blocks = piece.rows > 1 ? [{ first: at, rows: piece.rows }] : [];
-    addRun(batch.runs, { first: at, rows: piece.rows, sparse, longest, kept, blocks }, product);
+    const range = { first: at, rows: piece.rows };
+    const lengths = [{ ...range, longest: Math.min(longest, context.window ?? Infinity) }];
+    addRun(batch.runs, { ...range, longest, sparse, kept, blocks, lengths }, product);
     markHolders(piece, context, sparse === undefined ? [batch.holders, batch.denseHolders] : [batch.holders]);
     const attention = sparse === undefined ? "dense" : "sparse";
     batch.pieces.push({ first: at, rows: piece.rows, from: span.from + first, sequence: state, attention });
     at += piece.rows;
   }
   const split = product === "tiled" && map.workers > 1 && rows >= SPLIT_ROWS * map.workers;
-  return { ...batch, ranges: split ? rangesByOwner(map, batch.pieces) : undefined };
+  const runs = batch.runs.map((run) => ({ ...run, lengths: rangesByLength(run.lengths) }));
+  return { ...batch, runs, ranges: split ? rangesByOwner(map, batch.pieces) : undefined };
 }
 
 /** What a row at a position sees of a worker's slice. */
@@ -275,6 +282,7 @@ function addRun(runs: RowRun[], run: RowRun, product: ProductFamily): void {
     longest: Math.max(last.longest, run.longest),
     kept: Math.max(last.kept, run.kept),
     blocks: [...last.blocks, ...run.blocks],
+    lengths: [...last.lengths, ...run.lengths],
   };
 }
 

@@ -4,6 +4,7 @@
  * loop records each time. Bits are the same either way.
  */
 
+import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { ALONE } from "../exchange.ts";
 import type { RowBatch, RowRun } from "../row_batch.ts";
@@ -56,8 +57,10 @@ function shapeOf({ product, rows, runs, carries }: RowBatch): string {
   return `${product} ${rows} ${carries} ${runs.map(runShapeOf).join(";")}`;
 }
 
-function runShapeOf({ first, rows, longest, kept, sparse, blocks }: RowRun): string {
+function runShapeOf({ first, rows, longest, kept, sparse, blocks, lengths }: RowRun): string {
   const selection = sparse &&
     `${sparse.heads} ${scoreStride(kept)} ${sparse.coverage !== undefined}`;
-  return `${first}+${rows} ${longest} ${selection} ${blocks.map((block) => `${block.first}+${block.rows}`).join()}`;
+  const ranges = (of: readonly RowRange[]) => of.map(({ first, rows }) => `${first}+${rows}`).join();
+  const longests = lengths.map((range) => range.longest).join();
+  return `${first}+${rows} ${longest} ${selection} ${ranges(blocks)} ${ranges(lengths)} ${longests}`;
 }

@@ -59,7 +59,15 @@ Deno.test("planBatches() cuts long spans into pieces that keep their order", () 
   const tiled = plan([prefill(0, 10, 2500), prefill(1, 0, 1600)]);
   assert.deepEqual(tiled.map(({ rows }) => rows), [2048, 2048, 4]);
   assert.deepEqual(tiled[1]?.runs, [
-    { first: 0, rows: 452, sparse: undefined, longest: 2510, kept: 0, blocks: [{ first: 0, rows: 452 }] },
+    {
+      first: 0,
+      rows: 452,
+      sparse: undefined,
+      longest: 2510,
+      kept: 0,
+      blocks: [{ first: 0, rows: 452 }],
+      lengths: [{ first: 0, rows: 452, longest: 2510 }],
+    },
     {
       first: 452,
       rows: 1596,
@@ -67,6 +75,7 @@ Deno.test("planBatches() cuts long spans into pieces that keep their order", () 
       longest: 1596,
       kept: 0,
       blocks: [{ first: 452, rows: 1596 }],
+      lengths: [{ first: 452, rows: 1596, longest: 1596 }],
     },
   ]);
   assert.deepEqual([tiled[2]?.positions[0], tiled[2]?.positions.at(-1), tiled[2]?.tokens[0]], [1596, 1599, 1597]);
@@ -76,13 +85,32 @@ Deno.test("planBatches() cuts long spans into pieces that keep their order", () 
 Deno.test("planBatches() joins decode rows that attend alike in one run", () => {
   const spans = [sparse(0, 50), decode(1, 7, 1), sparse(2, 90), sparse(3, 70), sparse(4, 60), decode(5, 8, 2)];
   const [batch] = plan(spans);
-  assert.deepEqual(batch?.runs, [
+  assert.deepEqual(batch?.runs.map(({ lengths: _, ...run }) => run), [
     { first: 0, rows: 3, sparse: undefined, longest: 256, kept: 0, blocks: [{ first: 1, rows: 2 }] },
     { first: 3, rows: 1, sparse: { heads: "kv_head", budget: 18 }, longest: 256, kept: 18, blocks: [] },
     { first: 4, rows: 1, sparse: { heads: "query_head", budget: 20 }, longest: 256, kept: 20, blocks: [] },
     { first: 5, rows: 2, sparse: { heads: "all_heads", budget: 19 }, longest: 256, kept: 19, blocks: [] },
   ]);
   assert.deepEqual([...batch?.positions ?? []], [7, 8, 9, 90, 60, 50, 70]);
+});
+
+Deno.test("planBatches() puts one long row before many short ones, and dispatches them apart, in a group as alone", () => {
+  const short = (i: number) => (i % 2 === 0 ? sparse(3 * i + 2, 70 + i) : decode(3 * i, 90, 1));
+  const spans = [...Array.from({ length: 30 }, (_, i) => short(i)), sparse(98, 60_000), decode(96, 40_000, 3)];
+  const map = new PageMap([1000, 1000]);
+  for (const share of [ALONE, { index: 0, map }, { index: 1, map }]) {
+    const [batch] = plan(spans, { share });
+    assert.deepEqual([0, 1, 2, 3].map((row) => batch?.positions[row]), [40_000, 40_001, 40_002, 90]);
+    assert.deepEqual([18, 19].map((row) => batch?.positions[row]), [60_000, 70]);
+    const ranges = batch?.runs.map(({ lengths }) => lengths.map(({ first, rows }) => [first, rows]));
+    assert.deepEqual(ranges, [[[0, 3], [3, 15]], [[18, 1], [19, 15]]]);
+    const [dense, selecting] = batch?.runs ?? [];
+    assert.equal(dense?.lengths[0]?.longest, dense?.longest);
+    assert.equal(selecting?.lengths[0]?.longest, selecting?.longest);
+    assert.ok((dense?.lengths[1]?.longest ?? NaN) <= 256);
+  }
+  const alike = plan(Array.from({ length: 30 }, (_, i) => decode(i, 40_000 + 500 * i, 1)))[0];
+  assert.equal(alike?.runs[0]?.lengths.length, 1);
 });
 
 Deno.test("planBatches() fills the row table", () => {
