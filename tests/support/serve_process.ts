@@ -1,4 +1,4 @@
-/** `serve` as a process of its own, for runs that are too long to share one with what they attack. */
+/** `serve` as a process of its own: as users start it, and for runs that kill parts of it. */
 
 import { fileURLToPath } from "node:url";
 
