@@ -62,6 +62,7 @@ const EXCHANGE_COLUMNS = [
   "candidates ms/step",
   "replicas ms/step",
   "queries B/token",
+  "keys B/token",
   "states B/token",
   "rows B/token",
   "candidates B/token",
@@ -165,7 +166,8 @@ function exchangeRowsOf({ workers, context, prefill, decode }: Measured): readon
     return [[
       ...[`${workers}`, `${context}`, work],
       ...[msPerLayer, readMsPerLayer, ms.rows, ms.candidates, ms.replicas].map((value) => value.toFixed(3)),
-      ...[bytes.queries, bytes.states, bytes.rows, bytes.candidates, bytes.replicas].map((value) => value.toFixed(0)),
+      ...[bytes.queries, bytes.keys, bytes.states, bytes.rows, bytes.candidates, bytes.replicas]
+        .map((value) => value.toFixed(0)),
       missing === undefined ? "–" : `${(100 * missing).toFixed(1)} %`,
     ]];
   });

@@ -65,7 +65,9 @@ Deno.test("report() shows speed for every group, exchanges where there are any, 
   });
   assert.ok(lines.includes("| 1 | 256 | 1000 | 256 | dense | 250.0 | 4.00 | 3.00 | 0.50 | 0.07 | 0.40 | – |"));
   assert.ok(lines.includes("| 2 | 256 | 1000 | 256 | sparse | 250.0 | 4.00 | 3.00 | 0.50 | 0.07 | 0.40 | 0.250 |"));
-  assert.ok(lines.includes("| 2 | 256 | prefill | 0.250 | 0.125 | 0.000 | 0.000 | 0.000 | 0 | 528 | 0 | 0 | 0 | – |"));
+  assert.ok(
+    lines.includes("| 2 | 256 | prefill | 0.250 | 0.125 | 0.000 | 0.000 | 0.000 | 0 | 0 | 528 | 0 | 0 | 0 | – |"),
+  );
   assert.equal(lines.filter((line) => line.startsWith("| 1 | 256 | prefill")).length, 0);
   assert.match(lines.join("\n"), /1 worker: .*longest context that fits 640; not measured, as they do not fit: 1024/);
   assert.match(
