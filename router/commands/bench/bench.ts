@@ -117,11 +117,20 @@ export const command: Command<typeof flags> = {
     const throughput = await measureGroups(values, (fraction) => terminal.progress("weights", fraction));
     const groups: GroupFigures[] = [];
     let { model, parameters } = throughput[0] ?? { model: "", parameters: 0 };
+    const save = async (measured: Pick<Parameters<typeof benchFile>[0], "profile" | "throughput">) => {
+      const date = new Date().toISOString().slice(0, 10);
+      const { budget, fill, json } = values;
+      const result = benchFile({ date, model, parameters, budget, fill, groups, ...measured });
+      if (json !== undefined) await Deno.writeTextFile(json, JSON.stringify(result, undefined, 2) + "\n");
+      return result;
+    };
     for (const workers of throughput.length > 0 ? [] : values.workers) {
       const group = await openBenchGroup(values, workers, (fraction) => terminal.progress("weights", fraction));
       try {
         ({ id: model, parameters } = group.info);
         groups.push(await measureGroup(group, common, (fraction) => terminal.progress("cache", fraction)));
+        // A run that is cut off leaves what it has measured.
+        await save({});
       } finally {
         await group.close();
       }
@@ -129,12 +138,8 @@ export const command: Command<typeof flags> = {
     const profiled = values.profile
       ? await profile(values, (fraction) => terminal.progress("profiled cache", fraction))
       : undefined;
-    const date = new Date().toISOString().slice(0, 10);
-    const { budget, fill } = values;
-    const measured = { ...(profiled && { profile: profiled }), ...(throughput.length > 0 && { throughput }) };
-    const result = benchFile({ date, model, parameters, budget, fill, groups, ...measured });
+    const result = await save({ ...(profiled && { profile: profiled }), ...(throughput.length > 0 && { throughput }) });
     for (const line of report(result, before && comparison(before, result))) terminal.line(line);
-    if (values.json !== undefined) await Deno.writeTextFile(values.json, JSON.stringify(result, undefined, 2) + "\n");
     return 0;
   },
 };
