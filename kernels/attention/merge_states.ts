@@ -158,6 +158,10 @@ function mergeSource(variant: Variant): string {
     fours: "params.outFours",
   };
   const live = cut === undefined ? "params.count" : "splitRange(readRow(outRow)).live";
+  const addTeam = (i: number) => /* wgsl */ `
+  let factor${i} = exp(teams[${i}].x - top);
+  sum += factor${i} * sums[${i * lanes}u + lane];
+  weight += factor${i} * teams[${i}].y;`;
   return /* wgsl */ `
 ${outForm === "f32" ? "" : ROW_FORM_WGSL}
 ${cut === undefined ? "" : ROW_TABLE_WGSL + splitRangeWgsl(cut)}
@@ -185,15 +189,10 @@ ${addWgsl(variant)}
   if (lane == 0u) { teams[team] = vec2<f32>(top, weight); }
   workgroupBarrier();
   if (team > 0u) { return; }
-  let used = min(live, ${teams}u);
-  for (var i = 1u; i < used; i++) { top = max(top, teams[i].x); }
+  ${unroll(teams - 1, (i) => `top = max(top, teams[${i + 1}].x);`)}
   sum = vec4<f32>();
   weight = 0.0;
-  for (var i = 0u; i < used; i++) {
-    let factor = exp(teams[i].x - top);
-    sum += factor * sums[i * ${lanes}u + lane];
-    weight += factor * teams[i].y;
-  }
+  ${unroll(teams, addTeam)}
   let to = outRow * ${heads}u + head;
   ${storeFour(outForm, "outO", merged)}
   if (vec == 0u) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }
