@@ -67,7 +67,7 @@ export function teamProduct(tile: TeamTile): KernelSpec {
 }
 
 /** Results of a team for each input row. */
-export function resultsOf({ outputs, gate }: Pick<TeamTile, "outputs" | "gate">): number {
+function resultsOf({ outputs, gate }: TeamTile): number {
   return gate === undefined ? outputs : outputs / 2;
 }
 
