@@ -142,15 +142,15 @@ Deno.test("one worker: lossless answers, audits, stop strings and clients that l
     const refreshed = await ask(live, first, { ...drawn, attention: { ...sparse, correction: "refresh" } });
     assert.deepEqual(audited.choices, refreshed.choices);
     const audit = audited.usage.attention.audit ?? assert.fail("no audit");
-    // Of 47 decoded tokens every sixth comes from a correction: 7 whole rounds of 5 drafts.
-    assert.deepEqual([audit.corrections, audit.checked], [7, 35]);
+    // Of 59 decoded tokens every sixth comes from a correction: 9 whole rounds of 5 drafts.
+    assert.deepEqual([audit.corrections, audit.checked], [9, 45]);
     assert.ok(audit.agreed < audit.checked && audit.mean_kl > 0, JSON.stringify(audit));
     assert.equal(audit.agreement, audit.agreed / audit.checked);
     const firstOff = audit.tokens?.find((token) => !token.agreed);
     assert.equal(firstOff?.index, audit.first_divergence);
-    assert.equal(audit.tokens?.length, 35);
+    assert.equal(audit.tokens?.length, 45);
     assert.ok(audit.tokens?.every(({ kl }) => kl !== null && kl >= 0));
-    assert.equal(await live.metric(CHECKED) - before, 35);
+    assert.equal(await live.metric(CHECKED) - before, 45);
   });
 
   await t.step("a stop string in the middle of drafts ends the answer where dense decoding does", async () => {

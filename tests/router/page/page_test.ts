@@ -163,7 +163,7 @@ Deno.test("Page: says when the service is gone, keeps what there is, and goes on
   await page.getByRole("banner").getByText("tokens free").waitFor();
   served.service.say("Here I am.");
   await page.getByRole("button", { name: "Answer again" }).click();
-  await page.getByText("Here I am.").waitFor();
+  await page.getByText("Here I am.", { exact: true }).waitFor();
   visitor.check(/ERR_|Failed to load/);
 });
 
