@@ -9,7 +9,7 @@ import { LiveService } from "../../support/live_service.ts";
 import { aboutText, needle } from "../../support/needles.ts";
 import type { UsageBody } from "../../support/sse_reader.ts";
 
-/** On which so small a budget goes astray. */
+/** Texts on which a budget of 16 soon goes astray. */
 const CASES = gateCases(["n300-00", "n300-03"], ["n300-00", "n300-03", "n300-07", "n300-11"]);
 const TOKENS = 60;
 
