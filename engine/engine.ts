@@ -217,10 +217,7 @@ export class Engine {
     this.#closed = true;
     await this.#steps.idle();
     const { commands, scratch, slice, weights, drafts, counts } = this.#model;
-    scratch.close();
-    drafts.close();
-    counts.close();
-    slice.close();
+    for (const owner of [scratch, drafts, counts, slice]) owner.close();
     freeWeights(commands, weights);
     await commands.gpu.close();
   }

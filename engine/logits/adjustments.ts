@@ -80,26 +80,24 @@ class AdjustmentTable {
     const { open: { sampling } } = sequence;
     const { repetitionPenalty: repetition, presencePenalty: presence, frequencyPenalty: frequency } = sampling;
     const last = row + group.length - 1;
+    const countsDrawn = isLast(group.at(-1) ?? group[0]);
     const counted = countsTokens(sampling)
-      ? this.#counts.prepare(
-        { sequence, position, rows: group.length, countsDrawn: isLast(group.at(-1) ?? group[0]) },
-        step,
-      )
+      ? this.#counts.prepare({ sequence, position, rows: group.length, countsDrawn }, step)
       : undefined;
-    const changes = this.#enter(counted?.changes ?? []);
-    let [biases, isSuppressed]: [EntryRange | undefined, boolean | undefined] = [undefined, undefined];
+    const [from, to] = this.#enter(counted?.changes ?? []);
+    const biasesBy = new Map<boolean, EntryRange>();
     for (const [i, { position }] of group.entries()) {
-      const suppressed = suppresses(sequence.open, position);
-      if (suppressed !== isSuppressed) [biases, isSuppressed] = [undefined, suppressed];
-      biases ??= this.#enter(biasesOf(sampling, suppressed));
+      const isSuppressed = suppresses(sequence.open, position);
+      const biases = biasesBy.get(isSuppressed) ?? this.#enter(biasesOf(sampling, isSuppressed));
+      biasesBy.set(isSuppressed, biases);
       if (counted === undefined && biases[0] === biases[1]) continue;
-      const own: EntryRange = [changes[0], Math.max(changes[0], changes[1] - (last - row - i))];
-      this.#rows.push({ row: row + i, repetition, presence, frequency, place: counted?.place, changes: own, biases });
+      const changes: EntryRange = [from, Math.max(from, to - (last - row - i))];
+      this.#rows.push({ row: row + i, repetition, presence, frequency, place: counted?.place, changes, biases });
     }
     if (counted === undefined) return;
     const { place } = counted;
     this.#updates.push(...counted.changes.map((change) => ({ place, ...change })));
-    if (isLast(group.at(-1) ?? group[0])) this.#updates.push({ place, token: { drawnAfter: last }, change: 1 });
+    if (countsDrawn) this.#updates.push({ place, token: { drawnAfter: last }, change: 1 });
   }
 
   place(state: StepState): PlacedAdjustments | undefined {

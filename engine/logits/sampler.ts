@@ -148,8 +148,7 @@ export class Draws {
     if (adjusted === undefined) return;
     const { commands, counts: { counts }, config: { vocabSize: vocabulary } } = this.#model;
     const [table, entries] = [this.#state.tensor(adjusted.rows), this.#state.tensor(adjusted.entries)];
-    const counted = adjusted.updates && counts;
-    adjustLogits(commands, { logits, rows: table, entries, counts: counted, count: adjusted.count, vocabulary });
+    adjustLogits(commands, { logits, rows: table, entries, counts, count: adjusted.count, vocabulary });
   }
 
   /** The tokens just drawn are counted here, where the rows after them find them. */
