@@ -159,6 +159,7 @@ async function retried<Result>(run: () => Promise<Result>): Promise<Result> {
 function unavailable(error: GrammarThreadError): RequestError {
   const { failure, message } = error;
   if (failure === "closed") return new RequestError("draining", `Cannot follow the grammar: ${message}`);
+  if (failure === "busy") return new RequestError("queue_full", `Cannot compile the grammar: ${message}`);
   return new RequestError("deadline_exceeded", `Cannot follow the grammar of the answer: ${message}`, { cause: error });
 }
 

@@ -3,6 +3,7 @@
  * is replaced when a job hangs or breaks it. Owns the thread and the jobs that wait; knows nothing of requests.
  */
 
+import { LostThreads } from "../lost_threads.ts";
 import type { GrammarSpec } from "./grammar_spec.ts";
 
 /** What a thread can be asked. `words`: of one mask, 32 tokens each. */
@@ -37,7 +38,7 @@ export type FromGrammarWorker =
   | { readonly kind: "failed"; readonly id: number | undefined; readonly compile: boolean; readonly message: string };
 
 /** Why a job has no result. */
-export type GrammarFailure = "compile" | "token" | "deadline" | "lost" | "closed";
+export type GrammarFailure = "compile" | "token" | "deadline" | "lost" | "busy" | "closed";
 
 /** A job that failed. */
 export class GrammarThreadError extends Error {
@@ -65,10 +66,14 @@ interface Waiting extends PromiseWithResolvers<Uint32Array<ArrayBuffer>> {
   readonly id: number;
 }
 
+/** Grammars that took too long and still compile, at most: each keeps a core busy. */
+const MAX_LOST = 2;
+
 /** One thread; jobs are done in the order in which they were given. */
 export class GrammarThread {
   readonly #options: GrammarThreadOptions;
   readonly #waiting: Waiting[] = [];
+  readonly #lost = new LostThreads(MAX_LOST);
   #worker: Worker | undefined;
   #isLoaded = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -93,6 +98,10 @@ export class GrammarThread {
   /** @throws {GrammarThreadError} */
   run(job: GrammarJob): Promise<Uint32Array<ArrayBuffer>> {
     if (this.#closed) return Promise.reject(new GrammarThreadError("closed", "the service is stopping"));
+    if (this.#worker === undefined && this.#lost.isFull) {
+      const message = `${this.#lost.size} grammars that took too long are still being compiled`;
+      return Promise.reject(new GrammarThreadError("busy", message));
+    }
     const worker = this.#worker ??= this.#start();
     const waiting: Waiting = { id: this.#nextId++, ...Promise.withResolvers<Uint32Array<ArrayBuffer>>() };
     this.#waiting.push(waiting);
@@ -110,6 +119,7 @@ export class GrammarThread {
   close(): void {
     this.#closed = true;
     this.#lose("closed", "the service is stopping");
+    this.#lost.close();
   }
 
   #start(): Worker {
@@ -149,6 +159,8 @@ export class GrammarThread {
     if (this.#waiting.length === 0) return;
     this.#timer = setTimeout(() => {
       this.#waiting.shift()?.reject(new GrammarThreadError("deadline", `it takes over ${jobMs} ms`));
+      if (this.#worker !== undefined) this.#lost.add(this.#worker);
+      this.#worker = undefined;
       this.#lose("lost", "another grammar took too long");
     }, jobMs);
   }

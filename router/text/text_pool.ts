@@ -6,6 +6,7 @@
 import { RequestError } from "../errors.ts";
 import type { ModelTextSource } from "./model_text.ts";
 import type { TextInput, TextResults, TextService } from "./text_jobs.ts";
+import { LostThreads } from "../lost_threads.ts";
 import { stopping, TextThread } from "./text_thread.ts";
 
 /** How the pool behaves. */
@@ -43,6 +44,7 @@ interface Job {
 export class TextPool implements TextService {
   readonly #queueMs: number;
   readonly #threads: readonly TextThread[];
+  readonly #lost: LostThreads;
   readonly #idle: TextThread[];
   readonly #waiting: Job[] = [];
   #largeRunning = 0;
@@ -51,7 +53,10 @@ export class TextPool implements TextService {
   private constructor({ threads = defaultThreads(), ...options }: TextPoolOptions) {
     const { jobMs = 30_000, queueMs = 60_000, loadMs = 60_000, ...source } = options;
     this.#queueMs = queueMs;
-    this.#threads = Array.from({ length: Math.max(2, threads) }, () => new TextThread({ source, jobMs, loadMs }));
+    const size = Math.max(2, threads);
+    // As many again may compute what was given up.
+    const lost = this.#lost = new LostThreads(2 * size);
+    this.#threads = Array.from({ length: size }, () => new TextThread({ source, jobMs, loadMs, lost }));
     this.#idle = [...this.#threads];
   }
 
@@ -96,6 +101,7 @@ export class TextPool implements TextService {
     this.#closed = true;
     for (const job of [...this.#waiting]) this.#drop(job, stopping());
     for (const thread of this.#threads) thread.close();
+    this.#lost.close();
   }
 
   #advance(): void {

@@ -4,6 +4,7 @@
  */
 
 import { RequestError } from "../errors.ts";
+import type { LostThreads } from "../lost_threads.ts";
 import type { ModelTextSource } from "./model_text.ts";
 import {
   type FromTextWorker,
@@ -20,6 +21,8 @@ export interface TextThreadOptions {
   readonly jobMs: number;
   /** Reading the tokenizer. */
   readonly loadMs: number;
+  /** Takes threads that are late: those of a pool together. */
+  readonly lost: LostThreads;
 }
 
 /** What the thread works on; it answers once. */
@@ -43,11 +46,16 @@ export class TextThread {
   /**
    * Starts the thread, unless it runs, and waits until it has read the model's text files.
    * @throws {EngineError} `invalid_model`, `unsupported_model`
-   * @throws {RequestError} `deadline_exceeded`; `draining` after `close`
+   * @throws {RequestError} `deadline_exceeded`; `queue_full` while too many late threads still compute; `draining` after `close`
    */
   async load(): Promise<void> {
     if (this.#closed) throw stopping();
     if (this.#worker !== undefined) return;
+    const { lost } = this.#options;
+    if (lost.isFull) {
+      const message = `Cannot prepare the request: ${lost.size} jobs that took too long still compute`;
+      throw new RequestError("queue_full", message);
+    }
     const worker = this.#worker = new Worker(new URL("./text_worker.ts", import.meta.url), {
       type: "module",
       name: "text",
@@ -90,7 +98,7 @@ export class TextThread {
     this.#stop(stopping());
   }
 
-  /** Sends a message and waits for the answer; a thread that is late is ended. */
+  /** Sends a message and waits for the answer; a thread that is late is given up. */
   async #ask(
     message: ToTextWorker,
     { deadlineMs, late, transfer = [] }: {
@@ -102,10 +110,11 @@ export class TextThread {
     const worker = this.#worker;
     if (worker === undefined) throw this.#closed ? stopping() : new Error(`${late} found no thread`);
     const settle = Promise.withResolvers<FromTextWorker>();
-    const timer = setTimeout(
-      () => this.#stop(new RequestError("deadline_exceeded", `${late} took over ${deadlineMs} ms`)),
-      deadlineMs,
-    );
+    const timer = setTimeout(() => {
+      this.#worker = undefined;
+      this.#options.lost.add(worker);
+      this.#stop(new RequestError("deadline_exceeded", `${late} took over ${deadlineMs} ms`));
+    }, deadlineMs);
     this.#pending = { settle, timer };
     worker.postMessage(message, transfer);
     const answer = await settle.promise;

@@ -136,12 +136,25 @@ Deno.test("GrammarService says why a grammar cannot be compiled, and goes on", a
   });
 });
 
-Deno.test("GrammarService gives up a grammar that takes too long to compile", async () => {
-  const grammar = `root ::= ${Array.from({ length: 400 }, (_, i) => `([a-z${i}]{1,900} "x"){1,900}`).join(" ")}`;
+Deno.test("GrammarService gives up grammars that take too long to compile, and takes no new one while two still compile", async () => {
+  // Each takes seconds; Deno cannot end a thread in the middle of it.
+  const slow = (most: number): GrammarSpec => ({ kind: "gbnf", grammar: `root ::= ([a-z]{1,${most}} "x"){1,100}` });
+  const quick = (word: string): GrammarSpec => ({ kind: "gbnf", grammar: `root ::= "${word}"` });
   await withService(async (service) => {
+    await service.check(quick("known"));
+    for (const most of [200, 201]) {
+      await assert.rejects(service.check(slow(most), "grammar"), /Cannot compile the grammar of the answer/);
+    }
     await assert.rejects(
-      service.check({ kind: "gbnf", grammar }, "grammar"),
-      /Cannot compile the grammar of the answer/,
+      service.check(quick("new")),
+      (error: unknown) => error instanceof RequestError && error.code === "queue_full",
     );
-  }, 300);
+    await service.check(quick("known"));
+    const deadlineMs = performance.now() + 60_000;
+    for (let isTaken = false; !isTaken;) {
+      assert.ok(performance.now() < deadlineMs, "the slow grammars still compile");
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      isTaken = await service.check(quick("new")).then(() => true, () => false);
+    }
+  }, 1000);
 });

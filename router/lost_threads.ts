@@ -1,0 +1,44 @@
+/**
+ * Threads that were given up while they compute. Deno (seen with 2.9.6) ends a thread at the next turn of its event loop only: until
+ * its computation ends, it keeps a core busy, whatever it is told. So there are at most so many, and their owner begins nothing new
+ * while there is no room for one more.
+ */
+export class LostThreads {
+  readonly #most: number;
+  readonly #computing = new Set<Worker>();
+
+  /** @param most that compute at a time */
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** How many still compute. */
+  get size(): number {
+    return this.#computing.size;
+  }
+
+  /** Whether no other thread may be given up. */
+  get isFull(): boolean {
+    return this.#computing.size >= this.#most;
+  }
+
+  /** Lets a thread finish what it computes; its next word ends it. */
+  add(worker: Worker): void {
+    this.#computing.add(worker);
+    worker.onmessage = () => this.#end(worker);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      this.#end(worker);
+    };
+  }
+
+  /** Ends them all, each as soon as it lets itself be ended. */
+  close(): void {
+    for (const worker of this.#computing) this.#end(worker);
+  }
+
+  #end(worker: Worker): void {
+    this.#computing.delete(worker);
+    worker.terminate();
+  }
+}
