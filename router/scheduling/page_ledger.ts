@@ -95,9 +95,8 @@ export class PageLedger {
    * @throws {EngineError} `kv_exhausted` beyond `reach`
    */
   grow(sequence: Sequence, end: number): readonly number[] {
-    const { pageOffset: offset, pages: held } = sequence;
-    const count = Math.max(0, pagesFor(end) - held.length);
-    const owners = Array.from({ length: count }, (_, i) => this.#map.owner(offset, held.length + i));
+    const { pages: held } = sequence;
+    const owners = this.#newOwners(sequence, end);
     for (const worker of new Set(owners)) {
       const needed = owners.filter((owner) => owner === worker).length;
       this.#cache.evict(worker, needed - at(this.#pool.free, worker));
@@ -105,6 +104,18 @@ export class PageLedger {
     const pages = this.#pool.take(owners);
     held.push(...pages);
     return pages;
+  }
+
+  /** Whether sequences can each grow to their position by pages that nobody holds, not even the cache. */
+  hasRoomFor(grown: readonly { readonly sequence: Sequence; readonly end: number }[]): boolean {
+    const owners = grown.flatMap(({ sequence, end }) => this.#newOwners(sequence, end));
+    return this.#pool.free.every((free, worker) => owners.filter((owner) => owner === worker).length <= free);
+  }
+
+  /** The workers of the pages that a sequence lacks up to a position, in order. */
+  #newOwners({ pageOffset: offset, pages: held }: Sequence, end: number): number[] {
+    const count = Math.max(0, pagesFor(end) - held.length);
+    return Array.from({ length: count }, (_, i) => this.#map.owner(offset, held.length + i));
   }
 
   /** Lets others use the full pages of a sequence that will never change again. */

@@ -4,7 +4,7 @@
  * Knows plans and sequences; whatever else there is to do waits for a step without another before it.
  */
 
-import { PAGE_TOKENS, type SequenceId, type Span } from "../../engine/span.ts";
+import type { SequenceId, Span } from "../../engine/span.ts";
 import { NO_LOAD } from "./cost_model.ts";
 import type { PageLedger } from "./page_ledger.ts";
 import type { Roster } from "./roster.ts";
@@ -39,8 +39,7 @@ export function rowsAfter({ spans }: Plan, { waiting, running }: Roster): readon
 /** Plans the rows, where there are any; takes no page from anyone. @returns undefined when that would be needed */
 export function planRows(rows: readonly NextRow[] | undefined, ledger: PageLedger): Plan | undefined {
   if (rows === undefined) return undefined;
-  const growing = rows.filter(({ work }) => work.from % PAGE_TOKENS === 0).length;
-  if (growing > ledger.pages.free) return undefined;
+  if (!ledger.hasRoomFor(rows.map(({ sequence, work }) => ({ sequence, end: work.from + 1 })))) return undefined;
   let load = NO_LOAD;
   const spans = rows.flatMap(({ sequence, work }) => {
     if (sequence.id === undefined) return [];

@@ -92,8 +92,7 @@ Deno.test("runStage() ends a stage when another has failed, and starts no more",
 
 Deno.test("a gate that is killed leaves nothing running", async () => {
   const owner = `
-    import { CpuMeter } from "./cpu_meter.ts";
-import { Guard } from "./tests/gate/guard.ts";
+    import { Guard } from "./tests/gate/guard.ts";
     import { runStage } from "./tests/gate/stage.ts";
     import { CpuMeter } from "./tests/gate/cpu_meter.ts";
     const guard = new Guard();
@@ -115,6 +114,7 @@ import { Guard } from "./tests/gate/guard.ts";
     printed += text;
     if (/guard \d+/.test(printed) && /started \d+/.test(printed)) break;
   }
+  assert.match(printed, /started \d+/);
   gate.kill("SIGKILL");
   await gate.status;
   for (const name of ["guard", "started"]) await gone(Number(new RegExp(`${name} (\\d+)`).exec(printed)?.[1]));

@@ -13,6 +13,7 @@ import { Scheduler } from "../../../router/scheduling/scheduler.ts";
 import { FakeGroup } from "../../support/fake_group.ts";
 import { runAlone } from "../../support/fake_tokens.ts";
 import { collect, generationRequest, GREEDY, promptOf } from "../../support/generation_request.ts";
+import { gateCases } from "../../support/gate_cases.ts";
 import { until } from "../../support/until.ts";
 
 /** One client: what it asks, when it comes, and when it leaves. */
@@ -69,6 +70,9 @@ const crowd = fc.record({
   rowMs: fc.constantFrom(0.1, 1, 10),
   stepsInFlight: fc.constantFrom(1, 2, 2),
 });
+
+/** The gate tries the same crowds each time, among them those that once found too few pages on one of two workers. */
+const SEED = gateCases({ seed: 264_799_906 }, {});
 
 /** Turns of the event loop; the fake group takes about one for a step. */
 async function turns(count: number): Promise<void> {
@@ -137,7 +141,7 @@ Deno.test("Scheduler gives everyone the tokens of running alone, and leaks no pa
       await Promise.all([scheduler.close(), group.close()]);
     }
   });
-  await fc.assert(property, { numRuns: 80 });
+  await fc.assert(property, { numRuns: 80, ...SEED });
   for (const [name, count] of Object.entries(totals)) assert.ok(count > 0, `the crowds never led to ${name}`);
 });
 
@@ -185,6 +189,6 @@ Deno.test("Scheduler survives a group that breaks at random: the right tokens, o
       await Promise.all([scheduler.close(), group.close()]);
     }
   });
-  await fc.assert(property, { numRuns: 80 });
+  await fc.assert(property, { numRuns: 80, ...SEED });
   assert.deepEqual(codes, new Set([undefined, "worker_lost", "group_unavailable"]));
 });
