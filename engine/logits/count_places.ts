@@ -2,9 +2,10 @@
 
 import { GpuError } from "../../kernels/errors.ts";
 import type { Commands } from "../../kernels/pipeline.ts";
-import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
 import { SLOTS } from "../kv/kv_slice.ts";
 import type { SequenceId } from "../span.ts";
+import { GrowingRows } from "./growing_rows.ts";
 
 /** Sequences that there is room for at first; doubled as needed. */
 const FIRST_PLACES = 4;
@@ -30,26 +31,20 @@ interface Place {
 /** Rows of u32 counts by sequence. Where memory ends, those go that were not used for longest: they can be counted again. */
 export class CountPlaces {
   readonly #commands: Commands;
-  readonly #rowBytes: number;
-  readonly #vocabulary: number;
-  readonly #maxBytes: number;
+  readonly #rows: GrowingRows;
   readonly #onLost: (sequence: SequenceId) => void;
-  #tensor: Tensor | undefined;
-  #capacity = 0;
-  #free: number[] = [];
   readonly #places = new Map<SequenceId, Place>();
 
   constructor(commands: Commands, { vocabulary, maxBytes = MAX_BYTES, onLost }: CountPlacesOptions) {
     this.#commands = commands;
-    this.#vocabulary = vocabulary;
-    this.#rowBytes = vocabulary * bytesOf("u32");
-    this.#maxBytes = Math.min(maxBytes, commands.gpu.info.maxBindingBytes);
+    const bounds = { first: FIRST_PLACES, maxBytes, most: SLOTS };
+    this.#rows = new GrowingRows(commands, { label: "counts of tokens", dtype: "u32", width: vocabulary, ...bounds });
     this.#onLost = onLost;
   }
 
   /** u32 [capacity, vocabulary]; undefined before the first is taken. */
   get tensor(): Tensor | undefined {
-    return this.#tensor;
+    return this.#rows.tensor;
   }
 
   /** The row of a sequence that has one, used by a step. */
@@ -68,55 +63,35 @@ export class CountPlaces {
   write(sequence: SequenceId, step: number, words: Uint32Array<ArrayBuffer>): void {
     const row = this.#places.get(sequence)?.row ?? this.#take(step);
     this.#places.set(sequence, { row, lastStep: step });
-    if (this.#tensor !== undefined) this.#commands.write(this.#tensor, words, row * this.#rowBytes);
+    const { tensor, rowBytes } = this.#rows;
+    if (tensor !== undefined) this.#commands.write(tensor, words, row * rowBytes);
   }
 
   /** Frees the row of a sequence, if it has one. */
   release(sequence: SequenceId): void {
     const place = this.#places.get(sequence);
-    if (place !== undefined) this.#free.push(place.row);
+    if (place !== undefined) this.#rows.give(place.row);
     this.#places.delete(sequence);
   }
 
   /** Frees the memory; it can be used again. */
   close(): void {
-    this.#commands.submit();
-    if (this.#tensor !== undefined) this.#commands.gpu.free(this.#tensor);
-    this.#tensor = undefined;
-    this.#capacity = 0;
-    this.#free = [];
+    this.#rows.close();
     this.#places.clear();
   }
 
   #take(step: number): number {
-    if (this.#free.length === 0) this.#grow();
-    const free = this.#free.pop();
+    const free = this.#rows.take();
     if (free !== undefined) return free;
     const idle = [...this.#places].filter(([, { lastStep }]) => lastStep !== step);
     const [oldest] = idle.sort(([, a], [, b]) => a.lastStep - b.lastStep);
     if (oldest === undefined) {
-      const why = `${this.#capacity + 1} sequences of one step exceed the ${this.#capacity} that there is room for`;
+      const { capacity } = this.#rows;
+      const why = `${capacity + 1} sequences of one step exceed the ${capacity} that there is room for`;
       throw new GpuError("out_of_gpu_memory", `Cannot count tokens: ${why}`);
     }
     this.#places.delete(oldest[0]);
     this.#onLost(oldest[0]);
     return oldest[1].row;
-  }
-
-  #grow(): void {
-    const { gpu } = this.#commands;
-    const most = Math.min(SLOTS, Math.floor(this.#maxBytes / this.#rowBytes));
-    const capacity = Math.min(most, Math.max(FIRST_PLACES, 2 * this.#capacity));
-    if (capacity <= this.#capacity) return;
-    const grown = gpu.tensor("counts of tokens", "u32", [capacity, this.#vocabulary]);
-    if (this.#tensor !== undefined) {
-      this.#commands.copy(this.#tensor, grown, { byteLength: this.#capacity * this.#rowBytes });
-      // The copy must be under way before its source is destroyed.
-      this.#commands.submit();
-      gpu.free(this.#tensor);
-    }
-    for (let row = capacity - 1; row >= this.#capacity; row--) this.#free.push(row);
-    this.#tensor = grown;
-    this.#capacity = capacity;
   }
 }

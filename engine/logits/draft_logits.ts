@@ -5,8 +5,9 @@
 
 import { keptWidth } from "../../kernels/logits/keep_logits.ts";
 import type { Commands } from "../../kernels/pipeline.ts";
-import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
+import type { Tensor } from "../../kernels/tensor.ts";
 import type { SequenceId } from "../span.ts";
+import { GrowingRows } from "./growing_rows.ts";
 
 /** A row of logits, and where in which sequence it stands. */
 export interface PlacedRow {
@@ -30,21 +31,18 @@ const MAX_BYTES = 2 ** 28;
 
 /** Rows of f16 logits by sequence and position. */
 export class DraftLogits {
-  readonly #commands: Commands;
-  readonly #vocabulary: number;
-  #rows: Tensor | undefined;
-  #capacity = 0;
-  #free: number[] = [];
+  readonly #rows: GrowingRows;
   readonly #places = new Map<SequenceId, Map<number, number>>();
 
   constructor(commands: Commands, vocabulary: number) {
-    this.#commands = commands;
-    this.#vocabulary = vocabulary;
+    const width = keptWidth(vocabulary);
+    const bounds = { first: FIRST_ROWS, maxBytes: MAX_BYTES };
+    this.#rows = new GrowingRows(commands, { label: "logits of drafts", dtype: "f16", width, ...bounds });
   }
 
   /** Where the rows are kept, f16 [capacity, keptWidth(vocabulary)]; undefined before the first. */
   get kept(): Tensor | undefined {
-    return this.#rows;
+    return this.#rows.tensor;
   }
 
   /**
@@ -55,7 +53,7 @@ export class DraftLogits {
   keep(rows: readonly PlacedRow[]): KeptRow[] {
     return rows.flatMap(({ row, sequence, position }) => {
       this.#drop(sequence, (other) => other >= position);
-      const place = this.#take();
+      const place = this.#rows.take();
       if (place === undefined) return [];
       const places = this.#places.get(sequence) ?? new Map<number, number>();
       this.#places.set(sequence, places.set(position, place));
@@ -84,11 +82,7 @@ export class DraftLogits {
 
   /** Drops everything and frees the memory; it can be used again. */
   close(): void {
-    this.#commands.submit();
-    if (this.#rows !== undefined) this.#commands.gpu.free(this.#rows);
-    this.#rows = undefined;
-    this.#capacity = 0;
-    this.#free = [];
+    this.#rows.close();
     this.#places.clear();
   }
 
@@ -97,32 +91,7 @@ export class DraftLogits {
     for (const [position, place] of places) {
       if (!which(position)) continue;
       places.delete(position);
-      this.#free.push(place);
+      this.#rows.give(place);
     }
-  }
-
-  /** A free place; undefined when there is none and no more memory is to be taken. */
-  #take(): number | undefined {
-    if (this.#free.length === 0) this.#grow();
-    return this.#free.pop();
-  }
-
-  #grow(): void {
-    const { gpu } = this.#commands;
-    const width = keptWidth(this.#vocabulary);
-    const rowBytes = width * bytesOf("f16");
-    const most = Math.floor(Math.min(MAX_BYTES, gpu.info.maxBindingBytes) / rowBytes);
-    const capacity = Math.min(most, Math.max(FIRST_ROWS, 2 * this.#capacity));
-    if (capacity <= this.#capacity) return;
-    const grown = gpu.tensor("logits of drafts", "f16", [capacity, width]);
-    if (this.#rows !== undefined) {
-      this.#commands.copy(this.#rows, grown, { byteLength: this.#capacity * rowBytes });
-      // The copy must be under way before its source is destroyed.
-      this.#commands.submit();
-      gpu.free(this.#rows);
-    }
-    for (let place = capacity - 1; place >= this.#capacity; place--) this.#free.push(place);
-    this.#rows = grown;
-    this.#capacity = capacity;
   }
 }
