@@ -8,6 +8,7 @@ import { DENO } from "./deno_provider.ts";
 import { GpuError } from "./errors.ts";
 import { Gpu } from "./gpu.ts";
 import { describeShape, type GpuProvider, type ProviderName } from "./provider.ts";
+import { within } from "./within.ts";
 
 /** What an operator may ask for. */
 export const GPU_CHOICES = ["auto", "deno", "dawn"] as const;
@@ -93,12 +94,4 @@ async function tryDawn(dawn: GpuProvider, patienceMs: number): Promise<Gpu | str
     if (error instanceof GpuError) return error.message;
     throw error;
   }
-}
-
-/** Undefined when it is late; a failure that comes later concerns no one any more. */
-async function within<T>(deadlineMs: number, pending: Promise<T>): Promise<T | undefined> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<undefined>((resolve) => timer = setTimeout(resolve, deadlineMs, undefined));
-  pending.catch(() => {});
-  return await Promise.race([pending, late]).finally(() => clearTimeout(timer));
 }

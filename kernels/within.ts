@@ -1,7 +1,11 @@
-/** Waits for something, but not for long: resolves when it has ended, or after so many milliseconds. @throws what it throws before */
-export async function within(ms: number, done: Promise<unknown>): Promise<void> {
-  const late = Promise.withResolvers<void>();
+/**
+ * Waits for something, but not for long. What fails after that concerns no one any more.
+ * @returns what it resolves to; undefined when it takes longer than so many milliseconds
+ * @throws what it throws before
+ */
+export async function within<T>(ms: number, done: Promise<T>): Promise<T | undefined> {
+  const late = Promise.withResolvers<undefined>();
   // Whole ones share the runtime's list of timers; each other duration has a list of its own.
-  const timer = setTimeout(late.resolve, Math.ceil(ms));
-  await Promise.race([done, late.promise]).finally(() => clearTimeout(timer));
+  const timer = setTimeout(() => late.resolve(undefined), Math.ceil(ms));
+  return await Promise.race([done, late.promise]).finally(() => clearTimeout(timer));
 }

@@ -3,12 +3,7 @@
  * of all workers.
  */
 
-import {
-  type DecodeAttention,
-  decodeAttention,
-  type ScoreOutput,
-  scratchShape,
-} from "../../kernels/attention/decode_attention.ts";
+import { type DecodeAttention, decodeAttention, type ScoreOutput } from "../../kernels/attention/decode_attention.ts";
 import { halfQueries, halfQueriesShape } from "../../kernels/attention/half_queries.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
@@ -24,6 +19,7 @@ import { attendRowsToCopies, attendToCopies, sendKeys } from "./key_attention.ts
 import type { Pass, PassLayer } from "./pass.ts";
 import { ownRanges } from "./row_ranges.ts";
 import { isSparse, scoresOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
+import { splitScratch } from "./split_scratch.ts";
 
 /**
  * q, k, v = rope(qkv(norm(x))); appends the k and v rows that this worker owns.
@@ -203,7 +199,7 @@ function callsOf(
   { role, window }: { readonly role: LayerRole; readonly window: number },
 ): RunCall[] {
   const { first: firstRow, rows, blocks } = run;
-  const scratch = splitScratch(model, run);
+  const scratch = splitScratch(model, { rows, longest: run.longest, selected: run.kept });
   if (role === "sparse" && isSparse(run)) {
     const selection = selectionOf(model, run);
     return [{ firstRow, rows, blocks, scratch, selection, longest: selection.stride }];
@@ -226,14 +222,4 @@ function scoresFrom(model: LoadedModel, run: SparseRun, row: number): ScoreOutpu
   const skipped = row * model.config.heads * stride * bytesOf(scores.dtype);
   const window = { byteOffset: scores.byteOffset + skipped, byteLength: scores.byteLength - skipped };
   return { scores: { ...scores, ...window, shape: [run.rows - row, model.config.heads, stride] }, stride };
-}
-
-function splitScratch({ scratch, config }: LoadedModel, run: RowRun): AttentionState {
-  const { heads, kvHeads, headDim } = config;
-  const { rows, longest, kept: selected } = run;
-  const splits = scratchShape({ heads, kvHeads, headDim }, { rows, longest, selected });
-  return {
-    o: scratch.take("split outputs", "f32", splits.o),
-    lse: scratch.take("split lse", "f32", splits.lse),
-  };
 }

@@ -4,7 +4,7 @@
  * workers, so that bits are those of queries that travel, and either way can be taken at any time.
  */
 
-import { type DecodeAttention, decodeAttention, scratchShape } from "../../kernels/attention/decode_attention.ts";
+import { type DecodeAttention, decodeAttention } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
@@ -15,6 +15,7 @@ import type { KeyCopies, SliceView } from "./key_copies.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import type { RowCopies } from "./row_copies.ts";
 import { isSparse, scoresOf, selectionOf, sliceSelectionOf } from "./selection_buffers.ts";
+import { splitScratch } from "./split_scratch.ts";
 
 /** Numbers between two tensors that every adapter can bind. */
 const BINDABLE = 64;
@@ -66,7 +67,7 @@ export function attendRowsToCopies(
     readonly q: Tensor;
   },
 ): AttentionState {
-  const { model: { commands, scratch, config, share }, batch } = pass;
+  const { model: { commands, config, share }, batch } = pass;
   const { heads, kvHeads, headDim, attentionScale: scale, slidingWindow: window = Infinity } = config;
   const shape = { heads, kvHeads, headDim };
   return attendSlices(pass, { layer, views }, ({ owner, ...slice }) => {
@@ -77,12 +78,8 @@ export function attendRowsToCopies(
         continue;
       }
       const longest = Math.min(owner === share.index ? run.longest : all, window);
-      const splits = scratchShape(shape, { rows, longest, selected: Math.min(run.sparse?.budget ?? 0, all) });
-      const parts = {
-        o: scratch.take("split outputs", "f32", splits.o),
-        lse: scratch.take("split lse", "f32", splits.lse),
-      };
-      const common = { ...slice, shape, kv: layer.kv, q, scale, firstRow, rows, longest, blocks, scratch: parts };
+      const scratch = splitScratch(pass.model, { rows, longest, selected: Math.min(run.sparse?.budget ?? 0, all) });
+      const common = { ...slice, shape, kv: layer.kv, q, scale, firstRow, rows, longest, blocks, scratch };
       decodeAttention(commands, { ...common, ...selectionPartsOf(pass, layer, { run, owner, longest: all }) });
     }
   });

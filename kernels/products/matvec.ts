@@ -153,13 +153,12 @@ function byMatrices(
   const { weight, x, y, rows, accumulate = false, scratch, gate } = product;
   const { cols } = weight;
   const { tensor: halves } = asHalves(commands, scratch, { x, rows, cols, form: "both" });
-  const { tiles: _tiles, ...order } = cut;
   const tile = rowTileFor(cut, { rows, weightRows: weight.rows });
   const ragged = cols % sliceDepthOf(cut, tile) !== 0;
   const most = rowsOf(cut.shape, tile);
   for (let firstInput = 0; firstInput < rows; firstInput += most) {
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-      const variant = { ...order, tile, dtype, ragged, accumulate, ...(gate && { gate }) };
+      const variant = { ...cut, tile, dtype, ragged, accumulate, ...(gate && { gate }) };
       commands.dispatch(commands.kernel(rowProductName(variant), () => rowProduct(variant)), {
         tensors: [tensor, halves, y],
         params: { rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8 },
