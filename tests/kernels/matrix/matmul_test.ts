@@ -1,14 +1,12 @@
 import assert from "node:assert/strict";
 import { gatedMatmul, matmul, planMatmul } from "../../../kernels/products/matmul.ts";
-import { gateAfter } from "../../../kernels/products/product.ts";
-import { floatRows, takeRows } from "../../../kernels/rows.ts";
+import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
-import { rowValues } from "../../support/row_values.ts";
 import { Random } from "../../support/random.ts";
-import { checkGated, describeGated, type GatedCase } from "../gated_cases.ts";
+import { checkGated, checkGatedBits, describeGated, type GatedCase } from "../gated_cases.ts";
 import { describeCase, makeOperands, type ProductCase } from "../product_cases.ts";
 
 const fixture = gpuFixture();
@@ -57,28 +55,11 @@ for (const shape of GATED) {
 }
 
 Deno.test("gatedMatmul() on matrix units has the bits of the product, whatever the number of rows", async () => {
-  const [cols, weightRows, rows] = [64, 272, 37];
-  const random = new Random(6);
-  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
-  const { halves } = random.halves(weightRows * cols);
-  writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
-  const values = random.normals(rows * cols);
-  const run = async (first: number, count: number, multiply: typeof gatedMatmul) => {
-    const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
-    const out = takeRows(fixture.scratch, "gated bits", { form: "high", rows: count, cols: weightRows / 2 });
-    multiply(fixture.commands, { weight, x, out, rows: count, activation: "silu", scratch: fixture.scratch });
-    return await rowValues(fixture, out, { rows: count, cols: weightRows / 2 });
-  };
-  const apart = await run(
-    0,
-    rows,
-    (commands, product) => gateAfter(commands, product, (whole) => matmul(commands, whole)),
-  );
-  for (const [first, count] of [[0, rows], [0, 1], [3, 9], [17, 16]] as const) {
-    const alone = await run(first, count, gatedMatmul);
-    assert.deepEqual(alone, apart.slice(first * weightRows / 2, (first + count) * weightRows / 2));
-  }
-  freeWeight(fixture.gpu, weight);
+  const ranges = [[0, 37], [0, 1], [3, 9], [17, 16]] as const;
+  await checkGatedBits(fixture, { rows: 37, weightRows: 272, cols: 64, form: "high", ranges }, () => ({
+    gated: (product) => gatedMatmul(fixture.commands, product),
+    product: (product) => matmul(fixture.commands, product),
+  }));
 });
 
 Deno.test("matmul() on matrix units gives a row the same bits alone and among others, within a tile and at its edge", async () => {

@@ -1,14 +1,12 @@
 import assert from "node:assert/strict";
 import { gatedMatvec, matvec, planDenseRows } from "../../../kernels/products/matvec.ts";
-import { gateAfter, type GatedProduct } from "../../../kernels/products/product.ts";
-import { floatRows, takeRows } from "../../../kernels/rows.ts";
+import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
-import { rowValues } from "../../support/row_values.ts";
 import { Random } from "../../support/random.ts";
-import { checkGated, describeGated, type GatedCase } from "../gated_cases.ts";
+import { checkGated, checkGatedBits, describeGated, type GatedCase } from "../gated_cases.ts";
 import { describeCase, FEW_ROWS, makeOperands, type ProductCase, weightData } from "../product_cases.ts";
 
 const fixture = gpuFixture();
@@ -86,27 +84,14 @@ for (const shape of GATED) {
 }
 
 Deno.test("gatedMatvec() on matrix units gives a row the same bits alone and among others, those of the product", async () => {
-  const [cols, weightRows, rows] = [64, 112, 7];
-  const random = new Random(6);
-  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
-  const { halves } = random.halves(weightRows * cols);
-  writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
-  const values = random.normals(rows * cols);
-  const plan = planDenseRows(fixture.gpu.info, weight);
-  const run = async (first: number, count: number, multiply: (product: GatedProduct) => void) => {
-    const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
-    const out = takeRows(fixture.scratch, "gated bits", { form: "both", rows: count, cols: weightRows / 2 });
-    multiply({ weight, x, out, rows: count, activation: "silu", scratch: fixture.scratch });
-    return await rowValues(fixture, out, { rows: count, cols: weightRows / 2 });
-  };
-  const apart = await run(0, rows, (product) => {
-    gateAfter(fixture.commands, product, (whole) => matvec(fixture.commands, whole, plan));
+  const ranges = [[0, 7], [0, 1], [6, 1], [3, 2], [1, 5]] as const;
+  await checkGatedBits(fixture, { rows: 7, weightRows: 112, cols: 64, form: "both", ranges }, (weight) => {
+    const plan = planDenseRows(fixture.gpu.info, weight);
+    return {
+      gated: (product) => gatedMatvec(fixture.commands, product, plan),
+      product: (product) => matvec(fixture.commands, product, plan),
+    };
   });
-  for (const [first, count] of [[0, rows], [0, 1], [6, 1], [3, 2], [1, 5]] as const) {
-    const gated = await run(first, count, (product) => gatedMatvec(fixture.commands, product, plan));
-    assert.deepEqual(gated, apart.slice(first * weightRows / 2, (first + count) * weightRows / 2));
-  }
-  freeWeight(fixture.gpu, weight);
 });
 
 Deno.test("planDenseRows() leaves f32 weights and adapters without matrix units to the plain kernels", () => {

@@ -1,14 +1,13 @@
 import assert from "node:assert/strict";
 import { GpuError } from "../../../kernels/errors.ts";
 import { gatedMatvec, matvec, type MatvecPlan, planMatvec } from "../../../kernels/products/matvec.ts";
-import { gateAfter, type GatedProduct } from "../../../kernels/products/product.ts";
 import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
-import { checkGated, describeGated, type GatedCase } from "../gated_cases.ts";
+import { checkGated, checkGatedBits, describeGated, type GatedCase } from "../gated_cases.ts";
 import { describeCase, FEW_ROWS, makeOperands, testedCases, weightData } from "../product_cases.ts";
 
 const fixture = gpuFixture();
@@ -56,26 +55,18 @@ for (const plan of PLANS) {
   }
 
   Deno.test(`gatedMatvec() has the bits of the product, for any number of rows: ${describePlan(plan)}`, async () => {
-    const [cols, weightRows, rows] = [264, 80, 8];
-    const random = new Random(6);
-    const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
-    const { halves } = random.halves(weightRows * cols);
-    writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
-    const values = random.normals(rows * cols, 0.1);
-    const run = async (first: number, count: number, multiply: (product: GatedProduct) => void) => {
-      const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
-      const out = floatRows(fixture.zeros("f32", [count, weightRows / 2]));
-      multiply({ weight, x, out, rows: count, activation: "silu", scratch: fixture.scratch });
-      return new Uint32Array((await fixture.floats(out.tensor)).buffer);
-    };
-    const apart = await run(0, rows, (product) => {
-      gateAfter(fixture.commands, product, (whole) => matvec(fixture.commands, whole, plan));
-    });
-    for (const [first, count] of [[0, rows], [7, 1]] as const) {
-      const gated = await run(first, count, (product) => gatedMatvec(fixture.commands, product, plan));
-      assert.deepEqual(gated, apart.slice(first * weightRows / 2, (first + count) * weightRows / 2));
-    }
-    freeWeight(fixture.gpu, weight);
+    const shape = {
+      rows: 8,
+      weightRows: 80,
+      cols: 264,
+      form: "f32",
+      deviation: 0.1,
+      ranges: [[0, 8], [7, 1]],
+    } as const;
+    await checkGatedBits(fixture, shape, () => ({
+      gated: (product) => gatedMatvec(fixture.commands, product, plan),
+      product: (product) => matvec(fixture.commands, product, plan),
+    }));
   });
 
   for (const [dtype, cols] of [["f16", 1048], ["q4k", 1024]] as const) {
