@@ -1,7 +1,7 @@
 /**
- * Threads that were given up while they compute. Deno (seen with 2.9.6) ends a thread at the next turn of its event loop only: until
- * its computation ends, it keeps a core busy, whatever it is told. So there are at most so many, and their owner begins nothing new
- * while there is no room for one more.
+ * Threads that were given up while they compute. Deno (seen with 2.9.6) ends a thread only at the next turn of its event loop:
+ * until its computation is done, it keeps a core busy. So their number is bounded, and while it is reached their owner starts no
+ * thread that might have to be given up too.
  */
 export class LostThreads {
   readonly #most: number;
@@ -22,7 +22,7 @@ export class LostThreads {
     return this.#computing.size >= this.#most;
   }
 
-  /** Lets a thread finish what it computes; its next word ends it. */
+  /** Lets a thread finish what it computes, and ends it at its next message. */
   add(worker: Worker): void {
     this.#computing.add(worker);
     worker.onmessage = () => this.#end(worker);

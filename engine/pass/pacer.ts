@@ -51,7 +51,7 @@ export class SlicePacer {
     commands.submit();
     const before = this.#inFlight;
     const endMs = commands.gpu.settle().then(() => this.#now());
-    // Whoever waits for it takes the error; a pass that ended otherwise leaves it to the next check of the device.
+    // The call that awaits this slice throws its error. If none does, the next check of the device reports it.
     endMs.catch(() => {});
     this.#inFlight = { layers: this.#layers, endMs };
     this.#layers = 0;

@@ -106,7 +106,7 @@ export class PageLedger {
     return pages;
   }
 
-  /** Whether sequences can each grow to their position by pages that nobody holds, not even the cache. */
+  /** Whether free pages alone, without evicting cached ones, let all of these sequences grow to their ends. */
   hasRoomFor(grown: readonly { readonly sequence: Sequence; readonly end: number }[]): boolean {
     const owners = grown.flatMap(({ sequence, end }) => this.#newOwners(sequence, end));
     return this.#pool.free.every((free, worker) => owners.filter((owner) => owner === worker).length <= free);

@@ -1,4 +1,7 @@
-/** Prompts whose keys and values travel: the bits of those whose queries do, whatever the slices and whoever takes pages. */
+/**
+ * Prompts whose keys and values are sent to the other workers: they get the same bits as prompts whose queries are sent, with equal
+ * and unequal slices, and when other sequences take their pages.
+ */
 
 import assert from "node:assert/strict";
 import { SessionHost } from "../../engine/evaluation/hand_session.ts";

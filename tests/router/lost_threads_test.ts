@@ -15,7 +15,7 @@ class FakeThread {
   }
 }
 
-Deno.test("LostThreads counts threads until they speak or break, and ends them then", () => {
+Deno.test("LostThreads counts threads until they send a message or fail, and then ends them", () => {
   const lost = new LostThreads(2);
   const threads = [new FakeThread(), new FakeThread()] as const;
   for (const thread of threads) {
