@@ -3,6 +3,9 @@
  * `setImmediate`, one for each turn while anything is awaited. With nothing else to do the loop sleeps before that turn
  * (seen: seconds, until some other event). And each callback is a new native function whose release costs Deno a search
  * through all of them: 13,000 turns a second kept the thread busy with nothing else, at 30 s for a prompt that takes 5 s.
+ *
+ * So the loop turns without pause where a wait is likely to end: at its start, and about as long after it as the wait before
+ * lasted, since one decode step takes as long as the next. In between, and beyond, it pauses.
  */
 
 import { setImmediate } from "node:timers";
@@ -10,12 +13,27 @@ import type { GpuTraits } from "./provider.ts";
 
 /** As long as most steps of a small model take: the loop turns without pause, so that a wait ends within microseconds. */
 const EAGER_MS = 4;
-/** Between two of Dawn's callbacks at the start of a wait, and later. */
+/** The same from so long before the time that the wait before took until so long after it; a timer of 1 ms takes 2. */
+const EARLY_MS = 3;
+const LATE_MS = 2;
+/** Between two of Dawn's callbacks where the loop turns without pause, and elsewhere. */
 const EAGER_GAP_MS = 0.1;
 const PAUSE_MS = 1;
 
-let eagerUntilMs = 0;
+/** When the waits began that are not over. */
+const waits = new Set<{ readonly startMs: number }>();
+/** How long the last one took that was not over at once. */
+let usualMs = 0;
 let lastCallbackMs = 0;
+
+/** Whether a wait of that age is likely to end soon, given how long the last one took. */
+export function endsSoon(ageMs: number, usualMs: number): boolean {
+  return ageMs < EAGER_MS || (ageMs > usualMs - EARLY_MS && ageMs < usualMs + LATE_MS);
+}
+
+function isEager(nowMs: number): boolean {
+  return [...waits].some(({ startMs }) => endsSoon(nowMs - startMs, usualMs));
+}
 
 /** How to wait for the promises of a provider. */
 export function waiterFor(
@@ -31,16 +49,19 @@ export async function whileTurning<T>(pending: Promise<T>): Promise<T> {
     isSettled = true;
   };
   pending.then(settle, settle);
-  const untilMs = performance.now() + EAGER_MS;
-  eagerUntilMs = untilMs;
+  const wait = { startMs: performance.now() };
+  waits.add(wait);
   // A settled promise needs a microtask to say so.
   await Promise.resolve();
   while (!isSettled) {
     await new Promise<void>((resolve) => {
-      if (performance.now() < untilMs) setImmediate(resolve);
+      if (isEager(performance.now())) setImmediate(resolve);
       else setTimeout(resolve, PAUSE_MS);
     });
   }
+  waits.delete(wait);
+  const tookMs = performance.now() - wait.startMs;
+  if (tookMs > EAGER_MS) usualMs = tookMs;
   return await pending;
 }
 
@@ -58,7 +79,7 @@ function paced(callback: (...given: unknown[]) => void, ...given: unknown[]): vo
     lastCallbackMs = performance.now();
     callback(...given);
   };
-  if (performance.now() >= eagerUntilMs) {
+  if (!isEager(performance.now())) {
     setTimeout(run, PAUSE_MS);
     return;
   }

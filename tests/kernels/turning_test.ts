@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { paceGlobalImmediates, whileTurning } from "../../kernels/turning.ts";
+import { endsSoon, paceGlobalImmediates, whileTurning } from "../../kernels/turning.ts";
 
 Deno.test("whileTurning() gives what the promise gives, at once or later", async () => {
   assert.equal(await whileTurning(Promise.resolve(1)), 1);
@@ -14,6 +14,13 @@ Deno.test("whileTurning() keeps the event loop turning while it waits", async ()
   turn();
   await whileTurning(promise);
   assert.equal(turns, 20);
+});
+
+Deno.test("endsSoon() at the start of a wait, and where the one before ended", () => {
+  const eager = (usualMs: number) => [0, 3, 5, 30, 38, 41, 45, 60].filter((ageMs) => endsSoon(ageMs, usualMs));
+  assert.deepEqual(eager(0), [0, 3]);
+  assert.deepEqual(eager(6), [0, 3, 5]);
+  assert.deepEqual(eager(40), [0, 3, 38, 41]);
 });
 
 Deno.test("paceGlobalImmediates() bounds the callbacks of a wait, and lets the first ones come at once", async () => {
