@@ -62,6 +62,11 @@ export class KernelCache {
     gpu.onFree((buffer) => this.#forget(buffer));
   }
 
+  /** Kernels compiled so far. */
+  get kernels(): number {
+    return this.#kernels.size;
+  }
+
   /**
    * The kernel of that name, compiled at its first use. The name must tell every variant of the source apart.
    * @throws {GpuError} `shader_error` with the compiler's message

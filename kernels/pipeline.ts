@@ -62,6 +62,11 @@ export class Commands {
     });
   }
 
+  /** Kernels compiled so far. */
+  get kernels(): number {
+    return this.#cache.kernels;
+  }
+
   /** Programs that are kept. */
   get programs(): number {
     return this.#programs.size;

@@ -104,9 +104,14 @@ async function openWarm(
   options: EngineOptions,
   onProgress: Parameters<OpenEngine>[1],
 ): Promise<HostedEngine> {
+  const startMs = performance.now();
   const engine = await Engine.open(options, onProgress);
   try {
+    const loadedMs = performance.now();
     await engine.warmUp();
+    const [load, steps] = [loadedMs - startMs, performance.now() - loadedMs].map((ms) => (ms / 1000).toFixed(1));
+    const { kernels } = engine.commands;
+    options.log?.(`Loaded the model in ${load} s; tiles and first steps took ${steps} s, ${kernels} kernels compiled`);
     return hostEngine(engine);
   } catch (error) {
     await engine.close();

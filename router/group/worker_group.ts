@@ -216,8 +216,11 @@ export class WorkerGroup implements Group {
     const { measured, ...info } = modelOf(present, this.#options.modelId);
     if (present.length === 1 || measured.length === 0) return true;
     const run = (step: Step) => forming.run({ ...step, deadlineMs: warmUpMs(measured) }, []);
+    const startMs = performance.now();
+    this.#load({ progress: 1, reason: "the group runs its first steps" });
     try {
       await warmUp({ info: { ...info, measured }, run }, new PageMap(info.slices));
+      this.#options.log(`The group's first steps took ${Math.round(performance.now() - startMs)} ms`);
     } catch (error) {
       if (!(error instanceof CodedError)) throw error;
       // When a worker was lost the epoch is over; when a step was refused the group can do without.

@@ -13,9 +13,9 @@ import { type BatchOptions, measureBatches } from "./batches.ts";
 import { benchFile, comparison, readBenchFile } from "./compare.ts";
 import { type ContextFigures, measure, type MeasureOptions, tokensOf, warmUp } from "./figures.ts";
 import { copied, type Filling, prefilled } from "./fill.ts";
-import { type BenchGroup, measureReadBack, openBenchGroup } from "./group.ts";
+import { type BenchGroup, type GroupListener, listenerOn, measureReadBack, openBenchGroup } from "./group.ts";
 import { profile } from "./profile.ts";
-import { type GroupFigures, report } from "./report.ts";
+import { type GroupFigures, report, speedLine } from "./report.ts";
 import { measureThroughput, type ThroughputFigures } from "./throughput.ts";
 
 const flags = {
@@ -114,7 +114,7 @@ export const command: Command<typeof flags> = {
       agreements,
       readBackMs: await measureReadBack(values.gpu),
     };
-    const throughput = await measureGroups(values, (fraction) => terminal.progress("weights", fraction));
+    const throughput = await measureGroups(values, listenerOn(terminal));
     const groups: GroupFigures[] = [];
     let { model, parameters } = throughput[0] ?? { model: "", parameters: 0 };
     const save = async (measured: Pick<Parameters<typeof benchFile>[0], "profile" | "throughput">) => {
@@ -125,10 +125,10 @@ export const command: Command<typeof flags> = {
       return result;
     };
     for (const workers of throughput.length > 0 ? [] : values.workers) {
-      const group = await openBenchGroup(values, workers, (fraction) => terminal.progress("weights", fraction));
+      const group = await openBenchGroup(values, workers, listenerOn(terminal));
       try {
         ({ id: model, parameters } = group.info);
-        groups.push(await measureGroup(group, common, (fraction) => terminal.progress("cache", fraction)));
+        groups.push(await measureGroup(group, common, terminal));
         // A run that is cut off leaves what it has measured.
         await save({});
       } finally {
@@ -147,12 +147,12 @@ export const command: Command<typeof flags> = {
 /** What each asked number of groups answers, by each number of workers; none when none was asked for. */
 async function measureGroups(
   values: Values,
-  onProgress: (fraction: number) => void,
+  listener: GroupListener,
 ): Promise<readonly ThroughputFigures[]> {
   const figures: ThroughputFigures[] = [];
   for (const workers of values.workers) {
     for (const groups of values.groups ?? []) {
-      figures.push(await measureThroughput({ ...values, model: values, groups, workers, onProgress }));
+      figures.push(await measureThroughput({ ...values, model: values, groups, workers, listener }));
     }
   }
   return figures;
@@ -177,7 +177,7 @@ type GroupOptions = Omit<MeasureOptions, "context"> & BatchOptions & Pick<Values
 async function measureGroup(
   group: BenchGroup,
   common: GroupOptions,
-  onFill: (fraction: number) => void,
+  terminal: Terminal,
 ): Promise<GroupFigures> {
   const { info, longest, places } = group;
   const measured = common.contexts.map((context) => ({ ...common, context }));
@@ -186,8 +186,14 @@ async function measureGroup(
   if (fitting.length > 0) {
     await warmUp(group);
     const deepest = Math.max(...fitting.map(({ context }) => context));
-    const filling = await fillingOf(group, { ...common, deepest, onProgress: onFill });
-    for (const options of fitting) figures.push(await measure(group, filling, options));
+    const onProgress = (fraction: number) => terminal.progress("cache", fraction);
+    const filling = await fillingOf(group, { ...common, deepest, onProgress });
+    for (const options of fitting) {
+      const measured = await measure(group, filling, options);
+      figures.push(measured);
+      // The tables are printed at the end, which a run that is cut off does not reach.
+      terminal.error(`${info.slices.length} workers, ${speedLine(measured)}`);
+    }
     await filling.close();
   }
   const batches = common.batch.length === 0 ? undefined : await measureBatches(group, common);
@@ -219,5 +225,7 @@ async function fillingOf(
     chunk,
     session: { sparse: { budget, heads: "kv_head" }, pageOffset, audited: true },
   } as const;
-  return fill === "prefill" ? prefilled(options) : await copied({ ...options, longest: deepest, onProgress });
+  return fill === "prefill"
+    ? prefilled({ ...options, onProgress })
+    : await copied({ ...options, longest: deepest, onProgress });
 }

@@ -43,11 +43,13 @@ export interface FillOptions {
   readonly session: SessionOptions & { readonly pageOffset: number };
   /** Prompt tokens per prefill step. */
   readonly chunk: number;
+  /** Of what is read: the share of a prompt, or of all pages. */
+  readonly onProgress: (fraction: number) => void;
 }
 
 /** Reads a prompt for every sequence. */
 export function prefilled(options: FillOptions): Filling {
-  const { host, session: settings, chunk } = options;
+  const { host, session: settings, chunk, onProgress } = options;
   const { layers, vocabSize } = host.runner.info;
   return {
     async open(context) {
@@ -60,6 +62,7 @@ export function prefilled(options: FillOptions): Filling {
         const logits = end === context ? "last" : "none";
         const span = { kind: "prefill", tokens: tokens.subarray(at, end), logits } as const;
         timings.push((await timedStep(host, session, span)).timing);
+        onProgress(end / context);
       }
       const firstTokenMs = performance.now() - start;
       const exchange = exchangeFigures(timings, { layers, tokens: context });
@@ -78,9 +81,9 @@ export const SHORT_TOKENS = 512;
  * the few tokens after the last full page itself. Only full pages are shared, so that they are never written.
  */
 export async function copied(
-  options: FillOptions & { readonly longest: number; readonly onProgress?: (fraction: number) => void },
+  options: FillOptions & { readonly longest: number },
 ): Promise<Filling> {
-  const { host, session: settings, longest, onProgress = () => {} } = options;
+  const { host, session: settings, longest, onProgress } = options;
   const { vocabSize } = host.runner.info;
   const tokens = randomTokens(longest, vocabSize);
   const pages = Math.floor(longest / PAGE_TOKENS);

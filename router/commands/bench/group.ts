@@ -18,6 +18,7 @@ import { modelSource, nameOf } from "../../model_choice.ts";
 import { RequestError } from "../../errors.ts";
 import type { Group, ModelInfo } from "../../group/group.ts";
 import { type KvTokens, resolveWorkers } from "../../host/worker_config.ts";
+import type { Terminal } from "../../terminal.ts";
 import type { WorkerGroup } from "../../group/worker_group.ts";
 import { openGroup } from "../../group/open_group.ts";
 import { describePlan, planWorkers } from "../../group/worker_plan.ts";
@@ -51,6 +52,21 @@ export interface BenchModel {
   readonly sparseExchange: SparseExchange;
 }
 
+/** Follows a group while it loads. */
+export interface GroupListener {
+  readonly onProgress: (fraction: number) => void;
+  /** Lines for the operator: what workers report, and why they fail. */
+  readonly log: (line: string) => void;
+}
+
+/** Reports on a terminal. */
+export function listenerOn(terminal: Terminal): GroupListener {
+  return {
+    onProgress: (fraction) => terminal.progress("weights", fraction),
+    log: (line) => terminal.error(line),
+  };
+}
+
 /**
  * Starts so many workers and waits until they are loaded.
  * @throws {EngineError} `invalid_model`, `unsupported_model` when there is no such model
@@ -59,7 +75,7 @@ export interface BenchModel {
 export async function openBenchGroup(
   flags: BenchModel,
   workers: number,
-  onProgress: (fraction: number) => void,
+  { onProgress, log }: GroupListener,
 ): Promise<BenchGroup> {
   const { shareGpu, gpu, kvTokens } = flags;
   const model = modelSource(flags);
@@ -68,7 +84,7 @@ export async function openBenchGroup(
   const config = await configOf(model);
   const plans = await planWorkers(resolveWorkers({ workers, shareGpu, gpu, kvTokens: own }));
   const modelId = model.quantize === undefined ? nameOf(model) : `${nameOf(model)} ${model.quantize}`;
-  const group = openGroup(plans, { model, modelId, sparseExchange: flags.sparseExchange, log: () => {} });
+  const group = openGroup(plans, { model, modelId, sparseExchange: flags.sparseExchange, log });
   try {
     const info = await loaded(group, onProgress);
     const map = new PageMap(info.slices);

@@ -115,7 +115,9 @@ async function fillingOf(
 ): Promise<Filling> {
   const session = { sparse: { budget, heads: "kv_head" }, pageOffset: 0 } as const;
   const options = { host, map, chunk, session };
-  return fill === "prefill" ? prefilled(options) : await copied({ ...options, longest: deepest, onProgress });
+  return fill === "prefill"
+    ? prefilled({ ...options, onProgress })
+    : await copied({ ...options, longest: deepest, onProgress });
 }
 
 interface Bench {

@@ -176,3 +176,13 @@ function exchangeRowsOf({ workers, context, prefill, decode }: Measured): readon
 function table(columns: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
   return [columns, columns.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`);
 }
+
+/** What was measured at one context, in a line: before the tables are there. */
+export function speedLine({ context, prefill, decode, corrections }: ContextFigures): string {
+  const parts = decode.map(({ attention, ms }) => `${attention} step ${ms.step.toFixed(2)} ms`);
+  if (prefill !== undefined) parts.unshift(`prompt ${prefill.tokensPerSecond.toFixed(0)} tokens/s`);
+  for (const { stride, correction } of corrections?.refresh ?? []) {
+    parts.push(`correction of ${stride} rows ${correction.step.toFixed(2)} ms`);
+  }
+  return `context ${context}: ${parts.join(", ")}`;
+}

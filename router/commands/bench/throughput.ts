@@ -12,7 +12,7 @@ import type { Generation, GenerationRequest } from "../../scheduling/generation.
 import { resolveWorkers } from "../../host/worker_config.ts";
 import { mixedLength } from "./batches.ts";
 import type { Table } from "./correction_tables.ts";
-import { type BenchModel, loaded } from "./group.ts";
+import { type BenchModel, type GroupListener, loaded } from "./group.ts";
 import { mean, randomTokens } from "./steps.ts";
 
 /** What so many groups did with the chats. */
@@ -43,7 +43,7 @@ export interface ThroughputOptions {
   readonly batchContext: number;
   /** Of each answer. */
   readonly tokens: number;
-  readonly onProgress: (fraction: number) => void;
+  readonly listener: GroupListener;
 }
 
 /** A slow machine is measured too. */
@@ -54,11 +54,11 @@ const PATIENT_MS = 86_400_000;
  * @throws {RequestError} `group_unavailable` when a group cannot load the model
  */
 export async function measureThroughput(options: ThroughputOptions): Promise<ThroughputFigures> {
-  const { groups: count, workers, chats, onProgress } = options;
+  const { groups: count, workers, chats, listener: { onProgress, log } } = options;
   const { sparseExchange, ...flags } = options.model;
   const model = modelSource(flags);
   const planned = await planGroups(resolveWorkers({ ...flags, groups: count, workers, sparseExchange }));
-  const groups = openGroups(planned, { model, modelId: nameOf(model), sparseExchange, log: () => {} });
+  const groups = openGroups(planned, { model, modelId: nameOf(model), sparseExchange, log });
   const answered = groups.map(() => 0);
   const fleet = new Fleet(groups, (group) => ({
     maxQueued: chats,

@@ -12,7 +12,7 @@ import type { Group } from "../../group/group.ts";
 import type { CorrectionUsage, GenerationRequest } from "../../scheduling/generation.ts";
 import { Scheduler } from "../../scheduling/scheduler.ts";
 import type { Terminal } from "../../terminal.ts";
-import { openBenchGroup } from "../bench/group.ts";
+import { listenerOn, openBenchGroup } from "../bench/group.ts";
 import { readNeedles } from "./evaluation_data.ts";
 
 /** What to compare. */
@@ -91,7 +91,7 @@ export async function evaluateLossless(options: LosslessOptions, terminal: Termi
       gpu: options.gpu,
       sparseExchange: "states",
     } as const;
-    const group = await openBenchGroup(flags, workers, (fraction) => terminal.progress("weights", fraction));
+    const group = await openBenchGroup(flags, workers, listenerOn(terminal));
     adapter = group.info.adapter;
     try {
       const run = async (attention: string, asked: readonly GenerationRequest[]) => {

@@ -67,11 +67,11 @@ Deno.test("copied() gives the bits of the short prompts, and nothing that is dec
     const host = new SessionHost(engine);
     const map = new PageMap([engine.info.kvPages]);
     const session = { sparse: SPARSE, sampling: everyLogprob(512), pageOffset: 0 };
-    const filling = await copied({ host, map, session, chunk: 512, longest: 700 });
+    const filling = await copied({ host, map, session, chunk: 512, longest: 700, onProgress: () => {} });
     const tokens = randomTokens(700, 512);
 
     // Up to the end of the first short prompt, a copied context is that prompt.
-    const { session: own } = await prefilled({ host, map, session, chunk: 512 }).open(448);
+    const { session: own } = await prefilled({ host, map, session, chunk: 512, onProgress: () => {} }).open(448);
     const { session: shared } = await filling.open(448);
     const expected = logprobsOf(await own.decode(7));
     assert.deepEqual(logprobsOf(await shared.decode(7)), expected);

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { parseAgreements } from "../../../../router/commands/bench/bench.ts";
 import { exchangeFigures } from "../../../../router/commands/bench/exchange.ts";
 import type { ContextFigures } from "../../../../router/commands/bench/figures.ts";
-import { type BenchResult, report } from "../../../../router/commands/bench/report.ts";
+import { type BenchResult, report, speedLine } from "../../../../router/commands/bench/report.ts";
 
 const WORKER = { adapter: "GPU", kvTokens: 640, place: null };
 const NONE = { queries: 0, keys: 0, states: 0, rows: 0, candidates: 0, replicas: 0 };
@@ -31,6 +31,16 @@ Deno.test("exchangeFigures() divides time by steps and layers, bytes by tokens, 
     bytesPerToken: { queries: 1000, keys: 0, states: 200, rows: 0, candidates: 30, replicas: 2000 },
     missing: 0.05,
   });
+});
+
+Deno.test("speedLine() says what was measured at a context, and nothing of what was not", () => {
+  const ms = { step: 4, gpu: 3, encode: 0.5, readBack: 0.07, wire: 0.4 };
+  const decode = [{ attention: "dense", tokensPerSecond: 250, ms, meanMs: 4 }] as const;
+  assert.equal(speedLine({ context: 256, decode }), "context 256: dense step 4.00 ms");
+  assert.equal(
+    speedLine({ context: 256, decode, prefill: { tokensPerSecond: 1234.4, firstTokenMs: 200 } }),
+    "context 256: prompt 1234 tokens/s, dense step 4.00 ms",
+  );
 });
 
 Deno.test("report() shows speed for every group, exchanges where there are any, and what did not fit", () => {
