@@ -17,62 +17,54 @@ interface Phase {
   readonly deadlineMs: number;
 }
 
-/** On an H100 or H200 all of them take less than eight minutes; `prefill` reads prompts of the whole length. */
+/** Lengths of context in every table of large models. */
+const CONTEXTS = "1024,32768,98304";
+
+/** On an H100 or H200 all of them take about ten minutes; `prefill` reads prompts of the whole length. */
 function phasesOf(shape: string, out: string, modules: readonly string[]): Readonly<Record<string, Phase>> {
-  const bench = ["run", "-A", "mod.ts", "bench", "--random", shape, "--budget", "512"];
+  const bench = (given: string, ...flags: string[]) => ["run", "-A", "mod.ts", "bench", ...given.split(" "), ...flags];
+  const large = `--random ${shape} --budget 512`;
+  const room = ["--kv-tokens", "106496"];
+  const copied = [...room, "--fill", "copied", "--contexts", CONTEXTS];
+  const quantized = (dtype: string): Phase => ({
+    args: bench(large, ...copied, "--quantize", dtype, "--tokens", "64", "--untimed", "60"),
+    deadlineMs: 120_000,
+  });
   return {
-    kernels: { args: ["run", "-A", "tests/kernels/bench.ts"], deadlineMs: 90_000 },
-    speed: { args: [...bench, "--contexts", "1024,4096"], deadlineMs: 60_000 },
-    long: {
-      args: [
-        ...[...bench, "--contexts", "32768,100000", "--fill", "copied"],
-        ...["--corrections", "8,32", "--agreement", "0.9,0.96"],
-      ],
+    kernels: { args: ["run", "-A", "tests/kernels/bench.ts"], deadlineMs: 120_000 },
+    decode: { args: bench(large, ...copied, "--corrections", "32", "--agreement", "0.96"), deadlineMs: 240_000 },
+    prefill: {
+      args: bench(large, ...room, ..."--contexts 4096,32768,98304 --chunk 2048 --tokens 2 --untimed 1".split(" ")),
       deadlineMs: 180_000,
     },
     profile: {
-      args: [
-        ...bench,
-        "--contexts",
-        "4096,32768,100000",
-        "--fill",
-        "copied",
-        "--tokens",
-        "2",
-        "--untimed",
-        "1",
-        "--profile",
-      ],
-      deadlineMs: 180_000,
+      args: bench(large, ...copied, ..."--chunk 2048 --tokens 2 --untimed 1 --profile".split(" ")),
+      deadlineMs: 240_000,
     },
     batch: {
-      args: [...bench, "--contexts", "1024", "--tokens", "64", "--untimed", "32", "--batch", "1,8,32,64"],
-      deadlineMs: 120_000,
-    },
-    prefill: {
-      args: [...bench, "--contexts", "4096,32768", "--tokens", "2", "--untimed", "1"],
-      deadlineMs: 120_000,
+      args: bench(
+        large,
+        ..."--kv-tokens 200000 --fill copied --contexts 1024 --batch 1,8,32,64 --batch-context 4096".split(" "),
+        ..."--tokens 64 --untimed 40".split(" "),
+      ),
+      deadlineMs: 180_000,
     },
     mha: {
-      args: [...["run", "-A", "mod.ts", "bench", "--random", "llama-2-7b", "--budget", "512"], ...[
-        "--contexts",
-        "4096,32768",
-      ], ...["--fill", "copied"]],
+      args: bench("--random llama-2-7b --budget 512", ...room, "--fill", "copied", "--contexts", "10240,32768,98304"),
       deadlineMs: 120_000,
+    },
+    q8: quantized("q8"),
+    q4: quantized("q4"),
+    q4k: quantized("q4k"),
+    embedded: {
+      args: bench("--kv-tokens 20000 --contexts 1024,16384 --tokens 400 --untimed 200"),
+      deadlineMs: 90_000,
     },
     peer: {
       args: [
-        ...[
-          "run",
-          "-A",
-          "tests/bench/peer.ts",
-          "--random",
-          shape,
-          "--contexts",
-          "1024,4096",
-          "--ours",
-          `${out}/speed.json`,
-        ],
+        ..."run -A tests/bench/peer.ts --contexts".split(" "),
+        CONTEXTS,
+        ...["--random", shape, "--ours", `${out}/decode.json`],
         ...modules,
       ],
       deadlineMs: 240_000,
