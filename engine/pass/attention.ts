@@ -8,6 +8,7 @@ import { halfQueries, halfQueriesShape } from "../../kernels/attention/half_quer
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { normColumns } from "../../kernels/norm_columns.ts";
+import type { HeadPlaces } from "../../kernels/attention/place_heads.ts";
 import { ropeAppend } from "../../kernels/attention/rope_append.ts";
 import { floatRows, type Rows } from "../../kernels/rows.ts";
 import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
@@ -17,6 +18,7 @@ import type { LoadedModel } from "../loaded_model.ts";
 import type { RowRun } from "../row_batch.ts";
 import { attendRowsToCopies, attendToCopies, sendKeys } from "./key_attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
+import { multiplyHeads } from "./products.ts";
 import { ownRanges } from "./row_ranges.ts";
 import { isSparse, scoresOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
 import { splitScratch } from "./split_scratch.ts";
@@ -27,13 +29,9 @@ import { splitScratch } from "./split_scratch.ts";
  * tiles
  */
 export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
-  const { model: { commands, scratch, config, exchange }, batch, computed } = pass;
+  const { model: { commands, config, exchange }, batch } = pass;
   const { heads, kvHeads, headDim } = config;
-  const qkv = scratch.take("qkv", "f32", [computed, (heads + 2 * kvHeads) * headDim]);
-  const { qkv: weight, attentionNorm } = layer.weights;
-  pass.multiply({ weight, x: pass.norm(attentionNorm, weight), y: qkv });
-  if (config.qkNorm === "row") normRows(pass, layer, qkv);
-  const own = rotateAndAppend(pass, layer, qkv);
+  const own = projectOwn(pass, layer);
   if (batch.ranges === undefined) return own;
   if (pass.keyCopies !== undefined) {
     await sendKeys(pass, layer, pass.keyCopies);
@@ -71,31 +69,58 @@ function normRows({ model: { commands, config }, computed }: Pass, { weights }: 
 }
 
 /** @returns q of the computed rows, f32 [computed, heads, headDim]; halves where no peer computes others */
-function rotateAndAppend(pass: Pass, { weights, kv, isLocal }: PassLayer, qkv: Tensor): Tensor {
-  const { model: { commands, scratch, config, slice }, batch, computed } = pass;
+function projectOwn(pass: Pass, layer: PassLayer): Tensor {
+  const { model: { commands, scratch, config }, batch, computed } = pass;
+  const { qkv: weight, attentionNorm } = layer.weights;
+  const x = pass.norm(attentionNorm, weight);
+  const places = placesOf(pass, layer);
+  if (config.qkNorm === undefined && pass.rowCopies === undefined) {
+    multiplyHeads(commands, batch.product, { weight, x, rows: computed, heads: places, scratch });
+    return places.q;
+  }
+  const qkv = scratch.take("qkv", "f32", [computed, weight.rows]);
+  pass.multiply({ weight, x, y: qkv });
+  if (config.qkNorm === "row") normRows(pass, layer, qkv);
+  rotateAndAppend(pass, layer, { qkv, places });
+  return places.q;
+}
+
+/** Where the heads of the computed rows go, as far as this worker owns them. */
+function placesOf(pass: Pass, { weights, kv, isLocal }: PassLayer): HeadPlaces {
+  const { model: { scratch, config, slice }, batch, computed } = pass;
   const { heads, kvHeads, headDim } = config;
   const isAlone = batch.ranges === undefined || pass.keyCopies !== undefined;
   const halves = isAlone ? halvesFor(pass, computed) : undefined;
-  const q = halves ?? scratch.take("q", "f32", [computed, heads, headDim]);
-  const rotation = {
+  return {
     shape: { heads, kvHeads, headDim },
+    ...(weights.qkvBias && { bias: weights.qkvBias }),
+    rotations: isLocal ? pass.inputs.localRotations : pass.inputs.rotations,
+    rowTable: pass.inputs.computedTable,
+    kv,
+    pageTable: slice.pageTable,
+    maxPages: slice.tableWidth,
+    q: halves ?? scratch.take("q", "f32", [computed, heads, headDim]),
+    scale: config.attentionScale,
+  };
+}
+
+/** Places heads that are to be normed first, or go to copies of the slices as well. */
+function rotateAndAppend(
+  { model: { commands, config }, computed, rowCopies }: Pass,
+  { weights }: PassLayer,
+  { qkv, places }: { readonly qkv: Tensor; readonly places: HeadPlaces },
+): void {
+  const given = {
+    ...places,
     rows: computed,
     qkv,
-    ...(weights.qkvBias && { bias: weights.qkvBias }),
     ...(config.qkNorm === "head" && weights.qNorm && weights.kNorm &&
       { norms: { q: weights.qNorm, k: weights.kNorm, eps: config.rmsNormEps } }),
-    rotations: isLocal ? pass.inputs.localRotations : pass.inputs.rotations,
-    q,
-    scale: config.attentionScale,
-    kv,
   };
-  const { pageTable, tableWidth: maxPages } = slice;
-  ropeAppend(commands, { ...rotation, rowTable: pass.inputs.computedTable, pageTable, maxPages });
-  if (pass.rowCopies !== undefined) {
-    const { appendTable, pageTable, maxPages } = pass.rowCopies;
-    ropeAppend(commands, { ...rotation, rowTable: appendTable, pageTable, maxPages });
-  }
-  return q;
+  ropeAppend(commands, given);
+  if (rowCopies === undefined) return;
+  const { appendTable, pageTable, maxPages } = rowCopies;
+  ropeAppend(commands, { ...given, rowTable: appendTable, pageTable, maxPages });
 }
 
 /** Copies own rows to their places among all rows of the batch; the others' rows are not filled yet. */

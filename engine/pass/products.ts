@@ -2,8 +2,15 @@
 
 import type { Commands } from "../../kernels/pipeline.ts";
 import { gatedMatmul, matmul, matmulForm, planMatmul } from "../../kernels/products/matmul.ts";
-import { gatedMatvec, matvec, matvecForm, planDenseRows, planMatvec } from "../../kernels/products/matvec.ts";
-import type { GatedProduct, Product } from "../../kernels/products/product.ts";
+import {
+  gatedMatvec,
+  headMatvec,
+  matvec,
+  matvecForm,
+  planDenseRows,
+  planMatvec,
+} from "../../kernels/products/matvec.ts";
+import { type GatedProduct, type HeadProduct, placeAfter, type Product } from "../../kernels/products/product.ts";
 import type { RowForm } from "../../kernels/rows.ts";
 import type { Weight } from "../../kernels/weights/weight.ts";
 import type { ProductFamily } from "../row_batch.ts";
@@ -26,6 +33,16 @@ export function multiplyGated(commands: Commands, family: ProductFamily, product
   if (family === "tiled") gatedMatmul(commands, product);
   else if (family === "dense") gatedMatvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
   else gatedMatvec(commands, product);
+}
+
+/**
+ * Heads of rows, placed where attention reads them, by the kernels of a family.
+ * @throws {GpuError} `invalid_shape` when a tensor is too small, or rows are in a form that the family does not read
+ */
+export function multiplyHeads(commands: Commands, family: ProductFamily, product: HeadProduct): void {
+  if (family === "tiled") placeAfter(commands, product, (whole) => matmul(commands, whole));
+  else if (family === "dense") headMatvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
+  else headMatvec(commands, product);
 }
 
 /** The form in which a family's product with a weight reads rows: what comes before it writes them so. */

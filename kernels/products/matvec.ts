@@ -4,16 +4,27 @@
  * weight and the adapter alone.
  */
 
+import { GpuError } from "../errors.ts";
 import type { GpuInfo } from "../gpu.ts";
 import { asHalves } from "./half_rows.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
-import type { Commands } from "../pipeline.ts";
+import type { Commands, Dispatch } from "../pipeline.ts";
 import { expectRows, type RowForm } from "../rows.ts";
-import { expectGated, gateAfter, type GatedProduct, isGatable, type Product, type ProductGate } from "./product.ts";
+import { expectPlaces, placeOperands, placeVariantOf, slotsOf } from "../attention/place_heads.ts";
+import type { Pairing } from "./paired_results.ts";
+import {
+  expectGated,
+  gateAfter,
+  type GatedProduct,
+  type HeadProduct,
+  isGatable,
+  placeAfter,
+  type Product,
+} from "./product.ts";
 import { rowProduct, rowProductName } from "./row_product.ts";
 import { outputsOf, type RowProductCut, rowProductCut, rowsOf, rowTileFor, sliceDepthOf } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
-import { expectTensor } from "../tensor.ts";
+import { expectTensor, type Tensor } from "../tensor.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
 
@@ -36,6 +47,8 @@ interface TeamPlan {
 const MAX_INPUTS = 8;
 /** Of a thread: they stay in registers, and the tree that adds them fits in shared memory. */
 const MAX_SUMS = 32;
+/** Weight rows of a team that places heads: four pairs of dimensions. */
+const HEAD_OUTPUTS = 8;
 /** Below this many weight rows, tall tiles would leave cores without work. */
 const TALL_ROWS = 512;
 
@@ -71,7 +84,7 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
   if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
-  dispatch(commands, product, chosen);
+  dispatch(commands, { ...product, results: storedTo(y) }, chosen);
 }
 
 /**
@@ -88,13 +101,49 @@ export function gatedMatvec(commands: Commands, product: GatedProduct, plan?: Ma
   if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
   if (!isGatable(weight) || (chosen.kind !== "matrix" && form !== "f32")) {
     gateAfter(commands, product, (whole) => matvec(commands, whole, chosen));
-  } else dispatch(commands, { ...product, y, gate: { activation, form } }, chosen);
+  } else dispatch(commands, { ...product, results: { ...storedTo(y), gate: { activation, form } } }, chosen);
 }
 
-/** A product; given a gate, y takes what it makes of the results. */
-type MaybeGated = Product & { readonly gate?: ProductGate };
+/**
+ * Computes the heads of a layer, q, k and v of each row, and places them, for any number of rows; meant for at most a few dozen.
+ * @throws {GpuError} `invalid_shape` when a tensor is too small, rows are in a form that the plan does not read, or the
+ * weight has no row for each dimension of a head
+ */
+export function headMatvec(commands: Commands, product: HeadProduct, plan?: MatvecPlan): void {
+  const { weight, x, rows, heads } = product;
+  const { shape } = heads;
+  const width = slotsOf(shape) * shape.headDim;
+  if (weight.rows !== width) {
+    throw new GpuError("invalid_shape", `Cannot dispatch matvec: ${weight.rows} rows of q, k and v, expected ${width}`);
+  }
+  expectRows("matvec", x, { rows, cols: weight.cols });
+  expectPlaces("matvec", rows, heads);
+  if (rows === 0) return;
+  const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
+  if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
+  if (isGatable(weight) && placesHeads(chosen, rows)) {
+    const { tensors, params } = placeOperands(rows, heads);
+    const results = { tensors, params, heads: placeVariantOf(heads) };
+    dispatch(commands, { ...product, results }, chosen);
+  } else placeAfter(commands, product, (whole) => matvec(commands, whole, chosen));
+}
 
-function dispatch(commands: Commands, product: MaybeGated, plan: MatvecPlan): void {
+/** Whether the kernel of a plan places heads itself: a team needs eight weight rows for that, too many for many rows. */
+function placesHeads({ kind }: MatvecPlan, rows: number): boolean {
+  return kind === "matrix" || (kind === "team" && rows * HEAD_OUTPUTS <= MAX_SUMS);
+}
+
+/** What becomes of a product's results: the pairing, and what it binds and takes as parameters in the end. */
+interface Results extends Pick<Dispatch, "tensors" | "params">, Pairing {}
+
+type Multiplied = Pick<Product, "weight" | "x" | "rows" | "accumulate" | "scratch"> & { readonly results: Results };
+
+/** To y as they are. */
+function storedTo(y: Tensor): Results {
+  return { tensors: [y], params: {} };
+}
+
+function dispatch(commands: Commands, product: Multiplied, plan: MatvecPlan): void {
   if (plan.kind === "lanes") byLanes(commands, product, plan.broadcast);
   else if (plan.kind === "matrix") byMatrices(commands, product, plan);
   else byTeams(commands, product, plan);
@@ -102,14 +151,14 @@ function dispatch(commands: Commands, product: MaybeGated, plan: MatvecPlan): vo
 
 function byLanes(
   commands: Commands,
-  { weight, x, y, rows, accumulate = false, gate }: MaybeGated,
+  { weight, x, rows, accumulate = false, results: { gate, tensors } }: Multiplied,
   broadcast: boolean,
 ): void {
   const outputs = weight.rows >= TALL_ROWS ? 8 : 4;
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
     const tile = { dtype, accumulate, inputs: columnsFor(rows), outputs, broadcast, ...(gate && { gate }) };
     commands.dispatch(commands.kernel(laneProductName(tile), () => laneProduct(tile)), {
-      tensors: [tensor, x.tensor, y],
+      tensors: [tensor, x.tensor, ...tensors],
       params: { rows, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
       groups: [Math.ceil(partRows / (LANES * outputs)), Math.ceil(rows / tile.inputs), 1],
     });
@@ -118,26 +167,23 @@ function byLanes(
 
 function byTeams(
   commands: Commands,
-  product: MaybeGated,
+  { weight, x, rows, accumulate = false, results }: Multiplied,
   { threads, outputs }: TeamPlan,
 ): void {
-  const { weight, x, y, rows, accumulate = false, gate } = product;
+  const { tensors, params, ...pairing } = results;
+  const most = pairing.heads === undefined ? outputs : HEAD_OUTPUTS;
   for (let firstInput = 0; firstInput < rows; firstInput += MAX_INPUTS) {
     const inputs = columnsFor(Math.min(MAX_INPUTS, rows - firstInput));
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
       const tile = {
-        ...{ dtype, accumulate, threads, inputs, outputs: Math.min(outputs, MAX_SUMS / inputs) },
-        ...(gate && { gate }),
+        ...{ dtype, accumulate, threads, inputs, outputs: Math.min(most, MAX_SUMS / inputs) },
+        ...pairing,
       };
       commands.dispatch(commands.kernel(teamProductName(tile), () => teamProduct(tile)), {
-        tensors: [tensor, x.tensor, y],
+        tensors: [tensor, x.tensor, ...tensors],
         params: {
-          rows,
-          firstInput,
-          partRows,
-          firstRow,
-          weightRows: weight.rows,
-          eights: weight.cols / 8,
+          ...{ rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
+          ...params,
         },
         groups: spread(Math.ceil(partRows / tile.outputs)),
       });
@@ -147,10 +193,10 @@ function byTeams(
 
 function byMatrices(
   commands: Commands,
-  product: MaybeGated,
+  { weight, x, rows, accumulate = false, scratch, results }: Multiplied,
   { kind: _, ...cut }: MatrixPlan,
 ): void {
-  const { weight, x, y, rows, accumulate = false, scratch, gate } = product;
+  const { tensors, params, ...pairing } = results;
   const { cols } = weight;
   const { tensor: halves } = asHalves(commands, scratch, { x, rows, cols, form: "both" });
   const tile = rowTileFor(cut, { rows, weightRows: weight.rows });
@@ -158,10 +204,10 @@ function byMatrices(
   const most = rowsOf(cut.shape, tile);
   for (let firstInput = 0; firstInput < rows; firstInput += most) {
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-      const variant = { ...cut, tile, dtype, ragged, accumulate, ...(gate && { gate }) };
+      const variant = { ...cut, tile, dtype, ragged, accumulate, ...pairing };
       commands.dispatch(commands.kernel(rowProductName(variant), () => rowProduct(variant)), {
-        tensors: [tensor, halves, y],
-        params: { rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8 },
+        tensors: [tensor, halves, ...tensors],
+        params: { rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8, ...params },
         groups: spread(Math.ceil(partRows / outputsOf(cut.shape, tile))),
       });
     }

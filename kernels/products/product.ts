@@ -1,5 +1,7 @@
 /** What products of either kind are asked for: plain ones, and those of a gate and what it gates. */
 
+import { type HeadPlaces, slotsOf } from "../attention/place_heads.ts";
+import { ropeAppend } from "../attention/rope_append.ts";
 import { GpuError } from "../errors.ts";
 import type { Commands } from "../pipeline.ts";
 import { expectRows, ROW_FORM_WGSL, type RowForm, type Rows } from "../rows.ts";
@@ -31,6 +33,11 @@ export interface GatedProduct extends Pick<Product, "x" | "rows" | "scratch"> {
   readonly out: Rows;
 }
 
+/** Operands of a product whose results are the heads of a layer: q, k and v of each row, placed where attention reads them. */
+export interface HeadProduct extends Pick<Product, "weight" | "x" | "rows" | "scratch"> {
+  readonly heads: HeadPlaces;
+}
+
 /** How a kernel gates its sums, and in which form it stores them; kernels without matrix units store f32 only. */
 export interface ProductGate {
   readonly activation: Activation;
@@ -51,7 +58,7 @@ export function expectGated(op: string, { weight, out, rows }: GatedProduct): vo
   expectRows(op, out, { rows, cols: weight.rows / 2 });
 }
 
-/** Whether one kernel can read a row of the gate and the row it gates: both lie in the weight's only part. */
+/** Whether one kernel can read any two rows of a weight, as a gate and what it gates: all lie in its only part. */
 export function isGatable({ parts }: Pick<Weight, "parts">): boolean {
   return parts.length === 1;
 }
@@ -65,6 +72,17 @@ export function gateAfter(
   const gateUp = scratch.take("gate and up", "f32", [rows, weight.rows]);
   multiply({ weight, x, y: gateUp, rows, scratch });
   swiglu(commands, { gateUp, out, rows, width: weight.rows / 2, activation });
+}
+
+/** Heads by a plain product, and a kernel that places its results. */
+export function placeAfter(
+  commands: Commands,
+  { weight, x, rows, heads, scratch }: HeadProduct,
+  multiply: (product: Product) => void,
+): void {
+  const qkv = scratch.take("qkv", "f32", [rows, slotsOf(heads.shape) * heads.shape.headDim]);
+  multiply({ weight, x, y: qkv, rows, scratch });
+  ropeAppend(commands, { ...heads, rows, qkv });
 }
 
 /** The end of a kernel's name. */

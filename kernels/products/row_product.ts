@@ -9,40 +9,40 @@
 import { Fragments, HALVES_AN_ELEMENT } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import { describeShape } from "../provider.ts";
-import { writesRows } from "../rows.ts";
 import { declareEight, fetchEight, halvesOfEight } from "../weights/read_eight.ts";
-import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll, writes } from "../wgsl.ts";
-import { describeGate, productGateWgsl } from "./product.ts";
+import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll } from "../wgsl.ts";
+import { describePairing, isPaired, pairedRow, pairingWgsl, resultBindings, resultParams } from "./paired_results.ts";
 import { storeSums, sumOfWgsl } from "./row_results.ts";
 import { HALVES, meetingOf, outputsOf, type RowProduct, sliceOf, threadsOf } from "./row_tile.ts";
 
 /** The kernel's name, which tells all variants apart. */
 export function rowProductName(
-  { dtype, shape, subgroupSize, shares, depth, tile, ragged, accumulate, gate }: RowProduct,
+  { dtype, shape, subgroupSize, shares, depth, tile, ragged, accumulate, ...pairing }: RowProduct,
 ): string {
   return `row_product ${dtype} ${describeShape(shape)} by ${subgroupSize} ${shares}×${depth} ${
     Object.values(tile).join("×")
-  }${ragged ? " ragged" : ""}${accumulate ? " accumulate" : ""}${describeGate(gate)}`;
+  }${ragged ? " ragged" : ""}${accumulate ? " accumulate" : ""}${describePairing(pairing)}`;
 }
 
 /** Grid: one workgroup for each `outputsOf` rows of the weight, made by `spread`. */
 export function rowProduct(variant: RowProduct): KernelSpec {
-  const { shape, tile, subgroupSize, shares, gate } = variant;
+  const { shape, tile, subgroupSize, shares } = variant;
   const { elements, stride } = sliceOf(variant);
-  const results = outputsOf(shape, tile) / (gate === undefined ? 1 : 2);
+  const results = outputsOf(shape, tile) / (isPaired(variant) ? 2 : 1);
   const write = new Fragments(shape);
   return {
     needs: ["f16", "matrix"],
     bindings: [
       reads("w", "array<vec4<u32>>"),
       reads("x", "array<vec4<u32>>"),
-      gate === undefined ? writes("y", "array<f32>") : writesRows("y", gate.form),
+      ...resultBindings(variant),
     ],
-    params: ["rows", "firstInput", "partRows", "firstRow", "weightRows", "eights"].map((name) =>
-      [name, "u32"] as const
-    ),
+    params: [
+      ...["rows", "firstInput", "partRows", "firstRow", "weightRows", "eights"].map((name) => [name, "u32"] as const),
+      ...resultParams(variant),
+    ],
     source: /* wgsl */ `
-      ${gate === undefined ? HALF_PACKING_WGSL : productGateWgsl(gate)}
+      ${isPaired(variant) ? pairingWgsl(variant) : HALF_PACKING_WGSL}
       var<workgroup> ws: array<vec4<u32>, ${outputsOf(shape, tile) * stride}>;
       var<workgroup> xs: array<vec4<u32>, ${tile.columns * shape.n * stride}>;
       var<workgroup> parts: array<f32, ${meetingOf(variant)}>;
@@ -50,7 +50,7 @@ export function rowProduct(variant: RowProduct): KernelSpec {
 
       @diagnostic(off, chromium.subgroup_matrix_uniformity)
       @compute @workgroup_size(${threadsOf(variant)}) fn main(${BUILTINS}) {
-        let width = params.partRows${gate === undefined ? "" : " / 2u"};
+        let width = params.partRows${isPaired(variant) ? " / 2u" : ""};
         let firstOutput = (${GROUP_INDEX}) * ${results}u;
         if (firstOutput >= width) { return; }
         let subgroup = t / ${subgroupSize}u;
@@ -138,10 +138,10 @@ function sliceOffsets(variant: RowProduct): string {
 }
 
 /** The row of the weight that is a slice's row. */
-function weightRow({ shape, tile, gate }: RowProduct, row: string): string {
-  if (gate === undefined) return `min(firstOutput + ${row}, width - 1u)`;
-  const half = outputsOf(shape, tile) / 2;
-  return `${row} / ${half}u * width + min(firstOutput + ${row} % ${half}u, width - 1u)`;
+function weightRow(variant: RowProduct, row: string): string {
+  if (!isPaired(variant)) return `min(firstOutput + ${row}, width - 1u)`;
+  const count = outputsOf(variant.shape, variant.tile) / 2;
+  return pairedRow(variant, row, { first: "firstOutput", count, all: "width" });
 }
 
 function loadWeights(variant: RowProduct, slice: number, k: string): string {

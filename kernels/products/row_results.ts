@@ -6,7 +6,7 @@
 import { Fragments } from "../matrix_wgsl.ts";
 import { storeFour } from "../rows.ts";
 import { unroll } from "../wgsl.ts";
-import type { ProductGate } from "./product.ts";
+import { isPaired, placeFourWgsl } from "./paired_results.ts";
 import { HALVES, outputsOf, type RowProduct, threadsOf } from "./row_tile.ts";
 
 /** WGSL of `sum_of(part)`: the sums of all shares in their order, the high halves' and the low ones'. */
@@ -27,7 +27,7 @@ export function sumOfWgsl({ shape, tile, shares }: RowProduct): string {
 
 /** Statements that have the sums of all shares meet, column by column, and store what becomes of them. */
 export function storeSums(variant: RowProduct): string {
-  const { shape, tile, gate } = variant;
+  const { shape, tile } = variant;
   const write = new Fragments(shape);
   const place = (o: number) => ({
     array: "parts",
@@ -40,7 +40,7 @@ export function storeSums(variant: RowProduct): string {
     return `workgroupBarrier();
         ${unroll(tile.outputs, (o) => write.storeSums(place(o), sum(o)))}
         workgroupBarrier();
-        ${gate === undefined ? storeResults(variant, firstRow) : storeGated(variant, firstRow, gate)}`;
+        ${isPaired(variant) ? storePaired(variant, firstRow) : storeResults(variant, firstRow)}`;
   });
 }
 
@@ -59,20 +59,25 @@ function storeResults(variant: RowProduct, firstRow: number): string {
         }`;
 }
 
-/** Four neighbouring results a thread. */
-function storeGated(variant: RowProduct, firstRow: number, { form }: ProductGate): string {
+/** Four neighbouring pairs a thread. */
+function storePaired(variant: RowProduct, firstRow: number): string {
   const { shape, tile } = variant;
   const half = outputsOf(shape, tile) / 2;
   const fours = half / 4;
   const sums = (first: number) =>
     `vec4<f32>(${[0, 1, 2, 3].map((c) => `sum_of(part + ${(first + c) * shape.n}u)`).join(", ")})`;
-  const place = { at: "row * (width / 4u) + firstOutput / 4u + four", fours: "params.rows * (width / 4u)" };
   return `for (var i = t; i < ${fours * shape.n / HALVES}u; i += ${threadsOf(variant)}u) {
           let row = params.firstInput + ${firstRow}u + i / ${fours}u;
           let four = i % ${fours}u;
           if (row < params.rows && firstOutput + 4u * four < width) {
             let part = four * ${4 * shape.n}u + i / ${fours}u * ${HALVES}u;
-            ${storeFour(form, "y", { ...place, value: `gated(${sums(0)}, ${sums(half)})` })}
+            ${storeFourPairs(variant, [sums(0), sums(half)])}
           }
         }`;
+}
+
+function storeFourPairs({ gate, heads }: RowProduct, sums: readonly [string, string]): string {
+  if (heads !== undefined) return placeFourWgsl(heads, { row: "row", pair: "firstOutput + 4u * four", sums });
+  const place = { at: "row * (width / 4u) + firstOutput / 4u + four", fours: "params.rows * (width / 4u)" };
+  return storeFour(gate?.form ?? "f32", "y", { ...place, value: `gated(${sums.join(", ")})` });
 }

@@ -6,7 +6,7 @@
 import type { GpuInfo } from "../gpu.ts";
 import { HALVES_AN_ELEMENT, type MatrixUnits, narrowUnitsOf } from "../matrix_wgsl.ts";
 import type { WeightDType } from "../weights/format.ts";
-import type { ProductGate } from "./product.ts";
+import type { Pairing } from "./paired_results.ts";
 
 /** What orders the additions of a row; it follows from the adapter alone. */
 export interface RowProductCut extends MatrixUnits {
@@ -32,18 +32,14 @@ export interface RowTile {
 }
 
 /** A variant of the kernel. */
-export interface RowProduct extends Omit<RowProductCut, "tiles"> {
+export interface RowProduct extends Omit<RowProductCut, "tiles">, Pairing {
   readonly tile: RowTile;
   /** Of the weight; not f32. */
   readonly dtype: WeightDType;
   /** Whether the weight's columns are no multiple of a slice: the last one is filled up with zeros. */
   readonly ragged: boolean;
+  /** Not where results are paired. */
   readonly accumulate: boolean;
-  /**
-   * Given: the first half of a workgroup's outputs are rows of the gate, the others those that they gate. Not to be added to
-   * anything.
-   */
-  readonly gate?: ProductGate;
 }
 
 /** By instructions of 16 outputs. */

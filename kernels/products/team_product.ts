@@ -3,41 +3,54 @@
  * group of eight, so that loads are contiguous and many are in flight. Knows its tile; `matvec.ts` chooses it.
  */
 
+import { placeBindings, type PlaceVariant } from "../attention/place_heads.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import type { WeightDType } from "../weights/format.ts";
 import { readEight, weightType } from "../weights/read_eight.ts";
-import { describeGate, type ProductGate, productGateWgsl } from "./product.ts";
+import {
+  describePairing,
+  isPaired,
+  pairedRow,
+  type Pairing,
+  pairingWgsl,
+  placeFourWgsl,
+  resultParams,
+} from "./paired_results.ts";
 import { addEight, BUILTINS, GROUP_INDEX, halvings, reads, unroll, writes } from "../wgsl.ts";
 
 /**
  * A variant of the kernel. A row's bits depend on `threads` alone, which therefore follows from the weight's shape:
  * every thread adds its groups in ascending k, and one fixed tree adds the threads.
  */
-export interface TeamTile {
+export interface TeamTile extends Pairing {
   readonly dtype: WeightDType;
   readonly accumulate: boolean;
   /** A power of two. */
   readonly threads: number;
-  /** Weight rows of a workgroup. */
+  /** Weight rows of a workgroup; 8 for heads. */
   readonly outputs: number;
   /** Input rows of a dispatch; inputs × outputs is a multiple of 4. */
   readonly inputs: number;
-  /** Given: the first half of a team's weight rows are the gate's, the others those that they gate; f32, not added. */
-  readonly gate?: ProductGate;
 }
 
 /** The kernel's name, different for every variant. */
-export function teamProductName({ dtype, accumulate, threads, outputs, inputs, gate }: TeamTile): string {
-  return `team_product ${dtype} ${threads}:${inputs}×${outputs}${accumulate ? " accumulate" : ""}${describeGate(gate)}`;
+export function teamProductName({ dtype, accumulate, threads, outputs, inputs, ...pairing }: TeamTile): string {
+  return `team_product ${dtype} ${threads}:${inputs}×${outputs}${accumulate ? " accumulate" : ""}${
+    describePairing(pairing)
+  }`;
 }
 
 /** Grid: one workgroup for each `outputs` weight rows, made by `spread`. */
 export function teamProduct(tile: TeamTile): KernelSpec {
-  const { dtype, threads, outputs, inputs, gate } = tile;
+  const { dtype, threads, outputs, inputs, heads } = tile;
   const each = (piece: (input: number, output: number) => string) =>
     unroll(inputs, (m) => unroll(outputs, (n) => piece(m, n)));
   return {
-    bindings: [reads("w", weightType(dtype)), reads("x", "array<vec4<f32>>"), writes("y", "array<f32>")],
+    bindings: [
+      reads("w", weightType(dtype)),
+      reads("x", "array<vec4<f32>>"),
+      ...(heads === undefined ? [writes("y", "array<f32>")] : placeBindings(heads)),
+    ],
     params: [
       ["rows", "u32"],
       ["firstInput", "u32"],
@@ -45,13 +58,14 @@ export function teamProduct(tile: TeamTile): KernelSpec {
       ["firstRow", "u32"],
       ["weightRows", "u32"],
       ["eights", "u32"],
+      ...resultParams(tile),
     ],
     source: `
-      ${gate === undefined ? "" : productGateWgsl(gate)}
+      ${pairingWgsl(tile)}
       var<workgroup> parts: array<vec4<f32>, ${threads * inputs * outputs / 4}>;
 
       @compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
-        let width = params.partRows${gate === undefined ? "" : " / 2u"};
+        let width = params.partRows${isPaired(tile) ? " / 2u" : ""};
         let first_n = (${GROUP_INDEX}) * ${resultsOf(tile)}u;
         if (first_n >= width) { return; }
         ${unroll(outputs, (n) => `let w${n} = (${weightRow(tile, n)}) * params.eights;`)}
@@ -67,17 +81,18 @@ export function teamProduct(tile: TeamTile): KernelSpec {
 }
 
 /** Results of a team for each input row. */
-function resultsOf({ outputs, gate }: TeamTile): number {
-  return gate === undefined ? outputs : outputs / 2;
+function resultsOf(tile: TeamTile): number {
+  return isPaired(tile) ? tile.outputs / 2 : tile.outputs;
 }
 
 function weightRow(tile: TeamTile, n: number): string {
-  const results = resultsOf(tile);
-  return `${n < results ? "" : "width + "}min(first_n + ${n % results}u, width - 1u)`;
+  if (!isPaired(tile)) return `min(first_n + ${n}u, width - 1u)`;
+  return pairedRow(tile, `${n}u`, { first: "first_n", count: resultsOf(tile), all: "width" });
 }
 
 function store(tile: TeamTile): string {
-  const { accumulate, threads, outputs, inputs, gate } = tile;
+  const { accumulate, threads, outputs, inputs, gate, heads } = tile;
+  if (heads !== undefined) return placeResults(tile, heads);
   const results = resultsOf(tile);
   const sum = (index: string) => `parts[(${index}) / 4u * ${threads}u][(${index}) % 4u]`;
   const first = `t / ${results}u * ${outputs}u + t % ${results}u`;
@@ -90,6 +105,14 @@ function store(tile: TeamTile): string {
           if (m < params.rows && n < width) {
             ${gate === undefined ? plain : gated}
           }
+        }`;
+}
+
+/** A thread places the heads' four pairs of an input row: a team has eight weight rows. */
+function placeResults({ threads, inputs }: TeamTile, heads: PlaceVariant): string {
+  const four = (second: number) => `parts[(2u * t + ${second}u) * ${threads}u]`;
+  return `if (t < ${inputs}u && params.firstInput + t < params.rows) {
+          ${placeFourWgsl(heads, { row: "params.firstInput + t", pair: "first_n", sums: [four(0), four(1)] })}
         }`;
 }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { gatedMatvec, matvec, planDenseRows } from "../../../kernels/products/matvec.ts";
+import { gatedMatvec, headMatvec, matvec, planDenseRows } from "../../../kernels/products/matvec.ts";
 import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
@@ -7,6 +7,7 @@ import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
 import { checkGated, checkGatedBits, describeGated, type GatedCase } from "../gated_cases.ts";
+import { checkHeadBits, describeHeads, HEAD_CASES } from "../head_cases.ts";
 import { describeCase, FEW_ROWS, makeOperands, type ProductCase, weightData } from "../product_cases.ts";
 
 const fixture = gpuFixture();
@@ -93,6 +94,18 @@ Deno.test("gatedMatvec() on matrix units gives a row the same bits alone and amo
     };
   });
 });
+
+for (const shape of HEAD_CASES) {
+  Deno.test(`headMatvec() on matrix units has the bits of the product and ropeAppend(): ${describeHeads(shape)}`, async () => {
+    await checkHeadBits(fixture, shape, (weight) => {
+      const plan = planDenseRows(fixture.gpu.info, weight);
+      return {
+        placing: (product) => headMatvec(fixture.commands, product, plan),
+        product: (product) => matvec(fixture.commands, product, plan),
+      };
+    });
+  });
+}
 
 Deno.test("planDenseRows() leaves f32 weights and adapters without matrix units to the plain kernels", () => {
   const { info } = fixture.gpu;

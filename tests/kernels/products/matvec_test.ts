@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { GpuError } from "../../../kernels/errors.ts";
-import { gatedMatvec, matvec, type MatvecPlan, planMatvec } from "../../../kernels/products/matvec.ts";
+import { gatedMatvec, headMatvec, matvec, type MatvecPlan, planMatvec } from "../../../kernels/products/matvec.ts";
 import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
@@ -8,6 +8,7 @@ import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
 import { checkGated, checkGatedBits, describeGated, type GatedCase } from "../gated_cases.ts";
+import { checkHeadBits, describeHeads, HEAD_CASES } from "../head_cases.ts";
 import { describeCase, FEW_ROWS, makeOperands, testedCases, weightData } from "../product_cases.ts";
 
 const fixture = gpuFixture();
@@ -68,6 +69,15 @@ for (const plan of PLANS) {
       product: (product) => matvec(fixture.commands, product, plan),
     }));
   });
+
+  for (const shape of HEAD_CASES) {
+    Deno.test(`headMatvec() has the bits of the product and ropeAppend(): ${describePlan(plan)}, ${describeHeads(shape)}`, async () => {
+      await checkHeadBits(fixture, shape, () => ({
+        placing: (product) => headMatvec(fixture.commands, product, plan),
+        product: (product) => matvec(fixture.commands, product, plan),
+      }));
+    });
+  }
 
   for (const [dtype, cols] of [["f16", 1048], ["q4k", 1024]] as const) {
     Deno.test(`matvec() gives a row the same bits alone and among others: ${describePlan(plan)}, ${dtype}`, async () => {
