@@ -9,6 +9,7 @@ import {
   matvecForm,
   planDenseRows,
   planMatvec,
+  squaresOf,
 } from "../../kernels/products/matvec.ts";
 import { type GatedProduct, type HeadProduct, placeAfter, type Product } from "../../kernels/products/product.ts";
 import type { RowForm } from "../../kernels/rows.ts";
@@ -43,6 +44,20 @@ export function multiplyHeads(commands: Commands, family: ProductFamily, product
   if (family === "tiled") placeAfter(commands, product, (whole) => matmul(commands, whole));
   else if (family === "dense") headMatvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
   else headMatvec(commands, product);
+}
+
+/**
+ * In how many parts a product with a weight sums the squares of a row of its results, for the norm before the product with
+ * another weight, which is then left to these two; undefined: the norm takes a kernel of its own.
+ */
+export function deferredParts(
+  { gpu: { info } }: Commands,
+  family: ProductFamily,
+  { weight, next }: { readonly weight: Weight; readonly next: Weight },
+): number | undefined {
+  if (family !== "dense") return undefined;
+  const [first, second] = [planDenseRows(info, weight), planDenseRows(info, next)];
+  return second.kind === "matrix" ? squaresOf(first, weight) : undefined;
 }
 
 /** The form in which a family's product with a weight reads rows: what comes before it writes them so. */

@@ -12,6 +12,7 @@ import type { Commands, Dispatch } from "../pipeline.ts";
 import { expectRows, type RowForm } from "../rows.ts";
 import { expectPlaces, placeOperands, placeVariantOf, slotsOf } from "../attention/place_heads.ts";
 import type { Pairing } from "./paired_results.ts";
+import { type DeferredNorm, deferredTensors, fitsUnit, pendingOperands } from "./pending_norm.ts";
 import {
   expectGated,
   gateAfter,
@@ -22,7 +23,15 @@ import {
   type Product,
 } from "./product.ts";
 import { rowProduct, rowProductName } from "./row_product.ts";
-import { outputsOf, type RowProductCut, rowProductCut, rowsOf, rowTileFor, sliceDepthOf } from "./row_tile.ts";
+import {
+  outputsOf,
+  type RowProductCut,
+  rowProductCut,
+  rowsOf,
+  rowTileFor,
+  sliceDepthOf,
+  squaresUnit,
+} from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
@@ -84,7 +93,29 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
   if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
-  dispatch(commands, { ...product, results: storedTo(y) }, chosen);
+  dispatch(commands, { ...product, results: storedTo(y, deferOf(product, chosen)) }, chosen);
+}
+
+/**
+ * Sums of squares of a row of results that a plan's product with a weight can write for a norm; undefined: it cannot. Like the
+ * plan, it does not depend on the number of input rows.
+ */
+export function squaresOf(plan: MatvecPlan, weight: Weight): number | undefined {
+  if (plan.kind !== "matrix" || !isGatable(weight)) return undefined;
+  const unit = squaresUnit(plan);
+  return fitsUnit(weight.rows, unit) ? weight.rows / unit : undefined;
+}
+
+function deferOf({ weight, rows, defer, accumulate }: Product, plan: MatvecPlan): DeferredNorm | undefined {
+  if (defer === undefined) return undefined;
+  const squares = squaresOf(plan, weight);
+  if (squares === undefined || accumulate !== true) {
+    throw new GpuError("invalid_shape", `Cannot dispatch matvec: ${plan.kind} of ${weight.rows} rows defers no norm`);
+  }
+  expectRows("matvec", defer.out, { rows, cols: weight.rows, forms: ["both"] });
+  expectTensor("matvec", defer.weight, "f32", [weight.rows]);
+  expectTensor("matvec", defer.squares, "f32", [rows, squares]);
+  return defer;
 }
 
 /**
@@ -134,13 +165,16 @@ function placesHeads({ kind }: MatvecPlan, rows: number): boolean {
 }
 
 /** What becomes of a product's results: the pairing, and what it binds and takes as parameters in the end. */
-interface Results extends Pick<Dispatch, "tensors" | "params">, Pairing {}
+interface Results extends Pick<Dispatch, "tensors" | "params">, Pairing {
+  readonly norm?: "deferred";
+}
 
 type Multiplied = Pick<Product, "weight" | "x" | "rows" | "accumulate" | "scratch"> & { readonly results: Results };
 
-/** To y as they are. */
-function storedTo(y: Tensor): Results {
-  return { tensors: [y], params: {} };
+/** To y as they are, and where a norm is deferred, to what it needs. */
+function storedTo(y: Tensor, defer?: DeferredNorm): Results {
+  if (defer === undefined) return { tensors: [y], params: {} };
+  return { tensors: [y, ...deferredTensors(defer)], params: {}, norm: "deferred" };
 }
 
 function dispatch(commands: Commands, product: Multiplied, plan: MatvecPlan): void {
@@ -170,7 +204,7 @@ function byTeams(
   { weight, x, rows, accumulate = false, results }: Multiplied,
   { threads, outputs }: TeamPlan,
 ): void {
-  const { tensors, params, ...pairing } = results;
+  const { tensors, params, norm: _, ...pairing } = results;
   const most = pairing.heads === undefined ? outputs : HEAD_OUTPUTS;
   for (let firstInput = 0; firstInput < rows; firstInput += MAX_INPUTS) {
     const inputs = columnsFor(Math.min(MAX_INPUTS, rows - firstInput));
@@ -196,18 +230,24 @@ function byMatrices(
   { weight, x, rows, accumulate = false, scratch, results }: Multiplied,
   { kind: _, ...cut }: MatrixPlan,
 ): void {
-  const { tensors, params, ...pairing } = results;
+  const { tensors, params, ...rest } = results;
   const { cols } = weight;
+  const pending = x.pending && pendingOperands(x.pending);
+  const ends = { ...rest, ...(pending && { norm: "pending" as const }) };
   const { tensor: halves } = asHalves(commands, scratch, { x, rows, cols, form: "both" });
   const tile = rowTileFor(cut, { rows, weightRows: weight.rows });
   const ragged = cols % sliceDepthOf(cut, tile) !== 0;
   const most = rowsOf(cut.shape, tile);
   for (let firstInput = 0; firstInput < rows; firstInput += most) {
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-      const variant = { ...cut, tile, dtype, ragged, accumulate, ...pairing };
+      const variant = { ...cut, tile, dtype, ragged, accumulate, ...ends };
       commands.dispatch(commands.kernel(rowProductName(variant), () => rowProduct(variant)), {
-        tensors: [tensor, halves, ...tensors],
-        params: { rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8, ...params },
+        tensors: [tensor, halves, ...tensors, ...pending?.tensors ?? []],
+        params: {
+          ...{ rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8 },
+          ...params,
+          ...pending?.params,
+        },
         groups: spread(Math.ceil(partRows / outputsOf(cut.shape, tile))),
       });
     }
