@@ -5,10 +5,10 @@
 
 import { at } from "../../../kernels/at.ts";
 import type { Session } from "../../../engine/evaluation/hand_session.ts";
-import { drawnToken, pagesFor } from "../../../engine/span.ts";
+import { pagesFor } from "../../../engine/span.ts";
 import { rowAttention } from "../../../engine/layer_plan.ts";
 import type { BenchGroup } from "./group.ts";
-import { mean, randomTokens, type StepMs, stepMs, type TimedStep } from "./steps.ts";
+import { drawnRow, mean, randomTokens, type StepMs, stepMs, timedSteps } from "./steps.ts";
 
 /** Decoding of one batch. */
 export interface BatchFigures {
@@ -88,29 +88,21 @@ async function measureBatch(
 ): Promise<BatchFigures> {
   const { attention, batchContext, tokens, untimed, readBackMs } = options;
   const contexts = sessions.map((_, i) => mixedLength(i, batchContext));
-  const last = new Uint32Array(sessions.length).fill(1);
-  const steps: TimedStep[] = [];
-  for (let i = 0; i < untimed + tokens; i++) {
+  const run = { count: untimed + tokens, first: sessions.map(() => 1) };
+  const steps = await timedSteps(host, run, (i, drawn) => {
     const plans = sessions.map((session, place) => {
       const from = at(contexts, place) + i;
-      const row = { tokens: last.slice(place, place + 1), from, logits: "last" } as const;
       const allowed = attention === "sparse" ? rowAttention(session.sparse, from) : "dense";
-      return session.plan({ kind: "decode", attention: allowed, ...row });
+      return session.plan({ kind: "decode", attention: allowed, ...drawnRow(drawn, place), from, logits: "last" });
     });
-    const start = performance.now();
-    const { spans, timing } = await host.run({
-      open: plans.flatMap(({ open }) => open),
-      release: [],
-      spans: plans.flatMap(({ spans }) => spans),
-    });
-    if (i >= untimed) steps.push({ stepMs: performance.now() - start, timing, token: undefined });
-    for (const [place, result] of spans.entries()) last[place] = drawnToken(result);
-  }
+    return { open: plans.flatMap(({ open }) => open), release: [], spans: plans.flatMap(({ spans }) => spans) };
+  });
+  const timed = steps.slice(untimed);
   return {
     batch: sessions.length,
     meanContext: mean(contexts),
     attention,
-    tokensPerSecond: sessions.length * 1000 / mean(steps.map(({ stepMs }) => stepMs)),
-    ms: stepMs(steps, readBackMs),
+    tokensPerSecond: sessions.length * 1000 / mean(timed.map(({ stepMs }) => stepMs)),
+    ms: stepMs(timed, readBackMs),
   };
 }

@@ -7,11 +7,12 @@ import { Engine } from "../../../engine/engine.ts";
 import { PageMap } from "../../../engine/page_map.ts";
 import { type HandSpan, type Session, SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { type Ceilings, measureCeilings } from "../../../kernels/ceilings.ts";
-import { PassTimer, type TimedPass } from "../../../kernels/timestamps.ts";
+import type { TimedPass } from "../../../kernels/timestamps.ts";
 import { modelSource } from "../../model_choice.ts";
 import { copied, type Filling, prefilled } from "./fill.ts";
 import type { BenchModel } from "./group.ts";
 import { type ProfiledStep, workOf } from "./kernel_work.ts";
+import { AHEAD_STEPS, type AheadFigures, durationNs, passesOf, sum, TIMED_STEPS, timedAhead } from "./step_passes.ts";
 import { mean, randomTokens, timedStep } from "./steps.ts";
 
 /** A kernel's part of a step: all dispatches of one operation and shape. */
@@ -47,6 +48,8 @@ export interface StepProfile {
   readonly context: number;
   readonly rows: number;
   readonly budget: StepBudget;
+  /** Of decoding. */
+  readonly ahead?: AheadFigures;
   /** The slowest first. */
   readonly kernels: readonly KernelFigures[];
 }
@@ -69,8 +72,6 @@ export interface ProfileOptions extends BenchModel {
   readonly tokens: number;
 }
 
-/** Steps with timestamps, of each kind of pass: their kernels differ little from step to step. */
-const TIMED_STEPS = 8;
 /** Steps of long spans, with and without timestamps. */
 const SPAN_STEPS = 4;
 /** Rows of the profiled correction. */
@@ -88,7 +89,7 @@ export async function profile(
     const ceilings = await measureCeilings(engine.commands);
     const map = new PageMap([info.kvPages]);
     const host = new SessionHost({ info, run: (step) => engine.run(step) }, map);
-    const behind = Math.max(untimed + tokens, 2 * TIMED_STEPS, CORRECTION_ROWS, options.chunk);
+    const behind = Math.max(untimed + tokens, 2 * AHEAD_STEPS, CORRECTION_ROWS, options.chunk);
     const longest = Math.min(info.maxPositions, info.kvPages * 64) - behind;
     const fitting = contexts.filter((context) => context <= longest);
     const steps: StepProfile[] = [];
@@ -133,6 +134,8 @@ interface Work {
   readonly rows: number;
   readonly untimed: number;
   readonly steps: number;
+  /** Given: it decodes a row so. */
+  readonly attention?: "dense" | "sparse";
   readonly span: (tokens: Uint32Array) => HandSpan;
 }
 
@@ -158,6 +161,7 @@ function worksOf({ untimed, tokens, chunk }: ProfileOptions): Work[] {
     ...(["dense", "sparse"] as const).map((attention): Work => ({
       ...decode,
       name: `decode, ${attention}`,
+      attention,
       span: (tokens) => ({ kind: "decode", attention, tokens, logits: "last" }),
     })),
     {
@@ -187,45 +191,18 @@ async function profileWork(
   const stepTimes: number[] = [];
   for (let i = 0; i < work.steps; i++) stepTimes.push(await run());
   const timedSteps = Math.min(TIMED_STEPS, work.steps);
-  const whole = await timed(engine, { unit: "pass", run, steps: timedSteps });
-  const single = await timed(engine, { unit: "dispatch", run, steps: timedSteps });
+  const whole = await passesOf(engine, { unit: "pass", run, steps: timedSteps });
+  const single = await passesOf(engine, { unit: "dispatch", run, steps: timedSteps });
   const step = { config: engine.config, from: context, rows: work.rows, budget };
   return {
     work: work.name,
     context,
     rows: work.rows,
     budget: budgetOf(mean(stepTimes), whole, single),
+    ...(work.attention && { ahead: await timedAhead(engine, { host, session, context }, work.attention) }),
     kernels: kernelFigures(single, step, ceilings),
   };
 }
-
-async function timed(
-  { commands }: Engine,
-  { unit, run, steps }: {
-    readonly unit: PassTimer["unit"];
-    readonly run: () => Promise<number>;
-    readonly steps: number;
-  },
-): Promise<readonly (readonly TimedPass[])[]> {
-  const timer = new PassTimer(commands.gpu, unit);
-  const read: TimedPass[][] = [];
-  commands.observe(timer);
-  try {
-    await run();
-    await timer.read();
-    for (let i = 0; i < steps; i++) {
-      await run();
-      read.push(await timer.read());
-    }
-    return read;
-  } finally {
-    commands.observe(undefined);
-    timer.close();
-  }
-}
-
-const durationNs = ({ startNs, endNs }: TimedPass) => endNs - startNs;
-const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
 
 /**
  * @param whole passes as they are, of several steps

@@ -11,6 +11,8 @@ const BUDGET_COLUMNS = [
   "between dispatches ms",
   "between passes ms",
   "host ms",
+  "one ahead: step ms",
+  "GPU idle",
 ];
 
 const KERNEL_COLUMNS = [
@@ -42,14 +44,15 @@ export function profileNotes({ adapter, ceilings }: ProfileFigures): string[] {
     `${figure(fma)} TFLOP/s. A kernel's share is of the one that binds it; caches may lift it above 100 %.`,
     "* The parts add up to the step, on an engine in this process (no wire). Kernels: each in a pass of its own, on the GPU's " +
     "clock. Between dispatches: the passes as they are, less the kernels. Between passes: the GPU waits for a submit. Host: " +
-    "before the first pass and after the last.",
+    "before the first pass and after the last. One ahead: each step recorded while the one before runs, as the service decodes.",
   ];
 }
 
-function budgetRow({ work, context, budget }: StepProfile): string[] {
+function budgetRow({ work, context, budget, ahead }: StepProfile): string[] {
   const { stepMs, kernelsMs, betweenDispatchesMs, betweenPassesMs, hostMs } = budget;
   const parts = [stepMs, kernelsMs, betweenDispatchesMs, betweenPassesMs, hostMs];
-  return [`${context}`, work, ...parts.map((ms) => ms.toFixed(3))];
+  const whileNext = ahead === undefined ? ["–", "–"] : [ahead.stepMs.toFixed(3), percent(ahead.idleShare)];
+  return [`${context}`, work, ...parts.map((ms) => ms.toFixed(3)), ...whileNext];
 }
 
 function kernelRows({ work, context, budget, kernels }: StepProfile): string[][] {

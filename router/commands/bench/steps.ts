@@ -2,7 +2,8 @@
 
 import type { ModelConfig } from "../../../engine/model/model_config.ts";
 import type { HandSpan, Session, SessionHost } from "../../../engine/evaluation/hand_session.ts";
-import type { StepTiming } from "../../../engine/span.ts";
+import { drawnToken, type StepTiming } from "../../../engine/span.ts";
+import { at } from "../../../kernels/at.ts";
 
 /** A sequence whose cache holds a context. */
 export interface MeasuredSequence {
@@ -45,37 +46,58 @@ export async function timedStep(host: SessionHost, session: Session, span: HandS
   return { stepMs: performance.now() - start, timing, token: spans[0]?.token };
 }
 
+/** Tokens that the rows of the step before drew; undefined: they are still on the GPU. */
+export type DrawnTokens = readonly number[] | undefined;
+
 /**
- * Decodes rows one after the other as the service does: where a worker is alone, each is sent while the one before runs, and
- * takes from that one's end to its own.
+ * Runs steps that decode as the service does: where a worker is alone, each is sent while the one before runs, and takes from that
+ * one's end to its own.
+ * @param planOf makes the step of that index
+ * @param first what its rows are given as drawn
  */
-export async function timedRows(
+export async function timedSteps(
   host: SessionHost,
-  session: Session,
-  rows: readonly { readonly attention: "dense" | "sparse"; readonly from: number }[],
+  { count, first }: { readonly count: number; readonly first: readonly number[] },
+  planOf: (index: number, drawn: DrawnTokens) => Parameters<SessionHost["run"]>[0],
 ): Promise<TimedStep[]> {
   const isAhead = host.map.workers === 1;
   const steps: TimedStep[] = [];
   let sinceMs = -Infinity;
-  let before: Promise<TimedStep> | undefined;
-  for (const [i, row] of rows.entries()) {
-    const last = isAhead ? undefined : await before;
-    const given = isAhead && i > 0 ? { sampled: true } as const : {};
-    const tokens = Uint32Array.of(given.sampled ? 0 : last?.token ?? 1);
-    const plan = session.plan({ kind: "decode", tokens, logits: "last", ...row, ...given });
+  let before: Promise<readonly number[]> | undefined;
+  for (let i = 0; i < count; i++) {
+    const drawn = i === 0 ? first : isAhead ? undefined : await before;
+    const plan = planOf(i, drawn);
     const start = performance.now();
     const running = host.run({ ...plan, ...(isAhead && { followed: true }) }).then(({ spans, timing }) => {
       const stepMs = performance.now() - Math.max(start, sinceMs);
       sinceMs = performance.now();
-      const step = { stepMs, timing, token: spans[0]?.token };
-      steps.push(step);
-      return step;
+      steps.push({ stepMs, timing, token: spans[0]?.token });
+      return spans.map(drawnToken);
     });
     if (isAhead) await before;
     before = running;
   }
   await before;
   return steps;
+}
+
+/** A row's token: what was drawn, or a mark that it is still on the GPU. */
+export function drawnRow(drawn: DrawnTokens, row: number): { readonly tokens: Uint32Array; readonly sampled?: true } {
+  if (drawn === undefined) return { tokens: new Uint32Array(1), sampled: true };
+  return { tokens: Uint32Array.of(at(drawn, row)) };
+}
+
+/** Decodes rows of one sequence, a step each. */
+export async function timedRows(
+  host: SessionHost,
+  session: Session,
+  rows: readonly { readonly attention: "dense" | "sparse"; readonly from: number }[],
+): Promise<TimedStep[]> {
+  return await timedSteps(
+    host,
+    { count: rows.length, first: [1] },
+    (i, drawn) => session.plan({ kind: "decode", ...drawnRow(drawn, 0), logits: "last", ...at(rows, i) }),
+  );
 }
 
 /** @param readBackMs latency of a read-back from an idle queue */

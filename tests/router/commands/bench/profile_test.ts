@@ -6,6 +6,7 @@ import { mixedLength } from "../../../../router/commands/bench/batches.ts";
 import { benchFile, comparison } from "../../../../router/commands/bench/compare.ts";
 import { workOf } from "../../../../router/commands/bench/kernel_work.ts";
 import { budgetOf, kernelFigures } from "../../../../router/commands/bench/profile.ts";
+import { idleShareOf } from "../../../../router/commands/bench/step_passes.ts";
 import type { Dispatch } from "../../../../kernels/pipeline.ts";
 import type { TimedDispatch, TimedPass } from "../../../../kernels/timestamps.ts";
 
@@ -50,6 +51,11 @@ const WHOLE: TimedPass[] = [
 
 /** The same three dispatches in passes of their own, 8 microseconds each. */
 const SINGLE: TimedPass[] = [0, 1, 2].map((i) => ({ startNs: i * 9000, endNs: i * 9000 + 8000, dispatches: [QKV] }));
+
+Deno.test("idleShareOf() is what lies between passes", () => {
+  assert.equal(idleShareOf(WHOLE), 0.4);
+  assert.equal(idleShareOf([]), 0);
+});
 
 Deno.test("budgetOf() leaves nothing of a step out", () => {
   const { stepMs, ...parts } = budgetOf(0.2, [WHOLE, WHOLE], [SINGLE]);
