@@ -74,3 +74,21 @@ Deno.test("rotations() keeps the phase of far positions", () => {
   // 1,000,003 × 0.1 in f32 would be off by up to 0.004.
   assert.equal(cosine, Math.fround(Math.cos(1_000_003 * 0.1)));
 });
+
+Deno.test("rotations() gives a position the same bits alone and in a prompt, those of its own cosine and sine", () => {
+  const frequencies = frequenciesOf({ kind: "none" }, 128);
+  const { inverseFrequencies } = frequencies;
+  const positions = Uint32Array.from({ length: 200 }, (_, i) => 131_000 + i);
+  const together = rotations(frequencies, positions);
+  for (const [row, position] of positions.entries()) {
+    const alone = rotations(frequencies, Uint32Array.of(position));
+    assert.deepEqual(alone, together.slice(row * 128, (row + 1) * 128));
+    // The next position at the same distance in its block, so that the block kept from the last call changes.
+    rotations(frequencies, Uint32Array.of(position + 64));
+    inverseFrequencies.forEach((frequency, i) => {
+      // f64 sums of two products, rounded to f32: half a unit of 2^-24, and a little.
+      assert.ok(Math.abs((alone[2 * i] ?? NaN) - Math.cos(position * frequency)) < 6.1e-8);
+      assert.ok(Math.abs((alone[2 * i + 1] ?? NaN) - Math.sin(position * frequency)) < 6.1e-8);
+    });
+  }
+});
