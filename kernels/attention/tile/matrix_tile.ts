@@ -1,7 +1,8 @@
 /**
  * The WGSL of the tile on matrix units, for chunks of prompts and for decode rows. For each block of KV rows the subgroups compute scores into workgroup memory,
  * threads turn them into weights (softmax in f32), and the subgroups add weights times values to outputs that stay in
- * registers. Elements of those cannot be touched there: instead of rescaling them for each new maximum of a row, a row
+ * registers. The outputs of a block are computed together with the scores of the next one: so a block takes three barriers,
+ * and between two of them there is enough to do. Elements of outputs cannot be touched there: instead of rescaling them for each new maximum of a row, a row
  * keeps the maximum it has until a score exceeds it by 2^8, which is rare; then the outputs take a turn through workgroup
  * memory. Rows that need no rescaling are multiplied by 1, so that a row's bits do not depend on its neighbours.
  */
@@ -64,26 +65,36 @@ fn main(
   ${unroll(loads, (i) => `var k${i}: vec4<u32>; var v${i}: vec4<u32>;`)}
   if (begin < end) {
     let address = kvAddress(first.x, begin * ${blockRows}u, kvHead);
-    ${fetchBlock(plan)}
+    ${fetch(plan, "k")}
+    ${fetch(plan, "v")}
+    ${stage(plan, "keys", "k")}
   }
+  workgroupBarrier();
   for (var block = begin; block < end; block++) {
     let start = block * ${blockRows}u;
-    ${stageBlock(plan)}
-    workgroupBarrier();
+    var next = 0u;
     if (block + 1u < end) {
-      let address = kvAddress(first.x, start + ${blockRows}u, kvHead);
-      ${fetchBlock(plan)}
+      next = kvAddress(first.x, start + ${blockRows}u, kvHead);
+      let address = next;
+      ${fetch(plan, "k")}
     }
+    // Of the block before; before the first one weights and values are zeros.
+    ${outputsWgsl(plan)}
     ${scoresWgsl(plan)}
     workgroupBarrier();
+    ${stage(plan, "keys", "k")}
+    ${stage(plan, "values", "v")}
+    if (block + 1u < end) {
+      let address = next;
+      ${fetch(plan, "v")}
+    }
     ${softmaxWgsl(plan)}
     // A barrier on both sides of the load: the weights are there.
     if (workgroupUniformLoad(&rescale) == 1u) {
       ${rescaleWgsl(plan)}
     }
-    ${outputsWgsl(plan)}
-    workgroupBarrier();
   }
+  ${outputsWgsl(plan)}
 ${storeWgsl(plan)}
 }
 `;
@@ -108,21 +119,14 @@ function loadQueries({ shape, fragments, elements }: Plan): string {
 }
 
 /** A block lies in one page, its rows back to back. */
-function fetchBlock({ loads, threads }: Plan): string {
-  return unroll(
-    loads,
-    (i) => `k${i} = k[address + thread + ${i * threads}u]; v${i} = v[address + thread + ${i * threads}u];`,
-  );
+function fetch({ loads, threads }: Plan, array: "k" | "v"): string {
+  return unroll(loads, (i) => `${array}${i} = ${array}[address + thread + ${i * threads}u];`);
 }
 
-function stageBlock({ loads, threads, elements, keys }: Plan): string {
-  return unroll(loads, (i) =>
-    `{
-      let element = thread + ${i * threads}u;
-      let to = (element / ${elements}u) * ${keys}u + element % ${elements}u;
-      keys[to] = k${i};
-      values[to] = v${i};
-    }`);
+function stage({ loads, threads, elements, keys }: Plan, to: "keys" | "values", from: "k" | "v"): string {
+  const place = (i: number) =>
+    `(thread + ${i * threads}u) / ${elements}u * ${keys}u + (thread + ${i * threads}u) % ${elements}u`;
+  return unroll(loads, (i) => `${to}[${place(i)}] = ${from}${i};`);
 }
 
 /** Scores, already in units of log2 as the queries carry the scale. */
