@@ -36,8 +36,15 @@ const LANE_TILE = { plain: { inputs: 8, outputs: 8 }, broadcast: { inputs: 16, o
 const ENOUGH_TILES = 256;
 const ENOUGH_MATRIX_TILES = 128;
 
-/** On an H100, 2048 rows by 4096 × 4096: 250 TFLOP/s with the first, 160 with half the outputs a subgroup. */
+/** On an H200, 2048 rows by 6144 × 4096: 244 TFLOP/s with the first, 160 with half the outputs a subgroup. */
 const LARGE_TILE: MatrixTile = { rows: 128, outputs: 128, depth: 32, subgroupRows: 64, subgroupOutputs: 64 };
+/**
+ * For a processor that computes one tile at a time: there are no more of them, or their workgroup memory leaves no room for a
+ * second one, as with gates (2048 rows by 28672 × 4096, gated: 261 TFLOP/s, 177 with half the depth). Where two are computed
+ * in turn, each waits for less with half the depth.
+ */
+const DEEP_TILE: MatrixTile = { ...LARGE_TILE, depth: 64 };
+const ENOUGH_TILES_FOR_TURNS = 512;
 const SMALL_TILE: MatrixTile = { rows: 64, outputs: 64, depth: 32, subgroupRows: 32, subgroupOutputs: 32 };
 /** For instructions of 8 × 8. */
 const SMALL_INSTRUCTION_TILE: MatrixTile = {
@@ -51,38 +58,47 @@ const SMALL_INSTRUCTION_TILE: MatrixTile = {
 /** What the choice of a plan depends on. */
 export type MatmulAdapter = Pick<GpuInfo, "software" | "matrix" | "subgroups" | "subgroupSize">;
 
-/**
- * The plan for a product on an adapter.
- * @param size of its tiles, where there are any @default large where there are enough of them to keep all processors busy
- */
+/** What a plan may depend on besides shapes. */
+export interface PlanOptions {
+  /** Of tiles, where there are any. @default large where there are enough of them to keep all processors busy */
+  readonly size?: TileSize | undefined;
+  /** Whether the results are gated. @default false */
+  readonly gated?: boolean;
+}
+
+/** The plan for a product on an adapter. */
 export function planMatmul(
   info: MatmulAdapter,
   rows: number,
   weight: Omit<Weight, "label">,
-  size?: TileSize,
+  options: PlanOptions = {},
 ): MatmulPlan {
-  return planMatrices(info, { rows, weight, size }) ?? planPlain(info, { rows, weight, size });
+  return planMatrices(info, { rows, weight, ...options }) ?? planPlain(info, { rows, weight, ...options });
 }
 
-interface SizedProduct {
+interface SizedProduct extends PlanOptions {
   readonly rows: number;
   readonly weight: Omit<Weight, "label">;
-  readonly size: TileSize | undefined;
 }
 
 /** Undefined where there are no matrix units, or the weight is nothing for them: a binding must hold a fragment of results. */
-function planMatrices(
-  info: MatmulAdapter,
-  { rows, weight, size }: SizedProduct,
-): MatmulPlan | undefined {
+function planMatrices(info: MatmulAdapter, product: SizedProduct): MatmulPlan | undefined {
+  const { weight } = product;
   const units = matrixUnitsOf(info);
   if (units === undefined || hasFloatParts(weight)) return undefined;
   const { shape } = units;
-  const enough = Math.ceil(rows / LARGE_TILE.rows) * Math.ceil(weight.rows / LARGE_TILE.outputs) >= ENOUGH_MATRIX_TILES;
-  const isLarge = size === undefined ? enough : size === "large";
-  const tile = shape.m < 16 ? SMALL_INSTRUCTION_TILE : isLarge ? LARGE_TILE : SMALL_TILE;
+  const tile = shape.m < 16 ? SMALL_INSTRUCTION_TILE : tileFor(product);
   const fits = weight.cols % tile.depth === 0 && weight.rows >= shape.m * shape.n;
   return fits ? { kind: "matrix", ...units, tile } : undefined;
+}
+
+function tileFor({ rows, weight, size, gated = false }: SizedProduct): MatrixTile {
+  const tiles = Math.ceil(rows / LARGE_TILE.rows) * Math.ceil(weight.rows / LARGE_TILE.outputs);
+  const isLarge = size === undefined ? tiles >= ENOUGH_MATRIX_TILES : size === "large";
+  if (!isLarge) return SMALL_TILE;
+  // The slices of formats that are decoded on their way to workgroup memory take registers besides.
+  const canBeDeep = weight.cols % DEEP_TILE.depth === 0 && weight.parts.every(({ dtype }) => dtype === "f16");
+  return canBeDeep && (gated || tiles < ENOUGH_TILES_FOR_TURNS) ? DEEP_TILE : LARGE_TILE;
 }
 
 function planPlain(info: MatmulAdapter, { rows, weight, size }: SizedProduct): MatmulPlan {
@@ -105,7 +121,7 @@ export function matmul(commands: Commands, product: Product, plan?: MatmulPlan):
   expectRows("matmul", x, { rows, cols: weight.cols });
   expectTensor("matmul", y, "f32", [rows, weight.rows]);
   if (rows === 0) return;
-  const chosen = plan ?? choosePlan(commands, product);
+  const chosen = plan ?? choosePlan(commands, { rows, weight });
   if (chosen.kind !== "matrix") expectRows("matmul", x, { rows, cols: weight.cols, forms: ["f32"] });
   dispatchParts(commands, product, prepare(commands, product, chosen));
 }
@@ -119,7 +135,7 @@ export function gatedMatmul(commands: Commands, product: GatedProduct, plan?: Ma
   expectGated("matmul", product);
   expectRows("matmul", x, { rows, cols: weight.cols });
   if (rows === 0) return;
-  const chosen = plan ?? choosePlan(commands, product);
+  const chosen = plan ?? choosePlan(commands, { rows, weight, gated: true });
   const { tensor: y, form } = out;
   if (!isGatable(weight) || chosen.kind === "tiles" || (chosen.kind === "lanes" && form !== "f32")) {
     gateAfter(commands, product, (whole) => matmul(commands, whole, chosen));
@@ -130,8 +146,11 @@ export function gatedMatmul(commands: Commands, product: GatedProduct, plan?: Ma
   dispatchParts(commands, gated, prepare(commands, gated, chosen));
 }
 
-function choosePlan({ gpu, tiles }: Commands, { rows, weight }: Pick<Product, "rows" | "weight">): MatmulPlan {
-  return planMatmul(gpu.info, rows, weight, tiles.sizeFor(rows, weight));
+function choosePlan(
+  { gpu, tiles }: Commands,
+  { rows, weight, gated = false }: Pick<SizedProduct, "rows" | "weight" | "gated">,
+): MatmulPlan {
+  return planMatmul(gpu.info, rows, weight, { size: tiles.sizeFor(rows, weight), gated });
 }
 
 function dispatchParts(

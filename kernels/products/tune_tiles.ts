@@ -65,7 +65,7 @@ async function fasterSize(
   { weight, rows, scratch }: Pick<Product, "weight" | "rows" | "scratch">,
   { adapter, time }: Required<Tuning>,
 ): Promise<TileSize | undefined> {
-  const planOf = (size?: TileSize) => planMatmul(adapter, rows, weight, size);
+  const planOf = (size?: TileSize) => planMatmul(adapter, rows, weight, { size });
   const [rule, small, large] = [planOf(), planOf("small"), planOf("large")].map((plan) => JSON.stringify(plan));
   if (small === large) return undefined;
   const form = matmulForm(planOf());

@@ -24,11 +24,11 @@ Deno.test("readChoices() gives what keepChoices() kept, and nothing where there 
 
 Deno.test("readChoices() ignores a file that is cut short, from another version, too large or no file, and says so", async () => {
   const files = {
-    cut: `{"version": 1, "adapters": {"a": {"512 b`,
+    cut: `{"version": 2, "adapters": {"a": {"512 b`,
     older: { version: 0, adapters: {} },
     list: [],
-    flat: { version: 1, adapters: { a: "small" } },
-    word: { version: 1, adapters: { a: { k: "medium" } } },
+    flat: { version: 2, adapters: { a: "small" } },
+    word: { version: 2, adapters: { a: { k: "medium" } } },
     large: new Uint8Array(2 ** 20 + 1),
   };
   await withFiles(files, async (directory) => {

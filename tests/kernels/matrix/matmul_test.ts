@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { gatedMatmul, matmul, planMatmul } from "../../../kernels/products/matmul.ts";
+import { matrixUnitsOf } from "../../../kernels/matrix_wgsl.ts";
 import { floatRows } from "../../../kernels/rows.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
@@ -86,5 +87,29 @@ Deno.test("matmul() on matrix units gives a row the same bits alone and among ot
   for (const [first, count] of [[0, 1], [3, 9], [17, 33]] as const) {
     assert.deepEqual(await run(first, count), together.slice(first * weightRows, (first + count) * weightRows));
   }
+  freeWeight(fixture.gpu, weight);
+});
+
+Deno.test("matmul() on matrix units adds in the same order whatever the depth and the size of a tile", async () => {
+  const [cols, weightRows, rows] = [128, 272, 40];
+  const random = new Random(7);
+  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
+  writeRows(fixture, weight, {
+    firstRow: 0,
+    source: "F16",
+    data: new Uint8Array(random.halves(weightRows * cols).halves.buffer),
+  });
+  const x = floatRows(fixture.upload("f32", random.normals(rows * cols), [rows, cols]));
+  const units = matrixUnitsOf(fixture.gpu.info);
+  assert.ok(units);
+  const { m, n } = units.shape;
+  const run = async (depth: number, parts: number) => {
+    const tile = { rows: parts * m, outputs: 2 * parts * n, depth, subgroupRows: m, subgroupOutputs: 2 * n };
+    const y = fixture.zeros("f32", [rows, weightRows]);
+    matmul(fixture.commands, { weight, x, y, rows, scratch: fixture.scratch }, { kind: "matrix", ...units, tile });
+    return new Uint32Array((await fixture.floats(y)).buffer);
+  };
+  const expected = await run(32, 2);
+  for (const [depth, parts] of [[64, 2], [32, 1]] as const) assert.deepEqual(await run(depth, parts), expected);
   freeWeight(fixture.gpu, weight);
 });

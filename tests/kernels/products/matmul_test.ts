@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
-import { gatedMatmul, matmul, type MatmulPlan, planMatmul } from "../../../kernels/products/matmul.ts";
+import {
+  gatedMatmul,
+  matmul,
+  type MatmulPlan,
+  planMatmul,
+  type PlanOptions,
+} from "../../../kernels/products/matmul.ts";
 import { floatRows } from "../../../kernels/rows.ts";
-import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
+import { createWeight, freeWeight, type Weight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
@@ -91,4 +97,20 @@ Deno.test("planMatmul() takes large tiles only when there are enough of them", (
   assert.deepEqual(planMatmul({ ...PLAIN, software: true }, 512, weightOf(4096)), { kind: "lanes", broadcast: true });
   assert.deepEqual(planMatmul(PLAIN, 1024, weightOf(14336)), { kind: "tiles", side: 128 });
   assert.deepEqual(planMatmul(PLAIN, 128, weightOf(4096)), { kind: "tiles", side: 64 });
+});
+
+Deno.test("planMatmul() takes deep tiles on matrix units where a processor computes one at a time", () => {
+  const shape = { m: 16, n: 16, k: 16, input: "f16", result: "f32" } as const;
+  const depthOf = (rows: number, changes: Partial<Pick<Weight, "rows" | "cols">>, options: PlanOptions = {}) => {
+    const part = { tensor: fixture.zeros("f16", [1]), dtype: "f16", firstRow: 0, rows: 1 } as const;
+    const weight = { rows: 6144, cols: 4096, parts: [part], ...changes };
+    const plan = planMatmul({ ...PLAIN, matrix: [shape] }, rows, weight, options);
+    return plan.kind === "matrix" ? [plan.tile.rows, plan.tile.depth] : plan.kind;
+  };
+  assert.deepEqual(depthOf(2048, {}), [128, 32]);
+  assert.deepEqual(depthOf(2048, {}, { gated: true }), [128, 64]);
+  assert.deepEqual(depthOf(512, {}), [128, 64]);
+  assert.deepEqual(depthOf(512, { cols: 4128 }), [128, 32]);
+  assert.deepEqual(depthOf(64, {}), [64, 32]);
+  assert.deepEqual(depthOf(64, {}, { size: "large" }), [128, 64]);
 });

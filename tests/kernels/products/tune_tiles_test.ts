@@ -58,6 +58,6 @@ Deno.test("TileChoices go by the nearest number of rows that was measured, and l
   const sizes = [1, 255, 256, 1023, 1024, 2048].map((rows) => choices.sizeFor(rows, weight));
   assert.deepEqual(sizes, [undefined, undefined, "small", "small", "large", "large"]);
   assert.equal(choices.sizeFor(2048, { ...weight, rows: 1024 }), undefined);
-  assert.deepEqual(planMatmul(PLAIN, 2048, weight, "small"), { kind: "tiles", side: 64 });
-  assert.deepEqual(planMatmul(PLAIN, 256, { ...weight, rows: 64 }, "large"), { kind: "tiles", side: 128 });
+  assert.deepEqual(planMatmul(PLAIN, 2048, weight, { size: "small" }), { kind: "tiles", side: 64 });
+  assert.deepEqual(planMatmul(PLAIN, 256, { ...weight, rows: 64 }, { size: "large" }), { kind: "tiles", side: 128 });
 });
