@@ -23,19 +23,21 @@ export class ExchangeTally {
     return timing;
   }
 
-  /** Times a part of an exchange; read-backs within it count as such. */
+  /** Times a part of an exchange; several may overlap. */
   async time<T>(kind: Kind, exchange: () => Promise<T>): Promise<T> {
-    const [startedAt, readMs] = [performance.now(), this.#readMs];
+    const startedAt = performance.now();
     const result = await exchange();
-    this.#ms[kind] += performance.now() - startedAt - (this.#readMs - readMs);
+    this.#ms[kind] += performance.now() - startedAt;
     return result;
   }
 
-  /** Times a read-back. */
-  async read<T>(readBack: () => Promise<T>): Promise<T> {
+  /** Times a read-back within a part that is timed; it counts as a read-back alone. */
+  async read<T>(kind: Kind, readBack: () => Promise<T>): Promise<T> {
     const startedAt = performance.now();
     const result = await readBack();
-    this.#readMs += performance.now() - startedAt;
+    const tookMs = performance.now() - startedAt;
+    this.#ms[kind] -= tookMs;
+    this.#readMs += tookMs;
     return result;
   }
 

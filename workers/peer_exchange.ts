@@ -64,7 +64,7 @@ export class PeerExchange implements Exchange {
     this.#options = options;
     this.#states = new StateExchange({
       ...options,
-      timed: (read) => this.#tally.read(read),
+      timed: (read) => this.#tally.read("states", read),
       send: (peer, point, states) => this.#send(peer, { kind: "states", ...this.#tag(point), ...states }),
     });
   }
@@ -146,7 +146,7 @@ export class PeerExchange implements Exchange {
     this.#tally.count(kind);
     return this.#tally.time(kind, async () => {
       if (own.length > 0) {
-        const { rows, onSent } = await this.#readRows(requestsFor(tensor, own, rowBytes), to.length);
+        const { rows, onSent } = await this.#readRows(kind, requestsFor(tensor, own, rowBytes), to.length);
         for (const peer of to) this.#send(peer, { kind, ...this.#tag(point), rows }, onSent);
       }
       await Promise.all(from.map(async (peer) => {
@@ -177,13 +177,14 @@ export class PeerExchange implements Exchange {
 
   /** Reads into memory that is free again when the last peer has been sent the rows. */
   async #readRows(
+    kind: Gathering["kind"],
     wanted: ReadList,
     peers: number,
   ): Promise<{ readonly rows: Float32Array<ArrayBuffer>[]; readonly onSent: () => void }> {
     const into = this.#sending.take(
       wanted.reduce((sum, { byteLength = 0 }) => sum + Math.ceil(byteLength / 16) * 16, 0),
     );
-    const bytes = await this.#tally.read(() => this.#options.memory.read(wanted, into));
+    const bytes = await this.#tally.read(kind, () => this.#options.memory.read(wanted, into));
     let unsent = peers;
     const onSent = () => {
       if (--unsent === 0) this.#sending.give(into);

@@ -46,18 +46,21 @@ export class PromptCopies {
    * @returns whether everything before these rows is copied and all of them find room; if not, nothing has changed
    */
   extend(pieces: readonly PromptPiece[], staying: readonly PromptPiece[] = pieces): boolean {
-    const ids = new Set(staying.map(({ sequence: { open } }) => open.sequence));
-    const isReady = pieces.every(({ sequence: { open }, from }) => this.#endOf(open.sequence) >= from);
-    const wanted = pieces.reduce((sum, piece) => sum + this.#missingPages(piece), 0);
-    const others = [...this.#bySequence].filter(([id]) => !ids.has(id));
-    const room = this.#free.length + others.reduce((sum, [, { pages }]) => sum + pages, 0);
-    if (!isReady || wanted > room) return false;
-    for (const [id] of others) {
+    if (!this.canExtend(pieces, staying)) return false;
+    const wanted = this.#wantedPages(pieces);
+    for (const [id] of this.#others(staying)) {
       if (this.#free.length >= wanted) break;
       this.release([id]);
     }
     for (const piece of pieces) this.#extend(piece);
     return true;
+  }
+
+  /** Whether `extend` would. */
+  canExtend(pieces: readonly PromptPiece[], staying: readonly PromptPiece[]): boolean {
+    const room = this.#others(staying).reduce((sum, [, { pages }]) => sum + pages, this.#free.length);
+    const isReady = pieces.every(({ sequence: { open }, from }) => this.#endOf(open.sequence) >= from);
+    return isReady && this.#wantedPages(pieces) <= room;
   }
 
   /** Physical pages that hold those of another worker, in the order of its own. */
@@ -91,6 +94,16 @@ export class PromptCopies {
   /** Forgets everything. */
   clear(): void {
     this.release([...this.#bySequence.keys()]);
+  }
+
+  /** Sequences that may give way. */
+  #others(staying: readonly PromptPiece[]): readonly (readonly [SequenceId, CopiedPrompt])[] {
+    const ids = new Set(staying.map(({ sequence: { open } }) => open.sequence));
+    return [...this.#bySequence].filter(([id]) => !ids.has(id));
+  }
+
+  #wantedPages(pieces: readonly PromptPiece[]): number {
+    return pieces.reduce((sum, piece) => sum + this.#missingPages(piece), 0);
   }
 
   #endOf(sequence: SequenceId): number {

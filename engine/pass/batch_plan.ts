@@ -3,11 +3,9 @@
  * row table, and says which rows need logits. Knows positions and slots; knows nothing of weights.
  */
 
-import { neededMass } from "../../kernels/attention/mass.ts";
 import { carriedFrom } from "../../kernels/logits/carry_tokens.ts";
-import { ROW_WORDS, type TableRow, writeTableRow } from "../../kernels/attention/row_table.ts";
+import { ROW_WORDS, writeTableRow } from "../../kernels/attention/row_table.ts";
 import { EngineError } from "../errors.ts";
-import { recentOf, SINKS } from "../layer_plan.ts";
 import type { PageShare } from "../page_map.ts";
 import type { Replicas } from "../kv/replicas.ts";
 import { replicaPagesOf } from "../replica_plan.ts";
@@ -16,6 +14,7 @@ import { rangesByLength } from "./length_ranges.ts";
 import { rangesByOwner, SPLIT_ROWS } from "./row_ranges.ts";
 import { longestBucket, scoreStride } from "./selection_buffers.ts";
 import type { SequenceState } from "../kv/sequences.ts";
+import { tableRow } from "./table_row.ts";
 import { drawnRowsOf, PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings } from "../span.ts";
 
 /** What the plan depends on besides the spans. */
@@ -43,6 +42,9 @@ export const MAX_TILED_ROWS = 2048;
 
 /** The same for decode rows. */
 const MAX_VECTOR_ROWS = 64;
+
+/** Where a group shares the rows of a prefill out: two batches are under way at a time. */
+const MAX_SHARED_ROWS = MAX_TILED_ROWS / 2;
 
 /** A piece of a span: consecutive rows that fall into one batch. */
 interface Piece {
@@ -111,9 +113,17 @@ function isSparse(span: Span): boolean {
   return span.kind === "decode" && span.attention === "sparse";
 }
 
+/** Rows of a batch at most: a prefill that a group shares out becomes two batches at least, all of about the same length. */
+function maxRowsOf(product: ProductFamily, spans: readonly Piece[], { share: { map } }: BatchContext): number {
+  if (product !== "tiled") return MAX_VECTOR_ROWS;
+  const rows = spans.reduce((sum, piece) => sum + piece.rows, 0);
+  if (map.workers === 1 || rows < 2 * SPLIT_ROWS * map.workers) return MAX_TILED_ROWS;
+  return Math.ceil(rows / Math.max(2, Math.ceil(rows / MAX_SHARED_ROWS)));
+}
+
 /** Cuts spans into pieces and fills batches with them, in order. */
 function pack(spans: readonly Piece[], product: ProductFamily, context: BatchContext): Piece[][] {
-  const maxRows = product === "tiled" ? MAX_TILED_ROWS : MAX_VECTOR_ROWS;
+  const maxRows = maxRowsOf(product, spans, context);
   const batches: Piece[][] = [];
   let room = 0;
   let pages = 0;
@@ -177,9 +187,13 @@ function fill(
     for (let i = 0; i < piece.rows; i++) {
       const position = span.from + first + i;
       batch.positions[at + i] = position;
-      writeTableRow(batch.table, at + i, tableRow(state, position, { ...context, sparse }));
+      writeTableRow(
+        batch.table,
+        at + i,
+        tableRow(state, position, { share: context.share, window: context.window, sparse }),
+      );
       if (batch.localTable === undefined) continue;
-      const local = tableRow(state, position, { ...context, window: context.localWindow, sparse });
+      const local = tableRow(state, position, { share: context.share, window: context.localWindow, sparse });
       writeTableRow(batch.localTable, at + i, local);
     }
     wantLogits(batch, piece, at);
@@ -200,31 +214,6 @@ function fill(
   const split = product === "tiled" && map.workers > 1 && rows >= SPLIT_ROWS * map.workers;
   const runs = batch.runs.map((run) => ({ ...run, lengths: rangesByLength(run.lengths) }));
   return { ...batch, runs, ranges: split ? rangesByOwner(map, batch.pieces) : undefined };
-}
-
-/** What a row at a position sees of a worker's slice. */
-export function tableRow(
-  { slot, open: { pageOffset } }: Pick<SequenceState, "slot" | "open">,
-  position: number,
-  { share: { map, index }, window, sparse }: Pick<BatchContext, "share" | "window"> & {
-    readonly sparse: SparseSettings | undefined;
-  },
-): TableRow {
-  /** Local rows below a position. */
-  const below = (end: number) => map.localRows(index, pageOffset, Math.max(0, end));
-  const kvLimit = below(position + 1);
-  const isMine = map.owner(pageOffset, Math.floor(position / PAGE_TOKENS)) === index;
-  return {
-    sequenceSlot: slot,
-    kvFrom: window === undefined ? 0 : below(position + 1 - window),
-    kvLimit,
-    appendRow: isMine ? kvLimit - 1 : undefined,
-    selected: sparse?.budget ?? 0,
-    coverage: sparse?.coverage === undefined ? undefined : neededMass(sparse.coverage),
-    setShape: sparse?.heads ?? "kv_head",
-    sinks: sparse === undefined ? 0 : below(Math.min(SINKS, position + 1)),
-    recent: sparse === undefined ? 0 : kvLimit - below(position + 1 - recentOf(sparse)),
-  };
 }
 
 /** Marks the workers that hold something that a piece's rows see. */

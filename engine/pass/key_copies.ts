@@ -8,10 +8,11 @@ import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import { ROW_WORDS, writeTableRow } from "../../kernels/attention/row_table.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { OwnedRange } from "../exchange.ts";
+import type { PromptCopies } from "../kv/prompt_copies.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { PAGE_TOKENS, pagesFor } from "../span.ts";
-import { tableRow } from "./batch_plan.ts";
+import { tableRow } from "./table_row.ts";
 import { ownRanges } from "./row_ranges.ts";
 
 /** One worker's slice as this worker reads it. */
@@ -57,14 +58,16 @@ export interface OwnedRow {
 
 /**
  * Makes room for copies of a batch's rows, and uploads where they lie. To be called when the batches before it have been.
+ * @param staying of batches that are still under way, and of this one
  * @returns undefined when its queries are to travel: there is no room, or something before its rows is not copied
  */
-export function takeKeyCopies(model: LoadedModel, batch: RowBatch): KeyCopies | undefined {
-  const { replicas, config, share: { map, index } } = model;
-  if (batch.ranges === undefined || replicas?.prompts === undefined || config.localLayers !== undefined) {
-    return undefined;
-  }
-  if (!replicas.prompts.extend(batch.pieces)) return undefined;
+export function takeKeyCopies(
+  model: LoadedModel,
+  batch: RowBatch,
+  staying: readonly SequencePiece[] = batch.pieces,
+): KeyCopies | undefined {
+  const { share: { map, index } } = model;
+  if (!copiesOf(model, batch)?.extend(batch.pieces, staying)) return undefined;
   const places = copyPlaces(model, batch);
   const rows = Array.from({ length: map.workers }, (_, owner) => rowsOf(batch, owner));
   const own = rows[index] ?? [];
@@ -75,6 +78,23 @@ export function takeKeyCopies(model: LoadedModel, batch: RowBatch): KeyCopies | 
     copyTable: places.table,
     maxPages: places.maxPages,
   };
+}
+
+/** Whether the keys and values of a batch can travel while other batches are under way, whose copies stay. */
+export function canTakeKeyCopies(
+  model: Pick<LoadedModel, "replicas" | "config">,
+  batch: RowBatch,
+  staying: readonly SequencePiece[],
+): boolean {
+  return copiesOf(model, batch)?.canExtend(batch.pieces, staying) ?? false;
+}
+
+/** Undefined when the queries of the batch travel in any case, or nothing does. */
+function copiesOf(
+  { replicas, config }: Pick<LoadedModel, "replicas" | "config">,
+  { ranges }: RowBatch,
+): PromptCopies | undefined {
+  return ranges === undefined || config.localLayers !== undefined ? undefined : replicas?.prompts;
 }
 
 /** Uploads where the copies of a batch's sequences lie. */

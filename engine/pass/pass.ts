@@ -16,6 +16,7 @@ import type { LoadedModel } from "../loaded_model.ts";
 import type { LayerWeights } from "../model/weights.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { SlicePacer } from "./pacer.ts";
+import { PassProgress } from "./pass_progress.ts";
 import { type KeyCopies, takeKeyCopies } from "./key_copies.ts";
 import type { PassInputs } from "./pass_inputs.ts";
 import { type RowCopies, takeRowCopies } from "./row_copies.ts";
@@ -50,6 +51,8 @@ interface DeferredRows {
 
 /** What a pass takes besides its model and batch. */
 export interface PassOptions extends Omit<ExchangePoint, "layer"> {
+  /** A pass under way whose rows this one's see: the two take turns, each with working memory of its own. */
+  readonly before?: Pass | undefined;
   readonly counter: BatchCounter;
   readonly report: SelectionReport;
   readonly inputs: PassInputs;
@@ -71,6 +74,12 @@ export class Pass {
   readonly x: Tensor;
   /** What sparse layers have found so far. */
   readonly replicated: { chosen: number; missing: number } = { chosen: 0, missing: 0 };
+  /** How far it has come. */
+  readonly progress: PassProgress;
+  /** Of working memory, see `Scratch.lane`. */
+  readonly lane: number;
+  /** The one under way whose rows this one's see; undefined: there is none. */
+  readonly before: Pass | undefined;
   readonly #point: Omit<ExchangePoint, "layer">;
   readonly #pacer: SlicePacer | undefined;
   readonly #sparseTable: Tensor | undefined;
@@ -79,22 +88,26 @@ export class Pass {
   #deferred: DeferredRows | undefined;
   #arriving: ArrivingStates | undefined;
 
-  constructor(model: LoadedModel, batch: RowBatch, { counter, report, inputs, ...point }: PassOptions) {
-    const { scratch, config } = model;
-    this.model = model;
+  constructor(model: LoadedModel, batch: RowBatch, { counter, report, inputs, before, ...point }: PassOptions) {
+    this.lane = before === undefined ? 0 : 1 - before.lane;
+    const scratch = model.scratch.lane(this.lane);
+    this.model = { ...model, scratch };
     this.batch = batch;
     this.counter = counter;
     this.report = report;
     this.#point = point;
-    this.#pacer = pacerOf(model, batch);
-    this.#pacer?.begin(batch.rows);
+    this.before = before;
     this.layers = layersOf(model);
-    const { rowTable, sparseTable } = uploadReplicaTables(model, batch) ?? {};
+    this.progress = new PassProgress(this.layers.length);
+    const { rowTable, sparseTable } = uploadReplicaTables(this.model, batch) ?? {};
     this.#sparseTable = sparseTable;
-    this.keyCopies = takeKeyCopies(model, batch);
-    this.rowCopies = takeRowCopies(model, batch);
+    const staying = [...before?.batch.pieces ?? [], ...batch.pieces];
+    this.keyCopies = takeKeyCopies(this.model, batch, staying);
+    this.rowCopies = takeRowCopies(this.model, batch);
     this.inputs = rowTable === undefined ? inputs : { ...inputs, rowTable, computedTable: rowTable };
-    this.x = scratch.take(`x (${batch.product})`, "f32", [this.computed, config.hidden]);
+    this.#pacer = this.keyCopies === undefined ? pacerOf(model, batch) : undefined;
+    this.#pacer?.begin(batch.rows);
+    this.x = scratch.take(`x (${batch.product})`, "f32", [this.computed, model.config.hidden]);
   }
 
   /** Rows that this worker computes. */

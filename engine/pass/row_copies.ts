@@ -9,7 +9,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { PAGE_TOKENS } from "../span.ts";
-import { tableRow } from "./batch_plan.ts";
+import { tableRow } from "./table_row.ts";
 import { type CopyPlaces, copyPlaces, type OwnedRow, type SliceView, viewsOf } from "./key_copies.ts";
 import { longestBucket } from "./selection_buffers.ts";
 

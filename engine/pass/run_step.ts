@@ -3,6 +3,7 @@
  * the lead, and from there to the answer.
  */
 
+import { at } from "../../kernels/at.ts";
 import type { ReadRequest, StagedRead } from "../../kernels/gpu.ts";
 import { rowProductCut } from "../../kernels/products/row_tile.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
@@ -20,6 +21,7 @@ import { Pass } from "./pass.ts";
 import { inputsOf, placeInputs } from "./pass_inputs.ts";
 import { runPass } from "./pass_program.ts";
 import { ReadCounter } from "./read_counter.ts";
+import { runBatches } from "./run_batches.ts";
 import { ownerOfRow, ownRanges } from "./row_ranges.ts";
 import { SelectionReport } from "./selection_report.ts";
 import { SpanResults, type WantedRows } from "./span_results.ts";
@@ -78,7 +80,7 @@ export async function submitStep(
   const [window, localWindow] = [config.slidingWindow, config.localLayers?.window];
   const context = { sequences, drawn, window, localWindow, maxScores, share, matrix, replicas };
   const batches = planBatches(step.spans, context);
-  const outcome = await runBatches(model, step, { batches, isAhead, lateMasks });
+  const outcome = await record(model, step, { batches, isAhead, lateMasks });
   const staged = commands.stage(outcome.requests);
   const encoded = performance.now();
   return {
@@ -87,7 +89,7 @@ export async function submitStep(
   };
 }
 
-async function runBatches(
+async function record(
   model: LoadedModel,
   step: Step,
   { batches, isAhead, lateMasks }: Pick<StepContext, "isAhead" | "lateMasks"> & {
@@ -105,18 +107,26 @@ async function runBatches(
   state.upload(commands, scratch);
   const results = share.index === LEAD ? new SpanResults(model, { spans: step.spans, batches, draws }) : undefined;
   const replicated = { chosen: 0, missing: 0 };
-  for (const [index, batch] of batches.entries()) {
-    const placed = inputs[index];
-    if (placed === undefined) throw new RangeError(`Cannot run batch ${index}: ${inputs.length} were placed`);
-    const point = { step: step.index, batch: index };
-    const options = { ...point, counter: counter.of(index), report, inputs: inputsOf(state, placed) };
-    const pass = new Pass(model, batch, options);
-    const x = await runPass(pass, { at: placed.at, early: !isAhead });
-    const wanted = await gatherOnLead(pass, x);
-    await results?.add(batch, wanted);
-    replicated.chosen += pass.replicated.chosen;
-    replicated.missing += pass.replicated.missing;
-  }
+  const begin = (index: number, before: Pass | undefined) => {
+    const [batch, placed] = [at(batches, index), at(inputs, index)];
+    const point = { step: step.index, batch: index, before };
+    const pass = new Pass(model, batch, {
+      ...point,
+      counter: counter.of(index),
+      report,
+      inputs: inputsOf(state, placed),
+    });
+    return { pass, run: () => runPass(pass, { at: placed.at, early: !isAhead }) };
+  };
+  await runBatches(model, batches, {
+    begin,
+    end: async (pass, x) => {
+      const wanted = await gatherOnLead(pass, x);
+      await results?.add(pass.batch, wanted);
+      replicated.chosen += pass.replicated.chosen;
+      replicated.missing += pass.replicated.missing;
+    },
+  });
   if (results === undefined) {
     const spans = step.spans.map(({ sequence }) => ({ sequence }));
     return { drawn: new Map(), requests: [], replicated, spans: () => spans };

@@ -96,7 +96,22 @@ async function together(host: SessionHost): Promise<Float64Array[]> {
   return logits;
 }
 
+/** A long prompt in one step, one that goes on from it, and two in one step: all become batches that are under way together. */
+async function longPrompts(host: SessionHost): Promise<Float64Array[]> {
+  const session = host.open({ sampling: everyLogprob(512), pageOffset: 1 });
+  const logits = [];
+  for (const [i, rows] of [643, 530].entries()) logits.push(logprobsOf(await session.prefill(prompt(rows, i))));
+  logits.push(logprobsOf(await session.decode(9)));
+  await session.close();
+  const sessions = [0, 1].map((pageOffset) => host.open({ sampling: everyLogprob(512), pageOffset }));
+  const spans = sessions.map((each, i) => each.plan({ kind: "prefill", tokens: prompt(270 + i, i), logits: "last" }));
+  logits.push(...(await runTogether(host, spans)).spans.map(logprobsOf));
+  for (const each of sessions) await each.close();
+  return logits;
+}
+
 const CASES = [
+  { slices: [1024, 512], read: longPrompts, sparseExchange: "states" },
   { slices: [1024, 512, 256], read: chunks, sparseExchange: "states" },
   { slices: [1024, 512], read: together, sparseExchange: "states" },
   { slices: [1024, 512], read: sparseRows, sparseExchange: "states" },
@@ -112,6 +127,18 @@ Deno.test("Groups that copy prompts and rows have the bits of those that exchang
     assert.deepEqual(copying.logits, exchanging.logits);
     assert.ok(copying.keys > 0 && exchanging.queries > 0 && exchanging.states > 0);
     assert.deepEqual([copying.queries, copying.states, exchanging.keys], [0, 0, 0]);
+  }
+});
+
+Deno.test("Of a prompt that is shared out two batches are under way, each a layer's half behind the other", async () => {
+  const group = MemoryGroup.of(pool, [1024, 512]);
+  try {
+    const session = new SessionHost(group, group.map).open();
+    await session.prefill(prompt(640), "none");
+    const layers = Array.from({ length: group.info.layers }, (_, layer) => layer);
+    assert.deepEqual(group.count.keysAt, layers.flatMap((layer) => [{ batch: 0, layer }, { batch: 1, layer }]));
+  } finally {
+    await group.close();
   }
 });
 

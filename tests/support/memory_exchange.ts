@@ -28,6 +28,8 @@ export interface ExchangeCount {
   selections: number;
   /** States that were empty by agreement and therefore never sent. */
   silent: number;
+  /** Where keys and values travelled, by the lead's account. */
+  readonly keysAt: Pick<ExchangePoint, "batch" | "layer">[];
   /** What was chosen at each select layer, by the lead's account. */
   readonly chosen: { readonly layer: number; readonly position: number; readonly lists: readonly Uint32Array[] }[];
 }
@@ -93,6 +95,7 @@ export class MemoryExchange implements Exchange {
     rows: { tensor: Tensor; rowBytes: number },
   ): Promise<void> {
     this.#count.keys++;
+    if (this.#index === 0) this.#count.keysAt.push({ batch: point.batch, layer: point.layer });
     await this.#complete(key("keys", point), ranges, rows);
   }
 
@@ -238,7 +241,8 @@ function key(kind: string, { step, batch, layer }: ExchangePoint): string {
 export function memoryExchanges(
   workers: readonly Commands[],
 ): { readonly exchanges: readonly MemoryExchange[]; readonly count: ExchangeCount } {
-  const count: ExchangeCount = { queries: 0, keys: 0, replicas: 0, states: 0, selections: 0, silent: 0, chosen: [] };
+  const counts = { queries: 0, keys: 0, replicas: 0, states: 0, selections: 0, silent: 0 };
+  const count: ExchangeCount = { ...counts, keysAt: [], chosen: [] };
   const meeting = new Meeting(workers.length);
   const exchanges = workers.map((commands, index) =>
     new MemoryExchange(commands, { index, workers: workers.length, meeting, count })
