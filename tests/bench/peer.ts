@@ -1,25 +1,33 @@
 /**
- * `deno task bench:peer [--random SHAPE] [--contexts N,…] [--ours FILE] [--json FILE] [--modules DIR] [--gpu vulkan|none]`:
- * prefill and decode of llama.cpp with random weights of a named shape, beside ours from a file of `bench --json`, or from a
- * `bench` that it runs itself. The npm package `node-llama-cpp` brings llama.cpp; it is fetched here and nowhere else.
+ * `deno task bench:peer [--types f16,q8_0,q4_0] [--random SHAPE] [--contexts N,…] [--fill copied] [--ours FILE] [--json FILE]
+ * [--modules DIR] [--gpu vulkan|none]`: prefill and decode of llama.cpp with random weights of a named shape, beside ours from
+ * a file of `bench --json`, or from a `bench` that it runs itself for each type of weights. The npm package `node-llama-cpp`
+ * brings llama.cpp; it is fetched here and nowhere else.
  */
 
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { presetNamed } from "../../engine/model/presets.ts";
+import { type Preset, presetNamed } from "../../engine/model/presets.ts";
+import { measureCeilings } from "../../kernels/ceilings.ts";
+import { openGpu } from "../../kernels/choose_provider.ts";
+import { Commands } from "../../kernels/pipeline.ts";
+import { BLOCKS, isBlockType } from "../../kernels/weights/source_types.ts";
 import { processTerminal } from "../../router/terminal.ts";
 import { type BenchFile, readBenchFile } from "../../router/commands/bench/compare.ts";
 import type { PeerResult } from "./llama_cpp.ts";
-import { writeRandomGguf } from "./random_gguf.ts";
+import { COLUMNS, type Compared, matrixTypeNamed, rowsOf } from "./peer_table.ts";
+import { type MatrixType, writeRandomGguf } from "./random_gguf.ts";
 
 const PACKAGE = "node-llama-cpp@3.22.1";
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
 const { values } = parseArgs({
   options: {
+    types: { type: "string", default: "f16" },
     random: { type: "string", default: "llama-3-8b" },
     contexts: { type: "string", default: "1024,4096" },
     tokens: { type: "string", default: "128" },
+    fill: { type: "string", default: "prefill" },
     ours: { type: "string" },
     json: { type: "string" },
     modules: { type: "string" },
@@ -46,15 +54,20 @@ async function run(program: string, args: readonly string[]): Promise<void> {
   if (code !== 0) throw new Error(`Cannot run ${program} ${args[0]}: ended with ${code}`);
 }
 
+interface PeerRun {
+  readonly work: string;
+  readonly modules: string;
+  readonly type: MatrixType;
+  readonly contexts: readonly number[];
+}
+
 /**
  * In a process of its own: the package finds its own dependencies from the folder that it is installed in, under no
  * configuration of this project. The measuring module is copied there for the same reason.
  */
-async function measurePeer(work: string, contexts: readonly number[]): Promise<PeerResult> {
-  const modules = await modulesDirectory(work);
-  const { config } = presetNamed(values.random);
+async function measurePeer({ work, modules, type, contexts }: PeerRun, { config }: Preset): Promise<PeerResult> {
   const model = `${work}/random.gguf`;
-  await writeRandomGguf(model, config);
+  await writeRandomGguf(model, config, type);
   const script = `${modules}/llama_cpp.ts`;
   await Deno.copyFile(new URL("llama_cpp.ts", import.meta.url), script);
   const task = { model, gpu: values.gpu, contexts, tokens: Number(values.tokens), vocabSize: config.vocabSize };
@@ -71,32 +84,62 @@ async function measurePeer(work: string, contexts: readonly number[]): Promise<P
   return JSON.parse(line) as PeerResult;
 }
 
-async function ownFigures(work: string, contexts: readonly number[]): Promise<BenchFile> {
+async function ownFigures({ work, type, contexts }: PeerRun, { calibration: { budget } }: Preset): Promise<BenchFile> {
   if (values.ours !== undefined) return await readBenchFile(values.ours);
   const file = `${work}/ours.json`;
-  const shape = ["--random", values.random, "--contexts", contexts.join(","), "--tokens", values.tokens];
-  await run(Deno.execPath(), ["run", "-A", "mod.ts", "bench", ...shape, "--json", file]);
+  const tokens = Number(values.tokens);
+  const flags = {
+    random: values.random,
+    contexts: contexts.join(","),
+    tokens,
+    budget,
+    chunk: 2048,
+    fill: values.fill,
+    json: file,
+    ...(isBlockType(type) && { quantize: BLOCKS[type].keptAs }),
+  };
+  const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  await run(Deno.execPath(), ["run", "-A", "mod.ts", "bench", ...args]);
   return await readBenchFile(file);
 }
 
+/** GB/s of streaming reads; undefined where the adapter has no clock to measure them by. */
+async function readCeiling(): Promise<number | undefined> {
+  const gpu = await openGpu();
+  try {
+    if (!gpu.info.timestamps) return undefined;
+    return (await measureCeilings(new Commands(gpu))).readGigabytesPerSecond;
+  } finally {
+    await gpu.close();
+  }
+}
+
 const terminal = processTerminal();
+const preset = presetNamed(values.random);
+const contexts = values.contexts.split(",").map(Number);
+const types = values.types.split(",").map(matrixTypeNamed);
+if (values.ours !== undefined && types.length > 1) throw new RangeError("Cannot take ours from one file for all types");
 const work = await Deno.makeTempDir({ prefix: "tidepool-peer-" });
 try {
-  const contexts = values.contexts.split(",").map(Number);
-  const ours = await ownFigures(work, contexts);
-  const peer = await measurePeer(work, contexts);
-  const speeds = new Map(ours.named.map(({ name, value }) => [name, value]));
-  const rows = peer.figures.map(({ context, prefillTokensPerSecond, decodeTokensPerSecond }) => {
-    const own = (what: string) => speeds.get(`1 worker, ${context}: ${what} tokens/s`)?.toFixed(1) ?? "–";
-    const theirs = [prefillTokensPerSecond, decodeTokensPerSecond].map((value) => value.toFixed(1));
-    return [context, own("prefill"), theirs[0], own("decode dense"), own("decode sparse"), theirs[1]];
-  });
-  terminal.line(`${values.random}, random f16 weights, one sequence, ${values.tokens} tokens; ${peer.about}\n`);
-  terminal.line("| context | prefill tokens/s | llama.cpp | decode dense tokens/s | decode sparse | llama.cpp |");
-  terminal.line("| --- | --- | --- | --- | --- | --- |");
-  for (const row of rows) terminal.line(`| ${row.join(" | ")} |`);
+  const ceiling = await readCeiling();
+  const modules = await modulesDirectory(work);
+  const compared: Compared[] = [];
+  for (const type of types) {
+    const run = { work, modules, type, contexts };
+    const ours = await ownFigures(run, preset);
+    compared.push({ type, ours, peer: await measurePeer(run, preset) });
+  }
+  const measured = ceiling === undefined ? "not measured" : `${ceiling.toFixed(0)} GB/s`;
+  terminal.line(`${values.random}, random weights, one sequence, ${values.tokens} tokens; ${compared[0]?.peer.about}`);
+  terminal.line(
+    `Shares are of streaming reads (${measured}): weights, and keys and values that a token reads at least\n`,
+  );
+  terminal.line(`| ${COLUMNS.join(" | ")} |`);
+  terminal.line(`| ${COLUMNS.map(() => "---").join(" | ")} |`);
+  for (const row of compared.flatMap((one) => rowsOf(one, preset, ceiling))) terminal.line(`| ${row.join(" | ")} |`);
   if (values.json !== undefined) {
-    await Deno.writeTextFile(values.json, JSON.stringify({ ...peer, ours: ours.named }, undefined, 2) + "\n");
+    const results = compared.map(({ type, ours, peer }) => ({ type, ...peer, ours: ours.named }));
+    await Deno.writeTextFile(values.json, JSON.stringify({ readGigabytesPerSecond: ceiling, results }, undefined, 2));
   }
 } finally {
   await Deno.remove(work, { recursive: true });

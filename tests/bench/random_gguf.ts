@@ -1,10 +1,14 @@
 /**
- * A GGUF file of a named shape with random f16 weights, written as a stream: what llama.cpp is timed on beside our own random
- * weights. Knows the format as far as a llama needs it; its text is unreadable, which speed does not depend on.
+ * A GGUF file of a named shape with random weights of one type, written as a stream: what llama.cpp is timed on beside our own
+ * random weights. Knows the format as far as a llama needs it; its text is unreadable, which speed does not depend on.
  */
 
+import { DTYPES } from "../../engine/model/gguf/dtypes.ts";
 import type { ModelConfig } from "../../engine/model/model_config.ts";
 import { toHalf } from "../../kernels/half.ts";
+import { type BlockDType, blockOf, isBlockType, sourceBytes } from "../../kernels/weights/source_types.ts";
+import { Random } from "../support/random.ts";
+import { randomBlocks } from "../support/random_blocks.ts";
 
 /** Value types of metadata. */
 const U32 = 4;
@@ -13,22 +17,24 @@ const F32 = 6;
 const STRING = 8;
 const ARRAY = 9;
 
-/** Types of tensors, in the order of the format. */
-const TENSOR_F32 = 0;
-const TENSOR_F16 = 1;
-
 const GGUF_VERSION = 3;
 const ALIGNMENT = 32;
 const LITTLE_ENDIAN = true;
-/** One block of random values is repeated: making billions would take longer than the bench. */
-const BLOCK_VALUES = 2 ** 22;
+/** A run of random values is repeated: making billions would take longer than the bench. */
+const RUN_VALUES = 2 ** 22;
+const DEVIATION = 0.02;
+
+/** What the matrices of a file may be made of. */
+export type MatrixType = "F16" | BlockDType;
 
 interface GgufTensor {
   readonly name: string;
   /** Rows, then columns; one extent for a vector. */
   readonly shape: readonly number[];
-  readonly type: typeof TENSOR_F32 | typeof TENSOR_F16;
+  readonly type: "F32" | MatrixType;
 }
+
+const TYPE_IDS: ReadonlyMap<string, number> = new Map(Object.entries(DTYPES).map(([id, type]) => [type, Number(id)]));
 
 const encoder = new TextEncoder();
 
@@ -71,31 +77,35 @@ class ByteList {
   }
 }
 
-/** Writes the file; 16 GB for an 8B shape. */
-export async function writeRandomGguf(path: string, config: ModelConfig): Promise<void> {
-  const tensors = tensorsOf(config);
+/** Writes the file; in f16 16 GB for an 8B shape. */
+export async function writeRandomGguf(path: string, config: ModelConfig, type: MatrixType = "F16"): Promise<void> {
+  const tensors = tensorsOf(config, type);
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
   const head = await header(config, tensors).blob();
   await writeAll(file, head);
   await writeAll(file, new Uint8Array(padding(head.length)));
-  let state = 1;
-  const values = Float32Array.from({ length: BLOCK_VALUES }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    // Uniform with a standard deviation of 0.02.
-    return (state / 2 ** 32 - 0.5) * 0.0693;
-  });
-  const block = new Uint8Array(toHalf(values).buffer);
+  const runs = new Map([...new Set(tensors.map(({ type }) => type))].map((type) => [type, randomRun(type)]));
   for (const { shape, type } of tensors) {
-    const count = shape.reduce((product, extent) => product * extent, 1);
-    const bytes = count * (type === TENSOR_F32 ? 4 : 2);
-    if (type === TENSOR_F32) await writeAll(file, new Uint8Array(new Float32Array(count).fill(1).buffer));
-    else {
-      for (let left = bytes; left > 0; left -= block.length) {
-        await writeAll(file, block.subarray(0, Math.min(left, block.length)));
-      }
+    const bytes = bytesOf({ shape, type });
+    const run = runs.get(type) ?? new Uint8Array();
+    for (let left = bytes; left > 0; left -= run.length) {
+      await writeAll(file, run.subarray(0, Math.min(left, run.length)));
     }
     await writeAll(file, new Uint8Array(padding(bytes)));
   }
+}
+
+/** Bytes that are written again and again: ones for vectors, which are norms. */
+function randomRun(type: GgufTensor["type"]): Uint8Array<ArrayBuffer> {
+  if (type === "F32") return new Uint8Array(new Float32Array(RUN_VALUES).fill(1).buffer);
+  const random = new Random(1);
+  if (isBlockType(type)) return randomBlocks(random, type, RUN_VALUES, DEVIATION);
+  const values = Float32Array.from({ length: RUN_VALUES }, () => (random.uniform() - 0.5) * Math.sqrt(12) * DEVIATION);
+  return new Uint8Array(toHalf(values).buffer);
+}
+
+function bytesOf({ shape, type }: Pick<GgufTensor, "shape" | "type">): number {
+  return sourceBytes(type, shape.reduce((product, extent) => product * extent, 1));
 }
 
 async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
@@ -106,27 +116,31 @@ function padding(bytes: number): number {
   return (ALIGNMENT - bytes % ALIGNMENT) % ALIGNMENT;
 }
 
-function tensorsOf({ layers, hidden, ffn, heads, kvHeads, headDim, vocabSize }: ModelConfig): GgufTensor[] {
-  const matrix = (name: string, rows: number, cols: number): GgufTensor => ({
-    name: `${name}.weight`,
-    shape: [rows, cols],
-    type: TENSOR_F16,
-  });
-  const norm = (name: string): GgufTensor => ({ name: `${name}.weight`, shape: [hidden], type: TENSOR_F32 });
+/** Embedding and head of 4-bit files have 8 bits, as ours have them. */
+function tensorsOf(
+  { layers, hidden, ffn, heads, kvHeads, headDim, vocabSize }: ModelConfig,
+  type: MatrixType,
+): GgufTensor[] {
+  const matrix = (name: string, rows: number, cols: number, type: MatrixType): GgufTensor => {
+    if (cols % blockOf(type).weights === 0) return { name: `${name}.weight`, shape: [rows, cols], type };
+    throw new RangeError(`Cannot make ${name}: ${cols} columns are no whole blocks of ${type}`);
+  };
+  const norm = (name: string): GgufTensor => ({ name: `${name}.weight`, shape: [hidden], type: "F32" });
+  const table = (name: string) => matrix(name, vocabSize, hidden, type === "Q4_0" ? "Q8_0" : type);
   return [
-    matrix("token_embd", vocabSize, hidden),
+    table("token_embd"),
     norm("output_norm"),
-    matrix("output", vocabSize, hidden),
+    table("output"),
     ...Array.from({ length: layers }, (_, i) => [
       norm(`blk.${i}.attn_norm`),
-      matrix(`blk.${i}.attn_q`, heads * headDim, hidden),
-      matrix(`blk.${i}.attn_k`, kvHeads * headDim, hidden),
-      matrix(`blk.${i}.attn_v`, kvHeads * headDim, hidden),
-      matrix(`blk.${i}.attn_output`, hidden, heads * headDim),
+      matrix(`blk.${i}.attn_q`, heads * headDim, hidden, type),
+      matrix(`blk.${i}.attn_k`, kvHeads * headDim, hidden, type),
+      matrix(`blk.${i}.attn_v`, kvHeads * headDim, hidden, type),
+      matrix(`blk.${i}.attn_output`, hidden, heads * headDim, type),
       norm(`blk.${i}.ffn_norm`),
-      matrix(`blk.${i}.ffn_gate`, ffn, hidden),
-      matrix(`blk.${i}.ffn_up`, ffn, hidden),
-      matrix(`blk.${i}.ffn_down`, hidden, ffn),
+      matrix(`blk.${i}.ffn_gate`, ffn, hidden, type),
+      matrix(`blk.${i}.ffn_up`, ffn, hidden, type),
+      matrix(`blk.${i}.ffn_down`, hidden, ffn, type),
     ]).flat(),
   ];
 }
@@ -141,7 +155,6 @@ function header(config: ModelConfig, tensors: readonly GgufTensor[]): ByteList {
     ["llama.attention.head_count_kv", config.kvHeads],
     ["llama.rope.dimension_count", config.headDim],
     ["llama.vocab_size", config.vocabSize],
-    ["general.file_type", 1],
     ["tokenizer.ggml.bos_token_id", 1],
     ["tokenizer.ggml.eos_token_id", 2],
     ["tokenizer.ggml.unknown_token_id", 0],
@@ -164,8 +177,8 @@ function header(config: ModelConfig, tensors: readonly GgufTensor[]): ByteList {
   for (const { name, shape, type } of tensors) {
     bytes.text(name).u32(shape.length);
     for (const extent of [...shape].reverse()) bytes.u64(extent);
-    bytes.u32(type).u64(offset);
-    const size = shape.reduce((product, extent) => product * extent, 1) * (type === TENSOR_F32 ? 4 : 2);
+    bytes.u32(TYPE_IDS.get(type) ?? 0).u64(offset);
+    const size = bytesOf({ shape, type });
     offset += size + padding(size);
   }
   return bytes;
