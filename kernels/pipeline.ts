@@ -7,22 +7,14 @@ import { GpuError } from "./errors.ts";
 import type { Gpu, ReadRequest, StagedRead } from "./gpu.ts";
 import { type Kernel, KernelCache, type KernelSpec } from "./kernel_cache.ts";
 import { ParamArena } from "./param_arena.ts";
-import { type BufferCopy, type Dispatch, type Program, Programs, type Recording } from "./program.ts";
+import type { BufferCopy, Dispatch, PassObserver, Program, Recording } from "./program.ts";
+import { Programs } from "./program.ts";
 import { TileChoices } from "./products/tile_choice.ts";
-import { SubmitQueue } from "./submit_queue.ts";
+import { type HeldCommands, SubmitQueue } from "./submit_queue.ts";
 import type { Tensor } from "./tensor.ts";
 
 export type { BindingSpec, Kernel, KernelSpec, ParamField } from "./kernel_cache.ts";
-export type { Dispatch, Program } from "./program.ts";
-
-/** Sees every pass and dispatch that is recorded while it is attached; see `timestamps.ts`. */
-export interface PassObserver {
-  /** Whether every dispatch gets a pass of its own, or passes stay as they are. */
-  readonly unit: "dispatch" | "pass";
-  /** How the pass that is about to open is described. */
-  beginPass(): GPUComputePassDescriptor;
-  record(kernel: Kernel, dispatch: Dispatch): void;
-}
+export type { Dispatch, PassObserver, Program } from "./program.ts";
 
 const MAX_GROUPS = 65535;
 
@@ -65,6 +57,11 @@ export class Commands {
   /** Kernels compiled so far. */
   get kernels(): number {
     return this.#cache.kernels;
+  }
+
+  /** Whether commands are held back, which a write would release. */
+  get isHolding(): boolean {
+    return this.#queue.isHolding;
   }
 
   /** Programs that are kept. */
@@ -244,14 +241,15 @@ export class Commands {
   /**
    * Holds back what is submitted from here on until `release`, so that a read-back that waits for everything submitted does
    * not wait for it. It is released sooner where something would overtake it: a write, or the end of a buffer.
+   * @returns what `release` takes
    */
-  hold(): void {
-    this.#queue.hold();
+  hold(): HeldCommands {
+    return this.#queue.hold();
   }
 
-  /** Submits what was held back, and holds nothing back any more. */
-  release(): void {
-    this.#queue.release();
+  /** Submits what was held back: all, and nothing is held back any more, or what one `hold` and those before it cover. */
+  release(upTo?: HeldCommands): void {
+    this.#queue.release(upTo);
   }
 
   #issue(kernel: Kernel, group: GPUBindGroup, offsets: [number], dispatch: Dispatch): void {

@@ -18,6 +18,15 @@ export interface Dispatch {
   readonly groups: readonly [number, number, number];
 }
 
+/** Sees every pass and dispatch that is recorded while it is attached; see `timestamps.ts`. */
+export interface PassObserver {
+  /** Whether every dispatch gets a pass of its own, or passes stay as they are. */
+  readonly unit: "dispatch" | "pass";
+  /** How the pass that is about to open is described. */
+  beginPass(): GPUComputePassDescriptor;
+  record(kernel: Kernel, dispatch: Dispatch): void;
+}
+
 /** A copy between buffers. */
 export interface BufferCopy {
   readonly from: GPUBuffer;

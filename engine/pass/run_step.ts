@@ -5,6 +5,7 @@
 
 import { at } from "../../kernels/at.ts";
 import type { ReadRequest, StagedRead } from "../../kernels/gpu.ts";
+import type { HeldCommands } from "../../kernels/submit_queue.ts";
 import { rowProductCut } from "../../kernels/products/row_tile.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { SequenceState } from "../kv/sequences.ts";
@@ -59,6 +60,10 @@ export interface SubmittedStep {
 interface Outcome {
   readonly drawn: ReadonlyMap<SequenceId, number>;
   readonly requests: readonly ReadRequest[];
+  /** Draws that are held back; undefined: all is submitted. */
+  readonly held: HeldCommands | undefined;
+  /** How long masks, and the step before them, were waited for. */
+  readonly awaitedMs: number;
   readonly replicated: ReplicaCount;
   spans(bytes: readonly Uint8Array<ArrayBuffer>[]): readonly SpanResult[];
 }
@@ -129,16 +134,25 @@ async function record(
   });
   if (results === undefined) {
     const spans = step.spans.map(({ sequence }) => ({ sequence }));
-    return { drawn: new Map(), requests: [], replicated, spans: () => spans };
+    return { drawn: new Map(), requests: [], held: undefined, awaitedMs: 0, replicated, spans: () => spans };
   }
+  let held: HeldCommands | undefined;
+  let awaitedMs = 0;
   if (lacksMasks(plan)) {
     commands.submit();
-    writeLateMasks(model, state, { plan, masks: await lateMasks() });
+    const askedMs = performance.now();
+    const masks = await lateMasks();
+    awaitedMs = performance.now() - askedMs;
+    writeLateMasks(model, state, { plan, masks });
+    // Software drivers return from a submit when the one before it is computed; until then the next step is recorded.
+    if (step.followed && commands.gpu.traits.readWaitsForAll) held = commands.hold();
   }
   await results.draw();
   return {
     drawn: placesOf(plan),
     requests: results.requests({ counter, report }),
+    held,
+    awaitedMs,
     replicated,
     spans: (bytes) => results.finish({ counter, report }, bytes),
   };
@@ -155,11 +169,12 @@ async function finish(
     readonly encoded: number;
   },
 ): Promise<StepResult> {
+  if (outcome.held !== undefined) commands.release(outcome.held);
   const bytes = await commands.gpu.finishRead(staged);
   const end = performance.now();
-  const { replicated } = outcome;
+  const { replicated, awaitedMs } = outcome;
   const timing = {
-    encodeMs: encoded - start,
+    encodeMs: encoded - start - awaitedMs,
     waitMs: end - Math.max(sinceMs, encoded),
     totalMs: end - Math.max(sinceMs, start),
     ...(replicated.chosen > 0 && { replicas: replicated }),

@@ -50,7 +50,7 @@ export class StepState {
     return { label, dtype: data instanceof Uint32Array ? "u32" : "f32", shape, at, words };
   }
 
-  /** Writes all parts; takes effect after what was recorded before. */
+  /** Writes all parts; takes effect after what was recorded before, and after what is held back, without releasing that. */
   upload(commands: Commands, scratch: Scratch): void {
     if (this.#words === 0) return;
     const state = new Uint32Array(this.#words);
@@ -59,8 +59,13 @@ export class StepState {
       else new Float32Array(state.buffer).set(data, at);
     }
     // In powers of two: each growth voids every program.
-    this.#whole = scratch.take("step state", "u32", [2 ** Math.ceil(Math.log2(this.#words))]);
-    commands.write(this.#whole, state);
+    const shape = [2 ** Math.ceil(Math.log2(this.#words))];
+    this.#whole = scratch.take("step state", "u32", shape);
+    const ahead = commands.isHolding ? scratch.take("step state ahead", "u32", shape) : undefined;
+    if (ahead === undefined || !commands.isHolding) return commands.write(this.#whole, state);
+    // What is held back still reads the state of the step before. The copy of that step's own state has been submitted.
+    commands.gpu.write(ahead, state);
+    commands.copy(ahead, this.#whole, { byteLength: state.byteLength });
   }
 
   /** A part on the GPU; only after the upload. */

@@ -121,3 +121,27 @@ Deno.test("Commands.hold() keeps what is submitted back until its release, or un
   commands.submit();
   assert.equal(await sum(), 42, "other parameters would have overtaken it");
 });
+
+Deno.test("Commands.release() submits what one hold and those before it cover, and keeps what came after", async () => {
+  const { commands, gpu } = fixture;
+  const [x, out] = [fixture.upload("u32", Uint32Array.of(1, 0, 0, 0), [4]), fixture.zeros("u32", [4])];
+  const program = await commands.program("held apart", () => add(x, out, 1));
+  const sum = async () => (await gpu.readU32({ tensor: out }))[0];
+  const [first, second] = [1, 2].map((times) => {
+    const held = commands.hold();
+    for (let i = 0; i < times; i++) commands.replay(program);
+    commands.submit();
+    return held;
+  });
+  assert.ok(commands.isHolding);
+  commands.release(first);
+  assert.equal(await sum(), 1);
+  commands.release(first);
+  assert.equal(await sum(), 1, "it is submitted already, and the second one is not meant");
+  commands.release(second);
+  assert.equal(await sum(), 3);
+  assert.ok(!commands.isHolding);
+  commands.replay(program);
+  commands.submit();
+  assert.equal(await sum(), 4, "nothing is held back any more");
+});
