@@ -5,6 +5,7 @@
 
 import { LostThreads } from "../lost_threads.ts";
 import type { GrammarSpec } from "./grammar_spec.ts";
+import { MaskRequests } from "./mask_slots.ts";
 
 /** What a thread can be asked. `words`: of one mask, 32 tokens each. */
 export type GrammarJob =
@@ -25,11 +26,15 @@ export type GrammarJob =
     readonly words: number;
   };
 
+type FollowJob = Extract<GrammarJob, { readonly kind: "follow" }>;
+
 /** From the owner to the thread. */
 export type ToGrammarWorker =
   | { readonly kind: "load"; readonly directory: string; readonly markers: readonly string[] }
   | { readonly kind: "job"; readonly id: number; readonly job: GrammarJob }
-  | { readonly kind: "forget"; readonly matcher: number };
+  | { readonly kind: "forget"; readonly matcher: number }
+  /** From here on short jobs come in slots of this memory. */
+  | { readonly kind: "share"; readonly memory: SharedArrayBuffer };
 
 /** From the thread to its owner. */
 export type FromGrammarWorker =
@@ -64,6 +69,8 @@ export interface GrammarThreadOptions {
 
 interface Waiting extends PromiseWithResolvers<Uint32Array<ArrayBuffer>> {
   readonly id: number;
+  /** Whether its mask comes in a slot. */
+  readonly inSlot: boolean;
 }
 
 /** Grammars that took too long and still compile, at most: each keeps a core busy. */
@@ -75,6 +82,8 @@ export class GrammarThread {
   readonly #waiting: Waiting[] = [];
   readonly #lost = new LostThreads(MAX_LOST);
   #worker: Worker | undefined;
+  /** Of the worker; undefined: there was no short job yet. */
+  #slots: MaskRequests | undefined;
   #isLoaded = false;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #nextId = 0;
@@ -102,17 +111,19 @@ export class GrammarThread {
       const message = `${this.#lost.size} grammars that took too long are still being compiled`;
       return Promise.reject(new GrammarThreadError("busy", message));
     }
-    const worker = this.#worker ??= this.#start();
-    const waiting: Waiting = { id: this.#nextId++, ...Promise.withResolvers<Uint32Array<ArrayBuffer>>() };
+    this.#worker ??= this.#start();
+    const id = this.#nextId++;
+    const inSlot = job.kind === "follow" && this.#postInSlot(id, job);
+    if (!inSlot) this.#post({ kind: "job", id, job });
+    const waiting: Waiting = { id, inSlot, ...Promise.withResolvers<Uint32Array<ArrayBuffer>>() };
     this.#waiting.push(waiting);
     if (this.#waiting.length === 1 && this.#isLoaded) this.#watch();
-    worker.postMessage({ kind: "job", id: waiting.id, job } satisfies ToGrammarWorker);
     return waiting.promise;
   }
 
   /** Frees what the thread knows of an answer. */
   forget(matcher: number): void {
-    this.#worker?.postMessage({ kind: "forget", matcher } satisfies ToGrammarWorker);
+    if (this.#worker !== undefined) this.#post({ kind: "forget", matcher });
   }
 
   /** Ends the thread; jobs not done fail. */
@@ -120,6 +131,44 @@ export class GrammarThread {
     this.#closed = true;
     this.#lose("closed", "the service is stopping");
     this.#lost.close();
+  }
+
+  #post(message: ToGrammarWorker): void {
+    this.#worker?.postMessage(message);
+    this.#slots?.messagePosted();
+  }
+
+  /** Posts a job whose answer is known and that has one mask. @returns whether it did */
+  #postInSlot(id: number, { matcher, spec, keep, tokens, from, words }: FollowJob): boolean {
+    if (spec !== undefined || from !== keep + tokens.length) return false;
+    if (this.#slots === undefined) {
+      const slots = new MaskRequests(words);
+      this.#post({ kind: "share", memory: slots.memory });
+      this.#slots = slots;
+      this.#takeFrom(slots);
+    }
+    if (!this.#slots.canPost({ tokens, words })) return false;
+    this.#slots.post({ id, matcher, keep, tokens });
+    return true;
+  }
+
+  /** Takes masks as they come, for as long as the thread has these slots. */
+  async #takeFrom(slots: MaskRequests): Promise<void> {
+    while (this.#slots === slots) {
+      await slots.changed();
+      if (this.#slots === slots) this.#takeMasks();
+    }
+  }
+
+  /** Results come in the order of the jobs, whichever way they come. */
+  #takeMasks(): void {
+    while (this.#waiting[0]?.inSlot) {
+      const mask = this.#slots?.take();
+      if (mask === undefined) return;
+      const done = this.#waiting.shift();
+      this.#watch();
+      done?.resolve(mask);
+    }
   }
 
   #start(): Worker {
@@ -146,10 +195,12 @@ export class GrammarThread {
     if (waiting === undefined || waiting.id !== message.id) return;
     this.#waiting.shift();
     this.#watch();
-    if (message.kind === "done") return waiting.resolve(message.masks);
-    waiting.reject(new GrammarThreadError(message.compile ? "compile" : "token", message.message));
+    if (waiting.inSlot) this.#slots?.skip();
+    if (message.kind === "done") waiting.resolve(message.masks);
+    else waiting.reject(new GrammarThreadError(message.compile ? "compile" : "token", message.message));
     // The library has aborted: what it does from now on is undefined.
-    if (message.compile) this.#lose("lost", "another grammar broke the thread");
+    if (message.kind === "failed" && message.compile) this.#lose("lost", "another grammar broke the thread");
+    this.#takeMasks();
   }
 
   /** Only the oldest job is being computed. */
@@ -167,6 +218,8 @@ export class GrammarThread {
 
   #lose(failure: GrammarFailure, message: string): void {
     clearTimeout(this.#timer);
+    this.#slots?.close();
+    this.#slots = undefined;
     this.#worker?.terminate();
     this.#worker = undefined;
     this.#isLoaded = false;

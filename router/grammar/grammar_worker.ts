@@ -7,6 +7,7 @@ import { readModelConfig } from "../../engine/model/model_config.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
 import type { GrammarSpec } from "./grammar_spec.ts";
 import type { FromGrammarWorker, GrammarJob, ToGrammarWorker } from "./grammar_thread.ts";
+import { MaskAnswers } from "./mask_slots.ts";
 import { Utf8Tokens } from "./utf8_tokens.ts";
 import { byteLevelVocabulary } from "./vocabulary.ts";
 import { CompileError, GrammarEngine, type TokenMatcher } from "./xgrammar.ts";
@@ -20,13 +21,39 @@ interface WorkerScope {
 const scope = globalThis as unknown as WorkerScope;
 const matchers = new Map<number, TokenMatcher>();
 let engine: GrammarEngine | undefined;
+/** Undefined: there was no short job yet. */
+let slots: MaskAnswers | undefined;
 
 /** Jobs wait for each other: the library's calls are asynchronous, its state is not made for that. */
 let last: Promise<void> = Promise.resolve();
 
 scope.onmessage = ({ data }) => {
-  last = last.then(() => handle(data));
+  last = last.then(() => receive(data));
 };
+
+/** Jobs in slots that were posted before a message come before it; after it, the thread waits for those that come next. */
+async function receive(message: ToGrammarWorker): Promise<void> {
+  await answerPosted();
+  await handle(message);
+  slots?.messageHandled();
+  if (message.kind === "share") slots = new MaskAnswers(message.memory);
+  await answerPosted();
+}
+
+async function answerPosted(): Promise<void> {
+  for (let job = slots?.next(); slots !== undefined && job !== undefined; job = slots.next()) {
+    const { id, keep, tokens, mask } = job;
+    const follows = { kind: "follow", spec: undefined, from: keep + tokens.length, words: mask.length } as const;
+    try {
+      if (engine === undefined) throw new Error("A job came before the vocabulary was loaded");
+      await follow(engine, { ...follows, matcher: job.matcher, keep, tokens }, mask);
+      slots.finish("done");
+    } catch (error) {
+      slots.finish("failed");
+      fail(id, error);
+    }
+  }
+}
 
 async function handle(message: ToGrammarWorker): Promise<void> {
   const id = message.kind === "job" ? message.id : undefined;
@@ -43,19 +70,27 @@ async function handle(message: ToGrammarWorker): Promise<void> {
     } else if (message.kind === "forget") {
       matchers.get(message.matcher)?.close();
       matchers.delete(message.matcher);
-    } else {
+    } else if (message.kind === "job") {
       const masks = await run(message.job);
       scope.postMessage({ kind: "done", id: message.id, masks }, [masks.buffer]);
     }
   } catch (error) {
-    const text = error instanceof Error ? error.message : String(error);
-    scope.postMessage({ kind: "failed", id, compile: error instanceof CompileError, message: text }, []);
+    fail(id, error);
   }
+}
+
+function fail(id: number | undefined, error: unknown): void {
+  const message = error instanceof Error ? error.message : String(error);
+  scope.postMessage({ kind: "failed", id, compile: error instanceof CompileError, message }, []);
 }
 
 async function run(job: GrammarJob): Promise<Uint32Array<ArrayBuffer>> {
   if (engine === undefined) throw new Error("A job came before the vocabulary was loaded");
-  if (job.kind === "follow") return await follow(engine, job);
+  if (job.kind === "follow") {
+    const masks = new Uint32Array((job.keep + job.tokens.length - job.from + 1) * job.words);
+    await follow(engine, job, masks);
+    return masks;
+  }
   const matcher = await engine.matcher(job.spec);
   const mask = new Uint32Array(job.words);
   await matcher.mask(mask);
@@ -64,16 +99,16 @@ async function run(job: GrammarJob): Promise<Uint32Array<ArrayBuffer>> {
   return mask;
 }
 
-/** @returns the masks after the first `from` tokens, …, after all of them: u32 [number of states, words] */
+/** @param masks all zero; those after the first `from` tokens, …, after all of them: u32 [number of states, words] */
 async function follow(
   grammars: GrammarEngine,
   { matcher: name, spec, keep, tokens, from, words }: Extract<GrammarJob, { kind: "follow" }>,
-): Promise<Uint32Array<ArrayBuffer>> {
+  masks: Uint32Array,
+): Promise<void> {
   const matcher = await matcherOf(grammars, name, spec);
   matcher.rollBack(keep);
   if (matcher.length < keep) throw new Error(`Only ${matcher.length} of the ${keep} tokens before were followed`);
   const end = keep + tokens.length;
-  const masks = new Uint32Array((end - from + 1) * words);
   for (let length = matcher.length; length <= end; length++) {
     if (length >= from) await matcher.mask(masks.subarray((length - from) * words, (length - from + 1) * words));
     const token = tokens[length - keep];
@@ -81,7 +116,6 @@ async function follow(
       throw new Error(`Token ${token} at ${length} of the answer is not allowed by its grammar`);
     }
   }
-  return masks;
 }
 
 async function matcherOf(grammars: GrammarEngine, name: number, spec: GrammarSpec | undefined): Promise<TokenMatcher> {

@@ -24,6 +24,7 @@ export interface StreamChunk extends Partial<ErrorBody> {
     readonly index: number;
     readonly text?: string;
     readonly delta?: { readonly role?: string; readonly content?: string };
+    readonly "token_ids"?: readonly number[];
     readonly "finish_reason": string | null;
   }[];
   readonly usage?: UsageBody | null;
