@@ -22,6 +22,8 @@ const PAUSE_MS = 1;
 
 /** When the waits began that are not over. */
 const waits = new Set<{ readonly startMs: number }>();
+/** What Dawn queued while no wait was likely to end, by the timers that it pauses for. */
+const paused = new Map<ReturnType<typeof setTimeout>, () => void>();
 /** How long the last one took that was not over at once. */
 let usualMs = 0;
 let lastCallbackMs = 0;
@@ -51,6 +53,8 @@ export async function whileTurning<T>(pending: Promise<T>): Promise<T> {
   pending.then(settle, settle);
   const wait = { startMs: performance.now() };
   waits.add(wait);
+  // Dawn queued its callback before it returned the promise, when nobody seemed to wait for anything.
+  resumePaused();
   // A settled promise needs a microtask to say so.
   await Promise.resolve();
   while (!isSettled) {
@@ -79,10 +83,28 @@ function paced(callback: (...given: unknown[]) => void, ...given: unknown[]): vo
     lastCallbackMs = performance.now();
     callback(...given);
   };
-  if (!isEager(performance.now())) {
-    setTimeout(run, PAUSE_MS);
-    return;
+  if (isEager(performance.now())) turnUntilDue(run);
+  else pause(run);
+}
+
+function pause(run: () => void): void {
+  const timer = setTimeout(() => {
+    paused.delete(timer);
+    run();
+  }, PAUSE_MS);
+  paused.set(timer, run);
+}
+
+function resumePaused(): void {
+  for (const [timer, run] of paused) {
+    clearTimeout(timer);
+    turnUntilDue(run);
   }
+  paused.clear();
+}
+
+/** Turns the loop until the last callback is long enough ago. */
+function turnUntilDue(run: () => void): void {
   const dueMs = lastCallbackMs + EAGER_GAP_MS;
   const turn = () => {
     if (performance.now() >= dueMs) run();

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { setImmediate } from "node:timers";
 import { endsSoon, paceGlobalImmediates, whileTurning } from "../../kernels/turning.ts";
 
 Deno.test("whileTurning() gives what the promise gives, at once or later", async () => {
@@ -44,6 +45,27 @@ Deno.test("paceGlobalImmediates() bounds the callbacks of a wait, and lets the f
     // On a busy machine the first may be all that comes in time.
     assert.ok(wait.within4Ms >= 1, `${wait.within4Ms} callbacks at the start`);
     assert.ok(wait.callbacks <= 250, `${wait.callbacks} callbacks in 200 ms: without a pace there are thousands`);
+  } finally {
+    Object.defineProperty(globalThis, "setImmediate", before);
+  }
+});
+
+Deno.test("paceGlobalImmediates() lets a callback come at once that was queued just before the wait began", async () => {
+  const before = Object.getOwnPropertyDescriptor(globalThis, "setImmediate");
+  assert.ok(before);
+  paceGlobalImmediates();
+  try {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let turns = 0;
+    let turnsToCallback: number | undefined;
+    globalThis.setImmediate(() => {
+      turnsToCallback = turns;
+    });
+    const waited = whileTurning(promise);
+    for (; turns < 3; turns++) await new Promise((turn) => setImmediate(turn));
+    resolve();
+    await waited;
+    assert.ok(turnsToCallback !== undefined, "not within three turns: a timer of a millisecond held it");
   } finally {
     Object.defineProperty(globalThis, "setImmediate", before);
   }
