@@ -30,7 +30,7 @@ export interface StepBounds {
 
 /** What counts of an open sequence. */
 export interface OpenSequence {
-  readonly pages: number;
+  readonly physicalPages: { readonly length: number };
   readonly open: Pick<SequenceOpening, "pageOffset">;
   /** As long as the positions that were ever written. */
   readonly tokens: { readonly length: number };
@@ -75,7 +75,7 @@ export function checkStep(
 function checkOpening(open: SequenceOpening, bounds: StepBounds): OpenSequence {
   const { sequence, sparse, prefixPages, prefixTokens } = open;
   const refuse = (why: string) => refusal(`open sequence ${sequence}: ${why}`);
-  const why = faultOfPages(prefixPages, { pages: 0, open }, bounds);
+  const why = faultOfPages(prefixPages, { physicalPages: [], open }, bounds);
   if (why !== undefined) throw refuse(why);
   if (sparse.budget < MIN_BUDGET) throw refuse(`a budget of ${sparse.budget} is below ${MIN_BUDGET}`);
   const { coverage = 1 } = sparse;
@@ -84,7 +84,7 @@ function checkOpening(open: SequenceOpening, bounds: StepBounds): OpenSequence {
   if (prefixTokens.length !== 0 && prefixTokens.length !== length) {
     throw refuse(`${prefixTokens.length} prefix tokens are not the ${length} of its pages`);
   }
-  return { pages: prefixPages.length, open, tokens: { length } };
+  return { physicalPages: prefixPages, open, tokens: { length } };
 }
 
 /** What can be said of a span by itself. */
@@ -133,13 +133,13 @@ function checkPlace(span: Span, state: OpenSequence, bounds: StepBounds): void {
   }
   const why = faultOfPages(newPages, state, bounds);
   if (why !== undefined) throw refusedSpan(span, why);
-  const capacity = (state.pages + newPages.length) * PAGE_TOKENS;
+  const capacity = (state.physicalPages.length + newPages.length) * PAGE_TOKENS;
   if (end > capacity) throw refusedSpan(span, `its end ${end} exceeds the ${capacity} positions of its pages`);
 }
 
 function faultOfPages(
   pages: Uint32Array,
-  { pages: present, open: { pageOffset } }: Pick<OpenSequence, "pages" | "open">,
+  { physicalPages: { length: present }, open: { pageOffset } }: Pick<OpenSequence, "physicalPages" | "open">,
   { map, ...bounds }: StepBounds,
 ): string | undefined {
   const high = pages.find((page) => page >= map.pages);

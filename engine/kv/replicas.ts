@@ -11,7 +11,7 @@ import { replicaPagesOf, type ReplicaRoom, replicaRoom, type SparseExchange } fr
 import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span } from "../span.ts";
 import type { KvSlice } from "./kv_slice.ts";
 import type { PageShare } from "../page_map.ts";
-import { PromptCopies } from "./prompt_copies.ts";
+import { PageCopies } from "./page_copies.ts";
 import { SequenceReplicas } from "./sequence_replicas.ts";
 import type { SequenceState } from "./sequences.ts";
 
@@ -30,7 +30,7 @@ export interface ReplicasOptions {
 /** Replicas of all sequences of one epoch. */
 export class Replicas {
   /** Of whole sequences; they take pages that no replica does. Undefined in a group whose workers do not compute alike. */
-  readonly prompts: PromptCopies | undefined;
+  readonly copies: PageCopies | undefined;
   readonly #options: ReplicasOptions;
   readonly #free: number[];
   /** The sequence that has waited longest comes first. */
@@ -47,7 +47,7 @@ export class Replicas {
     }
     this.#options = options;
     this.#free = Array.from({ length: pages }, (_, i) => slice.pages + pages - 1 - i);
-    this.prompts = options.alike ? new PromptCopies(options.share, this.#free) : undefined;
+    this.copies = options.alike ? new PageCopies(options.share, this.#free) : undefined;
   }
 
   /** Pages that the replicas of a batch may have together. */
@@ -66,10 +66,11 @@ export class Replicas {
   }
 
   /** Before the spans of a step: what they rewrite, and everything after it, is no longer a copy. */
-  invalidate(spans: readonly Pick<Span, "sequence" | "from">[]): void {
-    for (const { sequence, from } of spans) {
+  invalidate(spans: readonly Pick<Span, "sequence" | "from" | "newPages">[]): void {
+    for (const { sequence, from, newPages } of spans) {
+      this.copies?.reassign(newPages);
       this.#bySequence.get(sequence)?.dropFrom(from);
-      this.prompts?.dropFrom(sequence, from);
+      this.copies?.dropFrom(sequence, from);
     }
   }
 
@@ -90,7 +91,7 @@ export class Replicas {
 
   /** Forgets sequences. */
   release(sequences: readonly SequenceId[]): void {
-    this.prompts?.release(sequences);
+    this.copies?.release(sequences);
     this.#release(sequences);
   }
 
@@ -103,7 +104,7 @@ export class Replicas {
 
   /** Forgets everything: a step has failed, and what it has sent or written is unknown. */
   clear(): void {
-    this.prompts?.clear();
+    this.copies?.clear();
     this.#release([...this.#bySequence.keys()]);
   }
 
@@ -113,8 +114,8 @@ export class Replicas {
     const room = this.roomFor(open);
     if (room === undefined) throw new RangeError(`Cannot replicate for sequence ${sequence}: it exchanges states`);
     const count = replicaPagesOf(room);
-    while (this.#free.length < count) {
-      if (this.prompts?.releaseOldest()) continue;
+    while ((this.copies?.freePages ?? this.#free.length) < count) {
+      if (this.copies?.releaseOldest()) continue;
       const [oldest] = this.#bySequence.keys();
       if (oldest === undefined) throw new RangeError(`Cannot replicate: ${count} pages exceed ${this.#free.length}`);
       this.#release([oldest]);

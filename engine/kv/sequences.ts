@@ -13,8 +13,8 @@ export interface SequenceState {
   readonly open: SequenceOpening;
   /** Row of the page table. */
   readonly slot: number;
-  /** Pages it has on all workers, of its prefix and of its spans. */
-  pages: number;
+  /** That it has on all workers, of its prefix and of its spans, in the order of its positions. */
+  readonly physicalPages: number[];
   /**
    * Token at each position, as far as `prefixTokens` and spans have brought them; never cut, because length is not state.
    * Positions of a prefix without tokens are empty.
@@ -74,7 +74,7 @@ export class Sequences {
     for (const { sequence, newPages } of step.spans) {
       // When two steps fail, the first one has closed what it had opened for both.
       const state = this.#states.get(sequence);
-      if (state !== undefined) state.pages -= newPages.length;
+      if (state !== undefined) state.physicalPages.length -= newPages.length;
     }
     for (const { sequence } of step.open) this.#release(sequence);
   }
@@ -91,7 +91,7 @@ export class Sequences {
     }
     const tokens = [...open.prefixTokens];
     tokens.length = open.prefixPages.length * PAGE_TOKENS;
-    const state: SequenceState = { open, slot, pages: 0, tokens };
+    const state: SequenceState = { open, slot, physicalPages: [], tokens };
     this.#states.set(open.sequence, state);
     this.#extend(state, open.prefixPages);
   }
@@ -99,12 +99,13 @@ export class Sequences {
   /** Of the pages of all workers, only this worker's own go into its table. */
   #extend(state: SequenceState, pages: Uint32Array): void {
     const { map, index } = this.#share;
-    const { pageOffset } = state.open;
-    const own = pages.filter((_, i) => map.owner(pageOffset, state.pages + i) === index).map((page) =>
+    const { open: { pageOffset }, physicalPages } = state;
+    const { length: before } = physicalPages;
+    const own = pages.filter((_, i) => map.owner(pageOffset, before + i) === index).map((page) =>
       page - map.base(index)
     );
-    this.#slice.writeTable(state.slot, map.pagesBefore(index, pageOffset, state.pages), own);
-    state.pages += pages.length;
+    this.#slice.writeTable(state.slot, map.pagesBefore(index, pageOffset, before), own);
+    for (const page of pages) physicalPages.push(page);
   }
 
   #release(sequence: SequenceId): void {

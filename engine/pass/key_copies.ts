@@ -8,7 +8,7 @@ import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import { ROW_WORDS, writeTableRow } from "../../kernels/attention/row_table.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { OwnedRange } from "../exchange.ts";
-import type { PromptCopies } from "../kv/prompt_copies.ts";
+import type { PageCopies } from "../kv/page_copies.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { PAGE_TOKENS, pagesFor } from "../span.ts";
@@ -93,8 +93,8 @@ export function canTakeKeyCopies(
 function copiesOf(
   { replicas, config }: Pick<LoadedModel, "replicas" | "config">,
   { ranges }: RowBatch,
-): PromptCopies | undefined {
-  return ranges === undefined || config.localLayers !== undefined ? undefined : replicas?.prompts;
+): PageCopies | undefined {
+  return ranges === undefined || config.localLayers !== undefined ? undefined : replicas?.copies;
 }
 
 /** Uploads where the copies of a batch's sequences lie. */
@@ -109,7 +109,7 @@ export function copyPlaces(
   const words = new Uint32Array(pieces.length * peers.length * maxPages);
   for (const [number, { sequence: { open } }] of pieces.entries()) {
     for (const owner of peers) {
-      words.set(replicas?.prompts?.pagesOf(open.sequence, owner) ?? [], slotOf(number, owner) * maxPages);
+      words.set(replicas?.copies?.placesOf(open.sequence, owner) ?? [], slotOf(number, owner) * maxPages);
     }
   }
   const table = scratch.take("table of copied pages", "u32", [pieces.length * peers.length, maxPages]);

@@ -31,10 +31,10 @@ export interface RowCopies {
  */
 export function takeRowCopies(model: LoadedModel, batch: RowBatch): RowCopies | undefined {
   const { replicas, config, share: { map } } = model;
-  const prompts = replicas?.prompts;
-  if (prompts === undefined || batch.ranges !== undefined || config.localLayers !== undefined) return undefined;
+  const copies = replicas?.copies;
+  if (copies === undefined || batch.ranges !== undefined || config.localLayers !== undefined) return undefined;
   // One by one, so that a sequence that is not copied does not end the copies of the others.
-  const copied = new Set(batch.pieces.filter((piece) => prompts.extend([piece], batch.pieces)));
+  const copied = new Set(batch.pieces.filter((piece) => copies.extend([piece], batch.pieces)));
   if (copied.size === 0) return undefined;
   const places = copyPlaces(model, batch);
   const rows = batch.pieces.flatMap((piece, number) =>

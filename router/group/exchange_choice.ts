@@ -36,6 +36,10 @@ const FILLING_ROWS = 16;
 /** Weight of a step that is learned. */
 const WEIGHT = 0.05;
 
+/** The same of what says how much of the sequences is copied; where less than a half exchanges states, they cost next to nothing. */
+const COPIED_WEIGHT = 0.2;
+const MIN_EXCHANGED = 0.5;
+
 /** Sequences that exchange states before one copies rows again: what is missing shows only there. */
 const TRY_AGAIN = 32;
 
@@ -48,9 +52,17 @@ export class ExchangeChoice {
   #copying: CopyingCost | undefined;
   #missing: number | undefined;
   #statesInTurn = 0;
+  readonly #layers: number;
+  /** Of the exchanges that sparse rows by states could need, those that they do: none where all that they see is copied. */
+  #exchanged: number;
 
-  /** @param roles of the model's layers; undefined: no row is sparse */
-  constructor(roles: readonly LayerRole[] | undefined) {
+  /**
+   * @param roles of the model's layers; undefined: no row is sparse
+   * @param copies whether workers keep copies of whole sequences while there is room
+   */
+  constructor(roles: readonly LayerRole[] | undefined, copies = false) {
+    this.#layers = roles?.length ?? 0;
+    this.#exchanged = copies ? 0 : 1;
     const select = (roles ?? []).flatMap((role, layer) => role === "select" ? [layer] : []);
     this.#selectLayers = select.length;
     this.#sparseLayers = select.reduce((sum, layer) => sum + sparseLayersAfter(roles ?? [], layer), 0);
@@ -69,6 +81,7 @@ export class ExchangeChoice {
 
   /** What costs less for a sequence with such settings. */
   choose(sparse: SparseSettings): Choice {
+    if (this.#exchanged < MIN_EXCHANGED) return "states";
     const { statesMs, rowsMs } = this.predict(sparse);
     if (rowsMs <= statesMs) this.#statesInTurn = 0;
     else if (++this.#statesInTurn <= TRY_AGAIN) return "states";
@@ -108,8 +121,16 @@ export class ExchangeChoice {
       const isFilled = copied.length > 0 && copied.every(({ rows }) => rows >= FILLING_ROWS);
       if (replicas !== undefined && isFilled) this.#learnMissing(replicas.missing / replicas.chosen);
     }
+    const isByStates = sparse.length === spans.length && sparse.every(({ choice }) => choice === "states");
+    if (exchange !== undefined && isByStates && sparse.length > 0) {
+      this.#learnExchanged(exchange.counts.states / this.#layers);
+    }
     for (const followed of sparse) followed.rows++;
     for (const sequence of release) this.#followed.delete(sequence);
+  }
+
+  #learnExchanged(share: number): void {
+    this.#exchanged = (1 - COPIED_WEIGHT) * this.#exchanged + COPIED_WEIGHT * Math.min(1, share);
   }
 
   #learnMissing(share: number): void {

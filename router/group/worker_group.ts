@@ -185,23 +185,23 @@ export class WorkerGroup implements Group {
   async #form(present: readonly Present[]): Promise<void> {
     this.#gathering.end();
     const workers = present.map(({ info: { kvPages }, ...worker }) => ({ ...worker, kvPages }));
-    const epoch = this.#epoch;
-    const { sparseExchange = "states" } = this.#options;
+    const [epoch, { sparseExchange = "states" }] = [this.#epoch, this.#options];
+    const alike = computesAlike(present);
     const forming = new GroupEpoch({
       epoch,
       workers,
       selections: this.selections,
       matrix: usesMatrices(present),
-      alike: computesAlike(present),
+      alike,
       replicaPages: Math.min(...present.map(({ info }) => info.replicaPages)),
       sparseExchange,
-      exchangeChoice: sparseExchange === "auto" ? new ExchangeChoice(present[0]?.info.roles) : undefined,
+      exchangeChoice: sparseExchange === "auto" ? new ExchangeChoice(present[0]?.info.roles, alike) : undefined,
       onBroken: (breach) => this.#leave(forming, breach),
     });
     this.#current = forming;
     if (!await forming.form() || this.#isOver) return;
     if (!await this.#warmUp(forming, present)) return;
-    const all = this.#members.all.length;
+    const { length: all } = this.#members.all;
     if (all > workers.length) this.#options.log(`The group goes on with ${workers.length} of ${all} workers`);
     const idle = idleMatrices(present);
     if (idle !== undefined) this.#options.log(idle);
@@ -223,7 +223,7 @@ export class WorkerGroup implements Group {
       this.#options.log(`The group's first steps took ${Math.round(performance.now() - startMs)} ms`);
     } catch (error) {
       if (!(error instanceof CodedError)) throw error;
-      // When a worker was lost the epoch is over; when a step was refused the group can do without.
+      // A lost worker has ended the epoch; without a step that was refused the group can do.
       this.#options.log(`Cannot warm the group up: ${error.message}`);
     }
     return this.#current === forming && !this.#isOver;

@@ -20,8 +20,8 @@ const BOUNDS: StepBounds = {
 
 /** Sequence 1 has a page and 40 positions, sequence 2 is empty. */
 const SEQUENCES: ReadonlyMap<number, OpenSequence> = new Map([
-  [1, { pages: 1, open: { pageOffset: 0 }, tokens: { length: 40 } }],
-  [2, { pages: 0, open: { pageOffset: 0 }, tokens: { length: 0 } }],
+  [1, { physicalPages: [0], open: { pageOffset: 0 }, tokens: { length: 40 } }],
+  [2, { physicalPages: [], open: { pageOffset: 0 }, tokens: { length: 0 } }],
 ]);
 
 const pages = (...numbers: number[]) => Uint32Array.from(numbers);

@@ -5,8 +5,6 @@
 
 import assert from "node:assert/strict";
 import { SessionHost } from "../../engine/evaluation/hand_session.ts";
-import { PromptCopies } from "../../engine/kv/prompt_copies.ts";
-import { PageMap } from "../../engine/page_map.ts";
 import type { SparseSettings } from "../../engine/span.ts";
 import { everyLogprob, logprobsOf, runTogether } from "../support/engine_fixture.ts";
 import { enginePool } from "../support/engine_pool.ts";
@@ -162,36 +160,31 @@ Deno.test("A prompt whose copies gave way goes on with queries, and its bits do 
   assert.ok(some.keys > 0 && some.queries > 0, `${some.keys} times keys, ${some.queries} times queries`);
 });
 
-Deno.test("PromptCopies.extend() takes as many pages on every worker, and gives all of them back", () => {
-  const map = new PageMap([10, 5, 1]);
-  const opened = (sequence: number, pageOffset: number) => ({ sequence: { open: { sequence, pageOffset } } });
-  const ends = Array.from({ length: map.workers }, (_, index) => {
-    const free = Array.from({ length: 24 }, (_, i) => i);
-    const copies = new PromptCopies({ map, index }, free);
-    const history: unknown[] = [];
-    const extend = (...pieces: { sequence: number; from: number; rows: number }[]) => {
-      const done = copies.extend(
-        pieces.map(({ sequence, ...rows }) => ({ ...opened(sequence, sequence % 3), ...rows })),
-      );
-      history.push(done, free.length);
-    };
-    extend({ sequence: 1, from: 0, rows: 640 });
-    extend({ sequence: 1, from: 650, rows: 10 });
-    extend({ sequence: 2, from: 64, rows: 64 });
-    extend({ sequence: 2, from: 0, rows: 640 }, { sequence: 3, from: 0, rows: 130 });
-    copies.dropFrom(2, 100);
-    extend({ sequence: 2, from: 101, rows: 64 });
-    extend({ sequence: 2, from: 100, rows: 640 });
-    extend({ sequence: 4, from: 0, rows: 64 * 40 });
-    for (const owner of [0, 1, 2]) {
-      const held = copies.pagesOf(2, owner);
-      assert.equal(held.length, owner === index ? 0 : map.pagesBefore(owner, 2, 12));
-      assert.equal(new Set(held).size, held.length);
-    }
-    copies.clear();
-    assert.deepEqual(free.toSorted((a, b) => a - b), Array.from({ length: 24 }, (_, i) => i));
-    return history;
-  });
-  assert.deepEqual(ends[0]?.filter((_, i) => i % 2 === 0), [true, false, false, true, false, true, false]);
-  for (const history of ends) assert.deepEqual(history, ends[0]);
+Deno.test("A sequence that starts on pages of another one finds their copies, also when that one is gone", async () => {
+  const tail = prompt(70, 3);
+  const read = (isAlike: boolean, options: Parameters<typeof MemoryGroup.of>[2] = {}) =>
+    answers([1024, 512], { alike: isAlike, ...options }, async (host) => {
+      const [first, other] = [host.open({ pageOffset: 1 }), host.open({ pageOffset: 1 })];
+      await first.prefill(prompt(330), "none");
+      await other.prefill(prompt(130, 5), "none");
+      const second = host.share(first, 320, { sampling: everyLogprob(512) });
+      const third = host.share(first, 256, { sampling: everyLogprob(512), sparse: { budget: 32, heads: "kv_head" } });
+      await first.close();
+      await other.close();
+      const logits = [logprobsOf(await second.prefill(tail)), logprobsOf(await third.decode(7, "sparse"))];
+      for (let i = 0; i < 3; i++) logits.push(logprobsOf(await third.decode(9 + i)));
+      await second.close();
+      // Its pages are given to others, which must not find what was copied of it.
+      const fourth = host.open({ sampling: everyLogprob(512), pageOffset: 1 });
+      logits.push(logprobsOf(await fourth.prefill(prompt(320, 9))));
+      logits.push(logprobsOf(await third.decode(20)));
+      for (const session of [third, fourth]) await session.close();
+      return logits;
+    });
+  const [copying, exchanging] = [await read(true), await read(false)];
+  assert.deepEqual(copying.logits, exchanging.logits);
+  assert.deepEqual([copying.queries, copying.states], [0, 0]);
+  const short = await read(true, { replicaPages: 4 });
+  assert.deepEqual(short.logits, exchanging.logits);
+  assert.ok(short.states > 0);
 });

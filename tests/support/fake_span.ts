@@ -21,7 +21,7 @@ export interface FakeSequence {
 
 /** The same, as the check of a step sees it. */
 export function openSequence({ open, pages, length }: FakeSequence): OpenSequence {
-  return { open, pages: pages.length, tokens: { length } };
+  return { open, physicalPages: pages, tokens: { length } };
 }
 
 /** Why an opening's prefix tokens are not those that its penalties count, if so. */

@@ -39,7 +39,7 @@ Deno.test("Sequences.begin() writes the pages of prefix and spans into the slot'
       spans: [prefill(5, 128, 70, { newPages: pages(0, 7) })],
     }));
     const [five, six] = [sequences.open.get(5), sequences.open.get(6)];
-    assert.deepEqual([five?.pages, six?.pages], [4, 1]);
+    assert.deepEqual([five?.physicalPages.length, six?.physicalPages.length], [4, 1]);
     assert.deepEqual([five?.tokens.length, five?.tokens[127], five?.tokens[128]], [198, undefined, 1]);
     assert.deepEqual([six?.tokens.length, six?.tokens[0]], [64, 0]);
     sequences.begin(step({ spans: [prefill(5, 197, 60, { newPages: pages(2) })] }));
@@ -72,7 +72,7 @@ Deno.test("Sequences.undo() takes back slots and pages, Sequences.end() frees wh
     assert.deepEqual([...sequences.open.keys()], [1, 2]);
     sequences.undo(failing);
     assert.deepEqual([...sequences.open.keys()], [1]);
-    assert.equal(sequences.open.get(1)?.pages, 1);
+    assert.equal(sequences.open.get(1)?.physicalPages.length, 1);
     sequences.begin(step({ spans: [prefill(1, 60, 10, { newPages: pages(3) })] }));
     assert.deepEqual(await tableOf(slice, slot ?? NaN, 2), [0, 3]);
     sequences.end(step({ release: [1] }));
@@ -93,7 +93,7 @@ Deno.test("Sequences.begin() keeps a worker's own pages of a group, counted from
     const state = () => sequences.open.get(8);
     sequences.begin(step({ open: [open(8, { prefixPages: pages(5, 0, 3) })] }));
     sequences.begin(step({ spans: [prefill(8, 192, 192, { newPages: pages(2, 1, 4) })] }));
-    assert.equal(state()?.pages, 6);
+    assert.equal(state()?.physicalPages.length, 6);
     assert.deepEqual(await tableOf(slice, state()?.slot ?? NaN, 4), [3, 1, 0, 2]);
   });
 });

@@ -37,7 +37,7 @@ interface DrivenSpan {
 function sequence(id: number, random: Random): SequenceState {
   const sampling = { ...GREEDY, ...SETTINGS, logitBias: BIASES };
   const tokens = Array.from({ length: PROMPT }, () => random.integer(VOCABULARY));
-  return { open: open(id, { promptTokens: PROMPT, sampling }), slot: 0, pages: 0, tokens };
+  return { open: open(id, { promptTokens: PROMPT, sampling }), slot: 0, physicalPages: [], tokens };
 }
 
 /** Compares what steps make of random logits with plain loops over the tokens before each row. */

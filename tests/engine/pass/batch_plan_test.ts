@@ -17,7 +17,7 @@ const SHAPES: readonly SetShape[] = ["all_heads", "query_head", "kv_head"];
 /** Sequences 0 to 99 in slots 100 to 199; the shape of sequence i is SHAPES[i % 3], its budget 16 + i. */
 const SEQUENCES = new Map(Array.from({ length: 100 }, (_, i): [number, SequenceState] => {
   const sparse = { budget: 16 + i, heads: SHAPES[i % 3] ?? "kv_head" };
-  return [i, { open: open(i, { sparse }), slot: 100 + i, pages: 99, tokens: [] }];
+  return [i, { open: open(i, { sparse }), slot: 100 + i, physicalPages: [], tokens: [] }];
 }));
 
 function plan(

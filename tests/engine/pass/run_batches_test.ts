@@ -1,7 +1,7 @@
 /** Which batches of a step are under way together, on passes that only say when they end. */
 
 import assert from "node:assert/strict";
-import { PromptCopies } from "../../../engine/kv/prompt_copies.ts";
+import { PageCopies } from "../../../engine/kv/page_copies.ts";
 import { PageMap } from "../../../engine/page_map.ts";
 import { planBatches } from "../../../engine/pass/batch_plan.ts";
 import type { KeyCopies } from "../../../engine/pass/key_copies.ts";
@@ -29,21 +29,25 @@ function batchesOf(rows: number): readonly RowBatch[] {
     logits: "none",
     newPages: new Uint32Array(),
   };
-  const sequences = new Map([[1, { ...state, tokens: [], length: 0, pages: [] }]]);
+  const sequences = new Map([[1, {
+    ...state,
+    tokens: [],
+    physicalPages: Array.from({ length: 64 }, (_, page) => page),
+  }]]);
   return planBatches([span], { sequences, window: undefined, share: SHARE, maxScores: 1 << 20 } as never);
 }
 
 /** Runs batches whose keys travel; `run` says what each does. */
 async function play(rows: number, pages: number, run: (index: number) => Promise<void>): Promise<string[]> {
   const { config } = presetNamed("tiny");
-  const prompts = new PromptCopies(SHARE, Array.from({ length: pages }, (_, page) => page));
+  const copies = new PageCopies(SHARE, Array.from({ length: pages }, (_, page) => page));
   const events: string[] = [];
   const batches = batchesOf(rows);
-  await runBatches({ config, replicas: { prompts } as never }, batches, {
+  await runBatches({ config, replicas: { copies } as never }, batches, {
     begin: (index, before) => {
       const batch = batches[index];
       assert.ok(batch);
-      const keyCopies = prompts.extend(batch.pieces) ? COPIED : undefined;
+      const keyCopies = copies.extend(batch.pieces) ? COPIED : undefined;
       events.push(`${index} begins${before === undefined ? "" : " beside another"}`);
       return { pass: { batch, keyCopies, progress: new PassProgress(1) }, run: () => run(index) };
     },

@@ -73,3 +73,23 @@ Deno.test("ExchangeChoice takes no misses of stores that are still being filled 
   // 5 % of 2,048 positions at 2 KB.
   assert.ok(Math.abs(choice.predict(SPARSE).rowsMs - (1 + 0.05 * 2048 * 2000 / 20_000)) < 0.1);
 });
+
+Deno.test("ExchangeChoice exchanges states where all that rows see is copied, until they turn out to travel", () => {
+  const choice = new ExchangeChoice(ROLES, true);
+  // Others have shown what rows and states take.
+  const byRows = { ...step(1), open: step(1, { opens: true }).open };
+  choice.open(byRows);
+  for (let i = 0; i < 40; i++) {
+    choice.learn(step(1), { ...timing(0.001), exchange: { ms: NONE, readMs: 0, bytes: NONE, counts: NONE } });
+    assert.equal(opened(choice, 2 + i), "states");
+  }
+  // Room for copies is short: each layer exchanges, and rows were not tried yet.
+  const exchange = {
+    ms: { ...NONE, states: 12 },
+    readMs: 0,
+    bytes: { ...NONE, states: 12_000 },
+    counts: { ...NONE, states: 12 },
+  };
+  for (let i = 0; i < 40; i++) choice.learn(step(1), { encodeMs: 0, waitMs: 0, totalMs: 0, exchange });
+  assert.equal(opened(choice, 50), "rows");
+});
