@@ -7,7 +7,8 @@
 import { Fragments, HALVES_AN_ELEMENT } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import { writesRows } from "../rows.ts";
-import { declareEight, fetchEight, halvesOfEight } from "../weights/read_eight.ts";
+import { halvesOfEight } from "../weights/halves_of_eight.ts";
+import { declareEight, fetchEight } from "../weights/read_eight.ts";
 import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll, writes } from "../wgsl.ts";
 import { eachFragment, type MatrixPlan, matrixPlanOf, type MatrixProduct } from "./matrix_product_plan.ts";
 import { edgeArray, loadResults, storeGated, storeResults } from "./matrix_results.ts";

@@ -10,7 +10,8 @@ import { Fragments, HALVES_AN_ELEMENT } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import { describeShape } from "../provider.ts";
 import { ROW_FORM_WGSL } from "../rows.ts";
-import { declareEight, fetchEight, halvesOfEight } from "../weights/read_eight.ts";
+import { halvesOfEight } from "../weights/halves_of_eight.ts";
+import { declareEight, fetchEight } from "../weights/read_eight.ts";
 import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll } from "../wgsl.ts";
 import { describePairing, isPaired, pairedRow, pairingWgsl, resultBindings, resultParams } from "./paired_results.ts";
 import {

@@ -107,14 +107,18 @@ function packBlock(dtype: QuantizedDType): string {
         w[params.blocks + block] = block_scales(at);`;
 }
 
-/** The layout that `read_eight.ts` reads. */
+/**
+ * The layout that `read_eight.ts` and `halves_of_eight.ts` read. Of an eight in four bits each, weight j lies at bit
+ * 16 · (j % 2) + 4 · (j / 2) of a word, so that pairs of neighbours become halves by one mask; bytes of 8-bit types are in the
+ * order 0, 2, 1, 3 for the same reason. Upper bits follow the lower ones: byte for byte, in slots of one or two bits.
+ */
 function storeQuanta(dtype: QuantizedDType): string {
   const { quantaWords, highBits } = QUANTIZED[dtype];
   if (quantaWords === 8) {
     return `fn store_quanta(group: u32) {
         for (var i = 0u; i < 8u; i += 1u) {
           var word = 0u;
-          for (var j = 0u; j < 4u; j += 1u) { word |= (quanta[4u * i + j] & 0xffu) << (8u * j); }
+          for (var j = 0u; j < 4u; j += 1u) { word |= (quanta[4u * i + j] & 0xffu) << (16u * (j & 1u) + 8u * (j >> 1u)); }
           w[8u * group + i] = word;
         }
       }`;
@@ -123,9 +127,7 @@ function storeQuanta(dtype: QuantizedDType): string {
   return `fn store_quanta(group: u32) {
         for (var e = 0u; e < 4u; e += 1u) {
           var word = 0u;
-          for (var j = 0u; j < 4u; j += 1u) {
-            word |= ((quanta[8u * e + j] & 15u) << (8u * j)) | ((quanta[8u * e + 4u + j] & 15u) << (8u * j + 4u));
-          }
+          for (var j = 0u; j < 8u; j += 1u) { word |= (quanta[8u * e + j] & 15u) << (16u * (j & 1u) + 4u * (j >> 1u)); }
           w[4u * group + e] = word;
         }
         ${
@@ -133,7 +135,11 @@ function storeQuanta(dtype: QuantizedDType): string {
         for (var i = 0u; i < ${wordsOfHigh}u; i += 1u) {
           var word = 0u;
           for (var q = 0u; q < ${GROUP / highBits}u; q += 1u) {
-            word |= (quanta[i * ${GROUP / highBits}u + q] >> 4u) << (8u * (q % 4u) + ${highBits}u * (q / 4u));
+            let j = q % 8u;
+            let slot = 2u * (q / 8u) + (j >> 1u) % 2u;
+            word |= (quanta[i * ${
+      GROUP / highBits
+    }u + q] >> 4u) << (16u * (j & 1u) + 8u * (j >> 2u) + ${highBits}u * slot);
           }
           w[params.high + ${wordsOfHigh}u * group + i] = word;
         }`

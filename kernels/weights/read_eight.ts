@@ -56,17 +56,6 @@ export function decodeEight(dtype: WeightDType, into: string): string {
     let ${into}_hi = vec4<f32>(unpack2x16float(${into}_q.z), unpack2x16float(${into}_q.w));`;
 }
 
-/**
- * Statements that store what `fetchEight` brought as eight halves, in a vec4<u32>. They need `HALF_PACKING_WGSL`, and the
- * feature f16.
- */
-export function halvesOfEight(dtype: WeightDType, from: string, to: string): string {
-  if (dtype === "f16") return `${to} = ${from}_q;`;
-  if (isQuantized(dtype) && QUANTIZED[dtype].scales === "group") return groupHalves(dtype, from, to);
-  return `${decodeEight(dtype, from)}
-    ${to} = packed(${from}_lo, ${from}_hi);`;
-}
-
 function rawOf(dtype: WeightDType, from: string, { into, index: i }: ReadEight): readonly Raw[] {
   const raw = (suffix: string, type: string, value: string): Raw => ({ name: `${into}_${suffix}`, type, value });
   if (dtype === "f32") {
@@ -100,7 +89,7 @@ function planeExpressions(dtype: QuantizedDType): Readonly<Record<"high" | "scal
 
 function decodeQuantized(dtype: QuantizedDType, into: string): string {
   const [i, q, s, d] = ["i", "q", "s", "d"].map((suffix) => `${into}_${suffix}`);
-  const quanta = (half: "lo" | "hi") => `vec4<f32>(${quantaOf(dtype, into, half)})`;
+  const quanta = (half: "lo" | "hi") => `vec4<f32>(${quantaOf(into, half)})`;
   const centred = (half: "lo" | "hi") => {
     const { zero } = QUANTIZED[dtype];
     return zero === 0 ? quanta(half) : `(${quanta(half)} - ${zero}.0)`;
@@ -108,61 +97,45 @@ function decodeQuantized(dtype: QuantizedDType, into: string): string {
   switch (dtype) {
     case "q8":
       return `let ${into}_f = unpack2x16float(${s})[(${i} >> 2u) & 1u];
-    let ${into}_lo = ${into}_f * vec4<f32>(unpack4xI8(${q}.x));
-    let ${into}_hi = ${into}_f * vec4<f32>(unpack4xI8(${q}.y));`;
+    let ${into}_lo = ${into}_f * vec4<f32>(unpack4xI8(${q}.x).xzyw);
+    let ${into}_hi = ${into}_f * vec4<f32>(unpack4xI8(${q}.y).xzyw);`;
     case "q4":
     case "q5":
-      return `let ${into}_f = unpack2x16float(${s})[(${i} >> 2u) & 1u];
+      return `${bytesOf(dtype, into)} let ${into}_f = unpack2x16float(${s})[(${i} >> 2u) & 1u];
     let ${into}_lo = ${into}_f * ${centred("lo")};
     let ${into}_hi = ${into}_f * ${centred("hi")};`;
     case "q4k":
     case "q5k":
-      return `let ${into}_p = ${s} >> (((${i} >> 2u) & 1u) * 16u);
+      return `${bytesOf(dtype, into)} let ${into}_p = ${s} >> (((${i} >> 2u) & 1u) * 16u);
     let ${into}_f = unpack2x16float(${d}) * vec2<f32>(f32(${into}_p & 0xffu), f32((${into}_p >> 8u) & 0xffu));
     let ${into}_lo = ${into}_f.x * ${quanta("lo")} - ${into}_f.y;
     let ${into}_hi = ${into}_f.x * ${quanta("hi")} - ${into}_f.y;`;
     case "q6k":
-      return `let ${into}_f = unpack2x16float(${d}).x * f32(extractBits(bitcast<i32>(${s}), ((${i} >> 1u) & 3u) * 8u, 8u));
+      return `${
+        bytesOf(dtype, into)
+      } let ${into}_f = unpack2x16float(${d}).x * f32(extractBits(bitcast<i32>(${s}), ((${i} >> 1u) & 3u) * 8u, 8u));
     let ${into}_lo = ${into}_f * ${centred("lo")};
     let ${into}_hi = ${into}_f * ${centred("hi")};`;
   }
 }
 
-/**
- * Two weights an instruction: a quantum in the lower bits of the half 1024 is 1024 more than itself, exactly; one product
- * with the scale rounds as the f32 product does when it becomes a half.
- */
-function groupHalves(dtype: QuantizedDType, from: string, to: string): string {
-  const { quantaWords, zero } = QUANTIZED[dtype];
-  // Bytes in two's complement become unsigned ones by their first bit.
-  const isSigned = quantaWords === 8;
-  const bytes = (half: "lo" | "hi") =>
-    isSigned ? `${from}_q.${half === "lo" ? "x" : "y"} ^ 0x80808080u` : bytesOf(dtype, from, half);
-  const halves = (half: "lo" | "hi", shift: number) =>
-    `(bitcast<vec2<f16>>(((${from}_${half}w >> ${shift}u) & 0x00ff00ffu) | 0x64006400u) - ` +
-    `vec2<f16>(${1024 + (isSigned ? 128 : zero)}.0h)) * ${from}_f`;
-  const pairs = (half: "lo" | "hi") =>
-    `bitcast<u32>(vec2<f16>(${from}_${half}a.x, ${from}_${half}b.x)), ` +
-    `bitcast<u32>(vec2<f16>(${from}_${half}a.y, ${from}_${half}b.y))`;
-  const read = (half: "lo" | "hi") =>
-    `let ${from}_${half}w = ${bytes(half)};
-    let ${from}_${half}a = ${halves(half, 0)}; let ${from}_${half}b = ${halves(half, 8)};`;
-  return `let ${from}_f = vec2<f16>(f16(unpack2x16float(${from}_s)[(${from}_i >> 2u) & 1u]));
-    ${read("lo")}
-    ${read("hi")}
-    ${to} = vec4<u32>(${pairs("lo")}, ${pairs("hi")});`;
+/** Four weights of an eight as a vec4<u32> of quanta: `storeQuanta` in `pack_groups.ts` says where each of them lies. */
+function quantaOf(into: string, half: "lo" | "hi"): string {
+  const [even, odd] = half === "lo" ? ["x", "z"] : ["y", "w"];
+  return `vec4<u32>(${into}_b0.${even}, ${into}_b0.${odd}, ${into}_b1.${even}, ${into}_b1.${odd})`;
 }
 
-/** A vec4<u32> of quanta. A word has the first four of an eight in the lower halves of its bytes, the others above. */
-function quantaOf(dtype: QuantizedDType, into: string, half: "lo" | "hi"): string {
-  return `unpack4xU8(${bytesOf(dtype, into, half)})`;
+/** `<into>_b0`, `<into>_b1`: the quanta of the lower halves of a word's bytes, and of the upper ones. */
+function bytesOf(dtype: QuantizedDType, into: string): string {
+  return `let ${into}_b0 = unpack4xU8(${halfBytes(dtype, into, 0)}); let ${into}_b1 = unpack4xU8(${
+    halfBytes(dtype, into, 1)
+  });`;
 }
 
-/** Four quanta as the bytes of a word. */
-function bytesOf(dtype: QuantizedDType, into: string, half: "lo" | "hi"): string {
+function halfBytes(dtype: QuantizedDType, into: string, half: 0 | 1): string {
   const { highBits } = QUANTIZED[dtype];
-  const low = half === "lo" ? `${into}_q & 0x0f0f0f0fu` : `(${into}_q >> 4u) & 0x0f0f0f0fu`;
-  const above = half === "lo" ? "" : ` + ${highBits}u`;
+  const low = half === 0 ? `${into}_q & 0x0f0f0f0fu` : `(${into}_q >> 4u) & 0x0f0f0f0fu`;
+  const above = half === 0 ? "" : ` + ${highBits}u`;
   switch (highBits) {
     case 0:
       return low;
