@@ -8,7 +8,14 @@ import type { MeasuredStep } from "./engine_info.ts";
 import { MIN_BUDGET } from "./layer_plan.ts";
 import { PageMap } from "./page_map.ts";
 import { MAX_TILED_ROWS } from "./pass/batch_plan.ts";
-import { GREEDY, type HandSpan, SessionHost, type SessionOptions, type StepRunner } from "./evaluation/hand_session.ts";
+import {
+  GREEDY,
+  type HandSpan,
+  type Session,
+  SessionHost,
+  type SessionOptions,
+  type StepRunner,
+} from "./evaluation/hand_session.ts";
 import { PAGE_TOKENS, type SparseSettings } from "./span.ts";
 
 /** Rows of a prompt that is longer than the smallest budget. */
@@ -20,14 +27,17 @@ const PROMPT = MIN_BUDGET + 8;
  */
 const LONG_PROMPT_MS = 2000;
 
+/** Rows of a prompt: enough for large tiles, and a whole batch. */
+const LONG_PROMPTS = [512, MAX_TILED_ROWS] as const;
+
 /** Far above those of a router, so that nothing which remembers sequences takes one for another. */
 const FIRST_SEQUENCE = 2 ** 30;
 
 /** Rows of corrections, one for each width of the products. */
 const CORRECTIONS = [8, 4, 2] as const;
 
-/** Rows of the corrections that follow a long prompt: on matrix units, attention has a tile for each height. */
-const TALL_CORRECTIONS = [32, 16] as const;
+/** Rows of the corrections that follow a long prompt: on matrix units, attention and products have tiles for each height. */
+const TALL_CORRECTIONS = [64, 32, 16] as const;
 
 /** How sparse rows may attend beside the default. */
 const SPARSE: readonly SparseSettings[] = (["kv_head", "query_head", "all_heads"] as const).flatMap((heads) => [
@@ -72,20 +82,41 @@ export async function warmUp(runner: StepRunner, map?: PageMap): Promise<readonl
 }
 
 /**
- * A prompt as long as a batch of rows gets, corrections of its end, and rows after it: products of many rows have kernels of their own on GPUs, and
- * working memory grows. Software adapters have one kernel for all lengths.
+ * Prompts of the lengths whose products have kernels of their own on GPUs, up to as long as a batch of rows gets, corrections of the
+ * last one's end, and rows after it; working memory grows with them. Software adapters have one kernel for all lengths.
  */
 async function longPrompt(
   host: SessionHost,
   { measured, positions }: { readonly measured: readonly MeasuredStep[]; readonly positions: number },
 ): Promise<void> {
-  const rowMs = Math.max(1e-3, measured.find(({ kind }) => kind === "prefill")?.ms ?? Infinity) / PROMPT;
-  const rows = Math.min(MAX_TILED_ROWS, Math.floor(LONG_PROMPT_MS / rowMs), positions - PAGE_TOKENS);
-  if (rows <= PROMPT) return;
+  let rowMs = Math.max(1e-3, measured.find(({ kind }) => kind === "prefill")?.ms ?? Infinity) / PROMPT;
+  for (const length of LONG_PROMPTS) {
+    const rows = Math.min(length, Math.floor(LONG_PROMPT_MS / rowMs), positions - PAGE_TOKENS);
+    if (rows <= PROMPT) return;
+    const session = host.open({ sparse: { budget: MIN_BUDGET, heads: "kv_head" } });
+    await session.prefill(tokens(rows));
+    if (rows < length || length === MAX_TILED_ROWS) {
+      await afterPrompt(host, session, rows);
+      return;
+    }
+    await session.close();
+    // Once more, now that its kernels are there: the few rows before took longer each.
+    rowMs = await promptMs(host, rows) / rows;
+  }
+}
+
+async function promptMs(host: SessionHost, rows: number): Promise<number> {
   const session = host.open({ sparse: { budget: MIN_BUDGET, heads: "kv_head" } });
+  const startMs = performance.now();
   await session.prefill(tokens(rows));
+  const ms = performance.now() - startMs;
+  await session.close();
+  return ms;
+}
+
+async function afterPrompt(host: SessionHost, session: Session, rows: number): Promise<void> {
   const { roles } = host.runner.info;
-  for (const tall of roles === undefined || rows < PAGE_TOKENS ? [] : TALL_CORRECTIONS) {
+  for (const tall of roles === undefined || rows <= PAGE_TOKENS ? [] : TALL_CORRECTIONS) {
     const again = { kind: "decode", attention: "dense", tokens: tokens(tall), from: rows - tall } as const;
     await session.run({ ...again, logits: "none" });
   }

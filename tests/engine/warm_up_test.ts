@@ -59,7 +59,11 @@ Deno.test("warmUp() ends with the longest batch of a prompt and rows after it, w
   const tall = gpu.steps.flatMap(({ spans }) => spans).filter(({ kind, tokens }) =>
     kind === "decode" && tokens.length > 8
   );
-  assert.deepEqual(tall.map(({ tokens, from }) => [tokens.length, from]), [[32, 2016], [16, 2032]]);
+  assert.deepEqual(tall.map(({ tokens, from }) => [tokens.length, from]), [[64, 1984], [32, 2016], [16, 2032]]);
+  const prompts = gpu.steps.flatMap(({ spans }) => spans).filter(({ kind, tokens }) =>
+    kind === "prefill" && tokens.length > 100
+  );
+  assert.deepEqual(prompts.map(({ tokens }) => tokens.length), [512, 512, 2048]);
   const after = gpu.steps.flatMap(({ spans }) => spans).slice(-2);
   assert.deepEqual(after.map((span) => [span.kind === "decode" && span.attention, span.from]), [
     ["dense", 2048],
@@ -83,8 +87,8 @@ Deno.test("warmUp() stays short on software adapters and within small caches", a
 });
 
 Deno.test("warmUp() tries fewer rows where 2,048 would take long", async () => {
-  // 24 rows take at least 72 ms: 2,048 would take six seconds.
-  const slow = new Recorder({ roles: undefined }, 3);
+  // 24 rows take at least 144 ms: 512 would take three seconds, of which two are too many.
+  const slow = new Recorder({ roles: undefined }, 6);
   await warmUp(slow);
-  assert.ok(slow.longest <= 667, `${slow.longest} rows`);
+  assert.ok(slow.longest <= 334, `${slow.longest} rows`);
 });
