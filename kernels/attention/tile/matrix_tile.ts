@@ -63,21 +63,21 @@ fn main(
   factors[row] = 1.0;
   if (thread == 0u) { rescale = 0u; }
   ${unroll(loads, (i) => `var k${i}: vec4<u32>; var v${i}: vec4<u32>;`)}
+  // Where the keys lie that were asked for last; their values are asked for a block later.
+  var address = 0u;
   if (begin < end) {
-    let address = kvAddress(first.x, begin * ${blockRows}u, kvHead);
+    address = kvAddress(first.x, begin * ${blockRows}u, kvHead);
     ${fetch(plan, "k")}
     ${fetch(plan, "v")}
     ${stage(plan, "keys", "k")}
   }
+  if (begin + 1u < end) {
+    address = kvAddress(first.x, (begin + 1u) * ${blockRows}u, kvHead);
+    ${fetch(plan, "k")}
+  }
   workgroupBarrier();
   for (var block = begin; block < end; block++) {
     let start = block * ${blockRows}u;
-    var next = 0u;
-    if (block + 1u < end) {
-      next = kvAddress(first.x, start + ${blockRows}u, kvHead);
-      let address = next;
-      ${fetch(plan, "k")}
-    }
     // Of the block before; before the first one weights and values are zeros.
     ${outputsWgsl(plan)}
     ${scoresWgsl(plan)}
@@ -85,8 +85,11 @@ fn main(
     ${stage(plan, "keys", "k")}
     ${stage(plan, "values", "v")}
     if (block + 1u < end) {
-      let address = next;
       ${fetch(plan, "v")}
+    }
+    if (block + 2u < end) {
+      address = kvAddress(first.x, start + ${2 * blockRows}u, kvHead);
+      ${fetch(plan, "k")}
     }
     ${softmaxWgsl(plan)}
     // A barrier on both sides of the load: the weights are there.
