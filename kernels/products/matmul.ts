@@ -40,7 +40,7 @@ const ENOUGH_MATRIX_TILES = 128;
 const LARGE_TILE: MatrixTile = { rows: 128, outputs: 128, depth: 32, subgroupRows: 64, subgroupOutputs: 64 };
 /**
  * For a processor that computes one tile at a time: there are no more of them, or their workgroup memory leaves no room for a
- * second one, as with gates (2048 rows by 28672 × 4096, gated: 261 TFLOP/s, 177 with half the depth). Where two are computed
+ * second one, as with gates (2048 rows by 28672 × 4096, gated: 261 TFLOP/s, 177 with half the depth; q8 162 and 131, q4 196 and 147). Where two are computed
  * in turn, each waits for less with half the depth.
  */
 const DEEP_TILE: MatrixTile = { ...LARGE_TILE, depth: 64 };
@@ -96,9 +96,10 @@ function tileFor({ rows, weight, size, gated = false }: SizedProduct): MatrixTil
   const tiles = Math.ceil(rows / LARGE_TILE.rows) * Math.ceil(weight.rows / LARGE_TILE.outputs);
   const isLarge = size === undefined ? tiles >= ENOUGH_MATRIX_TILES : size === "large";
   if (!isLarge) return SMALL_TILE;
-  // The slices of formats that are decoded on their way to workgroup memory take registers besides.
-  const canBeDeep = weight.cols % DEEP_TILE.depth === 0 && weight.parts.every(({ dtype }) => dtype === "f16");
-  return canBeDeep && (gated || tiles < ENOUGH_TILES_FOR_TURNS) ? DEEP_TILE : LARGE_TILE;
+  if (weight.cols % DEEP_TILE.depth !== 0) return LARGE_TILE;
+  // Formats that are decoded on their way to workgroup memory need registers for that.
+  const isPlain = weight.parts.every(({ dtype }) => dtype === "f16");
+  return gated || (isPlain && tiles < ENOUGH_TILES_FOR_TURNS) ? DEEP_TILE : LARGE_TILE;
 }
 
 function planPlain(info: MatmulAdapter, { rows, weight, size }: SizedProduct): MatmulPlan {
