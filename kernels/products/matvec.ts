@@ -6,13 +6,12 @@
 
 import { GpuError } from "../errors.ts";
 import type { GpuInfo } from "../gpu.ts";
-import { asHalves } from "./half_rows.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
-import type { Commands, Dispatch } from "../pipeline.ts";
+import type { Commands } from "../pipeline.ts";
 import { expectRows, type RowForm } from "../rows.ts";
 import { expectPlaces, placeOperands, placeVariantOf, slotsOf } from "../attention/place_heads.ts";
-import type { Pairing } from "./paired_results.ts";
-import { type DeferredNorm, deferredTensors, fitsUnit, pendingOperands } from "./pending_norm.ts";
+import { type Multiplied, multiplyRows, type Results } from "./matrix_rows.ts";
+import { type DeferredNorm, deferredTensors, fitsUnit } from "./pending_norm.ts";
 import {
   expectGated,
   gateAfter,
@@ -22,16 +21,7 @@ import {
   placeAfter,
   type Product,
 } from "./product.ts";
-import { rowProduct, rowProductName } from "./row_product.ts";
-import {
-  outputsOf,
-  type RowProductCut,
-  rowProductCut,
-  rowsOf,
-  rowTileFor,
-  sliceDepthOf,
-  squaresUnit,
-} from "./row_tile.ts";
+import { type RowProductCut, rowProductCut, squaresUnit } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
@@ -164,13 +154,6 @@ function placesHeads({ kind }: MatvecPlan, rows: number): boolean {
   return kind === "matrix" || (kind === "team" && rows * HEAD_OUTPUTS <= MAX_SUMS);
 }
 
-/** What becomes of a product's results: the pairing, and what it binds and takes as parameters in the end. */
-interface Results extends Pick<Dispatch, "tensors" | "params">, Pairing {
-  readonly norm?: "deferred";
-}
-
-type Multiplied = Pick<Product, "weight" | "x" | "rows" | "accumulate" | "scratch"> & { readonly results: Results };
-
 /** To y as they are, and where a norm is deferred, to what it needs. */
 function storedTo(y: Tensor, defer?: DeferredNorm): Results {
   if (defer === undefined) return { tensors: [y], params: {} };
@@ -179,7 +162,7 @@ function storedTo(y: Tensor, defer?: DeferredNorm): Results {
 
 function dispatch(commands: Commands, product: Multiplied, plan: MatvecPlan): void {
   if (plan.kind === "lanes") byLanes(commands, product, plan.broadcast);
-  else if (plan.kind === "matrix") byMatrices(commands, product, plan);
+  else if (plan.kind === "matrix") multiplyRows(commands, product, plan);
   else byTeams(commands, product, plan);
 }
 
@@ -220,35 +203,6 @@ function byTeams(
           ...params,
         },
         groups: spread(Math.ceil(partRows / tile.outputs)),
-      });
-    }
-  }
-}
-
-function byMatrices(
-  commands: Commands,
-  { weight, x, rows, accumulate = false, scratch, results }: Multiplied,
-  { kind: _, ...cut }: MatrixPlan,
-): void {
-  const { tensors, params, ...rest } = results;
-  const { cols } = weight;
-  const pending = x.pending && pendingOperands(x.pending);
-  const ends = { ...rest, ...(pending && { norm: "pending" as const }) };
-  const { tensor: halves } = asHalves(commands, scratch, { x, rows, cols, form: "both" });
-  const tile = rowTileFor(cut, { rows, weightRows: weight.rows });
-  const ragged = cols % sliceDepthOf(cut, tile) !== 0;
-  const most = rowsOf(cut.shape, tile);
-  for (let firstInput = 0; firstInput < rows; firstInput += most) {
-    for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-      const variant = { ...cut, tile, dtype, ragged, accumulate, ...ends };
-      commands.dispatch(commands.kernel(rowProductName(variant), () => rowProduct(variant)), {
-        tensors: [tensor, halves, ...tensors, ...pending?.tensors ?? []],
-        params: {
-          ...{ rows, firstInput, partRows, firstRow, weightRows: weight.rows, eights: cols / 8 },
-          ...params,
-          ...pending?.params,
-        },
-        groups: spread(Math.ceil(partRows / outputsOf(cut.shape, tile))),
       });
     }
   }

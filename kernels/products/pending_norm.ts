@@ -72,7 +72,7 @@ export function pendingOperands({ squares, epsilon }: PendingNorm): {
 
 /** Sizes of the second product. */
 export interface PendingSizes {
-  /** Rows of a workgroup, of which `params.firstInput` is the first. */
+  /** Rows of a workgroup, of which the WGSL variable `firstInput` is the first. */
   readonly rows: number;
   readonly threads: number;
   /** Columns of a sum of squares. */
@@ -88,7 +88,7 @@ export function squareLanes(rows: number): number {
 export function readSquaresWgsl(array: string, { rows, threads, unit }: PendingSizes): string {
   return `let quads = params.eights / ${unit / 2}u;
         for (var i = t; i < ${squareLanes(rows)}u; i += ${threads}u) {
-          let first = min(params.firstInput + i / ${LANES}u, params.rows - 1u) * quads;
+          let first = min(firstInput + i / ${LANES}u, params.rows - 1u) * quads;
           var four = vec4<f32>();
           for (var quad = i % ${LANES}u; quad < quads; quad += ${LANES}u) { four += pendingSquares[first + quad]; }
           ${array}[i] = (four.x + four.y) + (four.z + four.w);

@@ -67,6 +67,7 @@ export function rowProduct(variant: RowProduct): KernelSpec {
         let width = params.partRows${isPaired(variant) ? " / 2u" : ""};
         let firstOutput = (${GROUP_INDEX}) * ${results}u;
         if (firstOutput >= width) { return; }
+        let firstInput = params.firstInput;
         let subgroup = t / ${subgroupSize}u;
         let share = subgroup % ${shares}u;
         let ownOutput = subgroup / ${shares}u * ${tile.outputs * shape.m}u;
@@ -144,7 +145,7 @@ function onlyIf(condition: string | undefined, statement: string): string {
   return condition === undefined ? statement : `if (${condition}) { ${statement} }`;
 }
 
-/** Where a thread's elements lie in storage at k = 0. Columns beyond the last row repeat it: they are not stored. */
+/** Where a thread's elements lie in storage at k = 0. Columns beyond the last row are neither read nor staged: nothing is stored of them. */
 function sliceOffsets(variant: RowProduct): string {
   const { tile, shape, dtype, ragged } = variant;
   const [weights, columns] = [weightShare(variant), columnShare(variant)];
@@ -157,10 +158,10 @@ function sliceOffsets(variant: RowProduct): string {
   };
   const ofX = (i: number) => {
     const { row, element } = columns.place(i);
-    const input = (r: number) =>
-      `min(params.firstInput + ${r * tile.columns * shape.n / HALVES}u + ${row} / ${HALVES}u, params.rows - 1u)`;
+    const input = (r: number) => `firstInput + ${r * tile.columns * shape.n / HALVES}u + ${row} / ${HALVES}u`;
     const ofRound = (r: number) =>
-      `let atX${r}_${i} = (${input(r)} + (${row}) % ${HALVES}u * params.rows) * params.eights;`;
+      `let isX${r}_${i} = ${input(r)} < params.rows;
+        let atX${r}_${i} = (${input(r)} + (${row}) % ${HALVES}u * params.rows) * params.eights;`;
     return `let elementX${i} = ${element}; var x${i}: vec4<u32>;
         ${unroll(tile.rounds, ofRound)}`;
   };
@@ -205,13 +206,20 @@ function loadColumns(variant: RowProduct, round: number, k: string): string {
   return unroll(count, (i) => {
     const column = `elementX${i} + ${k}`;
     const within = variant.ragged ? `min(${column}, params.eights - 1u)` : column;
-    return onlyIf(place(i).exists, `x${i} = x[atX${round}_${i} + ${within}];`);
+    return onlyIf(columnExists(place(i), round, i), `x${i} = x[atX${round}_${i} + ${within}];`);
   });
 }
 
-function storeColumns(variant: RowProduct): string {
+function storeColumns(variant: RowProduct, round: number): string {
   const { count, place } = columnShare(variant);
-  return unroll(count, (i) => onlyIf(place(i).exists, `xs[${stagedAt(variant, place(i))}] = x${i};`));
+  return unroll(
+    count,
+    (i) => onlyIf(columnExists(place(i), round, i), `xs[${stagedAt(variant, place(i))}] = x${i};`),
+  );
+}
+
+function columnExists({ exists }: ReturnType<Share["place"]>, round: number, i: number): string {
+  return `isX${round}_${i}${exists === undefined ? "" : ` && ${exists}`}`;
 }
 
 function stagedAt(variant: RowProduct, { row, element }: { readonly row: string; readonly element: string }): string {
@@ -238,7 +246,7 @@ function oneRound(variant: RowProduct, slice: number, round: number): string {
   const isLast = round === tile.rounds - 1;
   return `workgroupBarrier();
           ${round === 0 ? storeWeights(variant, slice) : ""}
-          ${storeColumns(variant)}
+          ${storeColumns(variant, round)}
           workgroupBarrier();
           ${round === 0 ? `if (${later} < params.eights) { ${loadWeights(variant, slice, later)} }` : ""}
           ${

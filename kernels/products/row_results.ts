@@ -45,7 +45,11 @@ export function storeSums(variant: RowProduct): string {
   });
 }
 
-function storeColumn(variant: RowProduct, firstRow: number): string {
+/**
+ * Statements that store what becomes of a column fragment of sums, the first of them those of row `firstRow` of the workgroup. They
+ * read `sum_of`, `firstInput`, `firstOutput` and `width`, and of a pending norm `scales`.
+ */
+export function storeColumn(variant: RowProduct, firstRow: number): string {
   if (variant.norm === "deferred") return storeDeferred(variant, firstRow);
   return isPaired(variant) ? storePaired(variant, firstRow) : storeResults(variant, firstRow);
 }
@@ -61,7 +65,7 @@ function storeResults(variant: RowProduct, firstRow: number): string {
   const outputs = outputsOf(shape, tile);
   return `for (var i = t; i < ${outputs * shape.n / HALVES}u; i += ${threadsOf(variant)}u) {
           let local = ${firstRow}u + i / ${outputs}u;
-          let row = params.firstInput + local;
+          let row = firstInput + local;
           let output = i % ${outputs}u;
           if (row < params.rows && firstOutput + output < width) {
             let at = row * params.weightRows + params.firstRow + firstOutput + output;
@@ -79,7 +83,7 @@ function storePaired(variant: RowProduct, firstRow: number): string {
   const sums = (first: number) => `${scaleOf(variant, "local")}${fourSums(variant, first)}`;
   return `for (var i = t; i < ${fours * shape.n / HALVES}u; i += ${threadsOf(variant)}u) {
           let local = ${firstRow}u + i / ${fours}u;
-          let row = params.firstInput + local;
+          let row = firstInput + local;
           let four = i % ${fours}u;
           if (row < params.rows && firstOutput + 4u * four < width) {
             let part = four * ${4 * shape.n}u + i / ${fours}u * ${HALVES}u;
@@ -102,7 +106,7 @@ function storeDeferred(variant: RowProduct, firstRow: number): string {
   const threads = threadsOf(variant);
   const at = { four: "firstOutput / 4u + four", at: "at", fours: "params.rows * (params.weightRows / 4u)" };
   return `for (var i = t; i < ${fours * shape.n / HALVES}u; i += ${threads}u) {
-          let row = params.firstInput + ${firstRow}u + i / ${fours}u;
+          let row = firstInput + ${firstRow}u + i / ${fours}u;
           let four = i % ${fours}u;
           if (row < params.rows && firstOutput + 4u * four < width) {
             let part = four * ${4 * shape.n}u + i / ${fours}u * ${HALVES}u;
@@ -115,7 +119,7 @@ function storeDeferred(variant: RowProduct, firstRow: number): string {
         }
         workgroupBarrier();
         for (var i = ${inUnit}u * t; i < ${fours * shape.n / HALVES}u; i += ${inUnit * threads}u) {
-          let row = params.firstInput + ${firstRow}u + i / ${fours}u;
+          let row = firstInput + ${firstRow}u + i / ${fours}u;
           let first = firstOutput + i % ${fours}u * 4u;
           if (row < params.rows && first < width) {
             var sum = fourSquares[i];

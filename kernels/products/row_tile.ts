@@ -115,7 +115,10 @@ export function squaresUnit({ shape: { m } }: Pick<RowProductCut, "shape">): num
 }
 
 /** k of a slice. */
-export function sliceDepthOf({ shares, depth }: Pick<RowProductCut, "shares" | "depth">, { turns }: RowTile): number {
+export function sliceDepthOf(
+  { shares, depth }: Pick<RowProductCut, "shares" | "depth">,
+  { turns }: Pick<RowTile, "turns">,
+): number {
   return turns * shares * depth;
 }
 

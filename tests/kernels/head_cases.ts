@@ -27,9 +27,9 @@ export const HEAD_CASES: readonly HeadCase[] = [
   { heads: 3, kvHeads: 1, headDim: 24, cols: 64, bias: true, halves: false },
 ];
 
-const ROWS = 7;
+const ROWS = 9;
 /** Computed together by the kernel that places heads; the rows of all of them by the two kernels. */
-const RANGES = [[0, 1], [1, 2], [3, 4]] as const;
+const RANGES = [[0, 1], [1, 2], [3, 6]] as const;
 const PAGES = 4;
 const SCALE = 0.3;
 
