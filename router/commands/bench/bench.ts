@@ -16,6 +16,7 @@ import { copied, type Filling, prefilled } from "./fill.ts";
 import { type BenchGroup, type GroupListener, listenerOn, measureReadBack, openBenchGroup } from "./group.ts";
 import { profile } from "./profile.ts";
 import { type GroupFigures, report, speedLine } from "./report.ts";
+import { measureTogether, type TogetherFigures } from "./together.ts";
 import { measureThroughput, type ThroughputFigures } from "./throughput.ts";
 
 const flags = {
@@ -70,6 +71,13 @@ const flags = {
     value: "A,…",
     help: "measure lossless rounds, and judge them for drafts of which such a share (0 to 1) agrees (default: not)",
   },
+  together: {
+    kind: "integers",
+    min: 1,
+    max: 64,
+    help:
+      "measure lossless rounds of so many sequences of each context together as well, with --agreement (default: not)",
+  },
   cycles: { kind: "integer", min: 2, max: 1000, default: 3, help: "least timed cycles of each correction stride" },
   batch: {
     kind: "integers",
@@ -105,11 +113,15 @@ export const command: Command<typeof flags> = {
       );
     }
     const agreements = values.agreement === undefined ? [] : parseAgreements(values.agreement);
+    if (values.together !== undefined && agreements.length === 0) {
+      throw new UsageError("Cannot measure sequences together: --together needs --agreement");
+    }
     const before = values.compare === undefined ? undefined : await readBenchFile(values.compare);
     await ensureVulkanDriver((line) => terminal.error(line));
     const common = {
       ...values,
       corrections: values.corrections ?? [],
+      together: values.together ?? [],
       batch: values.batch ?? [],
       agreements,
       readBackMs: await measureReadBack(values.gpu),
@@ -172,7 +184,9 @@ export function parseAgreements(text: string): readonly number[] {
   });
 }
 
-type GroupOptions = Omit<MeasureOptions, "context"> & BatchOptions & Pick<Values, "contexts" | "chunk" | "fill">;
+type GroupOptions = Omit<MeasureOptions, "context"> & BatchOptions & Pick<Values, "contexts" | "chunk" | "fill"> & {
+  readonly together: readonly number[];
+};
 
 async function measureGroup(
   group: BenchGroup,
@@ -183,6 +197,7 @@ async function measureGroup(
   const measured = common.contexts.map((context) => ({ ...common, context }));
   const fitting = measured.filter((options) => tokensOf(options) <= longest.tokens);
   const figures: ContextFigures[] = [];
+  const together: TogetherFigures[] = [];
   if (fitting.length > 0) {
     await warmUp(group);
     const deepest = Math.max(...fitting.map(({ context }) => context));
@@ -193,6 +208,10 @@ async function measureGroup(
       figures.push(measured);
       // The tables are printed at the end, which a run that is cut off does not reach.
       terminal.error(`${info.slices.length} workers, ${speedLine(measured)}`);
+      if (info.roles === undefined || options.context <= options.budget) continue;
+      for (const sequences of common.together) {
+        together.push(await measureTogether(group, filling, { ...options, sequences }));
+      }
     }
     await filling.close();
   }
@@ -207,6 +226,7 @@ async function measureGroup(
     longestContext: longest.tokens,
     figures,
     ...(batches && { batches }),
+    ...(together.length > 0 && { together }),
     skipped: measured.filter((options) => !fitting.includes(options)).map(({ context }) => context),
   };
 }

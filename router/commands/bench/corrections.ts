@@ -3,10 +3,20 @@
  * span over their rows. Knows steps and strides; what a given agreement makes of a round is said in `break_even.ts`.
  */
 
-import { drawnToken, type Span } from "../../../engine/span.ts";
+import type { Span } from "../../../engine/span.ts";
 import { bestLossless, breakEvenStride, type LosslessFigures } from "./break_even.ts";
 import { denseSpanFlop } from "./flop.ts";
-import { mean, type MeasuredSequence, type StepMs, stepMs, type TimedStep, timedStep } from "./steps.ts";
+import { at } from "../../../kernels/at.ts";
+import type { Session } from "../../../engine/evaluation/hand_session.ts";
+import {
+  mean,
+  type MeasuredSequence,
+  type SpanOf,
+  type StepMs,
+  stepMs,
+  type TimedStep,
+  timedTogether,
+} from "./steps.ts";
 
 /** A cycle: all its rows but the last decoded sparsely, then all of them in one dense span. */
 export interface CycleFigures {
@@ -70,20 +80,32 @@ export async function measureCorrections(
 ): Promise<CorrectionFigures> {
   const { cycles, corrections, agreements, denseMsPerToken } = options;
   const refresh: (CycleFigures & { readonly msPerToken: number })[] = [];
+  const alone = { ...sequence, sessions: [sequence.session] };
   for (const stride of corrections) {
-    const figures = await measureCycles(sequence, { stride, cycles, logits: REFRESH_LOGITS });
+    const figures = await measureCycles(alone, { stride, cycles, logits: REFRESH_LOGITS });
     refresh.push({ ...figures, msPerToken: figures.cycleMs / stride });
   }
-  const rounds: CycleFigures[] = [];
-  for (const stride of agreements.length === 0 ? [] : ROUND_STRIDES) {
-    rounds.push(await measureCycles(sequence, { stride, cycles, logits: VERIFICATION_LOGITS }));
-  }
+  const rounds = agreements.length === 0 ? [] : await measureRounds(alone, cycles);
   return {
     refresh,
     refreshBeatsDenseFrom: breakEvenStride(refresh, denseMsPerToken) ?? null,
     rounds,
     lossless: agreements.map((agreement) => bestLossless(rounds, agreement)),
   };
+}
+
+/** Sequences of one context that go through cycles together, a step for all. */
+export interface MeasuredSequences extends Omit<MeasuredSequence, "session"> {
+  readonly sessions: readonly Session[];
+}
+
+/** Lossless rounds of all strides. */
+export async function measureRounds(sequences: MeasuredSequences, cycles: number): Promise<CycleFigures[]> {
+  const rounds: CycleFigures[] = [];
+  for (const stride of ROUND_STRIDES) {
+    rounds.push(await measureCycles(sequences, { stride, cycles, logits: VERIFICATION_LOGITS }));
+  }
+  return rounds;
 }
 
 interface CycleOptions {
@@ -93,20 +115,20 @@ interface CycleOptions {
 }
 
 async function measureCycles(
-  sequence: MeasuredSequence,
+  sequences: MeasuredSequences,
   { stride, logits, ...options }: CycleOptions,
 ): Promise<CycleFigures> {
-  const { config, context, readBackMs } = sequence;
+  const { config, context, readBackMs, sessions } = sequences;
   const cycles = Math.max(options.cycles, Math.ceil(MIN_ROWS / stride));
   const timed: (readonly TimedStep[])[] = [];
   for (let i = 0; i <= cycles; i++) {
-    const steps = await runCycle(sequence, { stride, logits });
+    const steps = await runCycle(sequences, { stride, logits });
     // The first may still compile or grow memory.
     if (i > 0) timed.push(steps);
   }
   const correction = stepMs(timed.flatMap((steps) => steps.slice(-1)), readBackMs);
   const headRows = logits === REFRESH_LOGITS ? 1 : stride;
-  const flop = denseSpanFlop(config, { from: context, rows: stride, headRows });
+  const flop = sessions.length * denseSpanFlop(config, { from: context, rows: stride, headRows });
   return {
     stride,
     cycles,
@@ -119,20 +141,32 @@ async function measureCycles(
 
 /** The correction takes the newest token along, which no sparse step has cached. */
 async function runCycle(
-  { host, session, context }: MeasuredSequence,
+  { host, sessions, context }: MeasuredSequences,
   { stride, logits }: Omit<CycleOptions, "cycles">,
 ): Promise<readonly TimedStep[]> {
   const steps: TimedStep[] = [];
-  const tokens = [1];
-  let newest = 1;
-  for (let i = 0; i < stride - 1; i++) {
-    const row = { tokens: Uint32Array.of(newest), from: context + i, logits: "last" } as const;
-    const step = await timedStep(host, session, { kind: "decode", attention: "sparse", ...row });
+  const rows = sessions.map(() => [1]);
+  const run = async (spanOf: SpanOf) => {
+    const { drawn, ...step } = await timedTogether(host, sessions, spanOf);
     steps.push(step);
-    newest = drawnToken(step);
-    tokens.push(newest);
+    return drawn;
+  };
+  for (let i = 0; i < stride - 1; i++) {
+    const drawn = await run((place) => ({
+      kind: "decode",
+      attention: "sparse",
+      tokens: Uint32Array.from(at(rows, place).slice(-1)),
+      from: context + i,
+      logits: "last",
+    }));
+    for (const [place, token] of drawn.entries()) at(rows, place).push(token);
   }
-  const rows = { tokens: Uint32Array.from(tokens), from: context, logits } as const;
-  steps.push(await timedStep(host, session, { kind: "decode", attention: "dense", ...rows }));
+  await run((place) => ({
+    kind: "decode",
+    attention: "dense",
+    tokens: Uint32Array.from(at(rows, place)),
+    from: context,
+    logits,
+  }));
   return steps;
 }

@@ -30,7 +30,8 @@ export interface FilledSession {
 
 /** Fills caches; `close` gives up what it keeps for the next one. */
 export interface Filling {
-  open(context: number): Promise<FilledSession>;
+  /** @param turn sequences of different ones begin on different pages, where pages are shared @default 0 */
+  open(context: number, turn?: number): Promise<FilledSession>;
   close(): Promise<void>;
 }
 
@@ -73,6 +74,16 @@ export function prefilled(options: FillOptions): Filling {
   };
 }
 
+/** Sequences that begin on different ones of the same pages: decoding together, they must not find each other's in a cache. */
+const TURNS = 8;
+
+/** The same pages from another one on; by whole periods of the page map, so that each stays on its place's owner. */
+function turned(pages: readonly number[], { period, turn }: { readonly period: number; readonly turn: number }) {
+  const whole = pages.length - pages.length % period;
+  const by = period * Math.floor(turn % TURNS * whole / TURNS / period);
+  return [...pages.slice(by, whole), ...pages.slice(0, by), ...pages.slice(whole)];
+}
+
 /** Tokens of a short sequence: one batch of tiled rows, and whole pages. */
 export const SHORT_TOKENS = 512;
 
@@ -83,7 +94,7 @@ export const SHORT_TOKENS = 512;
 export async function copied(
   options: FillOptions & { readonly longest: number },
 ): Promise<Filling> {
-  const { host, session: settings, longest, onProgress } = options;
+  const { host, map, session: settings, longest, onProgress } = options;
   const { vocabSize } = host.runner.info;
   const tokens = randomTokens(longest, vocabSize);
   const pages = Math.floor(longest / PAGE_TOKENS);
@@ -95,9 +106,10 @@ export async function copied(
   }
   const all = holders.flatMap((holder) => holder.pages);
   return {
-    async open(context) {
+    async open(context, turn = 0) {
       const full = Math.floor(context / PAGE_TOKENS);
-      const session = host.openOn(all.slice(0, full), settings);
+      const pages = turned(all.slice(0, full), { period: map.period, turn });
+      const session = host.openOn(pages, settings);
       const rest = tokens.subarray(full * PAGE_TOKENS, context);
       if (rest.length > 0) await session.prefill(rest, "none");
       return { session };

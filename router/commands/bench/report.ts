@@ -7,6 +7,7 @@ import type { ContextFigures } from "./figures.ts";
 import { SHORT_TOKENS } from "./fill.ts";
 import type { ProfileFigures } from "./profile.ts";
 import { profileNotes, profileTables } from "./profile_tables.ts";
+import { type TogetherFigures, togetherTable } from "./together.ts";
 import { type ThroughputFigures, throughputTable } from "./throughput.ts";
 
 /** What was measured with one number of workers. */
@@ -19,6 +20,8 @@ export interface GroupFigures {
   readonly figures: readonly ContextFigures[];
   /** Absent when none were asked for. */
   readonly batches?: readonly BatchFigures[];
+  /** Absent when none were asked for. */
+  readonly together?: readonly TogetherFigures[];
   /** Contexts that do not fit. */
   readonly skipped: readonly number[];
 }
@@ -107,6 +110,7 @@ export function report(
     { columns: BATCH_COLUMNS, rows: groups.flatMap(batchRows) },
     throughputTable(throughput),
     ...correctionTables(measured),
+    togetherTable(groups.map(({ workers, together = [] }) => ({ workers: workers.length, together }))),
     ...(profile === undefined ? [] : profileTables(profile)),
     ...(compared === undefined ? [] : [compared.table]),
   ];

@@ -46,6 +46,26 @@ export async function timedStep(host: SessionHost, session: Session, span: HandS
   return { stepMs: performance.now() - start, timing, token: spans[0]?.token };
 }
 
+/** A span for each of several sessions. */
+export type SpanOf = (place: number) => HandSpan;
+
+/** Runs a span of each session in one step. @returns with what each drew after its last row, as far as any did */
+export async function timedTogether(
+  host: SessionHost,
+  sessions: readonly Session[],
+  spanOf: SpanOf,
+): Promise<TimedStep & { readonly drawn: readonly number[] }> {
+  const plans = sessions.map((session, place) => session.plan(spanOf(place)));
+  const start = performance.now();
+  const { spans, timing } = await host.run({
+    open: plans.flatMap(({ open }) => open),
+    release: [],
+    spans: plans.flatMap((plan) => plan.spans),
+  });
+  const drawn = spans.flatMap(({ token }) => token ?? []);
+  return { stepMs: performance.now() - start, timing, token: drawn[0], drawn };
+}
+
 /** Tokens that the rows of the step before drew; undefined: they are still on the GPU. */
 export type DrawnTokens = readonly number[] | undefined;
 
