@@ -189,8 +189,8 @@ function attendOwn(
   const { kv, role } = layer;
   const { commands, scratch, config, slice, share, exchange } = model;
   const { heads, kvHeads, headDim } = config;
-  // Peers merge f32; matrix tiles, which read halves, write them too.
-  const isRounded = exchange === ALONE && q.dtype === "f16";
+  // Peers merge f32; of chunks, matrix tiles alone write halves.
+  const isRounded = exchange === ALONE && (batch.product !== "tiled" || q.dtype === "f16");
   const o = isRounded
     ? pass.rowsFor(layer.weights.output, "attention outputs")
     : floatRows(scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]));

@@ -7,8 +7,9 @@ import {
   headMatvec,
   matvec,
   matvecForm,
+  type MatvecPlan,
   planDenseRows,
-  planMatvec,
+  planSparseRows,
   squaresOf,
 } from "../../kernels/products/matvec.ts";
 import { type GatedProduct, type HeadProduct, placeAfter, type Product } from "../../kernels/products/product.ts";
@@ -16,14 +17,18 @@ import type { RowForm } from "../../kernels/rows.ts";
 import type { Weight } from "../../kernels/weights/weight.ts";
 import type { ProductFamily } from "../row_batch.ts";
 
+/** The plan of decode rows for a weight. */
+function planOf({ gpu: { info } }: Commands, family: Exclude<ProductFamily, "tiled">, weight: Weight): MatvecPlan {
+  return family === "dense" ? planDenseRows(info, weight) : planSparseRows(info, weight);
+}
+
 /**
  * y = W·x, or y += W·x, by the kernels of a family.
  * @throws {GpuError} `invalid_shape` when a tensor is too small, or rows are in a form that the family does not read
  */
 export function multiply(commands: Commands, family: ProductFamily, product: Product): void {
   if (family === "tiled") matmul(commands, product);
-  else if (family === "dense") matvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
-  else matvec(commands, product);
+  else matvec(commands, product, planOf(commands, family, product.weight));
 }
 
 /**
@@ -32,8 +37,7 @@ export function multiply(commands: Commands, family: ProductFamily, product: Pro
  */
 export function multiplyGated(commands: Commands, family: ProductFamily, product: GatedProduct): void {
   if (family === "tiled") gatedMatmul(commands, product);
-  else if (family === "dense") gatedMatvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
-  else gatedMatvec(commands, product);
+  else gatedMatvec(commands, product, planOf(commands, family, product.weight));
 }
 
 /**
@@ -42,8 +46,7 @@ export function multiplyGated(commands: Commands, family: ProductFamily, product
  */
 export function multiplyHeads(commands: Commands, family: ProductFamily, product: HeadProduct): void {
   if (family === "tiled") placeAfter(commands, product, (whole) => matmul(commands, whole));
-  else if (family === "dense") headMatvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
-  else headMatvec(commands, product);
+  else headMatvec(commands, product, planOf(commands, family, product.weight));
 }
 
 /**
@@ -51,21 +54,20 @@ export function multiplyHeads(commands: Commands, family: ProductFamily, product
  * another weight, which is then left to these two; undefined: the norm takes a kernel of its own.
  */
 export function deferredParts(
-  { gpu: { info } }: Commands,
+  commands: Commands,
   family: ProductFamily,
   { weight, next }: { readonly weight: Weight; readonly next: Weight },
 ): number | undefined {
-  if (family !== "dense") return undefined;
-  const [first, second] = [planDenseRows(info, weight), planDenseRows(info, next)];
-  return second.kind === "matrix" ? squaresOf(first, weight) : undefined;
+  if (family === "tiled" || planOf(commands, family, next).kind !== "matrix") return undefined;
+  return squaresOf(planOf(commands, family, weight), weight);
 }
 
 /** The form in which a family's product with a weight reads rows: what comes before it writes them so. */
 export function rowFormFor(
-  { gpu: { info } }: Commands,
+  commands: Commands,
   family: ProductFamily,
   { weight, rows }: { readonly weight: Weight; readonly rows: number },
 ): RowForm {
-  if (family === "tiled") return matmulForm(planMatmul(info, rows, weight));
-  return matvecForm(family === "dense" ? planDenseRows(info, weight) : planMatvec(info, weight.cols));
+  if (family === "tiled") return matmulForm(planMatmul(commands.gpu.info, rows, weight));
+  return matvecForm(planOf(commands, family, weight));
 }

@@ -25,7 +25,7 @@ import { BLOCK_WORDS, cutBlocks, listsOf, type RowRange, type ScratchPass, scrat
 import { ROW_WORDS, type SetShape } from "./row_table.ts";
 import { dispatchRowTiles, rowsOfTiles, type RowTiles } from "./row_tiles.ts";
 import { rowTilesFor } from "./tile/matrix_tile_plan.ts";
-import { expectRows, ROW_FORMS, type RowForm } from "../rows.ts";
+import { expectRows, foursOf, type RowForm } from "../rows.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
 
 /** Raw scaled logits q·k · scale of each row, for the choice of positions. */
@@ -71,7 +71,7 @@ export interface DecodeAttention extends PagedKv {
   readonly scratch: AttentionState;
   /** o `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
   readonly out: AttentionState;
-  /** Of `out.o`, as in `Rows`: f32, or halves, which matrix tiles alone write. @default "f32" */
+  /** Of `out.o`, as in `Rows`. @default "f32" */
   readonly outForm?: RowForm;
   /** Dense calls only. */
   readonly scores?: ScoreOutput;
@@ -149,7 +149,7 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
   }
 }
 
-/** Query heads of a workgroup: all of a KV head, or the largest share of them that workgroup memory holds. */
+/** Query heads of a workgroup: all of a KV head, or the largest share that workgroup memory holds. */
 function headsTogether({ heads, kvHeads, headDim }: HeadShape): number {
   const group = heads / kvHeads;
   const most = Math.min(MAX_HEADS_TOGETHER, Math.floor(MAX_VALUES_TOGETHER / headDim));
@@ -167,7 +167,7 @@ const ALONE: Variant = { ownSets: false, rowsTogether: 1, listed: false };
 
 function optionsOf(
   commands: Commands,
-  { shape, tuning, scores, selection }: DecodeAttention,
+  { shape, tuning, scores, selection, outForm = "f32" }: DecodeAttention,
   { ownSets, rowsTogether, listed }: Variant,
 ): SplitOptions {
   const software = tuningOf(commands, tuning) === "software";
@@ -182,6 +182,7 @@ function optionsOf(
     scores: scores !== undefined,
     threads: software ? 64 : 128,
     maxLanes: software ? 1 : 4,
+    outForm,
   };
 }
 
@@ -252,7 +253,7 @@ function dispatchSplits(
   args: DecodeAttention,
   { first, rows, splits, list, ...variant }: SplitDispatch,
 ) {
-  const { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, scores, selection } = args;
+  const { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, outForm = "f32", scores, selection } = args;
   const options = optionsOf(commands, args, variant);
   const kernel = commands.kernel(`attention ${Object.values(options)}`, () => splitSpec(options));
   commands.dispatch(kernel, {
@@ -267,6 +268,7 @@ function dispatchSplits(
       rows,
       maxPages,
       scale: args.scale,
+      outFours: foursOf({ tensor: out.o, form: outForm }),
       scoreStride: scores?.stride ?? 0,
       sets: selection?.sets ?? 0,
       selectionStride: selection?.stride ?? 0,
@@ -287,14 +289,12 @@ function check(
   expectHeadShape(op, shape);
   expectTensor(op, q, q.dtype === "f16" ? "f16" : "f32", [all, heads, headDim]);
   expectTensor(op, rowTable, "u32", [all, ROW_WORDS]);
-  const forms: readonly RowForm[] = q.dtype === "f16" ? ROW_FORMS : ["f32"];
-  expectRows(op, { tensor: out.o, form: outForm }, { rows: all, cols: heads * headDim, forms });
+  expectRows(op, { tensor: out.o, form: outForm }, { rows: all, cols: heads * headDim });
   expectTensor(op, out.lse, "f32", [all, heads]);
   expectTensor(op, scratch.o, "f32", [sizeOf(scratch.lse.shape), headDim]);
   expectPagedKv(op, shape, paged);
   if (scores !== undefined) expectTensor(op, scores.scores, "f32", [rows, heads, Math.max(scores.stride, longest)]);
-  if (selection !== undefined) {
-    const { positions, sets, stride } = selection;
-    expectTensor(op, positions, "u32", [rows, sets, Math.max(stride, longest)]);
-  }
+  if (selection === undefined) return;
+  const { positions, sets, stride } = selection;
+  expectTensor(op, positions, "u32", [rows, sets, Math.max(stride, longest)]);
 }

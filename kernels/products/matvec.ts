@@ -67,6 +67,14 @@ export function planDenseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "part
   return cut === undefined ? planMatvec(info, weight.cols) : { kind: "matrix", ...cut };
 }
 
+/**
+ * The plan for rows that read a selection. Their products have fewer bits to share with others: nothing of them must equal what dense
+ * rows compute.
+ */
+export function planSparseRows(info: GpuInfo, { cols }: Pick<Weight, "cols" | "parts">): MatvecPlan {
+  return planMatvec(info, cols);
+}
+
 /** The form of rows that a plan reads. */
 export function matvecForm({ kind }: MatvecPlan): RowForm {
   return kind === "matrix" ? "both" : "f32";

@@ -10,15 +10,9 @@ import { evenCut, splitRangeWgsl } from "./split_cut.ts";
 import { findRowsWgsl, gatheredEndWgsl, pickedMemoryWgsl } from "./split_gather.ts";
 import { memoryOf, type Plan, planOf, type SplitOptions } from "./split_plan.ts";
 import { valuesWgsl } from "./split_values.ts";
-import {
-  EMPTY_LSE,
-  HALVES_WGSL,
-  kvAddressWgsl,
-  PAGED_KV_BINDINGS,
-  PART_BINDINGS,
-  STATE_BINDINGS,
-} from "../kv_pages.ts";
+import { EMPTY_LSE, HALVES_WGSL, kvAddressWgsl, PAGED_KV_BINDINGS, PART_BINDINGS, stateBindings } from "../kv_pages.ts";
 import type { KernelSpec, ParamField } from "../../pipeline.ts";
+import { ROW_FORM_WGSL, storeFour } from "../../rows.ts";
 import { LIST_WORDS, LISTED_BLOCK_WGSL } from "../row_blocks.ts";
 import { ROW_TABLE_WGSL, SET_SHAPE_CODE } from "../row_table.ts";
 import { reads, unroll, writes } from "../../wgsl.ts";
@@ -28,6 +22,7 @@ export function splitSpec(options: SplitOptions): KernelSpec {
   const params: ParamField[] = [
     ...["firstRow", "callRow", "rows", "maxPages"].map((name) => [name, "u32"] as const),
     ["scale", "f32"],
+    ["outFours", "u32"],
     ...(options.scores ? [["scoreStride", "u32"] as const] : []),
     ...(options.gathered ? [["sets", "u32"] as const, ["selectionStride", "u32"] as const] : []),
   ];
@@ -36,7 +31,7 @@ export function splitSpec(options: SplitOptions): KernelSpec {
       reads("q", "array<vec4<f32>>"),
       ...PAGED_KV_BINDINGS,
       ...PART_BINDINGS,
-      ...STATE_BINDINGS,
+      ...stateBindings(options.outForm),
       ...(options.scores ? [writes("scores", "array<f32>")] : []),
       ...(options.gathered ? [reads("selection", "array<u32>")] : []),
     ],
@@ -52,7 +47,7 @@ function source(plan: Plan): string {
   const perRow = G * pieces * 2;
   return /* wgsl */ `
 ${ROW_TABLE_WGSL}${splitRangeWgsl(evenCut(plan))}${kvAddressWgsl(plan, 8)}${HALVES_WGSL}
-${plan.listed ? LISTED_BLOCK_WGSL : ""}
+${plan.listed ? LISTED_BLOCK_WGSL : ""}${plan.outForm === "f32" ? "" : ROW_FORM_WGSL}
 var<workgroup> query: array<vec4<f32>, ${memory.query}>;
 var<workgroup> rowAt: array<u32, ${memory.rowAt}>;
 ${pickedMemoryWgsl(plan)}var<workgroup> weights: array<vec4<f32>, ${memory.weights}>;
@@ -100,13 +95,14 @@ ${
  * splits begin later or end earlier is hidden where it sees nothing.
  */
 function splitWgsl(plan: Plan): string {
-  const { headsTogether: G, rowsTogether, pieces, threads, gathered, splitRows } = plan;
+  const { headsTogether: G, rowsTogether, pieces, threads, gathered, splitRows, outForm } = plan;
+  const nothing = storeFour(outForm, "outO", { value: "vec4<f32>()", at: "at + i", fours: "params.outFours" });
   const each = (name: "min" | "max", value: (r: number) => string) =>
     Array.from({ length: rowsTogether }, (_, r) => value(r)).reduce((a, b) => `${name}(${a}, ${b})`);
   const empty = (r: number) => /* wgsl */ `
   if (group.z == 0u && range${r}.live == 0u) {
     let at = ${vectorAt(plan, `row${r}`)};
-    for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) { outO[at + i] = vec4<f32>(); }
+    for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) { ${nothing} }
     if (thread < ${G}u) { outLse[at / ${pieces * 2}u + thread] = ${EMPTY_LSE}f; }
   }`;
   return /* wgsl */ `

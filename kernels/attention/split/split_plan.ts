@@ -4,6 +4,7 @@
  */
 
 import type { HeadShape } from "../kv_pages.ts";
+import type { RowForm } from "../../rows.ts";
 
 /** What distinguishes variants of the kernel. */
 export interface SplitOptions extends HeadShape {
@@ -23,6 +24,8 @@ export interface SplitOptions extends HeadShape {
   readonly threads: number;
   /** Most lanes that share one K row; 1 where a lane's reads are not merged with its neighbours' anyway. */
   readonly maxLanes: 1 | 4;
+  /** Of the outputs of rows with a single split. */
+  readonly outForm: RowForm;
 }
 
 /** K rows that a team has in flight. */

@@ -5,6 +5,7 @@
 
 import { COLUMNS_ADDED_AT_ONCE, type Plan } from "./split_plan.ts";
 import { EMPTY_LSE } from "../kv_pages.ts";
+import { storeFour } from "../../rows.ts";
 import { component, unroll } from "../../wgsl.ts";
 
 /**
@@ -108,7 +109,8 @@ ${writeStateWgsl(plan)}
 }
 
 /** A row's only split is its state, and needs no merge; others are parts. A split that is none of the row's is nothing. */
-function writeStateWgsl({ heads, headsTogether: G, rowsTogether, pieces }: Plan): string {
+function writeStateWgsl({ heads, headsTogether: G, rowsTogether, pieces, outForm }: Plan): string {
+  const at = `to * ${pieces * 2}u + vec`;
   const own = rowsTogether === 1
     ? "let row = row0; let range = range0; let live = range.live;"
     : `let row = block.first + min(column / ${G}u, block.rows - 1u);
@@ -120,11 +122,11 @@ function writeStateWgsl({ heads, headsTogether: G, rowsTogether, pieces }: Plan)
     let part = split - range.first;
     if (live == 1u && part == 0u) {
       let to = (params.firstRow + row) * ${heads}u + head;
-      outO[to * ${pieces * 2}u + vec] = o;
+      ${storeFour(outForm, "outO", { value: "o", at, fours: "params.outFours" })}
       if (vec == 0u) { outLse[to] = lse; }
     } else if (part < live) {
       let to = (part * params.rows + row) * ${heads}u + head;
-      partsO[to * ${pieces * 2}u + vec] = o;
+      partsO[${at}] = o;
       if (vec == 0u) { partsLse[to] = lse; }
     }`;
 }

@@ -3,11 +3,13 @@ import { type DecodeAttention, decodeAttention, type Tuning } from "../../../ker
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { RowRange } from "../../../kernels/attention/row_blocks.ts";
 import { NO_POSITION, type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
+import { takeRows } from "../../../kernels/rows.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { type KvFixture, kvFixture, tableRow } from "../../support/kv_fixture.ts";
 import { Random } from "../../support/random.ts";
+import { ROW_FORM_NMSE, rowValues } from "../../support/row_values.ts";
 import { ATTENTION_CASES, F32_SUMS } from "./attention_cases.ts";
 import { decodeArgs } from "./decode_blocks.ts";
 
@@ -47,6 +49,17 @@ Deno.test("decodeAttention() gives a row the same bits alone, in company, and un
   }
   const cramped = await run(call, { scratchRows: 3 });
   assert.deepEqual(cramped.o, all.o);
+});
+
+Deno.test("decodeAttention() writes outputs as both halves, of no split, of one, or merged", async () => {
+  const shape = { heads: 4, kvHeads: 2, headDim: 64 };
+  const call = prepare(shape, [0, 64, 600].map((kvLimit) => tableRow({ kvLimit })));
+  const { o } = await run(call, {});
+  const size = { rows: call.rows.length, cols: shape.heads * shape.headDim };
+  const rows = takeRows(fixture.scratch, "outputs, both", { form: "both", ...size });
+  const args = decodeArgs(fixture, call);
+  decodeAttention(fixture.commands, { ...args, out: { ...args.out, o: rows.tensor }, outForm: "both" });
+  assertClose(await rowValues(fixture, rows, size), o, { nmse: ROW_FORM_NMSE.both });
 });
 
 for (const setShape of ["kv_head", "query_head", "all_heads"] as const) {
