@@ -104,6 +104,7 @@ function choose(
     positions,
     keptStride,
     keptValues: candidateValuesOf(model, run),
+    scratch,
     ...(run.sparse.coverage !== undefined && {
       adaptive: {
         floor: ADAPTIVE_FLOOR,

@@ -1,14 +1,14 @@
 /**
  * The exact best k of a row of values, or of an adaptive row the fewest of the best that are heavy enough, as ascending
- * positions: a radix select in one workgroup, no host, no sorting. Knows values, masses and sets; knows nothing of layers.
+ * positions, without the host. Knows values, masses and sets; knows nothing of layers.
  */
 
-import { MASS_WGSL } from "./mass.ts";
 import type { Commands, KernelSpec } from "../pipeline.ts";
-import { ROW_TABLE_WGSL, ROW_WORDS, SET_SHAPE_CODE } from "./row_table.ts";
+import { ROW_WORDS } from "./row_table.ts";
+import type { Scratch } from "../scratch.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import { cutWgsl, goalWgsl } from "./top_k_adaptive.ts";
-import { reads, unroll, writes } from "../wgsl.ts";
+import { type TopKVariant, topKWgsl } from "./top_k_wgsl.ts";
+import { reads, writes } from "../wgsl.ts";
 
 /** What `topK` reads and writes. */
 export interface TopK {
@@ -34,6 +34,10 @@ export interface TopK {
   readonly keptStride: number;
   /** Must be given when there are adaptive rows. */
   readonly adaptive?: AdaptiveSelect;
+  /** Working memory for the best of chunks. */
+  readonly scratch: Scratch;
+  /** Values of which a workgroup finds the best first, where sets are much longer. Changes nothing. @default what suits the adapter */
+  readonly chunk?: number;
 }
 
 /** What adaptive rows need besides; rows with a fixed budget are chosen for as without it. */
@@ -47,63 +51,93 @@ export interface AdaptiveSelect {
   readonly weight: number;
 }
 
-/** Bits of the key that each pass decides, from the top. */
-const DIGITS = [{ shift: 21, bits: 11 }, { shift: 10, bits: 11 }, { shift: 0, bits: 10 }] as const;
-const BINS = 2048;
-/** Two bitmaps take the place of the bins. */
-const BITMAP_WORDS = BINS / 2;
-/** Values that a thread has in flight. */
-const AT_ONCE = 8;
-/** Threads whose counts are added up first in a scan. */
-const SCAN_GROUPS = 16;
+/** Values of a chunk on GPUs: as many as a workgroup's threads have in flight. */
+const CHUNK = 8192;
 
 /**
  * Selects the k = min(selected, kvLimit) largest values of each set of each row; of equal values the lower position wins.
  * Of an adaptive row, in the same order, the fewest that number at least `floor` and whose masses reach the row's
- * coverage: k of the visible ones at most. One workgroup each, any length.
+ * coverage: k of the visible ones at most. One workgroup each, any length; of long sets the best of chunks come first.
  * @throws {GpuError} `invalid_shape`
  */
 export function topK(commands: Commands, args: TopK): void {
-  const { heads, kvHeads, firstRow, rows, rowTable, values, stride, sets, positions, keptValues, keptStride } = args;
-  const { adaptive } = args;
+  check(args);
+  const { software } = commands.gpu.info;
+  const { stride, keptStride, adaptive, keptValues, chunk = software ? Infinity : CHUNK } = args;
+  const last = { stage: "whole", keeps: keptValues !== undefined, adapts: adaptive !== undefined } as const;
+  if (stride <= 2 * chunk || 2 * keptStride > chunk) {
+    dispatch(commands, args, { ...last, list: args.stride, chunks: 1 });
+    return;
+  }
+  const chunks = Math.ceil(stride / chunk);
+  const list = chunks * keptStride;
+  const { scratch, rows, sets } = args;
+  const best = {
+    positions: scratch.take("best positions of chunks", "u32", [rows, sets, list]),
+    values: scratch.take("best values of chunks", "f32", [rows, sets, list]),
+  };
+  const ofChunks = { ...args, positions: best.positions, keptValues: best.values, chunk };
+  dispatch(commands, ofChunks, { stage: "chunk", keeps: true, adapts: false, list: stride, kept: list, chunks });
+  dispatch(commands, { ...args, values: best.values, chunk }, {
+    ...last,
+    stage: "rest",
+    list,
+    chunks,
+    best: best.positions,
+  });
+}
+
+function check(
+  { firstRow, rows, rowTable, values, stride, sets, positions, keptValues, keptStride, adaptive }: TopK,
+): void {
   const op = "top_k";
   expectTensor(op, rowTable, "u32", [firstRow + rows, ROW_WORDS]);
   expectTensor(op, values, "f32", [rows, sets, stride]);
   expectTensor(op, positions, "u32", [rows, sets, keptStride]);
   if (keptValues !== undefined) expectTensor(op, keptValues, "f32", [rows, sets, keptStride]);
   if (adaptive !== undefined) expectTensor(op, adaptive.tally, "u32", [adaptive.tallyAt + rows]);
+}
+
+/** One stage of a selection. */
+interface Stage extends Omit<TopKVariant, "threads"> {
+  /** Distance of two sets' values, and of what is kept of them. */
+  readonly list: number;
+  /** @default that of the call */
+  readonly kept?: number;
+  readonly chunks: number;
+  /** Positions that the values are of; undefined: their places. */
+  readonly best?: Tensor;
+}
+
+function dispatch(
+  commands: Commands,
+  args: TopK,
+  { list, kept = args.keptStride, chunks, best, ...stage }: Stage,
+): void {
+  const { heads, kvHeads, firstRow, rows, rowTable, values, sets, positions, keptValues, adaptive, chunk = 0 } = args;
   const { software, maxInvocations } = commands.gpu.info;
   const threads = 2 ** Math.floor(Math.log2(Math.min(maxInvocations, software ? 128 : 1024)));
-  const variant: Variant = { threads, keeps: keptValues !== undefined, adapts: adaptive !== undefined };
-  const kernel = commands.kernel(`${op} ${Object.values(variant)}`, () => spec(variant));
-  commands.dispatch(kernel, {
+  const variant: TopKVariant = { threads, ...stage };
+  commands.dispatch(commands.kernel(`top_k ${Object.values(variant)}`, () => spec(variant)), {
     tensors: [
       ...[rowTable, values, positions],
-      ...(keptValues === undefined ? [] : [keptValues]),
-      ...(adaptive === undefined ? [] : [adaptive.tally]),
+      ...(stage.keeps && keptValues !== undefined ? [keptValues] : []),
+      ...(stage.adapts && adaptive !== undefined ? [adaptive.tally] : []),
+      ...(best === undefined ? [] : [best]),
     ],
     params: {
-      ...{ firstRow, stride, sets, keptStride, heads, kvHeads },
+      ...{ firstRow, stride: list, sets, keptStride: kept, heads, kvHeads, chunk: Number.isFinite(chunk) ? chunk : 0 },
       floor: adaptive?.floor ?? 0,
       tallyAt: adaptive?.tallyAt ?? 0,
       weight: adaptive?.weight ?? 0,
     },
-    groups: [sets, rows, 1],
+    groups: [sets, rows, stage.stage === "chunk" ? chunks : 1],
   });
 }
 
-/** What distinguishes variants of the kernel. */
-interface Variant {
-  readonly threads: number;
-  /** Whether values are kept beside positions. */
-  readonly keeps: boolean;
-  /** Whether some rows may be adaptive. */
-  readonly adapts: boolean;
-}
-
-function spec(variant: Variant): KernelSpec {
-  const { keeps, adapts } = variant;
-  const params = ["firstRow", "stride", "sets", "keptStride", "heads", "kvHeads"];
+function spec(variant: TopKVariant): KernelSpec {
+  const { keeps, adapts, stage } = variant;
+  const params = ["firstRow", "stride", "sets", "keptStride", "heads", "kvHeads", "chunk"];
   return {
     bindings: [
       reads("rowTable", "array<vec4<u32>>"),
@@ -111,185 +145,9 @@ function spec(variant: Variant): KernelSpec {
       writes("positions", "array<u32>"),
       ...(keeps ? [writes("keptValues", "array<f32>")] : []),
       ...(adapts ? [writes("tally", "array<atomic<u32>>")] : []),
+      ...(stage === "rest" ? [reads("best", "array<u32>")] : []),
     ],
     params: [...params, ...(adapts ? ["floor", "tallyAt", "weight"] : [])].map((name) => [name, "u32"]),
-    source: source(variant),
+    source: topKWgsl(variant),
   };
-}
-
-function source({ threads, keeps, adapts }: Variant): string {
-  return /* wgsl */ `
-${ROW_TABLE_WGSL}${MASS_WGSL}
-var<workgroup> bins: array<atomic<u32>, ${BINS}>;
-${adapts ? `var<workgroup> masses: array<atomic<u32>, ${BINS}>;` : ""}
-var<workgroup> cells: array<vec2<u32>, ${threads}>;
-var<workgroup> groups: array<vec2<u32>, ${SCAN_GROUPS}>;
-// The digit that holds the last value kept, and how many values, and what mass, lie above it.
-var<workgroup> found: vec3<u32>;
-
-// Unsigned order of keys is the order of values; both zeros are one value.
-fn keyOf(value: f32) -> u32 {
-  let bits = select(bitcast<u32>(value), 0u, bitcast<u32>(value) == 0x80000000u);
-  return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
-}
-// Whether so many values of such a mass are enough. The goal: at most how many, at least how many, what mass.
-fn enough(have: vec2<u32>, goal: vec3<u32>) -> bool {
-  return have.x >= goal.x || (have.x >= goal.y && have.y >= goal.z);
-}
-fn inBin(bin: u32) -> vec2<u32> {
-  return vec2<u32>(atomicLoad(&bins[bin]), ${adapts ? "atomicLoad(&masses[bin])" : "0u"});
-}
-// A word of both bitmaps.
-fn marked(word: u32) -> vec2<u32> {
-  return vec2<u32>(atomicLoad(&bins[word]), atomicLoad(&bins[${BITMAP_WORDS}u + word]));
-}
-${scanWgsl(threads)}
-@compute @workgroup_size(${threads})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
-  let entry = readRow(params.firstRow + group.y);
-  let n = entry.kvLimit;
-  let k = min(entry.selected, n);
-  var sets = params.kvHeads;
-  if (entry.setShape == ${SET_SHAPE_CODE.query_head}u) { sets = params.heads; }
-  if (entry.setShape == ${SET_SHAPE_CODE.all_heads}u) { sets = 1u; }
-  if (group.x >= sets || k == 0u) { return; }
-  let base = (group.y * params.sets + group.x) * params.stride;
-  let to = (group.y * params.sets + group.x) * params.keptStride;
-  if (k == n && entry.coverage == 0u) {
-    for (var i = thread; i < n; i += ${threads}u) { ${keep(keeps, "i", "i", "values[base + i]")} }
-    return;
-  }
-  var threshold = 0u;
-  var goal = vec3<u32>(k, k, 0u);
-${adapts ? goalWgsl(threads) : ""}
-${DIGITS.map((digit) => digitWgsl({ threads, adapts }, digit)).join("")}
-  var wanted = goal.x;
-${adapts ? cutWgsl(threads) : ""}
-${keepWgsl(threads, keeps)}
-}
-`;
-}
-
-/** Sums of what lies before each thread, in two levels: three barriers instead of two for each doubling. */
-function scanWgsl(threads: number): string {
-  const size = threads / SCAN_GROUPS;
-  return /* wgsl */ `
-fn before(thread: u32, own: vec2<u32>) -> vec2<u32> {
-  cells[thread] = own;
-  workgroupBarrier();
-  if (thread < ${SCAN_GROUPS}u) {
-    var sum = vec2<u32>();
-    for (var i = 0u; i < ${size}u; i++) { sum += cells[thread * ${size}u + i]; }
-    groups[thread] = sum;
-  }
-  workgroupBarrier();
-  let mine = thread / ${size}u;
-  var sum = vec2<u32>();
-  for (var i = 0u; i < mine; i++) { sum += groups[i]; }
-  for (var i = mine * ${size}u; i < thread; i++) { sum += cells[i]; }
-  workgroupBarrier();
-  return sum;
-}
-`;
-}
-
-/** One pass: counts a digit of the keys that agree so far, and narrows the threshold to that of the last value kept. */
-function digitWgsl(
-  { threads, adapts }: Pick<Variant, "threads" | "adapts">,
-  { shift, bits }: (typeof DIGITS)[number],
-): string {
-  const above = shift + bits;
-  const agrees = above === 32 ? "true" : `key >> ${above}u == threshold >> ${above}u`;
-  const own = BINS / threads;
-  const count = (u: number) => /* wgsl */ `
-    {
-      let key = keyOf(value${u});
-      if (i + ${u * threads}u < n && ${agrees}) {
-        let bin = (key >> ${shift}u) & ${2 ** bits - 1}u;
-        atomicAdd(&bins[bin], 1u);
-        ${adapts ? `if (goal.z > 0u) { atomicAdd(&masses[bin], massOf(value${u})); }` : ""}
-      }
-    }`;
-  return /* wgsl */ `
-  for (var i = thread; i < ${BINS}u; i += ${threads}u) {
-    atomicStore(&bins[i], 0u);
-    ${adapts ? "atomicStore(&masses[i], 0u);" : ""}
-  }
-  workgroupBarrier();
-  for (var i = thread; i < n; i += ${AT_ONCE * threads}u) {
-    ${unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u * threads}u, n - 1u)];`)}
-    ${unroll(AT_ONCE, count)}
-  }
-  workgroupBarrier();
-  {
-    var sum = vec2<u32>();
-    for (var i = 0u; i < ${own}u; i++) { sum += inBin(${BINS - 1}u - thread * ${own}u - i); }
-    var higher = before(thread, sum);
-    if (!enough(higher, goal) && enough(higher + sum, goal)) {
-      var bin = ${BINS - 1}u - thread * ${own}u;
-      var size = inBin(bin);
-      for (; !enough(higher + size, goal); size = inBin(bin)) {
-        higher += size;
-        bin--;
-      }
-      found = vec3<u32>(bin, higher);
-    }
-  }
-  workgroupBarrier();
-  threshold |= found.x << ${shift}u;
-  goal -= min(goal, found.yyz);
-  workgroupBarrier();
-`;
-}
-
-/**
- * Neighbouring threads read neighbouring values and mark in two bitmaps those above the threshold and those equal to it; then
- * each thread keeps what its own words mark. One tile of positions after the other, in ascending order.
- */
-function keepWgsl(threads: number, keeps: boolean): string {
-  const own = BITMAP_WORDS / threads;
-  const mark = (u: number) => /* wgsl */ `
-      if (i + ${u * threads}u < end) {
-        let key = keyOf(value${u});
-        let bit = i + ${u * threads}u - tile;
-        let map = select(0u, ${BITMAP_WORDS}u, key == threshold);
-        if (key >= threshold) { atomicOr(&bins[map + bit / 32u], 1u << (bit % 32u)); }
-      }`;
-  return /* wgsl */ `
-  var marksBefore = vec2<u32>();
-  for (var tile = 0u; tile < n; tile += ${BITMAP_WORDS * 32}u) {
-    let end = min(tile + ${BITMAP_WORDS * 32}u, n);
-    for (var i = thread; i < ${2 * BITMAP_WORDS}u; i += ${threads}u) { atomicStore(&bins[i], 0u); }
-    workgroupBarrier();
-    for (var i = tile + thread; i < end; i += ${AT_ONCE * threads}u) {
-      ${unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u * threads}u, n - 1u)];`)}
-      ${unroll(AT_ONCE, mark)}
-    }
-    workgroupBarrier();
-    var own = vec2<u32>();
-    for (var word = thread * ${own}u; word < (thread + 1u) * ${own}u; word++) { own += countOneBits(marked(word)); }
-    var at = marksBefore + before(thread, own);
-    for (var word = thread * ${own}u; word < (thread + 1u) * ${own}u; word++) {
-      let marks = marked(word);
-      var left = marks.x | marks.y;
-      while (left != 0u) {
-        let bit = countTrailingZeros(left);
-        left &= left - 1u;
-        let tie = (marks.y >> bit) & 1u;
-        if (tie == 0u || at.y < wanted) {
-          let place = at.x + min(at.y, wanted);
-          let position = tile + word * 32u + bit;
-          ${keep(keeps, "place", "position", "values[base + position]")}
-        }
-        at += vec2<u32>(1u - tie, tie);
-      }
-    }
-    for (var i = 0u; i < ${SCAN_GROUPS}u; i++) { marksBefore += groups[i]; }
-    workgroupBarrier();
-  }
-`;
-}
-
-function keep(keeps: boolean, place: string, position: string, value: string): string {
-  return `positions[to + ${place}] = ${position};${keeps ? ` keptValues[to + ${place}] = ${value};` : ""}`;
 }

@@ -9,7 +9,7 @@ import { NO_POSITION } from "./row_table.ts";
 export function goalWgsl(threads: number): string {
   return /* wgsl */ `
   if (entry.coverage > 0u) {
-    let cap = min(k, n - min(n, entry.kvFrom));
+    let cap = min(k, entry.kvLimit - min(entry.kvLimit, entry.kvFrom));
     goal = vec3<u32>(cap, min(cap, params.floor), entry.coverage);
     if (cap == 0u) {
       for (var i = thread; i < k; i += ${threads}u) { positions[to + i] = ${NO_POSITION}u; }

@@ -11,6 +11,7 @@ import type { Commands } from "../../../kernels/pipeline.ts";
 import { neededMass } from "../../../kernels/attention/mass.ts";
 import { poolScores } from "../../../kernels/attention/pool_scores.ts";
 import { ROW_WORDS, writeTableRow } from "../../../kernels/attention/row_table.ts";
+import { Scratch } from "../../../kernels/scratch.ts";
 import type { DType, Tensor } from "../../../kernels/tensor.ts";
 import { MATRIX_CUT, PLAIN_CUT, type SplitCut } from "../../../kernels/attention/split/split_cut.ts";
 import { rowTilesFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
@@ -62,10 +63,12 @@ class Bench {
   readonly #commands: Commands;
   readonly #random = new Random(1);
   readonly #tensors: Tensor[] = [];
+  readonly #scratch: Scratch;
 
   constructor(timing: KernelTiming, readonly at: TimedContext) {
     this.#timing = timing;
     this.#commands = timing.commands;
+    this.#scratch = new Scratch(timing.commands);
   }
 
   async run(): Promise<KernelFigures[]> {
@@ -110,6 +113,7 @@ class Bench {
   }
 
   close(): void {
+    this.#scratch.close();
     for (const tensor of this.#tensors.splice(0)) this.#commands.gpu.free(tensor);
   }
 
@@ -179,10 +183,10 @@ class Bench {
       scored: () => decodeAttention(commands, { ...one, scores: { scores, stride: kvRows } }),
       merge: () => mergeSplits(commands, { ...one, parts: scratch, cut: this.#cut, outForm: "f32" }),
       pool: () => poolScores(commands, { ...sets, scores, scoreStride: kvRows, lse: given.out.lse }),
-      select: () => topK(commands, { ...sets, positions, keptStride: SELECTED }),
+      select: () => topK(commands, { ...sets, positions, keptStride: SELECTED, scratch: this.#scratch }),
       cover: () => {
         poolScores(commands, { ...adaptiveSets, scores, scoreStride: kvRows, lse: given.out.lse });
-        topK(commands, { ...adaptiveSets, positions, keptStride: SELECTED, adaptive });
+        topK(commands, { ...adaptiveSets, positions, keptStride: SELECTED, adaptive, scratch: this.#scratch });
       },
       gather: () => decodeAttention(commands, { ...one, longest: SELECTED, selection }),
       correct: (rows: number, rowsTogether: number) => {

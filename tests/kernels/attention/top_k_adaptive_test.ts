@@ -55,7 +55,7 @@ interface AdaptiveRow {
   readonly from?: number;
 }
 
-async function select(rows: readonly AdaptiveRow[]) {
+async function select(rows: readonly AdaptiveRow[], chunk?: number) {
   const table: TableRow[] = rows.map(({ values, cap, coverage, from = 0 }) =>
     tableRow({ kvLimit: values.length, kvFrom: from, selected: cap, coverage: neededMass(coverage) })
   );
@@ -77,6 +77,8 @@ async function select(rows: readonly AdaptiveRow[]) {
     keptValues,
     keptStride: KEPT_STRIDE,
     adaptive: { floor: FLOOR, tally, tallyAt: 2, weight: 3 },
+    scratch: fixture.scratch,
+    ...(chunk !== undefined && { chunk }),
   });
   const [kept, weights] = [await fixture.words(positions), await fixture.floats(keptValues)];
   const counts = await fixture.words(tally);
@@ -102,6 +104,7 @@ for (const [name, weigh] of Object.entries(DISTRIBUTIONS)) {
       return { values: valuesOf(Array.from({ length: n }, (_, i) => weigh(random, i, n))), cap, coverage };
     });
     const chosen = await select(rows);
+    assert.deepEqual(await select(rows, 2 * KEPT_STRIDE), chosen, "by chunks");
     rows.forEach(({ values, ...goal }, i) => {
       assert.deepEqual(chosen[i], coveringPositions(values, { ...goal, floor: FLOOR }), `row ${i}`);
     });
@@ -154,6 +157,7 @@ Deno.test("topK() chooses for fixed and adaptive rows side by side as for each a
     positions,
     keptStride: 40,
     adaptive: { floor: FLOOR, tally, tallyAt: 0, weight: 1 },
+    scratch: fixture.scratch,
   });
   const kept = await fixture.words(positions);
   const counts = await fixture.words(tally);

@@ -26,9 +26,13 @@ const LENGTHS = [
   { n: 255, k: 0 },
   { n: 256, k: 256 },
   { n: 300, k: 4096 },
+  { n: 4096, k: 63 },
   { n: 4097, k: 64 },
   { n: 20_000, k: 511 },
 ];
+
+/** Some lengths are a multiple of it, some are less. */
+const CHUNK = 1024;
 
 for (const [name, draw] of Object.entries(DISTRIBUTIONS)) {
   Deno.test(`topK() equals a sort on ${name} values of all lengths`, async () => {
@@ -38,6 +42,7 @@ for (const [name, draw] of Object.entries(DISTRIBUTIONS)) {
     const rows: TableRow[] = LENGTHS.map(({ n, k }) => tableRow({ kvLimit: n, selected: k }));
     const values = Float32Array.from({ length: rows.length * stride }, (_, i) => draw(random, i % stride));
     const kept = await select({ rows, values, stride, sets: 1, keptStride });
+    assert.deepEqual(await select({ rows, values, stride, sets: 1, keptStride, chunk: CHUNK }), kept, "by chunks");
     rows.forEach(({ kvLimit, selected }, row) => {
       const own = values.subarray(row * stride, row * stride + kvLimit);
       const expected = bestPositions(own, Math.min(selected, kvLimit));
@@ -73,7 +78,9 @@ Deno.test("topK() selects for the sets that a row's shape has, and no others", a
     tableRow({ kvLimit: 90, selected: 20, setShape })
   );
   const values = random.normals(rows.length * 4 * 100);
-  const kept = await select({ rows, values, stride: 100, sets: 4, keptStride: 20, ...shape });
+  const call = { rows, values, stride: 100, sets: 4, keptStride: 20, ...shape };
+  const kept = await select(call);
+  assert.deepEqual(await select({ ...call, chunk: 40 }), kept, "by chunks");
   rows.forEach(({ setShape }, row) => {
     for (let set = 0; set < 4; set++) {
       const at = (row * 4 + set) * 100;
@@ -94,9 +101,10 @@ interface Select {
   readonly keptStride: number;
   readonly heads?: number;
   readonly kvHeads?: number;
+  readonly chunk?: number;
 }
 
-async function select({ rows, values, stride, sets, keptStride, heads = 1, kvHeads = 1 }: Select) {
+async function select({ rows, values, stride, sets, keptStride, heads = 1, kvHeads = 1, chunk }: Select) {
   const positions = fixture.zeros("u32", [rows.length, sets, keptStride]);
   const keptValues = fixture.zeros("f32", [rows.length, sets, keptStride]);
   topK(fixture.commands, {
@@ -111,6 +119,8 @@ async function select({ rows, values, stride, sets, keptStride, heads = 1, kvHea
     positions,
     keptValues,
     keptStride,
+    scratch: fixture.scratch,
+    ...(chunk !== undefined && { chunk }),
   });
   return { positions: await fixture.words(positions), values: await fixture.floats(keptValues) };
 }
