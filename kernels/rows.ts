@@ -10,31 +10,19 @@ import { expectTensor, sizeOf, type Tensor } from "./tensor.ts";
 import { HALF_PACKING_WGSL, writes } from "./wgsl.ts";
 
 /**
- * `f32` as they are; `high`: rounded to f16; `both`: the upper 11 bits of each value, and the rest of it, times 1024, rounded to
- * f16: so it has its 11 bits too as long as the upper ones have them. Values beyond ±65504 become ±65504 as halves.
+ * `f32` as they are; `high`: rounded to f16; `both`: the upper 11 bits of each value, and the rest of it rounded to f16.
+ * Values beyond ±65504 become ±65504 as halves.
  */
 export type RowForm = (typeof ROW_FORMS)[number];
 
 /** All forms. */
 export const ROW_FORMS = ["f32", "high", "both"] as const;
 
-/** How much larger low halves are than what they stand for. */
-export const LOW_FACTOR = 1024;
-
 /** Rows on the GPU. */
 export interface Rows {
   /** f32 or f16 `[rows, cols]`; with both halves f16 `[2, rows, cols]`: first the high ones of all rows. */
   readonly tensor: Tensor;
   readonly form: RowForm;
-  /** What is left to do for the product that reads them; see `products/pending_norm.ts`. */
-  readonly pending?: PendingNorm;
-}
-
-/** Rows were multiplied by a norm's weight, but not yet divided by their root mean square. */
-export interface PendingNorm {
-  /** f32, sums of squares of each row's parts. */
-  readonly squares: Tensor;
-  readonly epsilon: number;
 }
 
 /** How many numbers there are, in which form. */
@@ -92,22 +80,13 @@ export function writesRows(name: string, form: RowForm): BindingSpec {
 
 /** Sign, exponent and the ten bits of the fraction that an f16 has, in an f32. */
 const UPPER_BITS = 0xffffe000;
-/** Of an f32. */
-const EXPONENT_BIAS = 127;
 
 /** WGSL that `storeFour` needs. */
 export const ROW_FORM_WGSL = /* wgsl */ `
 ${HALF_PACKING_WGSL}
 fn four_halves(value: vec4<f32>) -> vec2<u32> { return vec2<u32>(pack2x16float(value.xy), pack2x16float(value.zw)); }
 // Cut off, not rounded: of a value minus its rounded self, compilers have been seen to make 0.
-fn upper(value: vec4<f32>) -> vec4<f32> {
-  let bits = bitcast<vec4<u32>>(value);
-  let exponent = (bits >> vec4<u32>(23u)) & vec4<u32>(255u);
-  // Below 2^-14 an f16 has one bit less for each power of two, and none below 2^-24.
-  let fewer = ${EXPONENT_BIAS - 14}u - min(exponent, vec4<u32>(${EXPONENT_BIAS - 14}u));
-  let cut = select(fewer, vec4<u32>(31u), exponent < vec4<u32>(${EXPONENT_BIAS - 24}u));
-  return bitcast<vec4<f32>>(bits & (vec4<u32>(${UPPER_BITS}u) << cut));
-}
+fn upper(value: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) & vec4<u32>(${UPPER_BITS}u)); }
 `;
 
 /** Four neighbouring values to be stored; all WGSL expressions. */
@@ -131,7 +110,7 @@ export function storeFour(form: RowForm, to: string, { value, at, fours }: FourV
       return `{
           let whole = bounded(${value});
           ${to}[${at}] = four_halves(upper(whole));
-          ${to}[${fours} + ${at}] = four_halves((whole - upper(whole)) * ${LOW_FACTOR}.0);
+          ${to}[${fours} + ${at}] = four_halves(whole - upper(whole));
         }`;
   }
 }

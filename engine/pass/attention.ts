@@ -175,8 +175,7 @@ export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promis
 
 /** x += norm(output(o)), normed where the family has it */
 export function addOutput(pass: Pass, { weights }: PassLayer, { o }: RowStates): void {
-  const next = { norm: weights.mlpNorm, weight: weights.gateUp };
-  pass.add({ weight: weights.output, rows: o, norm: weights.outputNorm, next });
+  pass.add({ weight: weights.output, rows: o, norm: weights.outputNorm });
 }
 
 /** @returns states of all rows over this worker's slice; when it holds nothing, they are undefined and never read */

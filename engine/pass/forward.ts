@@ -5,7 +5,7 @@ import { embed } from "../../kernels/products/embed.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { drawnTokens } from "../logits/drawn_tokens.ts";
 import { addOutput, attendAll, project } from "./attention.ts";
-import type { NextNorm, Pass, PassLayer } from "./pass.ts";
+import type { Pass, PassLayer } from "./pass.ts";
 import { multiplyGated } from "./products.ts";
 import { beginSelection } from "./selection.ts";
 
@@ -42,16 +42,10 @@ function embedTokens({ model, inputs, batch, x, computed }: Pass): void {
 }
 
 /** x += norm(down(swiglu(gateUp(norm(x))))), with either norm or both */
-function addMlp(pass: Pass, { weights, index }: PassLayer): void {
+function addMlp(pass: Pass, { weights }: PassLayer): void {
   const { model: { commands, scratch, config: { activation } }, batch, computed } = pass;
   const out = pass.rowsFor(weights.down, "activated");
   const x = pass.norm(weights.mlpNorm, weights.gateUp);
   multiplyGated(commands, batch.product, { weight: weights.gateUp, x, out, rows: computed, activation, scratch });
-  pass.add({ weight: weights.down, rows: out, norm: weights.downNorm, next: attentionAfter(pass, index) });
-}
-
-/** The norm and the product at the start of the layer after one. */
-function attentionAfter({ layers }: Pass, index: number): NextNorm | undefined {
-  const weights = layers[index + 1]?.weights;
-  return weights && { norm: weights.attentionNorm, weight: weights.qkv };
+  pass.add({ weight: weights.down, rows: out, norm: weights.downNorm });
 }

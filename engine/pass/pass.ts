@@ -6,7 +6,6 @@
 import type { Weight } from "../../kernels/weights/weight.ts";
 import { type RmsNorm, rmsNorm } from "../../kernels/rms_norm.ts";
 import { floatRows, type Rows, takeRows } from "../../kernels/rows.ts";
-import type { DeferredNorm } from "../../kernels/products/pending_norm.ts";
 import type { Product } from "../../kernels/products/product.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { ArrivingStates, ExchangePoint } from "../exchange.ts";
@@ -22,7 +21,7 @@ import type { PassInputs } from "./pass_inputs.ts";
 import { type RowCopies, takeRowCopies } from "./row_copies.ts";
 import { uploadReplicaTables } from "./replica_tables.ts";
 import type { BatchCounter } from "./read_counter.ts";
-import { deferredParts, multiply, rowFormFor } from "./products.ts";
+import { multiply, rowFormFor } from "./products.ts";
 import type { SelectionReport } from "./selection_report.ts";
 
 /** Layers that are submitted together: recording a decode row takes a good part of the time that it computes. */
@@ -36,17 +35,6 @@ export interface PassLayer {
   readonly role: LayerRole;
   /** Whether it has a window of its own: see `ModelConfig.localLayers`. */
   readonly isLocal: boolean;
-}
-
-/** A norm and the product that reads its rows. */
-export interface NextNorm {
-  readonly norm: Tensor | undefined;
-  readonly weight: Weight;
-}
-
-interface DeferredRows {
-  readonly norm: Tensor;
-  readonly rows: Rows;
 }
 
 /** What a pass takes besides its model and batch. */
@@ -84,8 +72,6 @@ export class Pass {
   readonly #pacer: SlicePacer | undefined;
   readonly #sparseTable: Tensor | undefined;
   #selectionHolders: readonly boolean[] | undefined;
-  /** The norm that the last `add` has left to the product that reads it. */
-  #deferred: DeferredRows | undefined;
   #arriving: ArrivingStates | undefined;
 
   constructor(model: LoadedModel, batch: RowBatch, { counter, report, inputs, before, ...point }: PassOptions) {
@@ -157,7 +143,6 @@ export class Pass {
   /** @returns the residual rows, normed where there is a norm, as the product with `weight` reads them; until the next norm */
   norm(norm: Tensor | undefined, weight: Weight): Rows {
     if (norm === undefined) return floatRows(this.x);
-    if (this.#deferred?.norm === norm) return this.#deferred.rows;
     const out = this.rowsFor(weight, "normed rows");
     this.#norm({ x: this.x, weight: norm, out });
     return out;
@@ -170,40 +155,18 @@ export class Pass {
     return takeRows(scratch, name, { form, rows: this.computed, cols: weight.cols });
   }
 
-  /**
-   * x += W·rows of the computed rows, normed before they are added where there is a norm.
-   * @param next what reads x next; undefined at the end
-   */
-  add({ weight, rows, norm, next }: {
-    readonly weight: Weight;
-    readonly rows: Rows;
-    readonly norm: Tensor | undefined;
-    readonly next: NextNorm | undefined;
-  }): void {
+  /** x += W·rows of the computed rows, normed before they are added where there is a norm. */
+  add(
+    { weight, rows, norm }: { readonly weight: Weight; readonly rows: Rows; readonly norm: Tensor | undefined },
+  ): void {
     if (norm === undefined) {
-      const defer = this.#defer(weight, next);
-      this.multiply({ weight, x: rows, y: this.x, accumulate: true, ...(defer && { defer }) });
+      this.multiply({ weight, x: rows, y: this.x, accumulate: true });
       return;
     }
-    this.#deferred = undefined;
     const { scratch, config } = this.model;
     const added = scratch.take("rows to be normed and added", "f32", [this.computed, config.hidden]);
     this.multiply({ weight, x: rows, y: added });
     this.#norm({ x: added, weight: norm, out: floatRows(this.x), accumulate: true });
-  }
-
-  /** Leaves the norm of what is added with `weight` to the products before and after it, where they can do that. */
-  #defer(weight: Weight, next: NextNorm | undefined): DeferredNorm | undefined {
-    this.#deferred = undefined;
-    const { commands, scratch, config: { rmsNormEps: epsilon } } = this.model;
-    if (next?.norm === undefined) return undefined;
-    const { norm } = next;
-    const parts = deferredParts(commands, this.batch.product, { weight, next: next.weight });
-    if (parts === undefined) return undefined;
-    const squares = scratch.take("squares of rows", "f32", [this.computed, parts]);
-    const out = this.rowsFor(next.weight, "normed rows");
-    this.#deferred = { norm, rows: { ...out, pending: { squares, epsilon } } };
-    return { weight: norm, out, squares };
   }
 
   #norm(operands: Pick<RmsNorm, "x" | "weight" | "out" | "accumulate">): void {
@@ -212,7 +175,7 @@ export class Pass {
   }
 
   /** y = W·x, or y += W·x, of the computed rows, with the products of the batch's family. */
-  multiply(operands: Pick<Product, "weight" | "x" | "y" | "accumulate" | "defer">): void {
+  multiply(operands: Pick<Product, "weight" | "x" | "y" | "accumulate">): void {
     const { commands, scratch } = this.model;
     multiply(commands, this.batch.product, { ...operands, rows: this.computed, scratch });
   }

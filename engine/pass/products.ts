@@ -10,7 +10,6 @@ import {
   type MatvecPlan,
   planDenseRows,
   planSparseRows,
-  squaresOf,
 } from "../../kernels/products/matvec.ts";
 import { type GatedProduct, type HeadProduct, placeAfter, type Product } from "../../kernels/products/product.ts";
 import type { RowForm } from "../../kernels/rows.ts";
@@ -47,19 +46,6 @@ export function multiplyGated(commands: Commands, family: ProductFamily, product
 export function multiplyHeads(commands: Commands, family: ProductFamily, product: HeadProduct): void {
   if (family === "tiled") placeAfter(commands, product, (whole) => matmul(commands, whole));
   else headMatvec(commands, product, planOf(commands, family, product.weight));
-}
-
-/**
- * In how many parts a product with a weight sums the squares of a row of its results, for the norm before the product with
- * another weight, which is then left to these two; undefined: the norm takes a kernel of its own.
- */
-export function deferredParts(
-  commands: Commands,
-  family: ProductFamily,
-  { weight, next }: { readonly weight: Weight; readonly next: Weight },
-): number | undefined {
-  if (family === "tiled" || planOf(commands, family, next).kind !== "matrix") return undefined;
-  return squaresOf(planOf(commands, family, weight), weight);
 }
 
 /** The form in which a family's product with a weight reads rows: what comes before it writes them so. */

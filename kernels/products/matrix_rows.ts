@@ -5,7 +5,6 @@
 
 import { asHalves } from "./half_rows.ts";
 import type { Pairing } from "./paired_results.ts";
-import { pendingOperands } from "./pending_norm.ts";
 import type { Commands, Dispatch } from "../pipeline.ts";
 import type { Product } from "./product.ts";
 import { rowProduct, rowProductName } from "./row_product.ts";
@@ -17,9 +16,7 @@ import type { Tensor } from "../tensor.ts";
 import { spread } from "../wgsl.ts";
 
 /** What becomes of a product's results: the pairing, and what it binds and takes as parameters in the end. */
-export interface Results extends Pick<Dispatch, "tensors" | "params">, Pairing {
-  readonly norm?: "deferred";
-}
+export interface Results extends Pick<Dispatch, "tensors" | "params">, Pairing {}
 
 /** A product and what becomes of it. */
 export type Multiplied = Pick<Product, "weight" | "x" | "rows" | "accumulate" | "scratch"> & {
@@ -28,13 +25,8 @@ export type Multiplied = Pick<Product, "weight" | "x" | "rows" | "accumulate" | 
 
 /** Dispatches a product of rows in any form. */
 export function multiplyRows(commands: Commands, product: Multiplied, cut: RowProductCut): void {
-  const { weight, x, rows, scratch, results: { tensors, params, ...rest } } = product;
-  const pending = x.pending && pendingOperands(x.pending);
-  const ends: RowEnds = {
-    tensors: [...tensors, ...pending?.tensors ?? []],
-    params: { ...params, ...pending?.params },
-    variant: { accumulate: product.accumulate ?? false, ...rest, ...(pending && { norm: "pending" as const }) },
-  };
+  const { weight, x, rows, scratch, results: { tensors, params, ...pairing } } = product;
+  const ends: RowEnds = { tensors, params, variant: { accumulate: product.accumulate ?? false, ...pairing } };
   const { tensor: halves } = asHalves(commands, scratch, { x, rows, cols: weight.cols, form: "both" });
   const { maxWorkgroupBytes } = commands.gpu.info;
   const tile = shareTileFor(cut, { rows, weightRows: weight.rows, maxWorkgroupBytes });
@@ -44,7 +36,7 @@ export function multiplyRows(commands: Commands, product: Multiplied, cut: RowPr
 
 /** What a product on matrix units ends with: its results' tensors and parameters, and what tells its kernel from others. */
 interface RowEnds extends Pick<Dispatch, "tensors" | "params"> {
-  readonly variant: Pick<RowProduct, "accumulate" | "gate" | "heads" | "norm">;
+  readonly variant: Pick<RowProduct, "accumulate" | "gate" | "heads">;
 }
 
 type HalvedRows = Pick<Product, "weight" | "rows"> & { readonly halves: Tensor };

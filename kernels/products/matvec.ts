@@ -11,7 +11,6 @@ import type { Commands } from "../pipeline.ts";
 import { expectRows, type RowForm } from "../rows.ts";
 import { expectPlaces, placeOperands, placeVariantOf, slotsOf } from "../attention/place_heads.ts";
 import { type Multiplied, multiplyRows, type Results } from "./matrix_rows.ts";
-import { type DeferredNorm, deferredTensors, fitsUnit } from "./pending_norm.ts";
 import {
   expectGated,
   gateAfter,
@@ -21,7 +20,7 @@ import {
   placeAfter,
   type Product,
 } from "./product.ts";
-import { type RowProductCut, rowProductCut, squaresUnit } from "./row_tile.ts";
+import { type RowProductCut, rowProductCut } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
@@ -91,29 +90,7 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
   if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
-  dispatch(commands, { ...product, results: storedTo(y, deferOf(product, chosen)) }, chosen);
-}
-
-/**
- * Sums of squares of a row of results that a plan's product with a weight can write for a norm; undefined: it cannot. Like the
- * plan, it does not depend on the number of input rows.
- */
-export function squaresOf(plan: MatvecPlan, weight: Weight): number | undefined {
-  if (plan.kind !== "matrix" || !isGatable(weight)) return undefined;
-  const unit = squaresUnit(plan);
-  return fitsUnit(weight.rows, unit) ? weight.rows / unit : undefined;
-}
-
-function deferOf({ weight, rows, defer, accumulate }: Product, plan: MatvecPlan): DeferredNorm | undefined {
-  if (defer === undefined) return undefined;
-  const squares = squaresOf(plan, weight);
-  if (squares === undefined || accumulate !== true) {
-    throw new GpuError("invalid_shape", `Cannot dispatch matvec: ${plan.kind} of ${weight.rows} rows defers no norm`);
-  }
-  expectRows("matvec", defer.out, { rows, cols: weight.rows, forms: ["both"] });
-  expectTensor("matvec", defer.weight, "f32", [weight.rows]);
-  expectTensor("matvec", defer.squares, "f32", [rows, squares]);
-  return defer;
+  dispatch(commands, { ...product, results: storedTo(y) }, chosen);
 }
 
 /**
@@ -162,10 +139,9 @@ function placesHeads({ kind }: MatvecPlan, rows: number): boolean {
   return kind === "matrix" || (kind === "team" && rows * HEAD_OUTPUTS <= MAX_SUMS);
 }
 
-/** To y as they are, and where a norm is deferred, to what it needs. */
-function storedTo(y: Tensor, defer?: DeferredNorm): Results {
-  if (defer === undefined) return { tensors: [y], params: {} };
-  return { tensors: [y, ...deferredTensors(defer)], params: {}, norm: "deferred" };
+/** To y as they are. */
+function storedTo(y: Tensor): Results {
+  return { tensors: [y], params: {} };
 }
 
 function dispatch(commands: Commands, product: Multiplied, plan: MatvecPlan): void {
@@ -195,7 +171,7 @@ function byTeams(
   { weight, x, rows, accumulate = false, results }: Multiplied,
   { threads, outputs }: TeamPlan,
 ): void {
-  const { tensors, params, norm: _, ...pairing } = results;
+  const { tensors, params, ...pairing } = results;
   const most = pairing.heads === undefined ? outputs : HEAD_OUTPUTS;
   for (let firstInput = 0; firstInput < rows; firstInput += MAX_INPUTS) {
     const inputs = columnsFor(Math.min(MAX_INPUTS, rows - firstInput));

@@ -32,10 +32,10 @@ export function pairingWgsl({ gate, heads }: Pairing): string {
   return gate === undefined ? "" : productGateWgsl(gate);
 }
 
-/** Where results go: to `y`, of a type unless they are gated, or to the places of heads. */
-export function resultBindings({ gate, heads }: Pairing, type: string): readonly BindingSpec[] {
+/** Where results go: to `y`, or to the places of heads. */
+export function resultBindings({ gate, heads }: Pairing): readonly BindingSpec[] {
   if (heads !== undefined) return placeBindings(heads);
-  return [gate === undefined ? writes("y", type) : writesRows("y", gate.form)];
+  return [gate === undefined ? writes("y", "array<f32>") : writesRows("y", gate.form)];
 }
 
 /** Parameters that results need. */

@@ -4,7 +4,6 @@ import { type HeadPlaces, slotsOf } from "../attention/place_heads.ts";
 import { ropeAppend } from "../attention/rope_append.ts";
 import { GpuError } from "../errors.ts";
 import type { Commands } from "../pipeline.ts";
-import type { DeferredNorm } from "./pending_norm.ts";
 import { expectRows, ROW_FORM_WGSL, type RowForm, type Rows } from "../rows.ts";
 import type { Scratch } from "../scratch.ts";
 import { type Activation, gateWgsl, swiglu } from "../swiglu.ts";
@@ -21,8 +20,6 @@ export interface Product {
   readonly rows: number;
   /** Adds to what is in `y`, the residual. @default false */
   readonly accumulate?: boolean;
-  /** Given: rows are added to, and what the next norm needs of them is written; see `squaresOf`. */
-  readonly defer?: DeferredNorm;
   /** Working memory for rows of halves. */
   readonly scratch: Scratch;
 }

@@ -9,36 +9,25 @@
 import { Fragments, HALVES_AN_ELEMENT } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import { describeShape } from "../provider.ts";
-import { ROW_FORM_WGSL } from "../rows.ts";
 import { halvesOfEight } from "../weights/halves_of_eight.ts";
 import { declareEight, fetchEight } from "../weights/read_eight.ts";
 import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll } from "../wgsl.ts";
 import { describePairing, isPaired, pairedRow, pairingWgsl, resultBindings, resultParams } from "./paired_results.ts";
-import {
-  DEFERRED_BINDINGS,
-  findScalesWgsl,
-  PENDING_BINDINGS,
-  PENDING_PARAMS,
-  type PendingSizes,
-  readSquaresWgsl,
-} from "./pending_norm.ts";
-import { fourSquaresOf, storeSums, sumOfWgsl } from "./row_results.ts";
-import { HALVES, meetingOf, outputsOf, type RowProduct, rowsOf, sliceOf, squaresUnit, threadsOf } from "./row_tile.ts";
+import { storeSums, sumOfWgsl } from "./row_results.ts";
+import { HALVES, meetingOf, outputsOf, type RowProduct, sliceOf, threadsOf } from "./row_tile.ts";
 
 /** The kernel's name, which tells all variants apart. */
 export function rowProductName(
-  { dtype, shape, subgroupSize, shares, depth, tile, ragged, accumulate, norm, ...pairing }: RowProduct,
+  { dtype, shape, subgroupSize, shares, depth, tile, ragged, accumulate, ...pairing }: RowProduct,
 ): string {
   return `row_product ${dtype} ${describeShape(shape)} by ${subgroupSize} ${shares}×${depth} ${
     Object.values(tile).join("×")
-  }${ragged ? " ragged" : ""}${accumulate ? " accumulate" : ""}${norm === undefined ? "" : ` ${norm}`}${
-    describePairing(pairing)
-  }`;
+  }${ragged ? " ragged" : ""}${accumulate ? " accumulate" : ""}${describePairing(pairing)}`;
 }
 
 /** Grid: one workgroup for each `outputsOf` rows of the weight, made by `spread`. */
 export function rowProduct(variant: RowProduct): KernelSpec {
-  const { shape, tile, subgroupSize, shares, norm } = variant;
+  const { shape, tile, subgroupSize, shares } = variant;
   const { elements, stride } = sliceOf(variant);
   const results = outputsOf(shape, tile) / (isPaired(variant) ? 2 : 1);
   const write = new Fragments(shape);
@@ -47,16 +36,14 @@ export function rowProduct(variant: RowProduct): KernelSpec {
     bindings: [
       reads("w", "array<vec4<u32>>"),
       reads("x", "array<vec4<u32>>"),
-      ...resultBindings(variant, norm === "deferred" ? "array<vec4<f32>>" : "array<f32>"),
-      ...(norm === "pending" ? PENDING_BINDINGS : norm === "deferred" ? DEFERRED_BINDINGS : []),
+      ...resultBindings(variant),
     ],
     params: [
       ...["rows", "firstInput", "partRows", "firstRow", "weightRows", "eights"].map((name) => [name, "u32"] as const),
       ...resultParams(variant),
-      ...(norm === "pending" ? PENDING_PARAMS : []),
     ],
     source: /* wgsl */ `
-      ${preambleWgsl(variant)}
+      ${isPaired(variant) ? pairingWgsl(variant) : HALF_PACKING_WGSL}
       var<workgroup> ws: array<vec4<u32>, ${outputsOf(shape, tile) * stride}>;
       var<workgroup> xs: array<vec4<u32>, ${tile.columns * shape.n * stride}>;
       var<workgroup> parts: array<f32, ${meetingOf(variant)}>;
@@ -78,29 +65,12 @@ export function rowProduct(variant: RowProduct): KernelSpec {
         `if (${s * elements}u < params.eights) { ${loadWeights(variant, s, `${s * elements}u`)} }`)
     }
         ${loadColumns(variant, 0, "0u")}
-        ${norm === "pending" ? readSquaresWgsl("parts", pendingSizes(variant)) : ""}
         for (var first = 0u; first < params.eights; first += ${tile.ahead * elements}u) {
           ${unroll(tile.ahead, (s) => oneSlice(variant, s))}
         }
-        ${norm === "pending" ? findScalesWgsl("parts", pendingSizes(variant)) : ""}
         ${storeSums(variant)}
       }`,
   };
-}
-
-/** WGSL that results need beside sums. */
-function preambleWgsl(variant: RowProduct): string {
-  if (variant.norm === "deferred") {
-    return `${ROW_FORM_WGSL} var<workgroup> fourSquares: array<f32, ${fourSquaresOf(variant)}>;`;
-  }
-  const scales = `var<workgroup> scales: array<f32, ${rowsOf(variant.shape, variant.tile)}>;`;
-  const own = isPaired(variant) ? pairingWgsl(variant) : HALF_PACKING_WGSL;
-  return variant.norm === "pending" ? `${own} ${scales}` : own;
-}
-
-function pendingSizes(variant: RowProduct): PendingSizes {
-  const { shape, tile } = variant;
-  return { rows: rowsOf(shape, tile), threads: threadsOf(variant), unit: squaresUnit(variant) };
 }
 
 function eachSum({ tile }: RowProduct, piece: (round: number, output: number, column: number) => string): string {

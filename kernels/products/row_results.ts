@@ -4,11 +4,10 @@
  */
 
 import { Fragments } from "../matrix_wgsl.ts";
-import { LOW_FACTOR, storeFour } from "../rows.ts";
+import { storeFour } from "../rows.ts";
 import { unroll } from "../wgsl.ts";
 import { isPaired, placeFourWgsl } from "./paired_results.ts";
-import { deferFourWgsl } from "./pending_norm.ts";
-import { HALVES, outputsOf, type RowProduct, squaresUnit, threadsOf } from "./row_tile.ts";
+import { HALVES, outputsOf, type RowProduct, threadsOf } from "./row_tile.ts";
 
 /** WGSL of `sum_of(part)`: the sums of all shares in their order, the high halves' and the low ones'. */
 export function sumOfWgsl({ shape, tile, shares }: RowProduct): string {
@@ -22,7 +21,7 @@ export function sumOfWgsl({ shape, tile, shares }: RowProduct): string {
       (s) => `high += parts[part + ${(s + 1) * size}u]; low += parts[part + ${(s + 1) * size + 1}u];`,
     )
   }
-        return fma(low, ${1 / LOW_FACTOR}, high);
+        return high + low;
       }`;
 }
 
@@ -47,16 +46,10 @@ export function storeSums(variant: RowProduct): string {
 
 /**
  * Statements that store what becomes of a column fragment of sums, the first of them those of row `firstRow` of the workgroup. They
- * read `sum_of`, `firstInput`, `firstOutput` and `width`, and of a pending norm `scales`.
+ * read `sum_of`, `firstInput`, `firstOutput` and `width`.
  */
 export function storeColumn(variant: RowProduct, firstRow: number): string {
-  if (variant.norm === "deferred") return storeDeferred(variant, firstRow);
   return isPaired(variant) ? storePaired(variant, firstRow) : storeResults(variant, firstRow);
-}
-
-/** WGSL: what a sum of row `local` of a workgroup is multiplied by. */
-function scaleOf({ norm }: RowProduct, local: string): string {
-  return norm === "pending" ? `scales[${local}] * ` : "";
 }
 
 /** What is in y is added last. */
@@ -64,12 +57,11 @@ function storeResults(variant: RowProduct, firstRow: number): string {
   const { shape, tile, accumulate } = variant;
   const outputs = outputsOf(shape, tile);
   return `for (var i = t; i < ${outputs * shape.n / HALVES}u; i += ${threadsOf(variant)}u) {
-          let local = ${firstRow}u + i / ${outputs}u;
-          let row = firstInput + local;
+          let row = firstInput + ${firstRow}u + i / ${outputs}u;
           let output = i % ${outputs}u;
           if (row < params.rows && firstOutput + output < width) {
             let at = row * params.weightRows + params.firstRow + firstOutput + output;
-            let sum = ${scaleOf(variant, "local")}sum_of(output * ${shape.n}u + i / ${outputs}u * ${HALVES}u);
+            let sum = sum_of(output * ${shape.n}u + i / ${outputs}u * ${HALVES}u);
             y[at] = ${accumulate ? "y[at] + sum" : "sum"};
           }
         }`;
@@ -80,58 +72,16 @@ function storePaired(variant: RowProduct, firstRow: number): string {
   const { shape, tile } = variant;
   const half = outputsOf(shape, tile) / 2;
   const fours = half / 4;
-  const sums = (first: number) => `${scaleOf(variant, "local")}${fourSums(variant, first)}`;
+  const sums = (first: number) =>
+    `vec4<f32>(${[0, 1, 2, 3].map((c) => `sum_of(part + ${(first + c) * shape.n}u)`).join(", ")})`;
   return `for (var i = t; i < ${fours * shape.n / HALVES}u; i += ${threadsOf(variant)}u) {
-          let local = ${firstRow}u + i / ${fours}u;
-          let row = firstInput + local;
+          let row = firstInput + ${firstRow}u + i / ${fours}u;
           let four = i % ${fours}u;
           if (row < params.rows && firstOutput + 4u * four < width) {
             let part = four * ${4 * shape.n}u + i / ${fours}u * ${HALVES}u;
             ${storeFourPairs(variant, [sums(0), sums(half)])}
           }
         }`;
-}
-
-/** WGSL of four neighbouring sums, the first of which is `first` after `part`. */
-function fourSums({ shape: { n } }: RowProduct, first: number): string {
-  return `vec4<f32>(${[0, 1, 2, 3].map((c) => `sum_of(part + ${(first + c) * n}u)`).join(", ")})`;
-}
-
-/** Four neighbouring results a thread, added to y; and what the next product needs of them, see `pending_norm.ts`. */
-function storeDeferred(variant: RowProduct, firstRow: number): string {
-  const { shape, tile } = variant;
-  const unit = squaresUnit(variant);
-  const fours = outputsOf(shape, tile) / 4;
-  const inUnit = unit / 4;
-  const threads = threadsOf(variant);
-  const at = { four: "firstOutput / 4u + four", at: "at", fours: "params.rows * (params.weightRows / 4u)" };
-  return `for (var i = t; i < ${fours * shape.n / HALVES}u; i += ${threads}u) {
-          let row = firstInput + ${firstRow}u + i / ${fours}u;
-          let four = i % ${fours}u;
-          if (row < params.rows && firstOutput + 4u * four < width) {
-            let part = four * ${4 * shape.n}u + i / ${fours}u * ${HALVES}u;
-            let at = row * (params.weightRows / 4u) + ${at.four};
-            let value = y[at] + ${fourSums(variant, 0)};
-            y[at] = value;
-            ${deferFourWgsl({ value: "value", ...at })}
-            fourSquares[i] = dot(value, value);
-          }
-        }
-        workgroupBarrier();
-        for (var i = ${inUnit}u * t; i < ${fours * shape.n / HALVES}u; i += ${inUnit * threads}u) {
-          let row = firstInput + ${firstRow}u + i / ${fours}u;
-          let first = firstOutput + i % ${fours}u * 4u;
-          if (row < params.rows && first < width) {
-            var sum = fourSquares[i];
-            ${unroll(inUnit - 1, (s) => `sum += fourSquares[i + ${s + 1}u];`)}
-            squares[(row * params.weightRows + first) / ${unit}u] = sum;
-          }
-        }`;
-}
-
-/** Floats of workgroup memory that a deferred norm takes. */
-export function fourSquaresOf({ shape, tile }: Pick<RowProduct, "shape" | "tile">): number {
-  return outputsOf(shape, tile) / 4 * shape.n / HALVES;
 }
 
 function storeFourPairs({ gate, heads }: RowProduct, sums: readonly [string, string]): string {

@@ -40,8 +40,6 @@ export interface RowProduct extends Omit<RowProductCut, "tiles">, Pairing {
   readonly ragged: boolean;
   /** Not where results are paired. */
   readonly accumulate: boolean;
-  /** Whether x is rows of a norm that is pending, or the results are rows of which one is deferred: then they accumulate. */
-  readonly norm?: "pending" | "deferred";
 }
 
 /** By instructions of 16 outputs. */
@@ -109,11 +107,6 @@ export function outputsOf({ m }: MatrixUnits["shape"], { outputs, across }: RowT
   return outputs * across * m;
 }
 
-/** Outputs whose squares are summed by a deferred norm, and columns by a pending one. */
-export function squaresUnit({ shape: { m } }: Pick<RowProductCut, "shape">): number {
-  return m;
-}
-
 /** k of a slice. */
 export function sliceDepthOf(
   { shares, depth }: Pick<RowProductCut, "shares" | "depth">,
@@ -143,9 +136,8 @@ export function meetingOf({ shape, shares, tile }: SizedCut): number {
   return shares * outputsOf(shape, tile) * shape.n;
 }
 
-/** Bytes of workgroup memory: the weight's slice, the columns', the sums that meet, and a float a row or four results for norms. */
+/** Bytes of workgroup memory: the weight's slice, the columns', and the sums that meet. */
 function bytesOf(cut: SizedCut): number {
   const { shape, tile } = cut;
-  const normed = Math.max(rowsOf(shape, tile), outputsOf(shape, tile) * shape.n / HALVES / 4);
-  return (outputsOf(shape, tile) + tile.columns * shape.n) * sliceOf(cut).stride * 16 + (meetingOf(cut) + normed) * 4;
+  return (outputsOf(shape, tile) + tile.columns * shape.n) * sliceOf(cut).stride * 16 + meetingOf(cut) * 4;
 }

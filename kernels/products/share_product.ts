@@ -8,7 +8,8 @@
 import { Fragments, HALVES_AN_ELEMENT } from "../matrix_wgsl.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import { describeShape } from "../provider.ts";
-import { declareEight, fetchEight, halvesOfEight } from "../weights/read_eight.ts";
+import { halvesOfEight } from "../weights/halves_of_eight.ts";
+import { declareEight, fetchEight } from "../weights/read_eight.ts";
 import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll, writes } from "../wgsl.ts";
 import { HALVES } from "./row_tile.ts";
 import { type SharePlan, sharePlanOf, type ShareProduct } from "./share_tile.ts";

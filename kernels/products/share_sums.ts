@@ -4,20 +4,10 @@
  */
 
 import type { KernelSpec } from "../pipeline.ts";
-import { LOW_FACTOR, ROW_FORM_WGSL } from "../rows.ts";
 import { BUILTINS, GROUP_INDEX, reads, unroll } from "../wgsl.ts";
 import { describePairing, isPaired, pairedRow, pairingWgsl, resultBindings, resultParams } from "./paired_results.ts";
-import {
-  DEFERRED_BINDINGS,
-  findScalesWgsl,
-  PENDING_BINDINGS,
-  PENDING_PARAMS,
-  type PendingSizes,
-  readSquaresWgsl,
-  squareLanes,
-} from "./pending_norm.ts";
-import { fourSquaresOf, storeColumn } from "./row_results.ts";
-import { outputsOf, type RowProduct, rowsOf, type RowTile, squaresUnit, threadsOf } from "./row_tile.ts";
+import { storeColumn } from "./row_results.ts";
+import { outputsOf, type RowProduct, rowsOf, type RowTile, threadsOf } from "./row_tile.ts";
 
 /** A variant of the kernel. */
 export type ShareSums = Omit<RowProduct, "tile" | "dtype" | "ragged">;
@@ -31,10 +21,8 @@ function rowVariantOf(variant: ShareSums): RowProduct {
 }
 
 /** The kernel's name, which tells all variants apart. */
-export function shareSumsName({ shape, shares, accumulate, norm, ...pairing }: ShareSums): string {
-  return `share_sums ${shares} of ${shape.m}×${shape.n}${accumulate ? " accumulate" : ""}${
-    norm === undefined ? "" : ` ${norm}`
-  }${describePairing(pairing)}`;
+export function shareSumsName({ shape, shares, accumulate, ...pairing }: ShareSums): string {
+  return `share_sums ${shares} of ${shape.m}×${shape.n}${accumulate ? " accumulate" : ""}${describePairing(pairing)}`;
 }
 
 /** Weight rows of a workgroup. */
@@ -45,23 +33,21 @@ export function shareSumsOutputs({ shape }: Pick<ShareSums, "shape">): number {
 /** Grid: one workgroup for each column fragment of each `shareSumsOutputs` weight rows, made by `spread`. */
 export function shareSums(sums: ShareSums): KernelSpec {
   const variant = rowVariantOf(sums);
-  const { shape, norm } = variant;
+  const { shape } = variant;
   const results = outputsOf(shape, TILE) / (isPaired(variant) ? 2 : 1);
   return {
     bindings: [
       reads("sums", "array<f32>"),
-      ...resultBindings(variant, norm === "deferred" ? "array<vec4<f32>>" : "array<f32>"),
-      ...(norm === "pending" ? PENDING_BINDINGS : norm === "deferred" ? DEFERRED_BINDINGS : []),
+      ...resultBindings(variant),
     ],
     params: [
       ...["rows", "firstInput", "partRows", "firstRow", "weightRows", "eights", "fragments", "sumRows"].map((name) =>
         [name, "u32"] as const
       ),
       ...resultParams(variant),
-      ...(norm === "pending" ? PENDING_PARAMS : []),
     ],
     source: /* wgsl */ `
-      ${preambleWgsl(variant)}
+      ${pairingWgsl(variant)}
       ${sumOfWgsl(variant)}
 
       @compute @workgroup_size(${threadsOf(variant)}) fn main(${BUILTINS}) {
@@ -71,31 +57,9 @@ export function shareSums(sums: ShareSums): KernelSpec {
         if (firstOutput >= width) { return; }
         let firstInput = params.firstInput + index % params.fragments * ${rowsOf(shape, TILE)}u;
         place = SumPlace(index % params.fragments, firstOutput, width);
-        ${norm === "pending" ? scalesWgsl(variant) : ""}
         ${storeColumn(variant, 0)}
       }`,
   };
-}
-
-/** WGSL that results need beside sums. */
-function preambleWgsl(variant: RowProduct): string {
-  const { norm } = variant;
-  if (norm === "deferred") return `${ROW_FORM_WGSL} var<workgroup> fourSquares: array<f32, ${fourSquaresOf(variant)}>;`;
-  const { rows } = pendingSizes(variant);
-  const scales = `var<workgroup> scales: array<f32, ${rows}>; var<workgroup> lanes: array<f32, ${squareLanes(rows)}>;`;
-  return `${pairingWgsl(variant)} ${norm === "pending" ? scales : ""}`;
-}
-
-function pendingSizes(variant: RowProduct): PendingSizes {
-  return { rows: rowsOf(variant.shape, TILE), threads: threadsOf(variant), unit: squaresUnit(variant) };
-}
-
-function scalesWgsl(variant: RowProduct): string {
-  const sizes = pendingSizes(variant);
-  return `${readSquaresWgsl("lanes", sizes)}
-        workgroupBarrier();
-        ${findScalesWgsl("lanes", sizes)}
-        workgroupBarrier();`;
 }
 
 /** WGSL of `sum_of(part)`, as `row_results.ts` has it: of an output of the workgroup, and the first column of a row. */
@@ -120,6 +84,6 @@ function sumOfWgsl(variant: RowProduct): string {
         ${
     unroll(shares - 1, (s) => `high += sums[first + ${s + 1}u * share]; low += sums[first + ${s + 1}u * share + 1u];`)
   }
-        return fma(low, ${1 / LOW_FACTOR}, high);
+        return high + low;
       }`;
 }

@@ -1,7 +1,7 @@
 /** The numbers that rows stand for, whatever their form. */
 
 import { fromHalf } from "../../kernels/half.ts";
-import { LOW_FACTOR, type Rows } from "../../kernels/rows.ts";
+import type { Rows } from "../../kernels/rows.ts";
 import type { GpuFixture } from "./gpu_fixture.ts";
 
 /** How far halves are off: 2⁻¹² of each value, or with both of them 2⁻²², squared. */
@@ -22,6 +22,6 @@ export async function rowValues(
   const halves = fromHalf(new Uint16Array(bytes.buffer, 0, planes * count));
   return Float64Array.from(
     { length: count },
-    (_, i) => (halves[i] ?? NaN) + (form === "both" ? (halves[count + i] ?? NaN) / LOW_FACTOR : 0),
+    (_, i) => (halves[i] ?? NaN) + (form === "both" ? halves[count + i] ?? NaN : 0),
   );
 }
