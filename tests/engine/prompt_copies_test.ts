@@ -162,8 +162,8 @@ Deno.test("A prompt whose copies gave way goes on with queries, and its bits do 
 
 Deno.test("A sequence that starts on pages of another one finds their copies, also when that one is gone", async () => {
   const tail = prompt(70, 3);
-  const read = (isAlike: boolean, options: Parameters<typeof MemoryGroup.of>[2] = {}) =>
-    answers([1024, 512], { alike: isAlike, ...options }, async (host) => {
+  const read = (options: Parameters<typeof MemoryGroup.of>[2]) =>
+    answers([1024, 512], options, async (host) => {
       const [first, other] = [host.open({ pageOffset: 1 }), host.open({ pageOffset: 1 })];
       await first.prefill(prompt(330), "none");
       await other.prefill(prompt(130, 5), "none");
@@ -181,10 +181,10 @@ Deno.test("A sequence that starts on pages of another one finds their copies, al
       for (const session of [third, fourth]) await session.close();
       return logits;
     });
-  const [copying, exchanging] = [await read(true), await read(false)];
+  const [copying, exchanging] = [await read({}), await read({ alike: false })];
   assert.deepEqual(copying.logits, exchanging.logits);
   assert.deepEqual([copying.queries, copying.states], [0, 0]);
-  const short = await read(true, { replicaPages: 4 });
+  const short = await read({ replicaPages: 4 });
   assert.deepEqual(short.logits, exchanging.logits);
   assert.ok(short.states > 0);
 });
