@@ -39,6 +39,9 @@ export interface KeyCopies {
   readonly maxPages: number;
 }
 
+/** Widths of tables of copied pages are multiples of this. */
+const TABLE_PAGES = 64;
+
 /** Where the copies of a batch's sequences lie. */
 export interface CopyPlaces {
   /** u32 [sequences · peers, maxPages] */
@@ -104,7 +107,9 @@ export function copyPlaces(
 ): CopyPlaces {
   const { pieces } = batch;
   const peers = Array.from({ length: map.workers }, (_, worker) => worker).filter((worker) => worker !== index);
-  const maxPages = Math.max(...pieces.map(({ from, rows }) => pagesFor(from + rows)));
+  const pages = Math.max(...pieces.map(({ from, rows }) => pagesFor(from + rows)));
+  // Programs hold for steps whose tables are as wide, and for as long as the table need not grow.
+  const maxPages = Math.ceil(pages / TABLE_PAGES) * TABLE_PAGES;
   const slotOf = (number: number, owner: number) => number * peers.length + peers.indexOf(owner);
   const words = new Uint32Array(pieces.length * peers.length * maxPages);
   for (const [number, { sequence: { open } }] of pieces.entries()) {

@@ -1,7 +1,7 @@
 /**
  * A batch through the layers. Decode batches of a worker that is alone follow a program, which is recorded once for all
- * batches of the same shape; where a group exchanges in every layer, or chunks of a prompt differ each time, the layer
- * loop records each time. Bits are the same either way.
+ * batches of the same shape, and so do dense ones of a group whose sequences are all copied; where a group exchanges between
+ * layers, or chunks of a prompt differ each time, the layer loop records each time. Bits are the same either way.
  */
 
 import type { RowRange } from "../../kernels/attention/row_blocks.ts";
@@ -21,9 +21,10 @@ const MIN_SPLIT_DISPATCHES = 128;
  */
 const SUBMITS = 8;
 
-/** Whether a batch follows a program. */
-function isRecorded({ model: { exchange }, batch: { product } }: Pass): boolean {
-  return product !== "tiled" && exchange === ALONE;
+/** Whether a batch follows a program: nothing is waited for between its layers. */
+function isRecorded({ model: { exchange }, batch: { product, sparse }, rowCopies }: Pass): boolean {
+  if (product === "tiled") return false;
+  return exchange === ALONE || (rowCopies?.views !== undefined && sparse.length === 0);
 }
 
 /**
@@ -38,7 +39,9 @@ export async function runPass(
 ): Promise<Tensor> {
   if (!isRecorded(pass)) return await forward(pass, (layer) => pass.afterLayer(layer));
   const { commands } = pass.model;
-  const key = `pass ${at} ${pass.counter.at} ${pass.report.shapeOf(pass.batch)} ${shapeOf(pass.batch)}`;
+  const key = `pass ${at} ${pass.counter.at} ${pass.report.shapeOf(pass.batch)} ${shapeOf(pass.batch)}${
+    copiesShapeOf(pass)
+  }`;
   const program = await commands.program(key, async (endSection) => {
     await forward(pass, endSection);
   });
@@ -55,6 +58,11 @@ export async function runPass(
 /** What the dispatches of a batch depend on. */
 function shapeOf({ product, rows, runs, carries }: RowBatch): string {
   return `${product} ${rows} ${carries} ${runs.map(runShapeOf).join(";")}`;
+}
+
+/** The same of where its sequences are copied. */
+function copiesShapeOf({ rowCopies, batch: { holders } }: Pass): string {
+  return rowCopies === undefined ? "" : ` copied ${rowCopies.longest} ${rowCopies.maxPages} ${holders}`;
 }
 
 function runShapeOf({ first, rows, longest, kept, sparse, blocks, lengths }: RowRun): string {

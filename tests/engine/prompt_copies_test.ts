@@ -188,3 +188,19 @@ Deno.test("A sequence that starts on pages of another one finds their copies, al
   assert.deepEqual(short.logits, exchanging.logits);
   assert.ok(short.states > 0);
 });
+
+Deno.test("Dense rows of sequences that are copied follow one program, from page to page", async () => {
+  const group = MemoryGroup.of(pool, [1024, 512]);
+  try {
+    const session = new SessionHost(group, group.map).open();
+    await session.prefill(prompt(310), "none");
+    const programs = () => group.engines.map(({ commands }) => commands.programs);
+    // The lead draws by a program of its own.
+    for (let i = 0; i < 20; i++) {
+      await session.decode(9 + i);
+      assert.deepEqual(programs(), [2, 1]);
+    }
+  } finally {
+    await group.close();
+  }
+});
