@@ -31,25 +31,29 @@ const LLAMA = {
   bosToken: undefined,
 } as const;
 
+const LLAMA_3_8B: Preset = {
+  config: {
+    ...LLAMA,
+    layers: 32,
+    hidden: 4096,
+    ffn: 14336,
+    heads: 32,
+    kvHeads: 8,
+    headDim: 128,
+    attentionScale: 1 / Math.sqrt(128),
+    vocabSize: 128256,
+    maxPositions: 131072,
+    ropeTheta: 500000,
+  },
+  // Published for Llama-3-8B by the authors of TidalDecode.
+  calibration: { selectLayers: [2, 13], budget: 512, sparseFrom: 4096 },
+};
+
 /** The shapes by name. */
 export const PRESETS: Readonly<Record<string, Preset>> = {
-  "llama-3-8b": {
-    config: {
-      ...LLAMA,
-      layers: 32,
-      hidden: 4096,
-      ffn: 14336,
-      heads: 32,
-      kvHeads: 8,
-      headDim: 128,
-      attentionScale: 1 / Math.sqrt(128),
-      vocabSize: 128256,
-      maxPositions: 131072,
-      ropeTheta: 500000,
-    },
-    // Published for Llama-3-8B by the authors of TidalDecode.
-    calibration: { selectLayers: [2, 13], budget: 512, sparseFrom: 4096 },
-  },
+  "llama-3-8b": LLAMA_3_8B,
+  // As far as descendants of it were trained that read a million tokens.
+  "llama-3-8b-1m": { ...LLAMA_3_8B, config: { ...LLAMA_3_8B.config, maxPositions: 2 ** 20 } },
   // Every query head has a KV head of its own: the KV cache takes four times the bytes of Llama-3-8B's.
   "llama-2-7b": {
     config: {

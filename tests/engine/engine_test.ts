@@ -245,7 +245,7 @@ Deno.test("Engine.open() names a shape that does not exist", async () => {
   await leavingNoDevice(() =>
     assert.rejects(Engine.open({ model: { random: "huge" }, kvTokens: 64, gpu: testProvider().name }), {
       code: "unsupported_model",
-      message: /must be one of llama-3-8b, llama-2-7b, tiny, given huge$/,
+      message: /must be one of llama-3-8b, llama-3-8b-1m, llama-2-7b, tiny, given huge$/,
     })
   );
 });

@@ -3,12 +3,15 @@
  * sequences made. Knows prompts and pages; knows nothing of decoding.
  *
  * The prompt of a long context takes minutes on a large model, because every row of it attends to all rows before.
- * Copied pages cost as much as many short prompts: their keys and values are the model's own and all different, only
+ * Copied pages cost as much as many short prompts: their keys and values are the model's own and differ, only
  * their rotary positions and what they attended to are those of a short text. Dense attention reads them just as fast.
+ * In a context beyond 131,072 tokens they come again and again: more than any cache of a GPU holds lies between.
  */
 
+import { at } from "../../../kernels/at.ts";
 import type { Session, SessionHost, SessionOptions } from "../../../engine/evaluation/hand_session.ts";
 import type { PageMap } from "../../../engine/page_map.ts";
+import { SPLIT_ROWS } from "../../../engine/pass/row_ranges.ts";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
 import { type ExchangeFigures, exchangeFigures } from "./exchange.ts";
 import { randomTokens, timedStep } from "./steps.ts";
@@ -84,8 +87,24 @@ function turned(pages: readonly number[], { period, turn }: { readonly period: n
   return [...pages.slice(by, whole), ...pages.slice(0, by), ...pages.slice(whole)];
 }
 
-/** Tokens of a short sequence: one batch of tiled rows, and whole pages. */
+/** Tokens of a short sequence at most, in whole pages. */
 export const SHORT_TOKENS = 512;
+
+/** Tokens of all short sequences at most: per layer 512 MB of an 8B model's keys and values, of which a GPU caches 50. */
+const MAX_DISTINCT_TOKENS = 131_072;
+
+/** Pages of a short sequence: a group computes so many rows on every worker, and exchanges nothing for them while it has room for copies. */
+function shortPages({ workers }: PageMap): number {
+  const shared = SPLIT_ROWS * workers;
+  const tokens = workers === 1 ? SHORT_TOKENS : Math.min(SHORT_TOKENS, shared - PAGE_TOKENS);
+  return tokens / PAGE_TOKENS;
+}
+
+/** Pages of all short sequences: of more, those that come again must lie on the same worker as the first time. */
+function distinctPages(pages: number, { period }: PageMap): number {
+  const most = MAX_DISTINCT_TOKENS / PAGE_TOKENS;
+  return Math.min(pages, most - most % period);
+}
 
 /**
  * Makes the pages of the longest context once; every sequence starts on as many of them as its context fills, and reads
@@ -97,19 +116,20 @@ export async function copied(
   const { host, map, session: settings, longest, onProgress } = options;
   const { vocabSize } = host.runner.info;
   const tokens = randomTokens(longest, vocabSize);
-  const pages = Math.floor(longest / PAGE_TOKENS);
+  const pages = distinctPages(Math.floor(longest / PAGE_TOKENS), map);
   const holders: Session[] = [];
-  for (let page = 0; page < pages; page += SHORT_TOKENS / PAGE_TOKENS) {
-    const end = Math.min(longest - longest % PAGE_TOKENS, page * PAGE_TOKENS + SHORT_TOKENS);
-    holders.push(await shortSequence(options, { page, tokens: tokens.subarray(page * PAGE_TOKENS, end) }));
-    onProgress(end / PAGE_TOKENS / pages);
+  for (let page = 0; page < pages; page += shortPages(map)) {
+    const end = Math.min(pages, page + shortPages(map));
+    const own = tokens.subarray(page * PAGE_TOKENS, end * PAGE_TOKENS);
+    holders.push(await shortSequence(options, { page, tokens: own }));
+    onProgress(end / pages);
   }
-  const all = holders.flatMap((holder) => holder.pages);
+  const distinct = holders.flatMap((holder) => holder.pages);
   return {
     async open(context, turn = 0) {
       const full = Math.floor(context / PAGE_TOKENS);
-      const pages = turned(all.slice(0, full), { period: map.period, turn });
-      const session = host.openOn(pages, settings);
+      const placed = Array.from({ length: full }, (_, place) => at(distinct, place % distinct.length));
+      const session = host.openOn(turned(placed, { period: map.period, turn }), settings);
       const rest = tokens.subarray(full * PAGE_TOKENS, context);
       if (rest.length > 0) await session.prefill(rest, "none");
       return { session };

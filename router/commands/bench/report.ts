@@ -88,7 +88,7 @@ const BATCH_COLUMNS = [
 
 const FILLS = {
   prefill: "caches filled by prompts of the context's length",
-  copied: `caches filled with the pages of many prompts of ${SHORT_TOKENS} tokens, so prefill is not measured`,
+  copied: `caches filled with the pages of many prompts of up to ${SHORT_TOKENS} tokens, so prefill is not measured`,
 } as const;
 
 /**

@@ -5,11 +5,12 @@ import { Engine } from "../../../../engine/engine.ts";
 import { presetNamed } from "../../../../engine/model/presets.ts";
 import { PageMap } from "../../../../engine/page_map.ts";
 import { SessionHost } from "../../../../engine/evaluation/hand_session.ts";
-import { PAGE_TOKENS } from "../../../../engine/span.ts";
+import { PAGE_TOKENS, type Step } from "../../../../engine/span.ts";
 import { measure } from "../../../../router/commands/bench/figures.ts";
 import { copied, prefilled } from "../../../../router/commands/bench/fill.ts";
 import { randomTokens } from "../../../../router/commands/bench/steps.ts";
 import { everyLogprob, logprobsOf, mapsSettled } from "../../../support/engine_fixture.ts";
+import { fakeModel } from "../../../support/fake_model.ts";
 import { MemoryGroup } from "../../../support/memory_group.ts";
 
 const MODEL = { random: "tiny" } as const;
@@ -30,7 +31,7 @@ Deno.test("copied() puts pages on their owners, and all decoding runs on them, w
       const fractions: number[] = [];
       const onProgress = (fraction: number) => fractions.push(fraction);
       const filling = await copied({ ...options, longest: 700, onProgress });
-      assert.deepEqual(fractions, [0.8, 1]);
+      assert.deepEqual(fractions, [3 / 10, 6 / 10, 9 / 10, 1]);
 
       const { session, prefill } = await filling.open(700);
       assert.deepEqual([session.length, session.pages.length, prefill], [700, 11, undefined]);
@@ -103,4 +104,26 @@ Deno.test("copied() gives the bits of the short prompts, and nothing that is dec
     await engine.close();
     await mapsSettled();
   }
+});
+
+Deno.test("copied() has the pages of a very long context come again on the workers that own them", async () => {
+  // Engines that answer at once: only where pages lie is looked at.
+  const map = new PageMap([12_000, 6000]);
+  const info = fakeModel({ vocabSize: 512, kvPages: map.pages });
+  let rows = 0;
+  const run = (step: Step) => {
+    rows += step.spans.reduce((sum, { tokens }) => sum + tokens.length, 0);
+    const spans = step.spans.map(({ sequence }) => ({ sequence, token: 1 }));
+    return Promise.resolve({ index: step.index, spans, timing: { encodeMs: 0, waitMs: 0, totalMs: 0 } });
+  };
+  const host = new SessionHost({ info, run }, map);
+  const session = { sparse: SPARSE, pageOffset: 1 };
+  const filling = await copied({ host, map, session, chunk: 512, longest: 1_000_000, onProgress: () => {} });
+  assert.ok(rows <= 131_072, `${rows} rows were read`);
+  const { session: filled } = await filling.open(1_000_000);
+  assert.deepEqual([filled.length, filled.pages.length], [1_000_000, 15_625]);
+  for (const [place, page] of filled.pages.entries()) assert.ok(map.isOn(map.owner(1, place), page));
+  await filled.close();
+  await filling.close();
+  host.returnPages(host.takePages(0, 0, map.pages));
 });

@@ -140,7 +140,7 @@ Deno.test("report() compares refresh and lossless with dense, also where they ar
       "* 1 worker, context 32000: refresh is faster than dense from stride 32 on (of 16, 32)",
     ]
   ) assert.ok(lines.includes(row), `${row}\nis not in\n${text}`);
-  assert.match(text, /prompts of 512 tokens, so prefill is not measured/);
+  assert.match(text, /prompts of up to 512 tokens, so prefill is not measured/);
   assert.match(text, /agreement a is given, not measured here.*\(1 − a\^s\) \/ \(1 − a\)/);
 });
 
