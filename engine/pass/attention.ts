@@ -142,7 +142,8 @@ export interface RowStates {
   readonly lse: Tensor;
 }
 
-function floatStates({ o, lse }: AttentionState): RowStates {
+/** States whose outputs are f32. */
+export function floatStates({ o, lse }: AttentionState): RowStates {
   return { o: floatRows(o), lse };
 }
 

@@ -4,10 +4,10 @@ import { carryTokens } from "../../kernels/logits/carry_tokens.ts";
 import { embed } from "../../kernels/products/embed.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { drawnTokens } from "../logits/drawn_tokens.ts";
-import { addOutput, attendAll, project } from "./attention.ts";
+import { addOutput, attendAll, project, type RowStates } from "./attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { multiplyGated } from "./products.ts";
-import { beginSelection } from "./selection.ts";
+import { chooseFrom, offerSelection } from "./selection.ts";
 
 /**
  * Runs a batch through all layers. In a group the states of a layer arrive while what follows them is recorded, up to the next
@@ -18,11 +18,9 @@ import { beginSelection } from "./selection.ts";
 export async function forward(pass: Pass, afterLayer: (layer: PassLayer) => Promise<void> | void): Promise<Tensor> {
   embedTokens(pass);
   for (const layer of pass.layers) {
-    const q = await project(pass, layer);
-    const state = await attendAll(pass, layer, q);
-    const choice = await beginSelection(pass, layer, state);
-    addOutput(pass, layer, state);
-    addMlp(pass, layer);
+    const state = await attendLayer(pass, layer);
+    const choice = await offerSelection(pass, layer);
+    completeLayer(pass, layer, state);
     await choice?.adopt();
     await afterLayer(layer);
   }
@@ -30,8 +28,22 @@ export async function forward(pass: Pass, afterLayer: (layer: PassLayer) => Prom
   return pass.x;
 }
 
+/** The first half of a layer: its attention, and what it chooses from it. */
+export async function attendLayer(pass: Pass, layer: PassLayer): Promise<RowStates> {
+  const q = await project(pass, layer);
+  const state = await attendAll(pass, layer, q);
+  chooseFrom(pass, layer, state);
+  return state;
+}
+
+/** The other half: what its attention and its MLP add. */
+export function completeLayer(pass: Pass, layer: PassLayer, state: RowStates): void {
+  addOutput(pass, layer, state);
+  addMlp(pass, layer);
+}
+
 /** x = the embeddings of the tokens. */
-function embedTokens({ model, inputs, batch, x, computed }: Pass): void {
+export function embedTokens({ model, inputs, batch, x, computed }: Pass): void {
   const { commands, scratch, weights, config } = model;
   let { tokens } = inputs;
   if (batch.carries) {

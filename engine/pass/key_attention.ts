@@ -117,18 +117,27 @@ function attendSlices(
   const rows = bindableRows(computed, heads);
   const holders = pass.holdersAt(layer);
   const held = views.filter(({ owner }) => holders[owner]);
-  const state = (name: string, states: readonly number[]): AttentionState => ({
-    o: scratch.take(`${name} outputs`, "f32", [...states, rows, heads, headDim]),
-    lse: scratch.take(`${name} lse`, "f32", [...states, rows, heads]),
-  });
-  const parts = state("slices'", [Math.max(1, held.length)]);
+  const states = Math.max(1, held.length);
+  const parts = {
+    o: scratch.take("slices' outputs", "f32", [states, rows, heads, headDim]),
+    lse: scratch.take("slices' lse", "f32", [states, rows, heads]),
+  };
   for (const [i, { owner, rowTable = pass.inputs.computedTable, pageTable, maxPages }] of held.entries()) {
     const out = { o: part(parts.o, i, [rows, heads, headDim]), lse: part(parts.lse, i, [rows, heads]) };
     attend({ owner, rowTable, pageTable, maxPages, out });
   }
-  const merged = state("merged", []);
+  const merged = mergedStates(pass);
   mergeStates(commands, { shape: { heads, headDim }, rows, count: held.length, parts, out: merged });
   return merged;
+}
+
+/** Where the merged states of copied rows lie until the next layer attends. */
+export function mergedStates({ model: { scratch, config: { heads, headDim } }, computed }: Pass): AttentionState {
+  const rows = bindableRows(computed, heads);
+  return {
+    o: scratch.take("merged outputs", "f32", [rows, heads, headDim]),
+    lse: scratch.take("merged lse", "f32", [rows, heads]),
+  };
 }
 
 /** As many rows, or a few more: states of so many can follow each other in one tensor and be bound apart. */

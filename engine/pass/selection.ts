@@ -31,20 +31,30 @@ export interface PendingSelection {
 }
 
 /**
- * Chooses positions for the sparse rows of a select layer, and offers them to the group.
+ * Chooses positions for the sparse rows of a layer, if it is a select layer.
  * @param state of the layer over all workers
- * @returns undefined when there is nothing to wait for: no choice is due, or this worker's own is the group's
  */
-export async function beginSelection(
-  pass: Pass,
-  layer: PassLayer,
-  { lse }: RowStates,
-): Promise<PendingSelection | undefined> {
+export function chooseFrom(pass: Pass, layer: PassLayer, { lse }: RowStates): void {
   const { model, batch } = pass;
-  if (layer.role !== "select" || batch.sparse.length === 0) return undefined;
+  if (!isChoosing(pass, layer)) return;
   const sparseLayers = sparseLayersAfter(model.roles ?? [], layer.index);
   for (const run of batch.runs.filter(isSparse)) choose(pass, run, { lse, sparseLayers });
   pass.report.take(layer.index, batch);
+}
+
+/** Whether sparse rows of a batch choose positions in a layer. */
+export function isChoosing({ batch }: Pass, { role }: PassLayer): boolean {
+  return role === "select" && batch.sparse.length > 0;
+}
+
+/**
+ * Offers to the group what was chosen in a layer.
+ * @returns undefined when there is nothing to wait for: no choice is due, or this worker's own is the group's
+ */
+export async function offerSelection(pass: Pass, layer: PassLayer): Promise<PendingSelection | undefined> {
+  const { model, batch } = pass;
+  if (!isChoosing(pass, layer)) return undefined;
+  const sparseLayers = sparseLayersAfter(model.roles ?? [], layer.index);
   await pass.arrive();
   const read = Promise.withResolvers<void>();
   const choosing = model.exchange.select(pass.pointAt(layer), async () => {

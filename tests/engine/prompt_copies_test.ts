@@ -189,7 +189,7 @@ Deno.test("A sequence that starts on pages of another one finds their copies, al
   assert.ok(short.states > 0);
 });
 
-Deno.test("Dense rows of sequences that are copied follow one program, from page to page", async () => {
+Deno.test("Rows of sequences that are copied follow the same programs from page to page", async () => {
   const group = MemoryGroup.of(pool, [1024, 512]);
   try {
     const session = new SessionHost(group, group.map).open();
@@ -199,6 +199,15 @@ Deno.test("Dense rows of sequences that are copied follow one program, from page
     for (let i = 0; i < 20; i++) {
       await session.decode(9 + i);
       assert.deepEqual(programs(), [2, 1]);
+    }
+    await session.close();
+    // Up to the choice of the group, the rest of that layer, and the sparse layer after it.
+    const sparse = new SessionHost(group, group.map, 100).open({ sparse: { budget: 32, heads: "kv_head" } });
+    for (const engine of group.engines) engine.calibrate({ selectLayers: [1], budget: 64, sparseFrom: 0 });
+    await sparse.prefill(prompt(310), "none");
+    for (let i = 0; i < 20; i++) {
+      await sparse.decode(9 + i, "sparse");
+      assert.deepEqual(programs(), [4, 3]);
     }
   } finally {
     await group.close();
