@@ -7,27 +7,18 @@ import { z } from "@hono/zod-openapi";
 
 import { MIN_BUDGET } from "../../engine/layer_plan.ts";
 import { MAX_CORRECT_EVERY } from "../scheduling/correction.ts";
+import { list } from "./bounded_list.ts";
+import { MAX_MESSAGES, message } from "./message_schema.ts";
 import { describeIssues } from "./schema_issues.ts";
 
 /** Sequences one completions request may ask for: prompts × n. */
 export const MAX_CHOICES = 128;
 
-const MAX_MESSAGES = 16_384;
-const MAX_STOPS = 4;
+/** OpenAI takes four, Anthropic and vLLM more. */
+const MAX_STOPS = 64;
 const MAX_STOP_CHARS = 1024;
 const MAX_LISTED_TOKENS = 1024;
 const MAX_PRIORITY = 2 ** 31 - 1;
-
-/** A list whose length is checked first, so that a million wrong elements are one complaint and not a million. */
-function list<Item extends z.ZodType>(item: Item, { min = 0, max }: { min?: number; max: number }) {
-  const { $schema: _, ...items }: Record<string, unknown> = z.toJSONSchema(item, {
-    io: "input",
-    unrepresentable: "any",
-  });
-  return z.array(z.unknown()).min(min).max(max).pipe(z.array(item))
-    // The generator of the document sees only the first half of a pipe.
-    .openapi({ items: items as Record<string, never> });
-}
 
 const tokenId = z.int().min(0).max(2 ** 32 - 1);
 const flag = z.boolean().nullish();
@@ -128,14 +119,6 @@ const generationFields = {
   ...grammarFields,
 } as const;
 
-const textPart = z.object({ type: z.literal("text"), text: z.string() });
-
-const toolCall = z.object({
-  id: z.string().nullish(),
-  type: z.literal("function").nullish(),
-  function: z.object({ name: z.string(), arguments: z.string().nullish() }),
-});
-
 const MAX_TOOLS = 512;
 
 const tool = z.object({
@@ -148,26 +131,25 @@ const tool = z.object({
   }),
 }).openapi("Tool");
 
+const namedTool = z.object({ type: z.literal("function"), function: z.object({ name: z.string() }) });
+
 const toolFields = {
   tools: list(tool, { max: MAX_TOOLS }).nullish(),
   tool_choice: z.union([
     z.enum(["none", "auto", "required"]),
-    z.object({ type: z.literal("function"), function: z.object({ name: z.string() }) }),
+    z.discriminatedUnion("type", [
+      namedTool,
+      z.object({
+        type: z.literal("allowed_tools"),
+        allowed_tools: z.object({
+          mode: z.enum(["auto", "required"]),
+          tools: list(namedTool, { min: 1, max: MAX_TOOLS }),
+        }),
+      }),
+    ]),
   ]).nullish(),
   parallel_tool_calls: flag,
 } as const;
-
-const message = z.object({
-  role: z.enum(["developer", "system", "user", "assistant", "tool"]),
-  content: z.union([z.string(), list(textPart, { max: MAX_MESSAGES })]).nullish(),
-  name: z.string().nullish(),
-  tool_call_id: z.string().nullish(),
-  tool_calls: list(toolCall, { max: 128 }).nullish(),
-  reasoning_content: z.string().nullish(),
-}).refine((value) => typeof value.content === "string" || value.content?.length || value.tool_calls?.length, {
-  path: ["content"],
-  message: "expected a string or text parts",
-}).openapi("Message");
 
 const messages = list(message, { min: 1, max: MAX_MESSAGES });
 
@@ -176,6 +158,8 @@ const templateFields = {
   add_generation_prompt: flag,
   continue_final_message: flag,
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish(),
+  // For templates that know it; "none" switches reasoning off.
+  reasoning_effort: z.string().max(32).nullish(),
 } as const;
 
 /** Fields that change what the answer means: dropping them silently would mislead, so they are refused if used. */
@@ -262,8 +246,6 @@ export type ToolBody = z.infer<typeof tool>;
 export type ToolsBody = Pick<ChatBody, keyof typeof toolFields>;
 /** The fields that say what the answer must look like. */
 export type GrammarBody = Pick<ChatBody, keyof typeof grammarFields>;
-/** One message of a valid chat request. */
-export type MessageBody = z.infer<typeof message>;
 /** The fields that decide how messages become a prompt. */
 export type TemplateBody = Pick<ChatBody, keyof typeof templateFields>;
 

@@ -31,9 +31,8 @@ function responseBody(context: AnswerContext, items: readonly OutputItem[], end:
     "incomplete_details": isCut ? { reason: "max_output_tokens" } : null,
     model: head.model,
     ...prepared.echoed,
-    output: items.map((item) => itemBody(item, "completed")),
+    output: items.map((item, i) => itemBody(item, isCut && i === items.length - 1 ? "incomplete" : "completed")),
     "previous_response_id": null,
-    reasoning: { effort: null, summary: null },
     store: false,
     truncation: "disabled",
     usage: end === undefined ? null : responseUsage(usageBody(usage())),
@@ -51,8 +50,9 @@ function responseUsage({ prompt_tokens: input, completion_tokens: output, ...res
   };
 }
 
-function itemBody(item: OutputItem, status: "in_progress" | "completed"): Json {
-  const text = status === "completed" ? item.text : "";
+/** @param status of an answer's last item, `incomplete` where its length has cut it */
+function itemBody(item: OutputItem, status: "in_progress" | "completed" | "incomplete"): Json {
+  const text = status === "in_progress" ? "" : item.text;
   if (item.kind === "call") {
     return {
       type: "function_call",
@@ -63,7 +63,7 @@ function itemBody(item: OutputItem, status: "in_progress" | "completed"): Json {
       status,
     };
   }
-  const content = status === "completed" ? [partBody(item, text)] : [];
+  const content = status === "in_progress" ? [] : [partBody(item, text)];
   if (item.kind === "reasoning") return { type: "reasoning", id: `rs_${item.callId}`, summary: [], content, status };
   return { type: "message", id: `msg_${item.callId}`, role: "assistant", content, status };
 }
@@ -100,9 +100,10 @@ class ResponseStream implements StreamWriter {
   }
 
   *end(): Iterable<string> {
-    for (const event of this.#items.end()) yield* this.#itemEvents(event);
+    const isCut = this.#end?.reason === "length";
+    for (const event of this.#items.end()) yield* this.#itemEvents(event, isCut);
     const response = responseBody(this.#context, this.#items.items, this.#end);
-    yield this.#event(`response.${this.#end?.reason === "length" ? "incomplete" : "completed"}`, { response });
+    yield this.#event(`response.${isCut ? "incomplete" : "completed"}`, { response });
   }
 
   *failed({ body: { error } }: Parameters<StreamWriter["failed"]>[0]): Iterable<string> {
@@ -116,12 +117,14 @@ class ResponseStream implements StreamWriter {
     yield this.#event("response.failed", { response });
   }
 
-  *#itemEvents(event: ItemEvent): Iterable<string> {
+  *#itemEvents(event: ItemEvent, isCut = false): Iterable<string> {
     const { item } = event;
     const isCall = item.kind === "call";
     const noun = isCall ? "function_call_arguments" : item.kind === "reasoning" ? "reasoning_text" : "output_text";
     const at = { "item_id": itemBody(item, "in_progress").id, "output_index": item.index };
     const within = isCall ? at : { ...at, "content_index": 0 };
+    // Clients expect the field, which is empty: see `refuseLogprobs`.
+    const logprobs = item.kind === "content" && { logprobs: [] };
     if (event.kind === "begin") {
       yield this.#event("response.output_item.added", {
         "output_index": item.index,
@@ -129,12 +132,12 @@ class ResponseStream implements StreamWriter {
       });
       if (!isCall) yield this.#event("response.content_part.added", { ...within, part: partBody(item, "") });
     } else if (event.kind === "delta") {
-      yield this.#event(`response.${noun}.delta`, { ...within, delta: event.text });
+      yield this.#event(`response.${noun}.delta`, { ...within, delta: event.text, ...logprobs });
     } else {
-      const done = isCall ? { name: item.name, arguments: item.text } : { text: item.text };
+      const done = isCall ? { name: item.name, arguments: item.text } : { text: item.text, ...logprobs };
       yield this.#event(`response.${noun}.done`, { ...within, ...done });
       if (!isCall) yield this.#event("response.content_part.done", { ...within, part: partBody(item, item.text) });
-      yield this.#event("response.output_item.done", { "output_index": item.index, item: itemBody(item, "completed") });
+      yield this.#event("response.output_item.done", { "output_index": item.index, item: itemBody(item, isCut ? "incomplete" : "completed") });
     }
   }
 

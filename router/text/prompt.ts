@@ -8,7 +8,8 @@ import type { ToolFormatName } from "../answer/answer_part.ts";
 import { TOOL_FORMATS } from "../answer/tool_formats.ts";
 import { checkToolResults, type ToolPlan } from "./tools.ts";
 import type { ModelText } from "./model_text.ts";
-import type { CompletionBody, MessageBody, TemplateBody } from "../body/schemas.ts";
+import type { MessageBody } from "../body/message_schema.ts";
+import type { CompletionBody, TemplateBody } from "../body/schemas.ts";
 
 /** What a prompt must fit, before and after it is tokenized. */
 export interface PromptBounds {
@@ -61,7 +62,7 @@ export function chatPrompt(text: ModelText, body: TemplateBody, context: ChatCon
     addGenerationPrompt: !continues && (body.add_generation_prompt ?? true),
     continueFinalMessage: continues,
     ...(tools && instructions === undefined && { tools }),
-    kwargs: body.chat_template_kwargs ?? {},
+    kwargs: { ...effortOf(body), ...body.chat_template_kwargs },
   });
   checkLength(text, prompt, { ...bounds, param: "messages" });
   const tokens = checked(text.tokenizer.encode(prompt), { ...bounds, param: "messages" });
@@ -148,9 +149,10 @@ function checked<Tokens extends Uint32Array>(tokens: Tokens, bounds: TokenBounds
 }
 
 /**  writtenAs the format in which calls become text, for templates that have no place for them */
-function templateMessage({ role, content, tool_calls: calls, ...rest }: MessageBody, writtenAs?: ToolFormatName) {
+function templateMessage(message: MessageBody, writtenAs?: ToolFormatName) {
+  const { role, content: _, refusal: __, tool_calls: calls, ...rest } = message;
   const extras = Object.entries(rest).filter(([, value]) => value !== null && value !== undefined);
-  const text = typeof content === "string" ? content : (content ?? []).map((part) => part.text).join("\n");
+  const text = contentOf(message);
   const parsed = (calls ?? []).map((call) => ({
     ...call,
     function: { ...call.function, arguments: argumentsOf(call) },
@@ -162,6 +164,19 @@ function templateMessage({ role, content, tool_calls: calls, ...rest }: MessageB
     role: role === "developer" ? "system" : role,
     content: writtenAs === undefined ? text : [text, ...(calls ?? []).map((call) => written(call, writtenAs))].join(""),
   };
+}
+
+/** A refusal is what the assistant said. */
+function contentOf({ content, refusal }: MessageBody): string {
+  if (typeof content === "string") return content;
+  if (content === undefined || content === null) return refusal ?? "";
+  return content.map((part) => (part.type === "text" ? part.text : part.refusal)).join("\n");
+}
+
+/** As vLLM does; `enable_thinking` is what Qwen's templates know. */
+function effortOf({ reasoning_effort: effort }: TemplateBody): Readonly<Record<string, unknown>> {
+  if (effort === undefined || effort === null) return {};
+  return { "reasoning_effort": effort, ...(effort === "none" && { "enable_thinking": false }) };
 }
 
 type Call = NonNullable<MessageBody["tool_calls"]>[number];
@@ -185,8 +200,5 @@ function instructed(messages: readonly MessageBody[], instructions: string): Mes
   const [first, ...others] = messages;
   const isSystem = first?.role === "system" || first?.role === "developer";
   if (first === undefined || !isSystem) return [{ role: "system", content: instructions }, ...messages];
-  const content = typeof first.content === "string"
-    ? first.content
-    : (first.content ?? []).map(({ text }) => text).join("\n");
-  return [{ ...first, content: `${content}\n\n${instructions}` }, ...others];
+  return [{ ...first, content: `${contentOf(first)}\n\n${instructions}` }, ...others];
 }

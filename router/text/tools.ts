@@ -7,7 +7,8 @@ import type { AnswerForm, ToolFormatName } from "../answer/answer_part.ts";
 import { callGrammar, formatOfTemplate, TOOL_FORMATS } from "../answer/tool_formats.ts";
 import { RequestError } from "../errors.ts";
 import { normalizeSchema } from "../grammar/json_schema.ts";
-import type { MessageBody, ToolBody, ToolsBody } from "../body/schemas.ts";
+import type { MessageBody } from "../body/message_schema.ts";
+import type { ToolBody, ToolsBody } from "../body/schemas.ts";
 import type { AnswerGrammar } from "./answer_grammar.ts";
 import type { ModelText } from "./model_text.ts";
 
@@ -21,10 +22,24 @@ export interface ToolPlan {
   readonly instructions: string | undefined;
 }
 
+/** Of voluntary calls: the schema is the model's to follow. */
+const ANY_ARGUMENTS = { type: "object" } as const;
+
 const NO_TOOLS: ToolPlan = { form: undefined, grammar: undefined, tools: undefined, instructions: undefined };
 
+/** What `tool_choice` comes to. */
+interface Choice {
+  /** Those that may be called. */
+  readonly callable: readonly ToolBody[];
+  /** Whether one must be called. */
+  readonly isRequired: boolean;
+  /** Whether at most one may be. */
+  readonly isSingle: boolean;
+}
+
 /**
- * @throws {RequestError} `invalid_request` for a choice without its tool, or a schema that is not valid
+ * @throws {RequestError} `invalid_request` for a choice without its tool, for two tools of one name, or for a schema that is
+ * not valid
  */
 export function planTools(text: ModelText, body: ToolsBody): ToolPlan {
   const tools = body.tools ?? [];
@@ -33,31 +48,63 @@ export function planTools(text: ModelText, body: ToolsBody): ToolPlan {
     if (choice === "none" || choice === "auto") return NO_TOOLS;
     throw refusal("tool_choice", `Cannot call a tool: tool_choice asks for one, but no tools are given`);
   }
+  checkNames(tools);
   if (choice === "none") return NO_TOOLS;
+  const chosen = choiceOf(tools, body);
   const source = text.template?.forTools.source ?? "";
   const written = text.toolFormat ?? formatOfTemplate(source);
   const format = written ?? "hermes";
   return {
-    form: { format, names: tools.map((tool) => tool.function.name) },
-    grammar: grammarOf(format, tools, body),
+    form: { format, names: chosen.callable.map(nameOf) },
+    grammar: grammarOf(format, tools, chosen),
     tools,
     instructions: source.includes("tools") ? undefined : describeTools(format, tools),
   };
 }
 
-function grammarOf(format: ToolFormatName, tools: readonly ToolBody[], body: ToolsBody): AnswerGrammar | undefined {
+function nameOf(tool: ToolBody): string {
+  return tool.function.name;
+}
+
+/** A call names its tool, and nothing else tells two of them apart. */
+function checkNames(tools: readonly ToolBody[]): void {
+  const seen = new Set<string>();
+  tools.map(nameOf).forEach((name, i) => {
+    if (seen.has(name)) {
+      throw refusal(`tools[${i}].function.name`, `Cannot offer tools: more than one is called "${name}"`);
+    }
+    seen.add(name);
+  });
+}
+
+function choiceOf(tools: readonly ToolBody[], body: ToolsBody): Choice {
   const choice = body.tool_choice ?? "auto";
-  const named = typeof choice === "object" ? choice.function.name : undefined;
-  const offered = named === undefined ? tools : tools.filter((tool) => tool.function.name === named);
-  if (offered.length === 0) throw refusal("tool_choice", `Cannot call a tool: "${named}" is not among the tools`);
-  const isRequired = choice === "required" || named !== undefined;
-  if (!isRequired && !offered.some((tool) => tool.function.strict)) return undefined;
-  const callable = offered.map((tool) => ({
-    name: tool.function.name,
-    parameters: parametersOf(tool, `tools[${tools.indexOf(tool)}].function.parameters`),
+  const isSingle = body.parallel_tool_calls === false;
+  if (typeof choice === "string") return { callable: tools, isRequired: choice === "required", isSingle };
+  const named = choice.type === "function" ? [choice] : choice.allowed_tools.tools;
+  const callable = named.map((one) => {
+    const known = tools.find((tool) => nameOf(tool) === one.function.name);
+    if (known !== undefined) return known;
+    const name = one.function.name.slice(0, 128);
+    throw refusal("tool_choice", `Cannot call a tool: "${name}" is not among the tools`);
+  });
+  if (choice.type === "function") return { callable, isRequired: true, isSingle: true };
+  return { callable: [...new Set(callable)], isRequired: choice.allowed_tools.mode === "required", isSingle };
+}
+
+function grammarOf(
+  format: ToolFormatName,
+  tools: readonly ToolBody[],
+  { callable, isRequired, isSingle }: Choice,
+): AnswerGrammar | undefined {
+  const areKept = isRequired || callable.some((tool) => tool.function.strict);
+  // Only a grammar keeps the model from calling others that it knows of, or more than one.
+  if (!areKept && !isSingle && callable.length === tools.length) return undefined;
+  const calls = callable.map((tool) => ({
+    name: nameOf(tool),
+    parameters: areKept ? parametersOf(tool, `tools[${tools.indexOf(tool)}].function.parameters`) : ANY_ARGUMENTS,
   }));
-  const isSingle = named !== undefined || body.parallel_tool_calls === false;
-  return { spec: callGrammar(format, callable, { isRequired, isSingle }), param: isRequired ? "tool_choice" : "tools" };
+  return { spec: callGrammar(format, calls, { isRequired, isSingle }), param: isRequired ? "tool_choice" : "tools" };
 }
 
 function parametersOf({ function: { parameters } }: ToolBody, param: string) {

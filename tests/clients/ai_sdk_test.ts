@@ -3,7 +3,7 @@
 import { createAnthropic } from "@ai-sdk/anthropic";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { generateObject, generateText, isStepCount, type LanguageModel, streamText, tool } from "ai";
+import { APICallError, generateObject, generateText, isStepCount, type LanguageModel, streamText, tool } from "ai";
 import assert from "node:assert/strict";
 import { z } from "zod";
 
@@ -34,6 +34,17 @@ for (const [name, modelAt] of Object.entries(PROVIDERS)) {
       for await (const piece of stream.textStream) pieces.push(piece);
       assert.equal(pieces.join(""), "Hello, wide world!");
       assert.ok(((await stream.usage).outputTokens ?? 0) > 0);
+    }));
+
+  Deno.test(`ai, ${name}: errors, with status and message`, () =>
+    serving(async ({ origin }) => {
+      // Far beyond the context.
+      const asked = generateText({ model: modelAt(origin), prompt: "Hi", maxRetries: 0, maxOutputTokens: 9_999_999 });
+      await assert.rejects(
+        asked,
+        (error) =>
+          APICallError.isInstance(error) && error.statusCode === 400 && /exceed the context/.test(error.message),
+      );
     }));
 
   Deno.test(`ai, ${name}: tools, a loop of two steps`, () =>

@@ -1,7 +1,9 @@
 /** The official Anthropic client, as it is. */
 
 import Anthropic, { BadRequestError, NotFoundError } from "@anthropic-ai/sdk";
+import { zodOutputFormat } from "@anthropic-ai/sdk/helpers/zod";
 import assert from "node:assert/strict";
+import { z } from "zod";
 
 import { callText, type Served, serving } from "./served.ts";
 
@@ -50,6 +52,19 @@ Deno.test("anthropic: stream and tools, in two steps", () =>
       }],
     });
     assert.deepEqual(next.content, [{ type: "text", text: "It rains." }]);
+  }));
+
+Deno.test("anthropic: schema, by parse()", () =>
+  serving(async (served) => {
+    served.say('{"city": "Oslo"}');
+    const { parsed_output: city } = await client(served).messages.parse({
+      model: MODEL,
+      max_tokens: 99,
+      messages: MESSAGES,
+      output_config: { format: zodOutputFormat(z.object({ city: z.string() })) },
+    });
+    assert.deepEqual(city, { city: "Oslo" });
+    assert.equal(served.service.generator.requests[0]?.grammar?.kind, "json");
   }));
 
 Deno.test("anthropic: text, ended by max_tokens and stop sequences", () =>

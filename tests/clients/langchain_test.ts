@@ -16,6 +16,22 @@ function chat({ origin }: Served): ChatOpenAI {
   });
 }
 
+Deno.test("langchain: text, after a system message", () =>
+  serving(async (served) => {
+    const answer = await chat(served).invoke([["system", "Be short"], ["human", "Hi"]]);
+    assert.equal(answer.content, "Hello");
+    const { tokenUsage } = answer.response_metadata as { readonly tokenUsage?: { readonly completionTokens?: number } };
+    assert.ok((tokenUsage?.completionTokens ?? 0) > 0);
+  }));
+
+Deno.test("langchain: errors, with status and message", () =>
+  serving(async (served) => {
+    await assert.rejects(
+      chat(served).invoke("Hi", { stop: Array(65).fill("x") }),
+      (error: Error & { status?: number }) => error.status === 400 && /stop: expected at most/.test(error.message),
+    );
+  }));
+
 Deno.test("langchain: schema, by withStructuredOutput()", () =>
   serving(async (served) => {
     served.say('{"city": "Oslo"}');

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import OpenAI, { BadRequestError, NotFoundError } from "openai";
-import { zodResponseFormat } from "openai/helpers/zod";
+import { zodResponseFormat, zodTextFormat } from "openai/helpers/zod";
 import { z } from "zod";
 
 import { callText, type Served, serving } from "./served.ts";
@@ -127,6 +127,30 @@ Deno.test("openai Responses: text", () =>
     assert.equal(response.output_text, "Hello");
     assert.equal(response.status, "completed");
     assert.ok((response.usage?.input_tokens ?? 0) > 0);
+  }));
+
+Deno.test("openai Responses: text, cut by its length, whole and streamed", () =>
+  serving(async (served) => {
+    served.say("one two three four");
+    const asked = { model: MODEL, input: "Hi", max_output_tokens: 2, reasoning: { effort: "low" as const } };
+    const whole = await client(served).responses.create(asked);
+    const streamed = await client(served).responses.stream(asked).finalResponse();
+    for (const { status, incomplete_details: details, output, reasoning } of [whole, streamed]) {
+      assert.deepEqual([status, details?.reason, reasoning?.effort], ["incomplete", "max_output_tokens", "low"]);
+      assert.deepEqual(output.map((item) => item.type === "message" && item.status), ["incomplete"]);
+    }
+  }));
+
+Deno.test("openai Responses: schema, by parse()", () =>
+  serving(async (served) => {
+    served.say('{"city": "Oslo"}');
+    const { output_parsed: city } = await client(served).responses.parse({
+      model: MODEL,
+      input: "A city",
+      text: { format: zodTextFormat(z.object({ city: z.string() }), "place") },
+    });
+    assert.deepEqual(city, { city: "Oslo" });
+    assert.equal(served.service.generator.requests[0]?.grammar?.kind, "json");
   }));
 
 Deno.test("openai Responses: errors", () =>

@@ -184,7 +184,7 @@ const REFUSALS: readonly (readonly [Record<string, unknown>, string, string | nu
     { messages: [{ role: "user", content: [{ type: "image_url" }] }] },
     "messages[0].content[0].type",
     null,
-    /expected "text", "image_url" given/,
+    /expected "text" or "refusal", "image_url" given/,
   ],
   [{ temperature: 3 }, "temperature", null, /temperature: expected at most 2, 3 given/],
   [{ temperature: "hot" }, "temperature", null, /expected a number, "hot" given/],
