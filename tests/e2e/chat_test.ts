@@ -114,7 +114,7 @@ Deno.test("chat takes commands, messages of several lines, and an address withou
       const { code, stdout, stderr } = await runCli(["chat", "--url", url.replace(/\/v1$/, "/")], { stdin });
       assert.equal(code, 0, stderr);
       assert.match(stdout, /^System: Be brief\n.*text\.txt: 11 characters\n/);
-      assert.match(stdout, /\n1 answers: 3 tokens, [\d.]+ tokens\/s, 50 of 100 prompt tokens cached\n/);
+      assert.match(stdout, /\n1 answer: 3 tokens, [\d.]+ tokens\/s, 50 of 100 prompt tokens cached\n/);
       const errors = stderr.split("\n").filter((line) => line.startsWith("Cannot"));
       assert.match(errors[0] ?? "", /^Cannot read the file: /);
       assert.equal(errors[1], "Cannot do /nonsense: /help lists the commands");

@@ -139,8 +139,9 @@ class Chat {
     await interrupt.during(async (signal) => {
       try {
         for await (const event of this.#client.ask(this.#question(model), signal)) shown.show(event);
+        shown.complete();
       } catch (error) {
-        shown.end();
+        shown.cut();
         if (signal.aborted) terminal.line("\n[stopped]");
         else if (error instanceof ChatError) terminal.error(error.message);
         else throw error;

@@ -49,6 +49,7 @@ export type ChatEvent =
   /** What the model thinks before it answers. */
   | { readonly kind: "reasoning"; readonly text: string }
   | { readonly kind: "text"; readonly text: string }
+  /** What the answer has cost so far; the last one counts. */
   | { readonly kind: "usage"; readonly usage: ChatUsage };
 
 /** The server refused, failed or cannot be reached, or would refuse. */
@@ -63,9 +64,9 @@ export class ChatClient {
   readonly url: string;
   readonly #authorization: Readonly<Record<string, string>>;
 
-  /** @param url with or without the version at its end @param apiKey undefined: the server wants none */
+  /** @param url with or without the scheme and the version at its end @param apiKey undefined: the server wants none */
   constructor(url: string, apiKey?: string) {
-    const plain = url.replace(/\/+$/, "");
+    const plain = (/^\w+:\/\//.test(url) ? url : `http://${url}`).replace(/\/+$/, "");
     this.url = /\/v\d+$/.test(plain) ? plain : `${plain}/v1`;
     this.#authorization = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
   }
@@ -96,7 +97,8 @@ export class ChatClient {
         attention: question.attention,
         ...(question.maxTokens === undefined ? {} : { "max_completion_tokens": question.maxTokens }),
         stream: true,
-        "stream_options": { "include_usage": true },
+        // With every chunk: an answer that is stopped has cost something, too.
+        "stream_options": { "include_usage": true, "continuous_usage_stats": true },
         "return_progress": true,
       }),
     });

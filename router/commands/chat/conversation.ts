@@ -81,7 +81,7 @@ export class Conversation {
     }
     if (name === "clear") {
       this.#turns = [];
-      return terminal.line("Nothing was said so far");
+      return terminal.line("The conversation begins again");
     }
     if (name === "load") return await this.#load(argument);
     terminal.error(`Cannot do /${name}: /help lists the commands`);

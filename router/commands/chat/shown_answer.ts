@@ -28,7 +28,8 @@ export class ChatStats {
   describe(): string {
     const speed = this.#seconds > 0 ? `, ${(this.#timed / this.#seconds).toFixed(1)} tokens/s` : "";
     const read = `${this.#cached} of ${this.#prompt} prompt tokens cached`;
-    return `${this.#answers} answers: ${this.#drawn} tokens${speed}, ${read}`;
+    const answers = this.#answers === 1 ? "1 answer" : `${this.#answers} answers`;
+    return `${answers}: ${this.#drawn} tokens${speed}, ${read}`;
   }
 }
 
@@ -40,6 +41,8 @@ export class ShownAnswer {
   /** Undefined where escape sequences are not wanted. */
   readonly #style: TextStyle | undefined;
   #firstTextMs: number | undefined;
+  /** What it has cost so far, and when that was said. */
+  #cost: { readonly usage: ChatUsage; readonly atMs: number } | undefined;
   #isReasoning = false;
 
   constructor(terminal: Terminal, stats: ChatStats, isStyled: boolean) {
@@ -61,14 +64,20 @@ export class ShownAnswer {
         this.text += event.text;
         return this.#terminal.write(this.#style?.push(printable(event.text)) ?? printable(event.text));
       case "usage":
-        return this.#end(event.usage);
+        this.#cost = { usage: event.usage, atMs: performance.now() };
     }
   }
 
-  /** Nothing more comes, maybe sooner than it should. */
-  end(): void {
-    this.#endReasoning();
-    this.#terminal.write(this.#style?.end() ?? "");
+  /** It is complete. */
+  complete(): void {
+    this.#close();
+    const { usage } = this.#cost ?? {};
+    if (usage !== undefined) this.#terminal.line(`\n${usageLine(usage, this.#seconds)}`);
+  }
+
+  /** It was stopped, or broke off. */
+  cut(): void {
+    this.#close();
   }
 
   /** For people only: who reads a pipe wants the answer. */
@@ -84,11 +93,15 @@ export class ShownAnswer {
     this.#isReasoning = false;
   }
 
-  #end(usage: ChatUsage): void {
-    const seconds = this.#firstTextMs === undefined ? 0 : (performance.now() - this.#firstTextMs) / 1000;
-    this.#stats.add(usage, seconds);
-    this.end();
-    this.#terminal.line(`\n${usageLine(usage, seconds)}`);
+  get #seconds(): number {
+    const [first, last] = [this.#firstTextMs, this.#cost?.atMs];
+    return first === undefined || last === undefined ? 0 : Math.max(0, last - first) / 1000;
+  }
+
+  #close(): void {
+    if (this.#cost !== undefined) this.#stats.add(this.#cost.usage, this.#seconds);
+    this.#endReasoning();
+    this.#terminal.write(this.#style?.end() ?? "");
   }
 }
 
