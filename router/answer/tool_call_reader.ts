@@ -21,6 +21,8 @@ export class ToolCallReader {
   /** What stands before the call that is being read, in case it is none. */
   #opening = "";
   #calls = 0;
+  /** Of the call that is being read. */
+  #hasArguments = false;
   #atStart = true;
 
   constructor({ format, names }: Tools) {
@@ -134,14 +136,21 @@ export class ToolCallReader {
           if (this.#format.bareStart && !this.#names.has(name)) throw new SyntaxError("no tool has this name");
           parts.push({ kind: "call", index: this.#calls, name });
         }
-        if (argumentText !== "") parts.push({ kind: "arguments", index: this.#calls, text: argumentText });
+        if (argumentText !== "") {
+          parts.push({ kind: "arguments", index: this.#calls, text: argumentText });
+          this.#hasArguments = true;
+        }
         if (!isDone) continue;
+        // Models leave them out where a function takes none; clients parse them as JSON.
+        if (!this.#hasArguments) parts.push({ kind: "arguments", index: this.#calls, text: "{}" });
+        this.#hasArguments = false;
         this.#calls++;
         this.#opening = "";
         this.#state = "between";
       } catch (error) {
         if (!(error instanceof SyntaxError)) throw error;
         parts.push({ kind: "content", text: this.#opening + this.#scanner.text });
+        this.#hasArguments = false;
         this.#state = "text";
       }
       return text.slice(i + 1);

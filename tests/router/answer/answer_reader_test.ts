@@ -39,6 +39,13 @@ const TRANSCRIPTS: readonly Transcript[] = [
     calls: [["add", '{"a": 1}'], ["weather", "{}"]],
   },
   {
+    name: "hermes, a call without arguments before one with some",
+    form: { tools: tools("hermes"), reasoning: undefined },
+    text:
+      `<tool_call>\n{"name": "weather"}\n</tool_call>\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>`,
+    calls: [["weather", "{}"], ["add", '{"a": 1}']],
+  },
+  {
     name: "hermes, a tag that is none",
     form: { tools: tools("hermes"), reasoning: undefined },
     text: "write <tool_box> or <tool_call> here",
