@@ -27,7 +27,6 @@ export class Commands {
   readonly #arena: ParamArena;
   readonly #programs = new Programs();
   readonly #offset = new Uint32Array(1);
-  readonly #offsetsAsList: boolean;
   #recording: Recording | undefined;
   /** Whether what was recorded waits for data. */
   #expects = false;
@@ -45,7 +44,6 @@ export class Commands {
     this.#queue = new SubmitQueue(gpu.device);
     this.#arena = new ParamArena(gpu);
     this.#cache = new KernelCache(gpu, this.#arena.buffer);
-    this.#offsetsAsList = gpu.traits.offsetsAsList;
     gpu.onFree((buffer) => {
       // What was held back may refer to it.
       this.release();
@@ -79,8 +77,7 @@ export class Commands {
 
   /** Records one dispatch. */
   dispatch(kernel: Kernel, dispatch: Dispatch): void {
-    const { tensors, params, list = [], groups } = dispatch;
-    const [x, y, z] = groups;
+    const { tensors, params, list = [], groups, groups: [x, y, z] } = dispatch;
     if (x === 0 || y === 0 || z === 0) return;
     if (x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) {
       throw new GpuError("invalid_shape", `Cannot dispatch ${kernel.name}: groups [${groups}] exceed ${MAX_GROUPS}`);
@@ -258,7 +255,7 @@ export class Commands {
       this.#pipeline = kernel.pipeline;
       pass.setPipeline(kernel.pipeline);
     }
-    if (this.#offsetsAsList) pass.setBindGroup(0, group, offsets);
+    if (this.gpu.traits.offsetsAsList) pass.setBindGroup(0, group, offsets);
     else {
       this.#offset[0] = offsets[0];
       pass.setBindGroup(0, group, this.#offset, 0, 1);
