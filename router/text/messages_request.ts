@@ -106,7 +106,10 @@ function conversationOf({ system, messages }: Counted): Conversation {
 /** The field of this API that a field of the chat request comes from. */
 function fieldOf(param: string, places: readonly string[]): string {
   return param
-    .replace(/^messages\[(\d+)\](\.tool_call_id)?/, (whole, i, id) => (places[Number(i)] ?? whole) + (id ? ".content" : ""))
+    .replace(
+      /^messages\[(\d+)\](\.tool_call_id)?/,
+      (whole, i, id) => (places[Number(i)] ?? whole) + (id ? ".content" : ""),
+    )
     .replace(/^stop(?=$|\[)/, "stop_sequences")
     .replace(/^(tools\[\d+\])\.function\.parameters/, "$1.input_schema")
     .replace(/^(tools\[\d+\]|tool_choice)\.function/, "$1")

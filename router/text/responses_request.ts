@@ -109,7 +109,10 @@ function echoedOf(body: Body): Record<string, unknown> {
 /** The field of this API that a field of the chat request comes from. */
 function fieldOf(param: string, places: readonly string[]): string {
   return param
-    .replace(/^messages\[(\d+)\](\.tool_call_id)?/, (whole, i, id) => (places[Number(i)] ?? whole) + (id ? ".call_id" : ""))
+    .replace(
+      /^messages\[(\d+)\](\.tool_call_id)?/,
+      (whole, i, id) => (places[Number(i)] ?? whole) + (id ? ".call_id" : ""),
+    )
     .replace(/^messages$/, "input")
     .replace("max_completion_tokens", "max_output_tokens")
     .replace(/^(tools\[\d+\]|tool_choice)\.function/, "$1")
@@ -147,7 +150,8 @@ class Conversation {
   #reasoning = "";
 
   add(message: Message, place: string): void {
-    const reasoning = message.role === "assistant" && this.#reasoning !== "" && { "reasoning_content": this.#reasoning };
+    const reasoning = message.role === "assistant" && this.#reasoning !== "" &&
+      { "reasoning_content": this.#reasoning };
     this.#reasoning = "";
     this.messages.push({ ...message, ...reasoning });
     this.places.push(place);
@@ -225,7 +229,9 @@ function chatChoice(choice: Body["tool_choice"]): unknown {
   if (typeof choice !== "object" || choice === null) return choice;
   const { type, name, mode, tools } = choice;
   if (type !== "allowed_tools") return { type, function: { name } };
-  const named = Array.isArray(tools) ? tools.map((tool) => ({ type: tool?.type, function: { name: tool?.name } })) : tools;
+  const named = Array.isArray(tools)
+    ? tools.map((tool) => ({ type: tool?.type, function: { name: tool?.name } }))
+    : tools;
   return { type, "allowed_tools": { mode, tools: named } };
 }
 
