@@ -3,9 +3,9 @@
  * of all workers.
  */
 
-import { type DecodeAttention, decodeAttention, type ScoreOutput } from "../../kernels/attention/decode_attention.ts";
+import { type DecodeAttention, decodeAttention } from "../../kernels/attention/decode_attention.ts";
 import { halfQueries, halfQueriesShape } from "../../kernels/attention/half_queries.ts";
-import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
+import type { AttentionState, ScoreOutput } from "../../kernels/attention/kv_pages.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { normColumns } from "../../kernels/norm_columns.ts";
 import type { HeadPlaces } from "../../kernels/attention/place_heads.ts";
@@ -42,19 +42,20 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   const q = spread(pass, own);
   await pass.arrive();
   await exchange.queries(pass.pointAt(layer), batch.ranges, { tensor: q, rowBytes: heads * headDim * 4 });
-  const halves = halvesFor(pass, batch.rows);
+  const halves = halvesFor(pass, layer, batch.rows);
   if (halves === undefined) return q;
   const shape = { heads, kvHeads, headDim };
   halfQueries(commands, { shape, rows: batch.rows, q, scale: config.attentionScale, out: halves });
   return halves;
 }
 
-/** Where the queries of a batch lie that matrix tiles attend; undefined: other kernels do. */
+/** Where the queries of a batch lie that matrix tiles attend; undefined: other kernels do, as all that read a selection. */
 function halvesFor(
   { model: { commands, scratch, config }, batch: { product } }: Pass,
+  { role }: PassLayer,
   rows: number,
 ): Tensor | undefined {
-  if (product === "vector") return undefined;
+  if (product === "vector" && role === "sparse") return undefined;
   const { heads, kvHeads, headDim } = config;
   const attendedBy = product === "tiled" ? "chunk" : "row";
   const shape = halfQueriesShape(commands.gpu.info, { heads, kvHeads, headDim }, { rows, attendedBy });
@@ -88,11 +89,12 @@ function projectOwn(pass: Pass, layer: PassLayer): Tensor {
 }
 
 /** Where the heads of the computed rows go, as far as this worker owns them. */
-function placesOf(pass: Pass, { weights, kv, isLocal }: PassLayer): HeadPlaces {
+function placesOf(pass: Pass, layer: PassLayer): HeadPlaces {
+  const { weights, kv, isLocal } = layer;
   const { model: { scratch, config, slice }, batch, computed } = pass;
   const { heads, kvHeads, headDim } = config;
   const isAlone = batch.ranges === undefined || pass.keyCopies !== undefined;
-  const halves = isAlone ? halvesFor(pass, computed) : undefined;
+  const halves = isAlone ? halvesFor(pass, layer, computed) : undefined;
   return {
     shape: { heads, kvHeads, headDim },
     ...(weights.qkvBias && { bias: weights.qkvBias }),

@@ -1,6 +1,7 @@
 /** Where the scores, candidates and chosen positions of a run of sparse rows lie on the GPU. */
 
-import type { ScoreOutput, Selection } from "../../kernels/attention/decode_attention.ts";
+import type { Selection } from "../../kernels/attention/decode_attention.ts";
+import type { ScoreOutput } from "../../kernels/attention/kv_pages.ts";
 import { NO_POSITION, setsOf } from "../../kernels/attention/row_table.ts";
 import { SPLIT_ROWS } from "../../kernels/attention/split/split_cut.ts";
 import type { Tensor } from "../../kernels/tensor.ts";

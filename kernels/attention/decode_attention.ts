@@ -18,7 +18,14 @@ import {
 } from "./split/split_cut.ts";
 import { rowsTogetherOf, type SplitOptions } from "./split/split_plan.ts";
 import { GpuError } from "../errors.ts";
-import { type AttentionState, expectHeadShape, expectPagedKv, type HeadShape, type PagedKv } from "./kv_pages.ts";
+import {
+  type AttentionState,
+  expectHeadShape,
+  expectPagedKv,
+  type HeadShape,
+  type PagedKv,
+  type ScoreOutput,
+} from "./kv_pages.ts";
 import { mergeSplits } from "./merge_states.ts";
 import type { Commands } from "../pipeline.ts";
 import { BLOCK_WORDS, cutBlocks, listsOf, type RowRange, type ScratchPass, scratchPassesOf } from "./row_blocks.ts";
@@ -27,14 +34,6 @@ import { dispatchRowTiles, rowsOfTiles, type RowTiles } from "./row_tiles.ts";
 import { rowTilesFor } from "./tile/matrix_tile_plan.ts";
 import { expectRows, foursOf, type RowForm } from "../rows.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
-
-/** Raw scaled logits q·k · scale of each row, for the choice of positions. */
-export interface ScoreOutput {
-  /** f32 `[rows of the call, heads, stride]`; written at the visible local rows only. */
-  readonly scores: Tensor;
-  /** At least `longest`, counted from local row 0. */
-  readonly stride: number;
-}
 
 /** The local rows that each row of a call reads. */
 export interface Selection {
@@ -58,7 +57,7 @@ export interface DecodeAttention extends PagedKv {
   readonly rows: number;
   /**
    * f32 `[all rows, heads, headDim]`, rotated, not scaled. Or f16 as `halfQueriesShape` says, rotated and scaled: then matrix
-   * tiles compute the call, which must be dense and keep no scores, with other bits.
+   * tiles compute the call, which must be dense, with other bits.
    */
   readonly q: Tensor;
   /** u32 `[all rows, 8]`, see `row_table.ts`. */
@@ -201,10 +200,10 @@ function matrixTilesOf(
 ): RowTiles | undefined {
   if (q.dtype !== "f16") return undefined;
   const tiles = rowTilesFor(info, shape);
-  if (tiles !== undefined && selection === undefined && scores === undefined) return tiles;
+  if (tiles !== undefined && selection === undefined && (scores?.stride ?? 0) % 4 === 0) return tiles;
   const why = tiles === undefined
     ? `no matrix tile takes heads of ${shape.headDim}`
-    : "the call reads or makes a choice";
+    : "the call reads a choice, or keeps scores at a stride that is no multiple of 4";
   throw new GpuError("invalid_shape", `Cannot dispatch attention of f16 queries: ${why}`);
 }
 

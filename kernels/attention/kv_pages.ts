@@ -39,6 +39,14 @@ export interface AttentionState {
   readonly lse: Tensor;
 }
 
+/** Raw scaled logits q·k · scale of each row, for the choice of positions. */
+export interface ScoreOutput {
+  /** f32 `[rows of the call, heads, stride]`; written at the visible local rows only. */
+  readonly scores: Tensor;
+  /** At least `longest`, counted from local row 0. */
+  readonly stride: number;
+}
+
 /** What kernels that attend to pages bind after their queries. */
 export const PAGED_KV_BINDINGS: readonly BindingSpec[] = [
   reads("k", "array<vec4<u32>>"),

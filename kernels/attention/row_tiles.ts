@@ -9,6 +9,7 @@ import {
   PAGED_KV_BINDINGS,
   type PagedKv,
   PART_BINDINGS,
+  type ScoreOutput,
   stateBindings,
 } from "./kv_pages.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
@@ -17,7 +18,7 @@ import { matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { type MatrixTile, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
 import { foursOf, type RowForm } from "../rows.ts";
 import type { Tensor } from "../tensor.ts";
-import { reads } from "../wgsl.ts";
+import { reads, writes } from "../wgsl.ts";
 
 /** Tiles for decode rows, lowest first. */
 export type RowTiles = readonly [MatrixTile, ...MatrixTile[]];
@@ -33,6 +34,9 @@ export interface RowTileCall extends PagedKv {
   readonly out: AttentionState;
   /** @default "f32" */
   readonly outForm?: RowForm;
+  /** First row of the call, where its scores begin. */
+  readonly firstRow: number;
+  readonly scores?: ScoreOutput;
 }
 
 /** Rows of a sequence that the highest tile takes. */
@@ -43,16 +47,21 @@ export function rowsOfTiles(tiles: RowTiles): number {
 /** Dispatches the blocks of one pass. @param splits that the rows of any block may need together */
 export function dispatchRowTiles(
   commands: Commands,
-  { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, outForm = "f32" }: RowTileCall,
+  { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, outForm = "f32", scores, ...call }: RowTileCall,
   { tiles, pass, splits }: { readonly tiles: RowTiles; readonly pass: ScratchPass; readonly splits: number },
 ): void {
   const { first: firstRow, rows, blocks } = pass;
   for (const { tile, list } of dispatchesOf(tiles, blocks, firstRow)) {
-    commands.dispatch(kernelOf(commands, { ...tile, outForm }), {
-      tensors: [q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
+    commands.dispatch(kernelOf(commands, { ...tile, outForm, keepsScores: scores !== undefined }), {
+      tensors: [
+        ...[q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
+        ...(scores === undefined ? [] : [scores.scores]),
+      ],
       params: {
         ...{ firstRow, rows, queryRows: q.shape[1] ?? 0, maxPages, listed: list === undefined ? 0 : 1 },
         outFours: foursOf({ tensor: out.o, form: outForm }),
+        callRow: firstRow - call.firstRow,
+        scoreStride: scores?.stride ?? 0,
       },
       ...(list && { list }),
       groups: [list === undefined ? rows : list.length / BLOCK_WORDS, shape.kvHeads, splits],
@@ -79,8 +88,19 @@ function dispatchesOf(tiles: RowTiles, blocks: readonly RowRange[], firstRow: nu
 function kernelOf(commands: Commands, tile: MatrixTile): Kernel {
   return commands.kernel(matrixTileName(tile), () => ({
     needs: ["f16", "matrix"],
-    bindings: [reads("q", "array<vec4<u32>>"), ...PAGED_KV_BINDINGS, ...PART_BINDINGS, ...stateBindings(tile.outForm)],
-    params: ["firstRow", "rows", "queryRows", "maxPages", "listed", "outFours"].map((name) => [name, "u32"]),
+    bindings: [
+      reads("q", "array<vec4<u32>>"),
+      ...PAGED_KV_BINDINGS,
+      ...PART_BINDINGS,
+      ...stateBindings(tile.outForm),
+      ...(tile.keepsScores ? [writes("keptScores", "array<vec4<f32>>")] : []),
+    ],
+    params: ["firstRow", "rows", "queryRows", "maxPages", "listed", "outFours", "callRow", "scoreStride"].map((
+      name,
+    ) => [
+      name,
+      "u32",
+    ]),
     listWords: LIST_WORDS,
     source: matrixTileWgsl(tile),
   }));

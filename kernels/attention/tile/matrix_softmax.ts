@@ -16,6 +16,8 @@ export interface SoftmaxPlan {
   /** Strides of a row of scores and of weights. */
   readonly scores: number;
   readonly weights: number;
+  /** Statements that keep four scores of a row, before they become weights: WGSL of them, and of the first one's KV row. */
+  readonly keepFour: (four: string, at: string, options: { readonly masked: boolean }) => string;
 }
 
 /** Keys whose weights a row adds up apart from the others: as many as a thread has at least. */
@@ -55,7 +57,7 @@ export function softmaxWgsl(plan: SoftmaxPlan): string {
 }
 
 function weighWgsl(
-  { threadsARow, ownKeys, scores, weights }: SoftmaxPlan,
+  { threadsARow, ownKeys, scores, weights, keepFour }: SoftmaxPlan,
   { masked }: { readonly masked: boolean },
 ): string {
   const fours = ownKeys / 4;
@@ -68,6 +70,7 @@ function weighWgsl(
   const packed = (i: number) => `pack2x16float(s${i}.xy), pack2x16float(s${i}.zw)`;
   return `${unroll(fours, (i) => `var s${i} = scores[row * ${scores}u + firstKey / 4u + ${i}u];`)}
       ${masked ? unroll(fours, mask) : ""}
+      ${unroll(fours, (i) => keepFour(`s${i}`, `start + firstKey + ${4 * i}u`, { masked }))}
       var highest = largest(s0);
       ${unroll(fours - 1, (i) => `highest = max(highest, largest(s${i + 1}));`)}
       meeting[thread] = highest;

@@ -18,7 +18,8 @@ import { unroll } from "../../wgsl.ts";
 
 /**
  * WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, queryRows, maxPages,
- * outFours. With splits: partsO and partsLse before the outputs, the parameter `listed` and a list of blocks as well.
+ * outFours. With splits: partsO and partsLse before the outputs, the parameter `listed` and a list of blocks as well; where scores are
+ * kept, keptScores at the end and the parameters `callRow` and `scoreStride`.
  */
 export function matrixTileWgsl(tile: MatrixTile): string {
   const plan = planOf(tile);
@@ -91,7 +92,7 @@ fn main(
       address = kvAddress(first.x, start + ${2 * blockRows}u, kvHead);
       ${fetch(plan, "k")}
     }
-    ${softmaxWgsl(plan)}
+    ${softmaxWgsl({ ...plan, keepFour: (...four) => plan.keepsScores ? keepFourWgsl(plan, ...four) : "" })}
     // A barrier on both sides of the load: the weights are there.
     if (workgroupUniformLoad(&rescale) == 1u) {
       ${rescaleWgsl(plan)}
@@ -159,6 +160,28 @@ function scoresWgsl({ shape, fragments, keys, scores, blockRows, split }: Plan):
   }
       ${unroll(fragments.rows, (i) => unroll(fragments.keys, (j) => write.storeSums(to(i, j), `score${i}_${j}`)))}
     }`;
+}
+
+/** Scores as the plain kernel keeps them: in natural units, of visible rows. */
+function keepFourWgsl(
+  { heads, group, tokens }: Plan,
+  four: string,
+  at: string,
+  { masked }: { readonly masked: boolean },
+): string {
+  const place =
+    `((params.callRow + token) * ${heads}u + kvHead * ${group}u + row % ${group}u) * params.scoreStride + ${at}`;
+  const store = masked
+    ? unroll(
+      4,
+      (c) =>
+        `if (${at} + ${c}u >= visible.x && ${at} + ${c}u < visible.y) { keptScores[to][${c}] = ${Math.LN2} * ${four}[${c}]; }`,
+    )
+    : `keptScores[to] = ${Math.LN2} * ${four};`;
+  return `if (row < ${tokens * group}u && firstToken + row / ${group}u <= lastToken) {
+        let to = (${place}) / 4u;
+        ${store}
+      }`;
 }
 
 /** A column of output fragments in `scores`, one for each part. */

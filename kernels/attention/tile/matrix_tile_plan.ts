@@ -20,6 +20,8 @@ export interface MatrixTile extends HeadShape, MatrixUnits {
   readonly cut: "chunk" | SplitCut;
   /** Of the outputs. */
   readonly outForm: RowForm;
+  /** Whether scores are written too; of decode rows. */
+  readonly keepsScores: boolean;
 }
 
 /** Padding of rows in workgroup memory, in elements of 16 bytes: rows start in different banks. */
@@ -119,7 +121,14 @@ export function matrixTileFor(info: GpuInfo, shape: HeadShape): MatrixTile | und
   const units = matrixUnitsOf(info);
   if (units === undefined) return undefined;
   const tiles = units.shape.m === 16 ? LARGE_INSTRUCTION_TILES : SMALL_INSTRUCTION_TILES;
-  return tiles.map((sizes): MatrixTile => ({ ...shape, ...sizes, ...units, cut: "chunk", outForm: "f32" }))
+  return tiles.map((sizes): MatrixTile => ({
+    ...shape,
+    ...sizes,
+    ...units,
+    cut: "chunk",
+    outForm: "f32",
+    keepsScores: false,
+  }))
     .find((tile) => fitsTile(info, tile));
 }
 
@@ -134,6 +143,7 @@ export function rowTilesFor(info: GpuInfo, shape: HeadShape): readonly [MatrixTi
     ...units,
     cut: MATRIX_CUT,
     outForm: "f32",
+    keepsScores: false,
   }))
     .filter((tile) => fitsTile(info, tile));
   return lowest && [lowest, ...higher];

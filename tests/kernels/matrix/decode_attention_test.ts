@@ -21,6 +21,10 @@ const HALF_OPERANDS = 1e-6;
 /** Logits of a few units, from queries that err by 2^-12. */
 const LOGIT_ERROR = 2e-3;
 
+/** Of scores: more than any row sees. */
+const STRIDE = 1112;
+const UNWRITTEN = 7;
+
 const SHAPE: HeadShape = { heads: 4, kvHeads: 2, headDim: 64 };
 
 for (const window of [undefined, 300]) {
@@ -33,6 +37,10 @@ for (const window of [undefined, 300]) {
     const expected = reference(call, rows);
     assertClose(new Float32Array(alone.o.buffer), expected.o, { nmse: HALF_OPERANDS });
     assertClose(new Float32Array(alone.lse.buffer), expected.lse, { maxAbs: LOGIT_ERROR });
+    const size = rows.length * SHAPE.heads * STRIDE;
+    const scores = fixture.upload("f32", new Float32Array(size).fill(UNWRITTEN), [rows.length, SHAPE.heads, STRIDE]);
+    assert.deepEqual(await call.states({ q, scores: { scores, stride: STRIDE } }), alone, "scores kept");
+    assertClose(await fixture.floats(scores), expected.scores, { maxAbs: LOGIT_ERROR });
     for (const rowsTogether of [2, 4, 16]) {
       assert.deepEqual(await call.states({ q, blocks, rowsTogether }), alone, `${rowsTogether} rows`);
     }
@@ -85,6 +93,8 @@ function halves({ args: { rows, q } }: PreparedBlocks, shape = SHAPE): Tensor {
 function reference({ kv, q }: PreparedBlocks, rows: readonly TableRow[]) {
   const { heads, kvHeads, headDim } = SHAPE;
   const [o, lse]: [number[], number[]] = [[], []];
+  const stride = Math.max(STRIDE, ...rows.map(({ kvLimit }) => kvLimit));
+  const kept = new Float64Array(rows.length * heads * stride).fill(UNWRITTEN);
   rows.forEach(({ kvFrom, kvLimit, sequenceSlot }, index) => {
     for (let head = 0; head < heads; head++) {
       const kvHead = Math.floor(head / (heads / kvHeads));
@@ -92,10 +102,11 @@ function reference({ kv, q }: PreparedBlocks, rows: readonly TableRow[]) {
       const seen = Array.from({ length: Math.max(0, kvLimit - kvFrom) }, (_, i) => kvFrom + i);
       const keys = seen.map((local) => kv.k(sequenceSlot, local, kvHead));
       const scores = scoresOf(q.subarray(at, at + headDim), keys, 1 / Math.sqrt(headDim));
+      kept.set(scores, (index * heads + head) * stride + kvFrom);
       const state = attend(scores, seen.map((local) => kv.v(sequenceSlot, local, kvHead)), headDim);
       o.push(...state.o);
       lse.push(state.lse);
     }
   });
-  return { o, lse };
+  return { o, lse, scores: kept };
 }
