@@ -35,8 +35,8 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   if (batch.ranges === undefined) return own;
   if (pass.keyCopies !== undefined) {
     await sendKeys(pass, layer, pass.keyCopies);
-    pass.progress.reach(layer.index);
     await pass.before?.progress.reached(layer.index);
+    pass.progress.reach(layer.index);
     return own;
   }
   const q = spread(pass, own);

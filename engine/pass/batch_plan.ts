@@ -43,8 +43,9 @@ export const MAX_TILED_ROWS = 2048;
 /** The same for decode rows. */
 const MAX_VECTOR_ROWS = 64;
 
-/** Where a group shares the rows of a prefill out: two batches are under way at a time. */
-const MAX_SHARED_ROWS = MAX_TILED_ROWS / 2;
+/** Where a group shares the rows of a prefill out, it becomes so many batches, which are under way together: of 256 rows for each worker on. */
+const SHARED_BATCHES = 4;
+const FEW_SHARED_BATCHES = 2;
 
 /** A piece of a span: consecutive rows that fall into one batch. */
 interface Piece {
@@ -113,12 +114,14 @@ function isSparse(span: Span): boolean {
   return span.kind === "decode" && span.attention === "sparse";
 }
 
-/** Rows of a batch at most: a prefill that a group shares out becomes two batches at least, all of about the same length. */
+/** Rows of a batch at most: a prefill that a group shares out becomes several batches, all of about the same length. */
 function maxRowsOf(product: ProductFamily, spans: readonly Piece[], { share: { map } }: BatchContext): number {
   if (product !== "tiled") return MAX_VECTOR_ROWS;
   const rows = spans.reduce((sum, piece) => sum + piece.rows, 0);
-  if (map.workers === 1 || rows < 2 * SPLIT_ROWS * map.workers) return MAX_TILED_ROWS;
-  return Math.ceil(rows / Math.max(2, Math.ceil(rows / MAX_SHARED_ROWS)));
+  const least = SPLIT_ROWS * map.workers;
+  if (map.workers === 1 || rows < FEW_SHARED_BATCHES * least) return MAX_TILED_ROWS;
+  const batches = rows < 2 * SHARED_BATCHES * least ? FEW_SHARED_BATCHES : SHARED_BATCHES;
+  return Math.ceil(rows / Math.max(batches, Math.ceil(rows / MAX_TILED_ROWS)));
 }
 
 /** Cuts spans into pieces and fills batches with them, in order. */

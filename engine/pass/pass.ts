@@ -39,8 +39,8 @@ export interface PassLayer {
 
 /** What a pass takes besides its model and batch. */
 export interface PassOptions extends Omit<ExchangePoint, "layer"> {
-  /** A pass under way whose rows this one's see: the two take turns, each with working memory of its own. */
-  readonly before?: Pass | undefined;
+  /** Passes under way whose rows this one's see, in order: all take turns, each with working memory of its own. @default none */
+  readonly beside?: readonly Pass[];
   readonly counter: BatchCounter;
   readonly report: SelectionReport;
   readonly inputs: PassInputs;
@@ -66,7 +66,7 @@ export class Pass {
   readonly progress: PassProgress;
   /** Of working memory, see `Scratch.lane`. */
   readonly lane: number;
-  /** The one under way whose rows this one's see; undefined: there is none. */
+  /** The last of those under way whose rows this one's see; undefined: there is none. */
   readonly before: Pass | undefined;
   readonly #point: Omit<ExchangePoint, "layer">;
   readonly #pacer: SlicePacer | undefined;
@@ -74,20 +74,20 @@ export class Pass {
   #selectionHolders: readonly boolean[] | undefined;
   #arriving: ArrivingStates | undefined;
 
-  constructor(model: LoadedModel, batch: RowBatch, { counter, report, inputs, before, ...point }: PassOptions) {
-    this.lane = before === undefined ? 0 : 1 - before.lane;
+  constructor(model: LoadedModel, batch: RowBatch, { counter, report, inputs, beside = [], ...point }: PassOptions) {
+    this.lane = freeLane(beside);
     const scratch = model.scratch.lane(this.lane);
     this.model = { ...model, scratch };
     this.batch = batch;
     this.counter = counter;
     this.report = report;
     this.#point = point;
-    this.before = before;
+    this.before = beside.at(-1);
     this.layers = layersOf(model);
     this.progress = new PassProgress(this.layers.length);
     const { rowTable, sparseTable } = uploadReplicaTables(this.model, batch) ?? {};
     this.#sparseTable = sparseTable;
-    const staying = [...before?.batch.pieces ?? [], ...batch.pieces];
+    const staying = [...beside.map((pass) => pass.batch), batch].flatMap(({ pieces }) => pieces);
     this.keyCopies = takeKeyCopies(this.model, batch, staying);
     this.rowCopies = takeRowCopies(this.model, batch);
     this.inputs = rowTable === undefined ? inputs : { ...inputs, rowTable, computedTable: rowTable };
@@ -194,6 +194,13 @@ export class Pass {
     await this.arrive();
     await this.#pacer.afterLayer(this.model.commands);
   }
+}
+
+function freeLane(beside: readonly Pass[]): number {
+  const taken = new Set(beside.map(({ lane }) => lane));
+  let lane = 0;
+  while (taken.has(lane)) lane++;
+  return lane;
 }
 
 function pacerOf({ pacers }: LoadedModel, { product, runs }: RowBatch): SlicePacer | undefined {

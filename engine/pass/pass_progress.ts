@@ -10,7 +10,7 @@ export class PassProgress {
     for (const { promise } of this.#layers) promise.catch(() => {});
   }
 
-  /** The keys and values of its rows are recorded in a layer, own ones and those of other workers. */
+  /** The keys and values of its rows, and of those before it, are recorded in a layer: own ones and those of other workers. */
   reach(layer: number): void {
     this.#layers[layer]?.resolve();
   }

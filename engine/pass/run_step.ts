@@ -112,9 +112,9 @@ async function record(
   state.upload(commands, scratch);
   const results = share.index === LEAD ? new SpanResults(model, { spans: step.spans, batches, draws }) : undefined;
   const replicated = { chosen: 0, missing: 0 };
-  const begin = (index: number, before: Pass | undefined) => {
+  const begin = (index: number, beside: readonly Pass[]) => {
     const [batch, placed] = [at(batches, index), at(inputs, index)];
-    const point = { step: step.index, batch: index, before };
+    const point = { step: step.index, batch: index, beside };
     const pass = new Pass(model, batch, {
       ...point,
       counter: counter.of(index),

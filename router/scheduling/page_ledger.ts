@@ -41,6 +41,11 @@ export class PageLedger {
     return this.#map.period;
   }
 
+  /** Of the group. */
+  get workers(): number {
+    return this.#map.workers;
+  }
+
   /** Tokens at the beginning of a text that the prefix cache holds. */
   cachedTokens(salt: string, keys: Iterable<PageKey>): number {
     return PAGE_TOKENS * (this.#cache.match(salt, keys)?.pages.length ?? 0);

@@ -39,7 +39,7 @@ export interface PlanLimits {
   readonly maxBypassMs: number;
 }
 
-/** Bounds of a chunk in rows: less is not worth a step, more is not worth its scratch memory. */
+/** Bounds of a chunk in rows: less is not worth a step, more for each worker is not worth its scratch memory. */
 const MIN_CHUNK = 16;
 const MAX_CHUNK = 2048;
 
@@ -172,8 +172,9 @@ export class StepPlanner {
   /** Rows of its next chunk that the time allows; the first chunk of a step always gets some. */
   #rowsWithin(sequence: Sequence, latestMs: number): number {
     const work = sequence.work();
-    const most = { ...work, rows: Math.min(work.rows, MAX_CHUNK - this.#load.prefillRows) };
-    const fitting = rowsThatFit(this.#parts.costs, this.#load, { sequence, work: most, latestMs });
+    const { costs, ledger } = this.#parts;
+    const most = { ...work, rows: Math.min(work.rows, MAX_CHUNK * ledger.workers - this.#load.prefillRows) };
+    const fitting = rowsThatFit(costs, this.#load, { sequence, work: most, latestMs });
     const least = work.kind === "prefill" ? Math.min(work.rows, MIN_CHUNK) : work.rows;
     if (this.#chunks === 0) return Math.max(least, fitting);
     return fitting >= least ? fitting : 0;

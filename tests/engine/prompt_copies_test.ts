@@ -8,9 +8,10 @@ import { SessionHost } from "../../engine/evaluation/hand_session.ts";
 import type { SparseSettings } from "../../engine/span.ts";
 import { everyLogprob, logprobsOf, runTogether } from "../support/engine_fixture.ts";
 import { enginePool } from "../support/engine_pool.ts";
+import { gateCases } from "../support/gate_cases.ts";
 import { MemoryGroup } from "../support/memory_group.ts";
 
-const pool = enginePool({ random: "tiny" }, [1024, 512, 256]);
+const pool = enginePool({ random: "tiny" }, gateCases([1024, 512, 256], [2048, 1024, 512, 256]));
 
 function prompt(length: number, salt = 0): Uint32Array {
   return Uint32Array.from({ length }, (_, i) => 8 + (i * 37 + (i >> 3) * 11 + salt) % 500);
@@ -98,7 +99,9 @@ async function together(host: SessionHost): Promise<Float64Array[]> {
 async function longPrompts(host: SessionHost): Promise<Float64Array[]> {
   const session = host.open({ sampling: everyLogprob(512), pageOffset: 1 });
   const logits = [];
-  for (const [i, rows] of [643, 530].entries()) logits.push(logprobsOf(await session.prefill(prompt(rows, i))));
+  for (const [i, rows] of [gateCases(643, 2060), 530].entries()) {
+    logits.push(logprobsOf(await session.prefill(prompt(rows, i))));
+  }
   logits.push(logprobsOf(await session.decode(9)));
   await session.close();
   const sessions = [0, 1].map((pageOffset) => host.open({ sampling: everyLogprob(512), pageOffset }));
@@ -109,7 +112,7 @@ async function longPrompts(host: SessionHost): Promise<Float64Array[]> {
 }
 
 const CASES = [
-  { slices: [1024, 512], read: longPrompts, sparseExchange: "states" },
+  { slices: gateCases([1024, 512], [2048, 1024]), read: longPrompts, sparseExchange: "states" },
   { slices: [1024, 512, 256], read: chunks, sparseExchange: "states" },
   { slices: [1024, 512], read: together, sparseExchange: "states" },
   { slices: [1024, 512], read: sparseRows, sparseExchange: "states" },
@@ -128,7 +131,7 @@ Deno.test("Groups that copy prompts and rows have the bits of those that exchang
   }
 });
 
-Deno.test("Of a prompt that is shared out two batches are under way, each a layer's half behind the other", async () => {
+Deno.test("The batches of a prompt that is shared out are under way together, each a share of a layer behind the one before", async () => {
   const group = MemoryGroup.of(pool, [1024, 512]);
   try {
     const session = new SessionHost(group, group.map).open();

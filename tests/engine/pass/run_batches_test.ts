@@ -12,7 +12,7 @@ import { presetNamed } from "../../../engine/model/presets.ts";
 import type { Span } from "../../../engine/span.ts";
 import { GREEDY } from "../../../engine/evaluation/hand_session.ts";
 
-const MAP = new PageMap([64, 64]);
+const MAP = new PageMap([128, 128]);
 const SHARE = { map: MAP, index: 0 };
 const COPIED = { maxPages: 1 } as KeyCopies;
 
@@ -32,7 +32,7 @@ function batchesOf(rows: number): readonly RowBatch[] {
   const sequences = new Map([[1, {
     ...state,
     tokens: [],
-    physicalPages: Array.from({ length: 64 }, (_, page) => page),
+    physicalPages: Array.from({ length: 256 }, (_, page) => page),
   }]]);
   return planBatches([span], { sequences, window: undefined, share: SHARE, maxScores: 1 << 20 } as never);
 }
@@ -44,11 +44,11 @@ async function play(rows: number, pages: number, run: (index: number) => Promise
   const events: string[] = [];
   const batches = batchesOf(rows);
   await runBatches({ config, replicas: { copies } as never }, batches, {
-    begin: (index, before) => {
+    begin: (index, beside) => {
       const batch = batches[index];
       assert.ok(batch);
       const keyCopies = copies.extend(batch.pieces) ? COPIED : undefined;
-      events.push(`${index} begins${before === undefined ? "" : " beside another"}`);
+      events.push(`${index} begins beside ${beside.length}`);
       return { pass: { batch, keyCopies, progress: new PassProgress(1) }, run: () => run(index) };
     },
     end: (pass) => Promise.resolve(void events.push(`${batches.indexOf(pass.batch)} ends`)),
@@ -58,22 +58,22 @@ async function play(rows: number, pages: number, run: (index: number) => Promise
 
 const soon = () => new Promise<void>((resolve) => setTimeout(resolve, 0));
 
-Deno.test("runBatches() has two batches under way where keys travel, and ends them in order", async () => {
+Deno.test("runBatches() has four batches under way where keys travel, and ends them in order", async () => {
   assert.equal(batchesOf(255 + 256).length, 1, "halves would be too short to be shared out");
   assert.deepEqual(batchesOf(600).map(({ rows }) => rows), [300, 300]);
-  assert.deepEqual(batchesOf(3000).map(({ rows }) => rows), [1000, 1000, 1000]);
-  assert.deepEqual(await play(3000, 64, soon), [
-    "0 begins",
-    "1 begins beside another",
+  assert.deepEqual(batchesOf(2047).map(({ rows }) => rows), [1024, 1023]);
+  assert.deepEqual(batchesOf(2048).map(({ rows }) => rows), [512, 512, 512, 512]);
+  assert.deepEqual(batchesOf(8195).map(({ rows }) => rows), [1639, 1639, 1639, 1639, 1639]);
+  assert.deepEqual(await play(8195, 200, soon), [
+    ...[0, 1, 2, 3].map((index) => `${index} begins beside ${index}`),
     "0 ends",
-    "2 begins beside another",
-    "1 ends",
-    "2 ends",
+    "4 begins beside 3",
+    ...[1, 2, 3, 4].map((index) => `${index} ends`),
   ]);
 });
 
 Deno.test("runBatches() runs them one by one where there is no room for copies", async () => {
-  assert.deepEqual(await play(600, 1, soon), ["0 begins", "0 ends", "1 begins", "1 ends"]);
+  assert.deepEqual(await play(600, 1, soon), ["0 begins beside 0", "0 ends", "1 begins beside 0", "1 ends"]);
 });
 
 Deno.test("runBatches() throws what one of two has thrown when the other has settled, and ends neither after it", async () => {

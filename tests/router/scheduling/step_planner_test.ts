@@ -103,10 +103,13 @@ Deno.test("StepPlanner.plan() lets several short prompts share a step, and a lon
   assert.ok((rows[2] ?? 0) >= 128, `${rows[2]} rows of the third`);
 });
 
-Deno.test("StepPlanner.plan() never makes a chunk longer than 2048 rows or, but at the end, shorter than 16", () => {
+Deno.test("StepPlanner.plan() never makes a chunk longer than 2048 rows for each worker or, but at the end, shorter than 16", () => {
   const fast = new Bench({ slices: [200], rowMs: 0.01 });
   fast.add(10_000);
   assert.equal(fast.step()[0], 2048);
+  const group = new Bench({ slices: [100, 100], rowMs: 0.01 });
+  group.add(10_000);
+  assert.equal(group.step()[0], 4096);
   const slow = new Bench({ rowMs: 1000 });
   slow.add(40);
   assert.deepEqual([slow.step()[0], slow.step()[0], slow.step()[0]], [16, 16, 8]);
