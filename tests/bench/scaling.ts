@@ -9,9 +9,11 @@ import { processTerminal } from "../../router/terminal.ts";
 import {
   type Card,
   cardsFor,
+  copiesFit,
   decodeMs,
   exchangeMs,
   type Link,
+  overlappedPrefillMs,
   prefillMs,
   selectMs,
   type Shape,
@@ -27,89 +29,86 @@ export const SHAPE: Shape = { config, wholeLayers: config.layers - sparseLayers,
 
 const BUDGET = 512;
 
-/** Where keys and values go, beside 16 GB of weights and 4 GB of working memory: on a card of 80 GB. */
-const KV_BYTES = 60e9;
-
-/** Of the kernels' rates alone, what a prompt of 32,768 tokens reached as a whole. */
-const PROMPT_SHARE = 0.803;
+/** Where keys and values go, beside 16 GB of weights and 4 GB of working memory: on a card of 141 GB. */
+const KV_BYTES = 120e9;
 
 /**
- * H100 through Deno's WebGPU: a dense step of 1,024 and one of 32,768 positions (7.74 and 9.80 ms). Operations through Dawn: the
- * kernels' rates alone, weighted by what they compute, times the share above.
+ * H200 through Dawn: dense steps of 1,024 and of 98,304 positions (6.80 and 9.74 ms), a sparse one of 1,024 (7.01), and prompts of
+ * 16,384 and 32,768 tokens (9,415 and 8,033 tokens a second), which give the rates of products and of attention.
  */
-const H100: Card = {
-  denseMs: 7.67,
-  sparseMs: 7.75,
-  kvBytesPerMs: 2.02e9,
-  productFlopPerMs: PROMPT_SHARE * 239e9,
-  attentionFlopPerMs: PROMPT_SHARE * 182e9,
+const H200: Card = {
+  denseMs: 6.77,
+  sparseMs: 7,
+  kvBytesPerMs: 4.34e9,
+  productFlopPerMs: 159e9,
+  attentionFlopPerMs: 235e9,
   kvBytes: KV_BYTES,
 };
 
-/** The same card through Dawn: the steps of 4,096 positions (10.75 ms dense, 8.35 sparse). */
-const H100_DAWN: Card = { ...H100, denseMs: 10.48, sparseMs: 8.29 };
-
-/** H200 through Deno's WebGPU: the steps of 8,192 positions (6.5 ms). */
-const H200: Card = { ...H100, denseMs: 5.97, sparseMs: 6.43 };
-
 /**
- * Two processes of one host: 16 KB out of the GPU in 0.07 ms and into it in 0.03, across and back in 0.04 and with frames in 0.07;
- * 8 MB both ways at once at 1.08 GB/s. An exchange takes 0.89 ms a layer on two H200, 0.68 more than these pieces.
+ * Two processes of one host: 16 KB out of the GPU in 0.1 ms and into it in 0.03, across and back in 0.04 and with frames in 0.07;
+ * 4 MB out of mapped memory, both ways at once and into the GPU in 1.54 ms. Beyond these pieces an exchange of states took 0.15 ms
+ * (27.4 ms a dense token of 16,384 positions on copied pages, 16.1 on copies that were whole), one of 512 rows' keys 5.6 (280 ms for 2,048 rows
+ * in two batches), and a step 5.2 (12.5 ms for a dense token on copies, where the card alone takes 7.3 with the next step recorded ahead).
  */
 const MEASURED: Link = {
-  bytesPerMs: 1.08e6,
+  bytesPerMs: 2.7e6,
   hopMs: 0.02,
   messageMs: 0.035,
-  readBackMs: 0.07,
+  readBackMs: 0.1,
   uploadMs: 0.03,
-  unexplainedMs: 0.68,
+  unexplainedMs: 0.15,
+  unexplainedKeysMs: 5.6,
+  stepMs: 5.2,
   candidateMs: 3e-5,
 };
 
-/** The same, were an exchange no more than its pieces. */
-const PIECES: Link = { ...MEASURED, unexplainedMs: 0 };
+/** The same, were an exchange no more than its pieces, and steps recorded ahead. */
+const PIECES: Link = { ...MEASURED, unexplainedMs: 0, unexplainedKeysMs: 0, stepMs: 0.5 };
 
 /** Nine tenths of a network's rate, and 0.03 ms across it. */
 const networkOf = (gigabits: number): Link => ({ ...PIECES, bytesPerMs: 0.9 * gigabits * 1e9 / 8 / 1000, hopMs: 0.03 });
 
 /** Hosts over a network: as now one thread copies all bytes of a worker, and a network that the copying does not slow down. */
 const NETWORKS: readonly (readonly [string, Link])[] = [
-  ["one thread at 1.08 GB/s", { ...networkOf(25), bytesPerMs: MEASURED.bytesPerMs }],
+  ["one thread at 2.7 GB/s", { ...networkOf(25), bytesPerMs: MEASURED.bytesPerMs }],
   ["25 GbE", networkOf(25)],
   ["100 GbE", networkOf(100)],
 ];
 
-/** Share of a selection that a store of 8 budgets lacks: of the embedded model, and of random weights. */
-const [MISSING, MISSING_RANDOM] = [0.05, 0.62];
+/** Share of a selection that a store of 8 budgets lacks: of the embedded model. */
+const MISSING = 0.05;
+
+/** Rows of a chunk for each worker, and the batches that it becomes. */
+const [CHUNK_ROWS, BATCHES] = [2048, 4];
 
 type Row = readonly [what: string, measuredMs: number, predictedMs: number];
 
 /** What was measured, and what the model makes of it; those that a constant was taken from are left out. */
 export function checks(): readonly Row[] {
-  const one = (context: number, attention: "dense" | "sparse" = "dense") => ({
+  const load = (context: number, workers: number, { sparse = false, copied = false } = {}) => ({
     context,
-    workers: 1,
-    ...(attention === "sparse" && { sparse: { budget: BUDGET } }),
+    workers,
+    copied,
+    ...(sparse && { sparse: { budget: BUDGET } }),
   });
-  const step = (card: Card, load: ReturnType<typeof one>) => decodeMs(SHAPE, card, MEASURED, load);
-  const prompt = (tokens: number) =>
-    prefillMs(SHAPE, H100, MEASURED, { tokens, workers: 1, chunk: 2048, moves: "queries" });
-  const two = { context: 8192, workers: 2 };
+  const step = (...given: Parameters<typeof load>) => decodeMs(SHAPE, H200, MEASURED, load(...given));
+  const chunkMs = (tokens: number) => prefillMs(SHAPE, H200, MEASURED, { ...ALONE, tokens }).computeMs;
   return [
-    ["H100, Deno, sparse, 32768", 8.25, step(H100, one(32768, "sparse"))],
-    ["H100, Dawn, dense, 32768", 12.54, step(H100_DAWN, one(32768))],
-    ["H100, Dawn, dense, 98304", 16.98, step(H100_DAWN, one(98304))],
-    ["H100, Dawn, sparse, 32768", 8.38, step(H100_DAWN, one(32768, "sparse"))],
-    ["H100, Dawn, sparse, 98304", 8.88, step(H100_DAWN, one(98304, "sparse"))],
-    ["H100, Dawn, prompt of 98304", 1000 * 98304 / 4282, prompt(98304).computeMs],
-    ["two H200, dense, 8192", 44.8, decodeMs(SHAPE, H200, MEASURED, two)],
+    ["one H200, dense, 32768", 8.42, step(32768, 1)],
+    ["one H200, sparse, 98304", 7.06, step(98304, 1, { sparse: true })],
+    ["one H200, 2,048 tokens of a prompt after 98,304", 712, chunkMs(100_352) - chunkMs(98_304)],
+    ["two H200, sparse on copies, 16384", 12.23, step(16384, 2, { sparse: true, copied: true })],
     [
-      "two H200, sparse by rows, 62 % missing, 8192",
-      58.0,
-      decodeMs(SHAPE, H200, MEASURED, { ...two, sparse: { budget: BUDGET, missing: MISSING_RANDOM } }),
+      "two H200, prompt of 16384 in chunks of 2,048 and two batches each",
+      1000 * 16384 / 6957,
+      overlappedPrefillMs(SHAPE, H200, MEASURED, { tokens: 16384, workers: 2, chunk: 2048, batches: 2 }),
     ],
   ];
 }
+
+/** A prompt on one card. */
+const ALONE = { workers: 1, chunk: 2048, moves: "keys" } as const;
 
 function table(columns: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
   return [columns, columns.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`);
@@ -129,34 +128,45 @@ function hostTable(link: Link): readonly string[] {
   const rows = [32768, 98304, 1_000_000].flatMap((context) =>
     [1, 2, 4].map((workers) => {
       const load = { context, workers };
-      const step = (sparse?: { budget: number; missing?: number }) =>
-        decodeMs(SHAPE, H100, link, { ...load, ...(sparse && { sparse }) }).toFixed(1);
-      const prompt = (moves: "queries" | "keys") => {
-        const { computeMs, linkMs } = prefillMs(SHAPE, H100, link, { tokens: context, workers, chunk: 2048, moves });
-        return `${(computeMs / 1000).toFixed(1)} + ${(linkMs / 1000).toFixed(1)}`;
-      };
-      const fits = cardsFor(SHAPE, H100, context) <= workers ? "yes" : "no";
-      const sparse = [step(), step({ budget: BUDGET }), step({ budget: BUDGET, missing: MISSING })];
-      return [`${context}`, `${workers}`, fits, ...sparse, prompt("queries"), prompt("keys")];
+      const step = (more: Partial<Parameters<typeof decodeMs>[3]> = {}) =>
+        decodeMs(SHAPE, H200, link, { ...load, ...more }).toFixed(1);
+      const sparse = { budget: BUDGET };
+      const chunk = CHUNK_ROWS * workers;
+      const { computeMs, linkMs } = prefillMs(SHAPE, H200, link, { tokens: context, workers, chunk, moves: "queries" });
+      const overlapped = overlappedPrefillMs(SHAPE, H200, link, { tokens: context, workers, chunk, batches: BATCHES });
+      const isCopied = workers > 1 && copiesFit(SHAPE, H200, load);
+      return [
+        `${context}`,
+        `${workers}`,
+        cardsFor(SHAPE, H200, context) <= workers ? "yes" : "no",
+        isCopied ? step({ copied: true }) : "–",
+        step(),
+        isCopied ? step({ sparse, copied: true }) : "–",
+        step({ sparse }),
+        step({ sparse: { ...sparse, missing: MISSING } }),
+        (overlapped / 1000).toFixed(1),
+        `${(computeMs / 1000).toFixed(1)} + ${(linkMs / 1000).toFixed(1)}`,
+      ];
     })
   );
-  const columns = ["context", "workers", "fits", "dense ms", "sparse by states ms", "sparse by rows ms"];
-  return table([...columns, "prompt s, queries travel", "prompt s, keys travel"], rows);
+  const columns = ["context", "workers", "fits", "dense on copies ms", "dense by states ms"];
+  const sparse = ["sparse on copies ms", "sparse by states ms", "sparse by rows ms"];
+  return table([...columns, ...sparse, "prompt s, keys travel", "prompt s, queries travel"], rows);
 }
 
 function networkTable(): readonly string[] {
   const rows = [1e6, 1e7].flatMap((context) =>
     NETWORKS.flatMap(([name, link]) =>
       [16, 32, 64].map((workers) => {
-        const fits = cardsFor(SHAPE, H100, context) <= workers ? "yes" : "no";
-        const dense = decodeMs(SHAPE, H100, link, { context, workers });
-        const sparse = decodeMs(SHAPE, H100, link, { context, workers, sparse: { budget: BUDGET, missing: MISSING } });
+        const fits = cardsFor(SHAPE, H200, context) <= workers ? "yes" : "no";
+        const dense = decodeMs(SHAPE, H200, link, { context, workers });
+        const sparse = decodeMs(SHAPE, H200, link, { context, workers, sparse: { budget: BUDGET, missing: MISSING } });
         const [exchange, select] = [
           exchangeMs(SHAPE, link, workers),
           selectMs(SHAPE, link, { workers, budget: BUDGET }),
         ];
         const prompts = (["queries", "keys"] as const).map((moves) => {
-          const { computeMs, linkMs } = prefillMs(SHAPE, H100, link, {
+          const { computeMs, linkMs } = prefillMs(SHAPE, H200, link, {
             tokens: context,
             workers,
             chunk: 2048 * workers,
@@ -177,8 +187,8 @@ if (import.meta.main) {
   const terminal = processTerminal();
   const parts: readonly (readonly [string, readonly string[]])[] = [
     ["The model beside measurements", checkTable()],
-    ["One host of H100, an exchange as it was measured", hostTable(MEASURED)],
-    ["One host of H100, an exchange that is the sum of its pieces", hostTable(PIECES)],
+    ["One host of H200, as it was measured", hostTable(MEASURED)],
+    ["One host of H200, exchanges that are the sum of their pieces", hostTable(PIECES)],
     ["Many hosts, an exchange that is the sum of its pieces", networkTable()],
   ];
   for (const [title, lines] of parts) for (const line of [title, "", ...lines, ""]) terminal.line(line);

@@ -32,6 +32,10 @@ export interface Link {
   readonly uploadMs: number;
   /** What an exchange took beyond the sum of its pieces. */
   readonly unexplainedMs: number;
+  /** The same where keys and values of a prompt travel. */
+  readonly unexplainedKeysMs: number;
+  /** Of a group's step beyond its card's: no other step is recorded meanwhile, and the router waits for all workers. */
+  readonly stepMs: number;
   /** A candidate at the router: received, ranked and, where it is chosen, sent on. */
   readonly candidateMs: number;
 }
@@ -40,6 +44,8 @@ export interface Link {
 export interface DecodeLoad {
   readonly context: number;
   readonly workers: number;
+  /** Whether every worker has copies of all that the others hold of the sequence. @default false */
+  readonly copied?: boolean;
   /** Undefined: dense. */
   readonly sparse?: {
     readonly budget: number;
@@ -73,22 +79,30 @@ export function exchangeMs({ config: { heads, headDim } }: Shape, link: Link, wo
 /** The time of a token. */
 export function decodeMs(shape: Shape, card: Card, link: Link, load: DecodeLoad): number {
   const { config, wholeLayers, selectLayers } = shape;
-  const { context, workers, sparse } = load;
+  const { context, workers, sparse, copied = false } = load;
   const sparseLayers = sparse === undefined ? 0 : config.layers - wholeLayers;
-  const exchange = exchangeMs(shape, link, workers);
-  // A set that is copied is read whole by every worker; else each reads its share.
-  const readers = sparse?.missing === undefined ? workers : 1;
-  const rows = (config.layers - sparseLayers) * context / workers + sparseLayers * (sparse?.budget ?? 0) / readers;
+  // What is copied is read by every worker; else each reads its share.
+  const readers = copied ? 1 : workers;
+  const setReaders = sparse?.missing === undefined ? readers : 1;
+  const rows = (config.layers - sparseLayers) * context / readers + sparseLayers * (sparse?.budget ?? 0) / setReaders;
   const computeMs = (sparse === undefined ? card.denseMs : card.sparseMs) +
     rows * kvRowBytes(config) / card.kvBytesPerMs;
-  if (workers === 1 || sparse === undefined) return computeMs + (config.layers - sparseLayers) * exchange;
-  const choosing = selectLayers * selectMs(shape, link, { workers, budget: sparse.budget });
-  const whole = wholeLayers * exchange;
-  if (sparse.missing === undefined) return computeMs + whole + sparseLayers * exchange + choosing;
-  const copied = copiedBytes(shape, sparse.budget, sparse.missing);
+  if (workers === 1) return computeMs;
+  const choosing = sparse === undefined ? 0 : selectLayers * selectMs(shape, link, { workers, budget: sparse.budget });
+  const step = computeMs + choosing + link.stepMs;
+  if (copied) return step;
+  const exchange = exchangeMs(shape, link, workers);
+  if (sparse?.missing === undefined) return step + config.layers * exchange;
+  const missing = copiedBytes(shape, sparse.budget, sparse.missing);
   // Every worker sends what it owns of the rows to every other, once after each choice.
-  const rowsMs = selectLayers * roundMs(link, workers, copied / selectLayers / workers);
-  return computeMs + whole + choosing + rowsMs;
+  const rowsMs = selectLayers * roundMs(link, workers, missing / selectLayers / workers);
+  return step + wholeLayers * exchange + rowsMs;
+}
+
+/** Positions that copies beside a slice hold on one worker: an eighth of what the slice does. */
+export function copiesFit({ config }: Shape, card: Card, { context, workers }: DecodeLoad): boolean {
+  const pool = card.kvBytes / 9 / (config.layers * kvRowBytes(config));
+  return context * (workers - 1) / workers <= pool;
 }
 
 /** Bytes of the rows that one token's selections lack, over all sparse layers. */
@@ -141,6 +155,32 @@ export function prefillMs(
   const bytes = layers * (moves === "queries" ? queryBytes + stateBytes : keyBytes);
   const rounds = layers * Math.ceil(tokens / chunk) * (moves === "queries" ? 2 : 1);
   return { computeMs, linkMs: bytes / link.bytesPerMs + rounds * roundMs(link, workers, 0) };
+}
+
+/**
+ * The time of a prompt whose keys travel, of which several batches are under way at a time: the cards compute one while others
+ * are exchanged, until either is the longer.
+ */
+export function overlappedPrefillMs(
+  shape: Shape,
+  card: Card,
+  link: Link,
+  { tokens, workers, chunk, batches }: {
+    readonly tokens: number;
+    readonly workers: number;
+    readonly chunk: number;
+    /** That a chunk becomes; all are under way together. */
+    readonly batches: number;
+  },
+): number {
+  const { config } = shape;
+  const chunks = Math.ceil(tokens / chunk);
+  const { computeMs } = prefillMs(shape, card, link, { tokens, workers, chunk, moves: "keys" });
+  if (workers === 1) return computeMs;
+  const layerMs = computeMs / chunks / batches / config.layers;
+  const bytes = chunk / batches / workers * kvRowBytes(config);
+  const exchange = roundMs(link, workers, bytes) - link.unexplainedMs + link.unexplainedKeysMs;
+  return chunks * (config.layers * Math.max(batches * layerMs, layerMs + exchange) + link.stepMs);
 }
 
 /** Cards that hold a context of so many tokens. */

@@ -7,9 +7,11 @@ import {
   type Card,
   cardsFor,
   copiedBytes,
+  copiesFit,
   decodeMs,
   exchangeMs,
   type Link,
+  overlappedPrefillMs,
   prefillMs,
   selectMs,
 } from "./scaling_model.ts";
@@ -35,6 +37,8 @@ const LINK: Link = {
   readBackMs: 0.2,
   uploadMs: 0.3,
   unexplainedMs: 0.4,
+  unexplainedKeysMs: 0.7,
+  stepMs: 2,
   candidateMs: 0.001,
 };
 
@@ -52,15 +56,44 @@ Deno.test("exchangeMs() sums pieces, messages to and from each other worker, and
 Deno.test("decodeMs() reads a worker's share, exchanges in each layer, or copies what is missing", () => {
   near(decodeMs(SHAPE, CARD, LINK, { context: 1000, workers: 1 }), 10 + 8 * 1000 * 64 / 6400);
   const exchange = exchangeMs(SHAPE, LINK, 2);
-  near(decodeMs(SHAPE, CARD, LINK, { context: 1000, workers: 2 }), 10 + 8 * 500 * 64 / 6400 + 8 * exchange);
+  near(decodeMs(SHAPE, CARD, LINK, { context: 1000, workers: 2 }), 2 + 10 + 8 * 500 * 64 / 6400 + 8 * exchange);
   const choice = selectMs(SHAPE, LINK, { workers: 2, budget: 100 });
   near(choice, 2 * 0.5 + 4 * 0.1 + 2 * 200 * 12 / 1000 + 400 * 0.001);
   const states = { context: 1000, workers: 2, sparse: { budget: 100 } };
-  near(decodeMs(SHAPE, CARD, LINK, states), 9 + (3 * 500 + 5 * 50) * 64 / 6400 + 8 * exchange + 2 * choice);
+  near(decodeMs(SHAPE, CARD, LINK, states), 2 + 9 + (3 * 500 + 5 * 50) * 64 / 6400 + 8 * exchange + 2 * choice);
   near(copiedBytes(SHAPE, 100, 0.1), 0.1 * 100 * 5 * 64);
   const rows = { ...states, sparse: { budget: 100, missing: 0.1 } };
   const copying = 2 * (0.9 + 0.2 + 0.5 + 3200 / 2 / 2 / 1000);
-  near(decodeMs(SHAPE, CARD, LINK, rows), 9 + (3 * 500 + 5 * 100) * 64 / 6400 + 3 * exchange + 2 * choice + copying);
+  near(
+    decodeMs(SHAPE, CARD, LINK, rows),
+    2 + 9 + (3 * 500 + 5 * 100) * 64 / 6400 + 3 * exchange + 2 * choice + copying,
+  );
+});
+
+Deno.test("decodeMs() of what is copied reads all of it on each worker, and exchanges nothing but the choice", () => {
+  const load = { context: 1000, workers: 2, copied: true };
+  near(decodeMs(SHAPE, CARD, LINK, load), 2 + 10 + 8 * 1000 * 64 / 6400);
+  const choice = selectMs(SHAPE, LINK, { workers: 2, budget: 100 });
+  const sparse = { ...load, sparse: { budget: 100 } };
+  near(decodeMs(SHAPE, CARD, LINK, sparse), 2 + 9 + (3 * 1000 + 5 * 100) * 64 / 6400 + 2 * choice);
+  // A ninth of 512,000 bytes at 512 a position.
+  assert.ok(
+    copiesFit(SHAPE, CARD, { context: 222, workers: 2 }) && !copiesFit(SHAPE, CARD, { context: 223, workers: 2 }),
+  );
+});
+
+Deno.test("overlappedPrefillMs() takes the longer of computing and exchanging, layer by layer", () => {
+  const load = { tokens: 100, chunk: 50, workers: 2 };
+  const { computeMs } = prefillMs(SHAPE, CARD, LINK, { ...load, moves: "keys" });
+  const layerMs = computeMs / 2 / 8;
+  const exchange = (bytes: number) => 0.2 + 0.3 + 0.7 + 0.2 + 0.5 + bytes / 1000;
+  near(overlappedPrefillMs(SHAPE, CARD, LINK, { ...load, batches: 1 }), 2 * (8 * (layerMs + exchange(25 * 64)) + 2));
+  const fast = { ...LINK, readBackMs: 0, uploadMs: 0, unexplainedKeysMs: 0, messageMs: 0, hopMs: 0, bytesPerMs: 1e9 };
+  near(overlappedPrefillMs(SHAPE, CARD, fast, { ...load, batches: 2 }), 2 * (8 * layerMs + 2));
+  near(
+    overlappedPrefillMs(SHAPE, CARD, LINK, { ...load, workers: 1, batches: 2 }),
+    prefillMs(SHAPE, CARD, LINK, { ...load, workers: 1, moves: "keys" }).computeMs,
+  );
 });
 
 Deno.test("prefillMs() shares operations out, and counts what travels", () => {
@@ -80,10 +113,9 @@ Deno.test("prefillMs() shares operations out, and counts what travels", () => {
   assert.equal(cardsFor(SHAPE, CARD, 1001), 2);
 });
 
-Deno.test("The model is within 15 % of what one card was measured to take", () => {
-  const alone = checks().filter(([what]) => what.startsWith("H100"));
-  assert.equal(alone.length, 6);
-  for (const [what, measured, predicted] of alone) {
+Deno.test("The model is within 15 % of what one card and two were measured to take", () => {
+  assert.equal(checks().length, 5);
+  for (const [what, measured, predicted] of checks()) {
     assert.ok(Math.abs(predicted / measured - 1) < 0.15, `${what}: ${predicted} ms, measured ${measured}`);
   }
 });
