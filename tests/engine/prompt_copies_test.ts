@@ -99,7 +99,7 @@ async function together(host: SessionHost): Promise<Float64Array[]> {
 async function longPrompts(host: SessionHost): Promise<Float64Array[]> {
   const session = host.open({ sampling: everyLogprob(512), pageOffset: 1 });
   const logits = [];
-  for (const [i, rows] of [gateCases(643, 2060), 530].entries()) {
+  for (const [i, rows] of [gateCases(520, 2060), 70].entries()) {
     logits.push(logprobsOf(await session.prefill(prompt(rows, i))));
   }
   logits.push(logprobsOf(await session.decode(9)));
@@ -196,10 +196,10 @@ Deno.test("Rows of sequences that are copied follow the same programs from page 
   const group = MemoryGroup.of(pool, [1024, 512]);
   try {
     const session = new SessionHost(group, group.map).open();
-    await session.prefill(prompt(310), "none");
+    await session.prefill(prompt(315), "none");
     const programs = () => group.engines.map(({ commands }) => commands.programs);
     // The lead draws by a program of its own.
-    for (let i = 0; i < 20; i++) {
+    for (let i = 0; i < 8; i++) {
       await session.decode(9 + i);
       assert.deepEqual(programs(), [2, 1]);
     }
@@ -207,8 +207,8 @@ Deno.test("Rows of sequences that are copied follow the same programs from page 
     // Up to the choice of the group, the rest of that layer, and the sparse layer after it.
     const sparse = new SessionHost(group, group.map, 100).open({ sparse: { budget: 32, heads: "kv_head" } });
     for (const engine of group.engines) engine.calibrate({ selectLayers: [1], budget: 64, sparseFrom: 0 });
-    await sparse.prefill(prompt(310), "none");
-    for (let i = 0; i < 20; i++) {
+    await sparse.prefill(prompt(315), "none");
+    for (let i = 0; i < 8; i++) {
       await sparse.decode(9 + i, "sparse");
       assert.deepEqual(programs(), [4, 3]);
     }
