@@ -109,15 +109,13 @@ export class PageCopies {
     }
   }
 
-  /** Forgets sequences; their full pages stay copied while there is room. */
+  /** Forgets sequences that are over; their full pages stay copied while there is room. */
   release(sequences: Iterable<SequenceId>): void {
     for (const sequence of sequences) {
-      for (const copy of this.#bySequence.get(sequence)?.copies ?? []) {
-        if (--copy.users > 0) continue;
+      for (const copy of this.#letGo(sequence)) {
         if (copy.rows === PAGE_TOKENS) this.#unused.add(copy);
         else this.#drop(copy);
       }
-      this.#bySequence.delete(sequence);
     }
   }
 
@@ -132,6 +130,13 @@ export class PageCopies {
   clear(): void {
     this.#bySequence.clear();
     for (const copy of [...this.#byPage.values()]) this.#drop(copy);
+  }
+
+  /** @returns the copies that no other sequence uses */
+  #letGo(sequence: SequenceId): readonly PageCopy[] {
+    const { copies = [] } = this.#bySequence.get(sequence) ?? {};
+    this.#bySequence.delete(sequence);
+    return copies.filter((copy) => --copy.users === 0);
   }
 
   /** A sequence that is new here begins with the copies of its prefix, if all of that is copied. */
@@ -171,6 +176,7 @@ export class PageCopies {
 
   #make(page: number, owner: number): PageCopy {
     const place = owner === this.#share.index ? undefined : this.#free.pop();
+    if (place === undefined && owner !== this.#share.index) throw new RangeError(`Cannot copy page ${page}: no room`);
     const copy = { page, owner, place, users: 0, rows: 0 };
     this.#byPage.set(page, copy);
     this.#count(owner, 1);
@@ -203,7 +209,8 @@ export class PageCopies {
     if (unused !== undefined) return this.#drop(unused);
     const oldest = this.#bySequence.keys().find((sequence) => !staying.has(sequence));
     if (oldest === undefined) throw new RangeError("Cannot make room for copies: all that are there stay");
-    this.release([oldest]);
+    // It goes on, and may write over its rows: what is kept of them would no longer be a copy.
+    for (const copy of this.#letGo(oldest)) this.#drop(copy);
   }
 
   #fits(wanted: readonly number[], yielding: readonly number[] = []): boolean {

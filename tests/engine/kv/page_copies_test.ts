@@ -101,3 +101,16 @@ Deno.test("PageCopies gives way: unused pages first, then the sequence that was 
   });
   assert.deepEqual(history, [true, true, true, true, true, true, false, true, true, false, POOL]);
 });
+
+Deno.test("PageCopies keeps nothing of a sequence that gave way and goes on: it may write over its rows", () => {
+  const history = onAll((copies, record) => {
+    record(copies.extend([piece(1, { from: 0, rows: 64 * 20 })]));
+    record(copies.extend([piece(2, { from: 0, rows: 64 * 20 })]));
+    copies.dropFrom(1, 64);
+    copies.release([1, 2]);
+    // The first one's second page was rewritten meanwhile.
+    record(copies.extend([piece(3, { from: 192, rows: 5, prefix: [100, 101, 102] })]));
+    record(copies.extend([piece(4, { from: 192, rows: 5, prefix: [200, 201, 202] })]));
+  });
+  assert.deepEqual(history, [true, true, false, true]);
+});
