@@ -6,8 +6,9 @@ import { CodedError } from "../../kernels/errors.ts";
  * - `hub_unreachable`: trying again may help.
  * - `hub_refused`: the repository, a file or the right to read it is missing.
  * - `hub_corrupt`: what came is not what was promised.
+ * - `cache_unwritable`: this machine does not take what came.
  */
-export type HubErrorCode = "hub_unreachable" | "hub_refused" | "hub_corrupt";
+export type HubErrorCode = "hub_unreachable" | "hub_refused" | "hub_corrupt" | "cache_unwritable";
 
 /** Raised by `router/hub/`. */
 export class HubError extends CodedError<HubErrorCode> {}

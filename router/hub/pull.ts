@@ -23,7 +23,7 @@ export interface PullOptions {
 /**
  * Fetches what is missing of a model's newest commit, file after file.
  * @returns the path for `--model`
- * @throws {HubError} `hub_unreachable`, `hub_refused`, `hub_corrupt`
+ * @throws {HubError} `hub_unreachable`, `hub_refused`, `hub_corrupt`, `cache_unwritable`
  */
 export async function pull(name: HubName, options: PullOptions = {}): Promise<string> {
   const config = options.config ?? await hubConfig();
@@ -38,12 +38,16 @@ export async function pull(name: HubName, options: PullOptions = {}): Promise<st
   let done = 0;
   for (const file of chosen) {
     const onProgress = (bytes: number) => options.onProgress?.(done + bytes, total);
-    await fetchFile({ client, cache, repository, commit }, file, { ...options, onProgress });
+    await keeping(
+      config.cache,
+      file.path,
+      fetchFile({ client, cache, repository, commit }, file, { ...options, onProgress }),
+    );
     done += file.bytes;
     options.onProgress?.(done, total);
   }
   // Only now: a model that is here in part is not found.
-  await cache.setNewest(commit);
+  await keeping(config.cache, repository, cache.setNewest(commit));
   return join(cache.snapshot(commit), model);
 }
 
@@ -57,6 +61,20 @@ export async function localModel(model: string, options: PullOptions = {}): Prom
   const config = options.config ?? await hubConfig();
   const found = await new RepositoryCache(config.cache, name.repository).find(name);
   return found ?? await pull(name, { ...options, config });
+}
+
+/** What the machine's files refuse is no mistake of ours: a full disk, no such place, no right to write there. */
+async function keeping(cache: string, what: string, work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    const isRefused = error instanceof Deno.errors.NotCapable ||
+      (error instanceof Error && "code" in error && String(error.code).startsWith("E"));
+    if (!isRefused) throw error;
+    throw new HubError("cache_unwritable", `Cannot keep ${what} in ${cache} (HF_HOME): ${error.message}`, {
+      cause: error,
+    });
+  }
 }
 
 async function fetchFile(

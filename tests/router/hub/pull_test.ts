@@ -101,6 +101,17 @@ Deno.test("pull() removes content with a wrong hash and says what was expected",
   });
 });
 
+Deno.test("pull() says where it cannot write, without a stack", async () => {
+  await withHub(FILES, async (_, config) => {
+    const inTheWay = join(config.cache, "file");
+    await Deno.writeTextFile(inTheWay, "");
+    await assert.rejects(pull(NAME, { config: { ...config, cache: join(inTheWay, "hub") }, ...QUICK }), {
+      code: "cache_unwritable",
+      message: /^Cannot keep config\.json in .*file\/hub \(HF_HOME\): .*ot a directory/,
+    });
+  });
+});
+
 Deno.test("pull() gives its token to the hub and to no one that it redirects to", async () => {
   await withHub(FILES, async (hub, config) => {
     hub.faults = { token: "secret" };
