@@ -273,11 +273,11 @@ async function load(
     readonly onProgress: (doneBytes: number, totalBytes: number) => void;
   },
 ): Promise<Loaded> {
-  const { quantize } = model;
+  const { quantize, contextTokens } = model;
   // Weights that were quantised are other weights.
   const suffix = quantize === undefined ? "" : `:${quantize}`;
   const fit = async (tensors: Parameters<typeof checkFit>[1]["tensors"]) => {
-    for (const line of await checkFit(commands.gpu, { config, tensors, quantize }, capacity)) log(line);
+    for (const line of await checkFit(commands.gpu, { config, tensors, quantize, contextTokens }, capacity)) log(line);
   };
   if ("random" in model) {
     const { calibration } = presetNamed(model.random);

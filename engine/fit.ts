@@ -29,6 +29,8 @@ export interface UnreadModel {
   /** Of its files; undefined for random weights. */
   readonly tensors: ReadonlyMap<string, TensorInfo> | undefined;
   readonly quantize: QuantizedDType | undefined;
+  /** The context that was asked for, which a worker alone must hold. */
+  readonly contextTokens?: number | undefined;
 }
 
 /** Rows of a long prefill chunk. */
@@ -64,9 +66,14 @@ export async function checkFit(
   }
   const needs = needsOf(model);
   const fixed = needs.weightBytes + needs.workingBytes;
-  const [least, most] = kvTokens === "auto" ? [PAGE_TOKENS, model.config.maxPositions] : [kvTokens, kvTokens];
+  // Workers that share a sequence have copies of each other's rows; what they hold together is known when all are there.
+  const asked = replicas ? undefined : model.contextTokens;
+  const [least, most] = kvTokens === "auto" ? [asked ?? PAGE_TOKENS, model.config.maxPositions] : [kvTokens, kvTokens];
   const free = await freeBytes(gpu, fixed + bytesOfKv(needs, most, replicas));
-  if (free < fixed + bytesOfKv(needs, least, replicas)) throw unfit(model, needs, { free, tokens: least, replicas });
+  if (free < fixed + bytesOfKv(needs, least, replicas)) {
+    const flag = kvTokens === "auto" && asked !== undefined ? "--context" : "--kv-tokens";
+    throw unfit(model, needs, { free, tokens: least, replicas, flag });
+  }
   const fitting = Math.min(tokensWithin(needs, free - fixed, replicas), model.config.maxPositions);
   return [
     `Memory: weights ${gib(needs.weightBytes)}, working memory ${gib(needs.workingBytes)}, keys and values ` +
@@ -102,12 +109,17 @@ async function freeBytes(gpu: Gpu, mostBytes: number): Promise<number> {
 function unfit(
   model: UnreadModel,
   needs: ModelNeeds,
-  { free, tokens, replicas }: { readonly free: number; readonly tokens: number; readonly replicas: boolean },
+  { free, tokens, replicas, flag }: {
+    readonly free: number;
+    readonly tokens: number;
+    readonly replicas: boolean;
+    readonly flag: "--context" | "--kv-tokens";
+  },
 ): GpuError {
   const remedies: string[] = [];
   const fitting = tokensWithin(needs, free - needs.weightBytes - needs.workingBytes, replicas);
   if (fitting > 0) {
-    remedies.push(`--kv-tokens ${fitting} would fit`);
+    remedies.push(`${flag} ${fitting} would fit`);
     remedies.push(`${Math.ceil(tokens / fitting)} workers with a GPU each would hold ${tokens} together`);
   }
   for (const quantize of ["q8", "q4"] as const) {
@@ -117,7 +129,7 @@ function unfit(
     const total = fixed + bytesOfKv(other, tokens, replicas);
     const fewer = tokensWithin(other, free - fixed, replicas);
     if (total <= free) remedies.push(`--quantize ${quantize} would need ${gib(total)}`);
-    else if (fewer > 0) remedies.push(`--quantize ${quantize} with --kv-tokens ${fewer} would fit`);
+    else if (fewer > 0) remedies.push(`--quantize ${quantize} with ${flag} ${fewer} would fit`);
   }
   const remedy = remedies.length === 0 ? "a smaller model, or a GPU with more memory, is needed" : remedies.join("; ");
   return new GpuError(

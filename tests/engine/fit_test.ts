@@ -68,6 +68,20 @@ Deno.test("checkFit() says in one error what would fit", async () => {
   );
 });
 
+Deno.test("checkFit() refuses a context that a worker alone cannot hold, and leaves it to a group of several", async () => {
+  if (!fixture.gpu.info.software) return;
+  const { config } = presetNamed("tiny");
+  const deep = { ...config, layers: 1024, maxPositions: 1 << 28 };
+  const unread = { config: deep, tensors: undefined, quantize: undefined };
+  const contextTokens = Math.floor(1.5 * Deno.systemMemoryInfo().available / needsOf(unread).kvBytesPerToken);
+  await assert.rejects(checkFit(fixture.gpu, { ...unread, contextTokens }, { kvTokens: "auto" }), {
+    code: "out_of_gpu_memory",
+    message: /: --context \d+ would fit; [23] workers with a GPU each would hold \d+ together/,
+  });
+  const lines = await checkFit(fixture.gpu, { ...unread, contextTokens }, { kvTokens: "auto", replicas: true });
+  assert.match(lines[1] ?? "", /a context of [\d,]+ tokens fits$/);
+});
+
 Deno.test("checkFit() offers fewer tokens with quantised weights where neither is enough", async () => {
   if (!fixture.gpu.info.software) return;
   const { config } = presetNamed("tiny");
