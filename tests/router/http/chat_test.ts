@@ -192,7 +192,7 @@ const REFUSALS: readonly (readonly [Record<string, unknown>, string, string | nu
   [{ max_tokens: -5 }, "max_tokens", null, /expected at least 1, -5 given/],
   [{ max_tokens: 1e30 }, "max_tokens", null, /1e\+30 given/],
   [{ max_tokens: 1.5 }, "max_tokens", null, /expected an integer, 1.5 given/],
-  [{ stop: ["a", "b", "c", "d", "e"] }, "stop", null, /at most 4 elements, an array of 5 given/],
+  [{ stop: Array(65).fill("a") }, "stop", null, /at most 64 elements, an array of 65 given/],
   [{ stop: 7 }, "stop", null, /expected a string or an array, 7 given/],
   [{ logit_bias: { "99999": 1 } }, "logit_bias", null, /token 99999 is outside the vocabulary of 8192/],
   [{ logit_bias: { a: 1 } }, "logit_bias", null, /token ids/],
