@@ -137,7 +137,10 @@ class ResponseStream implements StreamWriter {
       const done = isCall ? { name: item.name, arguments: item.text } : { text: item.text, ...logprobs };
       yield this.#event(`response.${noun}.done`, { ...within, ...done });
       if (!isCall) yield this.#event("response.content_part.done", { ...within, part: partBody(item, item.text) });
-      yield this.#event("response.output_item.done", { "output_index": item.index, item: itemBody(item, isCut ? "incomplete" : "completed") });
+      yield this.#event("response.output_item.done", {
+        "output_index": item.index,
+        item: itemBody(item, isCut ? "incomplete" : "completed"),
+      });
     }
   }
 

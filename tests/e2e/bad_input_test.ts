@@ -68,7 +68,7 @@ const REFUSALS: readonly Refusal[] = [
   { what: "max_tokens beyond all integers", ...chat({ max_tokens: 1e308 }), message: /1e\+308/, param: "max_tokens" },
   { what: "a bias out of range", ...chat({ logit_bias: { 5: 1000 } }), message: /-100 to 100/, param: "logit_bias" },
   { what: "a bias for no token", ...chat({ logit_bias: { 99999: 1 } }), message: /99999.*4096/, param: "logit_bias" },
-  { what: "five stop strings", ...chat({ stop: ["a", "b", "c", "d", "e"] }), message: /4/, param: "stop" },
+  { what: "65 stop strings", ...chat({ stop: Array(65).fill("a") }), message: /64/, param: "stop" },
   { what: "no choice", ...chat({ n: 0 }), message: /n: /, param: "n" },
   {
     what: "a budget of nothing",
