@@ -26,8 +26,12 @@ function allows(mask: Uint32Array, token: number): boolean {
   return ((mask[token >> 5] ?? 0) >>> (token & 31) & 1) === 1;
 }
 
-function open(): Session {
-  return fixture.host.open({ sampling: SEEDED, promptTokens: PROMPT.length });
+/** Their tables are written while a masked draw may be held back. */
+const BIASED: SamplingSettings = { ...SEEDED, logitBias: Array.from({ length: 8 }, (_, token) => [token, 9] as const) };
+const PENALIZED: SamplingSettings = { ...BIASED, presencePenalty: 2, frequencyPenalty: 2 };
+
+function open(sampling = SEEDED): Session {
+  return fixture.host.open({ sampling, promptTokens: PROMPT.length });
 }
 
 function run(plans: readonly ReturnType<Session["plan"]>[], late?: LateMasks, followed = false): Promise<StepResult> {
@@ -43,8 +47,8 @@ function row(token: number): HandSpan {
 }
 
 /** A masked answer whose masks are carried, follow, or follow steps that run one ahead. */
-async function answer(way: "carried" | "follow" | "ahead", tokens = 24): Promise<number[]> {
-  const session = open();
+async function answer(way: "carried" | "follow" | "ahead", sampling = SEEDED, tokens = 24): Promise<number[]> {
+  const session = open(sampling);
   try {
     const drawn = [(await session.run(prompt)).token ?? -1];
     let before: Promise<unknown> = Promise.resolve();
@@ -79,6 +83,12 @@ Deno.test("Engine.run() draws with masks that follow as with those it was given,
   expected.slice(1).forEach((token, i) => assert.ok(allows(maskAfter(expected[i] ?? -1), token), `token ${i}`));
   assert.deepEqual(await answer("follow"), expected);
   assert.deepEqual(await answer("ahead"), expected);
+});
+
+Deno.test("Engine.run() counts tokens for penalties as if masks had not followed, one step ahead too", async () => {
+  const expected = await answer("carried", PENALIZED);
+  assert.notDeepEqual(expected, await answer("carried", BIASED), "penalties change something");
+  assert.deepEqual(await answer("ahead", PENALIZED), expected);
 });
 
 Deno.test("Engine.run() gives each span the mask that follows it, whatever batch it is in", async () => {
