@@ -93,12 +93,18 @@ export function callGrammar(
     ? calls
     : { kind: "tag", begin: list.begin, content: calls, end: list.end };
   if (isRequired) return whole;
-  if (name === "hermes") return { kind: "triggered", trigger, tags, required: false, single: isSingle };
-  // Calls of these formats fill the rest of the answer.
+  if (list.begin === "") {
+    const announced = tags.map((tag) => ({
+      ...tag,
+      begin: tag.begin.startsWith(trigger) ? tag.begin : trigger + tag.begin,
+    }));
+    return { kind: "triggered", trigger, tags: announced, required: false, single: isSingle };
+  }
+  // Calls of this format fill the rest of the answer.
   return {
     kind: "triggered",
     trigger,
-    tags: [{ kind: "tag", begin: list.begin || trigger, content: calls, end: list.end }],
+    tags: [{ kind: "tag", begin: list.begin, content: calls, end: list.end }],
     required: false,
     single: true,
   };

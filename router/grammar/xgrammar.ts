@@ -229,6 +229,7 @@ function loadLibrary(): typeof Library {
 function reasonOf(complaints: readonly string[], cause: unknown): string {
   const fatal = complaints.findLast((line) => line.includes("[FATAL]")) ?? "";
   const reason = /\.(?:cc|h):\d+: (?:Check failed: .*? is (?:false|true): )?(.*)$/s.exec(fatal)?.[1];
-  const text = reason ?? (cause instanceof Error ? cause.message : String(cause));
+  // What it throws from its WebAssembly is a number without a meaning.
+  const text = reason ?? (cause instanceof Error ? cause.message : "the grammar library does not take it");
   return text.replaceAll(/\s+/g, " ").slice(0, 300);
 }

@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { Ajv2020 } from "ajv/dist/2020.js";
 
 import { Tokenizer } from "../../../engine/text/tokenizer.ts";
+import { AnswerReader } from "../../../router/answer/answer_reader.ts";
+import { callGrammar } from "../../../router/answer/tool_formats.ts";
 import { RequestError } from "../../../router/errors.ts";
 import { GrammarService } from "../../../router/grammar/grammar_service.ts";
 import type { GrammarSpec } from "../../../router/grammar/grammar_spec.ts";
@@ -55,6 +57,35 @@ async function write(
 }
 
 const spec = (schema: unknown): GrammarSpec => ({ kind: "json", schema: normalizeSchema(schema, "x") });
+
+Deno.test("GrammarService takes the calls of every tool format, and required ones are read as calls again", async () => {
+  const parameters = normalizeSchema(
+    { type: "object", properties: { city: { type: "boolean" } }, required: ["city"] },
+    "x",
+  );
+  const names = ["weather", "weather_tomorrow"];
+  const tools = names.map((name) => ({ name, parameters }));
+  let finished = 0;
+  await withService(async (service) => {
+    for (const format of ["hermes", "llama", "mistral"] as const) {
+      for (const isSingle of [true, false]) {
+        await service.check(callGrammar(format, tools, { isRequired: false, isSingle }));
+        const required = callGrammar(format, tools, { isRequired: true, isSingle });
+        await service.check(required);
+        const text = await write(service, required, new Random(1));
+        if (text === undefined) continue;
+        finished++;
+        const reader = new AnswerReader({ tools: { format, names }, reasoning: undefined });
+        const parts = [...reader.push(text), ...reader.flush()];
+        const called = parts.flatMap((part) => (part.kind === "call" ? [part.name] : []));
+        assert.ok(called.length > 0 && called.every((name) => names.includes(name)), text);
+        assert.ok(!parts.some(({ kind }) => kind === "content"), text);
+        if (isSingle) assert.equal(called.length, 1);
+      }
+    }
+  });
+  assert.ok(finished >= 3, `${finished} answers finished`);
+});
 
 Deno.test("GrammarService: random answers to 200 random schemas satisfy an independent validator", async () => {
   await withService(async (service) => {
