@@ -32,7 +32,6 @@ import { localRopeFrequencies, ropeFrequencies } from "./model/rope.ts";
 import { openTensors } from "./model/checkpoint.ts";
 import { Sequences } from "./kv/sequences.ts";
 import type { LateMasks, SequenceId, Step, StepResult } from "./span.ts";
-import { hasSmallSteps } from "./small_steps.ts";
 import { StepRunner } from "./step_runner.ts";
 import { chooseTiles, type TileCache } from "./tile_cache.ts";
 import { warmUp } from "./warm_up.ts";
@@ -96,11 +95,10 @@ export class Engine {
     options: EngineOptions,
     onProgress: (doneBytes: number, totalBytes: number) => void = () => {},
   ): Promise<Engine> {
-    const config = await readConfig(options.model);
-    const gpu = await openGpu({ choice: options.gpu, log: options.log, smallSteps: hasSmallSteps(config) });
+    const gpu = await openGpu({ choice: options.gpu, log: options.log });
     try {
       const commands = new Commands(gpu);
-      const loaded = await load(commands, config, { ...options, onProgress });
+      const loaded = await load(commands, options, onProgress);
       const slice = await allocateSlice(gpu, loaded.config, options);
       const tileCache = { path: options.tileCache, log: options.log ?? (() => {}) };
       const model: LoadedModel = {
@@ -260,34 +258,28 @@ function withContext(config: ModelConfig, contextTokens: number | undefined): Mo
   );
 }
 
-/** As it is to be served. @throws {EngineError} `invalid_model`, `unsupported_model` */
-async function readConfig(model: ModelSource): Promise<ModelConfig> {
-  const config = "random" in model ? presetNamed(model.random).config : await readModelConfig(model.directory);
-  return withContext(config, model.contextTokens);
-}
-
 async function load(
   commands: Commands,
-  config: ModelConfig,
-  { model, log = () => {}, onProgress, ...capacity }: EngineOptions & {
-    readonly onProgress: (doneBytes: number, totalBytes: number) => void;
-  },
+  { model, log = () => {}, ...capacity }: EngineOptions,
+  onProgress: (doneBytes: number, totalBytes: number) => void,
 ): Promise<Loaded> {
   const { quantize, contextTokens } = model;
   // Weights that were quantised are other weights.
   const suffix = quantize === undefined ? "" : `:${quantize}`;
-  const fit = async (tensors: Parameters<typeof checkFit>[1]["tensors"]) => {
+  const fit = async (config: ModelConfig, tensors: Parameters<typeof checkFit>[1]["tensors"]) => {
     for (const line of await checkFit(commands.gpu, { config, tensors, quantize, contextTokens }, capacity)) log(line);
   };
   if ("random" in model) {
-    const { calibration } = presetNamed(model.random);
-    await fit(undefined);
+    const { calibration, ...preset } = presetNamed(model.random);
+    const config = withContext(preset.config, contextTokens);
+    await fit(config, undefined);
     const weights = await randomWeights(commands, config, { seed: 1, quantize });
     return { config, calibration, weights, digest: `random:${model.random}${suffix}` };
   }
+  const config = withContext(await readModelConfig(model.directory), contextTokens);
   using files = await openTensors(model.directory);
   const calibration = await readCalibration(model.directory, config.layers);
-  await fit(files.tensors);
+  await fit(config, files.tensors);
   const weights = await loadWeights(commands, config, { files, quantize, onProgress });
   return { config, calibration, weights, digest: `${await files.digest()}${suffix}` };
 }

@@ -1,7 +1,6 @@
 /**
  * Which way to the GPU a process takes, decided in this one place. `auto` takes Dawn only where it gains something: on a
- * hardware adapter whose matrix units pass their self-test, and for steps that take longer to compute than to record, which takes Dawn twice as
- * long. Elsewhere it does not even load the package.
+ * hardware adapter whose matrix units pass their self-test. On a software adapter it does not even load the package.
  */
 
 import { DAWN } from "./dawn_provider.ts";
@@ -29,9 +28,7 @@ const PATIENCE_MS = 5000;
 export interface OpenGpuOptions {
   /** @default "auto" */
   readonly choice?: GpuChoice | undefined;
-  /** Whether steps will be so small that recording them takes longer than computing them. @default false */
-  readonly smallSteps?: boolean;
-  /** Called once with what was taken, and why it is not Dawn where that might be. @default nothing */
+  /** Called once with what was taken, and why it is not Dawn where that was tried. @default nothing */
   readonly log?: ((line: string) => void) | undefined;
   /** @default Deno's own and Dawn */
   readonly providers?: Providers;
@@ -44,9 +41,9 @@ export interface OpenGpuOptions {
  * @throws {GpuError} `no_adapter`; `provider_unavailable` when Dawn was asked for by name and cannot be loaded
  */
 export async function openGpu(options: OpenGpuOptions = {}): Promise<Gpu> {
-  const { choice = "auto", log = () => {}, providers = PROVIDERS } = options;
+  const { choice = "auto", log = () => {}, providers = PROVIDERS, patienceMs = PATIENCE_MS } = options;
   const { gpu, reason } = choice === "auto"
-    ? await openBest(providers, options)
+    ? await openBest(providers, patienceMs)
     : { gpu: await Gpu.open(providers[choice]), reason: undefined };
   log(describeGpuChoice(gpu, reason));
   return gpu;
@@ -62,19 +59,13 @@ function describeGpuChoice({ info }: Gpu, reason: string | undefined): string {
 
 interface Best {
   readonly gpu: Gpu;
-  /** Why it is not Dawn, where it might be. */
+  /** Why it is not Dawn, where Dawn was tried. */
   readonly reason: string | undefined;
 }
 
-async function openBest(
-  { deno, dawn }: Providers,
-  { smallSteps = false, patienceMs = PATIENCE_MS }: OpenGpuOptions,
-): Promise<Best> {
+async function openBest({ deno, dawn }: Providers, patienceMs: number): Promise<Best> {
   const [adapter] = await deno.adapters();
   if (adapter === undefined || adapter.software) return { gpu: await Gpu.open(deno), reason: undefined };
-  if (smallSteps) {
-    return { gpu: await Gpu.open(deno), reason: "not Dawn: it takes longer to record the steps of so small a model" };
-  }
   const tried = await tryDawn(dawn, patienceMs);
   return tried instanceof Gpu
     ? { gpu: tried, reason: undefined }

@@ -28,13 +28,12 @@ interface Trial {
   readonly deno?: AdapterDescription;
   readonly dawn: () => Promise<readonly AdapterDescription[]>;
   readonly choice?: GpuChoice;
-  readonly smallSteps?: boolean;
 }
 
-async function choose({ deno = { ...UNITS, matrix: [] }, dawn, choice = "auto", smallSteps = false }: Trial) {
+async function choose({ deno = { ...UNITS, matrix: [] }, dawn, choice = "auto" }: Trial) {
   const providers: Providers = { deno: faked("deno", () => Promise.resolve([deno])), dawn: faked("dawn", dawn) };
   const lines: string[] = [];
-  const gpu = await openGpu({ choice, log: (line) => lines.push(line), providers, smallSteps, patienceMs: 50 });
+  const gpu = await openGpu({ choice, log: (line) => lines.push(line), providers, patienceMs: 50 });
   const { provider } = gpu.info;
   await gpu.close();
   assert.equal(lines.length, 1);
@@ -50,14 +49,6 @@ Deno.test("openGpu() does not load Dawn on a software adapter, nor when Deno's o
     line: "GPU: Deno's own WebGPU on card, no matrix units",
   });
   assert.equal((await choose({ dawn: mustNotLoad, choice: "deno" })).provider, "deno");
-});
-
-Deno.test("openGpu() does not load Dawn for steps that it takes longer to record", async () => {
-  assert.deepEqual(await choose({ dawn: mustNotLoad, smallSteps: true }), {
-    provider: "deno",
-    line:
-      "GPU: Deno's own WebGPU on card, no matrix units (not Dawn: it takes longer to record the steps of so small a model)",
-  });
 });
 
 const REASONS: readonly (readonly [name: string, dawn: Trial["dawn"], reason: RegExp])[] = [
