@@ -97,7 +97,7 @@ function isHeldUp(sequence: Sequence): boolean {
 
 /** Whether it is still the sequence's next row: neither is its answer over, nor was the row before it void. */
 export function isCurrent({ sequence, work, span }: PlannedSpan): boolean {
-  return !sequence.over && sequence.id === span.sequence && sequence.cached === work.from;
+  return !sequence.over && sequence.id === span.sequence && sequence.isNext(work);
 }
 
 /** Waits for all, but not for longer; how each ends is for others to see. */

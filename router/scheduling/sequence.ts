@@ -3,8 +3,7 @@
  * Knows positions, tokens and pages; knows nothing of other sequences or of the pool that the pages come from.
  */
 
-import { PAGE_TOKENS } from "../../engine/span.ts";
-import type { SequenceId, SequenceOpening, Span, SpanResult } from "../../engine/span.ts";
+import { PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span, type SpanResult } from "../../engine/span.ts";
 import { checkAnswer } from "./check_answer.ts";
 import { attentionAt, type AttentionPolicy } from "./attention_policy.ts";
 import { AttentionTally } from "./attention_tally.ts";
@@ -17,10 +16,7 @@ import { MASKED_AUDIT_ROWS, type NeededStates, type SequenceMasks } from "./sequ
 import { openingOf } from "./sequence_opening.ts";
 import type { SequenceOwner, SequenceParts } from "./sequence_parts.ts";
 import { SequenceTokens } from "./sequence_tokens.ts";
-import type { DoneWork, Progress, Work } from "./work.ts";
-
-/** Most rows of the matrix–vector family in one span of a rebuilding. */
-const REBUILD_ROWS = 16;
+import { type DoneWork, type Progress, REBUILD_ROWS, type Work } from "./work.ts";
 
 /** State of one generation; survives preemption and the loss of a group, because all its tokens are here. */
 export class Sequence {
@@ -179,10 +175,7 @@ export class Sequence {
     const end = from + rows;
     const logits = this.#logitsOf(kind, end);
     const base = {
-      sequence,
-      from,
-      tokens: this.#tokens.slice(from, end),
-      logits,
+      ...{ sequence, from, tokens: this.#tokens.slice(from, end), logits },
       newPages: Uint32Array.from(newPages),
       ...this.masks?.ofRows(logits, from, end),
     } as const;
@@ -193,11 +186,19 @@ export class Sequence {
   /** The row after the newest one, which a step computes; undefined when that step's result must be known first. */
   workAfter({ kind, from }: Work): Work | undefined {
     if ((kind !== "dense" && kind !== "sparse") || from !== this.length - 1) return undefined;
-    if (this.#correction.audits || this.#correctingTo !== undefined || this.#tokens.nextIsLast) return undefined;
+    const { audits, withholdsTokens } = this.#correction;
+    // The last token is drawn where drafts are verified.
+    if (this.#correctingTo !== undefined || this.#tokens.endsWithin(withholdsTokens ? 2 : 1)) return undefined;
+    if (audits && (!withholdsTokens || this.masks !== undefined || this.#tokens.endsWithStopDraft)) return undefined;
     const next = attentionAt(this.#policy, from + 1);
     const exact = kind === "dense" && from <= this.#exact ? from + 1 : this.#exact;
     if (next === "sparse" && this.#correction.isDue(from + 2 - exact, from + 2)) return undefined;
     return { kind: next, from: from + 1, rows: 1 };
+  }
+
+  /** Whether a row is the one after what is cached; none is after a draft that may end the answer. */
+  isNext({ from }: Pick<Work, "from">): boolean {
+    return this.#cached === from && !(this.#correction.withholdsTokens && this.#tokens.endsWithStopDraft);
   }
 
   /**
@@ -218,14 +219,16 @@ export class Sequence {
   }
 
   usage(): GenerationUsage {
-    const { generated } = this;
-    const context = generated > 0 ? this.#tokens.confirmed - 1 : this.#cached;
+    const context = this.generated > 0 ? this.#tokens.confirmed - 1 : this.#cached;
     return {
       promptTokens: this.request.promptTokens.length,
-      completionTokens: generated,
+      completionTokens: this.generated,
       cachedTokens: this.cachedTokens ?? 0,
       // The first token is drawn after the prompt.
-      attention: { ...this.#tally.usage(context, Math.max(0, generated - 1)), correction: this.#correction.usage() },
+      attention: {
+        ...this.#tally.usage(context, Math.max(0, this.generated - 1)),
+        correction: this.#correction.usage(),
+      },
     };
   }
 
@@ -239,8 +242,7 @@ export class Sequence {
     if (this.#correctingTo !== undefined) return true;
     if (this.#cached < this.length - 1) return false;
     if (this.#correction.isDue(this.length - this.#exact, this.length)) return true;
-    const { endsWithStopDraft, nextIsLast } = this.#tokens;
-    return this.#correction.withholdsTokens && (endsWithStopDraft || nextIsLast);
+    return this.#correction.withholdsTokens && (this.#tokens.endsWithStopDraft || this.#tokens.endsWithin(1));
   }
 
   #correctionWork(): Work {
@@ -278,21 +280,20 @@ export class Sequence {
   }
 
   #corrected({ from, rows }: Work, result: SpanResult | undefined): CorrectionReport {
-    const { withholdsTokens } = this.#correction;
     const end = this.#correctionEnd();
     this.#tally.corrected(from, rows);
     this.#exact = from + rows;
     this.#cached = Math.max(this.#cached, this.#exact);
     if (result?.token !== undefined) this.#tokens.draw(result.token, result.logprobs);
-    const outcome = result?.audit && this.#tokens.audit(from, result.audit, withholdsTokens);
+    const outcome = result?.audit && this.#tokens.audit(from, result.audit, this.#correction.withholdsTokens);
     // Length is not state: the rows of drafts that were thrown away are overwritten when their positions recur.
     if (outcome?.overruled !== undefined) {
       this.#exact = this.#cached = outcome.overruled;
       this.masks?.drop();
     }
-    const isLast = outcome?.overruled !== undefined || this.#exact >= end;
+    const { checks = [], dropped = 0, overruled } = outcome ?? {};
+    const isLast = overruled !== undefined || this.#exact >= end;
     this.#correctingTo = isLast ? undefined : end;
-    const { checks = [], dropped = 0 } = outcome ?? {};
     return this.#correction.record({ rows, checks, dropped, isLast });
   }
 }

@@ -64,9 +64,9 @@ export class SequenceTokens {
     return this.#length > this.#confirmed && this.#isStop(this.#length - 1);
   }
 
-  /** Whether the next token is the last that was asked for. */
-  get nextIsLast(): boolean {
-    return this.#length + 1 >= this.#request.promptTokens.length + this.#request.maxTokens;
+  /** Whether so many more tokens are all, or more, that were asked for. */
+  endsWithin(tokens: number): boolean {
+    return this.#length + tokens >= this.#request.promptTokens.length + this.#request.maxTokens;
   }
 
   /** A copy of [from, end). */

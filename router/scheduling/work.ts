@@ -24,3 +24,6 @@ export interface Progress {
   readonly tokens: number;
   readonly correction: CorrectionReport | undefined;
 }
+
+/** Most rows of the matrix–vector family in one span of a rebuilding. */
+export const REBUILD_ROWS = 16;

@@ -77,26 +77,43 @@ for (const [name, changes] of Object.entries(SETTINGS)) {
   });
 }
 
-Deno.test("Scheduler does not run ahead of audits and lossless rows", async () => {
+const attention = (mode: "audit" | "lossless", every: number) => ({
+  mode: "sparse" as const,
+  budget: undefined,
+  heads: "kv_head" as const,
+  correction: { mode, every, perToken: false },
+});
+
+Deno.test("Scheduler does not run ahead of audits", async () => {
   await withScheduler(AHEAD, async (scheduler, group) => {
-    const attention = (mode: "audit" | "lossless") => ({
-      mode: "sparse" as const,
-      budget: undefined,
-      heads: "kv_head" as const,
-      correction: { mode, every: 4, perToken: false },
-    });
-    for (
-      const changes of [
-        { attention: attention("audit") },
-        { attention: attention("lossless") },
-      ]
-    ) {
-      await assertAlone(scheduler, generationRequest({ promptTokens: promptOf(40), maxTokens: 30, ...changes }));
-    }
-    assert.ok(group.steps.length > 50);
+    const request = generationRequest({ promptTokens: promptOf(40), maxTokens: 30, attention: attention("audit", 4) });
+    await assertAlone(scheduler, request);
+    assert.ok(group.steps.length > 25);
     assert.ok(!group.steps.some(({ spans }) => spans.some(({ sampled }) => sampled)));
   });
 });
+
+for (const every of [2, 4, 7]) {
+  Deno.test(`Scheduler drafts ahead in lossless mode, and verifies before it goes on: every ${every}`, async () => {
+    await withScheduler(AHEAD, async (scheduler, group) => {
+      const asked = { promptTokens: promptOf(90), maxTokens: 60, attention: attention("lossless", every) };
+      await assertAlone(scheduler, generationRequest(asked));
+      const spans = group.steps.flatMap((step) => step.spans);
+      const drafts = spans.filter((span) => span.kind === "decode" && span.attention === "sparse");
+      assert.equal(drafts.some(({ sampled }) => sampled), every > 2);
+      for (const [i, { logits, sampled }] of spans.entries()) {
+        if (logits !== "audit") continue;
+        assert.ok(!sampled && !spans[i + 1]?.sampled, "what follows a verification is known to it");
+      }
+      // Every token of every answer may be the last.
+      for (const place of [1, 2, 3, 5, 8, 13, 21]) {
+        const stop = runAlone(generationRequest(asked)).tokens[place] ?? NaN;
+        await assertAlone(scheduler, generationRequest({ ...asked, stopTokens: [stop] }));
+      }
+      await until(() => group.open === 0);
+    });
+  });
+}
 
 Deno.test("Scheduler takes in others between two steps that run ahead, and goes on ahead with them", async () => {
   await withScheduler(AHEAD, async (scheduler, group) => {
