@@ -9,12 +9,14 @@ import { denseSpanFlop } from "./flop.ts";
 import { at } from "../../../kernels/at.ts";
 import type { Session } from "../../../engine/evaluation/hand_session.ts";
 import {
+  drawnRow,
   mean,
   type MeasuredSequence,
-  type SpanOf,
   type StepMs,
   stepMs,
+  stepOf,
   type TimedStep,
+  timedSteps,
   timedTogether,
 } from "./steps.ts";
 
@@ -67,6 +69,9 @@ const REFRESH_LOGITS: Span["logits"] = "last";
 
 /** A verification draws a token after every row, and says how far the drafts were off. */
 const VERIFICATION_LOGITS: Span["logits"] = "audit";
+
+/** What every cycle begins with. */
+const FIRST_TOKEN = 1;
 
 /** Tokens after the context that the measurement writes: every cycle starts at the context again. */
 export function correctionTokens({ corrections, agreements }: CorrectionOptions): number {
@@ -139,34 +144,26 @@ async function measureCycles(
   };
 }
 
-/** The correction takes the newest token along, which no sparse step has cached. */
+/** Drafts as the service draws them; the correction takes the newest token along, which no sparse step has cached. */
 async function runCycle(
   { host, sessions, context }: MeasuredSequences,
   { stride, logits }: Omit<CycleOptions, "cycles">,
 ): Promise<readonly TimedStep[]> {
-  const steps: TimedStep[] = [];
-  const rows = sessions.map(() => [1]);
-  const run = async (spanOf: SpanOf) => {
-    const { drawn, ...step } = await timedTogether(host, sessions, spanOf);
-    steps.push(step);
-    return drawn;
-  };
-  for (let i = 0; i < stride - 1; i++) {
-    const drawn = await run((place) => ({
+  const run = { count: stride - 1, first: sessions.map(() => FIRST_TOKEN) };
+  const row = (i: number) => ({ from: context + i, logits: "last" }) as const;
+  const drafts = await timedSteps(host, run, (i, drawn) =>
+    stepOf(sessions, (place) => ({
       kind: "decode",
       attention: "sparse",
-      tokens: Uint32Array.from(at(rows, place).slice(-1)),
-      from: context + i,
-      logits: "last",
-    }));
-    for (const [place, token] of drawn.entries()) at(rows, place).push(token);
-  }
-  await run((place) => ({
+      ...drawnRow(drawn, place),
+      ...row(i),
+    })));
+  const correction = await timedTogether(host, sessions, (place) => ({
     kind: "decode",
     attention: "dense",
-    tokens: Uint32Array.from(at(rows, place)),
+    tokens: Uint32Array.of(FIRST_TOKEN, ...drafts.map(({ drawn }) => at(drawn, place))),
     from: context,
     logits,
   }));
-  return steps;
+  return [...drafts, correction];
 }

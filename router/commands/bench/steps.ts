@@ -20,8 +20,8 @@ export interface TimedStep {
   /** Round trip as the router sees it. */
   readonly stepMs: number;
   readonly timing: StepTiming;
-  /** Drawn after the last row; undefined when the span wanted none. */
-  readonly token: number | undefined;
+  /** Drawn after the last row of each span, as far as any were wanted. */
+  readonly drawn: readonly number[];
 }
 
 /** Medians over steps that are alike, in milliseconds. */
@@ -40,30 +40,28 @@ export interface StepMs {
 
 /** Runs one span as a step of its own. */
 export async function timedStep(host: SessionHost, session: Session, span: HandSpan): Promise<TimedStep> {
-  const step = session.plan(span);
-  const start = performance.now();
-  const { spans, timing } = await host.run(step);
-  return { stepMs: performance.now() - start, timing, token: spans[0]?.token };
+  return await timedTogether(host, [session], () => span);
 }
 
 /** A span for each of several sessions. */
 export type SpanOf = (place: number) => HandSpan;
 
-/** Runs a span of each session in one step. @returns with what each drew after its last row, as far as any did */
+/** The step in which each session runs a span. */
+export function stepOf(sessions: readonly Session[], spanOf: SpanOf): Parameters<SessionHost["run"]>[0] {
+  const plans = sessions.map((session, place) => session.plan(spanOf(place)));
+  return { open: plans.flatMap(({ open }) => open), release: [], spans: plans.flatMap(({ spans }) => spans) };
+}
+
+/** Runs a span of each session in one step. */
 export async function timedTogether(
   host: SessionHost,
   sessions: readonly Session[],
   spanOf: SpanOf,
-): Promise<TimedStep & { readonly drawn: readonly number[] }> {
-  const plans = sessions.map((session, place) => session.plan(spanOf(place)));
+): Promise<TimedStep> {
+  const step = stepOf(sessions, spanOf);
   const start = performance.now();
-  const { spans, timing } = await host.run({
-    open: plans.flatMap(({ open }) => open),
-    release: [],
-    spans: plans.flatMap((plan) => plan.spans),
-  });
-  const drawn = spans.flatMap(({ token }) => token ?? []);
-  return { stepMs: performance.now() - start, timing, token: drawn[0], drawn };
+  const { spans, timing } = await host.run(step);
+  return { stepMs: performance.now() - start, timing, drawn: spans.flatMap(({ token }) => token ?? []) };
 }
 
 /** Tokens that the rows of the step before drew; undefined: they are still on the GPU. */
@@ -91,8 +89,9 @@ export async function timedSteps(
     const running = host.run({ ...plan, ...(isAhead && { followed: true }) }).then(({ spans, timing }) => {
       const stepMs = performance.now() - Math.max(start, sinceMs);
       sinceMs = performance.now();
-      steps.push({ stepMs, timing, token: spans[0]?.token });
-      return spans.map(drawnToken);
+      const drawn = spans.map(drawnToken);
+      steps.push({ stepMs, timing, drawn });
+      return drawn;
     });
     if (isAhead) await before;
     before = running;

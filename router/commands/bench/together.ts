@@ -8,7 +8,7 @@ import type { Table } from "./correction_tables.ts";
 import { type CorrectionOptions, type CycleFigures, measureRounds } from "./corrections.ts";
 import type { MeasuredHost, MeasureOptions } from "./figures.ts";
 import type { FilledSession, Filling } from "./fill.ts";
-import { drawnRow, mean, timedSteps } from "./steps.ts";
+import { drawnRow, mean, stepOf, timedSteps } from "./steps.ts";
 
 /** So many sequences at one context. */
 export interface TogetherFigures {
@@ -41,13 +41,14 @@ export async function measureTogether(
     while (filled.length < sequences) filled.push(await filling.open(context, filled.length));
     const sessions = filled.map(({ session }) => session);
     const run = { count: untimed + tokens, first: sessions.map(() => 1) };
-    const steps = await timedSteps(host, run, (i, drawn) => {
-      const plans = sessions.map((session, place) => {
-        const row = { ...drawnRow(drawn, place), from: context + i, logits: "last" } as const;
-        return session.plan({ kind: "decode", attention: "dense", ...row });
-      });
-      return { open: plans.flatMap(({ open }) => open), release: [], spans: plans.flatMap(({ spans }) => spans) };
-    });
+    const steps = await timedSteps(host, run, (i, drawn) =>
+      stepOf(sessions, (place) => ({
+        kind: "decode",
+        attention: "dense",
+        ...drawnRow(drawn, place),
+        from: context + i,
+        logits: "last",
+      })));
     const rounds = await measureRounds({ host, sessions, config, context, readBackMs }, cycles);
     return {
       context,
