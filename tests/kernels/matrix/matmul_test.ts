@@ -91,7 +91,7 @@ Deno.test("matmul() on matrix units gives a row the same bits alone and among ot
 });
 
 Deno.test("matmul() on matrix units adds in the same order whatever the depth and the size of a tile", async () => {
-  const [cols, weightRows, rows] = [128, 272, 40];
+  const [cols, weightRows, rows] = [64, 80, 20];
   const random = new Random(7);
   const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
   writeRows(fixture, weight, {
@@ -109,7 +109,8 @@ Deno.test("matmul() on matrix units adds in the same order whatever the depth an
     matmul(fixture.commands, { weight, x, y, rows, scratch: fixture.scratch }, { kind: "matrix", ...units, tile });
     return new Uint32Array((await fixture.floats(y)).buffer);
   };
-  const expected = await run(32, 2);
-  for (const [depth, parts] of [[64, 2], [32, 1]] as const) assert.deepEqual(await run(depth, parts), expected);
+  const expected = await run(16, 1);
+  // The software driver compiles for seconds.
+  for (const [depth, parts] of [[32, 1], [16, 2]] as const) assert.deepEqual(await run(depth, parts), expected);
   freeWeight(fixture.gpu, weight);
 });

@@ -13,7 +13,7 @@ const HALF_OPERANDS = 1e-6;
 /** Logits of a few units, from queries that err by 2^-12. */
 const LOGIT_ERROR = 2e-3;
 
-/** The kernel compiles soonest for them; shorter ones no tile of a GPU takes. */
+/** The shortest that every adapter's tile takes: the kernel compiles soonest for them. */
 const SHORT_HEADS = { heads: 2, kvHeads: 2, headDim: 32 };
 
 for (const { name, shape, rows } of PREFILL_CASES) {
