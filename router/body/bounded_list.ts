@@ -3,7 +3,10 @@
 import { z } from "@hono/zod-openapi";
 
 /** A list whose length is checked first, so that a million wrong elements are one complaint and not a million. */
-export function list<Item extends z.ZodType>(item: Item, { min = 0, max }: { min?: number; max: number }) {
+export function list<Item extends z.ZodType>(
+  item: Item,
+  { min = 0, max }: { min?: number; max: number },
+): z.ZodPipe<z.ZodArray<z.ZodUnknown>, z.ZodArray<Item>> {
   const { $schema: _, ...items }: Record<string, unknown> = z.toJSONSchema(item, {
     io: "input",
     unrepresentable: "any",

@@ -132,7 +132,7 @@ Deno.test("openai Responses: text", () =>
 Deno.test("openai Responses: text, cut by its length, whole and streamed", () =>
   serving(async (served) => {
     served.say("one two three four");
-    const asked = { model: MODEL, input: "Hi", max_output_tokens: 2, reasoning: { effort: "low" as const } };
+    const asked = { model: MODEL, input: "Hi", "max_output_tokens": 2, reasoning: { effort: "low" as const } };
     const whole = await client(served).responses.create(asked);
     const streamed = await client(served).responses.stream(asked).finalResponse();
     for (const { status, incomplete_details: details, output, reasoning } of [whole, streamed]) {

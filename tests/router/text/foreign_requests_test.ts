@@ -133,7 +133,7 @@ Deno.test("a conversation's odd messages reach the template", async (t) => {
 Deno.test("efforts of reasoning reach the template, over every API; none switches it off", () => {
   assert.match(promptOf("chat", { messages: [HI], reasoning_effort: "low" }), /\(low\)\[answer\]/);
   assert.match(promptOf("chat", { messages: [HI], reasoning_effort: "none" }), /\(none\)\(off\)/);
-  const kwargs = { enable_thinking: true };
+  const kwargs = { "enable_thinking": true };
   assert.doesNotMatch(
     promptOf("chat", { messages: [HI], reasoning_effort: "none", chat_template_kwargs: kwargs }),
     /off/,
@@ -178,7 +178,7 @@ Deno.test("Messages ask for a form of the answer, and for strict tools", () => {
   for (const asked of [{ output_config: { format } }, { output_format: format }]) {
     assert.equal(prepared("messages", { messages: [HI], ...asked }).grammar?.kind, "json");
   }
-  const strict = { name: "a", input_schema: PARAMETERS, strict: true };
+  const strict = { name: "a", "input_schema": PARAMETERS, strict: true };
   assert.equal(prepared("messages", { messages: [HI], tools: [strict] }).grammar?.kind, "triggered");
   assert.equal(prepared("messages", { messages: [HI], stop_sequences: Array(20).fill("x") }).stopStrings.length, 20);
 });
@@ -191,7 +191,7 @@ Deno.test("responses repeat what they were asked", () => {
 
 Deno.test("a refusal blames the field that the client wrote", async (t) => {
   const schema = { type: "object", not: {} };
-  const result = { type: "tool_result", tool_use_id: "1", content: "x" };
+  const result = { type: "tool_result", "tool_use_id": "1", content: "x" };
   const cases: Record<string, [keyof typeof APIS, Body, string]> = {
     "two tools of one name": ["chat", { messages: [HI], tools: [A, A] }, "tools[1].function.name"],
     "a tool that is allowed but not offered": [
@@ -262,7 +262,7 @@ Deno.test("counting takes what Messages take", () => {
   const body = {
     model: "m",
     messages: [HI, { role: "assistant", content: "The answer" }],
-    output_config: { effort: "low" },
+    "output_config": { effort: "low" },
   };
   assert.equal(countTokens(text, body, CONTEXT).input_tokens, prepared("messages", body).prompts[0]?.tokens.length);
 });
