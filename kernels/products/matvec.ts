@@ -22,12 +22,17 @@ import {
 } from "./product.ts";
 import { type RowProductCut, rowProductCut } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
+import type { SubgroupCut } from "./subgroup_product.ts";
+import { multiplyBySubgroups, subgroupCutFor } from "./subgroup_rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
 
-/** The ways to share the work: a lane for each weight row (software), a team of threads for a few (GPUs), or matrix units. */
-export type MatvecPlan = { readonly kind: "lanes"; readonly broadcast: boolean } | TeamPlan | MatrixPlan;
+/**
+ * The ways to share the work: a lane for each weight row (software), a team of threads for a few (GPUs), subgroups for a few
+ * quantised ones, or matrix units.
+ */
+export type MatvecPlan = { readonly kind: "lanes"; readonly broadcast: boolean } | TeamPlan | SubgroupPlan | MatrixPlan;
 
 interface MatrixPlan extends RowProductCut {
   readonly kind: "matrix";
@@ -41,6 +46,13 @@ interface TeamPlan {
   readonly outputs: number;
 }
 
+interface SubgroupPlan extends SubgroupCut {
+  readonly kind: "subgroups";
+}
+
+/** What the choice of a plan without matrix units depends on. */
+type PlainAdapter = Pick<GpuInfo, "software" | "subgroups" | "subgroupSize" | "maxInvocations">;
+
 /** Two dispatches of 8 rows take less time than one of 16, which would leave each thread two weight rows only. */
 const MAX_INPUTS = 8;
 /** Of a thread: they stay in registers, and the tree that adds them fits in shared memory. */
@@ -51,8 +63,10 @@ const HEAD_OUTPUTS = 8;
 const TALL_ROWS = 512;
 
 /** The plan for a weight on an adapter; it does not depend on the number of input rows. */
-export function planMatvec(info: Pick<GpuInfo, "software" | "subgroups" | "subgroupSize">, cols: number): MatvecPlan {
+export function planMatvec(info: PlainAdapter, { cols, parts }: Pick<Weight, "cols" | "parts">): MatvecPlan {
   if (info.software) return { kind: "lanes", broadcast: canBroadcast(info) };
+  const cut = subgroupCutFor(info, { cols, parts });
+  if (cut !== undefined) return { kind: "subgroups", ...cut };
   if (cols >= 8192) return { kind: "team", threads: 128, outputs: 4 };
   return { kind: "team", threads: cols >= 1024 ? 64 : 32, outputs: 4 };
 }
@@ -63,15 +77,15 @@ export function planMatvec(info: Pick<GpuInfo, "software" | "subgroups" | "subgr
  */
 export function planDenseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
   const cut = hasFloatParts(weight) ? undefined : rowProductCut(info);
-  return cut === undefined ? planMatvec(info, weight.cols) : { kind: "matrix", ...cut };
+  return cut === undefined ? planMatvec(info, weight) : { kind: "matrix", ...cut };
 }
 
 /**
  * The plan for rows that read a selection. Their products have fewer bits to share with others: nothing of them must equal what dense
  * rows compute.
  */
-export function planSparseRows(info: GpuInfo, { cols }: Pick<Weight, "cols" | "parts">): MatvecPlan {
-  return planMatvec(info, cols);
+export function planSparseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
+  return planMatvec(info, weight);
 }
 
 /** The form of rows that a plan reads. */
@@ -88,7 +102,7 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   expectRows("matvec", x, { rows, cols: weight.cols });
   expectTensor("matvec", y, "f32", [rows, weight.rows]);
   if (rows === 0) return;
-  const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
+  const chosen = plan ?? planMatvec(commands.gpu.info, weight);
   if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
   dispatch(commands, { ...product, results: storedTo(y) }, chosen);
 }
@@ -102,7 +116,7 @@ export function gatedMatvec(commands: Commands, product: GatedProduct, plan?: Ma
   expectGated("matvec", product);
   expectRows("matvec", x, { rows, cols: weight.cols });
   if (rows === 0) return;
-  const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
+  const chosen = plan ?? planMatvec(commands.gpu.info, weight);
   const { tensor: y, form } = out;
   if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
   if (!isGatable(weight) || (chosen.kind !== "matrix" && form !== "f32")) {
@@ -125,7 +139,7 @@ export function headMatvec(commands: Commands, product: HeadProduct, plan?: Matv
   expectRows("matvec", x, { rows, cols: weight.cols });
   expectPlaces("matvec", rows, heads);
   if (rows === 0) return;
-  const chosen = plan ?? planMatvec(commands.gpu.info, weight.cols);
+  const chosen = plan ?? planMatvec(commands.gpu.info, weight);
   if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
   if (isGatable(weight) && placesHeads(chosen, rows)) {
     const { tensors, params } = placeOperands(rows, heads);
@@ -136,7 +150,7 @@ export function headMatvec(commands: Commands, product: HeadProduct, plan?: Matv
 
 /** Whether the kernel of a plan places heads itself: a team needs eight weight rows for that, too many for many rows. */
 function placesHeads({ kind }: MatvecPlan, rows: number): boolean {
-  return kind === "matrix" || (kind === "team" && rows * HEAD_OUTPUTS <= MAX_SUMS);
+  return kind === "matrix" || kind === "subgroups" || (kind === "team" && rows * HEAD_OUTPUTS <= MAX_SUMS);
 }
 
 /** To y as they are. */
@@ -147,6 +161,7 @@ function storedTo(y: Tensor): Results {
 function dispatch(commands: Commands, product: Multiplied, plan: MatvecPlan): void {
   if (plan.kind === "lanes") byLanes(commands, product, plan.broadcast);
   else if (plan.kind === "matrix") multiplyRows(commands, product, plan);
+  else if (plan.kind === "subgroups") multiplyBySubgroups(commands, product, plan);
   else byTeams(commands, product, plan);
 }
 

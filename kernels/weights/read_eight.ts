@@ -5,6 +5,7 @@
  */
 
 import { isQuantized, QUANTIZED, type QuantizedDType, type WeightDType } from "./format.ts";
+import { planeExpressions } from "./planes_wgsl.ts";
 
 /** Where to read, and what the results are called. */
 export interface ReadEight {
@@ -76,15 +77,6 @@ function rawOf(dtype: WeightDType, from: string, { into, index: i }: ReadEight):
     raw("s", "u32", `${from}[${plane.scales} + (${i} >> 5u)][(${i} >> 3u) & 3u]`),
     ...(scales === "block" ? [raw("d", "u32", `${from}[${plane.blocks} + (${i} >> 7u)][(${i} >> 5u) & 3u]`)] : []),
   ];
-}
-
-/** Where planes begin, in elements of the binding: `planesOf` in WGSL, of the part that a kernel's parameters describe. */
-function planeExpressions(dtype: QuantizedDType): Readonly<Record<"high" | "scales" | "blocks", string>> {
-  const { quantaWords, highBits } = QUANTIZED[dtype];
-  const groups = "(params.partRows * params.eights / 4u)";
-  const high = `${groups} * ${quantaWords / 4}u`;
-  const scales = highBits === 0 ? high : `${high} + (${groups} * ${highBits}u + 3u) / 4u`;
-  return { high, scales, blocks: `${scales} + (${groups} + 7u) / 8u` };
 }
 
 function decodeQuantized(dtype: QuantizedDType, into: string): string {

@@ -74,8 +74,8 @@ async function benchGates(timing: KernelTiming, scratch: Scratch): Promise<Kerne
     plain: (product) => matmul(commands, product),
   };
   const cases: readonly (readonly [string, number, Gating])[] = [
-    ["matvec", 1, vector(planMatvec(info, HIDDEN))],
-    ["matvec", 8, vector(planMatvec(info, HIDDEN))],
+    ["matvec", 1, vector(planMatvec(info, weight))],
+    ["matvec", 8, vector(planMatvec(info, weight))],
     ["dense rows", 1, vector(planDenseRows(info, weight))],
     ["dense rows", 32, vector(planDenseRows(info, weight))],
     ["matmul", 512, tiles],

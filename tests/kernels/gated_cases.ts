@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { gateAfter, type GatedProduct, type Product } from "../../kernels/products/product.ts";
 import { floatRows, type RowForm, takeRows } from "../../kernels/rows.ts";
 import type { Activation } from "../../kernels/swiglu.ts";
+import type { WeightDType } from "../../kernels/weights/format.ts";
 import { createWeight, freeWeight, type Weight } from "../../kernels/weights/weight.ts";
 import { writeRows } from "../../kernels/weights/write_rows.ts";
 import { swiglu } from "../reference/swiglu.ts";
@@ -11,7 +12,7 @@ import { assertClose } from "../support/assert_close.ts";
 import type { GpuFixture } from "../support/gpu_fixture.ts";
 import { Random } from "../support/random.ts";
 import { ROW_FORM_NMSE, rowValues } from "../support/row_values.ts";
-import { makeOperands, type ProductCase } from "./product_cases.ts";
+import { makeOperands, type ProductCase, weightData } from "./product_cases.ts";
 
 /** A product of twice `weightRows / 2` results; the tolerance is that of the sums. */
 export interface GatedCase extends Omit<ProductCase, "accumulate"> {
@@ -51,6 +52,8 @@ export interface GatedBits extends Pick<GatedCase, "rows" | "weightRows" | "cols
   readonly ranges: readonly (readonly [first: number, count: number])[];
   /** Of the rows' values. @default 1 */
   readonly deviation?: number;
+  /** Of the weight. @default "f16" */
+  readonly dtype?: WeightDType;
 }
 
 /**
@@ -59,16 +62,15 @@ export interface GatedBits extends Pick<GatedCase, "rows" | "weightRows" | "cols
  */
 export async function checkGatedBits(
   fixture: GpuFixture,
-  { rows, weightRows, cols, form, ranges, deviation = 1 }: GatedBits,
+  { rows, weightRows, cols, form, ranges, deviation = 1, dtype = "f16" }: GatedBits,
   ways: (weight: Weight) => {
     readonly gated: (product: GatedProduct) => void;
     readonly product: (product: Product) => void;
   },
 ): Promise<void> {
   const random = new Random(6);
-  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
-  const { halves } = random.halves(weightRows * cols);
-  writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
+  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype });
+  writeRows(fixture, weight, { firstRow: 0, ...weightData(random, dtype, weightRows * cols) });
   const values = random.normals(rows * cols, deviation);
   const width = weightRows / 2;
   const run = async (first: number, count: number, multiply: (product: GatedProduct) => void) => {

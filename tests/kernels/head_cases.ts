@@ -6,11 +6,13 @@ import type { HeadPlaces } from "../../kernels/attention/place_heads.ts";
 import { type HeadProduct, placeAfter, type Product } from "../../kernels/products/product.ts";
 import { floatRows } from "../../kernels/rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import type { WeightDType } from "../../kernels/weights/format.ts";
 import { createWeight, freeWeight, type Weight } from "../../kernels/weights/weight.ts";
 import { writeRows } from "../../kernels/weights/write_rows.ts";
 import type { GpuFixture } from "../support/gpu_fixture.ts";
 import { tableRow, uploadRows } from "../support/kv_fixture.ts";
 import { Random } from "../support/random.ts";
+import { weightData } from "./product_cases.ts";
 
 /** A layer's heads, and how they are placed. */
 export interface HeadCase extends HeadShape {
@@ -18,6 +20,8 @@ export interface HeadCase extends HeadShape {
   readonly bias: boolean;
   /** Whether queries are written as halves. */
   readonly halves: boolean;
+  /** Of the weight. @default "f16" */
+  readonly dtype?: WeightDType;
 }
 
 /** Head dimensions that workgroups cut, and that they do not; 24 is no multiple of any tile. */
@@ -57,12 +61,11 @@ export async function checkHeadBits(
     readonly product: (product: Product) => void;
   },
 ): Promise<void> {
-  const { heads, kvHeads, headDim, cols } = shape;
+  const { heads, kvHeads, headDim, cols, dtype = "f16" } = shape;
   const random = new Random(9);
   const width = (heads + 2 * kvHeads) * headDim;
-  const weight = createWeight(fixture.gpu, "heads", { rows: width, cols, dtype: "f16" });
-  const { halves } = random.halves(width * cols);
-  writeRows(fixture, weight, { firstRow: 0, source: "F16", data: new Uint8Array(halves.buffer) });
+  const weight = createWeight(fixture.gpu, "heads", { rows: width, cols, dtype });
+  writeRows(fixture, weight, { firstRow: 0, ...weightData(random, dtype, width * cols) });
   const inputs = drawInputs(fixture, shape, random);
   const { placing, product } = ways(weight);
   const apart = await place(fixture, { shape, weight, inputs, ranges: [[0, ROWS]] }, (heads) => {

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { GpuError } from "../../../kernels/errors.ts";
 import { gatedMatvec, headMatvec, matvec, type MatvecPlan, planMatvec } from "../../../kernels/products/matvec.ts";
 import { floatRows } from "../../../kernels/rows.ts";
-import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
+import type { WeightDType } from "../../../kernels/weights/format.ts";
+import { createWeight, freeWeight, type WeightPart } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
@@ -116,10 +117,17 @@ Deno.test("matvec() refuses tensors that are too small", () => {
 });
 
 Deno.test("planMatvec() does not know how many rows come along", () => {
-  const software = { software: true, subgroups: true, subgroupSize: 8 };
-  const hardware = { ...software, software: false };
-  assert.deepEqual(planMatvec({ ...software, subgroupSize: 4 }, 4096), { kind: "lanes", broadcast: false });
-  assert.deepEqual(planMatvec(software, 4096), { kind: "lanes", broadcast: true });
-  assert.deepEqual(planMatvec(hardware, 4096), { kind: "team", threads: 64, outputs: 4 });
-  assert.deepEqual(planMatvec(hardware, 14336), { kind: "team", threads: 128, outputs: 4 });
+  const software = { software: true, subgroups: true, subgroupSize: 8, maxInvocations: 1024 };
+  const hardware = { ...software, software: false, subgroupSize: 32 };
+  const weight = (cols: number, dtype: WeightDType) => ({ cols, parts: [{ dtype } as WeightPart] });
+  const half = weight(4096, "f16");
+  assert.deepEqual(planMatvec({ ...software, subgroupSize: 4 }, half), { kind: "lanes", broadcast: false });
+  assert.deepEqual(planMatvec(software, half), { kind: "lanes", broadcast: true });
+  assert.deepEqual(planMatvec(hardware, half), { kind: "team", threads: 64, outputs: 4 });
+  assert.deepEqual(planMatvec(hardware, weight(14336, "f16")), { kind: "team", threads: 128, outputs: 4 });
+  const quantized = weight(4096, "q4");
+  assert.deepEqual(planMatvec(hardware, quantized), { kind: "subgroups", subgroupSize: 32, shares: 2 });
+  assert.deepEqual(planMatvec(hardware, weight(14336, "q4")), { kind: "subgroups", subgroupSize: 32, shares: 4 });
+  assert.equal(planMatvec({ ...hardware, subgroupSize: undefined }, quantized).kind, "team");
+  assert.equal(planMatvec({ ...hardware, maxInvocations: 64 }, quantized).kind, "team");
 });

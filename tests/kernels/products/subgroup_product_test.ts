@@ -1,0 +1,72 @@
+import assert from "node:assert/strict";
+import { gatedMatvec, headMatvec, matvec } from "../../../kernels/products/matvec.ts";
+import type { MatvecPlan } from "../../../kernels/products/matvec.ts";
+import { floatRows } from "../../../kernels/rows.ts";
+import { isQuantized, QUANTIZED_DTYPES, type QuantizedDType } from "../../../kernels/weights/format.ts";
+import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
+import { writeRows } from "../../../kernels/weights/write_rows.ts";
+import { assertClose } from "../../support/assert_close.ts";
+import { gateCases } from "../../support/gate_cases.ts";
+import { gpuFixture } from "../../support/gpu_fixture.ts";
+import { Random } from "../../support/random.ts";
+import { checkGated, checkGatedBits } from "../gated_cases.ts";
+import { checkHeadBits, HEAD_CASES } from "../head_cases.ts";
+import { describeCase, FEW_ROWS, makeOperands, weightData } from "../product_cases.ts";
+
+const fixture = gpuFixture();
+
+/** Subgroups are there on every adapter that this is tested with. */
+function plan(): MatvecPlan {
+  return { kind: "subgroups", subgroupSize: fixture.gpu.info.subgroupSize ?? 8, shares: 2 };
+}
+
+for (const shape of FEW_ROWS.filter(({ dtype }) => isQuantized(dtype))) {
+  Deno.test(`matvec() by subgroups equals plain loops: ${describeCase(shape)}`, async () => {
+    const { weight, x, y, expected } = makeOperands(fixture, shape);
+    const { rows, accumulate = false } = shape;
+    matvec(fixture.commands, { weight, x, y, rows, accumulate, scratch: fixture.scratch }, plan());
+    assertClose(await fixture.floats(y), expected, { nmse: shape.nmse });
+    freeWeight(fixture.gpu, weight);
+  });
+}
+
+for (const dtype of gateCases<readonly QuantizedDType[]>(["q4k"], QUANTIZED_DTYPES)) {
+  Deno.test(`matvec() by subgroups gives a row the same bits alone and among others: ${dtype}`, async () => {
+    const [weightRows, rows, cols] = [18, 11, 1280];
+    const random = new Random(5);
+    const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype });
+    writeRows(fixture, weight, { firstRow: 0, ...weightData(random, dtype, weightRows * cols) });
+    const values = random.normals(rows * cols);
+    const run = async (first: number, count: number) => {
+      const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
+      const y = fixture.zeros("f32", [count, weightRows]);
+      matvec(fixture.commands, { weight, x, y, rows: count, scratch: fixture.scratch }, plan());
+      return new Uint32Array((await fixture.floats(y)).buffer);
+    };
+    const together = await run(0, rows);
+    for (const [first, count] of [[0, 1], [1, 2], [3, 4], [2, 8], [10, 1]] as const) {
+      const expected = together.slice(first * weightRows, (first + count) * weightRows);
+      assert.deepEqual(await run(first, count), expected, `rows ${first} + ${count}`);
+    }
+    freeWeight(fixture.gpu, weight);
+  });
+}
+
+Deno.test("gatedMatvec() by subgroups equals plain loops, and has the bits of the product", async () => {
+  const run = (product: Parameters<typeof gatedMatvec>[1]) => gatedMatvec(fixture.commands, product, plan());
+  const shape = { rows: 3, weightRows: 48, cols: 96, dtype: "q4", form: "f32" } as const;
+  await checkGated(fixture, { ...shape, activation: "silu", nmse: 1e-12 }, run);
+  await checkGatedBits(fixture, { ...shape, rows: 5, deviation: 0.1, ranges: [[0, 5], [4, 1]] }, () => ({
+    gated: run,
+    product: (product) => matvec(fixture.commands, product, plan()),
+  }));
+});
+
+Deno.test("headMatvec() by subgroups has the bits of the product and ropeAppend()", async () => {
+  for (const shape of gateCases(HEAD_CASES.slice(0, 1), HEAD_CASES)) {
+    await checkHeadBits(fixture, { ...shape, cols: 288, dtype: "q8" }, () => ({
+      placing: (product) => headMatvec(fixture.commands, product, plan()),
+      product: (product) => matvec(fixture.commands, product, plan()),
+    }));
+  }
+});
