@@ -106,7 +106,7 @@ Deno.test("bench --profile accounts for every dispatch of a step, and for the st
   const works = ["decode, dense", "decode, sparse", "correction of 32", "prefill of 64"];
   assert.deepEqual(budgets.map(([, work]) => work), works);
   for (const [, work, ...parts] of budgets) {
-    const [step = NaN, ...rest] = parts.map(Number);
+    const [step = NaN, ...rest] = parts.slice(0, 5).map(Number);
     assert.ok(Math.abs(step - rest.reduce((sum, ms) => sum + ms, 0)) < 0.01, `${work}: ${parts}`);
   }
   const kernels = tables.find(({ columns }) => columns.includes("kernel"))?.rows ?? [];
