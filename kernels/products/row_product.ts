@@ -115,7 +115,10 @@ function onlyIf(condition: string | undefined, statement: string): string {
   return condition === undefined ? statement : `if (${condition}) { ${statement} }`;
 }
 
-/** Where a thread's elements lie in storage at k = 0. Columns beyond the last row are neither read nor staged: nothing is stored of them. */
+/**
+ * Where a thread's elements lie in storage at k = 0. Columns beyond the last row repeat it: they are not stored, and conditions on the
+ * loads of those that are would cost more than the loads.
+ */
 function sliceOffsets(variant: RowProduct): string {
   const { tile, shape, dtype, ragged } = variant;
   const [weights, columns] = [weightShare(variant), columnShare(variant)];
@@ -128,10 +131,10 @@ function sliceOffsets(variant: RowProduct): string {
   };
   const ofX = (i: number) => {
     const { row, element } = columns.place(i);
-    const input = (r: number) => `firstInput + ${r * tile.columns * shape.n / HALVES}u + ${row} / ${HALVES}u`;
+    const input = (r: number) =>
+      `min(firstInput + ${r * tile.columns * shape.n / HALVES}u + ${row} / ${HALVES}u, params.rows - 1u)`;
     const ofRound = (r: number) =>
-      `let isX${r}_${i} = ${input(r)} < params.rows;
-        let atX${r}_${i} = (${input(r)} + (${row}) % ${HALVES}u * params.rows) * params.eights;`;
+      `let atX${r}_${i} = (${input(r)} + (${row}) % ${HALVES}u * params.rows) * params.eights;`;
     return `let elementX${i} = ${element}; var x${i}: vec4<u32>;
         ${unroll(tile.rounds, ofRound)}`;
   };
@@ -176,20 +179,13 @@ function loadColumns(variant: RowProduct, round: number, k: string): string {
   return unroll(count, (i) => {
     const column = `elementX${i} + ${k}`;
     const within = variant.ragged ? `min(${column}, params.eights - 1u)` : column;
-    return onlyIf(columnExists(place(i), round, i), `x${i} = x[atX${round}_${i} + ${within}];`);
+    return onlyIf(place(i).exists, `x${i} = x[atX${round}_${i} + ${within}];`);
   });
 }
 
-function storeColumns(variant: RowProduct, round: number): string {
+function storeColumns(variant: RowProduct): string {
   const { count, place } = columnShare(variant);
-  return unroll(
-    count,
-    (i) => onlyIf(columnExists(place(i), round, i), `xs[${stagedAt(variant, place(i))}] = x${i};`),
-  );
-}
-
-function columnExists({ exists }: ReturnType<Share["place"]>, round: number, i: number): string {
-  return `isX${round}_${i}${exists === undefined ? "" : ` && ${exists}`}`;
+  return unroll(count, (i) => onlyIf(place(i).exists, `xs[${stagedAt(variant, place(i))}] = x${i};`));
 }
 
 function stagedAt(variant: RowProduct, { row, element }: { readonly row: string; readonly element: string }): string {
@@ -216,7 +212,7 @@ function oneRound(variant: RowProduct, slice: number, round: number): string {
   const isLast = round === tile.rounds - 1;
   return `workgroupBarrier();
           ${round === 0 ? storeWeights(variant, slice) : ""}
-          ${storeColumns(variant, round)}
+          ${storeColumns(variant)}
           workgroupBarrier();
           ${round === 0 ? `if (${later} < params.eights) { ${loadWeights(variant, slice, later)} }` : ""}
           ${
