@@ -43,9 +43,11 @@ export const MAX_TILED_ROWS = 2048;
 /** The same for decode rows. */
 const MAX_VECTOR_ROWS = 64;
 
-/** Where a group shares the rows of a prefill out, it becomes so many batches, which are under way together: of 256 rows for each worker on. */
-const SHARED_BATCHES = 4;
-const FEW_SHARED_BATCHES = 2;
+/**
+ * Where a group shares the rows of a prefill out, it becomes so many batches at least, which are under way together. More of them
+ * mean more exchanges, and one took 5 ms on two H200, whether 2 or 4 were under way.
+ */
+const SHARED_BATCHES = 2;
 
 /** A piece of a span: consecutive rows that fall into one batch. */
 interface Piece {
@@ -118,10 +120,8 @@ function isSparse(span: Span): boolean {
 function maxRowsOf(product: ProductFamily, spans: readonly Piece[], { share: { map } }: BatchContext): number {
   if (product !== "tiled") return MAX_VECTOR_ROWS;
   const rows = spans.reduce((sum, piece) => sum + piece.rows, 0);
-  const least = SPLIT_ROWS * map.workers;
-  if (map.workers === 1 || rows < FEW_SHARED_BATCHES * least) return MAX_TILED_ROWS;
-  const batches = rows < 2 * SHARED_BATCHES * least ? FEW_SHARED_BATCHES : SHARED_BATCHES;
-  return Math.ceil(rows / Math.max(batches, Math.ceil(rows / MAX_TILED_ROWS)));
+  if (map.workers === 1 || rows < SHARED_BATCHES * SPLIT_ROWS * map.workers) return MAX_TILED_ROWS;
+  return Math.ceil(rows / Math.max(SHARED_BATCHES, Math.ceil(rows / MAX_TILED_ROWS)));
 }
 
 /** Cuts spans into pieces and fills batches with them, in order. */

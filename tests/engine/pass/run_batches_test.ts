@@ -58,11 +58,11 @@ async function play(rows: number, pages: number, run: (index: number) => Promise
 
 const soon = () => new Promise<void>((resolve) => setTimeout(resolve, 0));
 
-Deno.test("runBatches() has four batches under way where keys travel, and ends them in order", async () => {
+Deno.test("runBatches() has up to four batches under way where keys travel, and ends them in order", async () => {
   assert.equal(batchesOf(255 + 256).length, 1, "halves would be too short to be shared out");
   assert.deepEqual(batchesOf(600).map(({ rows }) => rows), [300, 300]);
   assert.deepEqual(batchesOf(2047).map(({ rows }) => rows), [1024, 1023]);
-  assert.deepEqual(batchesOf(2048).map(({ rows }) => rows), [512, 512, 512, 512]);
+  assert.deepEqual(batchesOf(2048).map(({ rows }) => rows), [1024, 1024]);
   assert.deepEqual(batchesOf(8195).map(({ rows }) => rows), [1639, 1639, 1639, 1639, 1639]);
   assert.deepEqual(await play(8195, 200, soon), [
     ...[0, 1, 2, 3].map((index) => `${index} begins beside ${index}`),
