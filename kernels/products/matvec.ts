@@ -16,7 +16,9 @@ import {
   gateAfter,
   type GatedProduct,
   type HeadProduct,
+  inputsFor,
   isGatable,
+  MAX_INPUTS,
   placeAfter,
   type Product,
 } from "./product.ts";
@@ -53,8 +55,6 @@ interface SubgroupPlan extends SubgroupCut {
 /** What the choice of a plan without matrix units depends on. */
 type PlainAdapter = Pick<GpuInfo, "software" | "subgroups" | "subgroupSize" | "maxInvocations">;
 
-/** Two dispatches of 8 rows take less time than one of 16, which would leave each thread two weight rows only. */
-const MAX_INPUTS = 8;
 /** Of a thread: they stay in registers, and the tree that adds them fits in shared memory. */
 const MAX_SUMS = 32;
 /** Weight rows of a team that places heads: four pairs of dimensions. */
@@ -78,14 +78,6 @@ export function planMatvec(info: PlainAdapter, { cols, parts }: Pick<Weight, "co
 export function planDenseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
   const cut = hasFloatParts(weight) ? undefined : rowProductCut(info);
   return cut === undefined ? planMatvec(info, weight) : { kind: "matrix", ...cut };
-}
-
-/**
- * The plan for rows that read a selection. Their products have fewer bits to share with others: nothing of them must equal what dense
- * rows compute.
- */
-export function planSparseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
-  return planMatvec(info, weight);
 }
 
 /** The form of rows that a plan reads. */
@@ -172,7 +164,7 @@ function byLanes(
 ): void {
   const outputs = weight.rows >= TALL_ROWS ? 8 : 4;
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
-    const tile = { dtype, accumulate, inputs: columnsFor(rows), outputs, broadcast, ...(gate && { gate }) };
+    const tile = { dtype, accumulate, inputs: inputsFor(rows), outputs, broadcast, ...(gate && { gate }) };
     commands.dispatch(commands.kernel(laneProductName(tile), () => laneProduct(tile)), {
       tensors: [tensor, x.tensor, ...tensors],
       params: { rows, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
@@ -189,7 +181,7 @@ function byTeams(
   const { tensors, params, ...pairing } = results;
   const most = pairing.heads === undefined ? outputs : HEAD_OUTPUTS;
   for (let firstInput = 0; firstInput < rows; firstInput += MAX_INPUTS) {
-    const inputs = columnsFor(Math.min(MAX_INPUTS, rows - firstInput));
+    const inputs = inputsFor(rows - firstInput);
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
       const tile = {
         ...{ dtype, accumulate, threads, inputs, outputs: Math.min(most, MAX_SUMS / inputs) },
@@ -205,9 +197,4 @@ function byTeams(
       });
     }
   }
-}
-
-/** The narrowest variant that takes so many input rows. */
-function columnsFor(rows: number): number {
-  return [1, 2, 4].find((columns) => rows <= columns) ?? MAX_INPUTS;
 }

@@ -3,12 +3,31 @@
 import { type HeadPlaces, slotsOf } from "../attention/place_heads.ts";
 import { ropeAppend } from "../attention/rope_append.ts";
 import { GpuError } from "../errors.ts";
-import type { Commands } from "../pipeline.ts";
+import type { Commands, ParamField } from "../pipeline.ts";
 import { expectRows, ROW_FORM_WGSL, type RowForm, type Rows } from "../rows.ts";
 import type { Scratch } from "../scratch.ts";
 import { type Activation, gateWgsl, swiglu } from "../swiglu.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Weight } from "../weights/weight.ts";
+
+/** Parameters of products whose dispatches take some input rows each. */
+export const PRODUCT_PARAMS: readonly ParamField[] = [
+  "rows",
+  "firstInput",
+  "partRows",
+  "firstRow",
+  "weightRows",
+  "eights",
+]
+  .map((name) => [name, "u32"] as const);
+
+/** Input rows of a dispatch at most: two of 8 rows take less time than one of 16, which would leave each thread two weight rows only. */
+export const MAX_INPUTS = 8;
+
+/** The narrowest variant that takes so many input rows, or the widest. */
+export function inputsFor(rows: number): number {
+  return [1, 2, 4].find((inputs) => rows <= inputs) ?? MAX_INPUTS;
+}
 
 /** Operands of a product. */
 export interface Product {

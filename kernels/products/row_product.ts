@@ -13,6 +13,7 @@ import { halvesOfEight } from "../weights/halves_of_eight.ts";
 import { declareEight, fetchEight } from "../weights/read_eight.ts";
 import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll } from "../wgsl.ts";
 import { describePairing, isPaired, pairedRow, pairingWgsl, resultBindings, resultParams } from "./paired_results.ts";
+import { PRODUCT_PARAMS } from "./product.ts";
 import { storeSums, sumOfWgsl } from "./row_results.ts";
 import { HALVES, meetingOf, outputsOf, type RowProduct, sliceOf, threadsOf } from "./row_tile.ts";
 
@@ -39,7 +40,7 @@ export function rowProduct(variant: RowProduct): KernelSpec {
       ...resultBindings(variant),
     ],
     params: [
-      ...["rows", "firstInput", "partRows", "firstRow", "weightRows", "eights"].map((name) => [name, "u32"] as const),
+      ...PRODUCT_PARAMS,
       ...resultParams(variant),
     ],
     source: /* wgsl */ `

@@ -6,6 +6,7 @@
 import type { KernelSpec } from "../pipeline.ts";
 import { BUILTINS, GROUP_INDEX, reads, unroll } from "../wgsl.ts";
 import { describePairing, isPaired, pairedRow, pairingWgsl, resultBindings, resultParams } from "./paired_results.ts";
+import { PRODUCT_PARAMS } from "./product.ts";
 import { storeColumn } from "./row_results.ts";
 import { outputsOf, type RowProduct, rowsOf, type RowTile, threadsOf } from "./row_tile.ts";
 
@@ -41,9 +42,9 @@ export function shareSums(sums: ShareSums): KernelSpec {
       ...resultBindings(variant),
     ],
     params: [
-      ...["rows", "firstInput", "partRows", "firstRow", "weightRows", "eights", "fragments", "sumRows"].map((name) =>
-        [name, "u32"] as const
-      ),
+      ...PRODUCT_PARAMS,
+      ["fragments", "u32"],
+      ["sumRows", "u32"],
       ...resultParams(variant),
     ],
     source: /* wgsl */ `

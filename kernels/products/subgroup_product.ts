@@ -4,20 +4,13 @@
  * it.
  */
 
-import { placeBindings, type PlaceVariant } from "../attention/place_heads.ts";
+import type { PlaceVariant } from "../attention/place_heads.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import { addEights, fetchQuanta, QUANTA_TYPE } from "../weights/dot_eights.ts";
 import type { QuantizedDType } from "../weights/format.ts";
-import { BUILTINS, GROUP_INDEX, reads, unroll, writes } from "../wgsl.ts";
-import {
-  describePairing,
-  isPaired,
-  pairedRow,
-  type Pairing,
-  pairingWgsl,
-  placeFourWgsl,
-  resultParams,
-} from "./paired_results.ts";
+import { BUILTINS, GROUP_INDEX, unroll } from "../wgsl.ts";
+import { describePairing, isPaired, type Pairing, pairingWgsl, placeFourWgsl } from "./paired_results.ts";
+import { plainOperands, resultsOf, storeResult, weightRow } from "./plain_results.ts";
 
 /** What orders the additions of a row: it follows from the adapter and the weight's shape. */
 export interface SubgroupCut {
@@ -58,22 +51,10 @@ export function rowsOfSubgroups(
 export function subgroupProduct(tile: SubgroupTile): KernelSpec {
   const { subgroupSize, shares, outputs, inputs, heads } = tile;
   const rows = rowsOfSubgroups(tile);
+  const results = resultsOf(tile, rows);
   return {
     needs: ["subgroups"],
-    bindings: [
-      reads("w", QUANTA_TYPE),
-      reads("x", "array<vec4<f32>>"),
-      ...(heads === undefined ? [writes("y", "array<f32>")] : placeBindings(heads)),
-    ],
-    params: [
-      ["rows", "u32"],
-      ["firstInput", "u32"],
-      ["partRows", "u32"],
-      ["firstRow", "u32"],
-      ["weightRows", "u32"],
-      ["eights", "u32"],
-      ...resultParams(tile),
-    ],
+    ...plainOperands(tile, QUANTA_TYPE),
     source: `
       ${pairingWgsl(tile)}
       var<workgroup> parts: array<f32, ${shares * rows * inputs}>;
@@ -85,12 +66,12 @@ export function subgroupProduct(tile: SubgroupTile): KernelSpec {
 
       @compute @workgroup_size(${threadsOf(tile)}) fn main(${BUILTINS}) {
         let width = params.partRows${isPaired(tile) ? " / 2u" : ""};
-        let first_n = (${GROUP_INDEX}) * ${resultsOf(tile)}u;
+        let first_n = (${GROUP_INDEX}) * ${results}u;
         if (first_n >= width) { return; }
         let lane = t % ${subgroupSize}u;
         let share = t / ${subgroupSize}u % ${shares}u;
         let own = t / ${subgroupSize * shares}u * ${outputs}u;
-        ${unroll(outputs, (n) => `let w${n} = (${weightRow(tile, `own + ${n}u`)}) * params.eights;`)}
+        ${unroll(outputs, (n) => `let w${n} = (${weightRow(tile, `own + ${n}u`, results)}) * params.eights;`)}
         ${unroll(inputs, (m) => `let x${m} = min(params.firstInput + ${m}u, params.rows - 1u) * params.eights;`)}
         ${unroll(inputs, (m) => unroll(outputs, (n) => `var sum${m}_${n} = 0.0;`))}
         ${walk(tile)}
@@ -108,16 +89,6 @@ export function subgroupProduct(tile: SubgroupTile): KernelSpec {
 
 function threadsOf({ subgroupSize, subgroups }: SubgroupTile): number {
   return subgroupSize * subgroups;
-}
-
-/** Results of a workgroup for each input row. */
-function resultsOf(tile: SubgroupTile): number {
-  return isPaired(tile) ? rowsOfSubgroups(tile) / 2 : rowsOfSubgroups(tile);
-}
-
-function weightRow(tile: SubgroupTile, row: string): string {
-  if (!isPaired(tile)) return `min(first_n + ${row}, width - 1u)`;
-  return pairedRow(tile, row, { first: "first_n", count: resultsOf(tile), all: "width" });
 }
 
 /** The walk over k. Two eights a round keep twice the loads in flight; with many inputs the arithmetic hides them anyway. */
@@ -153,25 +124,21 @@ function walk({ dtype, subgroupSize, shares, outputs, inputs }: SubgroupTile): s
 }
 
 function store(tile: SubgroupTile): string {
-  const { accumulate, inputs, gate } = tile;
-  const results = resultsOf(tile);
+  const results = resultsOf(tile, rowsOfSubgroups(tile));
   const sum = (row: string) => `sum_of(i / ${results}u, ${row})`;
-  const plain = `let at = m * params.weightRows + params.firstRow + n;
-            y[at] = ${accumulate ? "y[at] + " : ""}${sum("row")};`;
-  const gated = `y[m * width + n] = gated(vec4<f32>(${sum("row")}), vec4<f32>(${sum(`row + ${results}u`)})).x;`;
-  return `for (var i = t; i < ${inputs * results}u; i += ${threadsOf(tile)}u) {
+  return `for (var i = t; i < ${tile.inputs * results}u; i += ${threadsOf(tile)}u) {
           let row = i % ${results}u;
           let m = params.firstInput + i / ${results}u;
           let n = first_n + row;
           if (m < params.rows && n < width) {
-            ${gate === undefined ? plain : gated}
+            ${storeResult(tile, [sum("row"), sum(`row + ${results}u`)])}
           }
         }`;
 }
 
 /** Four pairs of an input row at a time. */
 function placeResults(tile: SubgroupTile, heads: PlaceVariant): string {
-  const results = resultsOf(tile);
+  const results = resultsOf(tile, rowsOfSubgroups(tile));
   const fours = results / 4;
   const four = (first: number) =>
     `vec4<f32>(${[0, 1, 2, 3].map((c) => `sum_of(i / ${fours}u, row + ${first + c}u)`).join(", ")})`;

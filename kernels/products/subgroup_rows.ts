@@ -6,14 +6,12 @@ import { isQuantized } from "../weights/format.ts";
 import type { Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
 import type { Multiplied } from "./matrix_rows.ts";
+import { inputsFor, MAX_INPUTS } from "./product.ts";
 import { rowsOfSubgroups, type SubgroupCut, subgroupProduct, subgroupProductName } from "./subgroup_product.ts";
 
 /** Subgroups of a workgroup at most, and weight rows that those share which share a row; they change no bits. */
 const MAX_SUBGROUPS = 8;
 const OUTPUTS = 4;
-/** Input rows of a dispatch. */
-const INPUTS = [1, 2, 4, 8] as const;
-const MAX_INPUTS = 8;
 /** Columns from which on twice as many subgroups share a row. */
 const LONG_ROWS = 8192;
 
@@ -42,7 +40,7 @@ export function multiplyBySubgroups(
   const fitting = Math.floor(maxInvocations / (cut.subgroupSize * cut.shares)) * cut.shares;
   const subgroups = Math.min(MAX_SUBGROUPS, fitting);
   for (let firstInput = 0; firstInput < rows; firstInput += MAX_INPUTS) {
-    const inputs = INPUTS.find((count) => rows - firstInput <= count) ?? MAX_INPUTS;
+    const inputs = inputsFor(rows - firstInput);
     for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
       if (!isQuantized(dtype)) throw new RangeError(`Cannot multiply ${dtype} by subgroups: it is not quantised`);
       const tile = { ...cut, dtype, accumulate, inputs, subgroups, outputs: OUTPUTS, ...pairing };

@@ -3,20 +3,13 @@
  * group of eight, so that loads are contiguous and many are in flight. Knows its tile; `matvec.ts` chooses it.
  */
 
-import { placeBindings, type PlaceVariant } from "../attention/place_heads.ts";
+import type { PlaceVariant } from "../attention/place_heads.ts";
 import type { KernelSpec } from "../pipeline.ts";
 import type { WeightDType } from "../weights/format.ts";
 import { readEight, weightType } from "../weights/read_eight.ts";
-import {
-  describePairing,
-  isPaired,
-  pairedRow,
-  type Pairing,
-  pairingWgsl,
-  placeFourWgsl,
-  resultParams,
-} from "./paired_results.ts";
-import { addEight, BUILTINS, GROUP_INDEX, halvings, reads, unroll, writes } from "../wgsl.ts";
+import { describePairing, isPaired, type Pairing, pairingWgsl, placeFourWgsl } from "./paired_results.ts";
+import { plainOperands, resultsOf, storeResult, weightRow } from "./plain_results.ts";
+import { addEight, BUILTINS, GROUP_INDEX, halvings, unroll } from "../wgsl.ts";
 
 /**
  * A variant of the kernel. A row's bits depend on `threads` alone, which therefore follows from the weight's shape:
@@ -42,33 +35,21 @@ export function teamProductName({ dtype, accumulate, threads, outputs, inputs, .
 
 /** Grid: one workgroup for each `outputs` weight rows, made by `spread`. */
 export function teamProduct(tile: TeamTile): KernelSpec {
-  const { dtype, threads, outputs, inputs, heads } = tile;
+  const { dtype, threads, outputs, inputs } = tile;
+  const results = resultsOf(tile, outputs);
   const each = (piece: (input: number, output: number) => string) =>
     unroll(inputs, (m) => unroll(outputs, (n) => piece(m, n)));
   return {
-    bindings: [
-      reads("w", weightType(dtype)),
-      reads("x", "array<vec4<f32>>"),
-      ...(heads === undefined ? [writes("y", "array<f32>")] : placeBindings(heads)),
-    ],
-    params: [
-      ["rows", "u32"],
-      ["firstInput", "u32"],
-      ["partRows", "u32"],
-      ["firstRow", "u32"],
-      ["weightRows", "u32"],
-      ["eights", "u32"],
-      ...resultParams(tile),
-    ],
+    ...plainOperands(tile, weightType(dtype)),
     source: `
       ${pairingWgsl(tile)}
       var<workgroup> parts: array<vec4<f32>, ${threads * inputs * outputs / 4}>;
 
       @compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
         let width = params.partRows${isPaired(tile) ? " / 2u" : ""};
-        let first_n = (${GROUP_INDEX}) * ${resultsOf(tile)}u;
+        let first_n = (${GROUP_INDEX}) * ${results}u;
         if (first_n >= width) { return; }
-        ${unroll(outputs, (n) => `let w${n} = (${weightRow(tile, n)}) * params.eights;`)}
+        ${unroll(outputs, (n) => `let w${n} = (${weightRow(tile, `${n}u`, results)}) * params.eights;`)}
         ${unroll(inputs, (m) => `let x${m} = min(params.firstInput + ${m}u, params.rows - 1u) * params.eights;`)}
         ${each((m, n) => `var sum${m}_${n} = 0.0;`)}
         var k = t;
@@ -80,30 +61,17 @@ export function teamProduct(tile: TeamTile): KernelSpec {
   };
 }
 
-/** Results of a team for each input row. */
-function resultsOf(tile: TeamTile): number {
-  return isPaired(tile) ? tile.outputs / 2 : tile.outputs;
-}
-
-function weightRow(tile: TeamTile, n: number): string {
-  if (!isPaired(tile)) return `min(first_n + ${n}u, width - 1u)`;
-  return pairedRow(tile, `${n}u`, { first: "first_n", count: resultsOf(tile), all: "width" });
-}
-
 function store(tile: TeamTile): string {
-  const { accumulate, threads, outputs, inputs, gate, heads } = tile;
+  const { threads, outputs, inputs, heads } = tile;
   if (heads !== undefined) return placeResults(tile, heads);
-  const results = resultsOf(tile);
+  const results = resultsOf(tile, outputs);
   const sum = (index: string) => `parts[(${index}) / 4u * ${threads}u][(${index}) % 4u]`;
   const first = `t / ${results}u * ${outputs}u + t % ${results}u`;
-  const plain = `let at = m * params.weightRows + params.firstRow + n;
-            y[at] = ${accumulate ? "y[at] + " : ""}${sum(first)};`;
-  const gated = `y[m * width + n] = gated(vec4<f32>(${sum(first)}), vec4<f32>(${sum(`${first} + ${results}u`)})).x;`;
   return `if (t < ${inputs * results}u) {
           let m = params.firstInput + t / ${results}u;
           let n = first_n + t % ${results}u;
           if (m < params.rows && n < width) {
-            ${gate === undefined ? plain : gated}
+            ${storeResult(tile, [sum(first), sum(`${first} + ${results}u`)])}
           }
         }`;
 }

@@ -1,0 +1,41 @@
+/**
+ * What the products of f32 rows without matrix units have in common: operands, rows of the weight, and how one result is stored. How
+ * they share out and add what they multiply is each kernel's business.
+ */
+
+import { placeBindings } from "../attention/place_heads.ts";
+import type { BindingSpec, KernelSpec } from "../pipeline.ts";
+import { reads, writes } from "../wgsl.ts";
+import { isPaired, pairedRow, type Pairing, resultParams } from "./paired_results.ts";
+import { PRODUCT_PARAMS } from "./product.ts";
+
+/** Bindings and parameters; `weights` is the store type of the weight's. */
+export function plainOperands(pairing: Pairing, weights: string): Pick<KernelSpec, "bindings" | "params"> {
+  const { heads } = pairing;
+  const results: readonly BindingSpec[] = heads === undefined ? [writes("y", "array<f32>")] : placeBindings(heads);
+  return {
+    bindings: [reads("w", weights), reads("x", "array<vec4<f32>>"), ...results],
+    params: [...PRODUCT_PARAMS, ...resultParams(pairing)],
+  };
+}
+
+/** Results of a workgroup for each input row, of so many sums. */
+export function resultsOf(pairing: Pairing, sums: number): number {
+  return isPaired(pairing) ? sums / 2 : sums;
+}
+
+/** WGSL of the weight's row that is row `row` of a workgroup of so many results. It reads `first_n` and `width`. */
+export function weightRow(pairing: Pairing, row: string, results: number): string {
+  if (!isPaired(pairing)) return `min(first_n + ${row}, width - 1u)`;
+  return pairedRow(pairing, row, { first: "first_n", count: results, all: "width" });
+}
+
+/** Statements that store a result, of a sum and where there is a gate of the one that it gates. They read `m`, `n` and `width`. */
+export function storeResult(
+  { accumulate, gate }: Pick<Pairing, "gate"> & { readonly accumulate: boolean },
+  [first, second]: readonly [first: string, second: string],
+): string {
+  if (gate !== undefined) return `y[m * width + n] = gated(vec4<f32>(${first}), vec4<f32>(${second})).x;`;
+  return `let at = m * params.weightRows + params.firstRow + n;
+            y[at] = ${accumulate ? "y[at] + " : ""}${first};`;
+}
