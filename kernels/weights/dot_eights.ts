@@ -5,7 +5,7 @@
  */
 
 import { component, unroll } from "../wgsl.ts";
-import { QUANTIZED, type QuantizedDType } from "./format.ts";
+import { hasMinimum, QUANTIZED, type QuantizedDType } from "./format.ts";
 import { planeExpressions } from "./planes_wgsl.ts";
 
 /** The store type of the binding that `fetchQuanta` reads: no wider than what it needs at a time. */
@@ -74,10 +74,6 @@ export function addEights(dtype: QuantizedDType, { eights, inputs, input, sum }:
   };
   return `${unroll(inputs, read)}
       ${eights.map(one).join("\n")}`;
-}
-
-function hasMinimum(dtype: QuantizedDType): boolean {
-  return dtype === "q4k" || dtype === "q5k";
 }
 
 /** `scale`, and `minimum` where there is one. */

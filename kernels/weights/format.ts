@@ -52,6 +52,11 @@ export const QUANTIZED: Readonly<Record<QuantizedDType, QuantizedFormat>> = {
   q6k: { block: 256, quantaWords: 4, highBits: 2, zero: 32, scales: "block" },
 };
 
+/** Whether groups have a minimum that is taken from what their scale makes. */
+export function hasMinimum(dtype: QuantizedDType): boolean {
+  return dtype === "q4k" || dtype === "q5k";
+}
+
 /** Where the planes of a part begin, and where the last one ends, in words. */
 export interface Planes {
   readonly high: number;

@@ -4,7 +4,7 @@
  * product does when it becomes a half; those with super-blocks round their scales (and minima) to halves before.
  */
 
-import { isQuantized, QUANTIZED, type QuantizedDType, type WeightDType } from "./format.ts";
+import { hasMinimum, isQuantized, QUANTIZED, type QuantizedDType, type WeightDType } from "./format.ts";
 import { decodeEight } from "./read_eight.ts";
 
 /** Bits of two halves of value 1024. */
@@ -64,10 +64,6 @@ function pairOf(dtype: QuantizedDType, from: string, pair: number): string {
   }
   const quanta = halves(`((${from}_q >> ${4 * pair}u) & 0x000f000fu)${upperBits(dtype, from, pair)}`, centreOf(dtype));
   return hasMinimum(dtype) ? `fma(${quanta}, ${from}_f, ${from}_m)` : `${quanta} * ${from}_f`;
-}
-
-function hasMinimum(dtype: QuantizedDType): boolean {
-  return dtype === "q4k" || dtype === "q5k";
 }
 
 /** What quanta are made smaller by. With a minimum it is the middle, where rounded scales and minima weigh least. */
