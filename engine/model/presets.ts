@@ -31,22 +31,23 @@ const LLAMA = {
   bosToken: undefined,
 } as const;
 
+/** What those of seven and of eight billion parameters have in common. */
+const LLAMA_7B_8B = {
+  ...LLAMA,
+  layers: 32,
+  hidden: 4096,
+  heads: 32,
+  headDim: 128,
+  attentionScale: 1 / Math.sqrt(128),
+  maxPositions: 131072,
+} as const;
+
+/** Published for Llama-3-8B by the authors of TidalDecode. */
+const CALIBRATION: Calibration = { selectLayers: [2, 13], budget: 512, sparseFrom: 4096 };
+
 const LLAMA_3_8B: Preset = {
-  config: {
-    ...LLAMA,
-    layers: 32,
-    hidden: 4096,
-    ffn: 14336,
-    heads: 32,
-    kvHeads: 8,
-    headDim: 128,
-    attentionScale: 1 / Math.sqrt(128),
-    vocabSize: 128256,
-    maxPositions: 131072,
-    ropeTheta: 500000,
-  },
-  // Published for Llama-3-8B by the authors of TidalDecode.
-  calibration: { selectLayers: [2, 13], budget: 512, sparseFrom: 4096 },
+  config: { ...LLAMA_7B_8B, ffn: 14336, kvHeads: 8, vocabSize: 128256, ropeTheta: 500000 },
+  calibration: CALIBRATION,
 };
 
 /** The shapes by name. */
@@ -55,22 +56,10 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
   // As far as descendants of it were trained that read a million tokens.
   "llama-3-8b-1m": { ...LLAMA_3_8B, config: { ...LLAMA_3_8B.config, maxPositions: 2 ** 20 } },
   // Every query head has a KV head of its own: the KV cache takes four times the bytes of Llama-3-8B's.
+  // The checkpoint's own bound is 4096; its long-context descendants, which benchmarks are about, reach further.
   "llama-2-7b": {
-    config: {
-      ...LLAMA,
-      layers: 32,
-      hidden: 4096,
-      ffn: 11008,
-      heads: 32,
-      kvHeads: 32,
-      headDim: 128,
-      attentionScale: 1 / Math.sqrt(128),
-      vocabSize: 32000,
-      // The checkpoint's own bound is 4096; its long-context descendants, which benchmarks are about, reach further.
-      maxPositions: 131072,
-      ropeTheta: 10000,
-    },
-    calibration: { selectLayers: [2, 13], budget: 512, sparseFrom: 4096 },
+    config: { ...LLAMA_7B_8B, ffn: 11008, kvHeads: 32, vocabSize: 32000, ropeTheta: 10000 },
+    calibration: CALIBRATION,
   },
   tiny: {
     config: {

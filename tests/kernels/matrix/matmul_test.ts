@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { gatedMatmul, matmul, planMatmul } from "../../../kernels/products/matmul.ts";
 import { matrixUnitsOf } from "../../../kernels/matrix_wgsl.ts";
 import { floatRows } from "../../../kernels/rows.ts";
-import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
+import { createWeight, freeWeight, type Weight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
@@ -63,15 +63,18 @@ Deno.test("gatedMatmul() on matrix units has the bits of the product, whatever t
   }));
 });
 
+/** Random halves, the same for the same generator. */
+function randomHalves(random: Random, rows: number, cols: number): Weight {
+  const weight = createWeight(fixture.gpu, "bits", { rows, cols, dtype: "f16" });
+  const data = new Uint8Array(random.halves(rows * cols).halves.buffer);
+  writeRows(fixture, weight, { firstRow: 0, source: "F16", data });
+  return weight;
+}
+
 Deno.test("matmul() on matrix units gives a row the same bits alone and among others, within a tile and at its edge", async () => {
   const [cols, weightRows, rows] = [64, 262, 50];
   const random = new Random(6);
-  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
-  writeRows(fixture, weight, {
-    firstRow: 0,
-    source: "F16",
-    data: new Uint8Array(random.halves(weightRows * cols).halves.buffer),
-  });
+  const weight = randomHalves(random, weightRows, cols);
   const values = random.normals(rows * cols);
   const before = random.normals(rows * weightRows);
   const run = async (first: number, count: number) => {
@@ -93,12 +96,7 @@ Deno.test("matmul() on matrix units gives a row the same bits alone and among ot
 Deno.test("matmul() on matrix units adds in the same order whatever the depth and the size of a tile", async () => {
   const [cols, weightRows, rows] = [64, 80, 20];
   const random = new Random(7);
-  const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype: "f16" });
-  writeRows(fixture, weight, {
-    firstRow: 0,
-    source: "F16",
-    data: new Uint8Array(random.halves(weightRows * cols).halves.buffer),
-  });
+  const weight = randomHalves(random, weightRows, cols);
   const x = floatRows(fixture.upload("f32", random.normals(rows * cols), [rows, cols]));
   const units = matrixUnitsOf(fixture.gpu.info);
   assert.ok(units);
