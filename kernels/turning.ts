@@ -53,7 +53,7 @@ export async function whileTurning<T>(pending: Promise<T>): Promise<T> {
   pending.then(settle, settle);
   const wait = { startMs: performance.now() };
   waits.add(wait);
-  // Dawn queued its callback before it returned the promise, when nobody seemed to wait for anything.
+  // Dawn queued its callback before it returned the promise: no wait had begun then.
   resumePaused();
   // A settled promise needs a microtask to say so.
   await Promise.resolve();

@@ -83,7 +83,7 @@ function start<OwnPass extends AnyPass, Rows>(
       throw error;
     }
   })();
-  // Whoever waits for it reports the failure.
+  // A failure is reported where the end is awaited.
   ended.catch(() => {});
   return { pass, ended };
 }
