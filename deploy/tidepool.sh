@@ -9,7 +9,7 @@ deno="${TIDEPOOL_DENO:-deno}"
 # tiles were fastest on its GPU.
 common="--quiet --no-prompt --allow-net --allow-read --allow-env --allow-sys=uid,systemMemoryInfo,hostname"
 case "${1:-}" in
-  serve) allowed="$common --allow-run=$(command -v "$deno"),ls,cat,unshare,nvidia-smi,/usr/bin/apt-get,/sbin/ldconfig" ;;
+  serve) allowed="$common --allow-run=$(command -v "$deno"),ls,cat,unshare,/usr/bin/nvidia-smi,/usr/lib/wsl/lib/nvidia-smi,/usr/bin/apt-get,/sbin/ldconfig" ;;
   worker) allowed="$common --allow-run=ls,cat,/usr/bin/apt-get,/sbin/ldconfig --allow-ffi=${DENO_DIR:-$HOME/.cache/deno}/npm"
     allowed="$allowed --allow-write=${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/tidepool-tiles.json" ;;
   # What people run by hand: it writes files and starts browsers, benchmarks and editors.
