@@ -73,7 +73,7 @@ export function planMatvec(info: PlainAdapter, { cols, parts }: Pick<Weight, "co
 
 /**
  * The plan for rows that attend densely, with matrix units where the adapter and the weight allow; it does not depend on
- * the number of input rows either. Both halves of x are multiplied: 22 bits of it.
+ * the number of input rows either. Rows of x are rounded to halves, as those of prompts are.
  */
 export function planDenseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
   const cut = hasFloatParts(weight) ? undefined : rowProductCut(info);
@@ -82,7 +82,7 @@ export function planDenseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "part
 
 /** The form of rows that a plan reads. */
 export function matvecForm({ kind }: MatvecPlan): RowForm {
-  return kind === "matrix" ? "both" : "f32";
+  return kind === "matrix" ? "high" : "f32";
 }
 
 /**

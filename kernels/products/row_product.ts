@@ -1,9 +1,8 @@
 /**
  * The product on matrix units for few rows, which is bound by reading the weight. The weight is the left factor; the columns of
- * the right one are rows of x, two for each: its high halves and its low ones, whose sums are added at the end. A workgroup
- * takes some outputs; its subgroups share out k in turns, and their sums meet in workgroup memory in a fixed order. Columns
- * pass over a slice of the weight some at a time, so that many rows cost one reading. The order over k depends on the cut
- * alone: a row's bits do not depend on how many rows come along, nor on its place among them.
+ * the right one are rows of x, as halves. A workgroup takes some outputs of up to 64 rows; its subgroups share out k in turns,
+ * and their sums meet in workgroup memory in a fixed order. The order over k depends on the cut alone: a row's bits do not
+ * depend on how many rows come along, nor on its place among them.
  */
 
 import { Fragments, HALVES_AN_ELEMENT } from "../matrix_wgsl.ts";
@@ -15,7 +14,7 @@ import { BUILTINS, GROUP_INDEX, HALF_PACKING_WGSL, reads, unroll } from "../wgsl
 import { describePairing, isPaired, pairedRow, pairingWgsl, resultBindings, resultParams } from "./paired_results.ts";
 import { PRODUCT_PARAMS } from "./product.ts";
 import { storeSums, sumOfWgsl } from "./row_results.ts";
-import { HALVES, meetingOf, outputsOf, type RowProduct, sliceOf, threadsOf } from "./row_tile.ts";
+import { rowPlanOf, type RowProduct } from "./row_tile.ts";
 
 /** The kernel's name, which tells all variants apart. */
 export function rowProductName(
@@ -26,90 +25,98 @@ export function rowProductName(
   }${ragged ? " ragged" : ""}${accumulate ? " accumulate" : ""}${describePairing(pairing)}`;
 }
 
-/** Grid: one workgroup for each `outputsOf` rows of the weight, made by `spread`. */
+/** Grid: one workgroup for each `outputs` of the plan, rows of the weight, made by `spread`. */
 export function rowProduct(variant: RowProduct): KernelSpec {
-  const { shape, tile, subgroupSize, shares } = variant;
-  const { elements, stride } = sliceOf(variant);
-  const results = outputsOf(shape, tile) / (isPaired(variant) ? 2 : 1);
+  const { shape, subgroupSize, shares, tile } = variant;
+  const plan = rowPlanOf(variant);
   const write = new Fragments(shape);
   return {
     needs: ["f16", "matrix"],
-    bindings: [
-      reads("w", "array<vec4<u32>>"),
-      reads("x", "array<vec4<u32>>"),
-      ...resultBindings(variant),
-    ],
-    params: [
-      ...PRODUCT_PARAMS,
-      ...resultParams(variant),
-    ],
+    bindings: [reads("w", "array<vec4<u32>>"), reads("x", "array<vec4<u32>>"), ...resultBindings(variant)],
+    params: [...PRODUCT_PARAMS, ...resultParams(variant)],
     source: /* wgsl */ `
       ${isPaired(variant) ? pairingWgsl(variant) : HALF_PACKING_WGSL}
-      var<workgroup> ws: array<vec4<u32>, ${outputsOf(shape, tile) * stride}>;
-      var<workgroup> xs: array<vec4<u32>, ${tile.columns * shape.n * stride}>;
-      var<workgroup> parts: array<f32, ${meetingOf(variant)}>;
+      // A slice of the weight; in the end, the sums of all shares.
+      var<workgroup> ws: array<vec4<u32>, ${plan.stagedWeights}>;
+      var<workgroup> xs: array<vec4<u32>, ${plan.stagedInputs}>;
       ${sumOfWgsl(variant)}
 
       @diagnostic(off, chromium.subgroup_matrix_uniformity)
-      @compute @workgroup_size(${threadsOf(variant)}) fn main(${BUILTINS}) {
+      @compute @workgroup_size(${plan.threads}) fn main(${BUILTINS}) {
         let width = params.partRows${isPaired(variant) ? " / 2u" : ""};
-        let firstOutput = (${GROUP_INDEX}) * ${results}u;
+        let firstOutput = (${GROUP_INDEX}) * ${plan.results}u;
         if (firstOutput >= width) { return; }
         let firstInput = params.firstInput;
         let subgroup = t / ${subgroupSize}u;
         let share = subgroup % ${shares}u;
-        let ownOutput = subgroup / ${shares}u * ${tile.outputs * shape.m}u;
-        ${eachSum(variant, (r, o, c) => write.zeroSums(`sum${r}_${o}_${c}`))}
-        ${sliceOffsets(variant)}
-        ${
-      unroll(tile.ahead, (s) =>
-        `if (${s * elements}u < params.eights) { ${loadWeights(variant, s, `${s * elements}u`)} }`)
-    }
-        ${loadColumns(variant, 0, "0u")}
-        for (var first = 0u; first < params.eights; first += ${tile.ahead * elements}u) {
-          ${unroll(tile.ahead, (s) => oneSlice(variant, s))}
-        }
+        let beside = subgroup / ${shares}u % ${tile.beside}u;
+        let ownOutput = subgroup / ${shares * tile.beside}u * ${tile.outputs * shape.m}u;
+        let ownColumn = beside * ${plan.columns * shape.n}u;
+        ${unroll(tile.outputs, (o) => unroll(plan.columns, (c) => write.zeroSums(`sum${o}_${c}`)))}
+        ${placesWgsl(variant)}
+        ${walkWgsl(variant)}
         ${storeSums(variant)}
       }`,
   };
 }
 
-function eachSum({ tile }: RowProduct, piece: (round: number, output: number, column: number) => string): string {
-  return unroll(
-    tile.rounds,
-    (r) => unroll(tile.outputs, (o) => unroll(tile.columns, (c) => piece(r, o, c))),
-  );
+/** All loads of the loop exist, so that none is conditional: what is left when there are no more slices to ask for comes after it. */
+function walkWgsl(variant: RowProduct): string {
+  const { ragged, tile: { ahead } } = variant;
+  const { elements } = rowPlanOf(variant);
+  const group = ahead * elements;
+  return `${unroll(ahead, (s) => loadSlice(variant, s, `${s * elements}u`, ragged))}
+        var k = 0u;
+        for (; k + ${2 * group}u <= params.eights;) {
+          ${unroll(ahead, (s) => oneSlice(variant, s, { last: false, next: `k + ${group}u` }))}
+        }
+        ${ragged ? lastSlices(variant) : unroll(ahead, (s) => oneSlice(variant, s, { last: false }))}`;
 }
 
-/** What a thread brings of a slice's rows: how many elements, and WGSL of each one's place; the last may not exist. */
-interface Share {
-  readonly count: number;
-  readonly place: (
-    i: number,
-  ) => { readonly row: string; readonly element: string; readonly exists: string | undefined };
+/** Any number of slices, and the last one may end within; what is asked for beyond repeats what is there. */
+function lastSlices(variant: RowProduct): string {
+  const { ahead } = variant.tile;
+  const next = `k + ${ahead * rowPlanOf(variant).elements}u`;
+  return `for (; k < params.eights;) {
+          ${unroll(ahead, (s) => `if (k < params.eights) { ${oneSlice(variant, s, { last: true, next })} }`)}
+        }`;
 }
 
-function shareOf(variant: RowProduct, rows: number): Share {
-  const threads = threadsOf(variant);
-  const { elements } = sliceOf(variant);
-  const whole = Math.floor(rows * elements / threads);
-  const index = (i: number) => `(t + ${i * threads}u)`;
+/** Stages the slice at k that has arrived, asks for a later one in its place, and multiplies. */
+function oneSlice(variant: RowProduct, slice: number, { last, next }: { last: boolean; next?: string }): string {
+  return `workgroupBarrier();
+          ${storeSlice(variant, slice, last)}
+          workgroupBarrier();
+          ${next === undefined ? "" : loadSlice(variant, slice, next, last)}
+          ${multiply(variant)}
+          k += ${rowPlanOf(variant).elements}u;`;
+}
+
+/** The i-th element that a thread brings of a slice's rows; WGSL of its place. The last may not exist. */
+interface Element {
+  readonly row: string;
+  readonly element: string;
+  readonly exists: string | undefined;
+}
+
+function elementOf(variant: RowProduct, rows: number, i: number): Element {
+  const { threads, elements } = rowPlanOf(variant);
+  const index = `(t + ${i * threads}u)`;
   return {
-    count: Math.ceil(rows * elements / threads),
-    place: (i) => ({
-      row: `${index(i)} / ${elements}u`,
-      element: `${index(i)} % ${elements}u`,
-      exists: i < whole ? undefined : `${index(i)} < ${rows * elements}u`,
-    }),
+    row: `${index} / ${elements}u`,
+    element: `${index} % ${elements}u`,
+    exists: (i + 1) * threads <= rows * elements ? undefined : `${index} < ${rows * elements}u`,
   };
 }
 
-function weightShare(variant: RowProduct): Share {
-  return shareOf(variant, outputsOf(variant.shape, variant.tile));
+function eachWeight(variant: RowProduct, piece: (i: number, place: Element) => string): string {
+  const { outputs, weights } = rowPlanOf(variant);
+  return unroll(weights, (i) => piece(i, elementOf(variant, outputs, i)));
 }
 
-function columnShare(variant: RowProduct): Share {
-  return shareOf(variant, variant.tile.columns * variant.shape.n);
+function eachInput(variant: RowProduct, piece: (i: number, place: Element) => string): string {
+  const { stagedRows, inputs } = rowPlanOf(variant);
+  return unroll(inputs, (i) => piece(i, elementOf(variant, stagedRows, i)));
 }
 
 function onlyIf(condition: string | undefined, statement: string): string {
@@ -117,135 +124,84 @@ function onlyIf(condition: string | undefined, statement: string): string {
 }
 
 /**
- * Where a thread's elements lie in storage at k = 0. Columns beyond the last row repeat it: they are not stored, and conditions on the
+ * Where a thread's elements lie in storage at k = 0. Rows beyond the last repeat it: they are not stored, and conditions on the
  * loads of those that are would cost more than the loads.
  */
-function sliceOffsets(variant: RowProduct): string {
-  const { tile, shape, dtype, ragged } = variant;
-  const [weights, columns] = [weightShare(variant), columnShare(variant)];
-  const ofW = (i: number) => {
-    const { row, element } = weights.place(i);
-    const ofSlice = (s: number) =>
-      `${declareEight(dtype, `w${s}_${i}`)}${ragged ? ` var insideW${s}_${i} = true;` : ""}`;
-    return `let elementW${i} = ${element}; ${unroll(tile.ahead, ofSlice)}
-        let atW${i} = (${weightRow(variant, row)}) * params.eights;`;
-  };
-  const ofX = (i: number) => {
-    const { row, element } = columns.place(i);
-    const input = (r: number) =>
-      `min(firstInput + ${r * tile.columns * shape.n / HALVES}u + ${row} / ${HALVES}u, params.rows - 1u)`;
-    const ofRound = (r: number) =>
-      `let atX${r}_${i} = (${input(r)} + (${row}) % ${HALVES}u * params.rows) * params.eights;`;
-    return `let elementX${i} = ${element}; var x${i}: vec4<u32>;
-        ${unroll(tile.rounds, ofRound)}`;
-  };
-  return `${unroll(weights.count, ofW)}
-        ${unroll(columns.count, ofX)}`;
+function placesWgsl(variant: RowProduct): string {
+  const { dtype, tile: { ahead } } = variant;
+  const ofWeight = (i: number, { row, element }: Element) =>
+    `let elementW${i} = ${element};
+        let atW${i} = (${weightRow(variant, row)}) * params.eights;
+        ${unroll(ahead, (s) => declareEight(dtype, `w${s}_${i}`))}`;
+  const ofInput = (i: number, { row, element }: Element) =>
+    `let elementX${i} = ${element};
+        let atX${i} = min(firstInput + ${row}, params.rows - 1u) * params.eights;
+        ${unroll(ahead, (s) => `var x${s}_${i}: vec4<u32>;`)}`;
+  return `${eachWeight(variant, ofWeight)}
+        ${eachInput(variant, ofInput)}`;
 }
 
 /** The row of the weight that is a slice's row. */
 function weightRow(variant: RowProduct, row: string): string {
   if (!isPaired(variant)) return `min(firstOutput + ${row}, width - 1u)`;
-  const count = outputsOf(variant.shape, variant.tile) / 2;
-  return pairedRow(variant, row, { first: "firstOutput", count, all: "width" });
+  return pairedRow(variant, row, { first: "firstOutput", count: rowPlanOf(variant).results, all: "width" });
 }
 
-function loadWeights(variant: RowProduct, slice: number, k: string): string {
-  const { dtype, ragged } = variant;
-  const { count, place } = weightShare(variant);
-  return unroll(count, (i) => {
-    const column = `elementW${i} + ${k}`;
-    const into = `w${slice}_${i}`;
-    const index = `atW${i} + ${ragged ? `min(${column}, params.eights - 1u)` : column}`;
-    const fetch = fetchEight(dtype, "w", { into, index });
-    return onlyIf(place(i).exists, ragged ? `insideW${slice}_${i} = ${column} < params.eights; ${fetch}` : fetch);
-  });
-}
-
-/** What `loadWeights` brought, as halves: zeros beyond the columns. */
-function storeWeights(variant: RowProduct, slice: number): string {
-  const { dtype, ragged } = variant;
-  const { count, place } = weightShare(variant);
-  return unroll(count, (i) => {
-    const to = `ws[${stagedAt(variant, place(i))}]`;
-    const store = halvesOfEight(dtype, `w${slice}_${i}`, to);
-    const guarded = ragged ? `if (insideW${slice}_${i}) { ${store} } else { ${to} = vec4<u32>(); }` : `{ ${store} }`;
-    return onlyIf(place(i).exists, guarded);
-  });
-}
-
-/** Beyond the weight's columns anything will do, as long as it is a number: it meets zeros. */
-function loadColumns(variant: RowProduct, round: number, k: string): string {
-  const { count, place } = columnShare(variant);
-  return unroll(count, (i) => {
-    const column = `elementX${i} + ${k}`;
-    const within = variant.ragged ? `min(${column}, params.eights - 1u)` : column;
-    return onlyIf(place(i).exists, `x${i} = x[atX${round}_${i} + ${within}];`);
-  });
-}
-
-function storeColumns(variant: RowProduct): string {
-  const { count, place } = columnShare(variant);
-  return unroll(count, (i) => onlyIf(place(i).exists, `xs[${stagedAt(variant, place(i))}] = x${i};`));
-}
-
-function stagedAt(variant: RowProduct, { row, element }: { readonly row: string; readonly element: string }): string {
-  return `(${row}) * ${sliceOf(variant).stride}u + ${element}`;
-}
-
-/** One slice of the weight, if there is that much of it left. */
-function oneSlice(variant: RowProduct, slice: number): string {
-  const { tile } = variant;
-  const { elements } = sliceOf(variant);
-  return `{
-            let k = first + ${slice * elements}u;
-            if (k < params.eights) {
-              let next = k + ${elements}u;
-              ${unroll(tile.rounds, (r) => oneRound(variant, slice, r))}
-            }
-          }`;
-}
-
-/** Some columns over one slice: stages what has arrived, asks for what comes next, and multiplies. */
-function oneRound(variant: RowProduct, slice: number, round: number): string {
-  const { tile } = variant;
-  const later = `k + ${tile.ahead * sliceOf(variant).elements}u`;
-  const isLast = round === tile.rounds - 1;
-  return `workgroupBarrier();
-          ${round === 0 ? storeWeights(variant, slice) : ""}
-          ${storeColumns(variant)}
-          workgroupBarrier();
-          ${round === 0 ? `if (${later} < params.eights) { ${loadWeights(variant, slice, later)} }` : ""}
-          ${
-    isLast ? `if (next < params.eights) { ${loadColumns(variant, 0, "next")} }` : loadColumns(variant, round + 1, "k")
+/** Asks for a slice; `bounded`: of one that is not there, for the last elements. */
+function loadSlice(variant: RowProduct, slice: number, k: string, bounded: boolean): string {
+  const { dtype } = variant;
+  const column = (element: string) => bounded ? `min(${element} + ${k}, params.eights - 1u)` : `${element} + ${k}`;
+  return `${
+    eachWeight(variant, (i, { exists }) => {
+      const place = { into: `w${slice}_${i}`, index: `atW${i} + ${column(`elementW${i}`)}` };
+      return onlyIf(exists, fetchEight(dtype, "w", place));
+    })
   }
-          ${multiply(variant, round)}`;
+          ${
+    eachInput(variant, (i, { exists }) => onlyIf(exists, `x${slice}_${i} = x[atX${i} + ${column(`elementX${i}`)}];`))
+  }`;
 }
 
-function multiply(variant: RowProduct, round: number): string {
+/** What `loadSlice` brought, as halves; `bounded`: of the weight, zeros beyond the columns, so that anything does for x. */
+function storeSlice(variant: RowProduct, slice: number, bounded: boolean): string {
+  const { dtype } = variant;
+  const { stride } = rowPlanOf(variant);
+  const to = (array: string, { row, element }: Element) => `${array}[(${row}) * ${stride}u + ${element}]`;
+  return `${
+    eachWeight(variant, (i, place) => {
+      const staged = to("ws", place);
+      const store = `{ ${halvesOfEight(dtype, `w${slice}_${i}`, staged)} }`;
+      const guarded = `if (elementW${i} + k < params.eights) ${store} else { ${staged} = vec4<u32>(); }`;
+      return onlyIf(place.exists, bounded ? guarded : store);
+    })
+  }
+          ${eachInput(variant, (i, place) => onlyIf(place.exists, `${to("xs", place)} = x${slice}_${i};`))}`;
+}
+
+/** Of one row alone, the columns beside it are read from wherever: what they give is not stored. */
+function multiply(variant: RowProduct): string {
   const { shape, shares, depth, tile } = variant;
+  const { columns, stride, inputStride } = rowPlanOf(variant);
   const write = new Fragments(shape);
-  const stride = sliceOf(variant).stride;
   const steps = depth / shape.k;
   return unroll(tile.turns * steps, (i) => {
     const k = Math.floor(i / steps) * shares * depth + i % steps * shape.k;
-    const at = (row: string) =>
-      `(${row}) * ${stride}u + share * ${depth / HALVES_AN_ELEMENT}u + ${k / HALVES_AN_ELEMENT}u`;
-    const place = (array: string, row: string) => ({ array, at: at(row), stride: `${stride}u` });
+    const place = (array: string, row: string, distance: number) => ({
+      array,
+      at: `(${row}) * ${distance}u + share * ${depth / HALVES_AN_ELEMENT}u + ${k / HALVES_AN_ELEMENT}u`,
+      stride: `${distance}u`,
+    });
+    const column = (c: number) => write.right(place("xs", `ownColumn + ${c * shape.n}u`, inputStride), "columns");
+    const weight = (o: number) => write.left(place("ws", `ownOutput + ${o * shape.m}u`, stride));
     return `{
-            ${
-      unroll(
-        tile.columns,
-        (c) => `let column${c} = ${write.right(place("xs", `${c * shape.n}u`), "columns")};`,
-      )
-    }
-            ${
+              ${unroll(columns, (c) => `let column${c} = ${column(c)};`)}
+              ${
       unroll(tile.outputs, (o) =>
         `{
-              let weight = ${write.left(place("ws", `ownOutput + ${o * shape.m}u`))};
-              ${unroll(tile.columns, (c) => write.accumulate(`sum${round}_${o}_${c}`, "weight", `column${c}`))}
-            }`)
+                let weight = ${weight(o)};
+                ${unroll(columns, (c) => write.accumulate(`sum${o}_${c}`, "weight", `column${c}`))}
+              }`)
     }
-          }`;
+            }`;
   });
 }

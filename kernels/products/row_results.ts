@@ -7,79 +7,81 @@ import { Fragments } from "../matrix_wgsl.ts";
 import { storeFour } from "../rows.ts";
 import { unroll } from "../wgsl.ts";
 import { isPaired, placeFourWgsl } from "./paired_results.ts";
-import { HALVES, outputsOf, type RowProduct, threadsOf } from "./row_tile.ts";
+import { type RowPlan, rowPlanOf, type RowProduct } from "./row_tile.ts";
 
-/** WGSL of `sum_of(part)`: the sums of all shares in their order, the high halves' and the low ones'. */
-export function sumOfWgsl({ shape, tile, shares }: RowProduct): string {
-  const size = outputsOf(shape, tile) * shape.n;
+/** WGSL of `sum_of(part)`: the sums of all shares in their order, of a part of the first. */
+export function sumOfWgsl(variant: RowProduct): string {
+  const { shape, shares } = variant;
+  const share = rowPlanOf(variant).outputs * shape.n / 4;
+  const part = (s: number) => `bitcast<f32>(ws[part / 4u + ${s * share}u][part % 4u])`;
   return `fn sum_of(part: u32) -> f32 {
-        var high = parts[part];
-        var low = parts[part + 1u];
-        ${
-    unroll(
-      shares - 1,
-      (s) => `high += parts[part + ${(s + 1) * size}u]; low += parts[part + ${(s + 1) * size + 1}u];`,
-    )
-  }
-        return high + low;
+        var sum = ${part(0)};
+        ${unroll(shares - 1, (s) => `sum += ${part(s + 1)};`)}
+        return sum;
       }`;
 }
 
 /** Statements that have the sums of all shares meet, column by column, and store what becomes of them. */
 export function storeSums(variant: RowProduct): string {
-  const { shape, tile } = variant;
+  const { shape, shares, tile } = variant;
+  const { outputs, columns } = rowPlanOf(variant);
   const write = new Fragments(shape);
+  const four = shape.n / 4;
   const place = (o: number) => ({
-    array: "parts",
-    at: `share * ${outputsOf(shape, tile) * shape.n}u + (ownOutput + ${o * shape.m}u) * ${shape.n}u`,
-    stride: `${shape.n}u`,
+    array: "ws",
+    at: `((beside * ${shares}u + share) * ${outputs}u + ownOutput + ${o * shape.m}u) * ${four}u`,
+    stride: `${four}u`,
   });
-  return unroll(tile.rounds * tile.columns, (i) => {
-    const sum = (o: number) => `sum${Math.floor(i / tile.columns)}_${o}_${i % tile.columns}`;
-    const firstRow = i * shape.n / HALVES;
-    return `workgroupBarrier();
-        ${unroll(tile.outputs, (o) => write.storeSums(place(o), sum(o)))}
+  return unroll(columns, (c) =>
+    `workgroupBarrier();
+        ${unroll(tile.outputs, (o) => write.storeSums(place(o), `sum${o}_${c}`))}
         workgroupBarrier();
-        ${storeColumn(variant, firstRow)}`;
-  });
+        ${isPaired(variant) ? storePaired(variant, c) : storeResults(variant, c)}`);
 }
 
-/**
- * Statements that store what becomes of a column fragment of sums, the first of them those of row `firstRow` of the workgroup. They
- * read `sum_of`, `firstInput`, `firstOutput` and `width`.
- */
-export function storeColumn(variant: RowProduct, firstRow: number): string {
-  return isPaired(variant) ? storePaired(variant, firstRow) : storeResults(variant, firstRow);
+/** The rows whose sums meet at a time: one column fragment of each subgroup beside another. WGSL of the i-th. */
+function rowsOf({ shape: { n }, shares, tile }: RowProduct, plan: RowPlan, column: number) {
+  const beside = (i: string) => `${i} / ${n}u`;
+  return {
+    count: Math.min(n, tile.rows) * tile.beside,
+    row: (i: string) => `firstInput + ${beside(i)} * ${plan.columns * n}u + ${column * n}u + ${i} % ${n}u`,
+    /** Where the sum of an output begins, in the first share. */
+    part: (i: string, output: string) =>
+      `${beside(i)} * ${shares * plan.outputs * n}u + (${output}) * ${n}u + ${i} % ${n}u`,
+  };
 }
 
 /** What is in y is added last. */
-function storeResults(variant: RowProduct, firstRow: number): string {
-  const { shape, tile, accumulate } = variant;
-  const outputs = outputsOf(shape, tile);
-  return `for (var i = t; i < ${outputs * shape.n / HALVES}u; i += ${threadsOf(variant)}u) {
-          let row = firstInput + ${firstRow}u + i / ${outputs}u;
+function storeResults(variant: RowProduct, column: number): string {
+  const plan = rowPlanOf(variant);
+  const { outputs, threads } = plan;
+  const rows = rowsOf(variant, plan, column);
+  return `for (var i = t; i < ${outputs * rows.count}u; i += ${threads}u) {
+          let row = ${rows.row(`i / ${outputs}u`)};
           let output = i % ${outputs}u;
           if (row < params.rows && firstOutput + output < width) {
             let at = row * params.weightRows + params.firstRow + firstOutput + output;
-            let sum = sum_of(output * ${shape.n}u + i / ${outputs}u * ${HALVES}u);
-            y[at] = ${accumulate ? "y[at] + sum" : "sum"};
+            let sum = sum_of(${rows.part(`i / ${outputs}u`, "output")});
+            y[at] = ${variant.accumulate ? "y[at] + sum" : "sum"};
           }
         }`;
 }
 
 /** Four neighbouring pairs a thread. */
-function storePaired(variant: RowProduct, firstRow: number): string {
-  const { shape, tile } = variant;
-  const half = outputsOf(shape, tile) / 2;
-  const fours = half / 4;
+function storePaired(variant: RowProduct, column: number): string {
+  const plan = rowPlanOf(variant);
+  const { results, threads } = plan;
+  const fours = results / 4;
+  const rows = rowsOf(variant, plan, column);
+  const { n } = variant.shape;
   const sums = (first: number) =>
-    `vec4<f32>(${[0, 1, 2, 3].map((c) => `sum_of(part + ${(first + c) * shape.n}u)`).join(", ")})`;
-  return `for (var i = t; i < ${fours * shape.n / HALVES}u; i += ${threadsOf(variant)}u) {
-          let row = firstInput + ${firstRow}u + i / ${fours}u;
+    `vec4<f32>(${[0, 1, 2, 3].map((c) => `sum_of(part + ${(first + c) * n}u)`).join(", ")})`;
+  return `for (var i = t; i < ${fours * rows.count}u; i += ${threads}u) {
+          let row = ${rows.row(`i / ${fours}u`)};
           let four = i % ${fours}u;
           if (row < params.rows && firstOutput + 4u * four < width) {
-            let part = four * ${4 * shape.n}u + i / ${fours}u * ${HALVES}u;
-            ${storeFourPairs(variant, [sums(0), sums(half)])}
+            let part = ${rows.part(`i / ${fours}u`, "4u * four")};
+            ${storeFourPairs(variant, [sums(0), sums(results)])}
           }
         }`;
 }
