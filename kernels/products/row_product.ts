@@ -49,47 +49,60 @@ export function rowProduct(variant: RowProduct): KernelSpec {
         let firstInput = params.firstInput;
         let subgroup = t / ${subgroupSize}u;
         let share = subgroup % ${shares}u;
-        let beside = subgroup / ${shares}u % ${tile.beside}u;
-        let ownOutput = subgroup / ${shares * tile.beside}u * ${tile.outputs * shape.m}u;
+        let beside = subgroup / ${shares}u;
         let ownColumn = beside * ${plan.columns * shape.n}u;
         ${unroll(tile.outputs, (o) => unroll(plan.columns, (c) => write.zeroSums(`sum${o}_${c}`)))}
         ${placesWgsl(variant)}
+        var k = 0u;
         ${walkWgsl(variant)}
         ${storeSums(variant)}
       }`,
   };
 }
 
+/** Whether a slice may not exist, or not wholly. */
+const [EXISTING, BOUNDED] = [false, true];
+
 /** All loads of the loop exist, so that none is conditional: what is left when there are no more slices to ask for comes after it. */
 function walkWgsl(variant: RowProduct): string {
-  const { ragged, tile: { ahead } } = variant;
-  const { elements } = rowPlanOf(variant);
-  const group = ahead * elements;
-  return `${unroll(ahead, (s) => loadSlice(variant, s, `${s * elements}u`, ragged))}
-        var k = 0u;
-        for (; k + ${2 * group}u <= params.eights;) {
-          ${unroll(ahead, (s) => oneSlice(variant, s, { last: false, next: `k + ${group}u` }))}
+  const { ragged, tile: { ahead, inputsAhead } } = variant;
+  const group = `${2 * ahead * rowPlanOf(variant).elements}u`;
+  return `${unroll(ahead, (s) => loadWeights(variant, s, { slices: s, bounded: ragged }))}
+        ${unroll(inputsAhead, (s) => loadInputs(variant, s, { slices: s, bounded: ragged }))}
+        for (; k + ${group} <= params.eights;) {
+          ${unroll(ahead, (s) => oneSlice(variant, s, askNext(variant, s, EXISTING)))}
         }
-        ${ragged ? lastSlices(variant) : unroll(ahead, (s) => oneSlice(variant, s, { last: false }))}`;
+        ${ragged ? lastSlices(variant) : unroll(ahead, (s) => oneSlice(variant, s, askLast(variant, s)))}`;
 }
 
 /** Any number of slices, and the last one may end within; what is asked for beyond repeats what is there. */
 function lastSlices(variant: RowProduct): string {
-  const { ahead } = variant.tile;
-  const next = `k + ${ahead * rowPlanOf(variant).elements}u`;
+  const slice = (s: number) => oneSlice(variant, s, askNext(variant, s, BOUNDED), BOUNDED);
   return `for (; k < params.eights;) {
-          ${unroll(ahead, (s) => `if (k < params.eights) { ${oneSlice(variant, s, { last: true, next })} }`)}
+          ${unroll(variant.tile.ahead, (s) => `if (k < params.eights) { ${slice(s)} }`)}
         }`;
 }
 
-/** Stages the slice at k that has arrived, asks for a later one in its place, and multiplies. */
-function oneSlice(variant: RowProduct, slice: number, { last, next }: { last: boolean; next?: string }): string {
+/** Stages the slice at k, which has arrived, asks for later ones in its place, and multiplies. */
+function oneSlice(variant: RowProduct, slice: number, ask: string, bounded = EXISTING): string {
   return `workgroupBarrier();
-          ${storeSlice(variant, slice, last)}
+          ${storeSlice(variant, slice, bounded)}
           workgroupBarrier();
-          ${next === undefined ? "" : loadSlice(variant, slice, next, last)}
+          ${ask}
           ${multiply(variant)}
           k += ${rowPlanOf(variant).elements}u;`;
+}
+
+function askNext(variant: RowProduct, slice: number, bounded: boolean): string {
+  const { ahead, inputsAhead } = variant.tile;
+  return `${loadWeights(variant, slice, { slices: ahead, bounded })}
+          ${loadInputs(variant, slice, { slices: inputsAhead, bounded })}`;
+}
+
+/** Of x alone less is asked for ahead. */
+function askLast(variant: RowProduct, slice: number): string {
+  const { ahead, inputsAhead } = variant.tile;
+  return slice + inputsAhead < ahead ? loadInputs(variant, slice, { slices: inputsAhead, bounded: EXISTING }) : "";
 }
 
 /** The i-th element that a thread brings of a slice's rows; WGSL of its place. The last may not exist. */
@@ -128,7 +141,7 @@ function onlyIf(condition: string | undefined, statement: string): string {
  * loads of those that are would cost more than the loads.
  */
 function placesWgsl(variant: RowProduct): string {
-  const { dtype, tile: { ahead } } = variant;
+  const { dtype, tile: { ahead, inputsAhead } } = variant;
   const ofWeight = (i: number, { row, element }: Element) =>
     `let elementW${i} = ${element};
         let atW${i} = (${weightRow(variant, row)}) * params.eights;
@@ -136,7 +149,7 @@ function placesWgsl(variant: RowProduct): string {
   const ofInput = (i: number, { row, element }: Element) =>
     `let elementX${i} = ${element};
         let atX${i} = min(firstInput + ${row}, params.rows - 1u) * params.eights;
-        ${unroll(ahead, (s) => `var x${s}_${i}: vec4<u32>;`)}`;
+        ${unroll(inputsAhead, (s) => `var x${s}_${i}: vec4<u32>;`)}`;
   return `${eachWeight(variant, ofWeight)}
         ${eachInput(variant, ofInput)}`;
 }
@@ -147,25 +160,37 @@ function weightRow(variant: RowProduct, row: string): string {
   return pairedRow(variant, row, { first: "firstOutput", count: rowPlanOf(variant).results, all: "width" });
 }
 
-/** Asks for a slice; `bounded`: of one that is not there, for the last elements. */
-function loadSlice(variant: RowProduct, slice: number, k: string, bounded: boolean): string {
-  const { dtype } = variant;
-  const column = (element: string) => bounded ? `min(${element} + ${k}, params.eights - 1u)` : `${element} + ${k}`;
-  return `${
-    eachWeight(variant, (i, { exists }) => {
-      const place = { into: `w${slice}_${i}`, index: `atW${i} + ${column(`elementW${i}`)}` };
-      return onlyIf(exists, fetchEight(dtype, "w", place));
-    })
-  }
-          ${
-    eachInput(variant, (i, { exists }) => onlyIf(exists, `x${slice}_${i} = x[atX${i} + ${column(`elementX${i}`)}];`))
-  }`;
+/** Which slice is asked for: so many after the one at k; `bounded`: where it does not exist, the last elements. */
+interface Asked {
+  readonly slices: number;
+  readonly bounded: boolean;
 }
 
-/** What `loadSlice` brought, as halves; `bounded`: of the weight, zeros beyond the columns, so that anything does for x. */
+function columnOf(variant: RowProduct, element: string, { slices, bounded }: Asked): string {
+  const column = `${element} + k + ${slices * rowPlanOf(variant).elements}u`;
+  return bounded ? `min(${column}, params.eights - 1u)` : column;
+}
+
+function loadWeights(variant: RowProduct, slice: number, asked: Asked): string {
+  return eachWeight(variant, (i, { exists }) => {
+    const index = `atW${i} + ${columnOf(variant, `elementW${i}`, asked)}`;
+    return onlyIf(exists, fetchEight(variant.dtype, "w", { into: `w${slice}_${i}`, index }));
+  });
+}
+
+function loadInputs(variant: RowProduct, slice: number, asked: Asked): string {
+  const into = slice % variant.tile.inputsAhead;
+  return eachInput(
+    variant,
+    (i, { exists }) => onlyIf(exists, `x${into}_${i} = x[atX${i} + ${columnOf(variant, `elementX${i}`, asked)}];`),
+  );
+}
+
+/** What has arrived, as halves; `bounded`: of the weight, zeros beyond the columns, so that anything does for x. */
 function storeSlice(variant: RowProduct, slice: number, bounded: boolean): string {
-  const { dtype } = variant;
+  const { dtype, tile } = variant;
   const { stride } = rowPlanOf(variant);
+  const input = slice % tile.inputsAhead;
   const to = (array: string, { row, element }: Element) => `${array}[(${row}) * ${stride}u + ${element}]`;
   return `${
     eachWeight(variant, (i, place) => {
@@ -175,7 +200,7 @@ function storeSlice(variant: RowProduct, slice: number, bounded: boolean): strin
       return onlyIf(place.exists, bounded ? guarded : store);
     })
   }
-          ${eachInput(variant, (i, place) => onlyIf(place.exists, `${to("xs", place)} = x${slice}_${i};`))}`;
+          ${eachInput(variant, (i, place) => onlyIf(place.exists, `${to("xs", place)} = x${input}_${i};`))}`;
 }
 
 /** Of one row alone, the columns beside it are read from wherever: what they give is not stored. */
@@ -192,7 +217,7 @@ function multiply(variant: RowProduct): string {
       stride: `${distance}u`,
     });
     const column = (c: number) => write.right(place("xs", `ownColumn + ${c * shape.n}u`, inputStride), "columns");
-    const weight = (o: number) => write.left(place("ws", `ownOutput + ${o * shape.m}u`, stride));
+    const weight = (o: number) => write.left(place("ws", `${o * shape.m}u`, stride));
     return `{
               ${unroll(columns, (c) => `let column${c} = ${column(c)};`)}
               ${

@@ -29,7 +29,7 @@ export function storeSums(variant: RowProduct): string {
   const four = shape.n / 4;
   const place = (o: number) => ({
     array: "ws",
-    at: `((beside * ${shares}u + share) * ${outputs}u + ownOutput + ${o * shape.m}u) * ${four}u`,
+    at: `((beside * ${shares}u + share) * ${outputs}u + ${o * shape.m}u) * ${four}u`,
     stride: `${four}u`,
   });
   return unroll(columns, (c) =>

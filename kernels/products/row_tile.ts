@@ -21,15 +21,15 @@ export interface RowProductCut extends MatrixUnits {
 export interface RowTile {
   /** Rows of x. */
   readonly rows: number;
-  /** Fragments of outputs of a subgroup, and subgroups side by side along them. */
+  /** Fragments of outputs. */
   readonly outputs: number;
-  readonly across: number;
-  /** Subgroups side by side along the rows of x. */
+  /** Subgroups that share out the rows of x. */
   readonly beside: number;
   /** Turns of k in a slice. */
   readonly turns: number;
-  /** Slices that are asked for ahead of the one in work: they stay in registers. */
+  /** Slices of the weight, and of x, that are asked for ahead of the one in work: they stay in registers. */
   readonly ahead: number;
+  readonly inputsAhead: number;
 }
 
 /** A variant of the kernel. */
@@ -47,20 +47,22 @@ export interface RowProduct extends Omit<RowProductCut, "tiles">, Pairing {
 const LARGE_CUT = { shares: 4, depth: 32 } as const;
 /** By rows, then with more outputs first: these need a weight of many rows to keep all processors busy. Chosen on an H200. */
 const LARGE_TILES: readonly RowTile[] = [
-  { rows: 1, outputs: 1, across: 1, beside: 1, turns: 2, ahead: 4 },
-  { rows: 8, outputs: 1, across: 1, beside: 1, turns: 2, ahead: 4 },
-  { rows: 16, outputs: 2, across: 1, beside: 1, turns: 1, ahead: 4 },
-  { rows: 32, outputs: 2, across: 1, beside: 1, turns: 1, ahead: 4 },
-  { rows: 64, outputs: 4, across: 1, beside: 2, turns: 1, ahead: 2 },
+  { rows: 1, outputs: 1, beside: 1, turns: 2, ahead: 2, inputsAhead: 2 },
+  { rows: 8, outputs: 1, beside: 1, turns: 1, ahead: 4, inputsAhead: 4 },
+  { rows: 16, outputs: 1, beside: 1, turns: 1, ahead: 4, inputsAhead: 4 },
+  { rows: 32, outputs: 4, beside: 2, turns: 1, ahead: 4, inputsAhead: 4 },
+  { rows: 32, outputs: 2, beside: 2, turns: 1, ahead: 4, inputsAhead: 4 },
+  { rows: 64, outputs: 4, beside: 2, turns: 1, ahead: 2, inputsAhead: 1 },
+  { rows: 64, outputs: 2, beside: 2, turns: 1, ahead: 4, inputsAhead: 4 },
 ];
 /** Workgroups that keep a large GPU busy. */
 const ENOUGH_WORKGROUPS = 96;
 /** For instructions of 8 × 8, which software computes: its compiler takes minutes for twice as much in one kernel. */
 const SMALL_CUT = { shares: 2, depth: 8 } as const;
 const SMALL_TILES: readonly RowTile[] = [
-  { rows: 1, outputs: 1, across: 1, beside: 1, turns: 1, ahead: 2 },
-  { rows: 8, outputs: 1, across: 1, beside: 1, turns: 1, ahead: 2 },
-  { rows: 16, outputs: 1, across: 2, beside: 2, turns: 2, ahead: 1 },
+  { rows: 1, outputs: 1, beside: 1, turns: 1, ahead: 2, inputsAhead: 2 },
+  { rows: 8, outputs: 2, beside: 1, turns: 1, ahead: 2, inputsAhead: 2 },
+  { rows: 16, outputs: 1, beside: 2, turns: 2, ahead: 2, inputsAhead: 1 },
 ];
 
 /** Padding of a staged row, in elements: rows start in different banks. */
@@ -95,8 +97,8 @@ export function rowTileFor(
 }
 
 /** Rows of the weight that a workgroup takes. */
-function outputsOf({ m }: MatrixUnits["shape"], { outputs, across }: RowTile): number {
-  return outputs * across * m;
+function outputsOf({ m }: MatrixUnits["shape"], { outputs }: RowTile): number {
+  return outputs * m;
 }
 
 /** Whether a weight's columns end within the slices that a tile asks for together. */
@@ -134,7 +136,7 @@ export interface RowPlan {
 
 /** The plan of a variant. */
 export function rowPlanOf({ shape, subgroupSize, shares, depth, tile, ...pairing }: SizedCut): RowPlan {
-  const threads = subgroupSize * shares * tile.across * tile.beside;
+  const threads = subgroupSize * shares * tile.beside;
   const outputs = outputsOf(shape, tile);
   const columns = Math.ceil(tile.rows / shape.n / tile.beside);
   const elements = tile.turns * shares * depth / HALVES_AN_ELEMENT;

@@ -25,8 +25,12 @@ Deno.test("rowTileFor() takes the narrowest tile that holds the rows, and the wi
   assert.deepEqual(rows, [1, 8, 8, 16, 32, 64, 64, 64]);
 });
 
+Deno.test("rowTileFor() gives a workgroup more outputs where the weight has rows for many workgroups", () => {
+  assert.deepEqual([4096, 6144].map((weightRows) => tileOf(32, weightRows).outputs), [32, 64]);
+});
+
 Deno.test("rowTileFor() keeps within the adapter's workgroup memory", () => {
-  assert.deepEqual([1, 64].map((rows) => tileOf(rows, 28672, { ...LARGE, maxWorkgroupBytes: 32_768 }).rows), [1, 32]);
+  assert.deepEqual([1, 64].map((rows) => tileOf(rows, 28672, { ...LARGE, maxWorkgroupBytes: 16_384 }).rows), [1, 16]);
   assert.equal(rowProductCut({ ...LARGE, maxWorkgroupBytes: 4096 }), undefined);
 });
 
