@@ -6,6 +6,7 @@
 import { EngineError } from "./errors.ts";
 import { MIN_BUDGET } from "./layer_plan.ts";
 import { maskWords } from "../kernels/logits/mask_logits.ts";
+import { countsTokens } from "./logits/penalties.ts";
 import type { PageMap } from "./page_map.ts";
 import { drawnRowsOf, PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span, type Step } from "./span.ts";
 
@@ -31,7 +32,7 @@ export interface StepBounds {
 /** What counts of an open sequence. */
 export interface OpenSequence {
   readonly physicalPages: { readonly length: number };
-  readonly open: Pick<SequenceOpening, "pageOffset">;
+  readonly open: Pick<SequenceOpening, "pageOffset" | "sampling">;
   /** As long as the positions that were ever written. */
   readonly tokens: { readonly length: number };
 }
@@ -67,7 +68,7 @@ export function checkStep(
     if (met.has(span.sequence)) throw refusedSpan(span, "it has two spans in one step");
     met.add(span.sequence);
     checkRows(span, bounds);
-    if (span.sampled) checkSampled(span, bounds);
+    if (span.sampled) checkSampled(span, state, bounds);
     checkPlace(span, state, bounds);
   }
 }
@@ -112,12 +113,17 @@ function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
   if (tokens.length !== 1) throw refusedSpan(span, `it is sparse and has ${tokens.length} rows, not one`);
 }
 
-/** Whether its token can come from the step before. */
-function checkSampled(span: Span, { carries, drawn }: StepBounds): void {
+/** Whether its last token can come from the step before. */
+function checkSampled(span: Span, { open: { sampling } }: OpenSequence, { carries, drawn }: StepBounds): void {
   if (!carries) throw refusedSpan(span, "its token is that of the step before, but the worker is not alone");
   if (!drawn.has(span.sequence)) throw refusedSpan(span, "its token is that of the step before, which drew none");
-  if (span.kind !== "decode" || span.tokens.length !== 1) {
-    throw refusedSpan(span, "its token is that of the step before, but it is not one decode row");
+  if (span.kind !== "decode") throw refusedSpan(span, "its token is that of the step before, but it does not decode");
+  if (span.logits === "all") throw refusedSpan(span, "its token is that of the step before, and would be scored");
+  if (drawnRowsOf(span) > 1 && countsTokens(sampling)) {
+    throw refusedSpan(
+      span,
+      "its token is that of the step before, but penalties of its audit count tokens between rows",
+    );
   }
 }
 
@@ -139,7 +145,10 @@ function checkPlace(span: Span, state: OpenSequence, bounds: StepBounds): void {
 
 function faultOfPages(
   pages: Uint32Array,
-  { physicalPages: { length: present }, open: { pageOffset } }: Pick<OpenSequence, "physicalPages" | "open">,
+  { physicalPages: { length: present }, open: { pageOffset } }: {
+    readonly physicalPages: { readonly length: number };
+    readonly open: Pick<SequenceOpening, "pageOffset">;
+  },
   { map, ...bounds }: StepBounds,
 ): string | undefined {
   const high = pages.find((page) => page >= map.pages);

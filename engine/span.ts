@@ -116,8 +116,8 @@ interface SpanBase {
    */
   readonly reportsSelection?: true;
   /**
-   * Of a decode row: its token is the one that the step before drew last for the sequence, which need not be known yet;
-   * `tokens` holds a 0 in its place. Of workers alone in their group only.
+   * Of a decode span: its last token is the one that the step before drew last for the sequence, which need not be known yet;
+   * `tokens` holds a 0 in its place. Of workers alone in their group only; not with `logits: "all"`, which would score it.
    */
   readonly sampled?: true;
 }

@@ -48,9 +48,9 @@ export class Sequences {
     for (const { sequence, from, tokens, newPages, sampled } of step.spans) {
       const state = this.#of(sequence);
       this.#extend(state, newPages);
+      tokens.forEach((token, i) => state.tokens[from + i] = token);
       // It is known already, or comes with the result of the step before.
-      if (sampled) state.tokens[from] = state.drawn;
-      else tokens.forEach((token, i) => state.tokens[from + i] = token);
+      if (sampled) state.tokens[from + tokens.length - 1] = state.drawn;
       state.newestStep = step.index;
       state.drawn = undefined;
     }
@@ -59,7 +59,8 @@ export class Sequences {
   /** Remembers tokens that a step drew, for the rows after them, which may have begun already. */
   learn({ index, spans }: Step, results: readonly SpanResult[]): void {
     for (const [i, { sequence, from, tokens }] of spans.entries()) {
-      const [state, end, token] = [this.#states.get(sequence), from + tokens.length, results[i]?.token];
+      const [state, end, result] = [this.#states.get(sequence), from + tokens.length, results[i]];
+      const token = result?.token ?? result?.audit?.tokens.at(-1);
       if (state === undefined || token === undefined) continue;
       if (state.newestStep === index) state.drawn = token;
       else if (end < state.tokens.length) state.tokens[end] ??= token;

@@ -112,6 +112,11 @@ function placeOfDrawn({ drawn }: BatchContext, { sequence }: Span): number {
   );
 }
 
+/** Whether the token of its last row has not left the GPU. */
+function endsSampled({ span, first, rows }: Piece): boolean {
+  return span.sampled === true && first + rows === span.tokens.length;
+}
+
 function isSparse(span: Span): boolean {
   return span.kind === "decode" && span.attention === "sparse";
 }
@@ -176,7 +181,7 @@ function fill(
     drawn: [] as DrawnRow[],
     scored: [] as ScoredRow[],
     sparse: [] as BatchRow[],
-    carries: pieces.some(({ span }) => span.sampled === true),
+    carries: pieces.some(endsSampled),
     pieces: [] as SequencePiece[],
     holders: Array.from({ length: map.workers }, () => false),
     denseHolders: Array.from({ length: map.workers }, () => false),
@@ -185,8 +190,8 @@ function fill(
   for (const piece of pieces) {
     const { span, state, first } = piece;
     const sparse = isSparse(span) ? state.open.sparse : undefined;
-    if (span.sampled) batch.tokens[at] = carriedFrom(placeOfDrawn(context, span));
-    else batch.tokens.set(span.tokens.subarray(first, first + piece.rows), at);
+    batch.tokens.set(span.tokens.subarray(first, first + piece.rows), at);
+    if (endsSampled(piece)) batch.tokens[at + piece.rows - 1] = carriedFrom(placeOfDrawn(context, span));
     for (let i = 0; i < piece.rows; i++) {
       const position = span.from + first + i;
       batch.positions[at + i] = position;

@@ -28,6 +28,13 @@ const LENGTHEN = 1.5;
 /** … and shrinks by this one after a divergence. */
 const SHORTEN = 0.5;
 
+/**
+ * Verifications, and the share of them that overruled a draft: below it a row that runs ahead of the next one gains, as waiting
+ * for that one's result takes a fifth of a sparse step, and a row for nothing a whole one.
+ */
+const MIN_CORRECTIONS = 4;
+const MAX_OVERRULED = 0.1;
+
 /** Rows of a refresh that the request leaves to the service; ReSA found 32 to 64 best. */
 const REFRESH_ROWS = 32;
 
@@ -103,6 +110,11 @@ export class Correction {
   /** Whether tokens wait for a correction to agree. */
   get withholdsTokens(): boolean {
     return this.#request.mode === "lossless";
+  }
+
+  /** Whether so few of its verifications overruled a draft that the row after one may be computed before its result is there. */
+  get mostlyAgrees(): boolean {
+    return this.#corrections >= MIN_CORRECTIONS && this.#rollbacks <= MAX_OVERRULED * this.#corrections;
   }
 
   /**

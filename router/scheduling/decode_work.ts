@@ -17,13 +17,18 @@ export interface DecodeWork {
   readonly rowsMs: number;
 }
 
+/** What a sequence is to do next. */
+export interface NextWork {
+  readonly sequence: Sequence;
+  readonly work: Work;
+}
+
 /**
  * Shares out the time that corrections may add to a step.
- * @param sequences that decode, those that waited longest first
+ * @param next of the sequences that decode, those that waited longest first
  * @param extraMs that corrections may add to the step of their rows
  */
-export function decodeWork(sequences: readonly Sequence[], costs: CostModel, extraMs: number): DecodeWork {
-  const next = sequences.map((sequence) => ({ sequence, work: sequence.work() }));
+export function decodeWork(next: readonly NextWork[], costs: CostModel, extraMs: number): DecodeWork {
   const rows = next.filter(({ work }) => work.kind !== "correction");
   const works = new Map(rows.map(({ sequence, work }) => [sequence, work]));
   let load = rows.reduce((sum, { sequence, work }) => loadWith(sum, sequence, work), NO_LOAD);

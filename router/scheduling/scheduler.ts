@@ -18,7 +18,7 @@ import type { PageLedger } from "./page_ledger.ts";
 import { EpochAccounts } from "./epoch_accounts.ts";
 import { Outlook } from "./outlook.ts";
 import { Roster } from "./roster.ts";
-import { planRows, rowsAfter } from "./run_ahead.ts";
+import { planAhead, verifies, workAfterAll } from "./run_ahead.ts";
 import type { GenerationOutcome, SchedulerStats } from "./scheduler_observer.ts";
 import { counter, DEFAULTS, type SchedulerOptions } from "./scheduler_options.ts";
 import { SchedulerTally } from "./scheduler_tally.ts";
@@ -190,7 +190,7 @@ export class Scheduler implements Generator {
     }).plan();
     const release = this.#roster.takeReleases();
     if (plan.spans.length + release.length === 0) return;
-    this.#steps.run({ plan, ledger, release, isFollowed: rowsAfter(plan, this.#roster) !== undefined });
+    this.#steps.run({ plan, ledger, release, isFollowed: workAfterAll(plan, this.#roster) !== undefined });
   }
 
   /** Starts the step after the newest one, where it is certain. */
@@ -198,8 +198,11 @@ export class Scheduler implements Generator {
     const newest = this.#steps.extendable;
     if (newest === undefined || this.#closed || this.#doubtful.length > 0) return;
     const { ledger } = newest;
-    const plan = planRows(rowsAfter(newest.plan, this.#roster), ledger);
-    if (plan !== undefined) this.#steps.run({ plan, ledger, release: this.#roster.takeReleases(), isFollowed: true });
+    const next = workAfterAll(newest.plan, this.#roster);
+    const plan = planAhead(next, { ledger, costs: this.#costs, limits: this.#options });
+    if (plan !== undefined) {
+      this.#steps.run({ plan, ledger, release: this.#roster.takeReleases(), isFollowed: !verifies(plan) });
+    }
   }
 
   async #finish(running: InFlightStep): Promise<void> {

@@ -17,6 +17,7 @@ import { openingOf } from "./sequence_opening.ts";
 import type { SequenceOwner, SequenceParts } from "./sequence_parts.ts";
 import { SequenceTokens } from "./sequence_tokens.ts";
 import { type DoneWork, type Progress, REBUILD_ROWS, type Work } from "./work.ts";
+import { workAfter } from "./work_after.ts";
 
 /** State of one generation; survives preemption and the loss of a group, because all its tokens are here. */
 export class Sequence {
@@ -183,21 +184,16 @@ export class Sequence {
     return { ...base, kind: "decode", attention: kind === "sparse" ? "sparse" : "dense" };
   }
 
-  /** The row after the newest one, which a step computes; undefined when that step's result must be known first. */
-  workAfter({ kind, from }: Work): Work | undefined {
-    if ((kind !== "dense" && kind !== "sparse") || from !== this.length - 1) return undefined;
-    const { audits, withholdsTokens } = this.#correction;
-    // The last token is drawn where drafts are verified.
-    if (this.#correctingTo !== undefined || this.#tokens.endsWithin(withholdsTokens ? 2 : 1)) return undefined;
-    if (audits && (!withholdsTokens || this.masks !== undefined || this.#tokens.endsWithStopDraft)) return undefined;
-    const next = attentionAt(this.#policy, from + 1);
-    const exact = kind === "dense" && from <= this.#exact ? from + 1 : this.#exact;
-    if (next === "sparse" && this.#correction.isDue(from + 2 - exact, from + 2)) return undefined;
-    return { kind: next, from: from + 1, rows: 1 };
+  /** What comes after work that a step computes, with a token that it draws; undefined: its result must be known first. */
+  workAfter(work: Work): Work | undefined {
+    const parts = { request: this.request, policy: this.#policy, correction: this.#correction, tokens: this.#tokens };
+    const isCut = this.#correctingTo !== undefined;
+    return workAfter({ ...parts, exact: this.#exact, isMasked: this.masks !== undefined, isCut }, work);
   }
 
-  /** Whether a row is the one after what is cached; none is after a draft that may end the answer. */
-  isNext({ from }: Pick<Work, "from">): boolean {
+  /** Whether work is what comes after what is cached; no row is after a draft that may end the answer. */
+  isNext({ kind, from, rows }: Work): boolean {
+    if (kind === "correction") return this.#exact === from && this.length === from + rows;
     return this.#cached === from && !(this.#correction.withholdsTokens && this.#tokens.endsWithStopDraft);
   }
 
@@ -235,7 +231,7 @@ export class Sequence {
   /** A sparse row that is rebuilt draws again when a correction is to compare its logits; the token is known. */
   #logitsOf(kind: Work["kind"], end: number): Span["logits"] {
     if (kind === "correction" && this.#correction.audits) return "audit";
-    return end === this.length || (kind === "sparse" && this.#correction.audits) ? "last" : "none";
+    return end >= this.length || (kind === "sparse" && this.#correction.audits) ? "last" : "none";
   }
 
   #mustCorrect(): boolean {
@@ -279,13 +275,17 @@ export class Sequence {
     else this.#tokens.draw(result.token, result.logprobs);
   }
 
-  #corrected({ from, rows }: Work, result: SpanResult | undefined): CorrectionReport {
+  #corrected(work: Work, result: SpanResult | undefined): CorrectionReport {
     const end = this.#correctionEnd();
+    const { from } = work;
+    // One that ran ahead may have taken a stop token along: nothing is drawn after it.
+    const rows = Math.min(work.rows, end - from);
     this.#tally.corrected(from, rows);
     this.#exact = from + rows;
     this.#cached = Math.max(this.#cached, this.#exact);
     if (result?.token !== undefined) this.#tokens.draw(result.token, result.logprobs);
-    const outcome = result?.audit && this.#tokens.audit(from, result.audit, this.#correction.withholdsTokens);
+    const { withholdsTokens } = this.#correction;
+    const outcome = result?.audit && this.#tokens.audit({ from, rows }, result.audit, withholdsTokens);
     // Length is not state: the rows of drafts that were thrown away are overwritten when their positions recur.
     if (outcome?.overruled !== undefined) {
       this.#exact = this.#cached = outcome.overruled;

@@ -7,6 +7,7 @@ import { at } from "../../kernels/at.ts";
 import { PAGE_TOKENS, type SpanAudit, type TokenLogprobs } from "../../engine/span.ts";
 import type { Check } from "./correction.ts";
 import type { EventQueue } from "./event_queue.ts";
+import type { Work } from "./work.ts";
 import type { GenerationRequest } from "./generation.ts";
 import { type PageKey, pageKey } from "./prefix_cache.ts";
 
@@ -106,13 +107,16 @@ export class SequenceTokens {
   }
 
   /**
-   * Compares the tokens after the row at `from` and after later rows with what full attention draws there, and takes in
-   * what it draws after the newest one.
+   * Compares the tokens after so many rows with what full attention draws there, and takes in what it draws after the newest one.
    * @param withholdsTokens drafts become tokens as far as they agree; where one does not, the dense token takes its place
    */
-  audit(from: number, { tokens, divergences, logprobs }: SpanAudit, withholdsTokens: boolean): AuditOutcome {
+  audit(
+    { from, rows }: Pick<Work, "from" | "rows">,
+    { tokens, divergences, logprobs }: SpanAudit,
+    withholdsTokens: boolean,
+  ): AuditOutcome {
     const checks: Check[] = [];
-    for (const [i, dense] of tokens.entries()) {
+    for (const [i, dense] of tokens.subarray(0, rows).entries()) {
       const position = from + i + 1;
       const token = position < this.#length ? this.#tokens[position] : undefined;
       if (token === undefined) {

@@ -99,7 +99,8 @@ export class StepPlanner {
     const chosen = ready.sort(byTurn).slice(0, limits.maxBatch);
     const prefills = roster.waiting.length > 0 || roster.running.some((sequence) => !decodes(sequence));
     const correctionMs = chosen.length > 1 ? limits.sharedPrefillMs : limits.alonePrefillMs;
-    const { works, rowsMs } = decodeWork(chosen, costs, prefills ? correctionMs / 2 : correctionMs);
+    const next = chosen.map((sequence) => ({ sequence, work: sequence.work() }));
+    const { works, rowsMs } = decodeWork(next, costs, prefills ? correctionMs / 2 : correctionMs);
     for (const sequence of chosen.toSorted(byRank)) {
       const work = works.get(sequence);
       if (sequence.id !== undefined && work !== undefined && this.#makeRoom(sequence)) this.#add(sequence, work);

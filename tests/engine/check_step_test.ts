@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 
 import { checkStep, type OpenSequence, type StepBounds } from "../../engine/check_step.ts";
 import { PageMap } from "../../engine/page_map.ts";
-import type { Step } from "../../engine/span.ts";
+import { GREEDY } from "../../engine/evaluation/hand_session.ts";
+import type { Span, Step } from "../../engine/span.ts";
 import { decode, open, prefill, step } from "../support/step_parts.ts";
 
 const BOUNDS: StepBounds = {
@@ -20,9 +21,11 @@ const BOUNDS: StepBounds = {
 
 /** Sequence 1 has a page and 40 positions, sequence 2 is empty. */
 const SEQUENCES: ReadonlyMap<number, OpenSequence> = new Map([
-  [1, { physicalPages: [0], open: { pageOffset: 0 }, tokens: { length: 40 } }],
-  [2, { physicalPages: [], open: { pageOffset: 0 }, tokens: { length: 0 } }],
+  [1, { physicalPages: [0], open: open(1), tokens: { length: 40 } }],
+  [2, { physicalPages: [], open: open(2), tokens: { length: 0 } }],
 ]);
+
+const sampling = { ...GREEDY, repetitionPenalty: 1.2 };
 
 const pages = (...numbers: number[]) => Uint32Array.from(numbers);
 
@@ -81,6 +84,20 @@ Deno.test("checkStep() refuses sparse rows without a calibration", () => {
   const sparse = step({ spans: [decode(1, 40, 1, { attention: "sparse" })] });
   checkStep(sparse, SEQUENCES, BOUNDS);
   assert.throws(() => checkStep(sparse, SEQUENCES, { ...BOUNDS, calibrated: false }), /the model has no calibration$/);
+});
+
+Deno.test("checkStep() lets the last token of a correction be that of the step before, where nothing needs to know it", () => {
+  const drawn = { ...BOUNDS, drawn: new Set([1]) };
+  const correction = (changes: Partial<Span>) => step({ spans: [decode(1, 20, 21, { sampled: true, ...changes })] });
+  checkStep(correction({ logits: "audit" }), SEQUENCES, drawn);
+  checkStep(correction({ logits: "last" }), SEQUENCES, drawn);
+  const known = new Map([[1, { physicalPages: [0], open: open(1, { sampling }), tokens: { length: 40 } }]]);
+  checkStep(correction({ logits: "last" }), known, drawn);
+  assert.throws(() => checkStep(correction({ logits: "audit" }), known, drawn), /penalties of its audit count tokens/);
+  assert.throws(() => checkStep(correction({ logits: "all" }), SEQUENCES, drawn), /step before, and would be scored$/);
+  assert.throws(() => checkStep(correction({}), SEQUENCES, BOUNDS), /step before, which drew none$/);
+  const prompt = step({ spans: [prefill(1, 40, 2, { sampled: true })] });
+  assert.throws(() => checkStep(prompt, SEQUENCES, drawn), /step before, but it does not decode$/);
 });
 
 Deno.test("checkStep() counts a sequence that is released until the step is over", () => {

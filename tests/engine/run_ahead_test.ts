@@ -158,6 +158,45 @@ Deno.test("Engine.run() discards a row that overran: the next span's `from` is a
   }
 });
 
+Deno.test("Engine.run() verifies drafts one step ahead as it does once they are known, and goes on from there", async () => {
+  const { engine } = fixture;
+  const [prompt = new Uint32Array()] = prompts(1);
+  const ROWS = 5;
+  const go = async (ahead: boolean, sampling: SamplingSettings) => {
+    const id = sequence++;
+    const open = [{ ...opening(id, prompt.length, sampling), audited: true }];
+    const { spans } = await engine.run(step({ open, spans: [prefill(id, prompt, 0)] }));
+    const from = prompt.length;
+    const told: number[] = [spans[0]?.token ?? NaN];
+    const draft = (i: number): Span => ({ ...row(id, from + i, told[i] ?? NaN), kind: "decode", attention: "sparse" });
+    for (let i = 0; i < ROWS - 2; i++) {
+      told.push((await engine.run(step({ spans: [draft(i)] }))).spans[0]?.token ?? NaN);
+    }
+    const last = engine.run(step({ spans: [draft(ROWS - 2)] }));
+    const verified = (token: number, sampled: Pick<Span, "sampled">): Span => ({
+      ...{ kind: "decode", attention: "dense", sequence: id, from, logits: "audit", newPages: new Uint32Array() },
+      ...{ tokens: Uint32Array.of(...told, token), ...sampled },
+    });
+    const audited = ahead
+      ? engine.run(step({ spans: [verified(0, { sampled: true })] }))
+      : last.then((result) => engine.run(step({ spans: [verified(result.spans[0]?.token ?? NaN, {})] })));
+    const token = (await last).spans[0]?.token;
+    const [audit, next] = ahead
+      ? await Promise.all([audited, last.then(() => engine.run(step({ spans: [row(id, from + ROWS, "sampled")] })))])
+      : [await audited, undefined];
+    const drawn = audit.spans[0]?.audit?.tokens.at(-1) ?? NaN;
+    const after = next ?? await engine.run(step({ spans: [row(id, from + ROWS, drawn)] }));
+    const rows = await engine.readKvRows(id, 2);
+    await engine.run(step({ release: [id] }));
+    return { token, audit: audit.spans[0]?.audit, after: after.spans[0]?.token, rows };
+  };
+  const AHEAD = true;
+  for (const changes of [{}, { topLogprobs: 3 }, { logitBias: [[7, 3]], minTokens: 9, suppressed: [1] }] as const) {
+    const sampling = { ...SEEDED, ...changes };
+    assert.deepEqual(await go(AHEAD, sampling), await go(!AHEAD, sampling));
+  }
+});
+
 Deno.test("Engine.run() takes two steps at a time, and refuses drawn tokens that are not there", async () => {
   const { engine } = fixture;
   const [prompt = new Uint32Array()] = prompts(1);

@@ -10,13 +10,13 @@ import { EngineError } from "../../engine/errors.ts";
 import { SLOTS } from "../../engine/kv/kv_slice.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import type { LateMasks, SequenceId, SequenceOpening, Span, SpanResult } from "../../engine/span.ts";
-import { PAGE_TOKENS, pagesFor } from "../../engine/span.ts";
-import type { SpanAudit, Step, StepResult } from "../../engine/span.ts";
+import { PAGE_TOKENS, pagesFor, type SpanAudit, type Step, type StepResult } from "../../engine/span.ts";
 import { RequestError } from "../../router/errors.ts";
 import type { Group, GroupState, ModelInfo } from "../../router/group/group.ts";
 import type { FakeGroupOptions } from "./fake_group_options.ts";
 import { fakeModel } from "./fake_model.ts";
 import {
+  drawnBy,
   type FakeSequence,
   faultOfPrefixTokens,
   openSequence,
@@ -173,7 +173,7 @@ export class FakeGroup implements Group {
     for (const open of step.open) this.#open(open, step);
     if (refusal !== undefined) throw refusal.error;
     const spans = step.spans.map((span) => this.#run(told(span, this.#drawn)));
-    this.#drawn = new Map(spans.flatMap(({ sequence, token }) => (token === undefined ? [] : [[sequence, token]])));
+    this.#drawn = drawnBy(spans);
     this.steps.push(step);
     this.traceparents.push(traceparents);
     const totalMs = this.#stepMs(step);

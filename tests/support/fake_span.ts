@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { OpenSequence } from "../../engine/check_step.ts";
-import type { LateMasks, SequenceId, SequenceOpening, Span, Step } from "../../engine/span.ts";
+import type { LateMasks, SequenceId, SequenceOpening, Span, SpanResult, Step } from "../../engine/span.ts";
 
 /** What a page holds, row by row. */
 export interface PageContent {
@@ -35,13 +35,21 @@ export function faultOfPrefixTokens(
   return prefixTokens.every((token, i) => token === prefix[i]) ? undefined : "has another's prefix";
 }
 
+/** What spans have drawn last, by sequence. */
+export function drawnBy(results: readonly SpanResult[]): ReadonlyMap<SequenceId, number> {
+  return new Map(results.flatMap(({ sequence, token, audit }) => {
+    const last = token ?? audit?.tokens.at(-1);
+    return last === undefined ? [] : [[sequence, last]];
+  }));
+}
+
 /** A span with the token that it was not told. @param drawn by the step before */
 export function told(span: Span, drawn: ReadonlyMap<SequenceId, number>): Span {
   if (!span.sampled) return span;
   const token = drawn.get(span.sequence);
   assert.ok(token !== undefined, `the step before drew nothing for sequence ${span.sequence}`);
-  assert.ok(span.tokens.length === 1 && span.kind === "decode", "a sampled span is not one decode row");
-  return { ...span, tokens: Uint32Array.of(token) };
+  assert.ok(span.kind === "decode", "a sampled span does not decode");
+  return { ...span, tokens: Uint32Array.of(...span.tokens.subarray(0, -1), token) };
 }
 
 /** A step with the masks that followed it, where its spans would have carried them. */

@@ -17,7 +17,6 @@ import {
   stepOf,
   type TimedStep,
   timedSteps,
-  timedTogether,
 } from "./steps.ts";
 
 /** A cycle: all its rows but the last decoded sparsely, then all of them in one dense span. */
@@ -125,12 +124,15 @@ async function measureCycles(
 ): Promise<CycleFigures> {
   const { config, context, readBackMs, sessions } = sequences;
   const cycles = Math.max(options.cycles, Math.ceil(MIN_ROWS / stride));
-  const timed: (readonly TimedStep[])[] = [];
-  for (let i = 0; i <= cycles; i++) {
-    const steps = await runCycle(sequences, { stride, logits });
-    // The first may still compile or grow memory.
-    if (i > 0) timed.push(steps);
+  const runs: (readonly TimedStep[])[] = [];
+  // A refresh overrules nothing, so the next cycle need not wait for it.
+  const cyclesARun = logits === REFRESH_LOGITS ? cycles + 1 : 1;
+  for (let i = 0; i <= cycles; i += cyclesARun) {
+    runs.push(await runCycles(sequences, { stride, logits, cycles: cyclesARun }));
   }
+  const steps = runs.flat();
+  // The first may still compile or grow memory.
+  const timed = Array.from({ length: cycles }, (_, i) => steps.slice((i + 1) * stride, (i + 2) * stride));
   const correction = stepMs(timed.flatMap((steps) => steps.slice(-1)), readBackMs);
   const headRows = logits === REFRESH_LOGITS ? 1 : stride;
   const flop = sessions.length * denseSpanFlop(config, { from: context, rows: stride, headRows });
@@ -144,26 +146,22 @@ async function measureCycles(
   };
 }
 
-/** Drafts as the service draws them; the correction takes the newest token along, which no sparse step has cached. */
-async function runCycle(
+/** Drafts and corrections as the service sends them; a correction takes the newest token along, which no sparse step has cached. */
+async function runCycles(
   { host, sessions, context }: MeasuredSequences,
-  { stride, logits }: Omit<CycleOptions, "cycles">,
+  { stride, logits, cycles }: CycleOptions,
 ): Promise<readonly TimedStep[]> {
-  const run = { count: stride - 1, first: sessions.map(() => FIRST_TOKEN) };
-  const row = (i: number) => ({ from: context + i, logits: "last" }) as const;
-  const drafts = await timedSteps(host, run, (i, drawn) =>
-    stepOf(sessions, (place) => ({
-      kind: "decode",
-      attention: "sparse",
-      ...drawnRow(drawn, place),
-      ...row(i),
-    })));
-  const correction = await timedTogether(host, sessions, (place) => ({
-    kind: "decode",
-    attention: "dense",
-    tokens: Uint32Array.of(FIRST_TOKEN, ...drafts.map(({ drawn }) => at(drawn, place))),
-    from: context,
-    logits,
-  }));
-  return [...drafts, correction];
+  const run = { count: cycles * stride, first: sessions.map(() => FIRST_TOKEN) };
+  return await timedSteps(host, run, (i, drawn, done) =>
+    stepOf(sessions, (place) => {
+      const newest = drawnRow(drawn, place);
+      const row = i % stride;
+      if (row + 1 < stride) {
+        return { kind: "decode", attention: "sparse", ...newest, from: context + row, logits: "last" };
+      }
+      // The step before may still run: `newest` has the token of its draft.
+      const before = done.slice(Math.max(0, i - stride), i - 1).map(({ drawn }) => at(drawn, place));
+      const tokens = Uint32Array.of(...(i < stride ? [FIRST_TOKEN] : []), ...before, ...newest.tokens);
+      return { kind: "decode", attention: "dense", ...newest, tokens, from: context, logits };
+    }));
 }

@@ -2,7 +2,7 @@
 
 import type { ModelConfig } from "../../../engine/model/model_config.ts";
 import type { HandSpan, Session, SessionHost } from "../../../engine/evaluation/hand_session.ts";
-import { drawnToken, type StepTiming } from "../../../engine/span.ts";
+import { drawnToken, type SpanResult, type StepTiming } from "../../../engine/span.ts";
 import { at } from "../../../kernels/at.ts";
 
 /** A sequence whose cache holds a context. */
@@ -70,13 +70,13 @@ export type DrawnTokens = readonly number[] | undefined;
 /**
  * Runs steps that decode as the service does: where a worker is alone, each is sent while the one before runs, and takes from that
  * one's end to its own.
- * @param planOf makes the step of that index
+ * @param planOf makes the step of that index; gets those that are done as well
  * @param first what its rows are given as drawn
  */
 export async function timedSteps(
   host: SessionHost,
   { count, first }: { readonly count: number; readonly first: readonly number[] },
-  planOf: (index: number, drawn: DrawnTokens) => Parameters<SessionHost["run"]>[0],
+  planOf: (index: number, drawn: DrawnTokens, done: readonly TimedStep[]) => Parameters<SessionHost["run"]>[0],
 ): Promise<TimedStep[]> {
   const isAhead = host.map.workers === 1;
   const steps: TimedStep[] = [];
@@ -84,20 +84,26 @@ export async function timedSteps(
   let before: Promise<readonly number[]> | undefined;
   for (let i = 0; i < count; i++) {
     const drawn = i === 0 ? first : isAhead ? undefined : await before;
-    const plan = planOf(i, drawn);
+    const plan = planOf(i, drawn, steps);
     const start = performance.now();
-    const running = host.run({ ...plan, ...(isAhead && { followed: true }) }).then(({ spans, timing }) => {
-      const stepMs = performance.now() - Math.max(start, sinceMs);
-      sinceMs = performance.now();
-      const drawn = spans.map(drawnToken);
-      steps.push({ stepMs, timing, drawn });
-      return drawn;
-    });
+    const running = host.run({ ...plan, ...(isAhead && i + 1 < count && { followed: true }) }).then(
+      ({ spans, timing }) => {
+        const stepMs = performance.now() - Math.max(start, sinceMs);
+        sinceMs = performance.now();
+        const drawn = spans.map(lastDrawn);
+        steps.push({ stepMs, timing, drawn });
+        return drawn;
+      },
+    );
     if (isAhead) await before;
     before = running;
   }
   await before;
   return steps;
+}
+
+function lastDrawn({ token, audit }: SpanResult): number {
+  return drawnToken({ token: token ?? audit?.tokens.at(-1) });
 }
 
 /** A row's token: what was drawn, or a mark that it is still on the GPU. */

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { resolveAttention } from "../../../router/scheduling/attention_policy.ts";
 import { CostModel, NO_LOAD } from "../../../router/scheduling/cost_model.ts";
-import { decodeWork } from "../../../router/scheduling/decode_work.ts";
+import { decodeWork, type NextWork } from "../../../router/scheduling/decode_work.ts";
 import { EventQueue } from "../../../router/scheduling/event_queue.ts";
 import type { CorrectionRequest } from "../../../router/scheduling/generation.ts";
 import { Sequence } from "../../../router/scheduling/sequence.ts";
@@ -46,9 +46,13 @@ function sequenceWith(rows: number, correction: Partial<CorrectionRequest>): Seq
   return sequence;
 }
 
+function nextOf(sequence: Sequence): NextWork {
+  return { sequence, work: sequence.work() };
+}
+
 /** What each does, in words. */
 function plan(sequences: readonly Sequence[], costs: CostModel, extraMs: number): string[] {
-  const { works } = decodeWork(sequences, costs, extraMs);
+  const { works } = decodeWork(sequences.map(nextOf), costs, extraMs);
   return sequences.map((sequence) => {
     const work = works.get(sequence);
     return work === undefined ? "waits" : `${work.kind} ${work.rows}`;
@@ -83,6 +87,7 @@ Deno.test("decodeWork() gives each sequence the same work whatever a correction 
 
 Deno.test("decodeWork() predicts the step without its corrections", () => {
   const costs = costsOf(1);
-  const { rowsMs } = decodeWork([sequenceWith(3, { every: 8 }), sequenceWith(8, { every: 8 })], costs, 50);
+  const sequences = [sequenceWith(3, { every: 8 }), sequenceWith(8, { every: 8 })];
+  const { rowsMs } = decodeWork(sequences.map(nextOf), costs, 50);
   assert.ok(rowsMs < 2.5, `${rowsMs} ms`);
 });
