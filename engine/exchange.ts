@@ -88,15 +88,19 @@ export interface Exchange {
     q: { readonly tensor: Tensor; readonly rowBytes: number },
   ): Promise<void> | undefined;
   /**
-   * Keys and values of rows computed by their owners only: completes them, of which this worker has filled its own.
-   * @param ranges by owner
-   * @param rows keys and values of the entries, bit for bit, u32 [entries, rowBytes / 4]
+   * Keys and values of rows that one worker computes: fills them on the others. On the worker itself it reads them after
+   * everything recorded before, though what is recorded next may write over them, and need not be awaited: it resolves when they
+   * have left.
+   * @param from index of that worker
+   * @param keys bit for bit, u32 [rows, rowBytes / 4]
    */
   keys(
     point: ExchangePoint,
-    ranges: readonly OwnedRange[],
-    rows: { readonly tensor: Tensor; readonly rowBytes: number },
+    from: number,
+    keys: { readonly tensor: Tensor; readonly rowBytes: number; readonly rows: number },
   ): Promise<void> | undefined;
+  /** The layer loop has waited so long for keys and values of rows before its own. */
+  waitedForKeys(ms: number): void;
   /**
    * Merges this worker's states with those of the peers, in the order of their indices, into `merged`.
    * @param ranges given: each owner gets the states of its rows alone, and `merged` holds this worker's own rows, range by
@@ -138,6 +142,7 @@ export interface Exchange {
 export const ALONE: Exchange = {
   queries: () => undefined,
   keys: () => undefined,
+  waitedForKeys: () => {},
   states: () => undefined,
   replicas: () => undefined,
   select: () => undefined,

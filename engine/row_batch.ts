@@ -88,6 +88,11 @@ export interface RowBatch {
   readonly pieces: readonly SequencePiece[];
   /** Whether its sparse layers read replicas of what other workers hold; else they exchange states. */
   readonly replicated: boolean;
+  /**
+   * Worker that computes all of it, and sends its keys and values to the others, see `prompt_sharing.ts`; undefined: `ranges` says
+   * which rows each computes.
+   */
+  readonly computer: number | undefined;
   /** Which worker computes which rows, when they are split; undefined: every worker computes every row. */
   readonly ranges: readonly OwnedRange[] | undefined;
   /** By worker: whether it holds anything that rows of the batch see, sparse rows left out in `denseHolders`. */

@@ -9,11 +9,11 @@ import { GpuError } from "./errors.ts";
 import { describeDevice, type GpuInfo } from "./gpu_info.ts";
 import { computesRight } from "./matrix_self_test.ts";
 import type { GpuProvider, GpuTraits, MatrixShape, OpenedDevice, ProviderName } from "./provider.ts";
-import { f32Of, type StagedRead, StagingRing, u32Of } from "./read_back.ts";
+import { f32Of, type ReadWait, type StagedRead, StagingRing, u32Of } from "./read_back.ts";
 import { waiterFor } from "./turning.ts";
 import { type DType, paddedBytes, type Tensor } from "./tensor.ts";
 
-export type { GpuInfo, StagedRead };
+export type { GpuInfo, ReadWait, StagedRead };
 
 /** Bytes wanted from a tensor. */
 export interface ReadRequest {
@@ -36,7 +36,7 @@ export class Gpu {
   readonly #buffers = new Set<GPUBuffer>();
   readonly #freeListeners = new Set<(buffer: GPUBuffer) => void>();
   readonly #staging: StagingRing;
-  readonly #settled: <T>(pending: Promise<T>) => Promise<T>;
+  readonly #settled: ReturnType<typeof waiterFor>;
   #allocatedBytes = 0;
   #lost: GpuError | undefined;
   #closed = false;
@@ -198,12 +198,11 @@ export class Gpu {
   /**
    * As `finishRead`, but leaves what else went wrong on the device to the next `check`: closing error scopes takes longer than
    * the read itself. For reads within a step, at whose end all is checked.
-   * @param into takes the bytes, of which there are `staged.totalBytes` @default fresh memory
    * @throws {GpuError} what kept the bytes from being read
    */
-  async takeRead(staged: StagedRead, into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]> {
+  async takeRead(staged: StagedRead, wait: ReadWait = {}): Promise<Uint8Array<ArrayBuffer>[]> {
     try {
-      return await this.#staging.finish(staged, { fast: this.#info.fastReadBack, into });
+      return await this.#staging.finish(staged, { ...wait, fast: this.#info.fastReadBack });
     } catch (error) {
       await this.check();
       throw error;

@@ -4,7 +4,7 @@
  */
 
 import { GpuError } from "./errors.ts";
-import type { Gpu, ReadRequest, StagedRead } from "./gpu.ts";
+import type { Gpu, ReadRequest, ReadWait, StagedRead } from "./gpu.ts";
 import { type Kernel, KernelCache, type KernelSpec } from "./kernel_cache.ts";
 import { ParamArena } from "./param_arena.ts";
 import type { BufferCopy, Dispatch, PassObserver, Program, Recording } from "./program.ts";
@@ -185,8 +185,8 @@ export class Commands {
   }
 
   /** Submits what was recorded and reads within a step; see `Gpu.takeRead`. */
-  read(requests: readonly ReadRequest[], into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]> {
-    return this.gpu.takeRead(this.stage(requests), into);
+  read(requests: readonly ReadRequest[], wait?: ReadWait): Promise<Uint8Array<ArrayBuffer>[]> {
+    return this.gpu.takeRead(this.stage(requests), wait);
   }
 
   /**

@@ -7,7 +7,7 @@
 
 import { at } from "./at.ts";
 import type { GpuTraits } from "./provider.ts";
-import { waiterFor } from "./turning.ts";
+import { waiterFor, type WaitOptions } from "./turning.ts";
 
 /** Bytes of one buffer. */
 export interface ByteRange {
@@ -27,12 +27,18 @@ export interface StagedRead {
 const SLOTS = 16;
 const MIN_BYTES = 4096;
 
+/** How staged copies are waited for. */
+export interface ReadWait extends WaitOptions {
+  /** Takes the bytes, of which there are `totalBytes`: memory that was never touched is slow to write. @default fresh memory */
+  readonly into?: Uint8Array<ArrayBuffer> | undefined;
+}
+
 /** A ring of staging buffers: a buffer is not used again before its own map promise had time to settle. */
 export class StagingRing {
   readonly #device: GPUDevice;
   readonly #mapOnceBefore: boolean;
   readonly #readWaitsForAll: boolean;
-  readonly #settled: <T>(pending: Promise<T>) => Promise<T>;
+  readonly #settled: ReturnType<typeof waiterFor>;
   readonly #slots: (GPUBuffer | undefined)[] = new Array(SLOTS).fill(undefined);
   readonly #pending = new Set<Promise<void>>();
   #next = 0;
@@ -86,16 +92,15 @@ export class StagingRing {
 
   /**
    * Waits for what was staged and submitted.
-   * @param options.into takes the bytes, of which there are `totalBytes`: memory that was never touched is slow to write
    * @returns the ranges' bytes, in order
    */
   async finish(
     { staging, ranges, offsets, totalBytes }: StagedRead,
-    { fast, into }: { readonly fast: boolean; readonly into?: Uint8Array<ArrayBuffer> | undefined },
+    { fast, into, ...wait }: ReadWait & { readonly fast: boolean },
   ): Promise<Uint8Array<ArrayBuffer>[]> {
     // A map that nothing is copied into may settle at once; it still has the device give back what was freed.
     if (ranges.length === 0 && !this.#readWaitsForAll) await this.#settled(this.#device.queue.onSubmittedWorkDone());
-    await this.#map(staging, fast);
+    await this.#map(staging, { fast, ...wait });
     const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(totalBytes, 16)));
     const copies = ranges.map(({ byteLength }, i) => {
       const start = at(offsets, i);
@@ -119,9 +124,9 @@ export class StagingRing {
     this.#slots.fill(undefined);
   }
 
-  async #map(staging: GPUBuffer, fast: boolean): Promise<void> {
+  async #map(staging: GPUBuffer, { fast, ...wait }: WaitOptions & { readonly fast: boolean }): Promise<void> {
     const mapped = staging.mapAsync(GPUMapMode.READ);
-    if (!fast) return await this.#settled(mapped);
+    if (!fast) return await this.#settled(mapped, wait);
     // The promise rejects when the buffer is unmapped before it settles: expected on this path.
     const settled: Promise<void> = mapped.catch(() => {}).then(() => {
       this.#pending.delete(settled);

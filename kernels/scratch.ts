@@ -10,7 +10,6 @@ import { type DType, paddedBytes, type Tensor } from "./tensor.ts";
 export class Scratch {
   readonly #commands: Commands;
   readonly #tensors = new Map<string, Tensor>();
-  readonly #lanes: Scratch[] = [];
 
   constructor(commands: Commands) {
     this.#commands = commands;
@@ -31,18 +30,8 @@ export class Scratch {
     return made;
   }
 
-  /**
-   * Working memory of the same names, for one of several that work in turns: what must outlast a turn lies in a lane of one's
-   * own. The first lane is this memory itself; `close` closes all.
-   */
-  lane(index: number): Scratch {
-    if (index === 0) return this;
-    return this.#lanes[index - 1] ??= new Scratch(this.#commands);
-  }
-
   /** Frees everything. */
   close(): void {
-    for (const lane of this.#lanes.splice(0)) lane.close();
     for (const tensor of this.#tensors.values()) this.#commands.gpu.free(tensor);
     this.#tensors.clear();
   }

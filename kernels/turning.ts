@@ -21,7 +21,7 @@ const EAGER_GAP_MS = 0.1;
 const PAUSE_MS = 1;
 
 /** When the waits began that are not over. */
-const waits = new Set<{ readonly startMs: number }>();
+const waits = new Set<{ readonly startMs: number; readonly isPatient: boolean }>();
 /** What Dawn queued while no wait was likely to end, by the timers that it pauses for. */
 const paused = new Map<ReturnType<typeof setTimeout>, () => void>();
 /** How long the last one took that was not over at once. */
@@ -34,27 +34,33 @@ export function endsSoon(ageMs: number, usualMs: number): boolean {
 }
 
 function isEager(nowMs: number): boolean {
-  return [...waits].some(({ startMs }) => endsSoon(nowMs - startMs, usualMs));
+  return waits.values().some(({ startMs, isPatient }) => !isPatient && endsSoon(nowMs - startMs, usualMs));
+}
+
+/** How a promise is awaited. */
+export interface WaitOptions {
+  /** Whether a millisecond more does not matter: the loop pauses from the start. @default false */
+  readonly isPatient?: boolean;
 }
 
 /** How to wait for the promises of a provider. */
 export function waiterFor(
   { settlesByTurns }: Pick<GpuTraits, "settlesByTurns">,
-): <T>(pending: Promise<T>) => Promise<T> {
+): <T>(pending: Promise<T>, options?: WaitOptions) => Promise<T> {
   return settlesByTurns ? whileTurning : (pending) => pending;
 }
 
 /** Awaits a promise, and keeps the event loop turning until it has settled. */
-export async function whileTurning<T>(pending: Promise<T>): Promise<T> {
+export async function whileTurning<T>(pending: Promise<T>, { isPatient = false }: WaitOptions = {}): Promise<T> {
   let isSettled = false;
   const settle = () => {
     isSettled = true;
   };
   pending.then(settle, settle);
-  const wait = { startMs: performance.now() };
+  const wait = { startMs: performance.now(), isPatient };
   waits.add(wait);
   // Dawn queued its callback before it returned the promise: no wait had begun then.
-  resumePaused();
+  if (!isPatient) resumePaused();
   // A settled promise needs a microtask to say so.
   await Promise.resolve();
   while (!isSettled) {
@@ -65,7 +71,7 @@ export async function whileTurning<T>(pending: Promise<T>): Promise<T> {
   }
   waits.delete(wait);
   const tookMs = performance.now() - wait.startMs;
-  if (tookMs > EAGER_MS) usualMs = tookMs;
+  if (tookMs > EAGER_MS && !isPatient) usualMs = tookMs;
   return await pending;
 }
 

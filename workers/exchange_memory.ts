@@ -3,7 +3,7 @@
  * here, so that an exchange can be tested without a GPU. Knows tensors; knows nothing of peers.
  */
 
-import type { ReadRequest } from "../kernels/gpu.ts";
+import type { ReadRequest, ReadWait } from "../kernels/gpu.ts";
 import { mergeStates } from "../kernels/attention/merge_states.ts";
 import type { RowRange } from "../kernels/attention/row_blocks.ts";
 import type { Commands } from "../kernels/pipeline.ts";
@@ -19,7 +19,7 @@ export interface ExchangeMemory {
    * Copies of bytes, once everything recorded before has run: fresh ones, or views of `into`, where the bytes of each request
    * start at a multiple of 16.
    */
-  read(requests: readonly ReadRequest[], into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]>;
+  read(requests: readonly ReadRequest[], wait?: ReadWait): Promise<Uint8Array<ArrayBuffer>[]>;
   /**
    * Records a read without submitting anything: all that is left to do for it is the next `expect`.
    * @returns reads, once everything recorded before this call was submitted and has run
@@ -61,8 +61,8 @@ export class GpuExchangeMemory implements ExchangeMemory {
   }
 
   /** See `ExchangeMemory`. @throws {GpuError} what kept the bytes from being read */
-  read(requests: readonly ReadRequest[], into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]> {
-    return this.#commands.read(requests, into);
+  read(requests: readonly ReadRequest[], wait?: ReadWait): Promise<Uint8Array<ArrayBuffer>[]> {
+    return this.#commands.read(requests, wait);
   }
 
   prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]> {

@@ -41,6 +41,11 @@ export class ExchangeTally {
     return result;
   }
 
+  /** Adds time that was spent waiting elsewhere. */
+  waited(kind: Kind, ms: number): void {
+    this.#ms[kind] += ms;
+  }
+
   /** Counts what was sent. */
   send(kind: Kind, bytes: number): void {
     this.#bytes[kind] += bytes;

@@ -36,10 +36,19 @@ export interface MailboxOptions {
 }
 
 interface Wait {
-  readonly from: Sender;
+  readonly on: Sender;
+  /** What it has not done, as errors say it. */
   readonly what: string;
-  readonly resolve: (message: MailboxMessage) => void;
+  /** With the message that was waited for, if it was one. */
+  readonly resolve: (message?: MailboxMessage) => void;
   readonly reject: (error: PeerError) => void;
+}
+
+/** A message to a peer, on its way. */
+export interface Departure {
+  /** To be called when it has left. */
+  readonly onSent: () => void;
+  readonly sent: Promise<void>;
 }
 
 interface RunningStep {
@@ -122,18 +131,41 @@ export class Mailbox {
     const key = keyOf(kind, point);
     return new Promise((resolve, reject) => {
       if (this.#closed !== undefined) throw this.#closed;
-      if (this.#step?.index !== point.step) throw new Error(`Cannot wait for ${kind}: step ${point.step} does not run`);
       const messages = this.#messages.get(from);
       const present = messages?.get(key);
       messages?.delete(key);
-      if (present !== undefined) return resolve(present as MessageOf<Kind>);
-      const what = `${kind} of layer ${point.layer}`;
-      // The step's timer may have gone off while nothing waited: it will not do so again.
-      const now = performance.now();
-      if (now >= this.#step.endsAt) return reject(lateness(this.#step, from, what));
-      if (this.#waits.size === 0) this.#waitingSince = now;
-      this.#waits.set(`${from} ${key}`, { from, what, resolve: resolve as (message: MailboxMessage) => void, reject });
+      if (present !== undefined && this.#step?.index === point.step) return resolve(present as MessageOf<Kind>);
+      const what = `sent the ${kind} of layer ${point.layer}`;
+      const wait = { on: from, what, resolve: resolve as Wait["resolve"], reject };
+      this.#wait(`${from} ${key}`, point, wait);
     });
+  }
+
+  /**
+   * A message that is about to be sent to a peer, and is waited for until it has left, as one that is to come.
+   * @throws {PeerError} from `sent`, as `take`
+   */
+  departure(to: number, kind: PeerMessage["kind"], point: ExchangePoint): Departure {
+    const key = `${to} takes ${keyOf(kind, point)}`;
+    const { promise: sent, resolve, reject } = Promise.withResolvers<void>();
+    const what = `taken the ${kind} of layer ${point.layer}`;
+    if (this.#closed === undefined) this.#wait(key, point, { on: to, what, resolve: () => resolve(), reject });
+    else reject(this.#closed);
+    const onSent = () => {
+      this.#waits.get(key)?.resolve();
+      this.#waits.delete(key);
+    };
+    return { onSent, sent };
+  }
+
+  #wait(key: string, { step }: ExchangePoint, wait: Wait): void {
+    const running = this.#step;
+    if (running?.index !== step) throw new Error(`Cannot wait: step ${step} does not run`);
+    // The step's timer may have gone off while nothing waited: it will not do so again.
+    const now = performance.now();
+    if (now >= running.endsAt) return wait.reject(lateness(running, wait));
+    if (this.#waits.size === 0) this.#waitingSince = now;
+    this.#waits.set(key, wait);
   }
 
   /** All that wait, now or later, get this reason; the first one counts. */
@@ -174,7 +206,7 @@ export class Mailbox {
     const isDue = isWaiting && now >= (this.#waitingSince + step.endsAt) / 2;
     if (isDue) {
       this.#reported = this.#waitingSince;
-      const on = this.#waits.values().flatMap(({ from }) => from === "router" ? [] : [from]);
+      const on = this.#waits.values().flatMap(({ on }) => on === "router" ? [] : [on]);
       this.#options.onStalled(step.index, [...new Set(on)]);
     }
     if (step.endsAt - now > MIN_LEFT_MS) this.#watch(step, isWaiting && !isDue ? this.#waitingSince : now);
@@ -184,14 +216,14 @@ export class Mailbox {
     const waits = [...this.#waits.values()];
     this.#waits.clear();
     clearTimeout(this.#stallTimer);
-    for (const { from, what, reject } of waits) reject(lateness(step, from, what));
+    for (const wait of waits) wait.reject(lateness(step, wait));
   }
 }
 
-function lateness({ index, deadlineMs }: RunningStep, from: Sender, what: string): PeerError {
-  const who = from === "router" ? "the router" : `worker ${from}`;
-  const message = `Cannot finish step ${index}: ${who} has not sent the ${what} within ${deadlineMs} ms`;
-  return new PeerError("peer_late", message, from === "router" ? {} : { peer: from });
+function lateness({ index, deadlineMs }: RunningStep, { on, what }: Wait): PeerError {
+  const who = on === "router" ? "the router" : `worker ${on}`;
+  const message = `Cannot finish step ${index}: ${who} has not ${what} within ${deadlineMs} ms`;
+  return new PeerError("peer_late", message, on === "router" ? {} : { peer: on });
 }
 
 function keyOf(kind: MailboxMessage["kind"], { step, batch, layer }: ExchangePoint): string {

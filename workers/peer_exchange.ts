@@ -45,9 +45,13 @@ interface Rows {
   readonly rowBytes: number;
 }
 
+interface RowCount {
+  readonly rows: number;
+}
+
 /** Rows that are to be completed. */
 interface Gathering {
-  readonly kind: "queries" | "keys" | "rows" | "replicas";
+  readonly kind: "queries" | "rows" | "replicas";
   readonly point: ExchangePoint;
   readonly rows: Rows;
   readonly ranges: readonly OwnedRange[];
@@ -80,8 +84,35 @@ export class PeerExchange implements Exchange {
   }
 
   /** See `Exchange`. */
-  keys(point: ExchangePoint, ranges: readonly OwnedRange[], rows: Rows): Promise<void> | undefined {
-    return this.#complete({ kind: "keys", point, rows, ranges });
+  keys(point: ExchangePoint, from: number, { rows: count, ...rows }: Rows & RowCount): Promise<void> {
+    this.#tally.count("keys");
+    return from === this.#options.index ? this.#sendKeys(point, rows, count) : this.#takeKeys(point, from, rows, count);
+  }
+
+  /** See `Exchange`: what is spent on keys and values besides is spent while others are computed. */
+  waitedForKeys(ms: number): void {
+    this.#tally.waited("keys", ms);
+  }
+
+  async #takeKeys(point: ExchangePoint, from: number, { tensor, rowBytes }: Rows, count: number): Promise<void> {
+    const message = await this.#options.mailbox.take(from, "keys", point);
+    this.#write(from, tensor, { runs: [{ first: 0, rows: count }], rowBytes, parts: message.rows });
+  }
+
+  /** Sends keys and values to all peers. @returns when they have left */
+  async #sendKeys(point: ExchangePoint, { tensor, rowBytes }: Rows, count: number): Promise<void> {
+    const { peers, mailbox } = this.#options;
+    const kind = "keys";
+    const wanted = requestsFor(tensor, [{ first: 0, rows: count }], rowBytes);
+    const { rows, onSent } = await this.#readRows({ wanted, peers: peers.length });
+    await Promise.all(peers.map((peer) => {
+      const departure = mailbox.departure(peer, kind, point);
+      this.#send(peer, { kind, ...this.#tag(point), rows }, () => {
+        onSent();
+        departure.onSent();
+      });
+      return departure.sent;
+    }));
   }
 
   /** See `Exchange`. */
@@ -146,7 +177,8 @@ export class PeerExchange implements Exchange {
     this.#tally.count(kind);
     return this.#tally.time(kind, async () => {
       if (own.length > 0) {
-        const { rows, onSent } = await this.#readRows(kind, requestsFor(tensor, own, rowBytes), to.length);
+        const wanted = requestsFor(tensor, own, rowBytes);
+        const { rows, onSent } = await this.#readRows({ wanted, peers: to.length, kind });
         for (const peer of to) this.#send(peer, { kind, ...this.#tag(point), rows }, onSent);
       }
       await Promise.all(from.map(async (peer) => {
@@ -177,14 +209,18 @@ export class PeerExchange implements Exchange {
 
   /** Reads into memory that is free again when the last peer has been sent the rows. */
   async #readRows(
-    kind: Gathering["kind"],
-    wanted: ReadList,
-    peers: number,
+    { wanted, peers, kind }: {
+      readonly wanted: ReadList;
+      readonly peers: number;
+      /** What it is timed as; undefined: other layers are computed meanwhile, and it is not. */
+      readonly kind?: Gathering["kind"];
+    },
   ): Promise<{ readonly rows: Float32Array<ArrayBuffer>[]; readonly onSent: () => void }> {
     const into = this.#sending.take(
       wanted.reduce((sum, { byteLength = 0 }) => sum + Math.ceil(byteLength / 16) * 16, 0),
     );
-    const bytes = await this.#tally.read(kind, () => this.#options.memory.read(wanted, into));
+    const read = () => this.#options.memory.read(wanted, { into, isPatient: kind === undefined });
+    const bytes = await (kind === undefined ? read() : this.#tally.read(kind, read));
     let unsent = peers;
     const onSent = () => {
       if (--unsent === 0) this.#sending.give(into);

@@ -4,7 +4,7 @@
  */
 
 /** As many as may be on their way at a time. */
-const MAX_IDLE = 4;
+const MAX_IDLE = 8;
 
 /** Buffers by size; callers that do not give one back cost the next one a fresh one. */
 export class SendBuffers {

@@ -16,7 +16,8 @@ import { ALONE } from "../exchange.ts";
 import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowRun } from "../row_batch.ts";
-import { attendRowsToCopies, attendToCopies, sendKeys } from "./key_attention.ts";
+import { attendRowsToCopies, attendToCopies } from "./key_attention.ts";
+import { sendKeys } from "./key_exchange.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { multiplyHeads } from "./products.ts";
 import { ownRanges } from "./row_ranges.ts";
@@ -24,9 +25,8 @@ import { isSparse, scoresOf, selectionOf, type SparseRun } from "./selection_buf
 import { splitScratch } from "./split_scratch.ts";
 
 /**
- * q, k, v = rope(qkv(norm(x))); appends the k and v rows that this worker owns.
- * @returns q of every row, own and peers', of own rows alone where keys travel: f32 [rows, heads, headDim], or halves for the matrix
- * tiles
+ * q, k, v = rope(qkv(norm(x))); appends the k and v rows that this worker owns, all of a batch that it computes for the others.
+ * @returns q of every row, own and peers': f32 [rows, heads, headDim], or halves for the matrix tiles
  */
 export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   const { model: { commands, config, exchange }, batch } = pass;
@@ -35,8 +35,8 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   if (batch.ranges === undefined) return own;
   if (pass.keyCopies !== undefined) {
     await sendKeys(pass, layer, pass.keyCopies);
-    await pass.before?.progress.reached(layer.index);
     pass.progress.reach(layer.index);
+    await pass.afterEarlier(layer);
     return own;
   }
   const q = spread(pass, own);
@@ -91,18 +91,18 @@ function projectOwn(pass: Pass, layer: PassLayer): Tensor {
 /** Where the heads of the computed rows go, as far as this worker owns them. */
 function placesOf(pass: Pass, layer: PassLayer): HeadPlaces {
   const { weights, kv, isLocal } = layer;
-  const { model: { scratch, config, slice }, batch, computed } = pass;
+  const { model: { scratch, config, slice }, batch, computed, keyCopies } = pass;
   const { heads, kvHeads, headDim } = config;
-  const isAlone = batch.ranges === undefined || pass.keyCopies !== undefined;
+  const isAlone = batch.ranges === undefined || keyCopies !== undefined;
   const halves = isAlone ? halvesFor(pass, layer, computed) : undefined;
   return {
     shape: { heads, kvHeads, headDim },
     ...(weights.qkvBias && { bias: weights.qkvBias }),
     rotations: isLocal ? pass.inputs.localRotations : pass.inputs.rotations,
-    rowTable: pass.inputs.computedTable,
+    rowTable: keyCopies?.appendTable ?? pass.inputs.computedTable,
     kv,
-    pageTable: slice.pageTable,
-    maxPages: slice.tableWidth,
+    pageTable: keyCopies?.pages.table ?? slice.pageTable,
+    maxPages: keyCopies?.pages.maxPages ?? slice.tableWidth,
     q: halves ?? scratch.take("q", "f32", [computed, heads, headDim]),
     scale: config.attentionScale,
   };

@@ -11,7 +11,7 @@ import type { Replicas } from "../kv/replicas.ts";
 import { replicaPagesOf } from "../replica_plan.ts";
 import type { BatchRow, DrawnRow, ProductFamily, RowBatch, RowRun, ScoredRow, SequencePiece } from "../row_batch.ts";
 import { rangesByLength } from "./length_ranges.ts";
-import { rangesByOwner, SPLIT_ROWS } from "./row_ranges.ts";
+import { rangesOf } from "./row_ranges.ts";
 import { longestBucket, scoreStride } from "./selection_buffers.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import { tableRow } from "./table_row.ts";
@@ -35,6 +35,8 @@ export interface BatchContext {
   readonly matrix?: boolean;
   /** Whose sparse layers read replicas, and how many pages of these one batch may need. @default alone in a group: none */
   readonly replicas?: Pick<Replicas, "roomFor" | "pages"> | undefined;
+  /** Whether prompts are shared out by chunks, see `prompt_sharing.ts`. @default false */
+  readonly sharesPrompts?: boolean;
 }
 
 /** Rows of a prefill that pass through the layers at once; more pass in turn, with the same bits. */
@@ -43,11 +45,8 @@ export const MAX_TILED_ROWS = 2048;
 /** The same for decode rows. */
 const MAX_VECTOR_ROWS = 64;
 
-/**
- * Where a group shares the rows of a prefill out, it becomes so many batches at least, which are under way together. More of them
- * mean more exchanges, and one took 5 ms on two H200, whether 2 or 4 were under way.
- */
-const SHARED_BATCHES = 2;
+/** Chunks that workers compute apart begin at multiples of this in a prompt that does: as many rows as the products' tiles take. */
+const CHUNK_STEP = 64;
 
 /** A piece of a span: consecutive rows that fall into one batch. */
 interface Piece {
@@ -78,7 +77,10 @@ export function planBatches(spans: readonly Span[], context: BatchContext): RowB
   const isDense = ({ span }: Piece) => matrix && !isSparse(span);
   const isReplicated = (piece: Piece) => replicaPages(piece, context) > 0;
   const rows = (product: ProductFamily, pieces: readonly Piece[], replicated = false) =>
-    pack(pieces, product, context).map((some) => fill({ product, replicated }, some, context));
+    pack(pieces, product, context).map((some, index) => {
+      const computer = product === "tiled" && context.sharesPrompts ? index % context.share.map.workers : undefined;
+      return fill({ product, replicated, computer }, some, context);
+    });
   return [
     ...rows("dense", decode.filter(isDense)),
     ...rows("vector", decode.filter((piece) => !isDense(piece) && !isReplicated(piece))),
@@ -121,12 +123,17 @@ function isSparse(span: Span): boolean {
   return span.kind === "decode" && span.attention === "sparse";
 }
 
-/** Rows of a batch at most: a prefill that a group shares out becomes several batches, all of about the same length. */
-function maxRowsOf(product: ProductFamily, spans: readonly Piece[], { share: { map } }: BatchContext): number {
+/** Rows of a batch at most: a prompt that is shared out by chunks becomes as many for each worker, all of about the same length. */
+function maxRowsOf(
+  product: ProductFamily,
+  spans: readonly Piece[],
+  { share: { map: { workers } }, sharesPrompts }: BatchContext,
+): number {
   if (product !== "tiled") return MAX_VECTOR_ROWS;
+  if (!sharesPrompts) return MAX_TILED_ROWS;
   const rows = spans.reduce((sum, piece) => sum + piece.rows, 0);
-  if (map.workers === 1 || rows < SHARED_BATCHES * SPLIT_ROWS * map.workers) return MAX_TILED_ROWS;
-  return Math.ceil(rows / Math.max(SHARED_BATCHES, Math.ceil(rows / MAX_TILED_ROWS)));
+  const chunks = workers * Math.ceil(rows / (workers * MAX_TILED_ROWS));
+  return Math.ceil(rows / chunks / CHUNK_STEP) * CHUNK_STEP;
 }
 
 /** Cuts spans into pieces and fills batches with them, in order. */
@@ -163,7 +170,7 @@ function pack(spans: readonly Piece[], product: ProductFamily, context: BatchCon
 }
 
 function fill(
-  { product, replicated }: Pick<RowBatch, "product" | "replicated">,
+  { product, replicated, computer }: Pick<RowBatch, "product" | "replicated" | "computer">,
   pieces: readonly Piece[],
   context: BatchContext,
 ): RowBatch {
@@ -172,6 +179,7 @@ function fill(
   const batch = {
     product,
     replicated,
+    computer,
     rows,
     tokens: new Uint32Array(rows),
     positions: new Uint32Array(rows),
@@ -186,13 +194,15 @@ function fill(
     holders: Array.from({ length: map.workers }, () => false),
     denseHolders: Array.from({ length: map.workers }, () => false),
   };
+  // What others compute needs no tables here.
+  const isComputed = computer === undefined || computer === context.share.index;
   let at = 0;
   for (const piece of pieces) {
     const { span, state, first } = piece;
     const sparse = isSparse(span) ? state.open.sparse : undefined;
     batch.tokens.set(span.tokens.subarray(first, first + piece.rows), at);
     if (endsSampled(piece)) batch.tokens[at + piece.rows - 1] = carriedFrom(placeOfDrawn(context, span));
-    for (let i = 0; i < piece.rows; i++) {
+    for (let i = 0; isComputed && i < piece.rows; i++) {
       const position = span.from + first + i;
       batch.positions[at + i] = position;
       writeTableRow(
@@ -219,9 +229,8 @@ function fill(
     batch.pieces.push({ first: at, rows: piece.rows, from: span.from + first, sequence: state, attention });
     at += piece.rows;
   }
-  const split = product === "tiled" && map.workers > 1 && rows >= SPLIT_ROWS * map.workers;
   const runs = batch.runs.map((run) => ({ ...run, lengths: rangesByLength(run.lengths) }));
-  return { ...batch, runs, ranges: split ? rangesByOwner(map, batch.pieces) : undefined };
+  return { ...batch, runs, ranges: rangesOf(map, batch) };
 }
 
 /** Marks the workers that hold something that a piece's rows see. */

@@ -1,14 +1,13 @@
 /**
- * The attention of a prompt whose keys and values travel: workers compute the rows of their own pages, send each other the
- * keys and values of these, and attend on their own, to each worker's slice apart. States are merged in the order of the
- * workers, so that bits are those of queries that travel, and either way can be taken at any time.
+ * The attention of rows whose sequences are on this worker as a whole, own pages and copies: they attend to each worker's slice
+ * apart. States are merged in the order of the workers, so that bits are those of queries and states that travel, and either way
+ * can be taken at any time.
  */
 
 import { type DecodeAttention, decodeAttention } from "../../kernels/attention/decode_attention.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import { mergeStates } from "../../kernels/attention/merge_states.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
-import { copyReplicaRows } from "../../kernels/attention/replica_rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { RowRun } from "../row_batch.ts";
 import type { KeyCopies, SliceView } from "./key_copies.ts";
@@ -19,25 +18,6 @@ import { splitScratch } from "./split_scratch.ts";
 
 /** Numbers between two tensors that every adapter can bind. */
 const BINDABLE = 64;
-
-/** Sends the keys and values of own rows, and puts those of the others among the copies. */
-export async function sendKeys(pass: Pass, layer: PassLayer, copies: KeyCopies): Promise<void> {
-  const { model: { commands, scratch, config, slice, share, exchange } } = pass;
-  const { heads, kvHeads, headDim } = config;
-  const { entries, ranges, copyTable, maxPages } = copies;
-  const total = ranges.reduce((sum, { rows }) => sum + rows, 0);
-  const transit = scratch.take("keys and values in transit", "u32", [total, 1, 2, headDim / 2]);
-  const rows = { kv: layer.kv, shape: { heads, kvHeads, headDim }, entries, transit, layers: 1, layer: 0 };
-  const own = { pageTable: slice.pageTable, maxPages: slice.tableWidth };
-  for (const range of ranges) {
-    if (range.owner === share.index) copyReplicaRows(commands, { ...rows, ...own, direction: "pack", range });
-  }
-  await exchange.keys(pass.pointAt(layer), ranges, { tensor: transit, rowBytes: headDim * 4 });
-  for (const range of ranges) {
-    if (range.owner === share.index) continue;
-    copyReplicaRows(commands, { ...rows, pageTable: copyTable, maxPages, direction: "unpack", range });
-  }
-}
 
 /**
  * Attends own rows of a prompt to every worker's slice.

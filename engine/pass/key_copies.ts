@@ -1,19 +1,17 @@
 /**
- * Where the rows of a prompt lie whose keys and values travel: own ones in the slice, those of others among their copies,
- * page by page as on the worker that owns them. Knows rows and tables; knows nothing of layers.
+ * What the rows of a batch see and append, where the keys and values of all workers are on this one: each worker's slice apart, the
+ * own one and the copies of the others', page by page as on the worker that owns them. Knows rows and tables; knows nothing of
+ * layers.
  */
 
-import { ENTRY_WORDS } from "../../kernels/attention/replica_rows.ts";
 import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import { ROW_WORDS, writeTableRow } from "../../kernels/attention/row_table.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import type { OwnedRange } from "../exchange.ts";
-import type { PageCopies } from "../kv/page_copies.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch, SequencePiece } from "../row_batch.ts";
-import { PAGE_TOKENS, pagesFor } from "../span.ts";
 import { tableRow } from "./table_row.ts";
-import { ownRanges } from "./row_ranges.ts";
+import { type KeyPlaces, placeKeys, type UnsentKeys } from "./key_exchange.ts";
+import { tableWidthOf } from "./whole_pages.ts";
 
 /** One worker's slice as this worker reads it. */
 export interface SliceView {
@@ -25,22 +23,16 @@ export interface SliceView {
   readonly maxPages: number;
 }
 
-/** What a batch needs to have its keys and values travel. */
-export interface KeyCopies {
+/** What the worker needs that computes a batch for all. */
+export interface KeyCopies extends KeyPlaces {
   /** By worker. */
   readonly views: readonly SliceView[];
-  /** Own rows of each piece, back to back. */
+  /** Rows of each piece, back to back. */
   readonly runs: readonly RowRange[];
-  /** u32 [entries, 4]: the rows of all workers, each KV head by itself, owner by owner. */
-  readonly entries: Tensor;
-  readonly ranges: readonly OwnedRange[];
-  /** u32 [sequences · peers, maxPages]: where copies of each peer's pages lie. */
-  readonly copyTable: Tensor;
-  readonly maxPages: number;
+  /** u32 [rows, 8]: where each row is appended among all pages. */
+  readonly appendTable: Tensor;
+  readonly unsent: UnsentKeys;
 }
-
-/** Widths of tables of copied pages are multiples of this. */
-const TABLE_PAGES = 64;
 
 /** Where the copies of a batch's sequences lie. */
 export interface CopyPlaces {
@@ -60,44 +52,18 @@ export interface OwnedRow {
 }
 
 /**
- * Makes room for copies of a batch's rows, and uploads where they lie. To be called when the batches before it have been.
- * @param staying of batches that are still under way, and of this one
- * @returns undefined when its queries are to travel: there is no room, or something before its rows is not copied
+ * Uploads where the rows of a batch lie that this worker computes for all. There must be room for their copies.
+ * @param unsent of the step
  */
-export function takeKeyCopies(
-  model: LoadedModel,
-  batch: RowBatch,
-  staying: readonly SequencePiece[] = batch.pieces,
-): KeyCopies | undefined {
-  const { share: { map, index } } = model;
-  if (!copiesOf(model, batch)?.extend(batch.pieces, staying)) return undefined;
-  const places = copyPlaces(model, batch);
-  const rows = Array.from({ length: map.workers }, (_, owner) => rowsOf(batch, owner));
-  const own = rows[index] ?? [];
+export function takeKeyCopies(model: LoadedModel, batch: RowBatch, unsent: UnsentKeys): KeyCopies {
+  const rows = rowsOf(batch);
   return {
-    views: viewsOf(model, own, places),
-    runs: runsOf(own),
-    ...uploadEntries(model, rows, places),
-    copyTable: places.table,
-    maxPages: places.maxPages,
+    ...placeKeys(model, batch),
+    views: viewsOf(model, rows, copyPlaces(model, batch)),
+    runs: batch.pieces.map(({ first, rows }) => ({ first, rows })),
+    appendTable: uploadAppendTable(model, rows),
+    unsent,
   };
-}
-
-/** Whether the keys and values of a batch can travel while other batches are under way, whose copies stay. */
-export function canTakeKeyCopies(
-  model: Pick<LoadedModel, "replicas" | "config">,
-  batch: RowBatch,
-  staying: readonly SequencePiece[],
-): boolean {
-  return copiesOf(model, batch)?.canExtend(batch.pieces, staying) ?? false;
-}
-
-/** Undefined when the queries of the batch travel in any case, or nothing does. */
-function copiesOf(
-  { replicas, config }: Pick<LoadedModel, "replicas" | "config">,
-  { ranges }: RowBatch,
-): PageCopies | undefined {
-  return ranges === undefined || config.localLayers !== undefined ? undefined : replicas?.copies;
 }
 
 /** Uploads where the copies of a batch's sequences lie. */
@@ -107,9 +73,7 @@ export function copyPlaces(
 ): CopyPlaces {
   const { pieces } = batch;
   const peers = Array.from({ length: map.workers }, (_, worker) => worker).filter((worker) => worker !== index);
-  const pages = Math.max(...pieces.map(({ from, rows }) => pagesFor(from + rows)));
-  // Programs hold for steps whose tables are as wide, and for as long as the table need not grow.
-  const maxPages = Math.ceil(pages / TABLE_PAGES) * TABLE_PAGES;
+  const maxPages = tableWidthOf(pieces);
   const slotOf = (number: number, owner: number) => number * peers.length + peers.indexOf(owner);
   const words = new Uint32Array(pieces.length * peers.length * maxPages);
   for (const [number, { sequence: { open } }] of pieces.entries()) {
@@ -136,27 +100,34 @@ export function viewsOf(
   });
 }
 
-/** The rows of a batch that a worker computes, in order. */
-function rowsOf({ ranges = [], pieces }: RowBatch, owner: number): OwnedRow[] {
-  const owned = ownRanges(ranges, owner);
+/** The rows of a batch, in order. */
+export function rowsOf({ pieces }: Pick<RowBatch, "pieces">): OwnedRow[] {
   return pieces.flatMap((piece, number) =>
-    owned.flatMap(({ first, rows }) => {
-      const [from, end] = [Math.max(first, piece.first), Math.min(first + rows, piece.first + piece.rows)];
-      const position = piece.from + from - piece.first;
-      return Array.from({ length: Math.max(0, end - from) }, (_, i) => ({ piece, number, position: position + i }));
-    })
+    Array.from({ length: piece.rows }, (_, i): OwnedRow => ({ piece, number, position: piece.from + i }))
   );
 }
 
-function runsOf(rows: readonly OwnedRow[]): RowRange[] {
-  const runs: { first: number; rows: number; number: number }[] = [];
-  for (const [first, { number }] of rows.entries()) {
-    const last = runs.at(-1);
-    if (last?.number === number) last.rows++;
-    else runs.push({ first, rows: 1, number });
+/** Every row is appended at its position among all pages of its piece. */
+function uploadAppendTable({ commands, scratch }: LoadedModel, rows: readonly OwnedRow[]): Tensor {
+  const table = new Uint32Array(rows.length * ROW_WORDS);
+  for (const [i, { number, position }] of rows.entries()) {
+    writeTableRow(table, i, { ...APPENDED, sequenceSlot: number, appendRow: position });
   }
-  return runs;
+  const tensor = scratch.take("table of appended rows", "u32", [rows.length, ROW_WORDS]);
+  commands.write(tensor, table);
+  return tensor;
 }
+
+/** Sees nothing. */
+const APPENDED = {
+  kvFrom: 0,
+  kvLimit: 0,
+  selected: 0,
+  coverage: undefined,
+  setShape: "kv_head",
+  sinks: 0,
+  recent: 0,
+} as const;
 
 /** What own rows see of another worker's slice. */
 function uploadView(
@@ -173,27 +144,4 @@ function uploadView(
   const tensor = scratch.take(`row table of slice ${owner}`, "u32", [Math.max(1, own.length), ROW_WORDS]);
   commands.write(tensor, table);
   return tensor;
-}
-
-/** Where each row lies: own ones in the slice, those of others among their copies. */
-function uploadEntries(
-  { commands, scratch, config: { kvHeads }, share: { map, index } }: LoadedModel,
-  rows: readonly (readonly OwnedRow[])[],
-  { slotOf }: CopyPlaces,
-): Pick<KeyCopies, "entries" | "ranges"> {
-  const ranges: OwnedRange[] = [];
-  const words = new Uint32Array(rows.flat().length * kvHeads * ENTRY_WORDS);
-  let next = 0;
-  for (const [owner, owned] of rows.entries()) {
-    if (owned.length > 0) ranges.push({ first: next, rows: owned.length * kvHeads, owner });
-    for (const { piece: { sequence: { open, slot } }, number, position } of owned) {
-      const page = map.pagesBefore(owner, open.pageOffset, Math.floor(position / PAGE_TOKENS));
-      const localRow = page * PAGE_TOKENS + position % PAGE_TOKENS;
-      const tableSlot = owner === index ? slot : slotOf(number, owner);
-      for (let head = 0; head < kvHeads; head++) words.set([tableSlot, head, localRow], next++ * ENTRY_WORDS);
-    }
-  }
-  const entries = scratch.take("entries of keys and values", "u32", [next, ENTRY_WORDS]);
-  commands.write(entries, words);
-  return { entries, ranges };
 }

@@ -13,10 +13,11 @@ import type { KvLayer } from "../kv/kv_slice.ts";
 import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { LayerWeights } from "../model/weights.ts";
-import type { RowBatch } from "../row_batch.ts";
+import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import type { SlicePacer } from "./pacer.ts";
 import { PassProgress } from "./pass_progress.ts";
 import { type KeyCopies, takeKeyCopies } from "./key_copies.ts";
+import { UnsentKeys } from "./key_exchange.ts";
 import type { PassInputs } from "./pass_inputs.ts";
 import { type RowCopies, takeRowCopies } from "./row_copies.ts";
 import { uploadReplicaTables } from "./replica_tables.ts";
@@ -39,8 +40,14 @@ export interface PassLayer {
 
 /** What a pass takes besides its model and batch. */
 export interface PassOptions extends Omit<ExchangePoint, "layer"> {
-  /** Passes under way whose rows this one's see, in order: all take turns, each with working memory of its own. @default none */
-  readonly beside?: readonly Pass[];
+  /** Of the step: copies of their sequences do not give way. @default those of the batch */
+  readonly staying?: readonly SequencePiece[];
+  /** Of batches before it that its rows see, and that may be under way. @default none */
+  readonly earlier?: readonly PassProgress[];
+  /** What the step has sent of batches that this worker computes for all. @default nothing */
+  readonly unsent?: UnsentKeys;
+  /** Of the batch itself, for those after it. @default nothing waits for it */
+  readonly progress?: PassProgress;
   readonly counter: BatchCounter;
   readonly report: SelectionReport;
   readonly inputs: PassInputs;
@@ -54,7 +61,7 @@ export class Pass {
   readonly report: SelectionReport;
   readonly layers: readonly PassLayer[];
   readonly inputs: PassInputs;
-  /** Of a prompt; undefined where queries travel, or nothing does. */
+  /** Of a batch that this worker computes for all; undefined where queries travel, or nothing does. */
   readonly keyCopies: KeyCopies | undefined;
   /** Of rows that every worker computes; undefined where no sequence is copied. */
   readonly rowCopies: RowCopies | undefined;
@@ -64,32 +71,28 @@ export class Pass {
   readonly replicated: { chosen: number; missing: number } = { chosen: 0, missing: 0 };
   /** How far it has come. */
   readonly progress: PassProgress;
-  /** Of working memory, see `Scratch.lane`. */
-  readonly lane: number;
-  /** The last of those under way whose rows this one's see; undefined: there is none. */
-  readonly before: Pass | undefined;
+  readonly #earlier: readonly PassProgress[];
   readonly #point: Omit<ExchangePoint, "layer">;
   readonly #pacer: SlicePacer | undefined;
   readonly #sparseTable: Tensor | undefined;
   #selectionHolders: readonly boolean[] | undefined;
   #arriving: ArrivingStates | undefined;
 
-  constructor(model: LoadedModel, batch: RowBatch, { counter, report, inputs, beside = [], ...point }: PassOptions) {
-    this.lane = freeLane(beside);
-    const scratch = model.scratch.lane(this.lane);
-    this.model = { ...model, scratch };
+  constructor(model: LoadedModel, batch: RowBatch, options: PassOptions) {
+    const { counter, report, inputs, staying, earlier = [], unsent = new UnsentKeys(), progress, ...point } = options;
+    const { scratch } = model;
+    this.model = model;
     this.batch = batch;
     this.counter = counter;
     this.report = report;
     this.#point = point;
-    this.before = beside.at(-1);
+    this.#earlier = earlier;
     this.layers = layersOf(model);
-    this.progress = new PassProgress(this.layers.length);
+    this.progress = progress ?? new PassProgress(this.layers.length);
     const { rowTable, sparseTable } = uploadReplicaTables(this.model, batch) ?? {};
     this.#sparseTable = sparseTable;
-    const staying = [...beside.map((pass) => pass.batch), batch].flatMap(({ pieces }) => pieces);
-    this.keyCopies = takeKeyCopies(this.model, batch, staying);
-    this.rowCopies = takeRowCopies(this.model, batch);
+    this.keyCopies = batch.computer === undefined ? undefined : takeKeyCopies(model, batch, unsent);
+    this.rowCopies = takeRowCopies(model, batch, staying);
     this.inputs = rowTable === undefined ? inputs : { ...inputs, rowTable, computedTable: rowTable };
     this.#pacer = this.keyCopies === undefined ? pacerOf(model, batch) : undefined;
     this.#pacer?.begin(batch.rows);
@@ -121,6 +124,13 @@ export class Pass {
   /** By worker: whether it holds anything that rows of the batch read in this layer. */
   holdersAt({ role }: Pick<PassLayer, "role">): readonly boolean[] {
     return (role === "sparse" ? this.#selectionHolders : undefined) ?? this.batch.holders;
+  }
+
+  /** Waits until the keys and values of the rows before its own are recorded in a layer. */
+  async afterEarlier({ index }: Pick<PassLayer, "index">): Promise<void> {
+    const since = performance.now();
+    for (const progress of this.#earlier) await progress.reached(index);
+    this.model.exchange.waitedForKeys(performance.now() - since);
   }
 
   /** The sparse layers to come read a selection of the group, of which these workers hold any row. */
@@ -194,13 +204,6 @@ export class Pass {
     await this.arrive();
     await this.#pacer.afterLayer(this.model.commands);
   }
-}
-
-function freeLane(beside: readonly Pass[]): number {
-  const taken = new Set(beside.map(({ lane }) => lane));
-  let lane = 0;
-  while (taken.has(lane)) lane++;
-  return lane;
 }
 
 function pacerOf({ pacers }: LoadedModel, { product, runs }: RowBatch): SlicePacer | undefined {

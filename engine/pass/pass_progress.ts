@@ -1,4 +1,4 @@
-/** How far a pass has come, for the one that follows it closely: rows of this one see what rows of the other append. */
+/** How far a batch has come, here or on another worker, for those after it: their rows see what its rows append. */
 
 /** @see the file's paragraph */
 export class PassProgress {
@@ -10,7 +10,7 @@ export class PassProgress {
     for (const { promise } of this.#layers) promise.catch(() => {});
   }
 
-  /** The keys and values of its rows, and of those before it, are recorded in a layer: own ones and those of other workers. */
+  /** What appends the keys and values of its rows in a layer is recorded. */
   reach(layer: number): void {
     this.#layers[layer]?.resolve();
   }

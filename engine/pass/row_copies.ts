@@ -10,7 +10,7 @@ import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { PAGE_TOKENS } from "../span.ts";
 import { tableRow } from "./table_row.ts";
-import { type CopyPlaces, copyPlaces, type OwnedRow, type SliceView, viewsOf } from "./key_copies.ts";
+import { type CopyPlaces, copyPlaces, type OwnedRow, rowsOf, type SliceView, viewsOf } from "./key_copies.ts";
 import { longestBucket } from "./selection_buffers.ts";
 
 /** What a batch needs to keep copies, and to attend to them. */
@@ -27,19 +27,22 @@ export interface RowCopies {
 
 /**
  * Makes room for copies of a batch's rows, and uploads where they lie. To be called when the batches before it have been.
+ * @param staying of the step, whose copies do not give way
  * @returns undefined when none of its sequences is copied
  */
-export function takeRowCopies(model: LoadedModel, batch: RowBatch): RowCopies | undefined {
+export function takeRowCopies(
+  model: LoadedModel,
+  batch: RowBatch,
+  staying: readonly SequencePiece[] = batch.pieces,
+): RowCopies | undefined {
   const { replicas, config, share: { map } } = model;
   const copies = replicas?.copies;
   if (copies === undefined || batch.ranges !== undefined || config.localLayers !== undefined) return undefined;
   // One by one, so that a sequence that is not copied does not end the copies of the others.
-  const copied = new Set(batch.pieces.filter((piece) => copies.extend([piece], batch.pieces)));
+  const copied = new Set(batch.pieces.filter((piece) => copies.extend([piece], staying)));
   if (copied.size === 0) return undefined;
   const places = copyPlaces(model, batch);
-  const rows = batch.pieces.flatMap((piece, number) =>
-    Array.from({ length: piece.rows }, (_, i): OwnedRow => ({ piece, number, position: piece.from + i }))
-  );
+  const rows = rowsOf(batch);
   const visited = ({ sequence: { open }, from, rows }: SequencePiece) =>
     Array.from({ length: map.workers }, (_, worker) => map.localRows(worker, open.pageOffset, from + rows));
   return {

@@ -1,18 +1,28 @@
 /**
- * Which worker computes which rows of a long prefill: the owner of the page that a row falls into, so that keys and
- * values never travel. Knows rows and pages; knows nothing of tensors.
+ * Which worker computes which rows of a long prefill: one all rows of a batch, whose keys and values travel, or the owner of the
+ * page that a row falls into, so that they do not. Knows rows and pages; knows nothing of tensors.
  */
 
 import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import type { OwnedRange } from "../exchange.ts";
 import type { PageMap } from "../page_map.ts";
-import type { SequencePiece } from "../row_batch.ts";
+import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { PAGE_TOKENS } from "../span.ts";
 
 /** Below this many rows per worker, computing a row everywhere costs less than sending it around. */
 export const SPLIT_ROWS = 128;
 
-/** The ranges of a batch, ascending and without gaps; neighbours have different owners. */
+/** The ranges of a batch; undefined: every worker computes every row. */
+export function rangesOf(
+  map: PageMap,
+  { product, computer, rows, pieces }: Pick<RowBatch, "product" | "computer" | "rows" | "pieces">,
+): readonly OwnedRange[] | undefined {
+  if (computer !== undefined) return [{ first: 0, rows, owner: computer }];
+  const isSplit = product === "tiled" && map.workers > 1 && rows >= SPLIT_ROWS * map.workers;
+  return isSplit ? rangesByOwner(map, pieces) : undefined;
+}
+
+/** By the owners of pages: ascending and without gaps; neighbours have different owners. */
 export function rangesByOwner(
   map: PageMap,
   pieces: readonly Pick<SequencePiece, "first" | "rows" | "from" | "sequence">[],

@@ -1,89 +1,79 @@
 /**
- * The batches of a step through the layers: one after the other, but several at a time where the keys and values of their rows
- * travel, so that some are computed while what others send is on its way. Knows batches; knows nothing of what a pass does.
+ * The batches of a step through the layers: one after the other, and where workers compute whole batches for each other, each its
+ * own at the same time, while it takes in what the others send of theirs. A batch waits in every layer only for the keys and values
+ * of batches before it, which their workers sent when they were there themselves. Knows batches; knows nothing of what a pass does.
  */
 
+import { at } from "../../kernels/at.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch } from "../row_batch.ts";
-import { canTakeKeyCopies } from "./key_copies.ts";
-import type { Pass } from "./pass.ts";
+import { PassProgress } from "./pass_progress.ts";
 
-/** Batches that are under way at a time: an exchange of 512 rows' keys took 5 ms on two H200, what is computed of them in a layer 2. */
-const MAX_IN_FLIGHT = 4;
-
-/** What is asked of a pass. */
-type AnyPass = Pick<Pass, "batch" | "keyCopies" | "progress">;
-
-/** What is done with each batch. */
-export interface BatchWork<OwnPass extends AnyPass, Rows> {
-  /** @param beside those under way that its rows see, in order */
-  begin(index: number, beside: readonly OwnPass[]): { readonly pass: OwnPass; run(): Promise<Rows> };
-  /** Takes what `run` gave for a batch, when the batches before it have ended. */
-  end(pass: OwnPass, rows: Rows): Promise<void>;
+/** How far batches are whose rows others see. */
+interface BatchProgress {
+  /** Of the batch itself. */
+  readonly progress: PassProgress;
+  /** Of those before it that other batches wait for. */
+  readonly earlier: readonly PassProgress[];
 }
 
-interface BatchInFlight<OwnPass> {
-  readonly pass: OwnPass;
-  readonly ended: Promise<void>;
+/** What is done with each batch. */
+export interface BatchWork<Rows> {
+  /** Computes what this worker computes of it. */
+  run(index: number, progress: BatchProgress): Promise<Rows>;
+  /** Takes the keys and values of a batch that another worker computes. */
+  receive(index: number, progress: BatchProgress): Promise<void>;
+  /** Takes what `run` gave for a batch, when the batches before it have ended; undefined where another worker has computed it. */
+  end(index: number, rows: Rows | undefined): Promise<void>;
 }
 
 /**
- * Runs all batches, in order.
+ * Runs all batches.
  * @throws what the first that failed has thrown, once no batch is under way any more
  */
-export async function runBatches<OwnPass extends AnyPass, Rows>(
-  model: Pick<LoadedModel, "replicas" | "config">,
+export async function runBatches<Rows>(
+  { share: { index: own, map }, config }: Pick<LoadedModel, "share" | "config">,
   batches: readonly RowBatch[],
-  work: BatchWork<OwnPass, Rows>,
+  work: BatchWork<Rows>,
 ): Promise<void> {
-  const inFlight: BatchInFlight<OwnPass>[] = [];
-  try {
-    for (const [index, batch] of batches.entries()) {
-      if (inFlight.length === MAX_IN_FLIGHT) await inFlight.shift()?.ended;
-      if (!canFollow(model, batch, inFlight)) {
-        for (const { ended } of inFlight) await ended;
-        inFlight.length = 0;
+  const progress = batches.map(() => new PassProgress(config.layers));
+  const ended = batches.map(() => Promise.withResolvers<void>());
+  const runOne = async (index: number) => {
+    const { computer = own } = at(batches, index);
+    const each = { progress: at(progress, index), earlier: earlierOf(batches, index).map((i) => at(progress, i)) };
+    const rows = computer === own ? await work.run(index, each) : undefined;
+    if (computer !== own) await work.receive(index, each);
+    if (index > 0) await ended[index - 1]?.promise;
+    await work.end(index, rows);
+    ended[index]?.resolve();
+  };
+  const isShared = (index: number) => at(batches, index).computer !== undefined;
+  for (const index of batches.keys()) if (!isShared(index)) await runOne(index);
+  const lanes = Array.from({ length: map.workers }, async (_, worker) => {
+    try {
+      for (const [index, { computer }] of batches.entries()) if (computer === worker) await runOne(index);
+    } catch (error) {
+      // Those on other workers end at the step's deadline, or with the group.
+      for (const one of progress) one.fail(error);
+      for (const { promise, reject } of ended) {
+        promise.catch(() => {});
+        reject(error);
       }
-      inFlight.push(start(index, inFlight, work));
+      throw error;
     }
-    for (const { ended } of inFlight) await ended;
+  });
+  try {
+    await Promise.all(lanes);
   } finally {
-    await Promise.allSettled(inFlight.map(({ ended }) => ended));
+    await Promise.allSettled(lanes);
   }
 }
 
-/** Whether a batch need not wait for the end of those before it: it waits for their keys and values, layer by layer. */
-function canFollow(
-  model: Pick<LoadedModel, "replicas" | "config">,
-  batch: RowBatch,
-  inFlight: readonly BatchInFlight<AnyPass>[],
-): boolean {
-  if (inFlight.some(({ pass }) => pass.keyCopies === undefined)) return false;
-  return canTakeKeyCopies(
-    model,
-    batch,
-    [...inFlight.map(({ pass }) => pass.batch), batch].flatMap(({ pieces }) => pieces),
+/** Shared batches before one that have rows of the same sequences. */
+function earlierOf(batches: readonly RowBatch[], index: number): readonly number[] {
+  const seen = new Set(at(batches, index).pieces.map(({ sequence }) => sequence));
+  return [...batches.keys()].filter((i) =>
+    i < index && at(batches, i).computer !== undefined &&
+    at(batches, i).pieces.some(({ sequence }) => seen.has(sequence))
   );
-}
-
-function start<OwnPass extends AnyPass, Rows>(
-  index: number,
-  inFlight: readonly BatchInFlight<OwnPass>[],
-  work: BatchWork<OwnPass, Rows>,
-): BatchInFlight<OwnPass> {
-  const before = inFlight.at(-1);
-  const { pass, run } = work.begin(index, inFlight.map(({ pass }) => pass));
-  const ended = (async () => {
-    try {
-      const rows = await run();
-      await before?.ended;
-      await work.end(pass, rows);
-    } catch (error) {
-      pass.progress.fail(error);
-      throw error;
-    }
-  })();
-  // A failure is reported where the end is awaited.
-  ended.catch(() => {});
-  return { pass, ended };
 }

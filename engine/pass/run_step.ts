@@ -17,10 +17,13 @@ import { lacksMasks, writeLateMasks } from "../logits/late_masks.ts";
 import { Draws } from "../logits/sampler.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { LateMasks, ReplicaCount, SequenceId, SpanResult, Step, StepResult } from "../span.ts";
+import type { ExchangePoint } from "../exchange.ts";
 import { planBatches } from "./batch_plan.ts";
+import { receiveKeys, UnsentKeys } from "./key_exchange.ts";
 import { Pass } from "./pass.ts";
 import { inputsOf, placeInputs } from "./pass_inputs.ts";
 import { runPass } from "./pass_program.ts";
+import { sharePrompts } from "./prompt_sharing.ts";
 import { ReadCounter } from "./read_counter.ts";
 import { runBatches } from "./run_batches.ts";
 import { ownerOfRow, ownRanges } from "./row_ranges.ts";
@@ -83,7 +86,8 @@ export async function submitStep(
   const maxScores = Math.floor(commands.gpu.info.maxBindingBytes / (4 * config.heads));
   const matrix = rowProductCut(commands.gpu.info) !== undefined;
   const [window, localWindow] = [config.slidingWindow, config.localLayers?.window];
-  const context = { sequences, drawn, window, localWindow, maxScores, share, matrix, replicas };
+  const sharesPrompts = sharePrompts(model, step.spans, sequences);
+  const context = { sequences, drawn, window, localWindow, maxScores, share, matrix, replicas, sharesPrompts };
   const batches = planBatches(step.spans, context);
   const outcome = await record(model, step, { batches, isAhead, lateMasks });
   const staged = commands.stage(outcome.requests);
@@ -103,7 +107,7 @@ async function record(
 ): Promise<Outcome> {
   const { commands, scratch, share } = model;
   const state = new StepState();
-  const inputs = batches.map((batch) => placeInputs(state, model, batch));
+  const inputs = batches.map((batch) => isElsewhere(model, batch) ? undefined : placeInputs(state, model, batch));
   const drawn = share.index === LEAD ? batches.flatMap(({ drawn }) => drawn) : [];
   const plan = planDraw(model, state, { rows: drawn, step: step.index });
   const draws = new Draws(model, state, plan);
@@ -112,26 +116,28 @@ async function record(
   state.upload(commands, scratch);
   const results = share.index === LEAD ? new SpanResults(model, { spans: step.spans, batches, draws }) : undefined;
   const replicated = { chosen: 0, missing: 0 };
-  const begin = (index: number, beside: readonly Pass[]) => {
-    const [batch, placed] = [at(batches, index), at(inputs, index)];
-    const point = { step: step.index, batch: index, beside };
-    const pass = new Pass(model, batch, {
-      ...point,
-      counter: counter.of(index),
-      report,
-      inputs: inputsOf(state, placed),
-    });
-    return { pass, run: () => runPass(pass, { at: placed.at, early: !isAhead }) };
-  };
+  const unsent = new UnsentKeys();
+  const staying = batches.flatMap(({ pieces }) => pieces);
+  const pointOf = (index: number) => ({ step: step.index, batch: index });
   await runBatches(model, batches, {
-    begin,
-    end: async (pass, x) => {
-      const wanted = await gatherOnLead(pass, x);
-      await results?.add(pass.batch, wanted);
+    run: async (index, progress) => {
+      const placed = at(inputs, index);
+      if (placed === undefined) throw new RangeError(`Cannot run batch ${index}: another worker computes it`);
+      const parts = { counter: counter.of(index), report, inputs: inputsOf(state, placed) };
+      const pass = new Pass(model, at(batches, index), { ...pointOf(index), ...progress, ...parts, staying, unsent });
+      const x = await runPass(pass, { at: placed.at, early: !isAhead });
       replicated.chosen += pass.replicated.chosen;
       replicated.missing += pass.replicated.missing;
+      return x;
+    },
+    receive: (index, { progress }) => receiveKeys(model, at(batches, index), { point: pointOf(index), progress }),
+    end: async (index, x) => {
+      const batch = at(batches, index);
+      const wanted = await gatherOnLead(model, batch, { point: pointOf(index), x });
+      await results?.add(batch, wanted);
     },
   });
+  await unsent.sent();
   if (results === undefined) {
     const spans = step.spans.map(({ sequence }) => ({ sequence }));
     return { drawn: new Map(), requests: [], held: undefined, awaitedMs: 0, replicated, spans: () => spans };
@@ -182,21 +188,36 @@ async function finish(
   return { index: step.index, spans: outcome.spans(bytes), timing };
 }
 
-/** Brings rows whose logits are wanted to the lead; rows that every worker computes are there already. */
-async function gatherOnLead(pass: Pass, x: Tensor): Promise<WantedRows> {
-  const { model, batch: { ranges, drawn, scored } } = pass;
-  if (ranges === undefined) return { x, drawn: drawn.map(({ row }) => row), scored: scored.map(({ row }) => row) };
+/** Whether another worker computes all of a batch. */
+function isElsewhere({ share }: LoadedModel, { computer }: RowBatch): boolean {
+  return computer !== undefined && computer !== share.index;
+}
+
+/**
+ * Brings rows whose logits are wanted to the lead; rows that every worker computes are there already.
+ * @param input.x rows that this worker has computed; undefined: none
+ */
+async function gatherOnLead(
+  model: LoadedModel,
+  { ranges, drawn, scored }: RowBatch,
+  { point, x }: { readonly point: Omit<ExchangePoint, "layer">; readonly x: Tensor | undefined },
+): Promise<WantedRows> {
+  if (ranges === undefined && x !== undefined) {
+    return { x, drawn: drawn.map(({ row }) => row), scored: scored.map(({ row }) => row) };
+  }
   const { commands, scratch, config, share, exchange } = model;
   const rows = [...drawn, ...scored].map(({ row }) => row);
   const gathered = scratch.take("rows for the lead", "f32", [rows.length, config.hidden]);
-  const own = ownRanges(ranges, share.index);
+  const own = ownRanges(ranges ?? [], share.index);
   for (const [firstRow, row] of rows.entries()) {
     const range = own.find(({ first, rows: count }) => row >= first && row < first + count);
-    if (range !== undefined) copyRows(model, { from: x, to: gathered, rows: [range.at + row - range.first], firstRow });
+    if (range !== undefined && x !== undefined) {
+      copyRows(model, { from: x, to: gathered, rows: [range.at + row - range.first], firstRow });
+    }
   }
-  const owners = rows.map((row) => ownerOfRow(ranges, row));
+  const owners = rows.map((row) => ownerOfRow(ranges ?? [], row));
   commands.submit();
   const rowBytes = config.hidden * 4;
-  await exchange.gatherOnLead(pass.pointAt({ index: config.layers }), owners, { tensor: gathered, rowBytes });
+  await exchange.gatherOnLead({ ...point, layer: config.layers }, owners, { tensor: gathered, rowBytes });
   return { x: gathered, drawn: drawn.map((_, i) => i), scored: scored.map((_, i) => drawn.length + i) };
 }

@@ -64,7 +64,7 @@ export async function exchangeContract(worker: ExchangingWorker, step: ExchangeS
   await pass("begin");
   await pass("queries");
   await complete(place, "queries", { point: point(0, 0), ranges });
-  await complete(place, "keys", { point: point(0, 0), ranges });
+  for (let from = 0; from < place.workers; from++) await keys(place, point(from, 0), from);
   await pass("states");
   const all = Array.from({ length: place.workers }, () => true);
   await states(place, { point: point(0, 0), ranges, holders: all });
@@ -89,7 +89,7 @@ function numbers(seed: readonly number[], count: number): Float32Array<ArrayBuff
 
 async function complete(
   { index, tensors, exchange, rows }: Place,
-  kind: "queries" | "keys" | "replicas",
+  kind: "queries" | "replicas",
   { point, ranges }: { readonly point: ExchangePoint; readonly ranges: readonly OwnedRange[] },
 ): Promise<void> {
   const whole = numbers([point.step, point.layer], rows * HIDDEN);
@@ -100,6 +100,13 @@ async function complete(
   const tensor = tensors.tensor(kind, [rows, HIDDEN], own);
   await exchange[kind](point, ranges, { tensor, rowBytes: HIDDEN * 4 });
   assert.deepEqual(await tensors.values(tensor), whole, `${kind} of step ${point.step}`);
+}
+
+async function keys({ index, tensors, exchange, rows }: Place, point: ExchangePoint, from: number): Promise<void> {
+  const whole = numbers([point.step, point.layer, from], rows * HIDDEN);
+  const tensor = tensors.tensor("keys", [rows, HIDDEN], index === from ? whole : whole.map(() => NaN));
+  await exchange.keys(point, from, { tensor, rowBytes: HIDDEN * 4, rows });
+  assert.deepEqual(await tensors.values(tensor), whole, `keys of step ${point.step}`);
 }
 
 interface StatesPoint {

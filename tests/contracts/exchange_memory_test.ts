@@ -50,7 +50,7 @@ async function readsCopies(memory: ExchangeMemory, tensors: TensorHolder): Promi
   bytes?.fill(255);
   assert.deepEqual(await floats(memory, { tensor: a, byteLength: 4 * F32 }), [[0, 1, 2, 3]]);
   const into = new Uint8Array(32).fill(9);
-  const [first, second] = await memory.read(asked, into);
+  const [first, second] = await memory.read(asked, { into });
   assert.deepEqual([first?.buffer, second?.buffer], [into.buffer, into.buffer]);
   assert.deepEqual([...new Float32Array(into.buffer, 0, 3)], [14, 15, 16]);
   assert.deepEqual([...new Float32Array(into.buffer, 16, 2)], [0, 1]);

@@ -1,6 +1,6 @@
 /** An exchange memory without a GPU: tensors of f32 on the host, merged by the plain loops of the reference. */
 
-import type { ReadRequest } from "../../kernels/gpu.ts";
+import type { ReadRequest, ReadWait } from "../../kernels/gpu.ts";
 import { paddedBytes, sizeOf, type Tensor } from "../../kernels/tensor.ts";
 import type { ExchangeMemory, StatesToMerge } from "../../workers/exchange_memory.ts";
 import { merge } from "../reference/merge_states.ts";
@@ -29,7 +29,7 @@ export class HostMemory implements ExchangeMemory {
     return data.subarray(first, first + sizeOf(tensor.shape));
   }
 
-  async read(requests: readonly ReadRequest[], into?: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>[]> {
+  async read(requests: readonly ReadRequest[], { into }: ReadWait = {}): Promise<Uint8Array<ArrayBuffer>[]> {
     const copies = await this.prepare(requests)();
     if (into === undefined) return copies;
     let end = 0;

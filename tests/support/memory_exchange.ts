@@ -91,13 +91,15 @@ export class MemoryExchange implements Exchange {
 
   async keys(
     point: ExchangePoint,
-    ranges: readonly OwnedRange[],
-    rows: { tensor: Tensor; rowBytes: number },
+    from: number,
+    { rows, ...keys }: { tensor: Tensor; rowBytes: number; rows: number },
   ): Promise<void> {
     this.#count.keys++;
     if (this.#index === 0) this.#count.keysAt.push({ batch: point.batch, layer: point.layer });
-    await this.#complete(key("keys", point), ranges, rows);
+    await this.#complete(key("keys", point), [{ first: 0, rows, owner: from }], keys);
   }
+
+  waitedForKeys(): void {}
 
   async replicas(
     point: ExchangePoint,
