@@ -7,9 +7,9 @@ import type { SequenceState } from "./kv/sequences.ts";
 import type { SparseSettings } from "./span.ts";
 
 /**
- * The products of a batch: `tiled` for prefill, `dense` for decode rows that attend densely (decode, corrections, audits),
- * on matrix units where there are any, and `vector` for other decode rows. Chosen by the kind of span, never by the number
- * of rows, so that a row's bits do not depend on its company.
+ * The products of a batch: `tiled` for prefill, `dense` for decode rows that attend densely (decode, corrections, audits), and
+ * `vector` for other decode rows, whose quantised weights never go to matrix units. Chosen by the kind of span, never by the
+ * number of rows, so that a row's bits do not depend on its company.
  */
 export type ProductFamily = "tiled" | "dense" | "vector";
 

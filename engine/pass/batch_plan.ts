@@ -31,7 +31,7 @@ export interface BatchContext {
   readonly maxScores: number;
   /** Places of the tokens that the step before drew last. @default none */
   readonly drawn?: ReadonlyMap<SequenceId, number>;
-  /** Whether dense decode rows have products of their own; they then share no batch with sparse ones. @default false */
+  /** Whether dense decode rows have kernels of their own; they then share no batch with sparse ones. @default false */
   readonly matrix?: boolean;
   /** Whose sparse layers read replicas, and how many pages of these one batch may need. @default alone in a group: none */
   readonly replicas?: Pick<Replicas, "roomFor" | "pages"> | undefined;

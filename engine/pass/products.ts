@@ -9,7 +9,7 @@ import {
   matvecForm,
   type MatvecPlan,
   planDenseRows,
-  planMatvec,
+  planSparseRows,
 } from "../../kernels/products/matvec.ts";
 import { type GatedProduct, type HeadProduct, placeAfter, type Product } from "../../kernels/products/product.ts";
 import type { RowForm } from "../../kernels/rows.ts";
@@ -18,7 +18,7 @@ import type { ProductFamily } from "../row_batch.ts";
 
 /** The plan of decode rows for a weight. */
 function planOf({ gpu: { info } }: Commands, family: Exclude<ProductFamily, "tiled">, weight: Weight): MatvecPlan {
-  return family === "dense" ? planDenseRows(info, weight) : planMatvec(info, weight);
+  return family === "dense" ? planDenseRows(info, weight) : planSparseRows(info, weight);
 }
 
 /**

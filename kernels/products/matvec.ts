@@ -27,7 +27,7 @@ import { teamProduct, teamProductName } from "./team_product.ts";
 import type { SubgroupCut } from "./subgroup_product.ts";
 import { multiplyBySubgroups, subgroupCutFor } from "./subgroup_rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import { hasFloatParts, type Weight } from "../weights/weight.ts";
+import { hasFloatParts, hasQuantizedParts, type Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
 
 /**
@@ -62,7 +62,7 @@ const HEAD_OUTPUTS = 8;
 /** Below this many weight rows, tall tiles would leave cores without work. */
 const TALL_ROWS = 512;
 
-/** The plan for a weight on an adapter; it does not depend on the number of input rows. */
+/** The plan without matrix units for a weight on an adapter; it does not depend on the number of input rows. */
 export function planMatvec(info: PlainAdapter, { cols, parts }: Pick<Weight, "cols" | "parts">): MatvecPlan {
   if (info.software) return { kind: "lanes", broadcast: canBroadcast(info) };
   const cut = subgroupCutFor(info, { cols, parts });
@@ -78,6 +78,14 @@ export function planMatvec(info: PlainAdapter, { cols, parts }: Pick<Weight, "co
 export function planDenseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
   const cut = hasFloatParts(weight) ? undefined : rowProductCut(info);
   return cut === undefined ? planMatvec(info, weight) : { kind: "matrix", ...cut };
+}
+
+/**
+ * The plan for rows that read a selection: the same, but quantised weights stay with the kernels that decode them fastest for a row
+ * alone, as most of these rows are.
+ */
+export function planSparseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
+  return hasQuantizedParts(weight) ? planMatvec(info, weight) : planDenseRows(info, weight);
 }
 
 /** The form of rows that a plan reads. */

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
-import { gatedMatvec, headMatvec, matvec, planDenseRows } from "../../../kernels/products/matvec.ts";
+import { gatedMatvec, headMatvec, matvec, planDenseRows, planSparseRows } from "../../../kernels/products/matvec.ts";
 import { floatRows } from "../../../kernels/rows.ts";
-import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
+import type { WeightDType } from "../../../kernels/weights/format.ts";
+import { createWeight, freeWeight, type Weight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
@@ -109,13 +110,23 @@ for (const shape of HEAD_CASES.slice(1)) {
 Deno.test("planDenseRows() leaves f32 weights and adapters without matrix units to the plain kernels", () => {
   const { info } = fixture.gpu;
   const plain = info.software ? "lanes" : "team";
-  const [single, half] = (["f32", "f16"] as const).map((dtype) => {
-    const weight = createWeight(fixture.gpu, dtype, { rows: 8, cols: 256, dtype });
-    freeWeight(fixture.gpu, weight);
-    return weight;
-  });
-  if (single === undefined || half === undefined) throw new Error("Cannot plan: no weights");
+  const [single, half] = [unfilled("f32"), unfilled("f16")];
   assert.equal(planDenseRows(info, single).kind, plain);
   assert.equal(planDenseRows({ ...info, matrix: [] }, half).kind, plain);
   assert.equal(planDenseRows(info, half).kind, "matrix");
 });
+
+Deno.test("planSparseRows() differs for quantised weights alone", () => {
+  const { info } = fixture.gpu;
+  const [half, quantized] = [unfilled("f16"), unfilled("q4")];
+  assert.deepEqual(planSparseRows(info, half), planDenseRows(info, half));
+  assert.equal(planDenseRows(info, quantized).kind, "matrix");
+  assert.notEqual(planSparseRows(info, quantized).kind, "matrix");
+});
+
+/** What plans read of a weight. */
+function unfilled(dtype: WeightDType): Weight {
+  const weight = createWeight(fixture.gpu, dtype, { rows: 8, cols: 256, dtype });
+  freeWeight(fixture.gpu, weight);
+  return weight;
+}
