@@ -16,6 +16,7 @@ import { cheapCorrectionContext } from "./correction_cost.ts";
 import { EngineError } from "./errors.ts";
 import { checkFit } from "./fit.ts";
 import { ALONE } from "./exchange.ts";
+import { runFirstSteps } from "./first_steps.ts";
 import type { EngineInfo } from "./engine_info.ts";
 import type { LoadedModel } from "./loaded_model.ts";
 import type { GroupPlace } from "./group_place.ts";
@@ -33,7 +34,7 @@ import { openTensors } from "./model/checkpoint.ts";
 import { Sequences } from "./kv/sequences.ts";
 import type { LateMasks, SequenceId, Step, StepResult } from "./span.ts";
 import { StepRunner } from "./step_runner.ts";
-import { chooseTiles, type TileCache } from "./tile_cache.ts";
+import type { TileCache } from "./tile_cache.ts";
 import { warmUp } from "./warm_up.ts";
 import { freeWeights, loadWeights, randomWeights, type Weights } from "./model/weights.ts";
 
@@ -149,8 +150,8 @@ export class Engine {
    * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
    */
   async warmUp(): Promise<void> {
-    await chooseTiles(this.commands, this.#model.weights, this.#tileCache);
-    this.#info = { ...this.#info, measured: await warmUp(this) };
+    const measured = await runFirstSteps(this.#model, () => warmUp(this), this.#tileCache);
+    this.#info = { ...this.#info, measured };
   }
 
   /** Records and submits for this engine's device; an exchange reads and writes tensors with it between steps' layers. */

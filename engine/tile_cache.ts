@@ -7,9 +7,9 @@ import type { Commands } from "../kernels/pipeline.ts";
 import { describeShape } from "../kernels/provider.ts";
 import type { TileSize } from "../kernels/products/tile_choice.ts";
 import { tuneTiles } from "../kernels/products/tune_tiles.ts";
+import type { Weight } from "../kernels/weights/weight.ts";
 import { JsonObject } from "./model/json_file.ts";
 import { fileExists } from "./model/model_file.ts";
-import type { Weights } from "./model/weights.ts";
 
 /** Changes with the kernels that are chosen from: older choices are measured again. */
 const VERSION = 2;
@@ -18,7 +18,7 @@ const VERSION = 2;
 const MAX_BYTES = 1 << 20;
 
 /** By adapter, then by key of the choice. */
-type Choices = Record<string, Record<string, TileSize>>;
+export type Choices = Record<string, Record<string, TileSize>>;
 
 /** Where choices are kept and who is told about it. */
 export interface TileCache {
@@ -27,23 +27,37 @@ export interface TileCache {
   readonly log: (line: string) => void;
 }
 
+/** Takes the choices that were kept for this adapter. @returns those of all adapters */
+export async function recallTiles(commands: Commands, { path, log }: TileCache): Promise<Choices> {
+  // Its kernels have no tiles to choose from.
+  if (path === undefined || commands.gpu.info.software) return {};
+  const known = await readChoices(path, log);
+  for (const [key, size] of Object.entries(known[adapterOf(commands)] ?? {})) commands.tiles.set(key, size);
+  return known;
+}
+
 /**
- * Chooses the tiles of a model's products, from the file or by measuring.
+ * Chooses the tiles of products that have none yet by measuring, and keeps all choices.
+ * @param known what was recalled
  * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
  */
-export async function chooseTiles(commands: Commands, weights: Weights, { path, log }: TileCache): Promise<void> {
-  const { info } = commands.gpu;
-  // Its kernels have no tiles to choose from.
-  if (info.software) return;
-  const adapter = [info.provider, info.adapter, ...info.matrix.slice(0, 1).map(describeShape)].join(", ");
-  const known = path === undefined ? {} : await readChoices(path, log);
-  for (const [key, size] of Object.entries(known[adapter] ?? {})) commands.tiles.set(key, size);
-  const products = weights.layers.flatMap(({ qkv, output, gateUp, down }) => [qkv, output, gateUp, down]);
+export async function measureTiles(
+  commands: Commands,
+  products: readonly Weight[],
+  { known, path, log }: TileCache & { readonly known: Choices },
+): Promise<void> {
+  if (commands.gpu.info.software) return;
   const start = performance.now();
   const measured = await tuneTiles(commands, products);
   if (measured === 0) return;
   log(`Measured ${measured} choices of tiles in ${Math.round(performance.now() - start)} ms`);
-  if (path !== undefined) await keepChoices(path, { ...known, [adapter]: { ...commands.tiles.entries } }, log);
+  if (path !== undefined) {
+    await keepChoices(path, { ...known, [adapterOf(commands)]: { ...commands.tiles.entries } }, log);
+  }
+}
+
+function adapterOf({ gpu: { info } }: Commands): string {
+  return [info.provider, info.adapter, ...info.matrix.slice(0, 1).map(describeShape)].join(", ");
 }
 
 /** What a file holds; nothing where there is none, or none that can be used. */

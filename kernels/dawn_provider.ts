@@ -74,6 +74,7 @@ class DawnProvider implements GpuProvider {
         readWaitsForAll: false,
         offsetsAsList: true,
         settlesByTurns: true,
+        compilesInParallel: true,
         subgroupSize: subgroupSizeOf(adapter.info),
         matrix,
       },

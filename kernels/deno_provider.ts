@@ -40,6 +40,7 @@ class DenoProvider implements GpuProvider {
         readWaitsForAll: true,
         offsetsAsList: false,
         settlesByTurns: false,
+        compilesInParallel: false,
         subgroupSize: subgroupSizeOf(device.adapterInfo),
         matrix: [],
       },

@@ -36,7 +36,8 @@ export class Gpu {
   readonly #buffers = new Set<GPUBuffer>();
   readonly #freeListeners = new Set<(buffer: GPUBuffer) => void>();
   readonly #staging: StagingRing;
-  readonly #settled: ReturnType<typeof waiterFor>;
+  /** Awaits a promise of the device's. */
+  readonly settled: ReturnType<typeof waiterFor>;
   #allocatedBytes = 0;
   #lost: GpuError | undefined;
   #closed = false;
@@ -46,7 +47,7 @@ export class Gpu {
     this.traits = opened.traits;
     this.#info = describeDevice(provider, opened);
     this.#release = opened.release;
-    this.#settled = waiterFor(opened.traits);
+    this.settled = waiterFor(opened.traits);
     this.#staging = new StagingRing(opened.device, opened.traits);
     this.#openScopes();
     this.device.lost.then((lost) => {
@@ -237,7 +238,7 @@ export class Gpu {
     // Closed and opened again without a turn of the event loop between: calls may overlap, and no error falls between scopes.
     const closed = [this.device.popErrorScope(), this.device.popErrorScope()] as const;
     this.#openScopes();
-    const [outOfMemory, invalid] = await this.#settled(Promise.all(closed));
+    const [outOfMemory, invalid] = await this.settled(Promise.all(closed));
     if (this.#lost !== undefined) throw this.#lost;
     if (outOfMemory !== null) {
       throw new GpuError(
@@ -253,7 +254,7 @@ export class Gpu {
     if (this.#closed) return;
     this.#closed = true;
     await this.#staging.close();
-    await this.#settled(Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]));
+    await this.settled(Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]));
     for (const buffer of [...this.#buffers]) this.freeBuffer(buffer);
     this.device.destroy();
     this.#release();

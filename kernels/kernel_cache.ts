@@ -3,6 +3,7 @@
  * Knows shaders and buffers; records nothing.
  */
 
+import { Concurrently } from "./concurrently.ts";
 import { GpuError } from "./errors.ts";
 import type { Gpu } from "./gpu.ts";
 import type { ShaderNeed } from "./provider.ts";
@@ -30,13 +31,17 @@ export interface KernelSpec {
   readonly source: string;
 }
 
-/** A compiled kernel. */
+/** A kernel. */
 export interface Kernel {
   readonly name: string;
   readonly spec: KernelSpec;
-  readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
+  /** Undefined while it is being compiled ahead. */
+  readonly pipeline: GPUComputePipeline | undefined;
 }
+
+/** A kernel in the making. */
+type OpenKernel = Kernel & { pipeline: GPUComputePipeline | undefined };
 
 /** Bytes of a dispatch's parameters: the smallest distance of two uniform offsets that every adapter allows. */
 export const SLOT_BYTES = 256;
@@ -54,6 +59,8 @@ export class KernelCache {
   readonly #groupsOfBuffer = new Map<GPUBuffer, Set<string>>();
   readonly #bufferIds = new WeakMap<GPUBuffer, number>();
   #nextBufferId = 0;
+  /** Of kernels that are compiled ahead. */
+  #compiling: Concurrently | undefined;
 
   /** @param arena the uniform buffer whose slots hold the parameters of dispatches */
   constructor(gpu: Gpu, arena: GPUBuffer) {
@@ -63,8 +70,13 @@ export class KernelCache {
   }
 
   /** Kernels compiled so far. */
-  get kernels(): number {
+  get size(): number {
     return this.#kernels.size;
+  }
+
+  /** Whether kernels are only asked for: nothing that is dispatched runs. */
+  get isCompilingAhead(): boolean {
+    return this.#compiling !== undefined;
   }
 
   /**
@@ -74,9 +86,30 @@ export class KernelCache {
   kernel(name: string, spec: () => KernelSpec): Kernel {
     const known = this.#kernels.get(name);
     if (known !== undefined) return known;
-    const made = this.#compile(name, spec());
+    const made = this.#make(name, spec());
     this.#kernels.set(name, made);
     return made;
+  }
+
+  /**
+   * Compiles all kernels that `record` asks for, several at a time. What it dispatches does not run: what it reads back is
+   * undefined, and programs that it makes are empty.
+   * @throws {GpuError} `shader_error`: of the first that cannot be compiled
+   * @throws what `record` throws
+   */
+  async compileAhead(record: () => Promise<void>): Promise<void> {
+    if (this.isCompilingAhead) throw new Error("Cannot compile kernels ahead: others are being compiled");
+    const compiling = new Concurrently(navigator.hardwareConcurrency);
+    this.#compiling = compiling;
+    try {
+      await record();
+    } finally {
+      await this.#gpu.settled(compiling.ended());
+      this.#compiling = undefined;
+    }
+    // Has the compiler's message where a shader is wrong.
+    await this.#gpu.check();
+    compiling.rethrow();
   }
 
   /**
@@ -130,7 +163,7 @@ export class KernelCache {
     this.#groupsOfBuffer.delete(buffer);
   }
 
-  #compile(name: string, spec: KernelSpec): Kernel {
+  #make(name: string, spec: KernelSpec): Kernel {
     const words = spec.listWords === undefined ? spec.params.length : listOffset(spec) / 4 + spec.listWords;
     if (words * 4 > SLOT_BYTES) {
       throw new GpuError(
@@ -138,16 +171,27 @@ export class KernelCache {
         `Cannot compile ${name}: ${words} parameter words exceed ${SLOT_BYTES / 4}`,
       );
     }
-    const layout = this.#layout(spec);
     const { device } = this.#gpu;
+    const kernel: OpenKernel = { name, spec, layout: this.#layout(spec), pipeline: undefined };
     const code = this.#enables(name, spec) + declarations(spec) + spec.source;
-    const module = device.createShaderModule({ label: name, code });
-    const pipeline = device.createComputePipeline({
+    const descriptor = () => ({
       label: name,
-      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module, entryPoint: "main" },
+      layout: device.createPipelineLayout({ bindGroupLayouts: [kernel.layout] }),
+      compute: { module: device.createShaderModule({ label: name, code }), entryPoint: "main" },
     });
-    return { name, spec, pipeline, layout };
+    if (this.#compiling === undefined) kernel.pipeline = device.createComputePipeline(descriptor());
+    else this.#compiling.run(() => this.#compileAside(kernel, descriptor()));
+    return kernel;
+  }
+
+  async #compileAside(kernel: OpenKernel, descriptor: GPUComputePipelineDescriptor): Promise<void> {
+    try {
+      kernel.pipeline = await this.#gpu.device.createComputePipelineAsync(descriptor);
+    } catch (cause) {
+      this.#kernels.delete(kernel.name);
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new GpuError("shader_error", `Cannot compile ${kernel.name}: ${reason}`, { cause });
+    }
   }
 
   /** What the provider wants in front of a shader. */

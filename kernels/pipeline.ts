@@ -23,7 +23,7 @@ export class Commands {
   readonly gpu: Gpu;
   /** As measured on this device; empty until `tuneTiles`. */
   readonly tiles = new TileChoices();
-  readonly #cache: KernelCache;
+  readonly kernels: KernelCache;
   readonly #arena: ParamArena;
   readonly #programs = new Programs();
   readonly #offset = new Uint32Array(1);
@@ -43,18 +43,13 @@ export class Commands {
     this.gpu = gpu;
     this.#queue = new SubmitQueue(gpu.device);
     this.#arena = new ParamArena(gpu);
-    this.#cache = new KernelCache(gpu, this.#arena.buffer);
+    this.kernels = new KernelCache(gpu, this.#arena.buffer);
     gpu.onFree((buffer) => {
       // What was held back may refer to it.
       this.release();
       this.#recording?.forget(buffer);
       this.#programs.forget(buffer);
     });
-  }
-
-  /** Kernels compiled so far. */
-  get kernels(): number {
-    return this.#cache.kernels;
   }
 
   /** Whether commands are held back, which a write would release. */
@@ -72,7 +67,7 @@ export class Commands {
    * @throws {GpuError} `shader_error` with the compiler's message
    */
   kernel(name: string, spec: () => KernelSpec): Kernel {
-    return this.#cache.kernel(name, spec);
+    return this.kernels.kernel(name, spec);
   }
 
   /** Records one dispatch. */
@@ -82,7 +77,8 @@ export class Commands {
     if (x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) {
       throw new GpuError("invalid_shape", `Cannot dispatch ${kernel.name}: groups [${groups}] exceed ${MAX_GROUPS}`);
     }
-    const group = this.#cache.bindGroup(kernel, tensors);
+    if (this.kernels.isCompilingAhead) return;
+    const group = this.kernels.bindGroup(kernel, tensors);
     if (this.#recording !== undefined) {
       this.#recording.dispatch({ kernel, group, offsets: [this.#keep(kernel, { params, list })], dispatch });
       return;
@@ -251,9 +247,11 @@ export class Commands {
 
   #issue(kernel: Kernel, group: GPUBindGroup, offsets: [number], dispatch: Dispatch): void {
     const pass = this.#openPass();
-    if (kernel.pipeline !== this.#pipeline) {
-      this.#pipeline = kernel.pipeline;
-      pass.setPipeline(kernel.pipeline);
+    const { pipeline } = kernel;
+    if (pipeline === undefined) throw new Error(`Cannot dispatch ${kernel.name}: it is not compiled yet`);
+    if (pipeline !== this.#pipeline) {
+      this.#pipeline = pipeline;
+      pass.setPipeline(pipeline);
     }
     if (this.gpu.traits.offsetsAsList) pass.setBindGroup(0, group, offsets);
     else {

@@ -37,6 +37,8 @@ export interface GpuTraits {
   readonly offsetsAsList: boolean;
   /** Its promises settle only while the event loop turns, see `turning.ts`. */
   readonly settlesByTurns: boolean;
+  /** Pipelines that are asked for asynchronously are compiled on other threads, several at a time. */
+  readonly compilesInParallel: boolean;
   /** Invocations of a subgroup, when the adapter has one size only. */
   readonly subgroupSize: number | undefined;
   /** What the adapter says that its matrix units compute; best first. */

@@ -33,6 +33,11 @@ export class SlicePacer {
     this.#now = now;
   }
 
+  /** Forgets how long slices took: nothing of them was computed. */
+  forget(): void {
+    this.#msPerRow = SLICE_MS;
+  }
+
   /** Starts a pass of so many rows: the time since the last one does not count. */
   begin(rows: number): void {
     this.#rows = rows;

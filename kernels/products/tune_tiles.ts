@@ -59,27 +59,56 @@ export async function tuneTiles(
   return measured;
 }
 
+/** Dispatches what `tuneTiles` would time, once: for kernels that are compiled ahead. */
+export function recordTiles(commands: Commands, weights: readonly Weight[]): void {
+  const scratch = new Scratch(commands);
+  for (const weight of weights) {
+    for (const rows of TUNED_ROWS) {
+      if (commands.tiles.entries[choiceKey(rows, weight)] !== undefined) continue;
+      const { byRule, small, large } = plansOf(commands.gpu.info, { weight, rows });
+      if (isSame(small, large)) continue;
+      const product = productOf({ weight, rows, scratch }, byRule);
+      for (const plan of [small, large]) matmul(commands, product, plan);
+    }
+  }
+  scratch.close();
+}
+
 /** Undefined: the adapter, or the weight, has no choice of tiles. */
 async function fasterSize(
   commands: Commands,
   { weight, rows, scratch }: Pick<Product, "weight" | "rows" | "scratch">,
   { adapter, time }: Required<Tuning>,
 ): Promise<TileSize | undefined> {
+  const plans = plansOf(adapter, { weight, rows });
+  if (isSame(plans.small, plans.large)) return undefined;
+  const product = productOf({ weight, rows, scratch }, plans.byRule);
+  const byRule = isSame(plans.byRule, plans.large) ? "large" : "small";
+  const other = byRule === "large" ? "small" : "large";
+  const ruleMs = await time(commands, product, plans[byRule]);
+  return await time(commands, product, plans[other]) * GAIN < ruleMs ? other : byRule;
+}
+
+function plansOf(
+  adapter: MatmulAdapter,
+  { weight, rows }: Pick<Product, "weight" | "rows">,
+): Readonly<Record<TileSize | "byRule", MatmulPlan>> {
   const planOf = (size?: TileSize) => planMatmul(adapter, rows, weight, { size });
-  const [rule, small, large] = [planOf(), planOf("small"), planOf("large")].map((plan) => JSON.stringify(plan));
-  if (small === large) return undefined;
-  const form = matmulForm(planOf());
-  const product = {
+  return { byRule: planOf(), small: planOf("small"), large: planOf("large") };
+}
+
+function isSame(one: MatmulPlan, other: MatmulPlan): boolean {
+  return JSON.stringify(one) === JSON.stringify(other);
+}
+
+function productOf({ weight, rows, scratch }: Pick<Product, "weight" | "rows" | "scratch">, plan: MatmulPlan): Product {
+  return {
     weight,
     rows,
     scratch,
-    x: takeRows(scratch, "rows to tune with", { form, rows, cols: weight.cols }),
+    x: takeRows(scratch, "rows to tune with", { form: matmulForm(plan), rows, cols: weight.cols }),
     y: scratch.take("results of tuning", "f32", [rows, weight.rows]),
   };
-  const byRule = rule === large ? "large" : "small";
-  const other = byRule === "large" ? "small" : "large";
-  const ruleMs = await time(commands, product, planOf(byRule));
-  return await time(commands, product, planOf(other)) * GAIN < ruleMs ? other : byRule;
 }
 
 async function timeProduct(commands: Commands, product: Product, plan: MatmulPlan): Promise<number> {

@@ -110,8 +110,8 @@ async function openWarm(
     const loadedMs = performance.now();
     await engine.warmUp();
     const [load, steps] = [loadedMs - startMs, performance.now() - loadedMs].map((ms) => (ms / 1000).toFixed(1));
-    const { kernels } = engine.commands;
-    options.log?.(`Loaded the model in ${load} s; tiles and first steps took ${steps} s, ${kernels} kernels compiled`);
+    const { size } = engine.commands.kernels;
+    options.log?.(`Loaded the model in ${load} s; tiles and first steps took ${steps} s, ${size} kernels compiled`);
     return hostEngine(engine);
   } catch (error) {
     await engine.close();
