@@ -59,19 +59,25 @@ export class SafetensorsFiles implements TensorFiles {
   }
 
   /**
-   * Reads part of a tensor into a fresh array.
+   * Reads part of a tensor.
    *
    * @param byteOffset from the start of the tensor
    * @param length in bytes
+   * @param into where to put them, from its start on @default a fresh array
    * @throws {EngineError} `invalid_model` when there is no such tensor or its file has shrunk
    */
-  async readRange(name: string, byteOffset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+  async readRange(
+    name: string,
+    byteOffset: number,
+    length: number,
+    into?: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>> {
     const { shard, tensor } = this.#place(name);
     if (!(byteOffset >= 0 && length >= 0 && byteOffset + length <= tensor.bytes)) {
       const range = `${byteOffset} + ${length}`;
       throw new RangeError(`Cannot read tensor ${name}: bytes ${range} are outside its ${tensor.bytes}`);
     }
-    const target = new Uint8Array(length);
+    const target = into?.subarray(0, length) ?? new Uint8Array(length);
     await shard.read(tensor.position + byteOffset, target);
     return target;
   }

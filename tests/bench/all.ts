@@ -1,121 +1,123 @@
 /**
- * `deno task bench:all --out DIR [--phases NAME,…] [--shape SHAPE] [--modules DIR]`: every benchmark of docs/benchmarks.md, one process
- * after the other on one machine; each writes `NAME.json` and `NAME.md`, its command above its tables. A phase that fails or
- * takes too long is reported at the end, and the others still run.
+ * `deno task bench:all --out DIR [--seconds N] [--phases NAME,…] [--shape SHAPE] [--modules DIR] [--files DIR]`: every benchmark of
+ * docs/benchmarks.md on one machine, one process after the other; each writes `NAME.json`, `NAME.md` (its command above its tables)
+ * and `NAME.log`, and prints its tables as soon as it has them. With `--seconds` phases that would not end in time are left out.
+ * At the end, `tables.md` has all of them as the page has them.
  */
 
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { UsageError } from "../../router/errors.ts";
-import { processTerminal } from "../../router/terminal.ts";
+import { processTerminal, type Terminal } from "../../router/terminal.ts";
+import { type Phase, phasesOf } from "./phases.ts";
+import { pageTables } from "./page_tables.ts";
+import { readFigures } from "./read_figures.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
-/** A benchmark: the command without `--json`, and how long it may take. */
-interface Phase {
-  readonly args: readonly string[];
-  readonly deadlineMs: number;
-}
+/** A phase may take longer than on an H200, but not hang. */
+const PATIENCE = 4;
+/** Of its estimate a phase must have this much time left to be begun: what it has measured by then is kept. */
+const MIN_SHARE = 0.6;
 
-/** Lengths of context in every table of large models. */
-const CONTEXTS = "1024,32768,98304";
-
-/** On an H100 or H200 all of them take about ten minutes; `prefill` reads prompts of the whole length. */
-function phasesOf(shape: string, out: string, modules: readonly string[]): Readonly<Record<string, Phase>> {
-  const bench = (given: string, ...flags: string[]) => ["run", "-A", "mod.ts", "bench", ...given.split(" "), ...flags];
-  const large = `--random ${shape} --budget 512`;
-  const room = ["--kv-tokens", "106496"];
-  const copied = [...room, "--fill", "copied", "--contexts", CONTEXTS];
-  const quantized = (dtype: string): Phase => ({
-    args: bench(large, ...copied, "--quantize", dtype, "--tokens", "64", "--untimed", "60"),
-    deadlineMs: 120_000,
-  });
-  return {
-    kernels: { args: ["run", "-A", "tests/kernels/bench.ts"], deadlineMs: 120_000 },
-    decode: { args: bench(large, ...copied, "--corrections", "32", "--agreement", "0.96"), deadlineMs: 240_000 },
-    prefill: {
-      args: bench(large, ...room, ..."--contexts 4096,32768,98304 --chunk 2048 --tokens 2 --untimed 1".split(" ")),
-      deadlineMs: 180_000,
-    },
-    profile: {
-      args: bench(large, ...copied, ..."--chunk 2048 --tokens 2 --untimed 1 --profile".split(" ")),
-      deadlineMs: 240_000,
-    },
-    batch: {
-      args: bench(
-        large,
-        ..."--kv-tokens 200000 --fill copied --contexts 1024 --batch 1,8,32,64 --batch-context 4096".split(" "),
-        ..."--tokens 64 --untimed 40".split(" "),
-      ),
-      deadlineMs: 180_000,
-    },
-    mha: {
-      args: bench("--random llama-2-7b --budget 512", ...room, "--fill", "copied", "--contexts", "10240,32768,98304"),
-      deadlineMs: 120_000,
-    },
-    q8: quantized("q8"),
-    q4: quantized("q4"),
-    q4k: quantized("q4k"),
-    embedded: {
-      args: bench("--kv-tokens 20000 --contexts 1024,16384 --tokens 400 --untimed 200"),
-      deadlineMs: 90_000,
-    },
-    peer: {
-      args: [
-        ..."run -A tests/bench/peer.ts --contexts".split(" "),
-        CONTEXTS,
-        ...["--random", shape, "--ours", `${out}/decode.json`],
-        ...modules,
-      ],
-      deadlineMs: 240_000,
-    },
-  };
+interface Run {
+  readonly out: string;
+  readonly terminal: Terminal;
+  /** When everything must be over, by `performance.now`. */
+  readonly endMs: number;
 }
 
 /** @returns what went wrong, or undefined */
-async function runPhase(name: string, { args, deadlineMs }: Phase, out: string): Promise<string | undefined> {
-  const json = `${out}/${name}.json`;
+async function runPhase(
+  { name, args, env, seconds }: Phase,
+  { out, terminal, endMs }: Run,
+): Promise<string | undefined> {
+  const leftMs = endMs - performance.now();
+  if (leftMs < seconds * MIN_SHARE * 1000) {
+    return `left out: it takes ${seconds} s, ${Math.round(leftMs / 1000)} are left`;
+  }
+  const deadlineMs = Math.min(leftMs, seconds * PATIENCE * 1000 + 60_000);
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [...args, "--json", json],
+    args: [...args, "--json", `${out}/${name}.json`],
     cwd: ROOT,
-    env: { NO_COLOR: "1" },
+    env: { NO_COLOR: "1", ...env },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
     signal: AbortSignal.timeout(deadlineMs),
   }).output();
-  const decoder = new TextDecoder();
-  const heading = `## ${name}\n\n\`deno ${args.join(" ")}\`\n\n`;
-  await Deno.writeTextFile(`${out}/${name}.md`, heading + decoder.decode(stdout));
+  const [text, log] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  const given = Object.entries(env ?? {}).map(([key, value]) => `${key}=${value} `).join("");
+  const page = `## ${name}\n\n\`${given}deno ${args.join(" ").replaceAll(out, "DIR")}\`\n\n${text}`;
+  await Deno.writeTextFile(`${out}/${name}.md`, page);
+  await Deno.writeTextFile(`${out}/${name}.log`, log ?? "");
+  terminal.line(page);
   if (code === 0) return undefined;
-  const lines = decoder.decode(stderr).trim().split("\n").slice(-20).join("\n");
-  return `ended with ${code} (it may take ${deadlineMs / 1000} s)\n${lines}`;
+  const lines = (log ?? "").trim().split("\n").slice(-20).join("\n");
+  return `ended with ${code} (it may take ${Math.round(deadlineMs / 1000)} s)\n${lines}`;
 }
 
-const { values } = parseArgs({
-  options: {
-    out: { type: "string" },
-    phases: { type: "string" },
-    shape: { type: "string", default: "llama-3-8b" },
-    modules: { type: "string" },
-  },
-});
-const terminal = processTerminal();
-const modules = values.modules === undefined ? [] : ["--modules", values.modules];
-if (values.out === undefined) throw new UsageError("Cannot run benchmarks: needs --out DIR");
-await Deno.mkdir(values.out, { recursive: true });
-const out = await Deno.realPath(values.out);
-const phases = phasesOf(values.shape, out, modules);
-const chosen = values.phases?.split(",") ?? Object.keys(phases);
-let failures = 0;
-for (const name of chosen) {
-  const phase = phases[name];
-  if (phase === undefined) {
-    throw new UsageError(`Cannot run ${name}: must be one of ${Object.keys(phases).join(", ")}`);
-  }
-  const start = performance.now();
-  const problem = await runPhase(name, phase, out);
-  if (problem !== undefined) failures++;
-  terminal.line(`${name}: ${problem ?? `${((performance.now() - start) / 1000).toFixed(0)} s`}`);
+/** Writes the files of llama.cpp while other phases compute: they take as long to write as to measure. */
+function writeFiles(phases: readonly Phase[], { shape, files }: { readonly shape: string; readonly files: string }) {
+  const types = phases.flatMap(({ peer }) => peer ?? []);
+  if (types.length === 0) return undefined;
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "tests/bench/write_gguf.ts", "--random", shape, "--types", types.join(","), "--out", files],
+    cwd: ROOT,
+    stdin: "null",
+    stdout: "null",
+    stderr: "inherit",
+  }).spawn();
 }
-Deno.exit(failures === 0 ? 0 : 1);
+
+async function runAll(phases: readonly Phase[], run: Run, writer: Deno.ChildProcess | undefined): Promise<number> {
+  let failures = 0;
+  for (const phase of phases) {
+    if (phase.peer !== undefined) await writer?.status;
+    const start = performance.now();
+    const problem = await runPhase(phase, run);
+    if (problem !== undefined) failures++;
+    run.terminal.line(`${phase.name}: ${problem ?? `${((performance.now() - start) / 1000).toFixed(0)} s`}\n`);
+    const tables = pageTables(await readFigures(run.out));
+    await Deno.writeTextFile(`${run.out}/tables.md`, tables.join("\n") + "\n");
+  }
+  for (const line of pageTables(await readFigures(run.out))) run.terminal.line(line);
+  return failures;
+}
+
+function chosen(all: readonly Phase[], names: string | undefined): readonly Phase[] {
+  return names?.split(",").map((name) => {
+    const phase = all.find((one) => one.name === name);
+    if (phase !== undefined) return phase;
+    throw new UsageError(`Cannot run ${name}: must be one of ${all.map((one) => one.name).join(", ")}`);
+  }) ?? all;
+}
+
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      out: { type: "string" },
+      seconds: { type: "string", default: "3600" },
+      phases: { type: "string" },
+      shape: { type: "string", default: "llama-3-8b" },
+      modules: { type: "string" },
+      files: { type: "string" },
+    },
+  });
+  const endMs = performance.now() + Number(values.seconds) * 1000;
+  if (values.out === undefined) throw new UsageError("Cannot run benchmarks: needs --out DIR");
+  await Deno.mkdir(values.out, { recursive: true });
+  const out = await Deno.realPath(values.out);
+  const files = values.files ?? await Deno.makeTempDir({ prefix: "tidepool-gguf-" });
+  const modules = values.modules === undefined ? [] : ["--modules", values.modules];
+  const phases = chosen(phasesOf({ shape: values.shape, out, files, modules }), values.phases);
+  const writer = writeFiles(phases, { shape: values.shape, files });
+  try {
+    return await runAll(phases, { out, terminal: processTerminal(), endMs }, writer);
+  } finally {
+    await writer?.status;
+    if (values.files === undefined) await Deno.remove(files, { recursive: true });
+  }
+}
+
+Deno.exit(await main() === 0 ? 0 : 1);

@@ -1,6 +1,6 @@
 /**
  * `deno task bench:peer [--types f16,q8_0,q4_0] [--random SHAPE] [--contexts N,…] [--fill copied] [--ours FILE] [--json FILE]
- * [--modules DIR] [--gpu vulkan|none]`: prefill and decode of llama.cpp with random weights of a named shape, beside ours from
+ * [--modules DIR] [--files DIR] [--gpu vulkan|none]`: prefill and decode of llama.cpp with random weights of a named shape, beside ours from
  * a file of `bench --json`, or from a `bench` that it runs itself for each type of weights. The npm package `node-llama-cpp`
  * brings llama.cpp; it is fetched here and nowhere else.
  */
@@ -16,7 +16,7 @@ import { processTerminal } from "../../router/terminal.ts";
 import { type BenchFile, readBenchFile } from "../../router/commands/bench/compare.ts";
 import type { PeerResult } from "./llama_cpp.ts";
 import { COLUMNS, type Compared, matrixTypeNamed, rowsOf } from "./peer_table.ts";
-import { type MatrixType, writeRandomGguf } from "./random_gguf.ts";
+import { type MatrixType, randomGguf } from "./random_gguf.ts";
 
 const PACKAGE = "node-llama-cpp@3.22.1";
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -31,6 +31,7 @@ const { values } = parseArgs({
     ours: { type: "string" },
     json: { type: "string" },
     modules: { type: "string" },
+    files: { type: "string" },
     gpu: { type: "string", default: "vulkan" },
   },
 });
@@ -66,8 +67,7 @@ interface PeerRun {
  * configuration of this project. The measuring module is copied there for the same reason.
  */
 async function measurePeer({ work, modules, type, contexts }: PeerRun, { config }: Preset): Promise<PeerResult> {
-  const model = `${work}/random.gguf`;
-  await writeRandomGguf(model, config, type);
+  const model = await randomGguf(values.files ?? work, { shape: values.random, config, type });
   const script = `${modules}/llama_cpp.ts`;
   await Deno.copyFile(new URL("llama_cpp.ts", import.meta.url), script);
   const task = { model, gpu: values.gpu, contexts, tokens: Number(values.tokens), vocabSize: config.vocabSize };

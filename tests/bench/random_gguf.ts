@@ -7,6 +7,7 @@ import { DTYPES } from "../../engine/model/gguf/dtypes.ts";
 import type { ModelConfig } from "../../engine/model/model_config.ts";
 import { toHalf } from "../../kernels/half.ts";
 import { type BlockDType, blockOf, isBlockType, sourceBytes } from "../../kernels/weights/source_types.ts";
+import { fileExists } from "../../router/host/file_exists.ts";
 import { Random } from "../support/random.ts";
 import { randomBlocks } from "../support/random_blocks.ts";
 
@@ -75,6 +76,18 @@ class ByteList {
     this.#parts.push(new Uint8Array(buffer));
     return this;
   }
+}
+
+/** The file of that shape and type in a folder, written where it is not there yet. @returns its path */
+export async function randomGguf(
+  directory: string,
+  { shape, config, type }: { readonly shape: string; readonly config: ModelConfig; readonly type: MatrixType },
+): Promise<string> {
+  const path = `${directory}/${shape}-${type}.gguf`;
+  if (await fileExists(path)) return path;
+  await writeRandomGguf(`${path}.part`, config, type);
+  await Deno.rename(`${path}.part`, path);
+  return path;
 }
 
 /** Writes the file; in f16 16 GB for an 8B shape. */

@@ -1,5 +1,5 @@
 /**
- * `deno task bench:kernels [--json FILE] [--only products|fused|attention]`: the kernels over the timed cases of their tables, on the
+ * `deno task bench:kernels [--json FILE] [--only products|fused|attention] [--cases REGEXP]`: the kernels over the timed cases of their tables, on the
  * GPU's clock, beside the ceilings of the same run. Prints Markdown.
  */
 
@@ -25,7 +25,10 @@ function row({ name, ms, gigabytesPerSecond, teraflopPerSecond, ceilingShare }: 
   return `| ${[name, ms.toFixed(4), figure(gigabytesPerSecond), figure(teraflopPerSecond), share].join(" | ")} |`;
 }
 
-const { values: { json, only } } = parseArgs({ options: { json: { type: "string" }, only: { type: "string" } } });
+const { values: { json, only, cases } } = parseArgs({
+  options: { json: { type: "string" }, only: { type: "string" }, cases: { type: "string", default: "" } },
+});
+const wanted = new RegExp(cases);
 if (only !== undefined && !(only in BENCHES)) {
   throw new RangeError(`Cannot bench ${only}: must be one of ${Object.keys(BENCHES).join(", ")}`);
 }
@@ -44,7 +47,7 @@ try {
   const kernels: KernelFigures[] = [];
   for (const [name, bench] of Object.entries(BENCHES)) {
     if (only !== undefined && only !== name) continue;
-    const figures = await bench({ commands, ceilings });
+    const figures = await bench({ commands, ceilings, isWanted: (name) => wanted.test(name) });
     for (const one of figures) terminal.line(row(one));
     kernels.push(...figures);
   }

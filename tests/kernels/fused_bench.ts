@@ -48,7 +48,7 @@ async function benchNorms(timing: KernelTiming, scratch: Scratch): Promise<Kerne
     for (const cut of NORM_THREADS.map((threads): NormCut => ({ ...normCut(commands.gpu.info, cols), threads }))) {
       const record = () => rmsNorm(commands, { x, weight, out, rows, cols, epsilon: 1e-5 }, cut);
       const name = `rms_norm ${rows}×${cols} ${form}, ${cut.threads} threads`;
-      figures.push(await timeKernel(timing, { name, record, bytes: rows * cols * (form === "high" ? 6 : 8) }));
+      figures.push(...await timeKernel(timing, { name, record, bytes: rows * cols * (form === "high" ? 6 : 8) }));
     }
   }
   return figures;
@@ -89,8 +89,10 @@ async function benchGates(timing: KernelTiming, scratch: Scratch): Promise<Kerne
       const shape = `${rows}×${2 * FFN}×${HIDDEN}`;
       const work = { bytes: 2 * FFN * HIDDEN * 2, flop: 4 * rows * FFN * HIDDEN };
       const apart = () => gateAfter(commands, product, plain);
-      figures.push(await timeKernel(timing, { name: `${name} ${shape}, then swiglu`, record: apart, ...work }));
-      figures.push(await timeKernel(timing, { name: `gated ${name} ${shape}`, record: () => fused(product), ...work }));
+      figures.push(...await timeKernel(timing, { name: `${name} ${shape}, then swiglu`, record: apart, ...work }));
+      figures.push(
+        ...await timeKernel(timing, { name: `gated ${name} ${shape}`, record: () => fused(product), ...work }),
+      );
     }
     return figures;
   } finally {

@@ -16,7 +16,11 @@ const set = (value: string): KernelSpec => ({
 
 function dispatch(name: string, value: string, out: ReturnType<typeof fixture.zeros>): void {
   const { commands } = fixture;
-  commands.dispatch(commands.kernel(name, () => set(value)), { tensors: [out], params: { zero: 0 }, groups: [1, 1, 1] });
+  commands.dispatch(commands.kernel(name, () => set(value)), {
+    tensors: [out],
+    params: { zero: 0 },
+    groups: [1, 1, 1],
+  });
 }
 
 Deno.test("KernelCache.compileAhead() asks for every kernel once, and what is dispatched does not run", async () => {

@@ -9,6 +9,8 @@ import { PassTimer } from "../../kernels/timestamps.ts";
 export interface KernelTiming {
   readonly commands: Commands;
   readonly ceilings: Ceilings;
+  /** Whether a call of that name is to be timed. */
+  readonly isWanted: (name: string) => boolean;
 }
 
 /** A call, and what it must read and compute at least. */
@@ -37,8 +39,12 @@ const ROUND_MS = { software: 0, hardware: 60 } as const;
 const MIN_CALLS = 3;
 const MAX_CALLS = 200;
 
-/** Times one call. */
-export async function timeKernel({ commands, ceilings }: KernelTiming, call: TimedCall): Promise<KernelFigures> {
+/** Times one call. @returns its line, or none where it is not wanted */
+export async function timeKernel(
+  { commands, ceilings, isWanted }: KernelTiming,
+  call: TimedCall,
+): Promise<readonly KernelFigures[]> {
+  if (!isWanted(call.name)) return [];
   const { gpu } = commands;
   const kind = gpu.info.software ? "software" : "hardware";
   await warmClocks(commands, () => call.record(0), LOAD_MS[kind]);
@@ -48,7 +54,7 @@ export async function timeKernel({ commands, ceilings }: KernelTiming, call: Tim
     const once = (await callsNs({ commands, timer }, call, 1))[0] ?? NaN;
     const calls = Math.max(MIN_CALLS, Math.min(MAX_CALLS, Math.round(ROUND_MS[kind] * 1e6 / once)));
     const times = (await callsNs({ commands, timer }, call, calls)).sort((a, b) => a - b);
-    return figuresOf(call, times[times.length >> 1] ?? NaN, ceilings);
+    return [figuresOf(call, times[times.length >> 1] ?? NaN, ceilings)];
   } finally {
     commands.observe(undefined);
     timer.close();

@@ -37,7 +37,7 @@ export async function benchProducts(timing: KernelTiming): Promise<KernelFigures
   for (const [name, run, cases] of products) {
     for (const shape of cases) {
       if (shape.timed === undefined || (software && shape.timed === "on GPUs")) continue;
-      figures.push(await benchProduct(timing, shape, { name, run: (product) => run(timing.commands, product) }));
+      figures.push(...await benchProduct(timing, shape, { name, run: (product) => run(timing.commands, product) }));
     }
   }
   return figures;
@@ -51,10 +51,12 @@ async function benchProduct(
   timing: KernelTiming,
   shape: ProductCase,
   { name, run }: { readonly name: string; readonly run: (product: Product) => void },
-): Promise<KernelFigures> {
+): Promise<readonly KernelFigures[]> {
   const { commands } = timing;
   const { gpu } = commands;
   const { rows, weightRows, cols, dtype } = shape;
+  const title = `${name} ${rows}×${weightRows}×${cols} ${dtype}`;
+  if (!timing.isWanted(title)) return [];
   const bytes = weightRows * cols * 2;
   const copies = gpu.info.software ? 1 : Math.max(1, Math.ceil(ROTATED_BYTES / bytes));
   const weights = Array.from({ length: copies }, (_, seed) => {
@@ -74,8 +76,7 @@ async function benchProduct(
   try {
     record(0);
     await check(commands, shape, { weight: weights[0], y, values });
-    const call = { name: `${name} ${rows}×${weightRows}×${cols} ${dtype}`, record };
-    return await timeKernel(timing, { ...call, bytes, flop: 2 * rows * weightRows * cols });
+    return await timeKernel(timing, { name: title, record, bytes, flop: 2 * rows * weightRows * cols });
   } finally {
     for (const weight of weights) freeWeight(gpu, weight);
     scratch.close();

@@ -15,6 +15,7 @@ import { type ContextFigures, measure, type MeasureOptions, tokensOf, warmUp } f
 import { copied, type Filling, prefilled } from "./fill.ts";
 import { type BenchGroup, type GroupListener, listenerOn, measureReadBack, openBenchGroup } from "./group.ts";
 import { profile } from "./profile.ts";
+import { measurePrompts } from "./prompts.ts";
 import { type GroupFigures, report, speedLine } from "./report.ts";
 import { measureTogether, type TogetherFigures } from "./together.ts";
 import { measureThroughput, type ThroughputFigures } from "./throughput.ts";
@@ -59,6 +60,12 @@ const flags = {
     default: "prefill",
     help: "how caches are filled: prefill reads a prompt of each context's length, and measures it; copied joins the " +
       "pages of many short prompts, which saves minutes with a large model at long contexts",
+  },
+  prompts: {
+    kind: "integers",
+    min: 1,
+    max: 2 ** 24,
+    help: "read prompts of such lengths too and time them, which --fill copied leaves out (default: none)",
   },
   corrections: {
     kind: "integers",
@@ -123,6 +130,7 @@ export const command: Command<typeof flags> = {
       corrections: values.corrections ?? [],
       together: values.together ?? [],
       batch: values.batch ?? [],
+      prompts: values.prompts ?? [],
       agreements,
       readBackMs: await measureReadBack(values.gpu),
     };
@@ -140,9 +148,15 @@ export const command: Command<typeof flags> = {
       const group = await openBenchGroup(values, workers, listenerOn(terminal));
       try {
         ({ id: model, parameters } = group.info);
-        groups.push(await measureGroup(group, common, terminal));
+        const before = groups.length;
         // A run that is cut off leaves what it has measured.
-        await save({});
+        await measureGroup(group, common, {
+          terminal,
+          onFigures: async (figures) => {
+            groups[before] = figures;
+            await save({});
+          },
+        });
       } finally {
         await group.close();
       }
@@ -186,36 +200,57 @@ export function parseAgreements(text: string): readonly number[] {
 
 type GroupOptions = Omit<MeasureOptions, "context"> & BatchOptions & Pick<Values, "contexts" | "chunk" | "fill"> & {
   readonly together: readonly number[];
+  readonly prompts: readonly number[];
 };
+
+interface GroupProgress {
+  readonly terminal: Terminal;
+  /** Gets all that is measured so far. */
+  readonly onFigures: (figures: GroupFigures) => Promise<void>;
+}
 
 async function measureGroup(
   group: BenchGroup,
   common: GroupOptions,
-  terminal: Terminal,
-): Promise<GroupFigures> {
-  const { info, longest, places } = group;
+  { terminal, onFigures }: GroupProgress,
+): Promise<void> {
+  const { info, longest } = group;
   const measured = common.contexts.map((context) => ({ ...common, context }));
   const fitting = measured.filter((options) => tokensOf(options) <= longest.tokens);
+  const skipped = measured.filter((options) => !fitting.includes(options)).map(({ context }) => context);
   const figures: ContextFigures[] = [];
   const together: TogetherFigures[] = [];
+  let soFar: GroupFigures = { ...aboutGroup(group), figures, skipped };
+  const add = (more: Partial<GroupFigures>) => onFigures(soFar = { ...soFar, ...more });
   if (fitting.length > 0) {
     await warmUp(group);
     const deepest = Math.max(...fitting.map(({ context }) => context));
-    const onProgress = (fraction: number) => terminal.progress("cache", fraction);
-    const filling = await fillingOf(group, { ...common, deepest, onProgress });
+    const filling = await fillingOf(group, { ...common, deepest, terminal });
     for (const options of fitting) {
       const measured = await measure(group, filling, options);
       figures.push(measured);
       // The tables are printed at the end, which a run that is cut off does not reach.
       terminal.error(`${info.slices.length} workers, ${speedLine(measured)}`);
-      if (info.roles === undefined || options.context <= options.budget) continue;
-      for (const sequences of common.together) {
-        together.push(await measureTogether(group, filling, { ...options, sequences }));
+      if (info.roles !== undefined && options.context > options.budget) {
+        for (const sequences of common.together) {
+          together.push(await measureTogether(group, filling, { ...options, sequences }));
+        }
       }
+      await add(together.length > 0 ? { together } : {});
     }
     await filling.close();
   }
-  const batches = common.batch.length === 0 ? undefined : await measureBatches(group, common);
+  const lengths = common.prompts.filter((length) => length < longest.tokens);
+  if (lengths.length > 0) {
+    const filling = await fillingOf(group, { ...common, fill: "prefill", deepest: 0, terminal });
+    await add({ prompts: await measurePrompts(filling, lengths) });
+  }
+  await add(common.batch.length === 0 ? {} : { batches: await measureBatches(group, common) });
+}
+
+function aboutGroup(
+  { info, longest, places }: BenchGroup,
+): Pick<GroupFigures, "workers" | "kvTokens" | "longestContext"> {
   return {
     workers: info.slices.map((pages, i) => ({
       adapter: info.adapters[i] ?? info.adapter,
@@ -224,21 +259,18 @@ async function measureGroup(
     })),
     kvTokens: info.kvPages * PAGE_TOKENS,
     longestContext: longest.tokens,
-    figures,
-    ...(batches && { batches }),
-    ...(together.length > 0 && { together }),
-    skipped: measured.filter((options) => !fitting.includes(options)).map(({ context }) => context),
   };
 }
 
 async function fillingOf(
   { host, map, longest: { pageOffset } }: BenchGroup,
-  { budget, chunk, fill, deepest, onProgress }: GroupOptions & {
-    /** Longest context to be opened. */
+  { budget, chunk, fill, deepest, terminal }: GroupOptions & {
+    /** Longest context to be opened, of copied ones. */
     readonly deepest: number;
-    readonly onProgress: (fraction: number) => void;
+    readonly terminal: Terminal;
   },
 ): Promise<Filling> {
+  const onProgress = (fraction: number) => terminal.progress("cache", fraction);
   const options = {
     host,
     map,

@@ -31,7 +31,7 @@ export function benchFile(result: BenchResult): BenchFile {
 /** Every speed of a result; ratios of an earlier run are of these. */
 export function namedFigures({ groups, profile }: BenchResult): NamedFigure[] {
   return [
-    ...groups.flatMap(({ workers, figures, batches = [] }) => {
+    ...groups.flatMap(({ workers, figures, prompts = [], batches = [] }) => {
       const at = `${workers.length} worker${workers.length === 1 ? "" : "s"}`;
       return [
         ...figures.flatMap(({ context, prefill, decode, corrections }) => [
@@ -44,6 +44,7 @@ export function namedFigures({ groups, profile }: BenchResult): NamedFigure[] {
             named(`${at}, ${context}: lossless at ${agreement} tokens/s`, 1000 / msPerToken)
           ),
         ]),
+        ...prompts.map((prompt) => named(`${at}, ${prompt.context}: prefill tokens/s`, prompt.tokensPerSecond)),
         ...batches.map(({ batch, attention, tokensPerSecond }) =>
           named(`${at}, batch of ${batch}: decode ${attention} tokens/s`, tokensPerSecond)
         ),

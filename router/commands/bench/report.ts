@@ -6,6 +6,7 @@ import type { ExchangeFigures } from "./exchange.ts";
 import type { ContextFigures } from "./figures.ts";
 import { SHORT_TOKENS } from "./fill.ts";
 import type { ProfileFigures } from "./profile.ts";
+import { type PromptFigures, promptTable } from "./prompts.ts";
 import { profileNotes, profileTables } from "./profile_tables.ts";
 import { type TogetherFigures, togetherTable } from "./together.ts";
 import { type ThroughputFigures, throughputTable } from "./throughput.ts";
@@ -20,6 +21,8 @@ export interface GroupFigures {
   readonly figures: readonly ContextFigures[];
   /** Absent when none were asked for. */
   readonly batches?: readonly BatchFigures[];
+  /** Absent when none were asked for. */
+  readonly prompts?: readonly PromptFigures[];
   /** Absent when none were asked for. */
   readonly together?: readonly TogetherFigures[];
   /** Contexts that do not fit. */
@@ -106,6 +109,7 @@ export function report(
   );
   const tables = [
     { columns: SPEED_COLUMNS, rows: measured.flatMap(speedRowsOf) },
+    promptTable(groups.map(({ workers, prompts = [] }) => ({ workers: workers.length, prompts }))),
     { columns: EXCHANGE_COLUMNS, rows: measured.flatMap(exchangeRowsOf) },
     { columns: BATCH_COLUMNS, rows: groups.flatMap(batchRows) },
     throughputTable(throughput),

@@ -75,7 +75,7 @@ class Bench {
     const figures: KernelFigures[] = [];
     for (const { name, ...work } of this.#works()) {
       const { model, kvRows } = this.at;
-      figures.push(await timeKernel(this.#timing, { name: `${model}, ${kvRows} KV rows: ${name}`, ...work }));
+      figures.push(...await timeKernel(this.#timing, { name: `${model}, ${kvRows} KV rows: ${name}`, ...work }));
     }
     return figures;
   }

@@ -1,0 +1,101 @@
+/**
+ * The benchmarks of docs/benchmarks.md as commands, in the order of what they are worth where time is short, each with what it takes
+ * on an H200. Knows commands; runs nothing.
+ */
+
+/** A benchmark. */
+export interface Phase {
+  readonly name: string;
+  /** For Deno, without `--json FILE`. */
+  readonly args: readonly string[];
+  /** @default none beyond those of this process */
+  readonly env?: Readonly<Record<string, string>>;
+  /** What it takes on an H200 whose driver has compiled the kernels before. */
+  readonly seconds: number;
+  /** The type of weights, where llama.cpp is measured. */
+  readonly peer?: string;
+}
+
+/** What phases are made for. */
+export interface PhaseOptions {
+  /** A named shape of 8B parameters or so. */
+  readonly shape: string;
+  /** Where earlier phases leave their figures. */
+  readonly out: string;
+  /** Where files of random weights lie. */
+  readonly files: string;
+  /** Flags that name the folder with llama.cpp's package, if there is one. */
+  readonly modules: readonly string[];
+}
+
+/** Lengths of context in every table of large models. */
+const CONTEXTS = "1024,32768,98304";
+const PROMPTS = "4096,32768,98304";
+/** Enough where one process measures several contexts: its code has settled after the first. */
+const TOKENS = "--tokens 64 --untimed 60";
+const ROOM = "--kv-tokens 106496 --fill copied";
+
+/** Each phase, the most valuable first. */
+export function phasesOf({ shape, out, files, modules }: PhaseOptions): readonly Phase[] {
+  const bench = (flags: string) => ["run", "-A", "mod.ts", "bench", ...flags.split(" ")];
+  const large = `--random ${shape} --budget 512`;
+  const quantized = (dtype: string, more: string) =>
+    bench(`${large} ${ROOM} --contexts ${CONTEXTS} --quantize ${dtype} ${TOKENS}${more}`);
+  const peer = (type: string, ours: string, contexts: string) => [
+    ...["run", "-A", "tests/bench/peer.ts", "--random", shape, "--types", type, "--contexts", contexts],
+    ...["--tokens", "64", "--ours", `${out}/${ours}.json`, "--files", files, ...modules],
+  ];
+  const kernels = ["run", "-A", "tests/kernels/bench.ts"];
+  const prompts = `--chunk 4096 --prompts`;
+  return [
+    {
+      name: "decode",
+      args: bench(
+        `${large} --kv-tokens 131072 --fill copied --contexts ${CONTEXTS} --corrections 32 --agreement 0.96 --together 4 ` +
+          `${prompts} ${PROMPTS} ${TOKENS} --profile`,
+      ),
+      seconds: 120,
+    },
+    { name: "peer", args: peer("f16", "decode", `1024,${PROMPTS}`), seconds: 45, peer: "f16" },
+    {
+      name: "batch",
+      args: bench(
+        `${large} --kv-tokens 200000 --fill copied --contexts 1024 --batch 1,8,32,64 --batch-context 4096 --tokens 64 --untimed 40`,
+      ),
+      seconds: 45,
+    },
+    { name: "q4", args: quantized("q4", ` ${prompts} 4096,32768`), seconds: 27 },
+    { name: "q8", args: quantized("q8", ` ${prompts} 4096,32768`), seconds: 27 },
+    {
+      name: "embedded",
+      args: bench(`--kv-tokens 20000 --contexts 1024,16384 --tokens 300 --untimed 300`),
+      seconds: 13,
+    },
+    {
+      name: "embedded_deno",
+      args: bench(`--gpu deno --kv-tokens 20000 --contexts 1024,16384 --tokens 300 --untimed 300`),
+      seconds: 13,
+    },
+    {
+      name: "decode_deno",
+      args: bench(`--gpu deno ${large} --kv-tokens 8192 --fill copied --contexts 1024 --tokens 100 --untimed 100`),
+      seconds: 16,
+    },
+    {
+      name: "mha",
+      args: bench(`--random llama-2-7b --budget 512 ${ROOM} --contexts 10240,32768,98304 ${TOKENS}`),
+      seconds: 27,
+    },
+    { name: "peer_q4", args: peer("q4_0", "q4", "1024,4096,32768"), seconds: 15, peer: "q4_0" },
+    { name: "peer_q8", args: peer("q8_0", "q8", "1024,4096,32768"), seconds: 17, peer: "q8_0" },
+    { name: "loading", args: "run -A tests/bench/loading.ts --gib 4 --rounds 2".split(" "), seconds: 25 },
+    {
+      name: "kernels_deno",
+      args: [...kernels, "--cases", "^matmul |llama.*(32768|1024).*prefill"],
+      env: { TIDEPOOL_GPU: "deno" },
+      seconds: 20,
+    },
+    { name: "q4k", args: quantized("q4k", ""), seconds: 20 },
+    { name: "kernels", args: kernels, env: { TIDEPOOL_GPU: "dawn" }, seconds: 60 },
+  ];
+}
