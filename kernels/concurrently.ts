@@ -33,7 +33,7 @@ export class Concurrently {
     if (this.#running === this.#most) return;
     const work = this.#waiting.shift();
     if (work === undefined) {
-      if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve();
+      if (this.#running === 0) { for (const resolve of this.#idle.splice(0)) resolve(); }
       return;
     }
     this.#running++;

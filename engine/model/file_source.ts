@@ -1,6 +1,6 @@
 /**
- * Weights from the tensors of a model's files: read ahead, converted on the GPU, several uploads in flight. Knows names, shapes
- * and types; knows nothing of what a tensor is for.
+ * Weights from the tensors of a model's files. Knows names, shapes and types, and says what is wrong with them; knows nothing of
+ * what a tensor is for.
  */
 
 import { at } from "../../kernels/at.ts";
@@ -8,56 +8,28 @@ import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { MAX_HALF } from "../../kernels/half.ts";
 import type { Commands } from "../../kernels/pipeline.ts";
-import { Scratch } from "../../kernels/scratch.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { QuantizedDType, WeightDType } from "../../kernels/weights/format.ts";
-import { isBlockType, keptAs, sourceBytes, type SourceDType } from "../../kernels/weights/source_types.ts";
+import { isBlockType, keptAs, sourceBytes } from "../../kernels/weights/source_types.ts";
 import { createWeight, hasFloatParts, stackWeights, type Weight } from "../../kernels/weights/weight.ts";
 import { toFloats, writeRows, type WriteTools } from "../../kernels/weights/write_rows.ts";
 import { EngineError } from "../errors.ts";
+import { type HostRows, RowStream, type TensorRows } from "./row_stream.ts";
 import type { TensorFiles, TensorInfo } from "./tensor_files.ts";
 import { quantizedTo, type StackShape, type WeightSource } from "./weight_sources.ts";
 
-/** The rows of one tensor among those of a weight. */
-interface WeightRows {
-  readonly name: string;
-  readonly rows: number;
-  readonly cols: number;
-  readonly source: SourceDType;
-}
-
-/** Rows of a tensor on their way. */
-interface Chunk {
-  readonly part: WeightRows;
-  /** Of the tensor in its weight, and of the chunk in its tensor. */
-  readonly firstRow: number;
-  readonly row: number;
-  readonly data: Promise<Uint8Array<ArrayBuffer>>;
-}
-
-/** Bytes read from a file before they are handed to the GPU. */
-const CHUNK_BYTES = 16 << 20;
-
-/**
- * Bytes handed to the GPU before it is waited for: their staging memory, and twice a chunk, is what a load takes on the host.
- * With one chunk, the GPU would idle while the next is handed over, and the host while it is converted.
- */
-const IN_FLIGHT_BYTES = 64 << 20;
+/** Bytes of a tensor that are read again at a time, to find a number in it. */
+const SEARCHED_BYTES = 16 << 20;
 
 /** The tensors of a model directory. */
 export class FileSource implements WeightSource {
   readonly #gpu: Gpu;
-  readonly #tools: WriteTools;
   readonly #files: TensorFiles;
   readonly #quantize: QuantizedDType | undefined;
   readonly #onProgress: (doneBytes: number, totalBytes: number) => void;
   readonly #totalBytes: number;
+  readonly #stream: RowStream;
   #doneBytes = 0;
-  #inFlightBytes = 0;
-  /** The matrices that were asked for, one after the other. */
-  #streaming: Promise<void> = Promise.resolve();
-  /** All reads that were begun, whatever came of them. */
-  #reading: Promise<void> = Promise.resolve();
 
   constructor(
     commands: Commands,
@@ -69,10 +41,13 @@ export class FileSource implements WeightSource {
   ) {
     this.#quantize = quantize;
     this.#gpu = commands.gpu;
-    this.#tools = { commands, scratch: new Scratch(commands) };
     this.#files = files;
     this.#onProgress = onProgress;
     this.#totalBytes = [...files.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
+    this.#stream = new RowStream(commands, files, {
+      onBytes: (bytes) => this.#progress(bytes),
+      write: (tensor, rows, tools) => this.#write(tensor, rows, tools),
+    });
   }
 
   /**
@@ -86,13 +61,7 @@ export class FileSource implements WeightSource {
       return { name, rows: at(rows, i), cols, source: this.#expect(name, shape).dtype };
     });
     const weight = naming(names, () => this.#create(names, parts, quantizedTo(this.#quantize, { cols, isTable })));
-    const before = this.#streaming;
-    const chunks = this.#chunksOf(parts);
-    const first = chunks.next();
-    this.#streaming = before.then(() => this.#fill(weight, { first, chunks }));
-    // A failure is thrown by the next call, or by `finish`.
-    this.#streaming.catch(() => {});
-    await before;
+    await this.#stream.fill(weight, parts);
     return weight;
   }
 
@@ -101,19 +70,16 @@ export class FileSource implements WeightSource {
    * @throws {EngineError} as `matrix` @throws {GpuError} `out_of_gpu_memory`, `device_lost`
    */
   async finish(): Promise<void> {
-    await this.#streaming;
-    await this.#settle();
+    for (const tensor of await this.#stream.finish()) await this.#throwUnfit(tensor);
   }
 
   /** Waits for reads that were begun, and frees working memory; the weights stay. */
   async close(): Promise<void> {
-    await this.#streaming.catch(() => {});
-    await this.#reading;
-    this.#tools.scratch.close();
+    await this.#stream.close();
   }
 
   /** Consecutive ones of one type share their parts. */
-  #create(names: readonly string[], parts: readonly WeightRows[], quantized: WeightDType | undefined): Weight {
+  #create(names: readonly string[], parts: readonly TensorRows[], quantized: WeightDType | undefined): Weight {
     const runs: { dtype: WeightDType; rows: number; cols: number }[] = [];
     const plain = quantized ?? (parts.some(({ source }) => source === "F32") ? "f32" : "f16");
     for (const { rows, cols, source } of parts) {
@@ -146,66 +112,30 @@ export class FileSource implements WeightSource {
     return tensor;
   }
 
-  /** The rows of matrices as reads that are begun one by one; each is begun when the one before is handed over. */
-  *#chunksOf(parts: readonly WeightRows[]): Generator<Chunk, undefined> {
-    let firstRow = 0;
-    for (const part of parts) {
-      const rowBytes = sourceBytes(part.source, part.cols);
-      const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
-      for (let row = 0; row < part.rows; row += step) {
-        const data = this.#read(part.name, row * rowBytes, Math.min(step, part.rows - row) * rowBytes);
-        yield { part, firstRow, row, data };
-      }
-      firstRow += part.rows;
-    }
-  }
-
-  #read(name: string, at: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    const data = this.#files.readRange(name, at, length);
-    const ended = data.then(() => {}, () => {});
-    this.#reading = Promise.all([this.#reading, ended]).then(() => {});
-    return data;
-  }
-
-  /** One chunk ahead: the file is read while the chunk before is checked and handed over. */
-  async #fill(
-    weight: Weight,
-    { first, chunks }: { readonly first: IteratorResult<Chunk>; readonly chunks: Iterator<Chunk> },
-  ): Promise<void> {
-    for (let next = first; next.done !== true;) {
-      const { data, ...place } = next.value;
-      const bytes = await data;
-      next = chunks.next();
-      this.#write(place.part, weight, { ...place, data: bytes });
-      this.#progress(bytes.byteLength);
-      this.#inFlightBytes += bytes.byteLength;
-      // Staging memory of uploads is freed only by later submissions, and errors surface here.
-      if (this.#inFlightBytes >= IN_FLIGHT_BYTES) await this.#settle();
-    }
-  }
-
-  async #settle(): Promise<void> {
-    this.#inFlightBytes = 0;
-    await this.#gpu.settle();
-  }
-
-  #write(
-    { name, cols, source }: WeightRows,
-    weight: Weight,
-    { firstRow, row, data }: {
-      readonly firstRow: number;
-      readonly row: number;
-      readonly data: Uint8Array<ArrayBuffer>;
-    },
-  ): void {
+  #write(tensor: TensorRows, rows: HostRows, tools: WriteTools): void {
     try {
-      writeRows(this.#tools, weight, { firstRow: firstRow + row, data, source });
+      writeRows(tools, rows.weight, { firstRow: rows.firstRow, data: rows.data, source: tensor.source });
     } catch (cause) {
       if (!(cause instanceof GpuError) || cause.code !== "invalid_shape") throw cause;
+      const { name, cols, source } = tensor;
       if (isBlockType(source)) throw this.#unexpected(name, cause.message);
-      const most = hasFloatParts(weight) ? Infinity : MAX_HALF;
-      throw this.#unfit(name, toFloats(source, data), { most, row, cols }) ?? cause;
+      const most = hasFloatParts(rows.weight) ? Infinity : MAX_HALF;
+      throw this.#unfit(name, toFloats(source, rows.data), { most, row: rows.row, cols }) ?? cause;
     }
+  }
+
+  /** Finds the number that the GPU has found in a tensor of 16-bit numbers. */
+  async #throwUnfit({ name, cols, source }: TensorRows): Promise<void> {
+    if (isBlockType(source)) return;
+    const rowBytes = sourceBytes(source, cols);
+    const step = Math.max(1, Math.floor(SEARCHED_BYTES / rowBytes)) * rowBytes;
+    const { bytes } = this.#files.tensors.get(name) ?? { bytes: 0 };
+    for (let at = 0; at < bytes; at += step) {
+      const data = await this.#files.readRange(name, at, Math.min(step, bytes - at));
+      const unfit = this.#unfit(name, toFloats(source, data), { most: MAX_HALF, row: at / rowBytes, cols });
+      if (unfit !== undefined) throw unfit;
+    }
+    throw this.#unexpected(name, "a number that is not finite or beyond f16, which is no longer there");
   }
 
   /** The error for the first number of a tensor that is not finite or too large, if there is one. */

@@ -48,13 +48,18 @@ export class GgufTensors implements TensorFiles {
     return await this.readRange(name, 0, this.#place(name).tensor.bytes);
   }
 
-  async readRange(name: string, byteOffset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+  async readRange(
+    name: string,
+    byteOffset: number,
+    length: number,
+    into?: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>> {
     const { tensor, pairedRows } = this.#place(name);
     if (!(byteOffset >= 0 && length >= 0 && byteOffset + length <= tensor.bytes)) {
       const range = `${byteOffset} + ${length}`;
       throw new RangeError(`Cannot read tensor ${name}: bytes ${range} are outside its ${tensor.bytes}`);
     }
-    if (pairedRows === undefined) return await this.#readRaw(name, byteOffset, length);
+    if (pairedRows === undefined) return await this.#readRaw(name, byteOffset, length, into);
     const rowBytes = sourceBytes(tensor.dtype, tensor.shape.at(-1) ?? 1);
     return await this.#readPaired(name, {
       first: byteOffset / rowBytes,
@@ -84,9 +89,14 @@ export class GgufTensors implements TensorFiles {
     this.close();
   }
 
-  async #readRaw(name: string, byteOffset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+  async #readRaw(
+    name: string,
+    byteOffset: number,
+    length: number,
+    into?: Uint8Array<ArrayBuffer>,
+  ): Promise<Uint8Array<ArrayBuffer>> {
     const { shard, tensor } = this.#place(name);
-    const target = new Uint8Array(length);
+    const target = into?.subarray(0, length) ?? new Uint8Array(length);
     await shard.read(tensor.position + byteOffset, target);
     return target;
   }
