@@ -104,7 +104,7 @@ export class KernelCache {
     try {
       await record();
     } finally {
-      await this.#gpu.settled(compiling.ended());
+      await this.#gpu.settled(compiling.ended(), { isPatient: true });
       this.#compiling = undefined;
     }
     // Has the compiler's message where a shader is wrong.
