@@ -1,12 +1,12 @@
 /**
  * How fast weights come from files onto the GPU: a directory with random bf16 weights is made, loaded from the page cache and
- * from the disk, and removed. `deno task bench:loading`; `--gib` chooses the size, `--rounds` how often, `--json` a file
- * for the figures.
+ * from the disk, and removed. `deno task bench:loading`; `--gib` chooses the size, `--rounds` how often, `--gpu`
+ * the way to it, `--json` a file for the figures.
  */
 
 import { parseArgs } from "node:util";
 
-import { openGpu } from "../../kernels/choose_provider.ts";
+import { GPU_CHOICES, type GpuChoice, openGpu } from "../../kernels/choose_provider.ts";
 import { Commands } from "../../kernels/pipeline.ts";
 import { openTensors } from "../../engine/model/checkpoint.ts";
 import { type ModelConfig, readModelConfig } from "../../engine/model/model_config.ts";
@@ -19,6 +19,7 @@ const OPTIONS = {
   gib: { type: "string", default: "1.5" },
   rounds: { type: "string", default: "3" },
   json: { type: "string" },
+  gpu: { type: "string", default: "auto" },
 } as const;
 
 /** A llama's layer of 8B proportions, half as wide. */
@@ -123,10 +124,16 @@ export interface LoadingFigures {
   readonly gigabytesPerSecond: Readonly<Record<string, readonly number[]>>;
 }
 
+function choiceNamed(name: string): GpuChoice {
+  const choice = GPU_CHOICES.find((known) => known === name);
+  if (choice !== undefined) return choice;
+  throw new RangeError(`Cannot load weights: --gpu must be one of ${GPU_CHOICES.join(", ")}, given ${name}`);
+}
+
 async function main(terminal: Terminal): Promise<void> {
   const { values } = parseArgs({ args: Deno.args, options: OPTIONS });
   const directory = await Deno.makeTempDir({ prefix: "tidepool-loading-" });
-  const gpu = await openGpu({ log: (line) => terminal.line(line) });
+  const gpu = await openGpu({ choice: choiceNamed(values.gpu), log: (line) => terminal.line(line) });
   try {
     const bytes = await writeModel(directory, Number(values.gib) * GIB);
     terminal.line(`${(bytes / 1e9).toFixed(2)} GB of bf16 on ${gpu.info.adapter} (${gpu.info.provider})`);
