@@ -99,6 +99,8 @@ export interface Exchange {
     from: number,
     keys: { readonly tensor: Tensor; readonly rowBytes: number; readonly rows: number },
   ): Promise<void> | undefined;
+  /** Sends keys and values to the other workers that have been read already; resolves when they have left. */
+  sendKeys(point: ExchangePoint, keys: Uint8Array<ArrayBuffer>): Promise<void>;
   /** The layer loop has waited so long for keys and values of rows before its own. */
   waitedForKeys(ms: number): void;
   /**
@@ -142,6 +144,7 @@ export interface Exchange {
 export const ALONE: Exchange = {
   queries: () => undefined,
   keys: () => undefined,
+  sendKeys: () => Promise.resolve(),
   waitedForKeys: () => {},
   states: () => undefined,
   replicas: () => undefined,

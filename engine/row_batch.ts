@@ -89,7 +89,7 @@ export interface RowBatch {
   /** Whether its sparse layers read replicas of what other workers hold; else they exchange states. */
   readonly replicated: boolean;
   /**
-   * Worker that computes all of it, and sends its keys and values to the others, see `prompt_sharing.ts`; undefined: `ranges` says
+   * Worker that computes all of it, and sends its keys and values to the others, see `whole_sequences.ts`; undefined: `ranges` says
    * which rows each computes.
    */
   readonly computer: number | undefined;

@@ -86,7 +86,16 @@ export class PeerExchange implements Exchange {
   /** See `Exchange`. */
   keys(point: ExchangePoint, from: number, { rows: count, ...rows }: Rows & RowCount): Promise<void> {
     this.#tally.count("keys");
-    return from === this.#options.index ? this.#sendKeys(point, rows, count) : this.#takeKeys(point, from, rows, count);
+    return from === this.#options.index
+      ? this.#readAndSend(point, rows, count)
+      : this.#takeKeys(point, from, rows, count);
+  }
+
+  /** See `Exchange`. */
+  async sendKeys(point: ExchangePoint, keys: Uint8Array<ArrayBuffer>): Promise<void> {
+    this.#tally.count("keys");
+    const rows = [new Float32Array(keys.buffer, keys.byteOffset, keys.byteLength / 4)];
+    await this.#tally.time("keys", () => this.#sendAll(point, rows, () => {}));
   }
 
   /** See `Exchange`: what is spent on keys and values besides is spent while others are computed. */
@@ -99,12 +108,17 @@ export class PeerExchange implements Exchange {
     this.#write(from, tensor, { runs: [{ first: 0, rows: count }], rowBytes, parts: message.rows });
   }
 
-  /** Sends keys and values to all peers. @returns when they have left */
-  async #sendKeys(point: ExchangePoint, { tensor, rowBytes }: Rows, count: number): Promise<void> {
+  /** Reads keys and values and sends them to all peers. @returns when they have left */
+  async #readAndSend(point: ExchangePoint, { tensor, rowBytes }: Rows, count: number): Promise<void> {
+    const wanted = requestsFor(tensor, [{ first: 0, rows: count }], rowBytes);
+    const { rows, onSent } = await this.#readRows({ wanted, peers: this.#options.peers.length });
+    await this.#sendAll(point, rows, onSent);
+  }
+
+  /** @param onSent called for each peer */
+  async #sendAll(point: ExchangePoint, rows: Tensors, onSent: () => void): Promise<void> {
     const { peers, mailbox } = this.#options;
     const kind = "keys";
-    const wanted = requestsFor(tensor, [{ first: 0, rows: count }], rowBytes);
-    const { rows, onSent } = await this.#readRows({ wanted, peers: peers.length });
     await Promise.all(peers.map((peer) => {
       const departure = mailbox.departure(peer, kind, point);
       this.#send(peer, { kind, ...this.#tag(point), rows }, () => {

@@ -17,7 +17,7 @@ import type { LayerRole } from "../layer_plan.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowRun } from "../row_batch.ts";
 import { attendRowsToCopies, attendToCopies } from "./key_attention.ts";
-import { sendKeys } from "./key_exchange.ts";
+import { packKeys, sendKeys } from "./key_exchange.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { multiplyHeads } from "./products.ts";
 import { ownRanges } from "./row_ranges.ts";
@@ -34,6 +34,9 @@ export async function project(pass: Pass, layer: PassLayer): Promise<Tensor> {
   const own = projectOwn(pass, layer);
   if (batch.ranges === undefined) return own;
   if (pass.keyCopies !== undefined) {
+    packKeys(pass, layer, pass.keyCopies);
+    // Those of a few rows leave when the step is read.
+    if (batch.product !== "tiled") return own;
     await sendKeys(pass, layer, pass.keyCopies);
     pass.progress.reach(layer.index);
     await pass.afterEarlier(layer);
@@ -99,7 +102,7 @@ function placesOf(pass: Pass, layer: PassLayer): HeadPlaces {
     shape: { heads, kvHeads, headDim },
     ...(weights.qkvBias && { bias: weights.qkvBias }),
     rotations: isLocal ? pass.inputs.localRotations : pass.inputs.rotations,
-    rowTable: keyCopies?.appendTable ?? pass.inputs.computedTable,
+    rowTable: keyCopies?.wholeTable ?? pass.inputs.computedTable,
     kv,
     pageTable: keyCopies?.pages.table ?? slice.pageTable,
     maxPages: keyCopies?.pages.maxPages ?? slice.tableWidth,
@@ -156,8 +159,10 @@ export function floatStates({ o, lse }: AttentionState): RowStates {
  */
 export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promise<RowStates> {
   const { model: { scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
-  if (pass.keyCopies !== undefined) return floatStates(attendToCopies(pass, layer, { ...pass.keyCopies, q }));
-  const { views, longest = 0 } = pass.rowCopies ?? {};
+  if (pass.keyCopies !== undefined && batch.product === "tiled") {
+    return floatStates(attendToCopies(pass, layer, { ...pass.keyCopies, q }));
+  }
+  const { views, longest = 0 } = pass.keyCopies ?? pass.rowCopies ?? {};
   if (views !== undefined && !pass.isWhole(layer)) {
     return floatStates(attendRowsToCopies(pass, layer, { views, longest, q }));
   }

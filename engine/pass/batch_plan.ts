@@ -11,11 +11,12 @@ import type { Replicas } from "../kv/replicas.ts";
 import { replicaPagesOf } from "../replica_plan.ts";
 import type { BatchRow, DrawnRow, ProductFamily, RowBatch, RowRun, ScoredRow, SequencePiece } from "../row_batch.ts";
 import { rangesByLength } from "./length_ranges.ts";
-import { rangesOf } from "./row_ranges.ts";
+import { rangesOf, SPLIT_ROWS } from "./row_ranges.ts";
 import { longestBucket, scoreStride } from "./selection_buffers.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import { tableRow } from "./table_row.ts";
-import { drawnRowsOf, PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings } from "../span.ts";
+import { type Piece, wantLogits } from "./wanted_logits.ts";
+import { PAGE_TOKENS, pagesFor, type SequenceId, type Span, type SparseSettings } from "../span.ts";
 
 /** What the plan depends on besides the spans. */
 export interface BatchContext {
@@ -35,8 +36,8 @@ export interface BatchContext {
   readonly matrix?: boolean;
   /** Whose sparse layers read replicas, and how many pages of these one batch may need. @default alone in a group: none */
   readonly replicas?: Pick<Replicas, "roomFor" | "pages"> | undefined;
-  /** Whether prompts are shared out by chunks, see `prompt_sharing.ts`. @default false */
-  readonly sharesPrompts?: boolean;
+  /** Sequences whose rows one worker may compute for all, see `whole_sequences.ts`. @default none */
+  readonly whole?: ReadonlySet<SequenceId>;
 }
 
 /** Rows of a prefill that pass through the layers at once; more pass in turn, with the same bits. */
@@ -48,18 +49,15 @@ const MAX_VECTOR_ROWS = 64;
 /** Chunks that workers compute apart begin at multiples of this in a prompt that does: as many rows as the products' tiles take. */
 const CHUNK_STEP = 64;
 
-/** A piece of a span: consecutive rows that fall into one batch. */
-interface Piece {
-  readonly span: Span;
-  readonly index: number;
-  readonly state: SequenceState;
-  readonly first: number;
-  readonly rows: number;
-}
+/** The worker that draws tokens. */
+const LEAD = 0;
 
-/** The batches of a step, in the order in which they must run: pieces of one span keep their order, decode goes first. */
+/**
+ * The batches of a step, in the order in which they must run: pieces of one span keep their order, decode goes first, and what one
+ * worker computes for all comes last.
+ */
 export function planBatches(spans: readonly Span[], context: BatchContext): RowBatch[] {
-  const whole = spans.map((span, index): Piece => ({
+  const pieces = spans.map((span, index): Piece => ({
     span,
     index,
     state: stateOf(context, span),
@@ -70,22 +68,29 @@ export function planBatches(spans: readonly Span[], context: BatchContext): RowB
     isSparse(span) ? ["kv_head", "query_head", "all_heads"].indexOf(state.open.sparse.heads) + 1 : 0;
   // By the whole context, not by what this worker holds of it: all workers of a group must have the same order.
   const sees = ({ span: { from, tokens } }: Piece) => longestBucket(from + tokens.length);
-  const decode = whole.filter(({ span }) => span.kind === "decode")
+  const decode = pieces.filter(({ span }) => span.kind === "decode")
     .sort((a, b) => order(a) - order(b) || sees(b) - sees(a));
-  const prefill = whole.filter(({ span }) => span.kind === "prefill");
+  const prefill = pieces.filter(({ span }) => span.kind === "prefill");
   const { matrix = false } = context;
   const isDense = ({ span }: Piece) => matrix && !isSparse(span);
   const isReplicated = (piece: Piece) => replicaPages(piece, context) > 0;
+  const isWhole = ({ span }: Piece) => context.whole?.has(span.sequence) === true;
   const rows = (product: ProductFamily, pieces: readonly Piece[], replicated = false) =>
+    pack(pieces, product, context).map((some) => fill({ product, replicated, computer: undefined }, some, context));
+  const alone = (product: ProductFamily, pieces: readonly Piece[]) =>
     pack(pieces, product, context).map((some, index) => {
-      const computer = product === "tiled" && context.sharesPrompts ? index % context.share.map.workers : undefined;
-      return fill({ product, replicated, computer }, some, context);
+      const computer = product === "tiled" ? index % context.share.map.workers : LEAD;
+      return fill({ product, replicated: false, computer }, some, context);
     });
+  const [whole, others] = [decode.filter(isWhole), decode.filter((piece) => !isWhole(piece))];
   return [
-    ...rows("dense", decode.filter(isDense)),
-    ...rows("vector", decode.filter((piece) => !isDense(piece) && !isReplicated(piece))),
-    ...rows("vector", decode.filter(isReplicated), REPLICATED),
-    ...rows("tiled", prefill),
+    ...rows("dense", others.filter(isDense)),
+    ...rows("vector", others.filter((piece) => !isDense(piece) && !isReplicated(piece))),
+    ...rows("vector", others.filter(isReplicated), REPLICATED),
+    ...rows("tiled", prefill.filter((piece) => !isWhole(piece))),
+    ...alone("dense", whole.filter(isDense)),
+    ...alone("vector", whole.filter((piece) => !isDense(piece))),
+    ...alone("tiled", prefill.filter(isWhole)),
   ];
 }
 
@@ -123,15 +128,16 @@ function isSparse(span: Span): boolean {
   return span.kind === "decode" && span.attention === "sparse";
 }
 
-/** Rows of a batch at most: a prompt that is shared out by chunks becomes as many for each worker, all of about the same length. */
+/** Rows of a batch at most: a long prompt that is dealt by chunks becomes as many for each worker, all of about the same length. */
 function maxRowsOf(
   product: ProductFamily,
   spans: readonly Piece[],
-  { share: { map: { workers } }, sharesPrompts }: BatchContext,
+  { share: { map: { workers } }, whole }: BatchContext,
 ): number {
   if (product !== "tiled") return MAX_VECTOR_ROWS;
-  if (!sharesPrompts) return MAX_TILED_ROWS;
   const rows = spans.reduce((sum, piece) => sum + piece.rows, 0);
+  const isDealt = rows >= SPLIT_ROWS * workers && spans.some(({ span }) => whole?.has(span.sequence));
+  if (!isDealt) return MAX_TILED_ROWS;
   const chunks = workers * Math.ceil(rows / (workers * MAX_TILED_ROWS));
   return Math.ceil(rows / chunks / CHUNK_STEP) * CHUNK_STEP;
 }
@@ -246,32 +252,6 @@ function markHolders(
     const [before, after] = pages.map((page) => map.pagesBefore(worker, pageOffset, page));
     if (before !== after) { for (const list of lists) list[worker] = true; }
   }
-}
-
-/** Which rows of a piece, that starts at row `at` of the batch, are scored or drawn after. */
-function wantLogits(
-  { product, drawn, scored }: Pick<RowBatch, "product"> & { drawn: DrawnRow[]; scored: ScoredRow[] },
-  { span, index, state, first, rows }: Piece,
-  at: number,
-): void {
-  if (span.logits === "none") return;
-  const audit = auditOf(span, state);
-  const words = span.masks === undefined ? 0 : span.masks.length / drawnRowsOf(span);
-  const head = product === "dense" ? product : "vector";
-  for (let i = 0; i < rows; i++) {
-    const row = at + i;
-    const target = span.tokens[first + i + 1] ?? span.next;
-    if (target === undefined || audit === "compare") {
-      const own = audit === "compare" ? first + i : 0;
-      const mask = span.masksFollow ? "late" : span.masks?.subarray(own * words, (own + 1) * words);
-      drawn.push({ row, span: index, sequence: state, position: span.from + first + i, audit, mask, head });
-    } else if (span.logits === "all") scored.push({ row, span: index, target });
-  }
-}
-
-function auditOf(span: Span, { open }: SequenceState): DrawnRow["audit"] {
-  if (span.logits === "audit") return "compare";
-  return isSparse(span) && open.audited ? "keep" : undefined;
 }
 
 /** Decode rows that attend alike form one run; a prefill run belongs to one sequence. */

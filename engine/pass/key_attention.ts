@@ -13,7 +13,7 @@ import type { RowRun } from "../row_batch.ts";
 import type { KeyCopies, SliceView } from "./key_copies.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import type { RowCopies } from "./row_copies.ts";
-import { isSparse, scoresOf, selectionOf, sliceSelectionOf } from "./selection_buffers.ts";
+import { isSparse, scoresOf, selectionOf, sliceScoresOf, sliceSelectionOf } from "./selection_buffers.ts";
 import { splitScratch } from "./split_scratch.ts";
 
 /** Numbers between two tensors that every adapter can bind. */
@@ -67,13 +67,17 @@ export function attendRowsToCopies(
 
 /** What the role of the layer adds: own scores to choose from, or what was chosen of a slice. */
 function selectionPartsOf(
-  { model }: Pass,
+  { model, keyCopies }: Pass,
   { role }: PassLayer,
   { run, owner, longest }: { readonly run: RowRun; readonly owner: number; readonly longest: number },
 ): Partial<Pick<DecodeAttention, "scores" | "selection" | "longest">> {
   if (role === "dense" || !isSparse(run)) return {};
   const isOwn = owner === model.share.index;
-  if (role === "select") return isOwn ? { scores: scoresOf(model, run) } : {};
+  if (role === "select") {
+    if (isOwn) return { scores: scoresOf(model, run) };
+    // Of rows that others compute too, each worker chooses from its own slice.
+    return keyCopies === undefined ? {} : { scores: sliceScoresOf(model, run, { owner, longest }) };
+  }
   const selection = isOwn ? selectionOf(model, run) : sliceSelectionOf(model, run, { owner, longest });
   return { selection, longest: selection.stride };
 }

@@ -8,9 +8,12 @@ import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import { ROW_WORDS, writeTableRow } from "../../kernels/attention/row_table.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
+import { PageMap, type PageShare } from "../page_map.ts";
 import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { tableRow } from "./table_row.ts";
 import { type KeyPlaces, placeKeys, type UnsentKeys } from "./key_exchange.ts";
+import { longestBucket } from "./selection_buffers.ts";
+import { type SliceOrder, uploadSliceOrder } from "./slice_order.ts";
 import { tableWidthOf } from "./whole_pages.ts";
 
 /** One worker's slice as this worker reads it. */
@@ -29,9 +32,15 @@ export interface KeyCopies extends KeyPlaces {
   readonly views: readonly SliceView[];
   /** Rows of each piece, back to back. */
   readonly runs: readonly RowRange[];
-  /** u32 [rows, 8]: where each row is appended among all pages. */
-  readonly appendTable: Tensor;
+  /** At least the rows that any of them visits in any slice. */
+  readonly longest: number;
+  /** u32 [rows, 8]: what each row sees and appends of all pages, and how many positions it chooses of them. */
+  readonly wholeTable: Tensor;
+  /** Undefined where no row chooses. */
+  readonly order: SliceOrder | undefined;
   readonly unsent: UnsentKeys;
+  /** Index of the batch in its step: working memory that lasts beyond the batch is its own. */
+  readonly batch: number;
 }
 
 /** Where the copies of a batch's sequences lie. */
@@ -53,17 +62,35 @@ export interface OwnedRow {
 
 /**
  * Uploads where the rows of a batch lie that this worker computes for all. There must be room for their copies.
- * @param unsent of the step
+ * @param step.unsent what it has sent so far
+ * @param step.batch index of the batch in it
  */
-export function takeKeyCopies(model: LoadedModel, batch: RowBatch, unsent: UnsentKeys): KeyCopies {
+export function takeKeyCopies(
+  model: LoadedModel,
+  batch: RowBatch,
+  step: Pick<KeyCopies, "unsent" | "batch">,
+): KeyCopies {
   const rows = rowsOf(batch);
   return {
-    ...placeKeys(model, batch),
+    ...step,
+    ...placeKeys(model, batch, step.batch),
     views: viewsOf(model, rows, copyPlaces(model, batch)),
     runs: batch.pieces.map(({ first, rows }) => ({ first, rows })),
-    appendTable: uploadAppendTable(model, rows),
-    unsent,
+    longest: longestVisit(model, batch),
+    wholeTable: uploadWholeTable(model, rows),
+    order: batch.sparse.length === 0 ? undefined : uploadSliceOrder(model, batch, tableWidthOf(batch.pieces)),
   };
+}
+
+/** At least the rows that any row of a batch visits in any slice. */
+export function longestVisit({ share: { map } }: Pick<LoadedModel, "share">, { pieces }: RowBatch): number {
+  return longestBucket(
+    Math.max(
+      ...pieces.flatMap(({ sequence: { open }, from, rows }) =>
+        Array.from({ length: map.workers }, (_, worker) => map.localRows(worker, open.pageOffset, from + rows))
+      ),
+    ),
+  );
 }
 
 /** Uploads where the copies of a batch's sequences lie. */
@@ -108,17 +135,27 @@ export function rowsOf({ pieces }: Pick<RowBatch, "pieces">): OwnedRow[] {
 }
 
 /** Every row is appended at its position among all pages of its piece. */
-function uploadAppendTable({ commands, scratch }: LoadedModel, rows: readonly OwnedRow[]): Tensor {
+function uploadWholeTable(
+  { commands, scratch, config: { slidingWindow: window } }: LoadedModel,
+  rows: readonly OwnedRow[],
+): Tensor {
   const table = new Uint32Array(rows.length * ROW_WORDS);
-  for (const [i, { number, position }] of rows.entries()) {
-    writeTableRow(table, i, { ...APPENDED, sequenceSlot: number, appendRow: position });
+  for (const [i, { piece: { sequence, attention }, number, position }] of rows.entries()) {
+    const sparse = attention === "sparse" ? sequence.open.sparse : undefined;
+    const row = sparse === undefined
+      ? { ...APPENDED, appendRow: position }
+      : tableRow(sequence, position, { share: EVERY_PAGE, window, sparse });
+    writeTableRow(table, i, { ...row, sequenceSlot: number });
   }
-  const tensor = scratch.take("table of appended rows", "u32", [rows.length, ROW_WORDS]);
+  const tensor = scratch.take("table of rows among all pages", "u32", [rows.length, ROW_WORDS]);
   commands.write(tensor, table);
   return tensor;
 }
 
-/** Sees nothing. */
+/** As if one worker had all pages. */
+const EVERY_PAGE: PageShare = { map: new PageMap([1]), index: 0 };
+
+/** Sees nothing, and chooses nothing. */
 const APPENDED = {
   kvFrom: 0,
   kvLimit: 0,

@@ -89,10 +89,11 @@ export class Pass {
     this.#earlier = earlier;
     this.layers = layersOf(model);
     this.progress = progress ?? new PassProgress(this.layers.length);
-    const { rowTable, sparseTable } = uploadReplicaTables(this.model, batch) ?? {};
+    const isAlone = batch.computer !== undefined;
+    const { rowTable, sparseTable } = (isAlone ? undefined : uploadReplicaTables(model, batch)) ?? {};
     this.#sparseTable = sparseTable;
-    this.keyCopies = batch.computer === undefined ? undefined : takeKeyCopies(model, batch, unsent);
-    this.rowCopies = takeRowCopies(model, batch, staying);
+    this.keyCopies = isAlone ? takeKeyCopies(model, batch, { unsent, batch: point.batch }) : undefined;
+    this.rowCopies = isAlone ? undefined : takeRowCopies(model, batch, staying);
     this.inputs = rowTable === undefined ? inputs : { ...inputs, rowTable, computedTable: rowTable };
     this.#pacer = this.keyCopies === undefined ? pacerOf(model, batch) : undefined;
     this.#pacer?.begin(batch.rows);

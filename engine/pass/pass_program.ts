@@ -1,7 +1,7 @@
 /**
  * A batch through the layers. Decode batches of a worker that is alone follow a program, which is recorded once for all
- * batches of the same shape, and so do those of a group whose sequences are all copied: dense ones as a whole, sparse ones from
- * one choice of the group to the next. Where a group exchanges between layers, or chunks of a prompt differ each time, the layer
+ * batches of the same shape, and so do those that one of a group computes for all. Those whose sequences are all copied, but that all
+ * compute, follow one as far as they are dense, and sparse ones several, from one choice of the group to the next. Where a group exchanges between layers, or chunks of a prompt differ each time, the layer
  * loop records each time. Bits are the same either way.
  */
 
@@ -15,7 +15,7 @@ import { attendLayer, completeLayer, embedTokens, forward } from "./forward.ts";
 import { mergedStates } from "./key_attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { isChoosing, offerSelection } from "./selection.ts";
-import { scoreStride } from "./selection_buffers.ts";
+import { scoreStride, wholeLongest } from "./selection_buffers.ts";
 
 /** Fewer dispatches are not worth a submit of their own before the rest is recorded. */
 const MIN_SPLIT_DISPATCHES = 128;
@@ -27,9 +27,11 @@ const MIN_SPLIT_DISPATCHES = 128;
 const SUBMITS = 8;
 
 /** How a batch is recorded: as one program, as several with choices of the group between them, or each time. */
-function recordingOf({ model: { exchange }, batch, rowCopies }: Pass): "program" | "programs" | "loop" {
+function recordingOf(
+  { model: { exchange }, batch, keyCopies, rowCopies }: Pass,
+): "program" | "programs" | "loop" {
   if (batch.product === "tiled") return "loop";
-  if (exchange === ALONE) return "program";
+  if (exchange === ALONE || keyCopies !== undefined) return "program";
   if (rowCopies?.views === undefined || batch.replicated) return "loop";
   return batch.sparse.length === 0 ? "program" : "programs";
 }
@@ -116,8 +118,16 @@ function shapeOf({ product, rows, runs, carries }: RowBatch): string {
 }
 
 /** The same of where its sequences are copied. */
-function copiesShapeOf({ rowCopies, batch: { holders, runs } }: Pass): string {
+function copiesShapeOf({ keyCopies, rowCopies, batch }: Pass): string {
+  const { holders, runs, pieces } = batch;
   const budgets = runs.map(({ sparse }) => sparse?.budget ?? 0);
+  if (keyCopies !== undefined) {
+    const { longest, pages, views, batch } = keyCopies;
+    const widths = views.map(({ maxPages }) => maxPages);
+    return ` whole ${batch} ${pieces.length} ${longest} ${
+      wholeLongest({ pieces })
+    } ${pages.maxPages} ${widths} ${holders} ${budgets}`;
+  }
   return rowCopies === undefined ? "" : ` copied ${rowCopies.longest} ${rowCopies.maxPages} ${holders} ${budgets}`;
 }
 

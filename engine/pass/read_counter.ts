@@ -58,8 +58,8 @@ export class ReadCounter {
 
   /** What must be read back once all batches were submitted; nothing when no row is adaptive, or a group has chosen. */
   get requests(): readonly ReadRequest[] {
-    const onGpu = this.#model.share.map.workers === 1;
-    return onGpu && this.#listed.length > 0 ? [{ tensor: this.#counts, byteLength: this.#listed.byteLength }] : [];
+    const isOnGpu = this.#listed.length > 0 && this.#batches.some((batch) => this.#isOnGpu(batch));
+    return isOnGpu ? [{ tensor: this.#counts, byteLength: this.#listed.byteLength }] : [];
   }
 
   /**
@@ -68,16 +68,22 @@ export class ReadCounter {
    * @returns by index of the span in the step
    */
   rowsRead([bytes]: readonly Uint8Array<ArrayBuffer>[]): ReadonlyMap<number, number> {
-    const counts = bytes === undefined ? this.#listed : new Uint32Array(bytes.buffer);
+    const counted = bytes === undefined ? this.#listed : new Uint32Array(bytes.buffer);
     const { config, roles = [] } = this.#model;
     const whole = roles.filter((role) => role !== "sparse").length;
     const entries = this.#batches.flatMap((batch, index) =>
       batch.sparse.filter(isAdaptive).map(({ row, span, position, sequence }): [number, number] => {
-        const count = at(counts, at(this.#starts, index) + row);
+        const count = at(this.#isOnGpu(batch) ? counted : this.#listed, at(this.#starts, index) + row);
         return [span, whole * (position + 1) + count / setsOf(sequence.open.sparse.heads, config)];
       })
     );
     return new Map(entries);
+  }
+
+  /** Whether the choice for its rows stays on the GPU of this worker. */
+  #isOnGpu({ computer }: RowBatch): boolean {
+    const { map, index } = this.#model.share;
+    return map.workers === 1 || computer === index;
   }
 }
 

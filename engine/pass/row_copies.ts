@@ -10,8 +10,15 @@ import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { PAGE_TOKENS } from "../span.ts";
 import { tableRow } from "./table_row.ts";
-import { type CopyPlaces, copyPlaces, type OwnedRow, rowsOf, type SliceView, viewsOf } from "./key_copies.ts";
-import { longestBucket } from "./selection_buffers.ts";
+import {
+  type CopyPlaces,
+  copyPlaces,
+  longestVisit,
+  type OwnedRow,
+  rowsOf,
+  type SliceView,
+  viewsOf,
+} from "./key_copies.ts";
 
 /** What a batch needs to keep copies, and to attend to them. */
 export interface RowCopies {
@@ -35,7 +42,7 @@ export function takeRowCopies(
   batch: RowBatch,
   staying: readonly SequencePiece[] = batch.pieces,
 ): RowCopies | undefined {
-  const { replicas, config, share: { map } } = model;
+  const { replicas, config } = model;
   const copies = replicas?.copies;
   if (copies === undefined || batch.ranges !== undefined || config.localLayers !== undefined) return undefined;
   // One by one, so that a sequence that is not copied does not end the copies of the others.
@@ -43,14 +50,12 @@ export function takeRowCopies(
   if (copied.size === 0) return undefined;
   const places = copyPlaces(model, batch);
   const rows = rowsOf(batch);
-  const visited = ({ sequence: { open }, from, rows }: SequencePiece) =>
-    Array.from({ length: map.workers }, (_, worker) => map.localRows(worker, open.pageOffset, from + rows));
   return {
     appendTable: uploadAppendTable(model, rows.map((row) => ({ ...row, isCopied: copied.has(row.piece) })), places),
     pageTable: places.table,
     maxPages: places.maxPages,
     views: copied.size < batch.pieces.length ? undefined : viewsOf(model, rows, places),
-    longest: longestBucket(Math.max(...batch.pieces.flatMap(visited))),
+    longest: longestVisit(model, batch),
   };
 }
 

@@ -19,17 +19,17 @@ import type { RowBatch } from "../row_batch.ts";
 import type { LateMasks, ReplicaCount, SequenceId, SpanResult, Step, StepResult } from "../span.ts";
 import type { ExchangePoint } from "../exchange.ts";
 import { planBatches } from "./batch_plan.ts";
-import { receiveKeys, UnsentKeys } from "./key_exchange.ts";
+import { packedKeys, receiveKeys, UnsentKeys } from "./key_exchange.ts";
 import { Pass } from "./pass.ts";
 import { inputsOf, placeInputs } from "./pass_inputs.ts";
 import { runPass } from "./pass_program.ts";
-import { sharePrompts } from "./prompt_sharing.ts";
 import { ReadCounter } from "./read_counter.ts";
 import { runBatches } from "./run_batches.ts";
 import { ownerOfRow, ownRanges } from "./row_ranges.ts";
 import { SelectionReport } from "./selection_report.ts";
 import { SpanResults, type WantedRows } from "./span_results.ts";
 import { StepState } from "./step_state.ts";
+import { wholeSequences } from "./whole_sequences.ts";
 
 /** The worker that draws tokens. */
 const LEAD = 0;
@@ -63,6 +63,8 @@ export interface SubmittedStep {
 interface Outcome {
   readonly drawn: ReadonlyMap<SequenceId, number>;
   readonly requests: readonly ReadRequest[];
+  /** Keys and values that this worker has computed for the others, in the order of the last requests. */
+  readonly keys: readonly ExchangePoint[];
   /** Draws that are held back; undefined: all is submitted. */
   readonly held: HeldCommands | undefined;
   /** How long masks, and the step before them, were waited for. */
@@ -86,8 +88,8 @@ export async function submitStep(
   const maxScores = Math.floor(commands.gpu.info.maxBindingBytes / (4 * config.heads));
   const matrix = rowProductCut(commands.gpu.info) !== undefined;
   const [window, localWindow] = [config.slidingWindow, config.localLayers?.window];
-  const sharesPrompts = sharePrompts(model, step.spans, sequences);
-  const context = { sequences, drawn, window, localWindow, maxScores, share, matrix, replicas, sharesPrompts };
+  const whole = wholeSequences(model, step.spans, sequences);
+  const context = { sequences, drawn, window, localWindow, maxScores, share, matrix, replicas, whole };
   const batches = planBatches(step.spans, context);
   const outcome = await record(model, step, { batches, isAhead, lateMasks });
   const staged = commands.stage(outcome.requests);
@@ -117,6 +119,7 @@ async function record(
   const results = share.index === LEAD ? new SpanResults(model, { spans: step.spans, batches, draws }) : undefined;
   const replicated = { chosen: 0, missing: 0 };
   const unsent = new UnsentKeys();
+  const packed: { readonly point: ExchangePoint; readonly request: ReadRequest }[] = [];
   const staying = batches.flatMap(({ pieces }) => pieces);
   const pointOf = (index: number) => ({ step: step.index, batch: index });
   await runBatches(model, batches, {
@@ -126,6 +129,10 @@ async function record(
       const parts = { counter: counter.of(index), report, inputs: inputsOf(state, placed) };
       const pass = new Pass(model, at(batches, index), { ...pointOf(index), ...progress, ...parts, staying, unsent });
       const x = await runPass(pass, { at: placed.at, early: !isAhead });
+      const { keyCopies: keys, batch } = pass;
+      if (keys !== undefined && batch.product !== "tiled") {
+        packed.push({ point: pass.pointAt({ index: 0 }), request: packedKeys(model, keys) });
+      }
       replicated.chosen += pass.replicated.chosen;
       replicated.missing += pass.replicated.missing;
       return x;
@@ -134,13 +141,14 @@ async function record(
     end: async (index, x) => {
       const batch = at(batches, index);
       const wanted = await gatherOnLead(model, batch, { point: pointOf(index), x });
-      await results?.add(batch, wanted);
+      if (wanted !== undefined) await results?.add(batch, wanted);
     },
   });
   await unsent.sent();
+  const keys = packed.map(({ point }) => point);
   if (results === undefined) {
     const spans = step.spans.map(({ sequence }) => ({ sequence }));
-    return { drawn: new Map(), requests: [], held: undefined, awaitedMs: 0, replicated, spans: () => spans };
+    return { drawn: new Map(), requests: [], keys, held: undefined, awaitedMs: 0, replicated, spans: () => spans };
   }
   let held: HeldCommands | undefined;
   let awaitedMs = 0;
@@ -156,7 +164,8 @@ async function record(
   await results.draw();
   return {
     drawn: placesOf(plan),
-    requests: results.requests({ counter, report }),
+    requests: [...results.requests({ counter, report }), ...packed.map(({ request }) => request)],
+    keys,
     held,
     awaitedMs,
     replicated,
@@ -165,7 +174,7 @@ async function record(
 }
 
 async function finish(
-  { commands }: LoadedModel,
+  { commands, exchange }: LoadedModel,
   { step, outcome, staged, sinceMs, start, encoded }: {
     readonly step: Step;
     readonly outcome: Outcome;
@@ -178,7 +187,9 @@ async function finish(
   if (outcome.held !== undefined) commands.release(outcome.held);
   const bytes = await commands.gpu.finishRead(staged);
   const end = performance.now();
-  const { replicated, awaitedMs } = outcome;
+  const { replicated, awaitedMs, keys } = outcome;
+  const own = bytes.splice(bytes.length - keys.length);
+  for (const [i, point] of keys.entries()) await exchange.sendKeys(point, at(own, i));
   const timing = {
     encodeMs: encoded - start - awaitedMs,
     waitMs: end - Math.max(sinceMs, encoded),
@@ -194,28 +205,29 @@ function isElsewhere({ share }: LoadedModel, { computer }: RowBatch): boolean {
 }
 
 /**
- * Brings rows whose logits are wanted to the lead; rows that every worker computes are there already.
+ * Brings rows whose logits are wanted to the lead; rows that it has computed all are there already.
  * @param input.x rows that this worker has computed; undefined: none
+ * @returns undefined where the lead has all, and this worker has none
  */
 async function gatherOnLead(
   model: LoadedModel,
-  { ranges, drawn, scored }: RowBatch,
+  { ranges = [], computer, drawn, scored }: RowBatch,
   { point, x }: { readonly point: Omit<ExchangePoint, "layer">; readonly x: Tensor | undefined },
-): Promise<WantedRows> {
-  if (ranges === undefined && x !== undefined) {
-    return { x, drawn: drawn.map(({ row }) => row), scored: scored.map(({ row }) => row) };
+): Promise<WantedRows | undefined> {
+  if (ranges.length === 0 || computer === LEAD) {
+    return x && { x, drawn: drawn.map(({ row }) => row), scored: scored.map(({ row }) => row) };
   }
   const { commands, scratch, config, share, exchange } = model;
   const rows = [...drawn, ...scored].map(({ row }) => row);
   const gathered = scratch.take("rows for the lead", "f32", [rows.length, config.hidden]);
-  const own = ownRanges(ranges ?? [], share.index);
+  const own = ownRanges(ranges, share.index);
   for (const [firstRow, row] of rows.entries()) {
     const range = own.find(({ first, rows: count }) => row >= first && row < first + count);
     if (range !== undefined && x !== undefined) {
       copyRows(model, { from: x, to: gathered, rows: [range.at + row - range.first], firstRow });
     }
   }
-  const owners = rows.map((row) => ownerOfRow(ranges ?? [], row));
+  const owners = rows.map((row) => ownerOfRow(ranges, row));
   commands.submit();
   const rowBytes = config.hidden * 4;
   await exchange.gatherOnLead({ ...point, layer: config.layers }, owners, { tensor: gathered, rowBytes });

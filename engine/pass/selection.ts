@@ -24,6 +24,8 @@ import {
   type SparseRun,
 } from "./selection_buffers.ts";
 
+import { chooseWhole } from "./whole_selection.ts";
+
 /** A choice that the group has yet to make. */
 export interface PendingSelection {
   /** Waits for the group's choice, and writes what this worker owns of it where the sparse layers read it. */
@@ -38,7 +40,11 @@ export function chooseFrom(pass: Pass, layer: PassLayer, { lse }: RowStates): vo
   const { model, batch } = pass;
   if (!isChoosing(pass, layer)) return;
   const sparseLayers = sparseLayersAfter(model.roles ?? [], layer.index);
-  for (const run of batch.runs.filter(isSparse)) choose(pass, run, { lse, sparseLayers });
+  const { keyCopies: copies } = pass;
+  for (const run of batch.runs.filter(isSparse)) {
+    if (copies?.order === undefined) choose(pass, run, { lse, sparseLayers });
+    else chooseWhole(pass, run, { copies, order: copies.order, lse, sparseLayers });
+  }
   pass.report.take(layer.index, batch);
 }
 
@@ -53,7 +59,7 @@ export function isChoosing({ batch }: Pass, { role }: PassLayer): boolean {
  */
 export async function offerSelection(pass: Pass, layer: PassLayer): Promise<PendingSelection | undefined> {
   const { model, batch } = pass;
-  if (!isChoosing(pass, layer)) return undefined;
+  if (!isChoosing(pass, layer) || pass.keyCopies !== undefined) return undefined;
   const sparseLayers = sparseLayersAfter(model.roles ?? [], layer.index);
   await pass.arrive();
   const read = Promise.withResolvers<void>();

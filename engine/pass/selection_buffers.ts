@@ -75,6 +75,35 @@ export function sliceSelectionOf(
   return { positions, sets, stride, shapes };
 }
 
+/** Where the attention of a select layer leaves its scores in a copied slice, for the one worker that chooses for all. */
+export function sliceScoresOf(
+  { scratch, config }: Memory,
+  run: SparseRun,
+  { owner, longest }: { readonly owner: number; readonly longest: number },
+): ScoreOutput {
+  const stride = scoreStride(longest);
+  const name = `scores of slice ${owner} (${run.sparse.heads})`;
+  return { scores: scratch.take(name, "f32", [run.rows, config.heads, stride]), stride };
+}
+
+/** At least the positions that any row of a batch sees in all slices together. */
+export function wholeLongest({ pieces }: Pick<RowBatch, "pieces">): number {
+  return longestBucket(Math.max(...pieces.map(({ from, rows }) => from + rows)));
+}
+
+/** What that worker chooses, before it is dealt to the slices: positions of the sequence. */
+export function wholeSelectionOf(
+  { scratch, config }: Memory,
+  batch: Pick<RowBatch, "pieces">,
+  run: SparseRun,
+): Omit<Selection, "shapes"> {
+  const { heads, budget } = run.sparse;
+  const sets = setsOf(heads, config);
+  const stride = scoreStride(Math.min(budget, wholeLongest(batch)));
+  const positions = scratch.take(`chosen of all slices (${heads})`, "u32", [run.rows, sets, stride]);
+  return { positions, sets, stride };
+}
+
 /** Values that this worker's best candidates of a run compete with, in the layout of its selection. */
 export function candidateValuesOf(memory: Memory, run: SparseRun): Tensor {
   const { sets, stride } = selectionOf(memory, run);

@@ -1,5 +1,5 @@
 /**
- * What select layers chose for the rows whose spans ask for it. A worker alone in its group does not need the lists itself:
+ * What select layers chose for the rows whose spans ask for it. A worker that chooses alone does not need the lists itself:
  * they are copied aside for those who watch the sequence, and read together with the tokens of the step.
  */
 
@@ -9,7 +9,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { LayerSelection, Span } from "../span.ts";
-import { chosenOf, isSparse, rowsOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
+import { chosenOf, isSparse, rowsOf, selectionOf, type SparseRun, wholeSelectionOf } from "./selection_buffers.ts";
 
 /** Where the lists of one row and layer lie among those that are read back. */
 interface ReportedRow {
@@ -56,7 +56,7 @@ export class SelectionReport {
   take(layer: number, batch: RowBatch): void {
     for (const { batch: of, layer: chosenIn, run, from, at, sets, stride } of this.#rows) {
       if (of !== batch || chosenIn !== layer) continue;
-      const { positions } = selectionOf(this.#model, run);
+      const { positions } = reportedOf(this.#model, batch, run);
       this.#model.commands.copy(positions, this.#lists, { from, to: at * 4, byteLength: sets * stride * 4 });
     }
   }
@@ -70,11 +70,12 @@ export class SelectionReport {
     const { share: { map, index } } = this.#model;
     return batch.runs.filter(isSparse).flatMap((run) => {
       const rows = rowsOf(batch, run);
-      if (!rows.some(({ span }) => this.#isReported(span))) return [];
-      const { sets, stride } = selectionOf(this.#model, run);
+      if (!rows.some(({ span }) => this.#isReported(batch, span))) return [];
+      const { sets, stride } = reportedOf(this.#model, batch, run);
       return rows.flatMap(({ span, position, sequence: { open } }, r) => {
-        if (!this.#isReported(span)) return [];
-        const most = Math.min(open.sparse.budget, map.localRows(index, open.pageOffset, position + 1));
+        if (!this.#isReported(batch, span)) return [];
+        const here = map.localRows(index, open.pageOffset, position + 1);
+        const most = Math.min(open.sparse.budget, batch.computer === undefined ? here : position + 1);
         return [{ span, layer, run, from: r * sets * stride * 4, sets, stride, most }];
       });
     });
@@ -87,7 +88,7 @@ export class SelectionReport {
 
   /**
    * @param read what `requests` gave
-   * @returns by index of the span in the step; alone in its group, a worker's local rows are the positions
+   * @returns by index of the span in the step; of rows that a worker computes alone
    */
   selections([bytes]: readonly Uint8Array<ArrayBuffer>[]): ReadonlyMap<number, readonly LayerSelection[]> {
     if (bytes === undefined) return new Map();
@@ -106,7 +107,13 @@ export class SelectionReport {
     return new Map([...bySpan].map(([span, all]) => [span, all.map(({ selection }) => selection)]));
   }
 
-  #isReported(span: number): boolean {
-    return this.#model.share.map.workers === 1 && this.#spans[span]?.reportsSelection === true;
+  #isReported({ computer }: RowBatch, span: number): boolean {
+    const { map, index } = this.#model.share;
+    return (map.workers === 1 || computer === index) && this.#spans[span]?.reportsSelection === true;
   }
+}
+
+/** What is chosen without the others: of the slice, which is all there is, or of all slices. */
+function reportedOf(model: LoadedModel, batch: RowBatch, run: SparseRun) {
+  return batch.computer === undefined ? selectionOf(model, run) : wholeSelectionOf(model, batch, run);
 }

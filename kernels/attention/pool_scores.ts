@@ -26,9 +26,20 @@ export interface PoolScores {
   readonly longest: number;
   /** Written: f32 `[rows, sets, stride]`, at [0, kvLimit) of the sets that the row's shape has. */
   readonly values: Tensor;
+  /** Given: the values of a slice go to the positions of its rows. @default to the rows' own places */
+  readonly order?: PositionOrder;
   /** Sets a row has room for. */
   readonly sets: number;
   readonly stride: number;
+}
+
+/** Which positions a slice holds. */
+export interface PositionOrder {
+  /** u32 `[all rows, 8]`: slots of sequences in `pages`. */
+  readonly rowTable: Tensor;
+  /** u32 `[sequences, maxPages]`: by page of the slice, its number in the sequence. */
+  readonly pages: Tensor;
+  readonly maxPages: number;
 }
 
 /** The value of a position that the row cannot see. */
@@ -43,35 +54,41 @@ const THREADS = 256;
  * @throws {GpuError} `invalid_shape`
  */
 export function poolScores(commands: Commands, args: PoolScores): void {
-  const { shape, firstRow, rows, scores, scoreStride, lse, rowTable, longest, values, sets, stride } = args;
+  const { shape, firstRow, rows, scores, scoreStride, lse, rowTable, longest, values, sets, stride, order } = args;
   const { heads, kvHeads } = shape;
   const op = "pool_scores";
   expectTensor(op, scores, "f32", [rows, heads, scoreStride]);
   expectTensor(op, lse, "f32", [firstRow + rows, heads]);
   expectTensor(op, rowTable, "u32", [firstRow + rows, ROW_WORDS]);
   expectTensor(op, values, "f32", [rows, sets, stride]);
-  commands.dispatch(commands.kernel(`${op} ${heads}/${kvHeads}`, () => spec(heads, kvHeads)), {
-    tensors: [scores, lse, rowTable, values],
-    params: { firstRow, scoreStride, sets, stride },
+  if (order !== undefined) expectTensor(op, order.rowTable, "u32", [firstRow + rows, ROW_WORDS]);
+  const isOrdered = order !== undefined;
+  const name = `${op} ${heads}/${kvHeads}${isOrdered ? " ordered" : ""}`;
+  commands.dispatch(commands.kernel(name, () => spec(heads, kvHeads, isOrdered)), {
+    tensors: [scores, lse, rowTable, values, ...(isOrdered ? [order.rowTable, order.pages] : [])],
+    params: { firstRow, scoreStride, sets, stride, maxPages: order?.maxPages ?? 0 },
     groups: [Math.ceil(longest / THREADS), sets, rows],
   });
 }
 
-function spec(heads: number, kvHeads: number): KernelSpec {
+function spec(heads: number, kvHeads: number, isOrdered: boolean): KernelSpec {
   return {
     bindings: [
       reads("scores", "array<f32>"),
       reads("lse", "array<f32>"),
       reads("rowTable", "array<vec4<u32>>"),
       writes("values", "array<f32>"),
+      ...(isOrdered ? [reads("ordered", "array<vec4<u32>>"), reads("pages", "array<u32>")] : []),
     ],
-    params: [["firstRow", "u32"], ["scoreStride", "u32"], ["sets", "u32"], ["stride", "u32"]],
-    source: source(heads, kvHeads),
+    params: ["firstRow", "scoreStride", "sets", "stride", "maxPages"].map((name) => [name, "u32"]),
+    source: source(heads, kvHeads, isOrdered),
   };
 }
 
-function source(heads: number, kvHeads: number): string {
+function source(heads: number, kvHeads: number, isOrdered: boolean): string {
   const group = heads / kvHeads;
+  const page = "pages[ordered[2u * (params.firstRow + row)].x * params.maxPages + (localRow >> 6u)]";
+  const place = isOrdered ? `${page} * 64u + (localRow & 63u)` : "localRow";
   return /* wgsl */ `
 ${ROW_TABLE_WGSL}${MASS_WGSL}
 @compute @workgroup_size(${THREADS})
@@ -93,7 +110,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     count = ${heads}u;
   }
   if (first >= ${heads}u) { return; }
-  let to = (row * params.sets + slot) * params.stride + localRow;
+  let to = (row * params.sets + slot) * params.stride + ${place};
   let forced = pooled && (localRow < entry.sinks || localRow + entry.recent >= entry.kvLimit);
   if (localRow < entry.kvFrom) {
     values[to] = ${HIDDEN_VALUE}f;

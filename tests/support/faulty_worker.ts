@@ -110,6 +110,7 @@ class FaultyEngine implements WorkerEngine {
     return {
       queries: (...given) => pass("prefill", () => exchange.queries(...given)),
       keys: (...given) => pass("prefill", () => exchange.keys(...given)),
+      sendKeys: (...given) => exchange.sendKeys(...given),
       waitedForKeys: (ms) => exchange.waitedForKeys(ms),
       states: (point, ...given) => {
         const ready = exchange.states(point, ...given);

@@ -99,6 +99,11 @@ export class MemoryExchange implements Exchange {
     await this.#complete(key("keys", point), [{ first: 0, rows, owner: from }], keys);
   }
 
+  async sendKeys(point: ExchangePoint, keys: Uint8Array<ArrayBuffer>): Promise<void> {
+    this.#count.keys++;
+    await this.#meeting.meet(key("keys", point), this.#index, keys);
+  }
+
   waitedForKeys(): void {}
 
   async replicas(

@@ -14,7 +14,7 @@ const MAP = new PageMap([128, 64]);
 const { config } = presetNamed("tiny");
 
 /** The batches of prompts, as one of two workers plans them. */
-function batchesOf(lengths: readonly number[], { index = 0, sharesPrompts = true } = {}): readonly RowBatch[] {
+function batchesOf(lengths: readonly number[], { index = 0, isWhole = true } = {}): readonly RowBatch[] {
   const sparse = { budget: 64, heads: "kv_head" } as const;
   const pages = { prefixPages: new Uint32Array(), prefixTokens: new Uint32Array() };
   const open = { sampling: GREEDY, sparse, promptTokens: 0, pageOffset: 0, audited: false, ...pages };
@@ -30,7 +30,13 @@ function batchesOf(lengths: readonly number[], { index = 0, sharesPrompts = true
     spans.map(({ sequence }) => [sequence, { slot: 0, open: { ...open, sequence }, tokens: [], physicalPages: [] }]),
   );
   const share = { map: MAP, index };
-  return planBatches(spans, { sequences, window: undefined, share, maxScores: 1 << 20, sharesPrompts });
+  return planBatches(spans, {
+    sequences,
+    window: undefined,
+    share,
+    maxScores: 1 << 20,
+    whole: new Set(isWhole ? sequences.keys() : []),
+  });
 }
 
 /** Runs batches on one of two workers; `work` says what each does, layer by layer where it is given the progress. */
@@ -69,7 +75,7 @@ Deno.test("planBatches() deals chunks of about the same length to the workers in
       assert.deepEqual(ranges, [{ first: 0, rows, owner: computer }]);
     }
   }
-  const [whole] = batchesOf([600], { sharesPrompts: false });
+  const [whole] = batchesOf([600], { isWhole: false });
   assert.deepEqual([whole?.rows, whole?.computer], [600, undefined]);
   assert.ok((whole?.ranges ?? []).length > 2, "rows belong to the owners of their pages");
 });
@@ -89,7 +95,7 @@ Deno.test("runBatches() has a chunk of one prompt wait for no chunk of another",
 });
 
 Deno.test("runBatches() runs batches that are not dealt one after the other", async () => {
-  const events = await play(batchesOf([2048, 2048], { sharesPrompts: false }), { work: soon });
+  const events = await play(batchesOf([2048, 2048], { isWhole: false }), { work: soon });
   assert.deepEqual(events, ["run 0 after 0", "end 0", "run 1 after 0", "end 1"]);
 });
 
