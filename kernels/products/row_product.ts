@@ -18,7 +18,8 @@ import { rowPlanOf, type RowProduct } from "./row_tile.ts";
 
 /** The kernel's name, which tells all variants apart. */
 export function rowProductName(
-  { dtype, shape, subgroupSize, shares, depth, tile, ragged, accumulate, ...pairing }: RowProduct,
+  { dtype, shape, subgroupSize, shares, depth, tile: { workgroups: _, ...tile }, ragged, accumulate, ...pairing }:
+    RowProduct,
 ): string {
   return `row_product ${dtype} ${describeShape(shape)} by ${subgroupSize} ${shares}×${depth} ${
     Object.values(tile).join("×")

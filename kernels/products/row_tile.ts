@@ -30,6 +30,8 @@ export interface RowTile {
   /** Slices of the weight, and of x, that are asked for ahead of the one in work: they stay in registers. */
   readonly ahead: number;
   readonly inputsAhead: number;
+  /** Workgroups that a weight must have rows for. */
+  readonly workgroups: number;
 }
 
 /** A variant of the kernel. */
@@ -45,24 +47,25 @@ export interface RowProduct extends Omit<RowProductCut, "tiles">, Pairing {
 
 /** By instructions of 16 outputs. */
 const LARGE_CUT = { shares: 4, depth: 32 } as const;
-/** By rows, then with more outputs first: these need a weight of many rows to keep all processors busy. Chosen on an H200. */
+/**
+ * By rows, then those first that need many workgroups to keep all processors busy, or to have enough on its way. Chosen on an H200.
+ */
 const LARGE_TILES: readonly RowTile[] = [
-  { rows: 1, outputs: 1, beside: 1, turns: 2, ahead: 2, inputsAhead: 2 },
-  { rows: 8, outputs: 1, beside: 1, turns: 1, ahead: 4, inputsAhead: 4 },
-  { rows: 16, outputs: 1, beside: 1, turns: 1, ahead: 4, inputsAhead: 4 },
-  { rows: 32, outputs: 4, beside: 2, turns: 1, ahead: 4, inputsAhead: 4 },
-  { rows: 32, outputs: 2, beside: 2, turns: 1, ahead: 4, inputsAhead: 4 },
-  { rows: 64, outputs: 4, beside: 2, turns: 1, ahead: 2, inputsAhead: 1 },
-  { rows: 64, outputs: 2, beside: 2, turns: 1, ahead: 4, inputsAhead: 4 },
+  { rows: 1, outputs: 1, beside: 1, turns: 2, ahead: 2, inputsAhead: 2, workgroups: 512 },
+  { rows: 1, outputs: 1, beside: 1, turns: 2, ahead: 4, inputsAhead: 4, workgroups: 0 },
+  { rows: 8, outputs: 1, beside: 1, turns: 1, ahead: 4, inputsAhead: 4, workgroups: 0 },
+  { rows: 16, outputs: 1, beside: 1, turns: 1, ahead: 4, inputsAhead: 4, workgroups: 0 },
+  { rows: 32, outputs: 4, beside: 2, turns: 1, ahead: 4, inputsAhead: 4, workgroups: 96 },
+  { rows: 32, outputs: 2, beside: 2, turns: 1, ahead: 4, inputsAhead: 4, workgroups: 0 },
+  { rows: 64, outputs: 4, beside: 2, turns: 1, ahead: 2, inputsAhead: 1, workgroups: 96 },
+  { rows: 64, outputs: 2, beside: 2, turns: 1, ahead: 4, inputsAhead: 4, workgroups: 0 },
 ];
-/** Workgroups that keep a large GPU busy. */
-const ENOUGH_WORKGROUPS = 96;
 /** For instructions of 8 × 8, which software computes: its compiler takes minutes for twice as much in one kernel. */
 const SMALL_CUT = { shares: 2, depth: 8 } as const;
 const SMALL_TILES: readonly RowTile[] = [
-  { rows: 1, outputs: 1, beside: 1, turns: 1, ahead: 2, inputsAhead: 2 },
-  { rows: 8, outputs: 2, beside: 1, turns: 1, ahead: 2, inputsAhead: 2 },
-  { rows: 16, outputs: 1, beside: 2, turns: 2, ahead: 2, inputsAhead: 1 },
+  { rows: 1, outputs: 1, beside: 1, turns: 1, ahead: 2, inputsAhead: 2, workgroups: 0 },
+  { rows: 8, outputs: 2, beside: 1, turns: 1, ahead: 2, inputsAhead: 2, workgroups: 0 },
+  { rows: 16, outputs: 1, beside: 2, turns: 2, ahead: 2, inputsAhead: 1, workgroups: 0 },
 ];
 
 /** Padding of a staged row, in elements: rows start in different banks. */
@@ -91,7 +94,7 @@ export function rowTileFor(
 ): RowTile {
   const least = tiles.map((tile) => tile.rows).find((taken) => taken >= rows) ?? tiles.at(-1)?.rows;
   const fitting = tiles.filter((tile) => tile.rows === least);
-  const tile = fitting.find((tile) => weightRows >= ENOUGH_WORKGROUPS * outputsOf(shape, tile)) ?? fitting.at(-1);
+  const tile = fitting.find((tile) => weightRows >= tile.workgroups * outputsOf(shape, tile)) ?? fitting.at(-1);
   if (tile === undefined) throw new RangeError("Cannot cut a row product: no tile fits the adapter");
   return tile;
 }

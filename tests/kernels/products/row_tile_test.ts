@@ -29,6 +29,12 @@ Deno.test("rowTileFor() gives a workgroup more outputs where the weight has rows
   assert.deepEqual([4096, 6144].map((weightRows) => tileOf(32, weightRows).outputs), [32, 64]);
 });
 
+Deno.test("rowTileFor() asks for more ahead where there are few workgroups", () => {
+  const cut = cutOf();
+  const ahead = [4096, 28_672].map((weightRows) => rowTileFor(cut, { rows: 1, weightRows }).ahead);
+  assert.deepEqual(ahead, [4, 2]);
+});
+
 Deno.test("rowTileFor() keeps within the adapter's workgroup memory", () => {
   assert.deepEqual([1, 64].map((rows) => tileOf(rows, 28672, { ...LARGE, maxWorkgroupBytes: 16_384 }).rows), [1, 16]);
   assert.equal(rowProductCut({ ...LARGE, maxWorkgroupBytes: 4096 }), undefined);
