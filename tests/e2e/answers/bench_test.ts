@@ -59,12 +59,16 @@ Deno.test("bench --json writes all figures, and --compare prints ratios to them"
       "3",
       "--batch-context",
       "80",
+      "--prompts",
+      "70,2000",
     ]);
     assert.equal(first.code, 0, first.stderr);
-    const { fill, groups: [{ figures: [figures], batches }] } = JSON.parse(await Deno.readTextFile(file));
+    const { fill, groups: [{ figures: [figures], batches, prompts }] } = JSON.parse(await Deno.readTextFile(file));
     assert.equal(fill, "prefill");
     assert.deepEqual(Object.keys(figures), ["context", "prefill", "decode", "corrections"]);
     assert.ok(figures.prefill.tokensPerSecond > 0);
+    assert.deepEqual(prompts.map(({ context }: { context: number }) => context), [70], "2,000 tokens do not fit");
+    assert.ok(prompts[0].tokensPerSecond > 0);
     const { refresh: [refresh], rounds, lossless } = figures.corrections;
     assert.deepEqual([rounds, lossless], [[], []]);
     assert.deepEqual([refresh.stride, refresh.cycles], [4, 8]);
@@ -83,7 +87,7 @@ Deno.test("bench --json writes all figures, and --compare prints ratios to them"
       "1 worker, 100: decode dense tokens/s",
       "1 worker, 100: decode sparse tokens/s",
     ]);
-    assert.match(stdout, /3 figures that both measured, 0 that only this one did, 3 only that one/);
+    assert.match(stdout, /3 figures that both measured, 0 that only this one did, 4 only that one/);
   } finally {
     await Deno.remove(file);
   }
