@@ -36,6 +36,16 @@ export function pageTables(all: AllFigures): readonly string[] {
   ];
 }
 
+/** The marks in the page between which tables stand. */
+const [BEGIN, END] = ["<!-- tables of bench:all -->", "<!-- end of tables -->"];
+
+/** The page with these tables in the place of its own. @throws {RangeError} when it has no place for them */
+export function withTables(page: string, tables: readonly string[]): string {
+  const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)];
+  if (begin < 0 || end < begin) throw new RangeError(`Cannot place tables: the page lacks ${BEGIN} and ${END}`);
+  return `${page.slice(0, begin)}${BEGIN}\n\n${tables.join("\n")}\n\n${page.slice(end)}`;
+}
+
 function about({ bench, peers }: AllFigures): string[] {
   const { decode } = bench;
   const worker = decode?.groups[0]?.workers[0];

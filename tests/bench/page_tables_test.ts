@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 
 import type { BenchFile } from "../../router/commands/bench/compare.ts";
 import { goalTable } from "./goals.ts";
-import { pageTables } from "./page_tables.ts";
+import { pageTables, withTables } from "./page_tables.ts";
 import type { AllFigures } from "./read_figures.ts";
 
 const NOTHING: AllFigures = { bench: {}, peers: {}, kernels: {}, loading: undefined };
@@ -84,4 +84,13 @@ Deno.test("pageTables() names the card, the day, the command and the peer, and l
   assert.ok(lines.includes("| 98,304 | 10.00 (9.80, 1.00) | 5.50 (5.30, 1.00) | – | 18.0 (17.8) | 1.80 | 8.00 (8) |"));
   assert.ok(lines.includes("**Aims**") && !lines.some((line) => /Batches|budget\*|7B/.test(line)));
   assert.deepEqual(pageTables(NOTHING).filter((line) => line.startsWith("**")), ["**Aims**"]);
+});
+
+Deno.test("withTables() replaces what stands between the page's marks, and nothing else", async () => {
+  const page = await Deno.readTextFile(new URL("../../docs/benchmarks.md", import.meta.url));
+  const placed = withTables(page, ["| a |", "| - |"]);
+  assert.match(placed, /\n<!-- tables of bench:all -->\n\n\| a \|\n\| - \|\n\n<!-- end of tables -->\n/);
+  const around = (text: string) => text.replace(/(?<=tables of bench:all -->)[^]*(?=<!-- end of tables)/, "");
+  assert.equal(around(placed), around(page));
+  assert.throws(() => withTables("no marks", []), /Cannot place tables/);
 });

@@ -26,7 +26,11 @@ function row({ name, ms, gigabytesPerSecond, teraflopPerSecond, ceilingShare }: 
 }
 
 const { values: { json, only, cases } } = parseArgs({
-  options: { json: { type: "string" }, only: { type: "string" }, cases: { type: "string", default: "" } },
+  options: {
+    json: { type: "string" },
+    only: { type: "string" },
+    cases: { type: "string", default: "" },
+  },
 });
 const wanted = new RegExp(cases);
 if (only !== undefined && !(only in BENCHES)) {
