@@ -1,7 +1,8 @@
 /**
  * A worker's first steps, before anything is served: each kind of row once, so that no request waits for a shader to be
  * compiled, and once more against the clock, so that the router can predict steps and notice a hang from the first one on.
- * Runs on a whole group as well, whose exchanges have kernels of their own.
+ * Runs on a whole group as well, whose exchanges have kernels of their own. Software adapters compile what a kind of row needs in
+ * less time than a few of its tokens take: there, only kinds that most requests consist of come first.
  */
 
 import type { MeasuredStep } from "./engine_info.ts";
@@ -67,17 +68,22 @@ interface Trial {
 /**
  * Warms up a runner that is not in use yet; no sequence is left open.
  * @param map of a group's workers @default one worker
- * @returns what each kind of step took once it was warm; empty where the slice is too small to try
+ * @returns what each kind of step took, of one worker once it was warm; empty where the slice is too small to try
  * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
  */
 export async function warmUp(runner: StepRunner, map?: PageMap): Promise<readonly MeasuredStep[]> {
   const host = new SessionHost(runner, map ?? new PageMap([runner.info.kvPages]), FIRST_SEQUENCE);
   const positions = Math.min(runner.info.maxPositions, runner.info.kvPages * PAGE_TOKENS);
   if (positions < 2 * PAGE_TOKENS) return [];
+  if (runner.info.software) {
+    const first = await run(host, {});
+    // Each worker of a group has measured itself.
+    return map === undefined ? await run(host, {}) : first;
+  }
   await run(host, { sampling: SAMPLING, audited: true });
   if (runner.info.roles !== undefined) await sparseRows(host);
   const measured = await run(host, {});
-  if (!runner.info.software) await longPrompt(host, { measured, positions });
+  await longPrompt(host, { measured, positions });
   return measured;
 }
 

@@ -24,11 +24,11 @@ Deno.test("Engine.warmUp() compiles everything ahead of its steps, which leave w
     assert.ok(kernels.size > before + 20, `${kernels.size - before} kernels`);
     assert.deepEqual(engine.info.measured.map(({ kind }) => kind).slice(0, 3), ["prefill", "dense", "sparse"]);
     assert.ok(engine.info.measured.every(({ ms }) => ms > 0));
+    // What programs and working memory are left computes as ever.
     const session = new SessionHost(engine).open({ sampling: { ...GREEDY, topLogprobs: 1 } });
     const { logprobs } = await session.prefill(Uint32Array.of(1, 2, 3));
     assert.ok((logprobs?.logprob ?? 0) < 0, "a distribution over the vocabulary");
     await session.close();
-    assert.deepEqual(alone, []);
     await settleMaps(engine);
   } finally {
     await engine.close();

@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { StepRunner } from "../../engine/evaluation/hand_session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
+import { PageMap } from "../../engine/page_map.ts";
 import { warmUp } from "../../engine/warm_up.ts";
 import { fakeModel } from "../support/fake_model.ts";
 
@@ -78,9 +79,17 @@ Deno.test("warmUp() ends with the longest batch of a prompt and rows after it, w
 });
 
 Deno.test("warmUp() stays short on software adapters and within small caches", async () => {
+  const gpu = new Recorder({});
+  await warmUp(gpu);
   const software = new Recorder({ software: true });
   await warmUp(software);
   assert.ok(software.longest < 100);
+  const sampled = ({ steps }: Recorder) =>
+    steps.flatMap(({ open }) => open).filter(({ sampling }) => sampling.temperature > 0).length;
+  assert.deepEqual([sampled(software), sampled(gpu)].map((count) => count > 0), [false, true]);
+  const group = new Recorder({ software: true });
+  await warmUp(group, new PageMap([64, 64]));
+  assert.equal(group.steps.length, software.steps.length / 2, "each of its workers has measured itself");
   const small = new Recorder({ kvPages: 8 });
   await warmUp(small);
   assert.equal(small.longest, 7 * 64);
