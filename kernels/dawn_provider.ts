@@ -71,6 +71,7 @@ class DawnProvider implements GpuProvider {
         },
         mapAtOnce: false,
         mapOnceBefore: false,
+        mapsInPlace: true,
         readWaitsForAll: false,
         offsetsAsList: true,
         settlesByTurns: true,

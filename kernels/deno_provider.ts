@@ -37,6 +37,7 @@ class DenoProvider implements GpuProvider {
         },
         mapAtOnce: true,
         mapOnceBefore: true,
+        mapsInPlace: false,
         readWaitsForAll: true,
         offsetsAsList: false,
         settlesByTurns: false,

@@ -31,6 +31,8 @@ export interface GpuTraits {
   readonly mapAtOnce: boolean;
   /** A buffer must have been mapped once before such a read, or the process panics. */
   readonly mapOnceBefore: boolean;
+  /** What is written into a mapped buffer is not copied once more; elsewhere it took longer than a write through the queue. */
+  readonly mapsInPlace: boolean;
   /** A map waits for everything submitted, not only for what was submitted before it. */
   readonly readWaitsForAll: boolean;
   /** Dynamic offsets take 1.5 µs a call as a list and 2.1 µs as a typed array; elsewhere it is 0.9 and 0.2 µs. */

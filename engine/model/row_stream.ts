@@ -1,7 +1,7 @@
 /**
  * Rows of tensors from files onto the GPU: read ahead, several uploads in flight. Plain 16-bit numbers are read into memory that
  * the GPU copies from, and checked and converted there; all others are checked and handed over by the host, as everything is
- * where the adapter is the host's own processor. Knows bytes and rows; what is wrong with them is said by `file_source.ts`.
+ * where the adapter is the host's own processor or mapped memory a copy. Knows bytes and rows; what is wrong with them is said by `file_source.ts`.
  */
 
 import type { Gpu } from "../../kernels/gpu.ts";
@@ -133,7 +133,7 @@ export class RowStream {
     for (const tensor of tensors) {
       const rowBytes = sourceBytes(tensor.source, tensor.cols);
       const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
-      const onGpu = !this.#gpu.info.software && step * rowBytes <= CHUNK_BYTES && arePlacedOnGpu(tensor.source, weight);
+      const onGpu = this.#checksOnGpu && step * rowBytes <= CHUNK_BYTES && arePlacedOnGpu(tensor.source, weight);
       const flag = onGpu ? this.#flagged.push(tensor) - 1 : undefined;
       for (let row = 0; row < tensor.rows; row += step) {
         const rows = Math.min(step, tensor.rows - row);
@@ -143,6 +143,10 @@ export class RowStream {
       }
       firstRow += tensor.rows;
     }
+  }
+
+  get #checksOnGpu(): boolean {
+    return !this.#gpu.info.software && this.#gpu.traits.mapsInPlace;
   }
 
   #slots(): UploadRing {

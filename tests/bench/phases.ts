@@ -68,12 +68,12 @@ export function phasesOf({ shape, out, files, modules }: PhaseOptions): readonly
     { name: "q8", args: quantized("q8", ` ${prompts} 4096,32768`), seconds: 27 },
     {
       name: "embedded",
-      args: bench(`--kv-tokens 20000 --contexts 1024,16384 --tokens 300 --untimed 300`),
+      args: bench(`--kv-tokens 20000 --chunk 4096 --contexts 1024,16384 --tokens 300 --untimed 300`),
       seconds: 13,
     },
     {
       name: "embedded_deno",
-      args: bench(`--gpu deno --kv-tokens 20000 --contexts 1024,16384 --tokens 300 --untimed 300`),
+      args: bench(`--gpu deno --kv-tokens 20000 --chunk 4096 --contexts 1024,16384 --tokens 300 --untimed 300`),
       seconds: 13,
     },
     {

@@ -64,13 +64,16 @@ async function load(contents: readonly NewTensor[]): Promise<Uint8Array[]> {
   return bytes;
 }
 
-/** Lets the fixture's adapter pass for a hardware one. */
+/** Lets the fixture's adapter pass for a hardware one whose memory can be mapped. */
 async function asHardware<T>(run: () => Promise<T>): Promise<T> {
   const { gpu } = fixture;
+  const { traits } = gpu;
+  Object.assign(gpu, { traits: { ...traits, mapsInPlace: true } });
   Object.defineProperty(gpu, "info", { configurable: true, value: { ...gpu.info, software: false } });
   try {
     return await run();
   } finally {
+    Object.assign(gpu, { traits });
     Reflect.deleteProperty(gpu, "info");
   }
 }
