@@ -119,8 +119,8 @@ function promptGoals(all: AllFigures): Goal[] {
   });
 }
 
-function batchGoals({ bench: { batch } }: AllFigures): Goal[] {
-  const batches = batch?.groups[0]?.batches ?? [];
+function batchGoals({ bench: { decode } }: AllFigures): Goal[] {
+  const batches = decode?.groups[0]?.batches ?? [];
   const speed = (size: number, attention: string) =>
     batches.find((one) => one.batch === size && one.attention === attention)?.tokensPerSecond;
   return ([[8, 6], [32, 16], [64, 24]] as const).flatMap(([size, least]) =>

@@ -16,13 +16,13 @@ const CONTEXTS = [1024, 32768, 98304] as const;
 
 /** Lines of Markdown; what was not measured is left out or dashed. */
 export function pageTables(all: AllFigures): readonly string[] {
-  const { decode, mha } = all.bench;
-  const profile = decode?.profile;
+  const { decode, mha, profile: profiled } = all.bench;
+  const profile = profiled?.profile;
   return [
     ...about(all),
     ...section("Aims", goalTable(all)),
     ...section("One sequence", decodeTable(all)),
-    ...section("Batches of mixed lengths up to 4,096", batchTable(all.bench["batch"])),
+    ...section("Batches of mixed lengths up to 4,096", batchTable(decode)),
     ...section("Weights of other types beside llama.cpp's", typesTable(all)),
     ...section("Llama-2-7B's shape", stepTable(mha, [10240, 32768, 98304])),
     ...(profile === undefined ? [] : [

@@ -1,6 +1,7 @@
 /**
  * `deno task bench:peer [--types f16,q8_0,q4_0] [--random SHAPE] [--contexts N,…] [--fill copied] [--ours FILE] [--json FILE]
- * [--modules DIR] [--files DIR] [--gpu vulkan|none]`: prefill and decode of llama.cpp with random weights of a named shape, beside ours from
+ * [--modules DIR] [--files DIR] [--gpu vulkan|none]
+ * [--no-shares]`: prefill and decode of llama.cpp with random weights of a named shape, beside ours from
  * a file of `bench --json`, or from a `bench` that it runs itself for each type of weights. The npm package `node-llama-cpp`
  * brings llama.cpp; it is fetched here and nowhere else.
  */
@@ -22,6 +23,7 @@ const PACKAGE = "node-llama-cpp@3.22.1";
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
 const { values } = parseArgs({
+  allowNegative: true,
   options: {
     types: { type: "string", default: "f16" },
     random: { type: "string", default: "llama-3-8b" },
@@ -32,6 +34,7 @@ const { values } = parseArgs({
     json: { type: "string" },
     modules: { type: "string" },
     files: { type: "string" },
+    shares: { type: "boolean", default: true },
     gpu: { type: "string", default: "vulkan" },
   },
 });
@@ -121,7 +124,7 @@ const types = values.types.split(",").map(matrixTypeNamed);
 if (values.ours !== undefined && types.length > 1) throw new RangeError("Cannot take ours from one file for all types");
 const work = await Deno.makeTempDir({ prefix: "tidepool-peer-" });
 try {
-  const ceiling = await readCeiling();
+  const ceiling = values.shares ? await readCeiling() : undefined;
   const modules = await modulesDirectory(work);
   const compared: Compared[] = [];
   for (const type of types) {

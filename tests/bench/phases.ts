@@ -32,70 +32,60 @@ export interface PhaseOptions {
 const CONTEXTS = "1024,32768,98304";
 const PROMPTS = "4096,32768,98304";
 /** Enough where one process measures several contexts: its code has settled after the first. */
-const TOKENS = "--tokens 64 --untimed 60";
-const ROOM = "--kv-tokens 106496 --fill copied";
+const TOKENS = "--tokens 48 --untimed 48";
+const COPIED = "--kv-tokens 106496 --fill copied";
 
 /** Each phase, the most valuable first. */
 export function phasesOf({ shape, out, files, modules }: PhaseOptions): readonly Phase[] {
   const bench = (flags: string) => ["run", "-A", "mod.ts", "bench", ...flags.split(" ")];
   const large = `--random ${shape} --budget 512`;
-  const quantized = (dtype: string, more: string) =>
-    bench(`${large} ${ROOM} --contexts ${CONTEXTS} --quantize ${dtype} ${TOKENS}${more}`);
+  const quantized = (dtype: string) =>
+    bench(`${large} ${COPIED} --contexts 1024,98304 --quantize ${dtype} ${TOKENS} --chunk 4096 --prompts 4096,32768`);
   const peer = (type: string, ours: string, contexts: string) => [
     ...["run", "-A", "tests/bench/peer.ts", "--random", shape, "--types", type, "--contexts", contexts],
-    ...["--tokens", "64", "--ours", `${out}/${ours}.json`, "--files", files, ...modules],
+    ...["--tokens", "32", "--no-shares", "--ours", `${out}/${ours}.json`, "--files", files, ...modules],
   ];
-  const kernels = ["run", "-A", "tests/kernels/bench.ts"];
-  const prompts = `--chunk 4096 --prompts`;
+  const tide = (gpu: string) =>
+    bench(`--gpu ${gpu} --kv-tokens 20000 --chunk 2048 --contexts 1024,16384 --tokens 200 --untimed 300`);
   return [
     {
       name: "decode",
       args: bench(
-        `${large} --kv-tokens 131072 --fill copied --contexts ${CONTEXTS} --corrections 32 --agreement 0.96 --together 4 ` +
-          `${prompts} ${PROMPTS} ${TOKENS} --profile`,
+        `${large} --kv-tokens 200000 --fill copied --contexts ${CONTEXTS} --corrections 32 --agreement 0.96 --together 4 ` +
+          `--chunk 4096 --prompts ${PROMPTS} --batch 1,8,32,64 --batch-context 4096 ${TOKENS}`,
       ),
-      seconds: 120,
+      seconds: 95,
     },
-    { name: "peer", args: peer("f16", "decode", `1024,${PROMPTS}`), seconds: 45, peer: "f16" },
+    { name: "peer", args: peer("f16", "decode", `1024,${PROMPTS}`), seconds: 40, peer: "f16" },
+    { name: "q4", args: quantized("q4"), seconds: 17 },
+    { name: "q8", args: quantized("q8"), seconds: 17 },
     {
-      name: "batch",
-      args: bench(
-        `${large} --kv-tokens 200000 --fill copied --contexts 1024 --batch 1,8,32,64 --batch-context 4096 --tokens 64 --untimed 40`,
-      ),
-      seconds: 45,
+      name: "profile",
+      args: bench(`${large} ${COPIED} --contexts ${CONTEXTS} --chunk 1024 --tokens 24 --untimed 24 --profile-only`),
+      seconds: 22,
     },
-    { name: "q4", args: quantized("q4", ` ${prompts} 4096,32768`), seconds: 27 },
-    { name: "q8", args: quantized("q8", ` ${prompts} 4096,32768`), seconds: 27 },
+    { name: "peer_q4", args: peer("q4_0", "q4", "1024,4096,32768"), seconds: 11, peer: "q4_0" },
+    { name: "peer_q8", args: peer("q8_0", "q8", "1024,4096,32768"), seconds: 12, peer: "q8_0" },
+    { name: "q4k", args: quantized("q4k"), seconds: 17 },
+    { name: "embedded", args: tide("dawn"), seconds: 11 },
     {
-      name: "embedded",
-      args: bench(`--kv-tokens 20000 --chunk 4096 --contexts 1024,16384 --tokens 300 --untimed 300`),
-      seconds: 13,
+      name: "mha",
+      args: bench(`--random llama-2-7b --budget 512 ${COPIED} --contexts 10240,32768,98304 ${TOKENS}`),
+      seconds: 22,
     },
+    { name: "loading", args: "run -A tests/bench/loading.ts --gib 2 --rounds 1".split(" "), seconds: 8 },
     {
-      name: "embedded_deno",
-      args: bench(`--gpu deno --kv-tokens 20000 --chunk 4096 --contexts 1024,16384 --tokens 300 --untimed 300`),
-      seconds: 13,
+      name: "kernels_deno",
+      args: ["run", "-A", "tests/kernels/bench.ts", "--cases", "^matmul 1024×(28672|128256)|^llama.*32768.*prefill"],
+      env: { TIDEPOOL_GPU: "deno" },
+      seconds: 12,
     },
+    { name: "embedded_deno", args: tide("deno"), seconds: 10 },
     {
       name: "decode_deno",
       args: bench(`--gpu deno ${large} --kv-tokens 8192 --fill copied --contexts 1024 --tokens 100 --untimed 100`),
-      seconds: 16,
+      seconds: 14,
     },
-    {
-      name: "mha",
-      args: bench(`--random llama-2-7b --budget 512 ${ROOM} --contexts 10240,32768,98304 ${TOKENS}`),
-      seconds: 27,
-    },
-    { name: "peer_q4", args: peer("q4_0", "q4", "1024,4096,32768"), seconds: 15, peer: "q4_0" },
-    { name: "peer_q8", args: peer("q8_0", "q8", "1024,4096,32768"), seconds: 17, peer: "q8_0" },
-    { name: "loading", args: "run -A tests/bench/loading.ts --gib 4 --rounds 2".split(" "), seconds: 25 },
-    {
-      name: "kernels_deno",
-      args: [...kernels, "--cases", "^matmul |llama.*(32768|1024).*prefill"],
-      env: { TIDEPOOL_GPU: "deno" },
-      seconds: 20,
-    },
-    { name: "q4k", args: quantized("q4k", ""), seconds: 20 },
-    { name: "kernels", args: kernels, env: { TIDEPOOL_GPU: "dawn" }, seconds: 60 },
+    { name: "kernels", args: ["run", "-A", "tests/kernels/bench.ts"], env: { TIDEPOOL_GPU: "dawn" }, seconds: 60 },
   ];
 }

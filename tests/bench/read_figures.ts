@@ -26,7 +26,7 @@ export interface AllFigures {
   readonly loading: LoadingFigures | undefined;
 }
 
-const BENCHES = ["decode", "batch", "q4", "q8", "q4k", "embedded", "embedded_deno", "decode_deno", "mha"] as const;
+const BENCHES = ["decode", "profile", "q4", "q8", "q4k", "embedded", "embedded_deno", "decode_deno", "mha"] as const;
 const PEERS = ["peer", "peer_q4", "peer_q8"] as const;
 const KERNELS = ["kernels", "kernels_deno"] as const;
 

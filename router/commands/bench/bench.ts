@@ -6,7 +6,7 @@
 import { PAGE_TOKENS } from "../../../engine/span.ts";
 import type { Command, FlagValues } from "../../command_line.ts";
 import { UsageError } from "../../errors.ts";
-import { MODEL_FLAGS, withLocalModel } from "../../model_choice.ts";
+import { MODEL_FLAGS, modelSource, nameOf, withLocalModel } from "../../model_choice.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ensureVulkanDriver } from "../../host/vulkan_driver.ts";
 import { type BatchOptions, measureBatches } from "./batches.ts";
@@ -83,7 +83,7 @@ const flags = {
     min: 1,
     max: 64,
     help:
-      "measure lossless rounds of so many sequences of each context together as well, with --agreement (default: not)",
+      "measure lossless rounds of so many sequences of the longest context together as well, with --agreement (default: not)",
   },
   cycles: { kind: "integer", min: 2, max: 1000, default: 3, help: "least timed cycles of each correction stride" },
   batch: {
@@ -100,6 +100,7 @@ const flags = {
     help: "longest sequence of a batch; the shortest is a quarter of it",
   },
   profile: { kind: "switch", help: "time every kernel on the GPU's clock, and what is left of a step beside them" },
+  profileOnly: { kind: "switch", help: "the same, and nothing else: no worker is started" },
   json: { kind: "text", value: "FILE", help: "write every figure to a file too" },
   compare: { kind: "text", value: "FILE", help: "print ratios to the figures of an earlier --json file" },
 } as const;
@@ -144,7 +145,7 @@ export const command: Command<typeof flags> = {
       if (json !== undefined) await Deno.writeTextFile(json, JSON.stringify(result, undefined, 2) + "\n");
       return result;
     };
-    for (const workers of throughput.length > 0 ? [] : values.workers) {
+    for (const workers of throughput.length > 0 || values.profileOnly ? [] : values.workers) {
       const group = await openBenchGroup(values, workers, listenerOn(terminal));
       try {
         ({ id: model, parameters } = group.info);
@@ -161,9 +162,10 @@ export const command: Command<typeof flags> = {
         await group.close();
       }
     }
-    const profiled = values.profile
+    const profiled = values.profile || values.profileOnly
       ? await profile(values, (fraction) => terminal.progress("profiled cache", fraction))
       : undefined;
+    if (profiled !== undefined && model === "") [model, parameters] = [nameOf(modelSource(values)), profiled.parameters];
     const result = await save({ ...(profiled && { profile: profiled }), ...(throughput.length > 0 && { throughput }) });
     for (const line of report(result, before && comparison(before, result))) terminal.line(line);
     return 0;
@@ -231,7 +233,7 @@ async function measureGroup(
       figures.push(measured);
       // The tables are printed at the end, which a run that is cut off does not reach.
       terminal.error(`${info.slices.length} workers, ${speedLine(measured)}`);
-      if (info.roles !== undefined && options.context > options.budget) {
+      if (info.roles !== undefined && options.context > options.budget && options.context === deepest) {
         for (const sequences of common.together) {
           together.push(await measureTogether(group, filling, { ...options, sequences }));
         }

@@ -57,6 +57,8 @@ export interface StepProfile {
 /** All profiles of one adapter. */
 export interface ProfileFigures {
   readonly adapter: string;
+  /** Of the model. */
+  readonly parameters: number;
   readonly ceilings: Ceilings;
   readonly steps: readonly StepProfile[];
 }
@@ -100,7 +102,7 @@ export async function profile(
       }
       await filling.close();
     }
-    return { adapter: info.adapter, ceilings, steps };
+    return { adapter: info.adapter, parameters: info.parameters, ceilings, steps };
   } finally {
     await engine.close();
   }
