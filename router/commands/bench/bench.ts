@@ -165,7 +165,9 @@ export const command: Command<typeof flags> = {
     const profiled = values.profile || values.profileOnly
       ? await profile(values, (fraction) => terminal.progress("profiled cache", fraction))
       : undefined;
-    if (profiled !== undefined && model === "") [model, parameters] = [nameOf(modelSource(values)), profiled.parameters];
+    if (profiled !== undefined && model === "") {
+      [model, parameters] = [nameOf(modelSource(values)), profiled.parameters];
+    }
     const result = await save({ ...(profiled && { profile: profiled }), ...(throughput.length > 0 && { throughput }) });
     for (const line of report(result, before && comparison(before, result))) terminal.line(line);
     return 0;
