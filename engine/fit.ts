@@ -18,7 +18,7 @@ import { PAGE_TOKENS, pagesFor } from "./span.ts";
 /** What a model needs on the GPU of each worker. */
 export interface ModelNeeds {
   readonly weightBytes: number;
-  /** Of the longest prefill chunk, roughly. */
+  /** Of the longest prefill chunk, roughly, and the halves that quantised weights are decoded to for it. */
   readonly workingBytes: number;
   readonly kvBytesPerToken: number;
 }
@@ -43,9 +43,11 @@ const GIB = 2 ** 30;
 export function needsOf({ config, tensors, quantize }: UnreadModel): ModelNeeds {
   const { hidden, heads, kvHeads, headDim, ffn } = config;
   const columns = 3 * hidden + 2 * (heads + 2 * kvHeads) * headDim + 3 * ffn;
+  const isQuantized = quantize !== undefined || [...tensors?.values() ?? []].some(({ dtype }) => isBlockType(dtype));
   return {
     weightBytes: tensors === undefined ? bytesOfShape(config, quantize) : bytesOfTensors(config, tensors, quantize),
-    workingBytes: Math.min(CHUNK_ROWS, config.maxPositions) * columns * 4,
+    workingBytes: Math.min(CHUNK_ROWS, config.maxPositions) * columns * 4 +
+      (isQuantized ? weightBytes("f16", 2 * ffn * hidden) : 0),
     kvBytesPerToken: kvBytesPerToken(config),
   };
 }

@@ -15,7 +15,8 @@ import { expectTensor, type Tensor } from "../tensor.ts";
 import { expectGated, gateAfter, type GatedProduct, isGatable, type Product, type ProductGate } from "./product.ts";
 import type { TileSize } from "./tile_choice.ts";
 import { tiledProduct, tiledProductName } from "./tiled_product.ts";
-import { hasFloatParts, type Weight } from "../weights/weight.ts";
+import { decodePart, isDecodable } from "../weights/decode_part.ts";
+import { hasFloatParts, type Weight, type WeightPart } from "../weights/weight.ts";
 import type { WeightDType } from "../weights/format.ts";
 import { spread } from "../wgsl.ts";
 
@@ -28,7 +29,12 @@ export type MatmulPlan =
 interface MatrixPlan extends MatrixUnits {
   readonly kind: "matrix";
   readonly tile: MatrixTile;
+  /** Whether quantised weights become halves in memory first; changes no bits. */
+  readonly decoded: boolean;
 }
+
+/** Rows from which on each tile would decode longer than a kernel that decodes the weight once. */
+const DECODED_ROWS = 512;
 
 /** More inputs a lane mean fewer loads of weights, which cost most once the loads of inputs are shared. */
 const LANE_TILE = { plain: { inputs: 8, outputs: 8 }, broadcast: { inputs: 16, outputs: 8 } } as const;
@@ -56,7 +62,10 @@ const SMALL_INSTRUCTION_TILE: MatrixTile = {
 };
 
 /** What the choice of a plan depends on. */
-export type MatmulAdapter = Pick<GpuInfo, "software" | "matrix" | "subgroups" | "subgroupSize">;
+export type MatmulAdapter = Pick<
+  GpuInfo,
+  "software" | "matrix" | "subgroups" | "subgroupSize" | "maxBindingBytes" | "maxBufferBytes"
+>;
 
 /** What a plan may depend on besides shapes. */
 export interface PlanOptions {
@@ -87,18 +96,19 @@ function planMatrices(info: MatmulAdapter, product: SizedProduct): MatmulPlan | 
   const units = matrixUnitsOf(info);
   if (units === undefined || hasFloatParts(weight)) return undefined;
   const { shape } = units;
-  const tile = shape.m < 16 ? SMALL_INSTRUCTION_TILE : tileFor(product);
+  const decoded = product.rows >= DECODED_ROWS && isDecodable(info, weight);
+  const tile = shape.m < 16 ? SMALL_INSTRUCTION_TILE : tileFor(product, decoded);
   const fits = weight.cols % tile.depth === 0 && weight.rows >= shape.m * shape.n;
-  return fits ? { kind: "matrix", ...units, tile } : undefined;
+  return fits ? { kind: "matrix", ...units, tile, decoded } : undefined;
 }
 
-function tileFor({ rows, weight, size, gated = false }: SizedProduct): MatrixTile {
+function tileFor({ rows, weight, size, gated = false }: SizedProduct, decoded: boolean): MatrixTile {
   const tiles = Math.ceil(rows / LARGE_TILE.rows) * Math.ceil(weight.rows / LARGE_TILE.outputs);
   const isLarge = size === undefined ? tiles >= ENOUGH_MATRIX_TILES : size === "large";
   if (!isLarge) return SMALL_TILE;
   if (weight.cols % DEEP_TILE.depth !== 0) return LARGE_TILE;
   // Formats that are decoded on their way to workgroup memory need registers for that.
-  const isPlain = weight.parts.every(({ dtype }) => dtype === "f16");
+  const isPlain = decoded || weight.parts.every(({ dtype }) => dtype === "f16");
   return gated || (isPlain && tiles < ENOUGH_TILES_FOR_TURNS) ? DEEP_TILE : LARGE_TILE;
 }
 
@@ -157,9 +167,10 @@ function choosePlan(
 function dispatchParts(
   commands: Commands,
   { weight, y, rows }: Pick<Product, "weight" | "y" | "rows">,
-  { kernel, input, groups }: Prepared,
+  { kernel, input, groups, part: prepared = (part) => part }: Prepared,
 ): void {
-  for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
+  for (const part of weight.parts) {
+    const { tensor, dtype, firstRow, rows: partRows } = prepared(part);
     commands.dispatch(kernel(dtype), {
       tensors: [tensor, input, y],
       params: { rows, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
@@ -174,6 +185,8 @@ interface Prepared {
   /** x as the kernel reads it. */
   readonly input: Tensor;
   readonly groups: (partRows: number) => [number, number, number];
+  /** What is multiplied in place of a part, until the next one. @default the part */
+  readonly part?: (part: WeightPart) => WeightPart;
 }
 
 /** A product; given a gate, y takes what it makes of the results. */
@@ -189,7 +202,7 @@ function prepare(commands: Commands, product: MaybeGated, plan: MatmulPlan): Pre
 function matrixKernel(
   commands: Commands,
   { weight, x, rows, accumulate = false, scratch, gate }: MaybeGated,
-  { kind: _, ...cut }: MatrixPlan,
+  { kind: _, decoded, ...cut }: MatrixPlan,
 ): Prepared {
   const { tensor } = asHalves(commands, scratch, { x, rows, cols: weight.cols, form: "high" });
   return {
@@ -199,6 +212,7 @@ function matrixKernel(
     },
     input: tensor,
     groups: (partRows) => spread(Math.ceil(rows / cut.tile.rows) * Math.ceil(partRows / cut.tile.outputs)),
+    ...(decoded && { part: (part: WeightPart) => decodePart(commands, { part, cols: weight.cols, scratch }) }),
   };
 }
 

@@ -39,6 +39,9 @@ Deno.test("needsOf() knows the bytes of random weights by their format", () => {
   const { config } = presetNamed("llama-3-8b");
   const gib = (quantize?: "q8" | "q4") => needsOf({ config, tensors: undefined, quantize }).weightBytes / 2 ** 30;
   assert.deepEqual([gib(), gib("q8"), gib("q4")].map((bytes) => bytes.toFixed(1)), ["15.0", "7.9", "4.7"]);
+  const working = (quantize?: "q8" | "q4") => needsOf({ config, tensors: undefined, quantize }).workingBytes;
+  // Gate and up, decoded to halves.
+  assert.deepEqual([working("q8"), working("q4")].map((bytes) => bytes - working()), Array(2).fill(28672 * 4096 * 2));
 });
 
 Deno.test("checkFit() says in one error what would fit", async () => {

@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import { gatedMatmul, matmul, planMatmul } from "../../../kernels/products/matmul.ts";
 import { matrixUnitsOf } from "../../../kernels/matrix_wgsl.ts";
 import { floatRows } from "../../../kernels/rows.ts";
+import { QUANTIZED_DTYPES, type QuantizedDType } from "../../../kernels/weights/format.ts";
 import { createWeight, freeWeight, type Weight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
+import { gateCases } from "../../support/gate_cases.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
 import { checkGated, checkGatedBits, describeGated, type GatedCase } from "../gated_cases.ts";
@@ -104,7 +106,9 @@ Deno.test("matmul() on matrix units adds in the same order whatever the depth an
   const run = async (depth: number, parts: number) => {
     const tile = { rows: parts * m, outputs: 2 * parts * n, depth, subgroupRows: m, subgroupOutputs: 2 * n };
     const y = fixture.zeros("f32", [rows, weightRows]);
-    matmul(fixture.commands, { weight, x, y, rows, scratch: fixture.scratch }, { kind: "matrix", ...units, tile });
+    matmul(fixture.commands, { weight, x, y, rows, scratch: fixture.scratch }, {
+      ...{ kind: "matrix", ...units, tile, decoded: false },
+    });
     return new Uint32Array((await fixture.floats(y)).buffer);
   };
   const expected = await run(2 * k, 1);
@@ -112,3 +116,23 @@ Deno.test("matmul() on matrix units adds in the same order whatever the depth an
   for (const [depth, parts] of [[4 * k, 1], [2 * k, 2]] as const) assert.deepEqual(await run(depth, parts), expected);
   freeWeight(fixture.gpu, weight);
 });
+
+for (const dtype of gateCases<readonly QuantizedDType[]>(["q5k"], QUANTIZED_DTYPES)) {
+  Deno.test(`matmul() on matrix units has the same bits with ${dtype} decoded in memory first`, async () => {
+    const shape = { rows: 20, weightRows: 530, cols: 256, dtype, partBytes: 80_000, accumulate: true, nmse: HALF_ROWS };
+    const { weight, x, y, expected } = makeOperands(fixture, shape);
+    assert.ok(weight.parts.length > 1);
+    const { rows, weightRows } = shape;
+    const plan = planMatmul(fixture.gpu.info, rows, weight);
+    assert.ok(plan.kind === "matrix" && !plan.decoded);
+    const before = await fixture.floats(y);
+    const product = { weight, x, rows, accumulate: true, scratch: fixture.scratch };
+    const decoded = fixture.upload("f32", before, [rows, weightRows]);
+    matmul(fixture.commands, { ...product, y }, plan);
+    matmul(fixture.commands, { ...product, y: decoded }, { ...plan, decoded: true });
+    const results = await fixture.floats(decoded);
+    assertClose(results, expected, { nmse: shape.nmse });
+    assert.deepEqual(new Uint32Array(results.buffer), new Uint32Array((await fixture.floats(y)).buffer));
+    freeWeight(fixture.gpu, weight);
+  });
+}

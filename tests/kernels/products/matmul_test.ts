@@ -2,11 +2,13 @@ import assert from "node:assert/strict";
 import {
   gatedMatmul,
   matmul,
+  type MatmulAdapter,
   type MatmulPlan,
   planMatmul,
   type PlanOptions,
 } from "../../../kernels/products/matmul.ts";
 import { floatRows } from "../../../kernels/rows.ts";
+import type { WeightDType } from "../../../kernels/weights/format.ts";
 import { createWeight, freeWeight, type Weight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
@@ -90,7 +92,10 @@ Deno.test("matmul() gives a row the same bits alone, among others, and in tiles 
   freeWeight(fixture.gpu, weight);
 });
 
-const PLAIN = { software: false, matrix: [], subgroups: true, subgroupSize: 32 };
+const PLAIN = {
+  ...{ software: false, matrix: [], subgroups: true, subgroupSize: 32 },
+  ...{ maxBindingBytes: 2 ** 31, maxBufferBytes: 2 ** 32 },
+};
 const weightOf = (rows: number) => ({ rows, cols: 4096, parts: [] });
 
 Deno.test("planMatmul() takes large tiles only when there are enough of them", () => {
@@ -113,4 +118,20 @@ Deno.test("planMatmul() takes deep tiles on matrix units where a processor compu
   assert.deepEqual(depthOf(512, { cols: 4128 }), [128, 32]);
   assert.deepEqual(depthOf(64, {}), [64, 32]);
   assert.deepEqual(depthOf(64, {}, { size: "large" }), [128, 64]);
+});
+
+Deno.test("planMatmul() has quantised weights decoded in memory for many rows, where their halves fit", () => {
+  const shape = { m: 16, n: 16, k: 16, input: "f16", result: "f32" } as const;
+  const isDecoded = (rows: number, dtypes: readonly WeightDType[], changes: Partial<MatmulAdapter> = {}) => {
+    const tensor = fixture.zeros("f16", [1]);
+    const parts = dtypes.map((dtype, i) => ({ tensor, dtype, firstRow: 4096 * i, rows: 4096 }));
+    const weight = { rows: 4096 * dtypes.length, cols: 4096, parts };
+    const plan = planMatmul({ ...PLAIN, matrix: [shape], ...changes }, rows, weight);
+    return plan.kind === "matrix" ? [plan.decoded, plan.tile.depth] : plan.kind;
+  };
+  assert.deepEqual(isDecoded(512, ["q4"]), [true, 64]);
+  assert.deepEqual(isDecoded(511, ["q4"]), [false, 32]);
+  assert.deepEqual(isDecoded(512, ["f16"]), [false, 64]);
+  assert.deepEqual(isDecoded(512, ["f16", "q6k"]), [true, 64]);
+  assert.deepEqual(isDecoded(512, ["q4"], { maxBindingBytes: 4096 * 4096 * 2 - 16 }), [false, 32]);
 });

@@ -10,7 +10,10 @@ import { gpuFixture } from "../../support/gpu_fixture.ts";
 const fixture = gpuFixture();
 
 /** A GPU without matrix units, as far as plans go; its kernels run on a software adapter too. */
-const PLAIN = { software: false, matrix: [], subgroups: false, subgroupSize: undefined };
+const PLAIN = {
+  ...{ software: false, matrix: [], subgroups: false, subgroupSize: undefined },
+  ...{ maxBindingBytes: 2 ** 31, maxBufferBytes: 2 ** 32 },
+};
 const isLarge = (plan: MatmulPlan) => plan.kind === "tiles" && plan.side === 128;
 
 Deno.test("tuneTiles() measures each shape once, and takes what is faster by more than timing noise", async () => {
