@@ -5,9 +5,11 @@
 import { GpuError } from "./errors.ts";
 import type { GpuInfo } from "./gpu_info.ts";
 import type { Commands, KernelSpec } from "./pipeline.ts";
-import { expectRows, ROW_FORM_WGSL, type RowForm, type Rows, storeFour, writesRows } from "./rows.ts";
+import { GROUP } from "./weights/format.ts";
+import { DIGIT_LANES, DIGITS_WGSL, storeDigits } from "./digits.ts";
+import { expectRows, type ProductForm, ROW_FORM_WGSL, type Rows, storeFour, writesRows } from "./rows.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
-import { BUILTINS, GROUP_INDEX, reads, spread, sumOverSubgroups, sumOverWorkgroup, unroll } from "./wgsl.ts";
+import { BUILTINS, GROUP_INDEX, reads, spread, sumOverSubgroups, sumOverWorkgroup, unroll, writes } from "./wgsl.ts";
 
 /** Operands of a normalisation. */
 export interface RmsNorm {
@@ -15,8 +17,8 @@ export interface RmsNorm {
   readonly x: Tensor;
   /** f32 [cols] */
   readonly weight: Tensor;
-  /** [rows, cols] in any form, in a buffer other than `x` */
-  readonly out: Rows;
+  /** [rows, cols] in any form, in a buffer other than `x`; as digits only where the cut has subgroups */
+  readonly out: Rows<ProductForm>;
   /** Whether the normed rows are added to what `out` holds, which then is f32. @default false */
   readonly accumulate?: boolean;
   readonly rows: number;
@@ -69,6 +71,12 @@ export function rmsNorm(commands: Commands, operands: RmsNorm, cut = normCut(com
   expectTensor("rms_norm", x, "f32", [rows, cols]);
   expectTensor("rms_norm", weight, "f32", [cols]);
   expectRows("rms_norm", out, { rows, cols, ...(accumulate && { forms: ["f32"] }) });
+  if (out.form === "digits" && (cut.subgroupSize === undefined || cols % GROUP !== 0)) {
+    throw new GpuError(
+      "invalid_shape",
+      `Cannot dispatch rms_norm: digits need subgroups, and rows of a multiple of ${GROUP}`,
+    );
+  }
   const name = `rms_norm ${Object.values(cut)} ${out.form}${accumulate ? " accumulate" : ""}`;
   commands.dispatch(commands.kernel(name, () => spec(cut, { form: out.form, accumulate })), {
     tensors: [x, weight, out.tensor],
@@ -117,18 +125,19 @@ export function normScaleWgsl(cut: NormCut): string {
 
 function spec(
   cut: NormCut,
-  { form, accumulate }: { readonly form: RowForm; readonly accumulate: boolean },
+  { form, accumulate }: { readonly form: ProductForm; readonly accumulate: boolean },
 ): KernelSpec {
   const value = (round: number) =>
     `${accumulate ? `out[first + t + ${round * cut.threads}u] + ` : ""}quad${round} * scale * factor${round}`;
   const fours = "params.rows * params.quads";
+  const out = form === "digits" ? writes("out", "array<u32>") : writesRows("out", form);
   return {
     ...normNeeds(cut),
-    bindings: [reads("x", "array<vec4<f32>>"), reads("weight", "array<vec4<f32>>"), writesRows("out", form)],
+    bindings: [reads("x", "array<vec4<f32>>"), reads("weight", "array<vec4<f32>>"), out],
     params: [["rows", "u32"], ["quads", "u32"], ["epsilon", "f32"]],
     source: `
       ${normSumWgsl(cut)}
-      ${ROW_FORM_WGSL}
+      ${form === "digits" ? DIGITS_WGSL : ROW_FORM_WGSL}
       @compute @workgroup_size(${cut.threads}) fn main(${BUILTINS}) {
         let row = ${GROUP_INDEX};
         if (row >= params.rows) { return; }
@@ -137,7 +146,24 @@ function spec(
         ${unroll(roundsOf(cut), (round) => `var factor${round} = vec4<f32>();`)}
         ${eachQuad(cut, (round, at) => `factor${round} = weight[${at}];`)}
         ${normScaleWgsl(cut)}
-        ${eachQuad(cut, (round, at) => storeFour(form, "out", { value: value(round), at: `first + ${at}`, fours }))}
+        ${
+      form === "digits"
+        ? storeRowDigits(cut, value)
+        : eachQuad(cut, (round, at) => storeFour(form, "out", { value: value(round), at: `first + ${at}`, fours }))
+    }
       }`,
   };
+}
+
+/** All threads take part, those beyond the row with zeros: subgroups find the largest value of a group. */
+function storeRowDigits(cut: NormCut, value: (round: number) => string): string {
+  const { threads, quads } = cut;
+  return unroll(roundsOf(cut), (round) => {
+    const at = `(t + ${round * threads}u)`;
+    const place = { row: "row", group: `${at} / ${DIGIT_LANES}u`, groups: `${quads / DIGIT_LANES}u` };
+    return storeDigits("out", {
+      ...{ value: value(round), lane: `t % ${DIGIT_LANES}u`, place },
+      ...((round + 1) * threads > quads && { exists: `${at} < ${quads}u` }),
+    });
+  });
 }

@@ -4,6 +4,7 @@
  */
 
 import { GpuError } from "./errors.ts";
+import { digitWords } from "./digits.ts";
 import type { BindingSpec } from "./pipeline.ts";
 import type { Scratch } from "./scratch.ts";
 import { expectTensor, sizeOf, type Tensor } from "./tensor.ts";
@@ -15,19 +16,27 @@ import { HALF_PACKING_WGSL, writes } from "./wgsl.ts";
  */
 export type RowForm = (typeof ROW_FORMS)[number];
 
-/** All forms. */
+/** All forms that any kernel can store. */
 export const ROW_FORMS = ["f32", "high", "both"] as const;
 
+const PRODUCT_FORMS: readonly ProductForm[] = [...ROW_FORMS, "digits"];
+
+/** Forms that products read: also `digits`, integers with a scale for each group of 32; see `digits.ts`. */
+export type ProductForm = RowForm | "digits";
+
 /** Rows on the GPU. */
-export interface Rows {
-  /** f32 or f16 `[rows, cols]`; with both halves f16 `[2, rows, cols]`: first the high ones of all rows. */
+export interface Rows<Form extends ProductForm = RowForm> {
+  /**
+   * f32 or f16 `[rows, cols]`; with both halves f16 `[2, rows, cols]`: first the high ones of all rows; as digits u32
+   * `[rows, 20 · cols / 32]`.
+   */
   readonly tensor: Tensor;
-  readonly form: RowForm;
+  readonly form: Form;
 }
 
 /** How many numbers there are, in which form. */
-export interface RowsShape {
-  readonly form: RowForm;
+export interface RowsShape<Form extends ProductForm = RowForm> {
+  readonly form: Form;
   readonly rows: number;
   readonly cols: number;
 }
@@ -38,7 +47,11 @@ export function floatRows(tensor: Tensor): Rows {
 }
 
 /** Working memory of that name for rows in a form; it lasts until the next use of the name. */
-export function takeRows(scratch: Scratch, name: string, { form, rows, cols }: RowsShape): Rows {
+export function takeRows<Form extends ProductForm>(
+  scratch: Scratch,
+  name: string,
+  { form, rows, cols }: RowsShape<Form>,
+): Rows<Form> {
   return { tensor: scratch.take(name, dtypeOf(form), shapeOf({ form, rows, cols })), form };
 }
 
@@ -48,8 +61,8 @@ export function takeRows(scratch: Scratch, name: string, { form, rows, cols }: R
  */
 export function expectRows(
   op: string,
-  { tensor, form }: Rows,
-  { forms = ROW_FORMS, ...shape }: Omit<RowsShape, "form"> & { readonly forms?: readonly RowForm[] },
+  { tensor, form }: Rows<ProductForm>,
+  { forms = PRODUCT_FORMS, ...shape }: Omit<RowsShape, "form"> & { readonly forms?: readonly ProductForm[] },
 ): void {
   if (!forms.includes(form)) {
     throw new GpuError(
@@ -65,11 +78,13 @@ export function foursOf({ tensor, form }: Rows): number {
   return sizeOf(tensor.shape) / (form === "both" ? 8 : 4);
 }
 
-function dtypeOf(form: RowForm): "f32" | "f16" {
+function dtypeOf(form: ProductForm): "f32" | "f16" | "u32" {
+  if (form === "digits") return "u32";
   return form === "f32" ? "f32" : "f16";
 }
 
-function shapeOf({ form, rows, cols }: RowsShape): readonly number[] {
+function shapeOf({ form, rows, cols }: RowsShape<ProductForm>): readonly number[] {
+  if (form === "digits") return [rows, digitWords(cols)];
   return form === "both" ? [2, rows, cols] : [rows, cols];
 }
 

@@ -5,7 +5,7 @@
 
 import type { Weight } from "../../kernels/weights/weight.ts";
 import { type RmsNorm, rmsNorm } from "../../kernels/rms_norm.ts";
-import { floatRows, type Rows, takeRows } from "../../kernels/rows.ts";
+import { floatRows, type ProductForm, type Rows, takeRows } from "../../kernels/rows.ts";
 import type { Product } from "../../kernels/products/product.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { ArrivingStates, ExchangePoint } from "../exchange.ts";
@@ -152,23 +152,36 @@ export class Pass {
   }
 
   /** @returns the residual rows, normed where there is a norm, as the product with `weight` reads them; until the next norm */
-  norm(norm: Tensor | undefined, weight: Weight): Rows {
+  norm(norm: Tensor | undefined, weight: Weight): Rows<ProductForm> {
     if (norm === undefined) return floatRows(this.x);
-    const out = this.rowsFor(weight, "normed rows");
+    const { scratch } = this.model;
+    const out = takeRows(scratch, "normed rows", {
+      form: this.#formFor(weight),
+      rows: this.computed,
+      cols: weight.cols,
+    });
     this.#norm({ x: this.x, weight: norm, out });
     return out;
   }
 
-  /** Working memory for the computed rows that the product with a weight reads, in the form in which it does. */
+  /** Working memory for the computed rows that the product with a weight reads, in the form in which it does; f32 for digits. */
   rowsFor(weight: Weight, name: string): Rows {
-    const { commands, scratch } = this.model;
-    const form = rowFormFor(commands, this.batch.product, { weight, rows: this.computed });
-    return takeRows(scratch, name, { form, rows: this.computed, cols: weight.cols });
+    const form = this.#formFor(weight);
+    const stored = form === "digits" ? "f32" : form;
+    return takeRows(this.model.scratch, name, { form: stored, rows: this.computed, cols: weight.cols });
+  }
+
+  #formFor(weight: Weight): ProductForm {
+    return rowFormFor(this.model.commands, this.batch.product, { weight, rows: this.computed });
   }
 
   /** x += W·rows of the computed rows, normed before they are added where there is a norm. */
   add(
-    { weight, rows, norm }: { readonly weight: Weight; readonly rows: Rows; readonly norm: Tensor | undefined },
+    { weight, rows, norm }: {
+      readonly weight: Weight;
+      readonly rows: Rows<ProductForm>;
+      readonly norm: Tensor | undefined;
+    },
   ): void {
     if (norm === undefined) {
       this.multiply({ weight, x: rows, y: this.x, accumulate: true });

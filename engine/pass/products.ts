@@ -2,24 +2,11 @@
 
 import type { Commands } from "../../kernels/pipeline.ts";
 import { gatedMatmul, matmul, matmulForm, planMatmul } from "../../kernels/products/matmul.ts";
-import {
-  gatedMatvec,
-  headMatvec,
-  matvec,
-  matvecForm,
-  type MatvecPlan,
-  planDenseRows,
-  planSparseRows,
-} from "../../kernels/products/matvec.ts";
+import { gatedMatvec, headMatvec, matvec, matvecForm, planRows } from "../../kernels/products/matvec.ts";
 import { type GatedProduct, type HeadProduct, placeAfter, type Product } from "../../kernels/products/product.ts";
-import type { RowForm } from "../../kernels/rows.ts";
+import type { ProductForm } from "../../kernels/rows.ts";
 import type { Weight } from "../../kernels/weights/weight.ts";
 import type { ProductFamily } from "../row_batch.ts";
-
-/** The plan of decode rows for a weight. */
-function planOf({ gpu: { info } }: Commands, family: Exclude<ProductFamily, "tiled">, weight: Weight): MatvecPlan {
-  return family === "dense" ? planDenseRows(info, weight) : planSparseRows(info, weight);
-}
 
 /**
  * y = W·x, or y += W·x, by the kernels of a family.
@@ -27,7 +14,7 @@ function planOf({ gpu: { info } }: Commands, family: Exclude<ProductFamily, "til
  */
 export function multiply(commands: Commands, family: ProductFamily, product: Product): void {
   if (family === "tiled") matmul(commands, product);
-  else matvec(commands, product, planOf(commands, family, product.weight));
+  else matvec(commands, product, planRows(commands.gpu.info, product.weight));
 }
 
 /**
@@ -36,7 +23,7 @@ export function multiply(commands: Commands, family: ProductFamily, product: Pro
  */
 export function multiplyGated(commands: Commands, family: ProductFamily, product: GatedProduct): void {
   if (family === "tiled") gatedMatmul(commands, product);
-  else gatedMatvec(commands, product, planOf(commands, family, product.weight));
+  else gatedMatvec(commands, product, planRows(commands.gpu.info, product.weight));
 }
 
 /**
@@ -45,7 +32,7 @@ export function multiplyGated(commands: Commands, family: ProductFamily, product
  */
 export function multiplyHeads(commands: Commands, family: ProductFamily, product: HeadProduct): void {
   if (family === "tiled") placeAfter(commands, product, (whole) => matmul(commands, whole));
-  else headMatvec(commands, product, planOf(commands, family, product.weight));
+  else headMatvec(commands, product, planRows(commands.gpu.info, product.weight));
 }
 
 /** The form in which a family's product with a weight reads rows: what comes before it writes them so. */
@@ -53,7 +40,7 @@ export function rowFormFor(
   commands: Commands,
   family: ProductFamily,
   { weight, rows }: { readonly weight: Weight; readonly rows: number },
-): RowForm {
+): ProductForm {
   if (family === "tiled") return matmulForm(planMatmul(commands.gpu.info, rows, weight));
-  return matvecForm(planOf(commands, family, weight));
+  return matvecForm(planRows(commands.gpu.info, weight));
 }

@@ -1,13 +1,22 @@
 /** Rows as halves, for products on matrix units whose rows come from a kernel that knows f32 only. */
 
 import type { Commands, KernelSpec } from "../pipeline.ts";
-import { expectRows, ROW_FORM_WGSL, type RowForm, type Rows, storeFour, takeRows, writesRows } from "../rows.ts";
+import {
+  expectRows,
+  type ProductForm,
+  ROW_FORM_WGSL,
+  type RowForm,
+  type Rows,
+  storeFour,
+  takeRows,
+  writesRows,
+} from "../rows.ts";
 import type { Scratch } from "../scratch.ts";
 import { BUILTINS, GROUP_INDEX, reads, spread } from "../wgsl.ts";
 
 /** What `asHalves` converts. */
 export interface RowsToHalve {
-  readonly x: Rows;
+  readonly x: Rows<ProductForm>;
   readonly rows: number;
   /** A multiple of 8. */
   readonly cols: number;
@@ -22,7 +31,7 @@ const THREADS = 256;
  * @throws {GpuError} `invalid_shape` when `x` does not fit, or has other halves
  */
 export function asHalves(commands: Commands, scratch: Scratch, { x, rows, cols, form }: RowsToHalve): Rows {
-  if (x.form === form) return x;
+  if (x.form === form) return { tensor: x.tensor, form };
   expectRows("half_rows", x, { rows, cols, forms: ["f32"] });
   const out = takeRows(scratch, `halves (${form})`, { form, rows, cols });
   const fours = rows * cols / 4;

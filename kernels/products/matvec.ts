@@ -8,7 +8,7 @@ import { GpuError } from "../errors.ts";
 import type { GpuInfo } from "../gpu.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Commands } from "../pipeline.ts";
-import { expectRows, type RowForm } from "../rows.ts";
+import { expectRows, type ProductForm } from "../rows.ts";
 import { expectPlaces, placeOperands, placeVariantOf, slotsOf } from "../attention/place_heads.ts";
 import { type Multiplied, multiplyRows, type Results } from "./matrix_rows.ts";
 import {
@@ -24,10 +24,10 @@ import {
 } from "./product.ts";
 import { type RowProductCut, rowProductCut } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
-import type { SubgroupCut } from "./subgroup_product.ts";
+import type { SubgroupCut } from "./subgroup_cut.ts";
 import { multiplyBySubgroups, subgroupCutFor } from "./subgroup_rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import { hasFloatParts, hasQuantizedParts, type Weight } from "../weights/weight.ts";
+import { hasFloatParts, type Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
 
 /**
@@ -65,32 +65,41 @@ const TALL_ROWS = 512;
 /** The plan without matrix units for a weight on an adapter; it does not depend on the number of input rows. */
 export function planMatvec(info: PlainAdapter, { cols, parts }: Pick<Weight, "cols" | "parts">): MatvecPlan {
   if (info.software) return { kind: "lanes", broadcast: canBroadcast(info) };
-  const cut = subgroupCutFor(info, { cols, parts });
+  const cut = subgroupCutFor(info, { parts });
   if (cut !== undefined) return { kind: "subgroups", ...cut };
   if (cols >= 8192) return { kind: "team", threads: 128, outputs: 4 };
   return { kind: "team", threads: cols >= 1024 ? 64 : 32, outputs: 4 };
 }
 
 /**
- * The plan for rows that attend densely, with matrix units where the adapter and the weight allow; it does not depend on
- * the number of input rows either. Rows of x are rounded to halves, as those of prompts are.
+ * The plan for few rows, with matrix units where the adapter and the weight allow; it does not depend on the number of input rows
+ * either. Rows of x are rounded to halves, as those of prompts are. Quantised weights go by subgroups, which multiply them as
+ * integers: what feeds matrix units with halves decodes a weight longer than a row takes by subgroups.
  */
-export function planDenseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
-  const cut = hasFloatParts(weight) ? undefined : rowProductCut(info);
-  return cut === undefined ? planMatvec(info, weight) : { kind: "matrix", ...cut };
-}
-
-/**
- * The plan for rows that read a selection: the same, but quantised weights stay with the kernels that decode them fastest for a row
- * alone, as most of these rows are.
- */
-export function planSparseRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
-  return hasQuantizedParts(weight) ? planMatvec(info, weight) : planDenseRows(info, weight);
+export function planRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">): MatvecPlan {
+  const plain = planMatvec(info, weight);
+  if (plain.kind === "subgroups" || hasFloatParts(weight)) return plain;
+  const cut = rowProductCut(info);
+  return cut === undefined ? plain : { kind: "matrix", ...cut };
 }
 
 /** The form of rows that a plan reads. */
-export function matvecForm({ kind }: MatvecPlan): RowForm {
-  return kind === "matrix" ? "high" : "f32";
+export function matvecForm({ kind }: MatvecPlan): ProductForm {
+  switch (kind) {
+    case "matrix":
+      return "high";
+    case "subgroups":
+      return "digits";
+    case "team":
+    case "lanes":
+      return "f32";
+  }
+}
+
+/** Plans take rows in their form, and f32 rows, which they convert. */
+function expectForm({ x, rows, weight: { cols } }: Pick<Product, "x" | "rows" | "weight">, plan: MatvecPlan): void {
+  const form = matvecForm(plan);
+  if (plan.kind !== "matrix") expectRows("matvec", x, { rows, cols, forms: ["f32", form] });
 }
 
 /**
@@ -103,7 +112,7 @@ export function matvec(commands: Commands, product: Product, plan?: MatvecPlan):
   expectTensor("matvec", y, "f32", [rows, weight.rows]);
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight);
-  if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
+  expectForm(product, chosen);
   dispatch(commands, { ...product, results: storedTo(y) }, chosen);
 }
 
@@ -118,7 +127,7 @@ export function gatedMatvec(commands: Commands, product: GatedProduct, plan?: Ma
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight);
   const { tensor: y, form } = out;
-  if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
+  expectForm(product, chosen);
   if (!isGatable(weight) || (chosen.kind !== "matrix" && form !== "f32")) {
     gateAfter(commands, product, (whole) => matvec(commands, whole, chosen));
   } else dispatch(commands, { ...product, results: { ...storedTo(y), gate: { activation, form } } }, chosen);
@@ -140,7 +149,7 @@ export function headMatvec(commands: Commands, product: HeadProduct, plan?: Matv
   expectPlaces("matvec", rows, heads);
   if (rows === 0) return;
   const chosen = plan ?? planMatvec(commands.gpu.info, weight);
-  if (chosen.kind !== "matrix") expectRows("matvec", x, { rows, cols: weight.cols, forms: ["f32"] });
+  expectForm(product, chosen);
   if (isGatable(weight) && placesHeads(chosen, rows)) {
     const { tensors, params } = placeOperands(rows, heads);
     const results = { tensors, params, heads: placeVariantOf(heads) };

@@ -1,5 +1,5 @@
 /**
- * What the products of f32 rows without matrix units have in common: operands, rows of the weight, and how one result is stored. How
+ * What the products without matrix units have in common: operands, rows of the weight, and how one result is stored. How
  * they share out and add what they multiply is each kernel's business.
  */
 
@@ -9,12 +9,15 @@ import { reads, writes } from "../wgsl.ts";
 import { isPaired, pairedRow, type Pairing, resultParams } from "./paired_results.ts";
 import { PRODUCT_PARAMS } from "./product.ts";
 
-/** Bindings and parameters; `weights` is the store type of the weight's. */
-export function plainOperands(pairing: Pairing, weights: string): Pick<KernelSpec, "bindings" | "params"> {
+/** Bindings and parameters; given are the store types of the weight and of rows. */
+export function plainOperands(
+  pairing: Pairing,
+  { weights, rows = "array<vec4<f32>>" }: { readonly weights: string; readonly rows?: string },
+): Pick<KernelSpec, "bindings" | "params"> {
   const { heads } = pairing;
   const results: readonly BindingSpec[] = heads === undefined ? [writes("y", "array<f32>")] : placeBindings(heads);
   return {
-    bindings: [reads("w", weights), reads("x", "array<vec4<f32>>"), ...results],
+    bindings: [reads("w", weights), reads("x", rows), ...results],
     params: [...PRODUCT_PARAMS, ...resultParams(pairing)],
   };
 }

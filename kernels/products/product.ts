@@ -4,7 +4,7 @@ import { type HeadPlaces, slotsOf } from "../attention/place_heads.ts";
 import { ropeAppend } from "../attention/rope_append.ts";
 import { GpuError } from "../errors.ts";
 import type { Commands, ParamField } from "../pipeline.ts";
-import { expectRows, ROW_FORM_WGSL, type RowForm, type Rows } from "../rows.ts";
+import { expectRows, type ProductForm, ROW_FORM_WGSL, type RowForm, type Rows } from "../rows.ts";
 import type { Scratch } from "../scratch.ts";
 import { type Activation, gateWgsl, swiglu } from "../swiglu.ts";
 import type { Tensor } from "../tensor.ts";
@@ -32,8 +32,8 @@ export function inputsFor(rows: number): number {
 /** Operands of a product. */
 export interface Product {
   readonly weight: Weight;
-  /** [rows, weight.cols], best in the form that the plan reads; f32 rows are halved first where it reads halves. */
-  readonly x: Rows;
+  /** [rows, weight.cols], best in the form that the plan reads; f32 rows are converted first where it reads another. */
+  readonly x: Rows<ProductForm>;
   /** f32 [rows, weight.rows], in a buffer other than `x` */
   readonly y: Tensor;
   readonly rows: number;

@@ -1,23 +1,17 @@
 /**
- * The matrix–vector product of quantised weights for GPUs with subgroups: the lanes of a few subgroups share some weight rows, each
- * lane taking every n-th eight, and one subgroup operation adds what its lanes have. Knows its tile; `subgroup_rows.ts` chooses
+ * The matrix–vector product of quantised weights for GPUs with subgroups: rows come as digits, the lanes of a few subgroups share
+ * some weight rows, and each lane has a chain of groups of 32 (see `subgroup_cut.ts`). Knows its tile; `subgroup_rows.ts` chooses
  * it.
  */
 
-import type { PlaceVariant } from "../attention/place_heads.ts";
 import type { KernelSpec } from "../pipeline.ts";
-import { addEights, fetchQuanta, QUANTA_TYPE } from "../weights/dot_eights.ts";
+import { addGroups, fetchGroup } from "../weights/dot_groups.ts";
 import type { QuantizedDType } from "../weights/format.ts";
 import { BUILTINS, GROUP_INDEX, unroll } from "../wgsl.ts";
-import { describePairing, isPaired, type Pairing, pairingWgsl, placeFourWgsl } from "./paired_results.ts";
-import { plainOperands, resultsOf, storeResult, weightRow } from "./plain_results.ts";
-
-/** What orders the additions of a row: it follows from the adapter and the weight's shape. */
-export interface SubgroupCut {
-  readonly subgroupSize: number;
-  /** Subgroups that share the eights of a row: each takes as many as it has lanes, in turn. */
-  readonly shares: number;
-}
+import { describePairing, isPaired, type Pairing, pairingWgsl } from "./paired_results.ts";
+import { plainOperands, resultsOf, weightRow } from "./plain_results.ts";
+import { chainsOf, RANGES, type SubgroupCut } from "./subgroup_cut.ts";
+import { storeSummed } from "./subgroup_results.ts";
 
 /** A variant of the kernel. */
 export interface SubgroupTile extends SubgroupCut, Pairing {
@@ -27,15 +21,17 @@ export interface SubgroupTile extends SubgroupCut, Pairing {
   readonly subgroups: number;
   /** Weight rows that subgroups share. */
   readonly outputs: number;
-  /** Input rows of a dispatch. */
+  /** Input rows of a workgroup. */
   readonly inputs: number;
+  /** Groups of each weight row that a lane has in flight. */
+  readonly ahead: number;
 }
 
 /** The kernel's name, different for every variant. */
 export function subgroupProductName(
-  { dtype, accumulate, subgroupSize, shares, subgroups, outputs, inputs, ...pairing }: SubgroupTile,
+  { dtype, accumulate, subgroupSize, shares, subgroups, outputs, inputs, ahead, ...pairing }: SubgroupTile,
 ): string {
-  return `subgroup_product ${dtype} ${subgroups}×${subgroupSize}/${shares}:${inputs}×${outputs}${
+  return `subgroup_product ${dtype} ${subgroups}×${subgroupSize}/${shares}:${inputs}×${outputs}×${ahead}${
     accumulate ? " accumulate" : ""
   }${describePairing(pairing)}`;
 }
@@ -47,106 +43,116 @@ export function rowsOfSubgroups(
   return subgroups / shares * outputs;
 }
 
-/** Grid: one workgroup for each `rowsOfSubgroups` weight rows, made by `spread`. */
+/**
+ * Grid: one workgroup for each `rowsOfSubgroups` weight rows and each `inputs` rows of x, made by `spread`; those of the same weight rows
+ * are neighbours, so that memory is read once.
+ */
 export function subgroupProduct(tile: SubgroupTile): KernelSpec {
-  const { subgroupSize, shares, outputs, inputs, heads } = tile;
+  const { subgroupSize, shares, outputs, inputs } = tile;
   const rows = rowsOfSubgroups(tile);
   const results = resultsOf(tile, rows);
   return {
-    needs: ["subgroups"],
-    ...plainOperands(tile, QUANTA_TYPE),
+    ...plainOperands(tile, { weights: "array<vec4<u32>>", rows: "array<vec4<u32>>" }),
     source: `
       ${pairingWgsl(tile)}
-      var<workgroup> parts: array<f32, ${shares * rows * inputs}>;
-      fn sum_of(input: u32, row: u32) -> f32 {
-        var sum = parts[row * ${inputs}u + input];
-        ${unroll(shares - 1, (s) => `sum += parts[(row + ${(s + 1) * rows}u) * ${inputs}u + input];`)}
-        return sum;
-      }
+      ${sumsWgsl(tile)}
 
       @compute @workgroup_size(${threadsOf(tile)}) fn main(${BUILTINS}) {
         let width = params.partRows${isPaired(tile) ? " / 2u" : ""};
-        let first_n = (${GROUP_INDEX}) * ${results}u;
+        let passes = (params.rows + ${inputs - 1}u) / ${inputs}u;
+        let index = ${GROUP_INDEX};
+        let first_n = index / passes * ${results}u;
+        let firstInput = index % passes * ${inputs}u;
         if (first_n >= width) { return; }
+        let groups = params.eights / 4u;
         let lane = t % ${subgroupSize}u;
         let share = t / ${subgroupSize}u % ${shares}u;
         let own = t / ${subgroupSize * shares}u * ${outputs}u;
-        ${unroll(outputs, (n) => `let w${n} = (${weightRow(tile, `own + ${n}u`, results)}) * params.eights;`)}
-        ${unroll(inputs, (m) => `let x${m} = min(params.firstInput + ${m}u, params.rows - 1u) * params.eights;`)}
+        ${unroll(outputs, (n) => `let w${n} = (${weightRow(tile, `own + ${n}u`, results)}) * groups;`)}
+        ${unroll(inputs, (m) => `let x${m} = min(firstInput + ${m}u, params.rows - 1u);`)}
         ${unroll(inputs, (m) => unroll(outputs, (n) => `var sum${m}_${n} = 0.0;`))}
         ${walk(tile)}
-        ${
-      unroll(inputs, (m) =>
-        unroll(outputs, (n) =>
-          `let all${m}_${n} = subgroupAdd(sum${m}_${n});
-        if (lane == 0u) { parts[(share * ${rows}u + own + ${n}u) * ${inputs}u + ${m}u] = all${m}_${n}; }`))
-    }
-        workgroupBarrier();
-        ${heads === undefined ? store(tile) : placeResults(tile, heads)}
+        ${meet(tile)}
+        ${storeSummed({ ...tile, rows, threads: threadsOf(tile) })}
       }`,
   };
+}
+
+/** Distance of two chains: odd, so that the lanes of a subgroup write to different banks. */
+function chainStride(tile: SubgroupTile): number {
+  return rowsOfSubgroups(tile) * tile.inputs + 1;
+}
+
+/** Bytes of workgroup memory. */
+export function subgroupBytes(tile: SubgroupTile): number {
+  return 4 * (chainsOf(tile) * chainStride(tile) + RANGES * rowsOfSubgroups(tile) * tile.inputs);
+}
+
+/** Memory in which the chains of all results meet, and then their ranges. */
+function sumsWgsl(tile: SubgroupTile): string {
+  const results = rowsOfSubgroups(tile) * tile.inputs;
+  return `var<workgroup> chains: array<f32, ${chainsOf(tile) * chainStride(tile)}>;
+      var<workgroup> ranges: array<f32, ${RANGES * results}>;
+      fn sum_of(input: u32, row: u32) -> f32 {
+        let result = row * ${tile.inputs}u + input;
+        var sum = 0.0;
+        ${unroll(RANGES, (r) => `sum += ranges[result + ${r * results}u];`)}
+        return sum;
+      }`;
+}
+
+function meet(tile: SubgroupTile): string {
+  const { subgroupSize, inputs, outputs } = tile;
+  const results = rowsOfSubgroups(tile) * inputs;
+  const ofRange = chainsOf(tile) / RANGES;
+  const stride = chainStride(tile);
+  const chain = `(share * ${subgroupSize}u + lane) * ${stride}u`;
+  return `${
+    unroll(
+      inputs,
+      (m) => unroll(outputs, (n) => `chains[${chain} + (own + ${n}u) * ${inputs}u + ${m}u] = sum${m}_${n};`),
+    )
+  }
+        workgroupBarrier();
+        for (var i = t; i < ${RANGES * results}u; i += ${threadsOf(tile)}u) {
+          let first = i / ${results}u * ${ofRange * stride}u + i % ${results}u;
+          var sum = 0.0;
+          ${unroll(ofRange, (c) => `sum += chains[first + ${c * stride}u];`)}
+          ranges[i] = sum;
+        }
+        workgroupBarrier();`;
 }
 
 function threadsOf({ subgroupSize, subgroups }: SubgroupTile): number {
   return subgroupSize * subgroups;
 }
 
-/** The walk over k. Two eights a round keep twice the loads in flight; with many inputs the arithmetic hides them anyway. */
-function walk({ dtype, subgroupSize, shares, outputs, inputs }: SubgroupTile): string {
+/** The walk over k: groups that are ahead are asked for together. */
+function walk({ dtype, subgroupSize, shares, outputs, inputs, ahead }: SubgroupTile): string {
   const stride = subgroupSize * shares;
-  const load = (ahead: number) =>
-    unroll(
-      outputs,
-      (n) => fetchQuanta(dtype, "w", { into: `e${ahead}_${n}`, index: `w${n} + k + ${ahead * stride}u` }),
-    );
-  const add = (ahead: number) =>
+  const place = (step: number) => `k + ${step * stride}u`;
+  const load = (step: number) =>
+    unroll(outputs, (n) => fetchGroup(dtype, "w", { into: `g${step}_${n}`, index: `w${n} + ${place(step)}` }));
+  const add = (step: number) =>
     `{ ${
-      addEights(dtype, {
-        eights: Array.from({ length: outputs }, (_, n) => `e${ahead}_${n}`),
-        inputs,
-        input: (m, four) => `x[2u * (x${m} + k + ${ahead * stride}u) + ${four}u]`,
+      addGroups(dtype, {
+        groups: Array.from({ length: outputs }, (_, n) => `g${step}_${n}`),
+        from: "x",
+        rows: Array.from({ length: inputs }, (_, m) => `x${m}`),
+        group: `(${place(step)})`,
+        groupsOfRow: "groups",
         sum: (m, n) => `sum${m}_${n}`,
       })
     } }`;
-  const pairs = `
-        for (; k + ${stride}u < params.eights; k += ${2 * stride}u) {
-          ${load(0)}
-          ${load(1)}
-          ${add(0)}
-          ${add(1)}
+  const several = `
+        for (; k + ${(ahead - 1) * stride}u < groups; k += ${ahead * stride}u) {
+          ${unroll(ahead, load)}
+          ${unroll(ahead, add)}
         }`;
   return `var k = share * ${subgroupSize}u + lane;
-        ${inputs <= 2 ? pairs : ""}
-        for (; k < params.eights; k += ${stride}u) {
+        ${ahead > 1 ? several : ""}
+        for (; k < groups; k += ${stride}u) {
           ${load(0)}
           ${add(0)}
-        }`;
-}
-
-function store(tile: SubgroupTile): string {
-  const results = resultsOf(tile, rowsOfSubgroups(tile));
-  const sum = (row: string) => `sum_of(i / ${results}u, ${row})`;
-  return `for (var i = t; i < ${tile.inputs * results}u; i += ${threadsOf(tile)}u) {
-          let row = i % ${results}u;
-          let m = params.firstInput + i / ${results}u;
-          let n = first_n + row;
-          if (m < params.rows && n < width) {
-            ${storeResult(tile, [sum("row"), sum(`row + ${results}u`)])}
-          }
-        }`;
-}
-
-/** Four pairs of an input row at a time. */
-function placeResults(tile: SubgroupTile, heads: PlaceVariant): string {
-  const results = resultsOf(tile, rowsOfSubgroups(tile));
-  const fours = results / 4;
-  const four = (first: number) =>
-    `vec4<f32>(${[0, 1, 2, 3].map((c) => `sum_of(i / ${fours}u, row + ${first + c}u)`).join(", ")})`;
-  return `for (var i = t; i < ${tile.inputs * fours}u; i += ${threadsOf(tile)}u) {
-          let row = i % ${fours}u * 4u;
-          let input = params.firstInput + i / ${fours}u;
-          if (input < params.rows && first_n + row < width) {
-            ${placeFourWgsl(heads, { row: "input", pair: "first_n + row", sums: [four(0), four(results)] })}
-          }
         }`;
 }

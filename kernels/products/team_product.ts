@@ -40,7 +40,7 @@ export function teamProduct(tile: TeamTile): KernelSpec {
   const each = (piece: (input: number, output: number) => string) =>
     unroll(inputs, (m) => unroll(outputs, (n) => piece(m, n)));
   return {
-    ...plainOperands(tile, weightType(dtype)),
+    ...plainOperands(tile, { weights: weightType(dtype) }),
     source: `
       ${pairingWgsl(tile)}
       var<workgroup> parts: array<vec4<f32>, ${threads * inputs * outputs / 4}>;

@@ -59,8 +59,8 @@ function pairOf(dtype: QuantizedDType, from: string, pair: number): string {
     `(bitcast<vec2<f16>>((${bits}) | ${MAGIC}) - vec2<f16>(${1024 + zero}.0h))`;
   if (quantaWords === 8) {
     // Bytes in two's complement become unsigned ones by their first bit.
-    const word = `${from}_q.${pair < 2 ? "x" : "y"}`;
-    return `${halves(`((${word} >> ${pair % 2 * 8}u) & 0x00ff00ffu) ^ 0x00800080u`, 128)} * ${from}_f`;
+    const word = `${from}_q.${pair % 2 === 0 ? "x" : "y"}`;
+    return `${halves(`((${word} >> ${pair < 2 ? 0 : 8}u) & 0x00ff00ffu) ^ 0x00800080u`, 128)} * ${from}_f`;
   }
   const quanta = halves(`((${from}_q >> ${4 * pair}u) & 0x000f000fu)${upperBits(dtype, from, pair)}`, centreOf(dtype));
   return hasMinimum(dtype) ? `fma(${quanta}, ${from}_f, ${from}_m)` : `${quanta} * ${from}_f`;

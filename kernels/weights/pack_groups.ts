@@ -108,9 +108,9 @@ function packBlock(dtype: QuantizedDType): string {
 }
 
 /**
- * The layout that `read_eight.ts` and `halves_of_eight.ts` read. Of an eight in four bits each, weight j lies at bit
+ * The layout that `read_eight.ts`, `halves_of_eight.ts` and `dot_groups.ts` read. Of an eight in four bits each, weight j lies at bit
  * 16 · (j % 2) + 4 · (j / 2) of a word, so that pairs of neighbours become halves by one mask; bytes of 8-bit types are in the
- * order 0, 2, 1, 3 for the same reason. Upper bits follow the lower ones: byte for byte, in slots of one or two bits.
+ * order that the bytes of the two masked words then have, 0 4 1 5 and 2 6 3 7. Upper bits follow the lower ones: byte for byte, in slots of one or two bits.
  */
 function storeQuanta(dtype: QuantizedDType): string {
   const { quantaWords, highBits } = QUANTIZED[dtype];
@@ -118,7 +118,7 @@ function storeQuanta(dtype: QuantizedDType): string {
     return `fn store_quanta(group: u32) {
         for (var i = 0u; i < 8u; i += 1u) {
           var word = 0u;
-          for (var j = 0u; j < 4u; j += 1u) { word |= (quanta[4u * i + j] & 0xffu) << (16u * (j & 1u) + 8u * (j >> 1u)); }
+          for (var j = 0u; j < 4u; j += 1u) { word |= (quanta[4u * (i & 6u) + 2u * (i & 1u) + (j >> 1u) + 4u * (j & 1u)] & 0xffu) << (8u * j); }
           w[8u * group + i] = word;
         }
       }`;

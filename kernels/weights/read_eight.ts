@@ -89,8 +89,9 @@ function decodeQuantized(dtype: QuantizedDType, into: string): string {
   switch (dtype) {
     case "q8":
       return `let ${into}_f = unpack2x16float(${s})[(${i} >> 2u) & 1u];
-    let ${into}_lo = ${into}_f * vec4<f32>(unpack4xI8(${q}.x).xzyw);
-    let ${into}_hi = ${into}_f * vec4<f32>(unpack4xI8(${q}.y).xzyw);`;
+    let ${into}_b0 = unpack4xI8(${q}.x); let ${into}_b1 = unpack4xI8(${q}.y);
+    let ${into}_lo = ${into}_f * vec4<f32>(vec4<i32>(${into}_b0.xz, ${into}_b1.xz));
+    let ${into}_hi = ${into}_f * vec4<f32>(vec4<i32>(${into}_b0.yw, ${into}_b1.yw));`;
     case "q4":
     case "q5":
       return `${bytesOf(dtype, into)} let ${into}_f = unpack2x16float(${s})[(${i} >> 2u) & 1u];

@@ -4,14 +4,7 @@
  */
 
 import { gatedMatmul, matmul, matmulForm, planMatmul } from "../../kernels/products/matmul.ts";
-import {
-  gatedMatvec,
-  matvec,
-  matvecForm,
-  type MatvecPlan,
-  planDenseRows,
-  planMatvec,
-} from "../../kernels/products/matvec.ts";
+import { gatedMatvec, matvec, type MatvecPlan, planMatvec, planRows } from "../../kernels/products/matvec.ts";
 import { gateAfter, type GatedProduct, type Product } from "../../kernels/products/product.ts";
 import { type NormCut, normCut, rmsNorm } from "../../kernels/rms_norm.ts";
 import { type RowForm, takeRows } from "../../kernels/rows.ts";
@@ -63,7 +56,7 @@ async function benchGates(timing: KernelTiming, scratch: Scratch): Promise<Kerne
   const weight = createWeight(commands.gpu, "gate and up", { rows: 2 * FFN, cols: HIDDEN, dtype: "f16" });
   randomWeight(commands, weight, { seed: 1, deviation: 0.02 });
   const vector = (plan: MatvecPlan): Gating => ({
-    form: matvecForm(plan),
+    form: plan.kind === "matrix" ? "high" : "f32",
     fused: (product) => gatedMatvec(commands, product, plan),
     plain: (product) => matvec(commands, product, plan),
   });
@@ -76,8 +69,8 @@ async function benchGates(timing: KernelTiming, scratch: Scratch): Promise<Kerne
   const cases: readonly (readonly [string, number, Gating])[] = [
     ["matvec", 1, vector(planMatvec(info, weight))],
     ["matvec", 8, vector(planMatvec(info, weight))],
-    ["dense rows", 1, vector(planDenseRows(info, weight))],
-    ["dense rows", 32, vector(planDenseRows(info, weight))],
+    ["dense rows", 1, vector(planRows(info, weight))],
+    ["dense rows", 32, vector(planRows(info, weight))],
     ["matmul", 512, tiles],
     ["matmul", 2048, tiles],
   ];

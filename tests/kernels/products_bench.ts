@@ -5,7 +5,7 @@
 
 import type { Commands } from "../../kernels/pipeline.ts";
 import { matmul } from "../../kernels/products/matmul.ts";
-import { matvec, planDenseRows } from "../../kernels/products/matvec.ts";
+import { matvec, planRows } from "../../kernels/products/matvec.ts";
 import type { Product } from "../../kernels/products/product.ts";
 import { randomWeight } from "../../kernels/weights/random_weight.ts";
 import { rowProductCut } from "../../kernels/products/row_tile.ts";
@@ -44,7 +44,7 @@ export async function benchProducts(timing: KernelTiming): Promise<KernelFigures
 }
 
 function denseRows(commands: Commands, product: Product): void {
-  matvec(commands, product, planDenseRows(commands.gpu.info, product.weight));
+  matvec(commands, product, planRows(commands.gpu.info, product.weight));
 }
 
 async function benchProduct(

@@ -26,8 +26,8 @@ export interface KernelWork {
   readonly flop?: number;
 }
 
-/** Most input rows of one matrix–vector dispatch. */
-const VECTOR_ROWS = 8;
+/** Most input rows of one dispatch of the matrix–vector product by teams; others take all that are left. */
+const TEAM_ROWS = 8;
 
 /** What one dispatch of a step does. */
 export function workOf({ kernel, dispatch }: TimedDispatch, step: ProfiledStep): KernelWork {
@@ -35,7 +35,7 @@ export function workOf({ kernel, dispatch }: TimedDispatch, step: ProfiledStep):
   const { rows, partRows: outputs, eights, quads, firstInput } = dispatch.params;
   if (op.startsWith("attention")) return attentionWork(op, { kernel, dispatch }, step);
   if (op !== "embed" && rows !== undefined && outputs !== undefined && eights !== undefined) {
-    const computed = firstInput === undefined ? rows : Math.min(VECTOR_ROWS, rows - firstInput);
+    const computed = Math.min(op === "team_product" ? TEAM_ROWS : Infinity, rows - (firstInput ?? 0));
     return productWork(op, { rows: computed, outputs, cols: eights * 8 }, weightDTypeOf(kernel));
   }
   if (op === "rms_norm" && rows !== undefined && quads !== undefined) {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { gatedMatvec, headMatvec, matvec, planDenseRows, planSparseRows } from "../../../kernels/products/matvec.ts";
+import { gatedMatvec, headMatvec, matvec, planRows } from "../../../kernels/products/matvec.ts";
 import { floatRows } from "../../../kernels/rows.ts";
 import type { WeightDType } from "../../../kernels/weights/format.ts";
 import { createWeight, freeWeight, type Weight } from "../../../kernels/weights/weight.ts";
@@ -27,7 +27,7 @@ for (const shape of CASES) {
   Deno.test(`matvec() on matrix units equals plain loops: ${describeCase(shape)}`, async () => {
     const { weight, x, y, expected } = makeOperands(fixture, shape);
     const { rows, accumulate = false } = shape;
-    const plan = planDenseRows(fixture.gpu.info, weight);
+    const plan = planRows(fixture.gpu.info, weight);
     assert.equal(plan.kind, "matrix");
     matvec(fixture.commands, { weight, x, y, rows, accumulate, scratch: fixture.scratch }, plan);
     assertClose(await fixture.floats(y), expected, { nmse: shape.dtype === "f16" ? HALF_ROWS : HALF_WEIGHTS });
@@ -49,7 +49,7 @@ for (const [dtype, cols] of [["f16", 104], ["q8", 96]] as const) {
     const run = async (range: readonly [number, number]) => {
       const y = of(before, weightRows, range);
       const operands = { weight, x: floatRows(of(values, cols, range)), y, rows: range[1], accumulate: true };
-      const plan = planDenseRows(fixture.gpu.info, weight);
+      const plan = planRows(fixture.gpu.info, weight);
       matvec(fixture.commands, { ...operands, scratch: fixture.scratch }, plan);
       return new Uint32Array((await fixture.floats(y)).buffer);
     };
@@ -78,7 +78,7 @@ const GATED: readonly GatedCase[] = [
 for (const shape of GATED) {
   Deno.test(`gatedMatvec() on matrix units equals plain loops: ${describeGated(shape)}`, async () => {
     await checkGated(fixture, shape, (product) => {
-      gatedMatvec(fixture.commands, product, planDenseRows(fixture.gpu.info, product.weight));
+      gatedMatvec(fixture.commands, product, planRows(fixture.gpu.info, product.weight));
     });
   });
 }
@@ -86,7 +86,7 @@ for (const shape of GATED) {
 Deno.test("gatedMatvec() on matrix units gives a row the same bits alone and among others, those of the product", async () => {
   const ranges = [[0, 7], [0, 1], [6, 1], [3, 2], [1, 5]] as const;
   await checkGatedBits(fixture, { rows: 7, weightRows: 112, cols: 64, form: "high", ranges }, (weight) => {
-    const plan = planDenseRows(fixture.gpu.info, weight);
+    const plan = planRows(fixture.gpu.info, weight);
     return {
       gated: (product) => gatedMatvec(fixture.commands, product, plan),
       product: (product) => matvec(fixture.commands, product, plan),
@@ -98,7 +98,7 @@ Deno.test("gatedMatvec() on matrix units gives a row the same bits alone and amo
 for (const shape of HEAD_CASES.slice(1)) {
   Deno.test(`headMatvec() on matrix units has the bits of the product and ropeAppend(): ${describeHeads(shape)}`, async () => {
     await checkHeadBits(fixture, shape, (weight) => {
-      const plan = planDenseRows(fixture.gpu.info, weight);
+      const plan = planRows(fixture.gpu.info, weight);
       return {
         placing: (product) => headMatvec(fixture.commands, product, plan),
         product: (product) => matvec(fixture.commands, product, plan),
@@ -107,21 +107,19 @@ for (const shape of HEAD_CASES.slice(1)) {
   });
 }
 
-Deno.test("planDenseRows() leaves f32 weights and adapters without matrix units to the plain kernels", () => {
+Deno.test("planRows() leaves f32 weights and adapters without matrix units to the plain kernels", () => {
   const { info } = fixture.gpu;
   const plain = info.software ? "lanes" : "team";
   const [single, half] = [unfilled("f32"), unfilled("f16")];
-  assert.equal(planDenseRows(info, single).kind, plain);
-  assert.equal(planDenseRows({ ...info, matrix: [] }, half).kind, plain);
-  assert.equal(planDenseRows(info, half).kind, "matrix");
+  assert.equal(planRows(info, single).kind, plain);
+  assert.equal(planRows({ ...info, matrix: [] }, half).kind, plain);
+  assert.equal(planRows(info, half).kind, "matrix");
 });
 
-Deno.test("planSparseRows() differs for quantised weights alone", () => {
-  const { info } = fixture.gpu;
-  const [half, quantized] = [unfilled("f16"), unfilled("q4")];
-  assert.deepEqual(planSparseRows(info, half), planDenseRows(info, half));
-  assert.equal(planDenseRows(info, quantized).kind, "matrix");
-  assert.notEqual(planSparseRows(info, quantized).kind, "matrix");
+Deno.test("planRows() has quantised weights multiplied as integers on GPUs with subgroups", () => {
+  const info = { ...fixture.gpu.info, software: false, subgroups: true, subgroupSize: 32, maxInvocations: 1024 };
+  assert.equal(planRows(info, unfilled("q4")).kind, "subgroups");
+  assert.equal(planRows({ ...info, subgroups: false }, unfilled("q4")).kind, "matrix");
 });
 
 /** What plans read of a weight. */

@@ -127,7 +127,7 @@ Deno.test("planMatvec() does not know how many rows come along", () => {
   assert.deepEqual(planMatvec(hardware, weight(14336, "f16")), { kind: "team", threads: 128, outputs: 4 });
   const quantized = weight(4096, "q4");
   assert.deepEqual(planMatvec(hardware, quantized), { kind: "subgroups", subgroupSize: 32, shares: 2 });
-  assert.deepEqual(planMatvec(hardware, weight(14336, "q4")), { kind: "subgroups", subgroupSize: 32, shares: 4 });
+  assert.deepEqual(planMatvec(hardware, weight(14336, "q4")), { kind: "subgroups", subgroupSize: 32, shares: 2 });
   assert.equal(planMatvec({ ...hardware, subgroupSize: undefined }, quantized).kind, "team");
   assert.equal(planMatvec({ ...hardware, maxInvocations: 64 }, quantized).kind, "team");
 });
