@@ -76,6 +76,9 @@ export function tokensOf(tokenizer: Tokenizer, text: string): number[] {
   return [...tokenizer.encode(text)];
 }
 
+/** Of the embedded model; shared by the tests of a file, as its thread takes longer to start than most of them to run. */
+const [TOKENIZER, TEXT] = [await Tokenizer.load(MODEL_DIRECTORY), await TextPool.start({ directory: MODEL_DIRECTORY })];
+
 /** Everything a test may look at. */
 export class TestService implements Disposable {
   readonly app: OpenAPIHono;
@@ -88,7 +91,8 @@ export class TestService implements Disposable {
     draining: false,
   };
   model: ModelInfo | undefined = MODEL_INFO;
-  readonly #text: TextPool;
+  /** One that it owns. */
+  readonly #text: TextPool | undefined;
   readonly #grammars: GrammarService;
 
   private constructor(
@@ -97,7 +101,7 @@ export class TestService implements Disposable {
   ) {
     this.#grammars = new GrammarService({ directory });
     this.tokenizer = tokenizer;
-    this.#text = text;
+    this.#text = text === TEXT ? undefined : text;
     this.generator = new FakeGenerator({ tokens: [...tokensOf(tokenizer, "Hello, wide world!"), 1] });
     this.app = createApp({
       generator: this.generator,
@@ -116,6 +120,9 @@ export class TestService implements Disposable {
 
   /** @param directory of a model's text files */
   static async open(deps: Partial<AppDeps> = {}, directory: string = MODEL_DIRECTORY): Promise<TestService> {
+    if (directory === MODEL_DIRECTORY) {
+      return new TestService(directory, { ...deps, tokenizer: TOKENIZER, text: TEXT });
+    }
     const [tokenizer, text] = [await Tokenizer.load(directory), await TextPool.start({ directory })];
     return new TestService(directory, { ...deps, tokenizer, text });
   }
@@ -153,7 +160,7 @@ export class TestService implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#text.close();
+    this.#text?.close();
     this.#grammars.close();
   }
 }
