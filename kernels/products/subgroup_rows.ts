@@ -3,7 +3,7 @@
 import { DIGIT_LANES } from "../digits.ts";
 import type { GpuInfo } from "../gpu.ts";
 import type { Commands } from "../pipeline.ts";
-import { isQuantized } from "../weights/format.ts";
+import { isQuantized, QUANTIZED } from "../weights/format.ts";
 import type { Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
 import { asDigits } from "./digit_rows.ts";
@@ -19,16 +19,19 @@ import {
 
 /** Subgroups that share the groups of a row. */
 const SHARES = 2;
-/** Subgroups of a workgroup at most. */
+/** Subgroups of a workgroup at most, and weight rows at least: four pairs, where results are paired. */
 const MAX_SUBGROUPS = 8;
+const MIN_ROWS = 8;
 /**
- * By inputs of a workgroup: weight rows that subgroups share which share a row, and groups of each that a lane asks for together.
- * Neither changes bits. On an H200 the products of 32 layers of 8B in q4 take 1.6, 2.0 and 2.4 ms by these.
+ * By inputs of a workgroup: weight rows that subgroups share which share a row, and groups of each that a lane asks for together, of
+ * 16 bytes or more. Neither changes bits. The products of 32 layers of 8B in q4 take 1.6, 2.0 and 2.4 ms by the first three on an H200,
+ * 4.3 by the last on an H100.
  */
 const TILES = [
-  { inputs: 1, outputs: 2, ahead: 2 },
-  { inputs: 2, outputs: 4, ahead: 1 },
-  { inputs: 4, outputs: 4, ahead: 1 },
+  { inputs: 1, outputs: 2, ahead: { narrow: 2, wide: 1 } },
+  { inputs: 2, outputs: 4, ahead: { narrow: 1, wide: 1 } },
+  { inputs: 4, outputs: 4, ahead: { narrow: 1, wide: 1 } },
+  { inputs: 8, outputs: 2, ahead: { narrow: 1, wide: 1 } },
 ] as const;
 
 /** The cut for a weight; undefined: it is not quantised, or the adapter has no subgroups of one size, or too few threads. */
@@ -37,7 +40,7 @@ export function subgroupCutFor(
   { parts }: Pick<Weight, "parts">,
 ): SubgroupCut | undefined {
   if (!subgroups || subgroupSize === undefined || !parts.every(({ dtype }) => isQuantized(dtype))) return undefined;
-  // Eight weight rows at least: four pairs, where results are paired.
+  // Two such teams of subgroups at least.
   const fits = 2 * SHARES * subgroupSize <= maxInvocations && subgroupSize >= DIGIT_LANES;
   return fits ? { subgroupSize, shares: SHARES } : undefined;
 }
@@ -74,7 +77,16 @@ function tileFor(
 ): SubgroupTile {
   const fitting = Math.floor(maxInvocations / (variant.subgroupSize * variant.shares)) * variant.shares;
   const subgroups = Math.min(MAX_SUBGROUPS, fitting);
-  const tiles = TILES.map((tile) => ({ ...variant, ...tile, subgroups }))
+  const width = QUANTIZED[variant.dtype].quantaWords === 4 ? "narrow" : "wide";
+  const least = MIN_ROWS * variant.shares / subgroups;
+  const tiles = TILES
+    .map(({ inputs, outputs, ahead }) => ({
+      ...variant,
+      inputs,
+      outputs: Math.max(outputs, least),
+      ahead: ahead[width],
+      subgroups,
+    }))
     .filter((tile) => tile.inputs === 1 || subgroupBytes(tile) <= maxWorkgroupBytes);
   const tile = tiles.find(({ inputs }) => inputs >= rows) ?? tiles.at(-1);
   if (tile === undefined) throw new RangeError("Cannot cut a product by subgroups: no tile fits the adapter");
