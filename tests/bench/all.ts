@@ -1,8 +1,8 @@
 /**
- * `deno task bench:all --out DIR [--seconds N] [--phases NAME,…] [--shape SHAPE] [--modules DIR] [--files DIR]`: every benchmark of
- * docs/benchmarks.md on one machine, one process after the other; each writes `NAME.json`, `NAME.md` (its command above its tables)
- * and `NAME.log`, and prints its tables as soon as it has them. With `--seconds` phases that would not end in time are left out.
- * At the end, `tables.md` has all of them as the page has them.
+ * `deno task bench:all --out DIR [--seconds N] [--phases NAME,…] [--shape SHAPE] [--modules DIR] [--files DIR] [--card NAME]`:
+ * every benchmark of docs/benchmarks.md on one card, one process after the other; each writes `NAME.json`, `NAME.md` (its command
+ * above its tables), `NAME.log` and with `--card` `NAME.card`, and prints its tables as soon as it has them. With `--seconds`
+ * phases that would not end in time are left out. Several cards may share a folder, each with phases of its own.
  */
 
 import { fileURLToPath } from "node:url";
@@ -22,6 +22,8 @@ const MIN_SHARE = 0.6;
 
 interface Run {
   readonly out: string;
+  /** What the tables call the card; undefined: what the adapter says. */
+  readonly card: string | undefined;
   readonly terminal: Terminal;
   /** When everything must be over, by `performance.now`. */
   readonly endMs: number;
@@ -30,12 +32,13 @@ interface Run {
 /** @returns what went wrong, or undefined */
 async function runPhase(
   { name, args, env, seconds }: Phase,
-  { out, terminal, endMs }: Run,
+  { out, card, terminal, endMs }: Run,
 ): Promise<string | undefined> {
   const leftMs = endMs - performance.now();
   if (leftMs < seconds * MIN_SHARE * 1000) {
     return `left out: it takes ${seconds} s, ${Math.round(leftMs / 1000)} are left`;
   }
+  if (card !== undefined) await Deno.writeTextFile(`${out}/${name}.card`, card);
   const deadlineMs = Math.min(leftMs, seconds * PATIENCE * 1000 + 60_000);
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [...args, "--json", `${out}/${name}.json`],
@@ -78,8 +81,6 @@ async function runAll(phases: readonly Phase[], run: Run, writer: Deno.ChildProc
     const problem = await runPhase(phase, run);
     if (problem !== undefined) failures++;
     run.terminal.line(`${phase.name}: ${problem ?? `${((performance.now() - start) / 1000).toFixed(0)} s`}\n`);
-    const tables = pageTables(await readFigures(run.out));
-    await Deno.writeTextFile(`${run.out}/tables.md`, tables.join("\n") + "\n");
   }
   for (const line of pageTables(await readFigures(run.out))) run.terminal.line(line);
   return failures;
@@ -102,6 +103,7 @@ async function main(): Promise<number> {
       shape: { type: "string", default: "llama-3-8b" },
       modules: { type: "string" },
       files: { type: "string" },
+      card: { type: "string" },
     },
   });
   const endMs = performance.now() + Number(values.seconds) * 1000;
@@ -110,10 +112,10 @@ async function main(): Promise<number> {
   const out = await Deno.realPath(values.out);
   const files = values.files ?? await Deno.makeTempDir({ prefix: "tidepool-gguf-" });
   const modules = values.modules === undefined ? [] : ["--modules", values.modules];
-  const phases = chosen(phasesOf({ shape: values.shape, out, files, modules }), values.phases);
+  const phases = chosen(phasesOf({ shape: values.shape, files, modules }), values.phases);
   const writer = writeFiles(phases, { shape: values.shape, files });
   try {
-    return await runAll(phases, { out, terminal: processTerminal(), endMs }, writer);
+    return await runAll(phases, { out, card: values.card, terminal: processTerminal(), endMs }, writer);
   } finally {
     await writer?.status;
     if (values.files === undefined) await Deno.remove(files, { recursive: true });

@@ -3,7 +3,7 @@
 import type { BenchFile } from "../../router/commands/bench/compare.ts";
 import type { Table } from "../../router/commands/bench/correction_tables.ts";
 import type { StepProfile } from "../../router/commands/bench/profile.ts";
-import { figure, goalTable, peerAt, stepMsOf } from "./goals.ts";
+import { atContext, figure, goalTable, peerAt, stepMsOf } from "./goals.ts";
 import type { AllFigures } from "./read_figures.ts";
 
 /** Of a step, kernels that take less are left out of the table. */
@@ -46,15 +46,23 @@ export function withTables(page: string, tables: readonly string[]): string {
   return `${page.slice(0, begin)}${BEGIN}\n\n${tables.join("\n")}\n\n${page.slice(end)}`;
 }
 
-function about({ bench, peers }: AllFigures): string[] {
+function about({ bench, peers, cards }: AllFigures): string[] {
   const { decode } = bench;
   const worker = decode?.groups[0]?.workers[0];
   if (decode === undefined || worker === undefined) return [];
   const peer = peers["peer"]?.results[0]?.about;
   const where = worker.place === null ? worker.adapter : `${worker.place.replace(/ \(.*/, "")}, ${worker.adapter}`;
+  const phases = Map.groupBy(
+    Object.entries(cards).flatMap(([phase, card]) => card === undefined ? [] : [{ phase, card }]),
+    ({ card }) => card,
+  );
+  const named = [...phases].map(([card, of]) => `${card}: ${of.map(({ phase }) => phase).join(", ")}`);
   return [
-    `${where}, ${decode.date}: \`deno task bench:all --out DIR\`; ${decode.model}'s shape with random weights in f16, budget ` +
-    `${decode.budget}${peer === undefined ? "" : `; ${peer} on the same card in the same run`}.`,
+    `${
+      cards["decode"] ?? where
+    }, ${decode.date}: \`deno task bench:all --out DIR\`; ${decode.model}'s shape with random weights in ` +
+    `f16, budget ${decode.budget}${peer === undefined ? "" : `; ${peer}, in the same run`}.` +
+    (phases.size > 1 ? ` Phases by card: ${named.join("; ")}.` : ""),
   ];
 }
 
@@ -127,6 +135,9 @@ function typesTable(all: AllFigures): Table {
         const figures = peerAt(all, context, peer);
         return figure(figures && of(figures));
       }).join(" / ");
+    const corrections = CONTEXTS.map((context) =>
+      figure(atContext(file, context)?.corrections?.refresh.find(({ stride }) => stride === 32)?.correction.step)
+    );
     const prompts = [4096, 32768].map((context) =>
       figure(file.groups[0]?.prompts?.find((one) => one.context === context)?.tokensPerSecond)
     );
@@ -134,6 +145,7 @@ function typesTable(all: AllFigures): Table {
       type,
       steps("dense"),
       steps("sparse"),
+      corrections.join(" / "),
       peers(({ decodeTokensPerSecond }) => 1000 / decodeTokensPerSecond, CONTEXTS),
       prompts.join(" / "),
       peers(({ prefillTokensPerSecond }) => prefillTokensPerSecond, [4096, 32768]),
@@ -143,6 +155,7 @@ function typesTable(all: AllFigures): Table {
     "weights",
     "dense ms, 1,024 / 32,768 / 98,304",
     "sparse ms",
+    "correction of 32, ms",
     "llama.cpp, ms (Q8_0, Q4_0)",
     "prompts of 4,096 / 32,768, tokens/s",
     "llama.cpp",

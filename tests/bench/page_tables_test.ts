@@ -7,7 +7,7 @@ import { goalTable } from "./goals.ts";
 import { pageTables, withTables } from "./page_tables.ts";
 import type { AllFigures } from "./read_figures.ts";
 
-const NOTHING: AllFigures = { bench: {}, peers: {}, kernels: {}, loading: undefined };
+const NOTHING: AllFigures = { bench: {}, peers: {}, kernels: {}, loading: undefined, cards: {} };
 
 function step(attention: "dense" | "sparse", ms: number) {
   const parts = { step: ms, gpu: ms - 0.2, encode: 1, readBack: 0.1, wire: 0.1 };
@@ -83,6 +83,12 @@ Deno.test("pageTables() names the card, the day, the command and the peer, and l
   );
   assert.ok(lines.includes("| 98,304 | 10.00 (9.80, 1.00) | 5.50 (5.30, 1.00) | – | 18.0 (17.8) | 1.80 | 8.00 (8) |"));
   assert.ok(lines.includes("**Aims**") && !lines.some((line) => /Batches|budget\*|7B/.test(line)));
+  const [named] = pageTables({
+    ...NOTHING,
+    bench: { decode: DECODE },
+    cards: { decode: "H200, GPU 0", peer: "H200, GPU 1" },
+  });
+  assert.match(named ?? "", /^H200, GPU 0, 2026.* Phases by card: H200, GPU 0: decode; H200, GPU 1: peer\.$/);
   assert.deepEqual(pageTables(NOTHING).filter((line) => line.startsWith("**")), ["**Aims**"]);
 });
 

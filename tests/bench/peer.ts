@@ -1,7 +1,7 @@
 /**
  * `deno task bench:peer [--types f16,q8_0,q4_0] [--random SHAPE] [--contexts N,…] [--fill copied] [--ours FILE] [--json FILE]
  * [--modules DIR] [--files DIR] [--gpu vulkan|none]
- * [--no-shares]`: prefill and decode of llama.cpp with random weights of a named shape, beside ours from
+ * [--no-shares] [--alone]`: prefill and decode of llama.cpp with random weights of a named shape, beside ours from
  * a file of `bench --json`, or from a `bench` that it runs itself for each type of weights. The npm package `node-llama-cpp`
  * brings llama.cpp; it is fetched here and nowhere else.
  */
@@ -35,6 +35,7 @@ const { values } = parseArgs({
     modules: { type: "string" },
     files: { type: "string" },
     shares: { type: "boolean", default: true },
+    alone: { type: "boolean", default: false },
     gpu: { type: "string", default: "vulkan" },
   },
 });
@@ -87,7 +88,11 @@ async function measurePeer({ work, modules, type, contexts }: PeerRun, { config 
   return JSON.parse(line) as PeerResult;
 }
 
-async function ownFigures({ work, type, contexts }: PeerRun, { calibration: { budget } }: Preset): Promise<BenchFile> {
+async function ownFigures(
+  { work, type, contexts }: PeerRun,
+  { calibration: { budget } }: Preset,
+): Promise<BenchFile | undefined> {
+  if (values.alone) return undefined;
   if (values.ours !== undefined) return await readBenchFile(values.ours);
   const file = `${work}/ours.json`;
   const tokens = Number(values.tokens);
@@ -141,7 +146,7 @@ try {
   terminal.line(`| ${COLUMNS.map(() => "---").join(" | ")} |`);
   for (const row of compared.flatMap((one) => rowsOf(one, preset, ceiling))) terminal.line(`| ${row.join(" | ")} |`);
   if (values.json !== undefined) {
-    const results = compared.map(({ type, ours, peer }) => ({ type, ...peer, ours: ours.named }));
+    const results = compared.map(({ type, ours, peer }) => ({ type, ...peer, ours: ours?.named }));
     await Deno.writeTextFile(values.json, JSON.stringify({ readGigabytesPerSecond: ceiling, results }, undefined, 2));
   }
 } finally {

@@ -12,7 +12,8 @@ import type { MatrixType } from "./random_gguf.ts";
 /** Both sides with weights of one type. */
 export interface Compared {
   readonly type: MatrixType;
-  readonly ours: BenchFile;
+  /** Undefined: llama.cpp was measured alone. */
+  readonly ours: BenchFile | undefined;
   readonly peer: PeerResult;
 }
 
@@ -42,7 +43,7 @@ export function matrixTypeNamed(name: string): MatrixType {
 
 /** A row of the table for each context. @param ceiling GB/s of streaming reads */
 export function rowsOf({ type, ours, peer }: Compared, preset: Preset, ceiling: number | undefined): string[][] {
-  const speeds = new Map(ours.named.map(({ name, value }) => [name, value]));
+  const speeds = new Map((ours?.named ?? []).map(({ name, value }) => [name, value]));
   return peer.figures.map(({ context, prefillTokensPerSecond, decodeTokensPerSecond }) => {
     const own = (what: string) => speeds.get(`1 worker, ${context}: ${what} tokens/s`);
     const speed = (tokensPerSecond: number | undefined, attention: "dense" | "sparse") => {

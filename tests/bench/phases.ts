@@ -20,8 +20,6 @@ export interface Phase {
 export interface PhaseOptions {
   /** A named shape of 8B parameters or so. */
   readonly shape: string;
-  /** Where earlier phases leave their figures. */
-  readonly out: string;
   /** Where files of random weights lie. */
   readonly files: string;
   /** Flags that name the folder with llama.cpp's package, if there is one. */
@@ -36,14 +34,16 @@ const TOKENS = "--tokens 48 --untimed 48";
 const COPIED = "--kv-tokens 106496 --fill copied";
 
 /** Each phase, the most valuable first. */
-export function phasesOf({ shape, out, files, modules }: PhaseOptions): readonly Phase[] {
+export function phasesOf({ shape, files, modules }: PhaseOptions): readonly Phase[] {
   const bench = (flags: string) => ["run", "-A", "mod.ts", "bench", ...flags.split(" ")];
   const large = `--random ${shape} --budget 512`;
   const quantized = (dtype: string) =>
-    bench(`${large} ${COPIED} --contexts 1024,98304 --quantize ${dtype} ${TOKENS} --chunk 4096 --prompts 4096,32768`);
-  const peer = (type: string, ours: string, contexts: string) => [
-    ...["run", "-A", "tests/bench/peer.ts", "--random", shape, "--types", type, "--contexts", contexts],
-    ...["--tokens", "32", "--no-shares", "--ours", `${out}/${ours}.json`, "--files", files, ...modules],
+    bench(
+      `${large} ${COPIED} --contexts ${CONTEXTS} --quantize ${dtype} --corrections 32 ${TOKENS} --chunk 4096 --prompts 4096,32768`,
+    );
+  const peer = (type: string) => [
+    ...["run", "-A", "tests/bench/peer.ts", "--random", shape, "--types", type, "--contexts", `1024,${PROMPTS}`],
+    ...["--tokens", "32", "--alone", "--no-shares", "--files", files, ...modules],
   ];
   const tide = (gpu: string) =>
     bench(`--gpu ${gpu} --kv-tokens 20000 --chunk 2048 --contexts 1024,16384 --tokens 200 --untimed 300`);
@@ -56,24 +56,24 @@ export function phasesOf({ shape, out, files, modules }: PhaseOptions): readonly
       ),
       seconds: 95,
     },
-    { name: "peer", args: peer("f16", "decode", `1024,${PROMPTS}`), seconds: 40, peer: "f16" },
-    { name: "q4", args: quantized("q4"), seconds: 17 },
-    { name: "q8", args: quantized("q8"), seconds: 17 },
+    { name: "peer", args: peer("f16"), seconds: 40, peer: "f16" },
+    { name: "q4", args: quantized("q4"), seconds: 20 },
+    { name: "q8", args: quantized("q8"), seconds: 20 },
     {
       name: "profile",
       args: bench(`${large} ${COPIED} --contexts ${CONTEXTS} --chunk 1024 --tokens 24 --untimed 24 --profile-only`),
       seconds: 22,
     },
-    { name: "peer_q4", args: peer("q4_0", "q4", "1024,4096,32768"), seconds: 11, peer: "q4_0" },
-    { name: "peer_q8", args: peer("q8_0", "q8", "1024,4096,32768"), seconds: 12, peer: "q8_0" },
-    { name: "q4k", args: quantized("q4k"), seconds: 17 },
+    { name: "peer_q4", args: peer("q4_0"), seconds: 35, peer: "q4_0" },
+    { name: "peer_q8", args: peer("q8_0"), seconds: 36, peer: "q8_0" },
+    { name: "q4k", args: quantized("q4k"), seconds: 20 },
     { name: "embedded", args: tide("dawn"), seconds: 11 },
     {
       name: "mha",
       args: bench(`--random llama-2-7b --budget 512 ${COPIED} --contexts 10240,32768,98304 ${TOKENS}`),
       seconds: 22,
     },
-    { name: "loading", args: "run -A tests/bench/loading.ts --gib 2 --rounds 1".split(" "), seconds: 8 },
+    { name: "loading", args: "run -A tests/bench/loading.ts --gib 4 --rounds 2".split(" "), seconds: 14 },
     {
       name: "kernels_deno",
       args: ["run", "-A", "tests/kernels/bench.ts", "--cases", "^matmul 1024×(28672|128256)|^llama.*32768.*prefill"],

@@ -24,6 +24,8 @@ export interface AllFigures {
   readonly peers: Readonly<Record<string, PeerFile | undefined>>;
   readonly kernels: Readonly<Record<string, KernelFile | undefined>>;
   readonly loading: LoadingFigures | undefined;
+  /** The cards of phases, where they were named. */
+  readonly cards: Readonly<Record<string, string | undefined>>;
 }
 
 const BENCHES = ["decode", "profile", "q4", "q8", "q4k", "embedded", "embedded_deno", "decode_deno", "mha"] as const;
@@ -42,6 +44,13 @@ export async function readFigures(directory: string): Promise<AllFigures> {
     peers: await each(PEERS, (path) => readJson<PeerFile>(path)),
     kernels: await each(KERNELS, (path) => readJson<KernelFile>(path)),
     loading: await whereThere(path("loading"), (path) => readJson<LoadingFigures>(path)),
+    cards: Object.fromEntries(
+      await Promise.all(
+        [...BENCHES, ...PEERS, ...KERNELS, "loading"].map(async (name) =>
+          [name, await whereThere(`${directory}/${name}.card`, (path) => Deno.readTextFile(path))] as const
+        ),
+      ),
+    ),
   };
 }
 
