@@ -79,7 +79,7 @@ Deno.test("pageTables() names the card, the day, the command and the peer, and l
   const lines = pageTables({ ...NOTHING, bench: { decode: DECODE }, peers: { peer: PEER } });
   assert.match(
     lines[0] ?? "",
-    /^NVIDIA H200, driver 580, 2026-11-27: `deno task bench:all .*llama\.cpp v1, vulkan on the same/,
+    /^NVIDIA H200, driver 580, 2026-11-27: `deno task bench:all .*llama\.cpp v1, vulkan, in the same run\.$/,
   );
   assert.ok(lines.includes("| 98,304 | 10.00 (9.80, 1.00) | 5.50 (5.30, 1.00) | – | 18.0 (17.8) | 1.80 | 8.00 (8) |"));
   assert.ok(lines.includes("**Aims**") && !lines.some((line) => /Batches|budget\*|7B/.test(line)));
