@@ -6,7 +6,7 @@
 import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import { type QuantizedDType, weightBytes } from "../kernels/weights/format.ts";
+import { isQuantized, type QuantizedDType, weightBytes, type WeightDType } from "../kernels/weights/format.ts";
 import { isBlockType, keptAs } from "../kernels/weights/source_types.ts";
 import { checkKvTokens, type KvCapacity, pagesBesideReplicas, replicaPagesBeside } from "./kv/kv_capacity.ts";
 import { kvBytesPerToken } from "./kv/kv_slice.ts";
@@ -18,6 +18,8 @@ import { PAGE_TOKENS, pagesFor } from "./span.ts";
 /** What a model needs on the GPU of each worker. */
 export interface ModelNeeds {
   readonly weightBytes: number;
+  /** What matrices are kept as, those of the most bytes first. */
+  readonly weightTypes: readonly WeightDType[];
   /** Of the longest prefill chunk, roughly, and the halves that quantised weights are decoded to for it. */
   readonly workingBytes: number;
   readonly kvBytesPerToken: number;
@@ -43,11 +45,14 @@ const GIB = 2 ** 30;
 export function needsOf({ config, tensors, quantize }: UnreadModel): ModelNeeds {
   const { hidden, heads, kvHeads, headDim, ffn } = config;
   const columns = 3 * hidden + 2 * (heads + 2 * kvHeads) * headDim + 3 * ffn;
-  const isQuantized = quantize !== undefined || [...tensors?.values() ?? []].some(({ dtype }) => isBlockType(dtype));
+  const { bytes, types } = tensors === undefined
+    ? tallyShape(config, quantize)
+    : tallyTensors(config, tensors, quantize);
   return {
-    weightBytes: tensors === undefined ? bytesOfShape(config, quantize) : bytesOfTensors(config, tensors, quantize),
+    weightBytes: bytes,
+    weightTypes: types,
     workingBytes: Math.min(CHUNK_ROWS, config.maxPositions) * columns * 4 +
-      (isQuantized ? weightBytes("f16", 2 * ffn * hidden) : 0),
+      (types.some(isQuantized) ? weightBytes("f16", 2 * ffn * hidden) : 0),
     kvBytesPerToken: kvBytesPerToken(config),
   };
 }
@@ -78,7 +83,9 @@ export async function checkFit(
   }
   const fitting = Math.min(tokensWithin(needs, free - fixed, replicas), model.config.maxPositions);
   return [
-    `Memory: weights ${gib(needs.weightBytes)}, working memory ${gib(needs.workingBytes)}, keys and values ` +
+    `Memory: weights ${gib(needs.weightBytes)} in ${needs.weightTypes.join(" and ")}, working memory ${
+      gib(needs.workingBytes)
+    }, keys and values ` +
     `${Math.round(needs.kvBytesPerToken / 1024)} KiB a token` +
     (replicas ? `, copies of other workers' rows ${gib(bytesOfPages(needs, replicaPages(fitting, replicas)))}` : ""),
     `Memory: at least ${gib(free)} free: a context of ${fitting.toLocaleString("en")} tokens fits`,
@@ -163,29 +170,53 @@ function tokensWithin(needs: ModelNeeds, bytes: number, replicas: boolean): numb
   return bytesOfKv(needs, tokens, replicas) <= bytes ? tokens : 0;
 }
 
-function bytesOfTensors(
+/** Bytes of matrices by the type that they are kept as, and of vectors. */
+class Tally {
+  readonly matrices = new Map<WeightDType, number>();
+  vectorBytes = 0;
+
+  add(dtype: WeightDType, weights: number): void {
+    this.matrices.set(dtype, (this.matrices.get(dtype) ?? 0) + weightBytes(dtype, weights));
+  }
+
+  get bytes(): number {
+    return this.matrices.values().reduce((sum, bytes) => sum + bytes, this.vectorBytes);
+  }
+
+  /** Those of the most bytes first. */
+  get types(): readonly WeightDType[] {
+    return [...this.matrices].sort(([, a], [, b]) => b - a).map(([dtype]) => dtype);
+  }
+}
+
+function tallyTensors(
   { tiedEmbeddings }: ModelConfig,
   tensors: ReadonlyMap<string, TensorInfo>,
   quantize: QuantizedDType | undefined,
-): number {
-  let bytes = 0;
+): Tally {
+  const tally = new Tally();
   for (const [name, { dtype, shape }] of tensors) {
     const [rows = 1, cols] = shape;
     if (tiedEmbeddings && name === "lm_head.weight") continue;
     const isTable = name === "lm_head.weight" || name === "model.embed_tokens.weight";
     const asked = cols === undefined || isBlockType(dtype) ? undefined : quantizedTo(quantize, { cols, isTable });
-    bytes += cols === undefined ? rows * 4 : weightBytes(asked ?? keptAs(dtype), rows * cols);
+    if (cols === undefined) tally.vectorBytes += rows * 4;
+    else tally.add(asked ?? keptAs(dtype), rows * cols);
   }
-  return bytes;
+  return tally;
 }
 
-function bytesOfShape(config: ModelConfig, quantize: QuantizedDType | undefined): number {
+function tallyShape(config: ModelConfig, quantize: QuantizedDType | undefined): Tally {
   const { layers, hidden, ffn, heads, kvHeads, headDim, vocabSize, tiedEmbeddings } = config;
-  const bytes = (rows: number, cols: number, { isTable = false } = {}) =>
-    weightBytes(quantizedTo(quantize, { cols, isTable }) ?? "f16", rows * cols);
-  const layer = bytes((heads + 2 * kvHeads) * headDim, hidden) + bytes(hidden, heads * headDim) +
-    bytes(2 * ffn, hidden) + bytes(hidden, ffn);
-  return layers * layer + bytes(vocabSize, hidden, { isTable: true }) * (tiedEmbeddings ? 1 : 2);
+  const tally = new Tally();
+  const add = (rows: number, cols: number, { isTable = false } = {}) =>
+    tally.add(quantizedTo(quantize, { cols, isTable }) ?? "f16", rows * cols);
+  add(layers * (heads + 2 * kvHeads) * headDim, hidden);
+  add(layers * hidden, heads * headDim);
+  add(layers * 2 * ffn, hidden);
+  add(layers * hidden, ffn);
+  add((tiedEmbeddings ? 1 : 2) * vocabSize, hidden, { isTable: true });
+  return tally;
 }
 
 function gib(bytes: number): string {

@@ -20,6 +20,8 @@ export interface ModelDiagnosis {
   /** Tensors of each type in the files. */
   readonly types: Readonly<Record<string, number>>;
   readonly weightBytes: number;
+  /** What matrices are kept as, those of the most bytes first. */
+  readonly weightTypes: readonly string[];
   readonly workingBytes: number;
   readonly kvBytesPerToken: number;
   readonly maxPositions: number;
@@ -75,7 +77,7 @@ export function describeModel(found: ModelDiagnosis): readonly (readonly [string
     ["Tensors", types],
     [
       "Memory",
-      `weights ${mebibytes(found.weightBytes)}, working memory ${mebibytes(found.workingBytes)}, ` +
+      `weights ${mebibytes(found.weightBytes)} in ${found.weightTypes.join(" and ")}, working memory ${mebibytes(found.workingBytes)}, ` +
       `${Math.round(found.kvBytesPerToken / 1024)} KiB a token of context, at most ${
         found.maxPositions.toLocaleString("en")
       }`,

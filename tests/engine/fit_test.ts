@@ -39,6 +39,7 @@ Deno.test("needsOf() knows the bytes of random weights by their format", () => {
   const { config } = presetNamed("llama-3-8b");
   const gib = (quantize?: "q8" | "q4") => needsOf({ config, tensors: undefined, quantize }).weightBytes / 2 ** 30;
   assert.deepEqual([gib(), gib("q8"), gib("q4")].map((bytes) => bytes.toFixed(1)), ["15.0", "7.9", "4.7"]);
+  assert.deepEqual(needsOf({ config, tensors: undefined, quantize: "q4" }).weightTypes, ["q4", "q8"]);
   const working = (quantize?: "q8" | "q4") => needsOf({ config, tensors: undefined, quantize }).workingBytes;
   // Gate and up, decoded to halves.
   assert.deepEqual([working("q8"), working("q4")].map((bytes) => bytes - working()), Array(2).fill(28672 * 4096 * 2));
@@ -115,7 +116,9 @@ Deno.test("Engine.open() refuses a context beyond the model's, and says what it 
   const engine = await open(512);
   assert.equal(engine.info.maxPositions, 512);
   assert.ok(
-    lines.some((line) => /^Memory: weights 1\.1 MiB, working memory .*, keys and values 1 KiB a token$/.test(line)),
+    lines.some((line) =>
+      /^Memory: weights 1\.1 MiB in f16, working memory .*, keys and values 1 KiB a token$/.test(line)
+    ),
     lines.join("\n"),
   );
   await engine.close();
