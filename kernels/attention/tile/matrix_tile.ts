@@ -1,19 +1,20 @@
 /**
- * The WGSL of the tile on matrix units, for chunks of prompts and for decode rows. For each block of KV rows the subgroups compute scores into workgroup memory,
- * threads turn them into weights (softmax in f32), and the subgroups add weights times values to outputs that stay in
- * registers. The outputs of a block are computed together with the scores of the next one: so a block takes three barriers,
- * and between two of them there is enough to do. Elements of outputs cannot be touched there: instead of rescaling them for each new maximum of a row, a row
- * keeps the maximum it has until a score exceeds it by 2^8, which is rare; then the outputs take a turn through workgroup
- * memory. Rows that need no rescaling are multiplied by 1, so that a row's bits do not depend on its neighbours.
+ * The WGSL of the tile on matrix units, for chunks of prompts and for decode rows. For each block of KV rows the subgroups compute
+ * scores into workgroup memory, threads turn them into weights (softmax in f32), and the subgroups add weights times values to
+ * outputs that stay in registers. The outputs of a block are computed together with the scores of the next one: so a block takes
+ * three barriers, and between two of them there is enough to do. Elements of outputs cannot be touched there: a row keeps the maximum
+ * that it has until a score exceeds it by 2^8, which is rare; then the outputs take a turn through workgroup memory. Rows that
+ * need no rescaling are multiplied by 1, so that a row's bits do not depend on its neighbours.
  */
 
 import { EMPTY_LSE, kvAddressWgsl } from "../kv_pages.ts";
 import { LISTED_BLOCK_WGSL } from "../row_blocks.ts";
-import { chunkRowsWgsl, partWgsl, splitRowsWgsl, storeStateWgsl } from "./matrix_rows.ts";
-import { massesWgsl, massWgsl, softmaxWgsl, totalWgsl } from "./matrix_softmax.ts";
+import { rescaleWgsl, storeWgsl } from "./matrix_outputs.ts";
+import { chunkRowsWgsl, partWgsl, splitRowsWgsl } from "./matrix_rows.ts";
+import { massesWgsl, softmaxWgsl } from "./matrix_softmax.ts";
 import { Fragments, HALVES_AN_ELEMENT } from "../../matrix_wgsl.ts";
 import { type MatrixTile, type Plan, planOf } from "./matrix_tile_plan.ts";
-import { ROW_FORM_WGSL, storeFour } from "../../rows.ts";
+import { ROW_FORM_WGSL } from "../../rows.ts";
 import { unroll } from "../../wgsl.ts";
 
 /**
@@ -56,7 +57,9 @@ fn main(
   let firstKey = (thread % ${threadsARow}u) * ${plan.ownKeys}u;
   let token = min(firstToken + row / ${group}u, lastToken);
   let visible = rowTable[2u * (params.firstRow + token)].zw;
-  let queryAt = ((kvHead * params.queryRows + params.firstRow + firstToken) * ${group}u + ownRow) * ${plan.elements}u;
+  // Those whose scores it computes.
+  let scoredRow = ownRow + (ownPart / ${plan.keyParts}u) * ${plan.subgroupRows / plan.rowParts}u;
+  let queryAt = ((kvHead * params.queryRows + params.firstRow + firstToken) * ${group}u + scoredRow) * ${plan.elements}u;
   ${loadQueries(plan)}
   ${eachOutput(plan, (i, j) => write.zeroSums(`out${i}_${j}`))}
   var top = ${EMPTY_LSE}f;
@@ -108,12 +111,12 @@ function eachOutput({ fragments }: Plan, piece: (row: number, output: number) =>
   return unroll(fragments.rows, (i) => unroll(fragments.outputs, (j) => piece(i, j)));
 }
 
-/** Queries of the subgroup's rows stay in registers. Rows beyond the tile's are computed for nothing. */
+/** Queries of the rows that it scores stay in registers. Rows beyond the tile's are computed for nothing. */
 function loadQueries({ shape, fragments, elements }: Plan): string {
   const write = new Fragments(shape);
   const at = (i: number, d: number) => `queryAt + ${i * shape.m * elements + d * shape.k / HALVES_AN_ELEMENT}u`;
   return unroll(
-    fragments.rows,
+    fragments.scoredRows,
     (i) =>
       unroll(
         fragments.headDepth,
@@ -134,31 +137,32 @@ function stage({ loads, threads, elements, keys }: Plan, to: "keys" | "values", 
 }
 
 /** Scores, already in units of log2 as the queries carry the scale. */
-function scoresWgsl({ shape, fragments, keys, scores, blockRows, split }: Plan): string {
+function scoresWgsl({ shape, fragments, keys, scores, blockRows, keyParts }: Plan): string {
   const write = new Fragments(shape);
-  const partKeys = blockRows / split;
+  const partKeys = blockRows / keyParts;
+  const firstKey = (j: number) => `(ownPart % ${keyParts}u * ${partKeys}u + ${j * shape.n}u)`;
   const key = (j: number, d: number) =>
     write.right({
       array: "keys",
-      at: `(ownPart * ${partKeys}u + ${j * shape.n}u) * ${keys}u + ${d * shape.k / HALVES_AN_ELEMENT}u`,
+      at: `${firstKey(j)} * ${keys}u + ${d * shape.k / HALVES_AN_ELEMENT}u`,
       stride: `${keys}u`,
     }, "columns");
   const to = (i: number, j: number) => ({
     array: "scores",
-    at: `(ownRow + ${i * shape.m}u) * ${scores}u + (ownPart * ${partKeys}u + ${j * shape.n}u) / 4u`,
+    at: `(scoredRow + ${i * shape.m}u) * ${scores}u + ${firstKey(j)} / 4u`,
     stride: `${scores}u`,
   });
   return `{
-      ${unroll(fragments.rows, (i) => unroll(fragments.keys, (j) => write.zeroSums(`score${i}_${j}`)))}
+      ${unroll(fragments.scoredRows, (i) => unroll(fragments.keys, (j) => write.zeroSums(`score${i}_${j}`)))}
       ${
     unroll(fragments.headDepth, (d) =>
       unroll(fragments.keys, (j) =>
         `{
         let key = ${key(j, d)};
-        ${unroll(fragments.rows, (i) => write.accumulate(`score${i}_${j}`, `query${i}_${d}`, "key"))}
+        ${unroll(fragments.scoredRows, (i) => write.accumulate(`score${i}_${j}`, `query${i}_${d}`, "key"))}
       }`))
   }
-      ${unroll(fragments.rows, (i) => unroll(fragments.keys, (j) => write.storeSums(to(i, j), `score${i}_${j}`)))}
+      ${unroll(fragments.scoredRows, (i) => unroll(fragments.keys, (j) => write.storeSums(to(i, j), `score${i}_${j}`)))}
     }`;
 }
 
@@ -182,34 +186,6 @@ function keepFourWgsl(
         let to = (${place}) / 4u;
         ${store}
       }`;
-}
-
-/** A column of output fragments in `scores`, one for each part. */
-function outputPlace({ shape, scores }: Plan, i: number): { array: string; at: string; stride: string } {
-  return {
-    array: "scores",
-    at: `(ownRow + ${i * shape.m}u) * ${scores}u + ownPart * ${shape.n / 4}u`,
-    stride: `${scores}u`,
-  };
-}
-
-function rescaleWgsl(plan: Plan): string {
-  const { shape, fragments, tileRows, split, threads, scores } = plan;
-  const write = new Fragments(shape);
-  const fours = split * shape.n / 4;
-  return `${
-    unroll(fragments.outputs, (j) => `
-      ${unroll(fragments.rows, (i) => write.storeSums(outputPlace(plan, i), `out${i}_${j}`))}
-      workgroupBarrier();
-      for (var i = thread; i < ${tileRows * fours}u; i += ${threads}u) {
-        scores[(i / ${fours}u) * ${scores}u + i % ${fours}u] *= factors[i / ${fours}u];
-      }
-      workgroupBarrier();
-      ${unroll(fragments.rows, (i) => `out${i}_${j} = ${write.loadSums(outputPlace(plan, i))};`)}
-      workgroupBarrier();`)
-  }
-      factors[row] = 1.0;
-      if (thread == 0u) { rescale = 0u; }`;
 }
 
 function outputsWgsl({ shape, fragments, keys, weights, headDim, split }: Plan): string {
@@ -237,48 +213,4 @@ function outputsWgsl({ shape, fragments, keys, weights, headDim, split }: Plan):
       }`)
     }
     }`);
-}
-
-function storeWgsl(plan: Plan): string {
-  const { shape, fragments, tileRows, threads, threadsARow, ownKeys, tokens, group, headDim, split, scores } = plan;
-  const write = new Fragments(shape);
-  const fours = split * shape.n / 4;
-  return /* wgsl */ `
-  meeting[thread] = ${massWgsl(ownKeys)};
-  workgroupBarrier();
-  let total = ${totalWgsl(threadsARow)};
-  factors[row] = select(0.0, 1.0 / max(total, 1e-30), total > 0.0);
-  if (thread % ${threadsARow}u == 0u && row < ${tokens * group}u && firstToken + row / ${group}u <= lastToken) {
-    let lse = select(${EMPTY_LSE}f, ${Math.LN2} * (top + log2(max(total, 1e-30))), total > 0.0);
-    ${
-    storeStateWgsl(plan, { token: "token", head: `row % ${group}u`, store: (array, at) => `${array}Lse[${at}] = lse;` })
-  }
-  }
-${
-    unroll(fragments.outputs, (j) => `
-  workgroupBarrier();
-  ${unroll(fragments.rows, (i) => write.storeSums(outputPlace(plan, i), `out${i}_${j}`))}
-  workgroupBarrier();
-  for (var i = thread; i < ${tileRows * fours}u; i += ${threads}u) {
-    let outRow = i / ${fours}u;
-    let four = i % ${fours}u;
-    let outToken = firstToken + outRow / ${group}u;
-    if (outRow < ${tokens * group}u && outToken <= lastToken) {
-      let dimension = (four / ${shape.n / 4}u) * ${headDim / split / 4}u + ${j * shape.n / 4}u + four % ${shape.n / 4}u;
-      let value = scores[outRow * ${scores}u + four] * factors[outRow];
-      ${
-      storeStateWgsl(plan, {
-        token: "outToken",
-        head: `outRow % ${group}u`,
-        store: (array, at) =>
-          storeFour(array === "out" ? plan.outForm : "f32", `${array}O`, {
-            value: "value",
-            at: `(${at}) * ${headDim / 4}u + dimension`,
-            fours: "params.outFours",
-          }),
-      })
-    }
-    }
-  }`)
-  }`;
 }
