@@ -108,14 +108,20 @@ export function bestOverWorkgroup(threads: number): string {
 
 /**
  * A loop in which a thread visits its share of `params.vocabulary` logits from `first` on, four loads in flight.
- * Needs a binding `logits: array<f32>`; `visit` gets WGSL expressions of a logit and its token.
+ * Needs a binding `logits: array<f32>`; `visit` gets WGSL expressions of a logit, its token, and what `beside` gives for
+ * a token that there is: that is loaded with the logits, ahead of any condition.
  */
-export function eachLogit(threads: number, visit: (logit: string, token: string) => string): string {
+export function eachLogit(
+  threads: number,
+  visit: (logit: string, token: string, beside: string) => string,
+  beside?: (token: string) => string,
+): string {
   return `
       for (var i = t; i < params.vocabulary; i += ${4 * threads}u) {
         ${unroll(4, (n) => `let token${n} = i + ${n * threads}u;`)}
         ${unroll(4, (n) => `let logit${n} = logits[first + min(token${n}, params.vocabulary - 1u)];`)}
-        ${unroll(4, (n) => `if (token${n} < params.vocabulary) { ${visit(`logit${n}`, `token${n}`)} }`)}
+        ${beside ? unroll(4, (n) => `let beside${n} = ${beside(`min(token${n}, params.vocabulary - 1u)`)};`) : ""}
+        ${unroll(4, (n) => `if (token${n} < params.vocabulary) { ${visit(`logit${n}`, `token${n}`, `beside${n}`)} }`)}
       }`;
 }
 

@@ -74,14 +74,15 @@ function spec(threads: number): KernelSpec {
         let first = place.x * params.vocabulary;
         let top = workgroup_best(t, highest(first, t)).value;
         var kept_best = Best(-3.4e38, 0u);
-        ${eachLogit(threads, (_, token) => `kept_best.value = max(kept_best.value, ${keptOf(token)});`)}
+        ${eachLogit(threads, (_, __, kept) => `kept_best.value = max(kept_best.value, ${kept});`, keptOf)}
         let kept_top = workgroup_best(t, kept_best).value;
         var sum = 0.0;
         var kept_sum = 0.0;
         ${
       eachLogit(
         threads,
-        (logit, token) => `sum += exp(${logit} - top); kept_sum += exp(${keptOf(token)} - kept_top);`,
+        (logit, _, kept) => `sum += exp(${logit} - top); kept_sum += exp(${kept} - kept_top);`,
+        keptOf,
       )
     }
         let lse = top + log(workgroup_sum(t, sum));
@@ -90,7 +91,8 @@ function spec(threads: number): KernelSpec {
         ${
       eachLogit(
         threads,
-        (logit, token) => `divergence += exp(${logit} - lse) * ((${logit} - lse) - (${keptOf(token)} - kept_lse));`,
+        (logit, _, kept) => `divergence += exp(${logit} - lse) * ((${logit} - lse) - (${kept} - kept_lse));`,
+        keptOf,
       )
     }
         let total = workgroup_sum(t, divergence);
