@@ -139,7 +139,7 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
   const blocks = cutBlocks({ first: firstRow, rows }, given, together, tiles === undefined ? "single" : "block");
   for (const pass of scratchPassesOf(blocks, rowsPerPass)) {
     if (tiles === undefined) dispatchBlocks(commands, args, { ...pass, splits, together });
-    else dispatchRowTiles(commands, args, { tiles, pass, splits: jointSplitsOf(cut, longest, together) });
+    else dispatchRowTiles(commands, args, { tiles, pass, cut, longest });
     // A single possible split writes the state itself.
     if (splits > 1) {
       const merged = { firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, cut, out, outForm };

@@ -14,6 +14,7 @@ import {
 } from "./kv_pages.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
 import { BLOCK_WORDS, LIST_WORDS, listsOf, type RowRange, type ScratchPass } from "./row_blocks.ts";
+import { jointSplitsOf, type SplitCut } from "./split/split_cut.ts";
 import { matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { type MatrixTile, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
 import { foursOf, type RowForm } from "../rows.ts";
@@ -44,14 +45,20 @@ export function rowsOfTiles(tiles: RowTiles): number {
   return Math.max(...tiles.map(matrixTileTokens));
 }
 
-/** Dispatches the blocks of one pass. @param splits that the rows of any block may need together */
+/** Dispatches the blocks of one pass, each for as many splits as its rows may need together. */
 export function dispatchRowTiles(
   commands: Commands,
   { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, outForm = "f32", scores, ...call }: RowTileCall,
-  { tiles, pass, splits }: { readonly tiles: RowTiles; readonly pass: ScratchPass; readonly splits: number },
+  { tiles, pass, cut, longest }: {
+    readonly tiles: RowTiles;
+    readonly pass: ScratchPass;
+    readonly cut: SplitCut;
+    readonly longest: number;
+  },
 ): void {
   const { first: firstRow, rows, blocks } = pass;
-  for (const { tile, list } of dispatchesOf(tiles, blocks, firstRow)) {
+  for (const { tile, list, together } of dispatchesOf(tiles, blocks, firstRow)) {
+    const splits = jointSplitsOf(cut, longest, together);
     commands.dispatch(kernelOf(commands, { ...tile, outForm, keepsScores: scores !== undefined }), {
       tensors: [
         ...[q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
@@ -73,15 +80,18 @@ interface TileDispatch {
   readonly tile: MatrixTile;
   /** The blocks that it serves; undefined: all rows of the pass, each alone. */
   readonly list: readonly number[] | undefined;
+  /** Rows of a block at most. */
+  readonly together: number;
 }
 
 function dispatchesOf(tiles: RowTiles, blocks: readonly RowRange[], firstRow: number): TileDispatch[] {
   const [lowest] = tiles;
-  if (blocks.every(({ rows }) => rows === 1)) return [{ tile: lowest, list: undefined }];
+  if (blocks.every(({ rows }) => rows === 1)) return [{ tile: lowest, list: undefined, together: 1 }];
   const heightFor = ({ rows }: RowRange) => tiles.find((tile) => matrixTileTokens(tile) >= rows);
   return tiles.flatMap((tile) => {
     const fitting = blocks.filter((block) => heightFor(block) === tile);
-    return listsOf(fitting, firstRow).map((list) => ({ tile, list }));
+    const together = Math.max(...fitting.map(({ rows }) => rows));
+    return listsOf(fitting, firstRow).map((list) => ({ tile, list, together }));
   });
 }
 
