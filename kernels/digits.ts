@@ -1,9 +1,9 @@
 /**
  * Rows as integers, for products with quantised weights: a group of 32 values is 32 integers of 16 bits times a power of two,
- * and each integer two digits of 8 bits, so that four of them are multiplied and added by one instruction. The integers err by
- * half of one in 16,320 or more of the largest value of the group: a squared error of 1e-9 of the row's, of which the f16 of
- * weights and caches make twenty times as much. Products and sums of a group are exact, so that no kernel adds them in an
- * order of its own. Values keep their bits whatever a compiler does: scaling by a power of two rounds nothing.
+ * and each integer two digits of 8 bits, so that four of them are multiplied and added by one instruction. The largest of a group
+ * is 16,320 or more, so that rounding makes a squared error below 1e-9 of the row's square; rows or weights rounded to f16 make
+ * twenty times as much. Products and sums within a group are exact, in any order, and scaling by a power of two rounds nothing:
+ * digits are the same whichever kernel makes them.
  */
 
 import { GROUP } from "./weights/format.ts";
@@ -37,7 +37,7 @@ export interface DigitPlace {
 
 /** WGSL that `storeDigits` needs; the kernel needs the feature subgroups. */
 export const DIGITS_WGSL = /* wgsl */ `
-// A power of two is 2 ** (bits >> 23 - 127): the next one from 255 / 128 on, as ${LARGEST} is less than 2 ** 15.
+// Of the power of two that the largest value lies above; from 255 / 128 of it on of the next one, as ${LARGEST} is less than 2 ** 15.
 fn exponent_of(most: f32) -> u32 { return clamp((bitcast<u32>(most) + 0x10000u) >> 23u, 15u, 254u); }
 fn integers_of(value: vec4<f32>, exponent: u32) -> vec4<i32> {
   let bound = vec4<f32>(${LARGEST}.0);

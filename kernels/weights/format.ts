@@ -1,7 +1,7 @@
 /**
  * How weights are kept on the GPU. Quantised ones lie in groups of 32 along a row, as planes back to back in one buffer:
  * first the quanta of all groups, then their scales, so that neighbouring threads read neighbouring words whatever the
- * number of bits. Knows layouts and bytes; `read_eight.ts` decodes them, `pack_blocks.ts` fills them.
+ * number of bits. Knows layouts and bytes; `read_eight.ts` decodes them, `pack_groups.ts` fills them.
  */
 
 /**

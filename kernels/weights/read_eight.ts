@@ -1,7 +1,7 @@
 /**
- * WGSL that reads weights, eight at a time, in any format: the only place where kernels decode them. What is read has the
- * value of the file's own definition to the last bit: products of scales and quanta are exact in f32, and the one
- * difference that rounds is the same however a compiler contracts it.
+ * WGSL that reads weights, eight at a time, in any format, and decodes them to f32; `halves_of_eight.ts` makes halves of them, and
+ * `dot_groups.ts` multiplies integers as they are. What is read has the value of the file's own definition to the last bit:
+ * products of scales and quanta are exact in f32, and the one difference that rounds is the same however a compiler contracts it.
  */
 
 import { isQuantized, QUANTIZED, type QuantizedDType, type WeightDType } from "./format.ts";
