@@ -77,7 +77,8 @@ export function describeModel(found: ModelDiagnosis): readonly (readonly [string
     ["Tensors", types],
     [
       "Memory",
-      `weights ${mebibytes(found.weightBytes)} in ${found.weightTypes.join(" and ")}, working memory ${mebibytes(found.workingBytes)}, ` +
+      `weights ${mebibytes(found.weightBytes)} in ${found.weightTypes.join(" and ")}, ` +
+      `working memory ${mebibytes(found.workingBytes)}, ` +
       `${Math.round(found.kvBytesPerToken / 1024)} KiB a token of context, at most ${
         found.maxPositions.toLocaleString("en")
       }`,
