@@ -15,8 +15,9 @@ import { readFigures } from "./read_figures.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 
-/** A phase may take longer than on an H200, but not hang. */
-const PATIENCE = 4;
+/** A phase may take longer than on an H200: so many times, or half of the time that is left; a hang leaves the rest to others. */
+const PATIENCE = 2;
+const MAX_SHARE = 0.5;
 /** Of its estimate a phase must have this much time left to be begun: what it has measured by then is kept. */
 const MIN_SHARE = 0.6;
 
@@ -39,7 +40,7 @@ async function runPhase(
     return `left out: it takes ${seconds} s, ${Math.round(leftMs / 1000)} are left`;
   }
   if (card !== undefined) await Deno.writeTextFile(`${out}/${name}.card`, card);
-  const deadlineMs = Math.min(leftMs, seconds * PATIENCE * 1000 + 60_000);
+  const deadlineMs = Math.min(leftMs, Math.max(seconds * PATIENCE * 1000, leftMs * MAX_SHARE));
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [...args, "--json", `${out}/${name}.json`],
     cwd: ROOT,

@@ -81,6 +81,7 @@ async function measurePeer({ work, modules, type, contexts }: PeerRun, { config 
     stdin: "null",
     stdout: "piped",
     stderr: "inherit",
+    signal: stop.signal,
   }).output();
   // llama.cpp may print to stdout too: the result is the last line.
   const line = new TextDecoder().decode(stdout).trim().split("\n").at(-1) ?? "";
@@ -122,6 +123,9 @@ async function readCeiling(): Promise<number | undefined> {
   }
 }
 
+// Nothing that it has started outlives it.
+const stop = new AbortController();
+Deno.addSignalListener("SIGTERM", () => stop.abort());
 const terminal = processTerminal();
 const preset = presetNamed(values.random);
 const contexts = values.contexts.split(",").map(Number);
