@@ -6,6 +6,7 @@
 import { type GpuChoice, openGpu } from "../kernels/choose_provider.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { QuantizedDType } from "../kernels/weights/format.ts";
+import { hasQuantizedParts } from "../kernels/weights/weight.ts";
 import { describeShape } from "../kernels/provider.ts";
 import { Commands } from "../kernels/pipeline.ts";
 import { Scratch } from "../kernels/scratch.ts";
@@ -242,7 +243,11 @@ function infoOf(
     software: info.software,
     provider: info.provider,
     matrix: info.matrix.map(describeShape)[0],
-    cheapCorrections: cheapCorrectionContext(config, { parameters: weights.parameters, software: info.software }),
+    cheapCorrections: cheapCorrectionContext(config, {
+      parameters: weights.parameters,
+      software: info.software,
+      quantized: weights.layers.some(({ gateUp }) => hasQuantizedParts(gateUp)),
+    }),
     measured: [],
     kvPages,
     replicaPages,

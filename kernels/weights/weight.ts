@@ -93,6 +93,11 @@ export function hasFloatParts({ parts }: Pick<Weight, "parts">): boolean {
   return parts.some(({ dtype }) => dtype === "f32");
 }
 
+/** Whether a part is quantised. */
+export function hasQuantizedParts({ parts }: Pick<Weight, "parts">): boolean {
+  return parts.some(({ dtype }) => isQuantized(dtype));
+}
+
 /** Destroys the buffers of a weight. */
 export function freeWeight(gpu: Gpu, weight: Weight): void {
   for (const { tensor } of weight.parts) gpu.free(tensor);
