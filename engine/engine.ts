@@ -6,6 +6,7 @@
 import { type GpuChoice, openGpu } from "../kernels/choose_provider.ts";
 import type { Gpu } from "../kernels/gpu.ts";
 import type { QuantizedDType } from "../kernels/weights/format.ts";
+import { rowProductCut } from "../kernels/products/row_tile.ts";
 import { hasQuantizedParts } from "../kernels/weights/weight.ts";
 import { describeShape } from "../kernels/provider.ts";
 import { Commands } from "../kernels/pipeline.ts";
@@ -246,6 +247,7 @@ function infoOf(
     cheapCorrections: cheapCorrectionContext(config, {
       parameters: weights.parameters,
       software: info.software,
+      matrix: rowProductCut(info) !== undefined,
       quantized: weights.layers.some(({ gateUp }) => hasQuantizedParts(gateUp)),
     }),
     measured: [],
