@@ -6,7 +6,8 @@
 
 import { matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { matrixTileFor, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
-import { type HardwareTile, hardwareTileBytes, hardwareTileTokens, hardwareTileWgsl } from "./tile/hardware_tile.ts";
+import { hardwareTileWgsl } from "./tile/hardware_tile.ts";
+import { hardwareTileFor, hardwareTileTokens } from "./tile/hardware_tile_plan.ts";
 import { type SoftwareTile, softwareTileTokens, softwareTileWgsl, TILE_LANES } from "./tile/software_tile.ts";
 import { GpuError } from "../errors.ts";
 import {
@@ -140,8 +141,7 @@ function software(commands: Commands, shape: HeadShape): Tile {
 }
 
 function hardware(commands: Commands, shape: HeadShape): Tile {
-  const sizes = ([32, 16, 8] as const).map((blockRows): HardwareTile => ({ ...shape, blockRows }));
-  const options = sizes.find((tile) => hardwareTileBytes(tile) <= commands.gpu.info.maxWorkgroupBytes);
+  const options = hardwareTileFor(commands.gpu.info.maxWorkgroupBytes, shape);
   if (options === undefined) {
     throw new GpuError(
       "invalid_shape",

@@ -1,239 +1,193 @@
 /**
- * The WGSL of the tile for GPUs: two register-tiled products for each block of KV rows, with queries, keys or values, and
- * weights in workgroup memory. A thread owns a few query rows, and of each block some keys, of the output some dimensions.
- * Neighbouring threads read neighbouring vectors, so that reads of workgroup memory do not collide.
- * Knows one workgroup's work; `prefill_attention.ts` decides how many there are.
+ * The WGSL of the tile for GPUs: two register-tiled products for each block of KV rows, with slices of their factors, and the
+ * weights between them, in workgroup memory. A thread owns a few query rows, and of each block four keys, of the output some
+ * dimensions. Arrays in workgroup memory are nested so that of the indices of a product's loads one depends on the thread and
+ * all others are literals: checks of bounds, which naga puts before each load, are then computed once. Structs are padded to
+ * an odd number of vectors, so that threads that read neighbouring ones do not collide. Knows one workgroup's work;
+ * `prefill_attention.ts` decides how many there are.
  */
 
-import { EMPTY_LSE, HALVES_WGSL, type HeadShape, kvAddressWgsl } from "../kv_pages.ts";
+import { EMPTY_LSE, HALVES_WGSL, kvAddressWgsl } from "../kv_pages.ts";
+import { keySlices, queryRowsWgsl, querySlices, valueSlices } from "./hardware_slices.ts";
+import {
+  BLOCK_ROWS,
+  type HardwareTile,
+  hardwareTileTokens,
+  LANES,
+  type Plan,
+  planOf,
+  stateOf,
+} from "./hardware_tile_plan.ts";
 import { ROW_TABLE_WGSL } from "../row_table.ts";
 import { component, unroll } from "../../wgsl.ts";
 
-const ROW_GROUPS = 8;
-const KEY_GROUPS = 8;
-const THREADS = ROW_GROUPS * KEY_GROUPS;
-/** Longer heads have tiles of half as many rows: their outputs would not stay in registers. */
-const LONG_HEAD = 128;
-
-/** What distinguishes variants. */
-export interface HardwareTile extends HeadShape {
-  /** KV rows in workgroup memory at a time; 32 takes more than 32 KiB at headDim 128, and 16 at 256. */
-  readonly blockRows: 8 | 16 | 32;
-}
-
-/** Query rows (token, head) of a workgroup: a few for each of the row groups. */
-function tileRowsOf({ headDim }: Pick<HeadShape, "headDim">): number {
-  return headDim > LONG_HEAD ? 16 : 32;
-}
-
-/** Tokens of one tile: as many as have all their heads of a group in it. */
-export function hardwareTileTokens({ heads, kvHeads, headDim }: HeadShape): number {
-  return Math.max(1, Math.floor((tileRowsOf({ headDim }) * kvHeads) / heads));
-}
-
-/** Bytes of workgroup memory that a variant takes. */
-export function hardwareTileBytes({ headDim, blockRows }: HardwareTile): number {
-  const tileRows = tileRowsOf({ headDim });
-  const vectors = (headDim / 4) * (tileRows + blockRows + 1) + (blockRows / 4) * tileRows;
-  return vectors * 16 + tileRows * KEY_GROUPS * 4;
-}
-
-/** Numbers that follow from the options. */
-interface Plan extends HardwareTile {
-  readonly group: number;
-  readonly tileRows: number;
-  /** Query rows of a thread. */
-  readonly ownRows: number;
-  /** Query rows that are used; the rest repeats the last one. */
-  readonly usedRows: number;
-  /** Vectors of four dimensions in a row. */
-  readonly vecs: number;
-  /** Distance of two vectors of a key in workgroup memory: one more than keys, against collisions. */
-  readonly keyStride: number;
-  /** Keys of a thread in a block. */
-  readonly ownKeys: number;
-  /** Output vectors of a thread in a row. */
-  readonly ownVecs: number;
-}
-
-function planOf(options: HardwareTile): Plan {
-  const { heads, kvHeads, headDim, blockRows } = options;
-  const group = heads / kvHeads;
-  const vecs = headDim / 4;
-  const tileRows = tileRowsOf(options);
-  return {
-    ...options,
-    group,
-    tileRows,
-    ownRows: tileRows / ROW_GROUPS,
-    usedRows: hardwareTileTokens(options) * group,
-    vecs,
-    keyStride: blockRows + 1,
-    ownKeys: blockRows / KEY_GROUPS,
-    ownVecs: Math.ceil(vecs / KEY_GROUPS),
-  };
-}
+/** A row's maximum before it has seen anything: above hidden scores (`EMPTY_LSE`), whose weights are thus 0, and below all others. */
+const LOWEST_MAXIMUM = -1e29;
 
 /** WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, maxPages, scale. */
 export function hardwareTileWgsl(options: HardwareTile): string {
   const plan = planOf(options);
-  const { blockRows, vecs, tileRows, ownRows } = plan;
+  const { threads, ownRows, ownVecs } = plan;
   const tokens = hardwareTileTokens(options);
   return /* wgsl */ `
-${ROW_TABLE_WGSL}${kvAddressWgsl(options, 8)}${HALVES_WGSL}
-var<workgroup> query: array<vec4<f32>, ${vecs * tileRows}>;
-var<workgroup> tile: array<vec4<f32>, ${vecs * plan.keyStride}>;
-var<workgroup> weights: array<vec4<f32>, ${(blockRows / 4) * tileRows}>;
-var<workgroup> maxima: array<vec4<f32>, ${(tileRows * KEY_GROUPS) / 4}>;
-
+${ROW_TABLE_WGSL}${kvAddressWgsl(options, 8)}${HALVES_WGSL}${memoryWgsl(plan)}
 fn largest(four: vec4<f32>) -> f32 { return max(max(four.x, four.y), max(four.z, four.w)); }
 
-@compute @workgroup_size(${THREADS})
+@compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let kvHead = workgroup.y;
   let firstToken = workgroup.x * ${tokens}u;
   let lastToken = min(firstToken + ${tokens}u, params.rows) - 1u;
   let first = readRow(params.firstRow + firstToken);
   let last = readRow(params.firstRow + lastToken);
-  let rowGroup = thread / ${KEY_GROUPS}u;
-  let keyGroup = thread % ${KEY_GROUPS}u;
-${loadQueriesWgsl(plan)}
-${unroll(ownRows, (r) => ownRowWgsl(r, plan))}
-  let end = (last.kvLimit + ${blockRows - 1}u) / ${blockRows}u;
-  for (var block = first.kvFrom / ${blockRows}u; block < end; block++) {
-    let start = block * ${blockRows}u;
+  let rowGroup = thread / ${LANES}u;
+  let lane = thread % ${LANES}u;
+  // Exponentials are those of base 2.
+  let scale = params.scale * ${Math.LOG2E};
+${queryRowsWgsl(plan)}
+${unroll(ownRows, (r) => `var top${r} = ${LOWEST_MAXIMUM}f; var mass${r} = 0.0;`)}
+${unroll(ownRows, (r) => unroll(ownVecs, (c) => `var o${r}_${c} = vec4<f32>();`))}
+  let end = (last.kvLimit + ${BLOCK_ROWS - 1}u) / ${BLOCK_ROWS}u;
+  for (var block = first.kvFrom / ${BLOCK_ROWS}u; block < end; block++) {
+    let start = block * ${BLOCK_ROWS}u;
     let address = kvAddress(last.sequenceSlot, start, kvHead);
-${loadTileWgsl("k", plan)}
-    workgroupBarrier();
 ${scoresWgsl(plan)}
-    workgroupBarrier();
+    ${valueSlices(plan).ask("0u")}
+    if (start < last.kvFrom || start + ${BLOCK_ROWS}u > first.kvLimit) {
+${unroll(ownRows, (r) => hideWgsl(r, plan))}
+    }
 ${softmaxWgsl(plan)}
-${loadTileWgsl("v", plan)}
-    workgroupBarrier();
 ${valuesWgsl(plan)}
-    workgroupBarrier();
   }
 ${storeWgsl(plan)}
 }
 `;
 }
 
-/** The state (row of the output, head) of a row of the tile. */
-function stateOf(row: string, { heads, group, usedRows }: Plan): string {
-  const used = `min(${row}, ${usedRows - 1}u)`;
-  return `(params.firstRow + min(firstToken + ${used} / ${group}u, lastToken)) * ${heads}u + kvHead * ${group}u + ${used} % ${group}u`;
-}
-
-function loadQueriesWgsl(plan: Plan): string {
-  const { vecs, tileRows } = plan;
+function memoryWgsl({ sliceVecs, ownRows, rowGroups, valueKeys, ownVecs }: Plan): string {
   return /* wgsl */ `
-  for (var i = thread; i < ${vecs * tileRows}u; i += ${THREADS}u) {
-    let row = i / ${vecs}u;
-    let vec = i % ${vecs}u;
-    query[vec * ${tileRows}u + row] = params.scale * q[(${stateOf("row", plan)}) * ${vecs}u + vec];
-  }`;
+struct QueryRows { rows: array<array<vec4<f32>, ${sliceVecs}>, ${ownRows}>, padding: vec4<f32> }
+struct FourKeys { keys: array<array<vec4<f32>, ${sliceVecs}>, 4>, padding: vec4<f32> }
+// Of four keys each.
+struct RowWeights { rows: array<vec4<f32>, ${ownRows}>, padding: vec4<f32> }
+struct FourWeights { groups: array<RowWeights, ${rowGroups}>, padding: vec4<f32> }
+var<workgroup> queries: array<QueryRows, ${rowGroups}>;
+var<workgroup> keys: array<FourKeys, ${LANES}>;
+var<workgroup> weights: array<array<FourWeights, ${valueKeys / 4}>, ${BLOCK_ROWS / valueKeys}>;
+var<workgroup> values: array<array<array<vec4<f32>, ${LANES}>, ${ownVecs}>, ${valueKeys}>;
+var<workgroup> maxima: array<array<array<vec4<f32>, ${LANES / 4}>, ${ownRows}>, ${rowGroups}>;
+`;
 }
 
-/** Rows of a thread lie `ROW_GROUPS` apart. */
-function ownRowWgsl(r: number, plan: Plan): string {
-  const { group, usedRows, ownVecs } = plan;
-  return /* wgsl */ `
-  let row${r} = rowGroup + ${r * ROW_GROUPS}u;
-  let token${r} = firstToken + min(row${r}, ${usedRows - 1}u) / ${group}u;
-  let entry${r} = readRow(params.firstRow + min(token${r}, lastToken));
-  var top${r} = ${EMPTY_LSE}f;
-  var mass${r} = 0.0;
-  ${unroll(ownVecs, (c) => `var o${r}_${c} = vec4<f32>();`)}`;
-}
-
-/** Keys are laid out by dimension, since products run over keys; values by row. */
-function loadTileWgsl(source: "k" | "v", { headDim, blockRows, vecs, keyStride }: Plan): string {
-  const pieces = headDim / 8;
-  const [at, next] = source === "k"
-    ? [`2u * piece * ${keyStride}u + key`, keyStride]
-    : [`key * ${vecs}u + 2u * piece`, 1];
-  return /* wgsl */ `
-    for (var i = thread; i < ${blockRows * pieces}u; i += ${THREADS}u) {
-      let words = ${source}[address + i];
-      let key = i / ${pieces}u;
-      let piece = i % ${pieces}u;
-      tile[${at}] = low(words);
-      tile[${at} + ${next}u] = high(words);
-    }`;
-}
-
-/** Scores of a thread's rows and keys, and their maxima for the other threads of the row group. */
+/** Scaled scores of a thread's rows, each with its four keys. */
 function scoresWgsl(plan: Plan): string {
-  const { vecs, keyStride, ownKeys, tileRows, ownRows: rows } = plan;
-  const keys = ownKeys;
-  const steps = vecs % 4 === 0 ? 4 : 2;
-  const step = (u: number) => /* wgsl */ `
+  const { slices, sliceVecs, ownRows } = plan;
+  const [queries, keys] = [querySlices(plan), keySlices(plan)];
+  const step = (vec: number) => /* wgsl */ `
       {
-        ${unroll(rows, (r) => `let q${r} = query[(vec + ${u}u) * ${tileRows}u + row${r}];`)}
-        ${unroll(keys, (j) => `let k${j} = tile[(vec + ${u}u) * ${keyStride}u + keyGroup + ${j * KEY_GROUPS}u];`)}
-        ${unroll(rows, (r) => unroll(keys, (j) => `s${r}_${j} += dot(q${r}, k${j});`))}
+        ${unroll(4, (j) => `let own${j} = keys[lane].keys[${j}][${vec}];`)}
+        ${unroll(4, (i) => `let k${i} = vec4<f32>(${[0, 1, 2, 3].map((j) => `own${j}.${component(i)}`).join(", ")});`)}
+        ${
+    unroll(ownRows, (r) => /* wgsl */ `
+        let q${r} = queries[rowGroup].rows[${r}][${vec}];
+        ${unroll(4, (i) => `s${r} = fma(vec4<f32>(q${r}.${component(i)}), k${i}, s${r});`)}`)
+  }
       }`;
-  const mask = (r: number, j: number) => /* wgsl */ `
-    s${r}_${j} = select(${EMPTY_LSE}f, s${r}_${j}, key${j} >= entry${r}.kvFrom && key${j} < entry${r}.kvLimit);`;
-  const own = (r: number) => Array.from({ length: keys }, (_, j) => `s${r}_${j}`).reduce((a, b) => `max(${a}, ${b})`);
   return /* wgsl */ `
-    ${unroll(rows, (r) => unroll(keys, (j) => `var s${r}_${j} = 0.0;`))}
-    for (var vec = 0u; vec < ${vecs}u; vec += ${steps}u) {${unroll(steps, step)}
+    ${unroll(ownRows, (r) => `var s${r} = vec4<f32>();`)}
+    ${queries.ask("0u")}
+    ${keys.ask("0u")}
+    for (var slice = 0u; slice < ${slices}u; slice++) {
+      ${queries.put}
+      ${keys.put}
+      workgroupBarrier();
+      let next = min(slice + 1u, ${slices - 1}u);
+      ${queries.askAgain("next")}
+      ${keys.askAgain("next")}
+      ${unroll(sliceVecs, step)}
+      workgroupBarrier();
     }
-    ${unroll(keys, (j) => `let key${j} = start + keyGroup + ${j * KEY_GROUPS}u;`)}
-    ${unroll(rows, (r) => unroll(keys, (j) => mask(r, j)))}
-    ${unroll(rows, (r) => `maxima[row${r} * ${KEY_GROUPS / 4}u + keyGroup / 4u][keyGroup % 4u] = ${own(r)};`)}`;
+    ${unroll(ownRows, (r) => `s${r} *= scale;`)}`;
+}
+
+function hideWgsl(r: number, { group, usedRows, ownRows }: Plan): string {
+  return /* wgsl */ `
+      {
+        let token = firstToken + min(rowGroup * ${ownRows}u + ${r}u, ${usedRows - 1}u) / ${group}u;
+        let entry = readRow(params.firstRow + min(token, lastToken));
+        let places = vec4<u32>(start + 4u * lane) + vec4<u32>(0u, 1u, 2u, 3u);
+        let seen = (places >= vec4<u32>(entry.kvFrom)) & (places < vec4<u32>(entry.kvLimit));
+        s${r} = select(vec4<f32>(${EMPTY_LSE}f), s${r}, seen);
+      }`;
+}
+
+/** The maxima of a row's lanes, of which there are sixteen, taken together by `join`. */
+function overLanes(r: number, join: (a: string, b: string) => string): string {
+  return Array.from({ length: LANES / 4 }, (_, i) => `maxima[rowGroup][${r}][${i}]`).reduce(join);
 }
 
 /** From scores to weights; a block that the row cannot see changes no bit of its state. A thread sums its own keys. */
-function softmaxWgsl({ ownKeys, ownVecs, tileRows, ownRows }: Plan): string {
-  return unroll(ownRows, (r) => {
-    const weights = unroll(ownKeys, (j) => /* wgsl */ `
-    let p${r}_${j} = select(exp(s${r}_${j} - raised${r}), 0.0, s${r}_${j} <= ${EMPTY_LSE}f);
-    weights[${j * 2 * tileRows}u + keyGroup / 4u * ${tileRows}u + row${r}][keyGroup % 4u] = p${r}_${j};`);
-    const sum = Array.from({ length: ownKeys }, (_, j) => `p${r}_${j}`).join(" + ");
-    return /* wgsl */ `
-    let raised${r} = max(top${r}, largest(max(maxima[row${r} * 2u], maxima[row${r} * 2u + 1u])));
-    let factor${r} = select(exp(top${r} - raised${r}), 1.0, top${r} == raised${r});
-    top${r} = raised${r};${weights}
-    mass${r} = mass${r} * factor${r} + (${sum});
+function softmaxWgsl({ ownRows, ownVecs, valueKeys }: Plan): string {
+  const fours = valueKeys / 4;
+  const weigh = (r: number) => /* wgsl */ `
+    let raised${r} = max(top${r}, largest(${overLanes(r, (a, b) => `max(${a}, ${b})`)}));
+    let factor${r} = select(exp2(top${r} - raised${r}), 1.0, top${r} == raised${r});
+    top${r} = raised${r};
+    let p${r} = exp2(s${r} - vec4<f32>(raised${r}));
+    weights[lane / ${fours}u][lane % ${fours}u].groups[rowGroup].rows[${r}] = p${r};
+    mass${r} = mass${r} * factor${r} + dot(p${r}, vec4<f32>(1.0));
     ${unroll(ownVecs, (c) => `o${r}_${c} *= factor${r};`)}`;
-  });
+  return /* wgsl */ `
+    ${unroll(ownRows, (r) => `maxima[rowGroup][${r}][lane / 4u][lane % 4u] = largest(s${r});`)}
+    workgroupBarrier();${unroll(ownRows, weigh)}`;
 }
 
-function valuesWgsl({ vecs, blockRows, ownVecs, tileRows, ownRows: rows }: Plan): string {
-  const columns = ownVecs;
-  const vecAt = (c: number) =>
-    vecs % KEY_GROUPS === 0 ? `${c * KEY_GROUPS}u + keyGroup` : `min(${c * KEY_GROUPS}u + keyGroup, ${vecs - 1}u)`;
-  const step = (key: number) => /* wgsl */ `
+function valuesWgsl(plan: Plan): string {
+  const { ownRows, ownVecs, valueKeys } = plan;
+  const values = valueSlices(plan);
+  const slices = BLOCK_ROWS / valueKeys;
+  const add = (r: number, c: number, j: number) =>
+    `o${r}_${c} = fma(vec4<f32>(p${r}.${component(j)}), v${c}, o${r}_${c});`;
+  const step = (four: number) => /* wgsl */ `
       {
-        ${unroll(columns, (c) => `let v${c} = tile[(4u * four + ${key}u) * ${vecs}u + ${vecAt(c)}];`)}
-        ${unroll(rows, (r) => unroll(columns, (c) => `o${r}_${c} += p${r}.${component(key)} * v${c};`))}
+        ${unroll(ownRows, (r) => `let p${r} = weights[slice][${four}].groups[rowGroup].rows[${r}];`)}
+        ${
+    unroll(4, (j) =>
+      /* wgsl */ `{
+          ${unroll(ownVecs, (c) => `let v${c} = values[${4 * four + j}][${c}][lane];`)}
+          ${unroll(ownRows, (r) => unroll(ownVecs, (c) => add(r, c, j)))}
+        }`)
+  }
       }`;
   return /* wgsl */ `
-    for (var four = 0u; four < ${blockRows / 4}u; four++) {
-      ${unroll(rows, (r) => `let p${r} = weights[four * ${tileRows}u + row${r}];`)}${unroll(4, step)}
+    for (var slice = 0u; slice < ${slices}u; slice++) {
+      ${values.put}
+      workgroupBarrier();
+      let next = min(slice + 1u, ${slices - 1}u);
+      ${values.askAgain("next")}
+      ${unroll(valueKeys / 4, step)}
+      workgroupBarrier();
     }`;
 }
 
-/** The sums of a row's threads meet where their maxima met. */
+/** The sums of a row's lanes meet where their maxima met. */
 function storeWgsl(plan: Plan): string {
-  const { vecs, ownVecs, usedRows, ownRows: rows } = plan;
-  const put = (r: number) => `maxima[row${r} * 2u + keyGroup / 4u][keyGroup % 4u] = mass${r};`;
-  const store = (r: number, c: number) => /* wgsl */ `
-    if (keyGroup + ${c * KEY_GROUPS}u < ${vecs}u) { outO[state * ${vecs}u + keyGroup + ${
-    c * KEY_GROUPS
-  }u] = o${r}_${c} * share; }`;
-  return /* wgsl */ `
-  ${unroll(rows, put)}
-  workgroupBarrier();
-  ${
-    unroll(rows, (r) => /* wgsl */ `
-  if (row${r} < ${usedRows}u && token${r} <= lastToken) {
-    let state = ${stateOf(`row${r}`, plan)};
-    let mass = dot(maxima[row${r} * 2u] + maxima[row${r} * 2u + 1u], vec4<f32>(1.0));
-    let share = select(0.0, 1.0 / max(mass, 1e-30), mass > 0.0);${unroll(ownVecs, (c) => store(r, c))}
-    if (keyGroup == 0u) { outLse[state] = select(${EMPTY_LSE}f, top${r} + log(max(mass, 1e-30)), mass > 0.0); }
-  }`)
+  const { vecs, group, ownVecs, usedRows, ownRows } = plan;
+  const put = (r: number, c: number) => /* wgsl */ `
+      if (lane + ${c * LANES}u < ${vecs}u) { outO[state * ${vecs}u + lane + ${c * LANES}u] = o${r}_${c} * share; }`;
+  const store = (r: number) => /* wgsl */ `
+  {
+    let row = rowGroup * ${ownRows}u + ${r}u;
+    if (row < ${usedRows}u && firstToken + row / ${group}u <= lastToken) {
+      let state = ${stateOf("row", plan)};
+      let mass = dot(${overLanes(r, (a, b) => `${a} + ${b}`)}, vec4<f32>(1.0));
+      let share = select(0.0, 1.0 / max(mass, 1e-30), mass > 0.0);${unroll(ownVecs, (c) => put(r, c))}
+      let lse = (top${r} + log2(max(mass, 1e-30))) * ${Math.LN2};
+      if (lane == 0u) { outLse[state] = select(${EMPTY_LSE}f, lse, mass > 0.0); }
+    }
   }`;
+  return /* wgsl */ `
+  workgroupBarrier();
+  ${unroll(ownRows, (r) => `maxima[rowGroup][${r}][lane / 4u][lane % 4u] = mass${r};`)}
+  workgroupBarrier();${unroll(ownRows, store)}`;
 }
