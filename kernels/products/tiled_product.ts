@@ -1,12 +1,14 @@
 /**
  * The matrix–matrix product for real GPUs: a workgroup computes a square tile from slices of both operands in shared
  * memory, each thread 8 × 8 results in registers. Knows its tile; `matmul.ts` chooses it. The slices lie k-major, four
- * rows to a vec4, so that one step over k costs four loads for 64 multiply-adds.
+ * rows to a vec4, so that one step over k costs four loads for 64 multiply-adds; the next slice is asked for before that.
+ * Arrays are nested so that of the indices of those loads one depends on the thread and all others are literals: checks of
+ * bounds, which naga puts before each load, are then computed once.
  */
 
 import type { KernelSpec } from "../pipeline.ts";
 import type { WeightDType } from "../weights/format.ts";
-import { readEight, weightType } from "../weights/read_eight.ts";
+import { declareEight, decodeEight, fetchEight, weightType } from "../weights/read_eight.ts";
 import { BUILTINS, component, GROUP_INDEX, reads, unroll, writes } from "../wgsl.ts";
 
 /** A variant of the kernel. Every result is added in ascending k in each of them, so their bits agree. */
@@ -29,14 +31,16 @@ export function tiledProductName({ dtype, accumulate, side }: SquareTile): strin
 export function tiledProduct(tile: SquareTile): KernelSpec {
   const { dtype, side } = tile;
   const threads = side * side / 64;
-  // One vec4 of padding: rows of a slice start in different banks.
-  const stride = side / 4 + 1;
+  const rounds = Array.from({ length: 2 * side / threads }, (_, round) => round);
+  const all = (piece: (round: number) => string) => rounds.map(piece).join("\n");
   return {
     bindings: [reads("w", weightType(dtype)), reads("x", "array<vec4<f32>>"), writes("y", "array<f32>")],
     params: [["rows", "u32"], ["partRows", "u32"], ["firstRow", "u32"], ["weightRows", "u32"], ["eights", "u32"]],
     source: `
-      var<workgroup> xs: array<vec4<f32>, ${DEPTH * stride}>;
-      var<workgroup> ws: array<vec4<f32>, ${DEPTH * stride}>;
+      // Padded: neighbours start in different banks.
+      struct Slice { halves: array<array<vec4<f32>, ${side / 8}>, 2>, padding: vec4<f32> }
+      var<workgroup> xs: array<Slice, ${DEPTH}>;
+      var<workgroup> ws: array<Slice, ${DEPTH}>;
 
       @compute @workgroup_size(${threads}) fn main(${BUILTINS}) {
         let tile = ${GROUP_INDEX};
@@ -47,10 +51,13 @@ export function tiledProduct(tile: SquareTile): KernelSpec {
         let quad_m = t / ${side / 8}u;
         let quad_n = t % ${side / 8}u;
         ${unroll(8, (m) => `var sum${m}_0 = vec4<f32>(); var sum${m}_1 = vec4<f32>();`)}
+        ${all((round) => declarePart(tile, round, threads))}
+        ${all((round) => fetchPart(tile, round, "0u"))}
         for (var k = 0u; k < params.eights; k += ${DEPTH / 8}u) {
-          ${unroll(128 / side, (i) => fillSlices(tile, i))}
+          ${all((round) => putPart(tile, round))}
           workgroupBarrier();
-          ${unroll(DEPTH, (k) => step(k, stride, side))}
+          ${all((round) => fetchPart(tile, round, `k + ${DEPTH / 8}u`))}
+          ${unroll(DEPTH, step)}
           workgroupBarrier();
         }
         ${unroll(8, (m) => store(tile, m))}
@@ -58,34 +65,41 @@ export function tiledProduct(tile: SquareTile): KernelSpec {
   };
 }
 
-/** Each thread brings eight k of one row of both operands; beyond the last k it brings zeros, which change no sum. */
-function fillSlices({ dtype, side }: SquareTile, round: number): string {
-  const threads = side * side / 64;
-  const stride = side / 4 + 1;
+/** Each thread brings eight k of one row of both operands, once or twice a slice. */
+function declarePart({ dtype }: SquareTile, round: number, threads: number): string {
+  return `
+        let row${round} = (t + ${round * threads}u) / 2u;
+        let eight${round} = t % 2u;
+        ${declareEight("f32", `a${round}`)} ${declareEight(dtype, `b${round}`)}`;
+}
+
+function fetchPart({ dtype }: SquareTile, round: number, k: string): string {
+  const from = (row: string) => `${row} * params.eights + min(${k} + eight${round}, params.eights - 1u)`;
+  const x = { into: `a${round}`, index: from(`min(first_m + row${round}, params.rows - 1u)`) };
+  const w = { into: `b${round}`, index: from(`min(first_n + row${round}, params.partRows - 1u)`) };
+  return `${fetchEight("f32", "x", x)} ${fetchEight(dtype, "w", w)}`;
+}
+
+/** Beyond the last k zeros, which change no sum. */
+function putPart({ dtype, side }: SquareTile, round: number): string {
+  const place = `halves[row${round} / ${side / 2}u][row${round} / 4u % ${side / 8}u][row${round} % 4u]`;
   const put = (to: string, from: string) =>
-    unroll(8, (i) =>
-      `${to}[(8u * eight + ${i}u) * ${stride}u + row / 4u][row % 4u] = ` +
-      `select(0.0, ${from}_${i < 4 ? "lo" : "hi"}.${component(i)}, inside);`);
+    ["lo", "hi"].map((half) => `let ${to}_${half} = select(vec4<f32>(), ${from}_${half}, inside);`).join(" ") +
+    unroll(8, (i) => `${to}[8u * eight${round} + ${i}u].${place} = ${to}_${i < 4 ? "lo" : "hi"}.${component(i)};`);
   return `{
-            let row = (t + ${round * threads}u) / 2u;
-            let eight = t % 2u;
-            let inside = k + eight < params.eights;
-            let at = min(k + eight, params.eights - 1u);
-            ${readEight("f32", "x", { into: "a", index: "min(first_m + row, params.rows - 1u) * params.eights + at" })}
-            ${
-    readEight(dtype, "w", { into: "b", index: "min(first_n + row, params.partRows - 1u) * params.eights + at" })
-  }
-            ${put("xs", "a")}
-            ${put("ws", "b")}
+            let inside = k + eight${round} < params.eights;
+            ${decodeEight("f32", `a${round}`)}
+            ${decodeEight(dtype, `b${round}`)}
+            ${put("xs", `a${round}`)}
+            ${put("ws", `b${round}`)}
           }`;
 }
 
 /** One k: 8 rows by 8 columns. */
-function step(k: number, stride: number, side: number): string {
-  const at = (quad: string, half: number) => `${k * stride + half * side / 8}u + ${quad}`;
+function step(k: number): string {
   return `
-          let a${k}_0 = xs[${at("quad_m", 0)}]; let a${k}_1 = xs[${at("quad_m", 1)}];
-          let b${k}_0 = ws[${at("quad_n", 0)}]; let b${k}_1 = ws[${at("quad_n", 1)}];
+          let a${k}_0 = xs[${k}].halves[0][quad_m]; let a${k}_1 = xs[${k}].halves[1][quad_m];
+          let b${k}_0 = ws[${k}].halves[0][quad_n]; let b${k}_1 = ws[${k}].halves[1][quad_n];
           ${
     unroll(8, (m) =>
       [0, 1].map((half) => {
