@@ -129,7 +129,6 @@ function spec(
 ): KernelSpec {
   const value = (round: number) =>
     `${accumulate ? `out[first + t + ${round * cut.threads}u] + ` : ""}quad${round} * scale * factor${round}`;
-  const fours = "params.rows * params.quads";
   const out = form === "digits" ? writes("out", "array<u32>") : writesRows("out", form);
   return {
     ...normNeeds(cut),
@@ -149,7 +148,7 @@ function spec(
         ${
       form === "digits"
         ? storeRowDigits(cut, value)
-        : eachQuad(cut, (round, at) => storeFour(form, "out", { value: value(round), at: `first + ${at}`, fours }))
+        : eachQuad(cut, (round, at) => storeFour(form, "out", { value: value(round), at: `first + ${at}` }))
     }
       }`,
   };

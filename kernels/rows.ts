@@ -1,23 +1,17 @@
-/**
- * Rows of activations between two kernels, in the form that the second one reads: f32, or halves for matrix units. One half
- * keeps 11 bits of a value; a second one that holds the rest of it makes 22, as good as the sums of an f32 product.
- */
+/** Rows of activations between two kernels, in the form that the second one reads: f32, or f16 for matrix units. */
 
 import { GpuError } from "./errors.ts";
 import { digitWords } from "./digits.ts";
 import type { BindingSpec } from "./pipeline.ts";
 import type { Scratch } from "./scratch.ts";
-import { expectTensor, sizeOf, type Tensor } from "./tensor.ts";
+import { expectTensor, type Tensor } from "./tensor.ts";
 import { HALF_PACKING_WGSL, writes } from "./wgsl.ts";
 
-/**
- * `f32` as they are; `high`: rounded to f16; `both`: the upper 11 bits of each value, and the rest of it rounded to f16.
- * Values beyond ±65504 become ±65504 as halves.
- */
+/** `f32` as they are, or rounded to `f16`: values beyond ±65504 become ±65504. */
 export type RowForm = (typeof ROW_FORMS)[number];
 
 /** All forms that any kernel can store. */
-export const ROW_FORMS = ["f32", "high", "both"] as const;
+export const ROW_FORMS = ["f32", "f16"] as const;
 
 const PRODUCT_FORMS: readonly ProductForm[] = [...ROW_FORMS, "digits"];
 
@@ -26,10 +20,7 @@ export type ProductForm = RowForm | "digits";
 
 /** Rows on the GPU. */
 export interface Rows<Form extends ProductForm = RowForm> {
-  /**
-   * f32 or f16 `[rows, cols]`; with both halves f16 `[2, rows, cols]`: first the high ones of all rows; as digits u32
-   * `[rows, 20 · cols / 32]`.
-   */
+  /** f32 or f16 `[rows, cols]`; as digits u32 `[rows, 20 · cols / 32]`. */
   readonly tensor: Tensor;
   readonly form: Form;
 }
@@ -73,19 +64,12 @@ export function expectRows(
   expectTensor(op, tensor, dtypeOf(form), shapeOf({ form, ...shape }));
 }
 
-/** Vectors of four in all rows of a tensor: where its low halves begin. */
-export function foursOf({ tensor, form }: Rows): number {
-  return sizeOf(tensor.shape) / (form === "both" ? 8 : 4);
-}
-
 function dtypeOf(form: ProductForm): "f32" | "f16" | "u32" {
-  if (form === "digits") return "u32";
-  return form === "f32" ? "f32" : "f16";
+  return form === "digits" ? "u32" : form;
 }
 
 function shapeOf({ form, rows, cols }: RowsShape<ProductForm>): readonly number[] {
-  if (form === "digits") return [rows, digitWords(cols)];
-  return form === "both" ? [2, rows, cols] : [rows, cols];
+  return [rows, form === "digits" ? digitWords(cols) : cols];
 }
 
 /** The binding through which a kernel writes rows by `storeFour`. */
@@ -93,15 +77,10 @@ export function writesRows(name: string, form: RowForm): BindingSpec {
   return writes(name, form === "f32" ? "array<vec4<f32>>" : "array<vec2<u32>>");
 }
 
-/** Sign, exponent and the ten bits of the fraction that an f16 has, in an f32. */
-const UPPER_BITS = 0xffffe000;
-
 /** WGSL that `storeFour` needs. */
 export const ROW_FORM_WGSL = /* wgsl */ `
 ${HALF_PACKING_WGSL}
 fn four_halves(value: vec4<f32>) -> vec2<u32> { return vec2<u32>(pack2x16float(value.xy), pack2x16float(value.zw)); }
-// Cut off, not rounded: of a value minus its rounded self, compilers have been seen to make 0.
-fn upper(value: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) & vec4<u32>(${UPPER_BITS}u)); }
 `;
 
 /** Four neighbouring values to be stored; all WGSL expressions. */
@@ -110,22 +89,14 @@ export interface FourValues {
   readonly value: string;
   /** Their index among the fours of all rows. */
   readonly at: string;
-  /** Fours of all rows: where low halves begin. */
-  readonly fours: string;
 }
 
 /** Statements that store four values to a binding of `writesRows`. */
-export function storeFour(form: RowForm, to: string, { value, at, fours }: FourValues): string {
+export function storeFour(form: RowForm, to: string, { value, at }: FourValues): string {
   switch (form) {
     case "f32":
       return `${to}[${at}] = ${value};`;
-    case "high":
+    case "f16":
       return `${to}[${at}] = four_halves(bounded(${value}));`;
-    case "both":
-      return `{
-          let whole = bounded(${value});
-          ${to}[${at}] = four_halves(upper(whole));
-          ${to}[${fours} + ${at}] = four_halves(whole - upper(whole));
-        }`;
   }
 }

@@ -73,7 +73,7 @@ function spec(activation: Activation, form: RowForm): KernelSpec {
         let i = (${GROUP_INDEX}) * ${THREADS}u + t;
         if (i >= params.count) { return; }
         let row = i / params.quads;
-        ${storeFour(form, "out", { value, at: "i", fours: "params.count" })}
+        ${storeFour(form, "out", { value, at: "i" })}
       }`,
   };
 }

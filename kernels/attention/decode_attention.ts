@@ -32,7 +32,7 @@ import { BLOCK_WORDS, cutBlocks, listsOf, type RowRange, type ScratchPass, scrat
 import { ROW_WORDS, type SetShape } from "./row_table.ts";
 import { dispatchRowTiles, rowsOfTiles, type RowTiles } from "./row_tiles.ts";
 import { rowTilesFor } from "./tile/matrix_tile_plan.ts";
-import { expectRows, foursOf, type RowForm } from "../rows.ts";
+import { expectRows, type RowForm } from "../rows.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
 
 /** The local rows that each row of a call reads. */
@@ -252,7 +252,7 @@ function dispatchSplits(
   args: DecodeAttention,
   { first, rows, splits, list, ...variant }: SplitDispatch,
 ) {
-  const { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, outForm = "f32", scores, selection } = args;
+  const { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, scores, selection } = args;
   const options = optionsOf(commands, args, variant);
   const kernel = commands.kernel(`attention ${Object.values(options)}`, () => splitSpec(options));
   commands.dispatch(kernel, {
@@ -267,7 +267,6 @@ function dispatchSplits(
       rows,
       maxPages,
       scale: args.scale,
-      outFours: foursOf({ tensor: out.o, form: outForm }),
       scoreStride: scores?.stride ?? 0,
       sets: selection?.sets ?? 0,
       selectionStride: selection?.stride ?? 0,

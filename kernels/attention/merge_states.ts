@@ -7,7 +7,7 @@ import { cutName, type SplitCut, splitRangeWgsl } from "./split/split_cut.ts";
 import { type AttentionState, EMPTY_LSE, type HeadShape, stateBindings } from "./kv_pages.ts";
 import type { Commands, Kernel, KernelSpec, ParamField } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
-import { expectRows, foursOf, ROW_FORM_WGSL, type RowForm, storeFour } from "../rows.ts";
+import { expectRows, ROW_FORM_WGSL, type RowForm, storeFour } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { reads, unroll } from "../wgsl.ts";
 
@@ -88,7 +88,7 @@ export function mergeSplits(commands: Commands, args: MergeSplits): void {
   const variant = variantOf(commands, shape, { tuning, cut, outForm });
   commands.dispatch(kernelOf(commands, variant), {
     tensors: [parts.o, parts.lse, out.o, out.lse, rowTable],
-    params: { rows, firstRow, outFours: foursOf(outputs) },
+    params: { rows, firstRow },
     groups: [shape.heads * variant.pieces, rows, 1],
   });
 }
@@ -132,7 +132,7 @@ function kernelOf(commands: Commands, variant: Variant): Kernel {
 
 function mergeSpec(variant: Variant): KernelSpec {
   const ofSplits = variant.cut !== undefined;
-  const params: readonly ParamField[] = (ofSplits ? ["rows", "firstRow", "outFours"] : ["rows", "count"])
+  const params: readonly ParamField[] = (ofSplits ? ["rows", "firstRow"] : ["rows", "count"])
     .map((name) => [name, "u32"]);
   return {
     bindings: [
@@ -155,7 +155,6 @@ function mergeSource(variant: Variant): string {
   const merged = {
     value: "select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0)",
     at: `to * ${lanes * pieces}u + vec`,
-    fours: "params.outFours",
   };
   const live = cut === undefined ? "params.count" : "splitRange(readRow(outRow)).live";
   const addTeam = (i: number) => /* wgsl */ `

@@ -22,7 +22,7 @@ import {
 } from "./kv_pages.ts";
 import type { BindingSpec, Commands, Kernel, KernelSpec } from "../pipeline.ts";
 import { ROW_WORDS } from "./row_table.ts";
-import { expectRows, foursOf, ROW_FORMS, type RowForm } from "../rows.ts";
+import { expectRows, ROW_FORMS, type RowForm } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { reads } from "../wgsl.ts";
 
@@ -97,7 +97,7 @@ function byMatrices(commands: Commands, args: PrefillAttention & { readonly outF
   const kernel = commands.kernel(matrixTileName(tile), () => ({
     needs: ["f16", "matrix"],
     bindings: [reads("q", "array<vec4<u32>>"), ...PAGED_KV_BINDINGS, ...stateBindings(outForm)],
-    params: ["firstRow", "rows", "queryRows", "maxPages", "outFours"].map((name) => [name, "u32"]),
+    params: ["firstRow", "rows", "queryRows", "maxPages"].map((name) => [name, "u32"]),
     source: matrixTileWgsl(tile),
   }));
   commands.dispatch(kernel, {
@@ -107,7 +107,6 @@ function byMatrices(commands: Commands, args: PrefillAttention & { readonly outF
       rows,
       queryRows: q.shape[1] ?? 0,
       maxPages,
-      outFours: foursOf({ tensor: out.o, form: outForm }),
     },
     groups: [Math.ceil(rows / matrixTileTokens(tile)), shape.kvHeads, 1],
   });

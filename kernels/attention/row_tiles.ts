@@ -17,7 +17,7 @@ import { BLOCK_WORDS, LIST_WORDS, listsOf, type RowRange, type ScratchPass } fro
 import { jointSplitsOf, type SplitCut } from "./split/split_cut.ts";
 import { matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { type MatrixTile, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
-import { foursOf, type RowForm } from "../rows.ts";
+import type { RowForm } from "../rows.ts";
 import type { Tensor } from "../tensor.ts";
 import { reads, writes } from "../wgsl.ts";
 
@@ -66,7 +66,6 @@ export function dispatchRowTiles(
       ],
       params: {
         ...{ firstRow, rows, queryRows: q.shape[1] ?? 0, maxPages, listed: list === undefined ? 0 : 1 },
-        outFours: foursOf({ tensor: out.o, form: outForm }),
         callRow: firstRow - call.firstRow,
         scoreStride: scores?.stride ?? 0,
       },
@@ -105,7 +104,7 @@ function kernelOf(commands: Commands, tile: MatrixTile): Kernel {
       ...stateBindings(tile.outForm),
       ...(tile.keepsScores ? [writes("keptScores", "array<vec4<f32>>")] : []),
     ],
-    params: ["firstRow", "rows", "queryRows", "maxPages", "listed", "outFours", "callRow", "scoreStride"].map((
+    params: ["firstRow", "rows", "queryRows", "maxPages", "listed", "callRow", "scoreStride"].map((
       name,
     ) => [
       name,

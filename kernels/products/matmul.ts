@@ -120,7 +120,7 @@ function planPlain(info: MatmulAdapter, { rows, weight, size }: SizedProduct): M
 
 /** The form of rows that a plan reads. One half is enough for prefill: its error is that of the f16 cache that the rows end in. */
 export function matmulForm({ kind }: MatmulPlan): RowForm {
-  return kind === "matrix" ? "high" : "f32";
+  return kind === "matrix" ? "f16" : "f32";
 }
 
 /**
@@ -204,7 +204,7 @@ function matrixKernel(
   { weight, x, rows, accumulate = false, scratch, gate }: MaybeGated,
   { kind: _, decoded, ...cut }: MatrixPlan,
 ): Prepared {
-  const { tensor } = asHalves(commands, scratch, { x, rows, cols: weight.cols, form: "high" });
+  const { tensor } = asHalves(commands, scratch, { x, rows, cols: weight.cols });
   return {
     kernel: (dtype) => {
       const variant = { ...cut, dtype, accumulate, ...(gate && { gate }) };

@@ -112,7 +112,7 @@ export function storeGated(variant: MatrixProduct, { fragments }: MatrixPlan, { 
           let four = (firstOutput + ownColumn * ${tile.subgroupOutputs / 2}u + ${j * n}u) / 4u + i % ${n / 4}u;
           let value = subgroup * ${2 * fours}u + i;
           if (row < params.rows && four < width / 4u) {
-            ${storeFour(form, "y", { ...stored, fours: "params.rows * (width / 4u)" })}
+            ${storeFour(form, "y", stored)}
           }
         }`));
 }

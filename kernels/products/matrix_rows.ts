@@ -24,7 +24,7 @@ export function multiplyRows(
 ): void {
   const { tensors, params, ...pairing } = results;
   const { cols } = weight;
-  const { tensor: halves } = asHalves(commands, scratch, { x, rows, cols, form: "high" });
+  const { tensor: halves } = asHalves(commands, scratch, { x, rows, cols });
   const tile = rowTileFor({ ...cut, tiles }, { rows, weightRows: weight.rows });
   const ragged = isRagged({ ...cut, tile }, cols);
   for (let firstInput = 0; firstInput < rows; firstInput += tile.rows) {

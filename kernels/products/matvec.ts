@@ -87,7 +87,7 @@ export function planRows(info: GpuInfo, weight: Pick<Weight, "cols" | "parts">):
 export function matvecForm({ kind }: MatvecPlan): ProductForm {
   switch (kind) {
     case "matrix":
-      return "high";
+      return "f16";
     case "subgroups":
       return "digits";
     case "team":

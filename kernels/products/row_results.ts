@@ -88,6 +88,6 @@ function storePaired(variant: RowProduct, column: number): string {
 
 function storeFourPairs({ gate, heads }: RowProduct, sums: readonly [string, string]): string {
   if (heads !== undefined) return placeFourWgsl(heads, { row: "row", pair: "firstOutput + 4u * four", sums });
-  const place = { at: "row * (width / 4u) + firstOutput / 4u + four", fours: "params.rows * (width / 4u)" };
+  const place = { at: "row * (width / 4u) + firstOutput / 4u + four" };
   return storeFour(gate?.form ?? "f32", "y", { ...place, value: `gated(${sums.join(", ")})` });
 }

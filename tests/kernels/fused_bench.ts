@@ -35,13 +35,13 @@ async function benchNorms(timing: KernelTiming, scratch: Scratch): Promise<Kerne
   const figures: KernelFigures[] = [];
   const cols = HIDDEN;
   const weight = scratch.take("norm", "f32", [cols]);
-  for (const [rows, form] of [[1, "f32"], [1, "both"], [512, "high"]] as const) {
+  for (const [rows, form] of [[1, "f32"], [1, "f16"], [512, "f16"]] as const) {
     const x = scratch.take("x of norms", "f32", [rows, cols]);
     const out = takeRows(scratch, "normed", { form, rows, cols });
     for (const cut of NORM_THREADS.map((threads): NormCut => ({ ...normCut(commands.gpu.info, cols), threads }))) {
       const record = () => rmsNorm(commands, { x, weight, out, rows, cols, epsilon: 1e-5 }, cut);
       const name = `rms_norm ${rows}×${cols} ${form}, ${cut.threads} threads`;
-      figures.push(...await timeKernel(timing, { name, record, bytes: rows * cols * (form === "high" ? 6 : 8) }));
+      figures.push(...await timeKernel(timing, { name, record, bytes: rows * cols * (form === "f16" ? 6 : 8) }));
     }
   }
   return figures;
@@ -56,7 +56,7 @@ async function benchGates(timing: KernelTiming, scratch: Scratch): Promise<Kerne
   const weight = createWeight(commands.gpu, "gate and up", { rows: 2 * FFN, cols: HIDDEN, dtype: "f16" });
   randomWeight(commands, weight, { seed: 1, deviation: 0.02 });
   const vector = (plan: MatvecPlan): Gating => ({
-    form: plan.kind === "matrix" ? "high" : "f32",
+    form: plan.kind === "matrix" ? "f16" : "f32",
     fused: (product) => gatedMatvec(commands, product, plan),
     plain: (product) => matvec(commands, product, plan),
   });

@@ -22,7 +22,6 @@ export function splitSpec(options: SplitOptions): KernelSpec {
   const params: ParamField[] = [
     ...["firstRow", "callRow", "rows", "maxPages"].map((name) => [name, "u32"] as const),
     ["scale", "f32"],
-    ["outFours", "u32"],
     ...(options.scores ? [["scoreStride", "u32"] as const] : []),
     ...(options.gathered ? [["sets", "u32"] as const, ["selectionStride", "u32"] as const] : []),
   ];
@@ -96,7 +95,7 @@ ${
  */
 function splitWgsl(plan: Plan): string {
   const { headsTogether: G, rowsTogether, pieces, threads, gathered, splitRows, outForm } = plan;
-  const nothing = storeFour(outForm, "outO", { value: "vec4<f32>()", at: "at + i", fours: "params.outFours" });
+  const nothing = storeFour(outForm, "outO", { value: "vec4<f32>()", at: "at + i" });
   const each = (name: "min" | "max", value: (r: number) => string) =>
     Array.from({ length: rowsTogether }, (_, r) => value(r)).reduce((a, b) => `${name}(${a}, ${b})`);
   const empty = (r: number) => /* wgsl */ `

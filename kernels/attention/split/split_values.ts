@@ -122,7 +122,7 @@ function writeStateWgsl({ heads, headsTogether: G, rowsTogether, pieces, outForm
     let part = split - range.first;
     if (live == 1u && part == 0u) {
       let to = (params.firstRow + row) * ${heads}u + head;
-      ${storeFour(outForm, "outO", { value: "o", at, fours: "params.outFours" })}
+      ${storeFour(outForm, "outO", { value: "o", at })}
       if (vec == 0u) { outLse[to] = lse; }
     } else if (part < live) {
       let to = (part * params.rows + row) * ${heads}u + head;

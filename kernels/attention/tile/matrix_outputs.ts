@@ -90,7 +90,6 @@ function storeColumnWgsl(plan: Plan, j: number, turn: number): string {
         storeFour(array === "out" ? plan.outForm : "f32", `${array}O`, {
           value: "value",
           at: `(${at}) * ${headDim / 4}u + dimension`,
-          fours: "params.outFours",
         }),
     })
   }

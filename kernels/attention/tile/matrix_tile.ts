@@ -18,8 +18,8 @@ import { ROW_FORM_WGSL } from "../../rows.ts";
 import { unroll } from "../../wgsl.ts";
 
 /**
- * WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, queryRows, maxPages,
- * outFours. With splits: partsO and partsLse before the outputs, the parameter `listed` and a list of blocks as well; where scores are
+ * WGSL of the kernel. Bindings: q, k, v, pageTable, rowTable, outO, outLse; parameters: firstRow, rows, queryRows, maxPages.
+ * With splits: partsO and partsLse before the outputs, the parameter `listed` and a list of blocks as well; where scores are
  * kept, keptScores at the end and the parameters `callRow` and `scoreStride`.
  */
 export function matrixTileWgsl(tile: MatrixTile): string {

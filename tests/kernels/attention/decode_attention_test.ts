@@ -56,10 +56,10 @@ Deno.test("decodeAttention() writes outputs as both halves, of no split, of one,
   const call = prepare(shape, [0, 64, 600].map((kvLimit) => tableRow({ kvLimit })));
   const { o } = await run(call, {});
   const size = { rows: call.rows.length, cols: shape.heads * shape.headDim };
-  const rows = takeRows(fixture.scratch, "outputs, both", { form: "both", ...size });
+  const rows = takeRows(fixture.scratch, "outputs, halves", { form: "f16", ...size });
   const args = decodeArgs(fixture, call);
-  decodeAttention(fixture.commands, { ...args, out: { ...args.out, o: rows.tensor }, outForm: "both" });
-  assertClose(await rowValues(fixture, rows, size), o, { nmse: ROW_FORM_NMSE.both });
+  decodeAttention(fixture.commands, { ...args, out: { ...args.out, o: rows.tensor }, outForm: "f16" });
+  assertClose(await rowValues(fixture, rows, size), o, { nmse: ROW_FORM_NMSE.f16 });
 });
 
 for (const setShape of ["kv_head", "query_head", "all_heads"] as const) {

@@ -58,11 +58,11 @@ Deno.test("decodeAttention() on matrix units writes outputs as both halves, of o
   const q = halves(call, SHORT_HEADS);
   const single = await call.states({ q });
   const shape = { rows: rows.length, cols: SHORT_HEADS.heads * SHORT_HEADS.headDim };
-  const o = takeRows(fixture.scratch, "outputs, both", { form: "both", ...shape });
+  const o = takeRows(fixture.scratch, "outputs, halves", { form: "f16", ...shape });
   const given = { ...call.args, q, out: { ...call.args.out, o: o.tensor } };
-  decodeAttention(fixture.commands, { ...given, outForm: "both" });
+  decodeAttention(fixture.commands, { ...given, outForm: "f16" });
   const values = await rowValues(fixture, o, shape);
-  assertClose(values, new Float32Array(single.o.buffer), { nmse: ROW_FORM_NMSE.both });
+  assertClose(values, new Float32Array(single.o.buffer), { nmse: ROW_FORM_NMSE.f16 });
 });
 
 /** Rows that see so many are cut at one length, longer ones at the next. Other bounds only take longer. */

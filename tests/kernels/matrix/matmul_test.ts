@@ -43,11 +43,11 @@ for (const shape of CASES) {
 
 /** All by one kernel, or by none of its own: this driver takes seconds to compile one. */
 const GATED: readonly GatedCase[] = [
-  { rows: 1, weightRows: 32, cols: 32, dtype: "f16", form: "high", activation: "silu", nmse: HALF_ROWS },
-  { rows: 37, weightRows: 272, cols: 96, dtype: "f16", form: "high", activation: "silu", nmse: HALF_ROWS },
+  { rows: 1, weightRows: 32, cols: 32, dtype: "f16", form: "f16", activation: "silu", nmse: HALF_ROWS },
+  { rows: 37, weightRows: 272, cols: 96, dtype: "f16", form: "f16", activation: "silu", nmse: HALF_ROWS },
   {
     ...{ rows: 20, weightRows: 144, cols: 96, dtype: "f16", partBytes: 96 * 2 * 64 },
-    ...{ form: "high", activation: "silu", nmse: HALF_ROWS },
+    ...{ form: "f16", activation: "silu", nmse: HALF_ROWS },
   },
 ];
 
@@ -59,7 +59,7 @@ for (const shape of GATED) {
 
 Deno.test("gatedMatmul() on matrix units has the bits of the product, whatever the number of rows", async () => {
   const ranges = [[0, 37], [0, 1], [3, 9], [17, 16]] as const;
-  await checkGatedBits(fixture, { rows: 37, weightRows: 272, cols: 64, form: "high", ranges }, () => ({
+  await checkGatedBits(fixture, { rows: 37, weightRows: 272, cols: 64, form: "f16", ranges }, () => ({
     gated: (product) => gatedMatmul(fixture.commands, product),
     product: (product) => matmul(fixture.commands, product),
   }));

@@ -67,11 +67,11 @@ for (const [dtype, cols] of [["f16", 104], ["q8", 96]] as const) {
 
 /** Whole weights, and parts that have no kernel of their own. */
 const GATED: readonly GatedCase[] = [
-  { rows: 1, weightRows: 48, cols: 64, dtype: "f16", form: "high", activation: "silu", nmse: HALF_ROWS },
-  { rows: 7, weightRows: 112, cols: 64, dtype: "f16", form: "high", activation: "silu", nmse: HALF_ROWS },
+  { rows: 1, weightRows: 48, cols: 64, dtype: "f16", form: "f16", activation: "silu", nmse: HALF_ROWS },
+  { rows: 7, weightRows: 112, cols: 64, dtype: "f16", form: "f16", activation: "silu", nmse: HALF_ROWS },
   {
     ...{ rows: 3, weightRows: 144, cols: 64, dtype: "f16", partBytes: 64 * 2 * 64 },
-    ...{ form: "high", activation: "silu", nmse: HALF_ROWS },
+    ...{ form: "f16", activation: "silu", nmse: HALF_ROWS },
   },
 ];
 
@@ -85,7 +85,7 @@ for (const shape of GATED) {
 
 Deno.test("gatedMatvec() on matrix units gives a row the same bits alone and among others, those of the product", async () => {
   const ranges = [[0, 7], [0, 1], [6, 1], [3, 2], [1, 5]] as const;
-  await checkGatedBits(fixture, { rows: 7, weightRows: 112, cols: 64, form: "high", ranges }, (weight) => {
+  await checkGatedBits(fixture, { rows: 7, weightRows: 112, cols: 64, form: "f16", ranges }, (weight) => {
     const plan = planRows(fixture.gpu.info, weight);
     return {
       gated: (product) => gatedMatvec(fixture.commands, product, plan),

@@ -38,10 +38,10 @@ Deno.test("prefillAttention() on matrix units writes outputs as halves", async (
     await runPrefill(fixture, span, { tuning: "matrix" }),
     await runPrefill(fixture, span, {
       tuning: "matrix",
-      outForm: "high",
+      outForm: "f16",
     }),
   ];
-  assertClose(halved.o, single.o, { nmse: ROW_FORM_NMSE.high });
+  assertClose(halved.o, single.o, { nmse: ROW_FORM_NMSE.f16 });
   assert.deepEqual(halved.lse, single.lse);
 });
 

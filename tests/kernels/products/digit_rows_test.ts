@@ -75,9 +75,9 @@ Deno.test("asDigits() takes digits as they are, and refuses halves", () => {
   const shape = { rows: 1, cols: 32 };
   const digits = takeRows(fixture.scratch, "taken", { form: "digits", ...shape });
   assert.equal(asDigits(fixture.commands, fixture.scratch, { x: digits, ...shape }).tensor, digits.tensor);
-  const x = takeRows(fixture.scratch, "halves", { form: "high", ...shape });
+  const x = takeRows(fixture.scratch, "halves", { form: "f16", ...shape });
   assert.throws(
     () => asDigits(fixture.commands, fixture.scratch, { x, ...shape }),
-    /is rows of form high, expected f32/,
+    /is rows of form f16, expected f32/,
   );
 });
