@@ -147,15 +147,15 @@ Deno.test("A group chooses adaptive sets as one worker does, and reports as much
   const alone = await read(one.host);
   let expected: MemoryGroup["count"]["chosen"] | undefined;
   for (const slices of GROUPS) {
-    const readBy = async (alike: boolean) => {
-      const group = MemoryGroup.of(pool, slices, { alike });
+    const readBy = async (copies: { readonly alike: boolean }) => {
+      const group = MemoryGroup.of(pool, slices, copies);
       for (const engine of group.engines) engine.calibrate(CALIBRATION);
       const rows = await read(new SessionHost(group, group.map)).finally(() => group.close());
       return { rows, chosen: group.count.chosen };
     };
-    const { rows, chosen } = await readBy(false);
+    const { rows, chosen } = await readBy({ alike: false });
     // With copies the lead chooses alone.
-    if (slices.length > 1) assert.deepEqual(await readBy(true), { rows, chosen: [] });
+    if (slices.length > 1) assert.deepEqual(await readBy({ alike: true }), { rows, chosen: [] });
     expected ??= chosen;
     assert.equal(chosen.length, 6);
     for (const [i, { lists }] of chosen.entries()) {
