@@ -121,7 +121,7 @@ function hideWgsl(r: number, { group, usedRows, ownRows }: Plan): string {
       }`;
 }
 
-/** The maxima of a row's lanes, of which there are sixteen, taken together by `join`. */
+/** What the lanes of a row have put where maxima meet, taken together by `join`. */
 function overLanes(r: number, join: (a: string, b: string) => string): string {
   return Array.from({ length: LANES / 4 }, (_, i) => `maxima[rowGroup][${r}][${i}]`).reduce(join);
 }
