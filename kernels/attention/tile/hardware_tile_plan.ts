@@ -5,7 +5,7 @@ import type { HeadShape } from "../kv_pages.ts";
 /** What distinguishes variants. */
 export interface HardwareTile extends HeadShape {
   /** Query rows (token, head) of a workgroup, and of a thread. */
-  readonly tileRows: 32 | 64;
+  readonly tileRows: 16 | 32 | 64;
   readonly ownRows: 4 | 8;
   /** Vectors of four dimensions in a slice of queries and keys. */
   readonly sliceVecs: 2 | 4 | 8;
@@ -20,6 +20,9 @@ export const BLOCK_ROWS = 4 * LANES;
 
 type TileSizes = Pick<HardwareTile, "tileRows" | "ownRows" | "sliceVecs" | "valueKeys">;
 
+/** For the 16 KB that every adapter has. */
+const SMALL: TileSizes = { tileRows: 16, ownRows: 4, sliceVecs: 4, valueKeys: 4 };
+
 /**
  * Best first; the later ones take less workgroup memory. On an H100, 2,048 rows of 32/8 heads of 128 behind 30,720 positions: 26.2
  * TFLOP/s by the first, 23.5 by slices half as deep, 19 by 128 rows with 8 lanes, 17 by 4 rows of a thread, 11 by 64 rows with 8 lanes.
@@ -28,6 +31,7 @@ const TILES: readonly TileSizes[] = [
   { tileRows: 64, ownRows: 8, sliceVecs: 8, valueKeys: 16 },
   { tileRows: 64, ownRows: 8, sliceVecs: 4, valueKeys: 4 },
   { tileRows: 64, ownRows: 8, sliceVecs: 2, valueKeys: 4 },
+  SMALL,
 ];
 
 /** Longer heads have tiles of half as many rows: their outputs would not stay in registers. */
@@ -35,13 +39,14 @@ const LONG_HEAD = 128;
 const LONG_HEAD_TILES: readonly TileSizes[] = [
   { tileRows: 32, ownRows: 4, sliceVecs: 8, valueKeys: 16 },
   { tileRows: 32, ownRows: 4, sliceVecs: 4, valueKeys: 8 },
+  SMALL,
 ];
 
-/** The best tile that so much workgroup memory takes; undefined: none. */
+/** The best tile that so much workgroup memory takes, with a token's heads of a group in it; undefined: none. */
 export function hardwareTileFor(maxWorkgroupBytes: number, shape: HeadShape): HardwareTile | undefined {
   const sizes = shape.headDim > LONG_HEAD ? LONG_HEAD_TILES : TILES;
   return sizes.map((tile): HardwareTile => ({ ...shape, ...tile }))
-    .find((tile) => hardwareTileBytes(tile) <= maxWorkgroupBytes);
+    .find((tile) => hardwareTileBytes(tile) <= maxWorkgroupBytes && hardwareTileTokens(tile) > 0);
 }
 
 /** Tokens of one tile: as many as have all their heads of a group in it. */

@@ -20,13 +20,14 @@ Deno.test("hardwareTileFor() takes deep slices where workgroup memory has room f
   assert.deepEqual(sizesFor(32 * KIB, { ...LLAMA, headDim: 64 }), [64, 4, 4]);
   assert.deepEqual(sizesFor(48 * KIB, { ...LLAMA, headDim: 256 }), [32, 8, 16]);
   assert.deepEqual(sizesFor(32 * KIB, { ...LLAMA, headDim: 256 }), [32, 4, 8]);
-  assert.equal(hardwareTileFor(16 * KIB, LLAMA), undefined);
+  assert.deepEqual(sizesFor(16 * KIB, LLAMA), [16, 4, 4]);
+  assert.equal(hardwareTileFor(8 * KIB, LLAMA), undefined);
 });
 
 Deno.test("hardwareTileFor() has a tile with a whole token for all heads that attention takes", () => {
-  for (const bytes of [32 * KIB, 48 * KIB]) {
+  for (const [bytes, group] of [[16 * KIB, 16], [32 * KIB, 32], [48 * KIB, 32]] as const) {
     for (let headDim = 8; headDim <= 256; headDim += 8) {
-      for (let heads = 1; heads <= 32; heads++) {
+      for (let heads = 1; heads <= group; heads++) {
         const shape = { heads, kvHeads: 1, headDim };
         if (!fitsAttention(shape)) continue;
         const tile = hardwareTileFor(bytes, shape);
