@@ -51,7 +51,7 @@ Deno.test("decodeAttention() gives a row the same bits alone, in company, and un
   assert.deepEqual(cramped.o, all.o);
 });
 
-Deno.test("decodeAttention() writes outputs as both halves, of no split, of one, or merged", async () => {
+Deno.test("decodeAttention() writes outputs as halves, of no split, of one, or merged", async () => {
   const shape = { heads: 4, kvHeads: 2, headDim: 64 };
   const call = prepare(shape, [0, 64, 600].map((kvLimit) => tableRow({ kvLimit })));
   const { o } = await run(call, {});

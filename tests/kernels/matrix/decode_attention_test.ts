@@ -52,7 +52,7 @@ for (const window of [undefined, 300]) {
 /** The kernel compiles soonest for them. */
 const SHORT_HEADS: HeadShape = { heads: 2, kvHeads: 2, headDim: 16 };
 
-Deno.test("decodeAttention() on matrix units writes outputs as both halves, of one split or merged", async () => {
+Deno.test("decodeAttention() on matrix units writes outputs as halves, of one split or merged", async () => {
   const { rows } = mixed(undefined);
   const call = prepareBlocks(fixture, SHORT_HEADS, rows);
   const q = halves(call, SHORT_HEADS);
