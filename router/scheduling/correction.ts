@@ -1,7 +1,7 @@
 /**
  * When the sparse rows of one sequence are computed again with full attention, and what that found. Decided by the rows of
  * the sequence, its own agreement and settings that are fixed at admission, never by time: the same request has the same
- * rows corrected, alone or in company. How a correction is spread over steps is the planner's.
+ * rows corrected, alone or in company. Only lossless rounds are as long as pays: whatever their length, they give the same tokens. How a correction is spread over steps is the planner's.
  *
  * A correction is one dense span over all rows that are not exact, the newest included, so it replaces a decode step:
  * with a stride of N every N-th step is one, of N rows. ALGORITHM: `refresh` writes K and V again; `audit` also compares what
@@ -9,20 +9,18 @@
  */
 
 import type { AuditedToken, CorrectionRequest, CorrectionUsage } from "./generation.ts";
+import { bestRound, RecentAgreement, type RoundCost } from "./round_stride.ts";
 
 /** The longest stride that can be asked for, in tokens. */
 export const MAX_CORRECT_EVERY = 65_536;
 
-/** Fewest and most rows of a correction whose stride follows the agreement. */
-const STRIDES = {
-  audit: { first: 4, least: 4, most: 64 },
-  // Of two rows, one is a draft; with fewer there is nothing to compare. Rounds longer than the longest lose more
-  // drafts than they save: on an H100, an 8B shape at 100,000 with 96 % agreement takes 17.7 ms a token by 8 rows and
-  // 20.9 ms by 16.
-  lossless: { first: 4, least: 2, most: 8 },
-} as const;
+/** Rows of the first correction whose stride follows the agreement. */
+const FIRST_ROWS = 4;
 
-/** A stride grows by this factor after a correction that agreed throughout, … */
+/** Fewest and most rows of an audit. */
+const AUDITED = { least: 4, most: 64 } as const;
+
+/** The stride of an audit grows by this factor after a correction that agreed throughout, … */
 const LENGTHEN = 1.5;
 
 /** … and shrinks by this one after a divergence. */
@@ -86,6 +84,7 @@ export class Correction {
   #measured = 0;
   #firstDivergence: number | undefined;
   readonly #tokens: Check[] = [];
+  readonly #agreement = new RecentAgreement();
 
   /** @param cheapContext longest context at which `refresh` corrects without a stride being asked for; 0: none is */
   constructor(request: CorrectionRequest, cheapContext: number) {
@@ -93,7 +92,7 @@ export class Correction {
     this.#cheapContext = request.every === "auto" && request.mode === "refresh" ? cheapContext : Infinity;
     const { mode, every } = request;
     if (every !== "auto") this.#stride = every;
-    else if (mode === "audit" || mode === "lossless") this.#stride = STRIDES[mode].first;
+    else if (mode === "audit" || mode === "lossless") this.#stride = FIRST_ROWS;
     else if (cheapContext > 0) this.#stride = REFRESH_ROWS;
   }
 
@@ -126,8 +125,8 @@ export class Correction {
     return this.isOn && this.#stride !== undefined && rows >= this.#stride && context <= this.#cheapContext;
   }
 
-  /** Takes in what a correction span did. */
-  record({ rows, checks, dropped, isLast }: CorrectedSpan): CorrectionReport {
+  /** Takes in what a correction span did. @param costOf a round of the sequence, as far as that is known */
+  record({ rows, checks, dropped, isLast }: CorrectedSpan, costOf: RoundCost = () => undefined): CorrectionReport {
     const { mode } = this.#request;
     if (mode === "off") throw new RangeError("Cannot record a correction: corrections are off");
     const agreed = checks.filter(({ token, dense }) => token === dense).length;
@@ -145,7 +144,7 @@ export class Correction {
     if (this.#request.perToken) this.#tokens.push(...checks);
     this.#unfinished.checked += checks.length;
     this.#unfinished.agreed += agreed;
-    if (isLast) this.#adapt();
+    if (isLast) this.#adapt(costOf);
     return { mode, isLast, rows, checked: checks.length, agreed, divergence, measured: known.length, dropped };
   }
 
@@ -174,14 +173,17 @@ export class Correction {
   }
 
   /** By the whole correction: where it was cut must not matter. */
-  #adapt(): void {
+  #adapt(costOf: RoundCost): void {
     const { checked, agreed } = this.#unfinished;
     this.#unfinished = { checked: 0, agreed: 0 };
     if (checked === 0) return;
     const isPerfect = agreed === checked;
     const { mode, every } = this.#request;
-    if (every !== "auto" || (mode !== "audit" && mode !== "lossless") || this.#stride === undefined) return;
-    const { least, most } = STRIDES[mode];
+    this.#agreement.record({ checked, agreed });
+    if (every !== "auto" || this.#stride === undefined) return;
+    if (mode === "lossless") this.#stride = bestRound(this.#agreement.probability, costOf) ?? this.#stride;
+    if (mode !== "audit") return;
+    const { least, most } = AUDITED;
     const wanted = isPerfect ? Math.ceil(this.#stride * LENGTHEN) : Math.floor(this.#stride * SHORTEN);
     this.#stride = Math.min(most, Math.max(least, wanted));
   }

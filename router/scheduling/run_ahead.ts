@@ -10,6 +10,7 @@ import { decodeWork, type NextWork } from "./decode_work.ts";
 import type { Roster } from "./roster.ts";
 import type { Sequence } from "./sequence.ts";
 import type { Plan, PlannerParts } from "./step_planner.ts";
+import type { PlannedStep } from "./steps_in_flight.ts";
 import type { Work } from "./work.ts";
 import { loadWith } from "./work_load.ts";
 
@@ -31,13 +32,14 @@ export function workAfterAll({ spans }: Plan, { waiting, running }: Roster): rea
 }
 
 /**
- * Plans that work, where there is any; takes no page from anyone.
- * @returns undefined when that would be needed, or a correction would have to wait or to be cut for time
+ * Plans what the sequences of a step do after it; takes no page from anyone.
+ * @returns undefined when that would be needed, or anything else, or a correction would have to wait or to be cut for time
  */
 export function planAhead(
-  next: readonly NextWork[] | undefined,
-  { ledger, costs, limits }: Pick<PlannerParts, "ledger" | "costs" | "limits">,
+  { plan, ledger }: Pick<PlannedStep, "plan" | "ledger">,
+  { roster, costs, limits }: Pick<PlannerParts, "roster" | "costs" | "limits">,
 ): Plan | undefined {
+  const next = workAfterAll(plan, roster);
   if (next === undefined) return undefined;
   const extraMs = next.length > 1 ? limits.sharedPrefillMs : limits.alonePrefillMs;
   const { works } = decodeWork(next, costs, extraMs);

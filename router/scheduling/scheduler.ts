@@ -26,6 +26,7 @@ import { SelectionView } from "./selection_view.ts";
 import type { Sequence } from "./sequence.ts";
 import { type Plan, type PlannedSpan, StepPlanner } from "./step_planner.ts";
 import { type InFlightStep, isVoid, StepsInFlight } from "./steps_in_flight.ts";
+import { roundMs } from "./work_load.ts";
 
 /** Releases one doubtful sequence in a step of its own, so that a refusal affects nothing else. */
 const PROBE: Plan = { spans: [], load: NO_LOAD };
@@ -104,7 +105,8 @@ export class Scheduler implements Generator {
 
   #enter(sequence: Sequence): void {
     const cancel = () => this.#cancel(sequence);
-    sequence.owner = { wake: () => this.#wake(), cancel, fail: (error) => this.#fail(sequence, error) };
+    const ofRound = (rows: number) => roundMs(this.#costs, sequence, rows);
+    sequence.owner = { wake: () => this.#wake(), cancel, fail: (error) => this.#fail(sequence, error), roundMs: ofRound };
     this.#active.add(sequence);
     this.#roster.enqueue(sequence);
     this.#wake();
@@ -197,12 +199,9 @@ export class Scheduler implements Generator {
   #runAhead(): void {
     const newest = this.#steps.extendable;
     if (newest === undefined || this.#closed || this.#doubtful.length > 0) return;
-    const { ledger } = newest;
-    const next = workAfterAll(newest.plan, this.#roster);
-    const plan = planAhead(next, { ledger, costs: this.#costs, limits: this.#options });
-    if (plan !== undefined) {
-      this.#steps.run({ plan, ledger, release: this.#roster.takeReleases(), isFollowed: !verifies(plan) });
-    }
+    const plan = planAhead(newest, { roster: this.#roster, costs: this.#costs, limits: this.#options });
+    if (plan === undefined) return;
+    this.#steps.run({ plan, ledger: newest.ledger, release: this.#roster.takeReleases(), isFollowed: !verifies(plan) });
   }
 
   async #finish(running: InFlightStep): Promise<void> {

@@ -294,6 +294,6 @@ export class Sequence {
     const { checks = [], dropped = 0, overruled } = outcome ?? {};
     const isLast = overruled !== undefined || this.#exact >= end;
     this.#correctingTo = isLast ? undefined : end;
-    return this.#correction.record({ rows, checks, dropped, isLast });
+    return this.#correction.record({ rows, checks, dropped, isLast }, (rows) => this.owner?.roundMs(rows));
   }
 }

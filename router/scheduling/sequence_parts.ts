@@ -14,6 +14,8 @@ export interface SequenceOwner {
   /** Its reader has left. */
   cancel(): void;
   fail(error: CodedError): void;
+  /** Predicted time of a lossless round of it alone. */
+  roundMs(rows: number): number;
 }
 
 /** What a sequence is made of; all but the request is decided by the scheduler. */

@@ -3,7 +3,7 @@
  * pages and plans nothing.
  */
 
-import { contextOf, type CostModel, type StepLoad } from "./cost_model.ts";
+import { contextOf, type CostModel, NO_LOAD, type StepLoad } from "./cost_model.ts";
 import type { Sequence } from "./sequence.ts";
 import type { Work } from "./work.ts";
 
@@ -25,6 +25,13 @@ export function loadWith(load: StepLoad, sequence: Sequence, { kind, from, rows 
         decodeContext: load.decodeContext + sequence.nextContext(),
       };
   }
+}
+
+/** What a lossless round of so many rows takes a sequence that is alone: its drafts, and their verification. */
+export function roundMs(costs: CostModel, sequence: Sequence, rows: number): number {
+  const costOf = (work: Work) => costs.predictMs(loadWith(NO_LOAD, sequence, work));
+  const draftMs = costOf({ kind: "sparse", from: sequence.cached, rows: 1 });
+  return (rows - 1) * draftMs + costOf({ kind: "correction", from: sequence.exact, rows });
 }
 
 /** The first rows of some work that fit beside a load into a step of `latestMs`; 0 when not even one does. */

@@ -1,14 +1,6 @@
 /** What measured corrections mean for speed against dense decoding: pure arithmetic. Knows figures; runs nothing. */
 
-/**
- * Tokens that a lossless round is expected to release: the drafts before the first that disagrees, and the token that
- * the verification draws itself.
- * @param stride rows of the verification, one more than there are drafts
- * @param agreement probability that a draft agrees when all before it did, from 0 to 1
- */
-export function expectedTokens(stride: number, agreement: number): number {
-  return agreement === 1 ? stride : (1 - agreement ** stride) / (1 - agreement);
-}
+import { expectedTokens } from "../../scheduling/round_stride.ts";
 
 /** Lossless decoding at an agreement that was given, not measured. */
 export interface LosslessFigures {

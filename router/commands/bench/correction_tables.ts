@@ -1,6 +1,6 @@
 /** What `bench` shows of corrections: rows of tables, and how to read them. Knows figures; measures nothing. */
 
-import { expectedTokens } from "./break_even.ts";
+import { expectedTokens } from "../../scheduling/round_stride.ts";
 import type { CorrectionFigures } from "./corrections.ts";
 import type { ContextFigures } from "./figures.ts";
 

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { PRESETS } from "../../../../engine/model/presets.ts";
-import { bestLossless, breakEvenStride, expectedTokens } from "../../../../router/commands/bench/break_even.ts";
+import { bestLossless, breakEvenStride } from "../../../../router/commands/bench/break_even.ts";
+import { expectedTokens } from "../../../../router/scheduling/round_stride.ts";
 import { denseSpanFlop } from "../../../../router/commands/bench/flop.ts";
 
 /** Sums over every number of drafts that agree before the first that does not. */
