@@ -98,15 +98,17 @@ export class Scheduler implements Generator {
     this.#active.delete(sequence);
     this.#roster.leave(sequence, undefined);
     this.selections.handOver(sequence.request.id, to.selections);
-    // Steps are counted by each group for itself.
-    sequence.lastStep = 0;
+    sequence.lastStep = 0; // Each group counts steps for itself.
     to.#enter(sequence);
   }
 
   #enter(sequence: Sequence): void {
-    const cancel = () => this.#cancel(sequence);
-    const ofRound = (rows: number) => roundMs(this.#costs, sequence, rows);
-    sequence.owner = { wake: () => this.#wake(), cancel, fail: (error) => this.#fail(sequence, error), roundMs: ofRound };
+    sequence.owner = {
+      wake: () => this.#wake(),
+      cancel: () => this.#cancel(sequence),
+      fail: (error) => this.#fail(sequence, error),
+      roundMs: (rows) => roundMs(this.#costs, sequence, rows),
+    };
     this.#active.add(sequence);
     this.#roster.enqueue(sequence);
     this.#wake();
@@ -184,9 +186,8 @@ export class Scheduler implements Generator {
     if (ledger === undefined) return;
     const doubtful = this.#doubtful.shift();
     if (doubtful !== undefined) return this.#steps.run({ plan: PROBE, ledger, release: [doubtful] });
-    const parts = { roster: this.#roster, ledger, costs: this.#costs, limits: this.#options };
     const plan = new StepPlanner({
-      ...parts,
+      ...{ roster: this.#roster, ledger, costs: this.#costs, limits: this.#options },
       onPreempted: (sequence) => this.#tally.preempted(sequence),
       onAdmitted: (sequence) => this.#onAdmitted(sequence),
     }).plan();
@@ -242,8 +243,7 @@ export class Scheduler implements Generator {
       this.#steps.clear(); // Those after it are lost with it.
       return this.#epoch.lose(error);
     }
-    // The worker does not know the sequence: then there is nothing to release.
-    if (plan === PROBE) return;
+    if (plan === PROBE) return; // The worker does not know the sequence: there is nothing to release.
     this.#tally.refused(step, error);
     // The fault may have been found after some were released or opened: each is released in a step of its own.
     this.#doubtful.push(...step.release, ...step.open.map((open) => open.sequence));
