@@ -34,9 +34,10 @@ const flags = {
     min: 1,
     max: 64,
     help: "measure only what so many groups of workers answer together, e.g. 1,2: --chats prompts of up to " +
-      "--batch-context tokens, answered by --tokens each (default: not)",
+      "--batch-context tokens at a time, answered by --tokens each (default: not)",
   },
-  chats: { kind: "integer", min: 1, max: 4096, default: 32, help: "chats that groups answer at once" },
+  chats: { kind: "integer", min: 1, max: 4096, default: 32, help: "chats that groups answer at a time" },
+  seconds: { kind: "integer", min: 1, max: 3600, default: 20, help: "how long groups are timed" },
   contexts: { kind: "integers", min: 1, max: 2 ** 24, default: [256, 1024], help: "context lengths in tokens" },
   budget: { kind: "integer", min: 16, max: 2 ** 20, default: 256, help: "positions a sparse layer reads" },
   tokens: {

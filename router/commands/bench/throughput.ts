@@ -8,7 +8,7 @@ import { Fleet } from "../../fleet/fleet.ts";
 import { openGroups } from "../../fleet/open_groups.ts";
 import { planGroups } from "../../fleet/plan_groups.ts";
 import { modelSource, nameOf } from "../../model_choice.ts";
-import type { Generation, GenerationRequest } from "../../scheduling/generation.ts";
+import type { GenerationRequest } from "../../scheduling/generation.ts";
 import { resolveWorkers } from "../../host/worker_config.ts";
 import { mixedLength } from "./batches.ts";
 import type { Table } from "./correction_tables.ts";
@@ -25,11 +25,11 @@ export interface ThroughputFigures {
   readonly chats: number;
   /** Mean over the chats. */
   readonly promptTokens: number;
-  /** From the first request to the end of the last answer, by all answers together. */
+  /** While the clock ran, by all answers together. */
   readonly tokensPerSecond: number;
   /** Mean over the chats. */
   readonly firstTokenMs: number;
-  /** Chats that each group has answered. */
+  /** Chats that each group has taken. */
   readonly shares: readonly number[];
 }
 
@@ -38,7 +38,10 @@ export interface ThroughputOptions {
   readonly model: BenchModel;
   readonly groups: number;
   readonly workers: number;
+  /** At a time: one that ends makes room for the next. */
   readonly chats: number;
+  /** For how long the clock runs. */
+  readonly seconds: number;
   /** Length of the longest prompt; the shortest is a quarter of it. */
   readonly batchContext: number;
   /** Of each answer. */
@@ -50,7 +53,7 @@ export interface ThroughputOptions {
 const PATIENT_MS = 86_400_000;
 
 /**
- * Starts the groups, has them answer the chats once untimed, and once for the clock.
+ * Starts the groups, has them answer each chat once untimed, and then one after the other for the clock.
  * @throws {RequestError} `group_unavailable` when a group cannot load the model
  */
 export async function measureThroughput(options: ThroughputOptions): Promise<ThroughputFigures> {
@@ -68,9 +71,9 @@ export async function measureThroughput(options: ThroughputOptions): Promise<Thr
   try {
     const [info] = await Promise.all(groups.map((group) => loaded(group, onProgress)));
     const { id = "", parameters = 0, vocabSize = 0 } = info ?? {};
-    await answerAll(fleet, options, vocabSize);
+    await answer(fleet, options, { vocabSize, endMs: -Infinity });
     answered.fill(0);
-    const figures = await answerAll(fleet, options, vocabSize);
+    const figures = await answer(fleet, options, { vocabSize, endMs: performance.now() + 1000 * options.seconds });
     return { model: id, parameters, groups: count, workers, chats, ...figures, shares: answered };
   } finally {
     const closing = fleet.close();
@@ -79,21 +82,37 @@ export async function measureThroughput(options: ThroughputOptions): Promise<Thr
   }
 }
 
-async function answerAll(
+/** Each client asks again when it has its answer, until the time is over; what runs then is given up, but each gets one answer. */
+async function answer(
   fleet: Fleet,
   { chats, batchContext, tokens }: ThroughputOptions,
-  vocabSize: number,
+  { vocabSize, endMs }: { readonly vocabSize: number; readonly endMs: number },
 ): Promise<Pick<ThroughputFigures, "promptTokens" | "tokensPerSecond" | "firstTokenMs">> {
-  const prompts = Array.from({ length: chats }, (_, i) => randomTokens(mixedLength(i, batchContext), vocabSize));
   const startMs = performance.now();
-  const firsts = await Promise.all(prompts.map(async (promptTokens) => {
-    const generation = fleet.generate(chatOf(promptTokens, tokens));
-    return await firstTokenAtMs(generation) - startMs;
-  }));
-  const tookMs = performance.now() - startMs;
+  const prompts: number[] = [];
+  const firsts: number[] = [];
+  let drawn = 0;
+  const client = async (_: unknown, number: number) => {
+    for (let turn = 0; turn === 0 || performance.now() < endMs; turn++) {
+      const promptTokens = randomTokens(mixedLength(number + turn, batchContext), vocabSize);
+      prompts.push(promptTokens.length);
+      const askedMs = performance.now();
+      const generation = fleet.generate(chatOf(promptTokens, tokens));
+      let isFirst = true;
+      for await (const { kind } of generation) {
+        if (kind !== "token") continue;
+        const nowMs = performance.now();
+        if (isFirst) firsts.push(nowMs - askedMs);
+        isFirst = false;
+        if (nowMs < endMs) drawn++;
+        else if (turn > 0) generation.cancel();
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: chats }, client));
   return {
-    promptTokens: mean(prompts.map(({ length }) => length)),
-    tokensPerSecond: chats * tokens * 1000 / tookMs,
+    promptTokens: mean(prompts),
+    tokensPerSecond: drawn * 1000 / (endMs - startMs),
     firstTokenMs: mean(firsts),
   };
 }
@@ -119,13 +138,6 @@ function chatOf(promptTokens: Uint32Array, maxTokens: number): GenerationRequest
     cacheSalt: id,
     traceparent: undefined,
   };
-}
-
-/** Reads an answer to its end. @returns when its first token came */
-async function firstTokenAtMs(generation: Generation): Promise<number> {
-  let first = Infinity;
-  for await (const { kind } of generation) if (kind === "token") first = Math.min(first, performance.now());
-  return first;
 }
 
 /** One row for each number of groups; the last column compares with the first row of as many workers. */
