@@ -23,8 +23,6 @@ export interface StepBounds {
   readonly slots: number;
   /** Whether rows may be sparse. */
   readonly calibrated: boolean;
-  /** Whether a drawn token can be used before it is known. */
-  readonly carries: boolean;
   /** Sequences for which the step before drew, whose next row can be `sampled`. */
   readonly drawn: { has(sequence: SequenceId): boolean };
 }
@@ -114,8 +112,7 @@ function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
 }
 
 /** Whether its last token can come from the step before. */
-function checkSampled(span: Span, { open: { sampling } }: OpenSequence, { carries, drawn }: StepBounds): void {
-  if (!carries) throw refusedSpan(span, "its token is that of the step before, but the worker is not alone");
+function checkSampled(span: Span, { open: { sampling } }: OpenSequence, { drawn }: StepBounds): void {
   if (!drawn.has(span.sequence)) throw refusedSpan(span, "its token is that of the step before, which drew none");
   if (span.kind !== "decode") throw refusedSpan(span, "its token is that of the step before, but it does not decode");
   if (span.logits === "all") throw refusedSpan(span, "its token is that of the step before, and would be scored");

@@ -127,6 +127,11 @@ export interface Exchange {
     ranges: readonly OwnedRange[],
     rows: { readonly tensor: Tensor; readonly rowBytes: number },
   ): Promise<void> | undefined;
+  /**
+   * Tokens that the lead drew in the step before this one, where others need them as well.
+   * @param drawn of the lead: what it gives; others give anything
+   */
+  tokens(point: ExchangePoint, drawn: Uint32Array): Promise<Uint32Array>;
   /** Offers candidates and returns the chosen positions, list by list; undefined: the worker's own are the chosen ones. */
   select(point: ExchangePoint, candidates: () => Promise<Candidates>): Promise<readonly Uint32Array[]> | undefined;
   /**
@@ -148,6 +153,7 @@ export const ALONE: Exchange = {
   waitedForKeys: () => {},
   states: () => undefined,
   replicas: () => undefined,
+  tokens: (_, drawn) => Promise.resolve(drawn),
   select: () => undefined,
   gatherOnLead: () => undefined,
 };

@@ -111,13 +111,13 @@ interface SpanBase {
   /** Physical pages that the sequence takes with this span, in order of position. */
   readonly newPages: Uint32Array;
   /**
-   * Of a sparse row: a worker alone in its group reads back what it chose, which otherwise stays on its GPU. In a group the
-   * router has chosen, and knows.
+   * Of a sparse row: a worker that chooses alone reads back what it chose, which otherwise stays on its GPU. Where the router has
+   * chosen, it knows.
    */
   readonly reportsSelection?: true;
   /**
    * Of a decode span: its last token is the one that the step before drew last for the sequence, which need not be known yet;
-   * `tokens` holds a 0 in its place. Of workers alone in their group only; not with `logits: "all"`, which would score it.
+   * `tokens` holds a 0 in its place. In a group the lead tells the others where they need it. Not with `logits: "all"`, which would score it.
    */
   readonly sampled?: true;
 }

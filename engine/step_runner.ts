@@ -1,12 +1,11 @@
 /**
- * Runs the steps of an engine: in order, each checked against the state that the one before leaves, and for a worker alone
- * in its group up to two at a time, so that the GPU finds the next one ready when it is done with the first.
+ * Runs the steps of an engine: in order, each checked against the state that the one before leaves, and up to two at a time, so
+ * that the GPU finds the next one ready when it is done with the first.
  */
 
 import { within } from "../kernels/within.ts";
 import { checkStep } from "./check_step.ts";
 import { EngineError } from "./errors.ts";
-import { ALONE } from "./exchange.ts";
 import { SLOTS } from "./kv/kv_slice.ts";
 import type { Sequences } from "./kv/sequences.ts";
 import type { LoadedModel } from "./loaded_model.ts";
@@ -68,10 +67,11 @@ export class StepRunner {
    * @throws {GpuError} `out_of_gpu_memory`: failed, and with it the step after it; `device_lost`
    */
   async run(step: Step, late: LateMasks = NO_MASKS): Promise<StepResult> {
-    const most = this.#parts().model.exchange === ALONE ? MAX_STEPS_IN_FLIGHT : 1;
-    if (this.#running.size >= most) {
-      const why = most === 1 ? "another step is running" : `${most} other steps are running`;
-      throw new EngineError("invalid_step", `Cannot run step ${step.index}: ${why}`);
+    if (this.#running.size >= MAX_STEPS_IN_FLIGHT) {
+      throw new EngineError(
+        "invalid_step",
+        `Cannot run step ${step.index}: ${MAX_STEPS_IN_FLIGHT} other steps are running`,
+      );
     }
     const before = this.#newest;
     const running: RunningStep = {
@@ -107,6 +107,8 @@ export class StepRunner {
 
   async #submit(step: Step, before: RunningStep | undefined, late: LateMasks): Promise<SubmittedStep> {
     const { model, sequences } = this.#parts();
+    // All workers of a group must have the same account of copies, which the end of a step changes by what it releases.
+    if (model.replicas !== undefined && (before?.step.release.length ?? 0) > 0) await before?.done.promise;
     const drawn = this.#drawn;
     this.#drawn = NOTHING_DRAWN;
     checkStep(step, sequences.open, { ...boundsOf(model), drawn });
@@ -114,10 +116,10 @@ export class StepRunner {
     model.replicas?.invalidate(step.spans);
     model.counts.rewrite(step.spans);
     try {
-      const isAhead = before !== undefined && !before.isDone;
-      if (isAhead && model.commands.gpu.traits.readWaitsForAll) model.commands.hold();
-      const lateMasks = () => masksAfter(isAhead ? before : undefined, late);
-      const submitted = await submitStep(model, step, { sequences: sequences.open, drawn, isAhead, lateMasks });
+      const isAhead = () => before !== undefined && !before.isDone;
+      const lateMasks = () => masksAfter(isAhead() ? before : undefined, late);
+      const context = { sequences: sequences.open, drawn, isAhead, beforeDone: () => doneOf(before), lateMasks };
+      const submitted = await submitStep(model, step, context);
       this.#drawn = submitted.drawn;
       return submitted;
     } catch (error) {
@@ -172,7 +174,7 @@ export class StepRunner {
 }
 
 function boundsOf(
-  { slice, share, roles, config, exchange }: LoadedModel,
+  { slice, share, roles, config }: LoadedModel,
 ): Omit<Parameters<typeof checkStep>[2], "drawn"> {
   const { maxPositions, vocabSize } = config;
   return {
@@ -182,16 +184,21 @@ function boundsOf(
     maxPages: slice.maxPages,
     slots: SLOTS,
     calibrated: roles !== undefined,
-    carries: exchange === ALONE,
   };
+}
+
+/** Waits until a step has its result. @throws why it has none */
+async function doneOf(step: RunningStep | undefined): Promise<void> {
+  step?.nextRecorded.resolve();
+  await step?.done.promise;
+  // The buffers of both steps are gone.
+  if (step?.failure !== undefined) throw step.failure;
 }
 
 /** The masks of draws whose rows are on the GPU; nothing else of the step is to be recorded before they are there. */
 async function masksAfter(before: RunningStep | undefined, late: LateMasks): LateMasks {
   before?.nextRecorded.resolve();
   const masks = await late;
-  await before?.done.promise;
-  // The buffers of both steps are gone.
-  if (before?.failure !== undefined) throw before.failure;
+  await doneOf(before);
   return masks;
 }

@@ -11,6 +11,7 @@ import { computesRight } from "./matrix_self_test.ts";
 import type { GpuProvider, GpuTraits, MatrixShape, OpenedDevice, ProviderName } from "./provider.ts";
 import { f32Of, type ReadWait, type StagedRead, StagingRing, u32Of } from "./read_back.ts";
 import { waiterFor } from "./turning.ts";
+import { MappedWrites } from "./mapped_writes.ts";
 import { type DType, paddedBytes, type Tensor } from "./tensor.ts";
 
 export type { GpuInfo, ReadWait, StagedRead };
@@ -38,6 +39,7 @@ export class Gpu {
   readonly #staging: StagingRing;
   /** Awaits a promise of the device's. */
   readonly settled: ReturnType<typeof waiterFor>;
+  readonly #uploads: MappedWrites;
   #allocatedBytes = 0;
   #lost: GpuError | undefined;
   #closed = false;
@@ -49,6 +51,7 @@ export class Gpu {
     this.#release = opened.release;
     this.settled = waiterFor(opened.traits);
     this.#staging = new StagingRing(opened.device, opened.traits);
+    this.#uploads = new MappedWrites(opened.device, opened.traits);
     this.#openScopes();
     this.device.lost.then((lost) => {
       if (!this.#closed) {
@@ -125,6 +128,8 @@ export class Gpu {
       );
     }
     if (data.byteLength === 0) return;
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    if (this.#uploads.write(tensor, { byteOffset, byteLength: data.byteLength }, (into) => into.set(bytes))) return;
     const padding = data.byteLength % 4;
     if (padding === 0) {
       this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, data);
@@ -133,6 +138,14 @@ export class Gpu {
     const padded = new Uint8Array(data.byteLength + 4 - padding);
     padded.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, padded);
+  }
+
+  /** Uploads so many bytes, which `fill` writes while it is called, to the start of a tensor; as `write`. */
+  fill(tensor: Tensor, byteLength: number, fill: (into: Uint8Array<ArrayBuffer>) => void): void {
+    if (this.#uploads.write(tensor, { byteOffset: 0, byteLength }, fill)) return;
+    const data = new Uint8Array(byteLength);
+    fill(data);
+    this.write(tensor, data);
   }
 
   /** Calls back before a buffer is destroyed, so that caches can drop what refers to it. */
@@ -254,6 +267,7 @@ export class Gpu {
     if (this.#closed) return;
     this.#closed = true;
     await this.#staging.close();
+    await this.#uploads.close();
     await this.settled(Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]));
     for (const buffer of [...this.#buffers]) this.freeBuffer(buffer);
     this.device.destroy();

@@ -31,6 +31,8 @@ const MIN_BYTES = 4096;
 export interface ReadWait extends WaitOptions {
   /** Takes the bytes, of which there are `totalBytes`: memory that was never touched is slow to write. @default fresh memory */
   readonly into?: Uint8Array<ArrayBuffer> | undefined;
+  /** Sees the bytes before they are copied, while it is called. @returns whether no copy is needed: none is made then */
+  readonly visit?: ((bytes: Uint8Array) => boolean) | undefined;
 }
 
 /** A ring of staging buffers: a buffer is not used again before its own map promise had time to settle. */
@@ -92,17 +94,18 @@ export class StagingRing {
 
   /**
    * Waits for what was staged and submitted.
-   * @returns the ranges' bytes, in order
+   * @returns the ranges' bytes, in order; none where `visit` was enough
    */
   async finish(
     { staging, ranges, offsets, totalBytes }: StagedRead,
-    { fast, into, ...wait }: ReadWait & { readonly fast: boolean },
+    { fast, into, visit, ...wait }: ReadWait & { readonly fast: boolean },
   ): Promise<Uint8Array<ArrayBuffer>[]> {
     // A map that nothing is copied into may settle at once; it still has the device give back what was freed.
     if (ranges.length === 0 && !this.#readWaitsForAll) await this.#settled(this.#device.queue.onSubmittedWorkDone());
     await this.#map(staging, { fast, ...wait });
     const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(totalBytes, 16)));
-    const copies = ranges.map(({ byteLength }, i) => {
+    const isEnough = visit?.(mapped.subarray(0, totalBytes)) === true;
+    const copies = isEnough ? [] : ranges.map(({ byteLength }, i) => {
       const start = at(offsets, i);
       if (into === undefined) return mapped.slice(start, start + byteLength);
       into.set(mapped.subarray(start, start + byteLength), start);

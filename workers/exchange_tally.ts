@@ -1,6 +1,7 @@
 /** What the exchanges of a step cost, by kind. Knows milliseconds and bytes; knows nothing of what was exchanged. */
 
 import type { ByExchange, ExchangeTiming } from "../engine/span.ts";
+import type { ExchangeMessage, Tensors } from "./peer_protocol.ts";
 
 type Kind = keyof ByExchange;
 
@@ -46,8 +47,23 @@ export class ExchangeTally {
     this.#ms[kind] += ms;
   }
 
-  /** Counts what was sent. */
-  send(kind: Kind, bytes: number): void {
+  /** Counts what a message has sent, as far as it is part of an exchange. */
+  send(message: ExchangeMessage): void {
+    switch (message.kind) {
+      case "tokens":
+      case "taken":
+        return;
+      case "states":
+        return this.sent("states", bytesOf([...message.o, ...message.lse]));
+      case "keys":
+        return this.sent("keys", message.shared?.bytes ?? bytesOf(message.rows));
+      default:
+        return this.sent(message.kind, bytesOf(message.rows));
+    }
+  }
+
+  /** Counts bytes. */
+  sent(kind: Kind, bytes: number): void {
     this.#bytes[kind] += bytes;
   }
 
@@ -55,4 +71,8 @@ export class ExchangeTally {
   count(kind: Kind): void {
     this.#counts[kind]++;
   }
+}
+
+function bytesOf(tensors: Tensors): number {
+  return tensors.reduce((sum, { byteLength }) => sum + byteLength, 0);
 }

@@ -11,6 +11,7 @@ import type { Acceptor } from "./acceptor.ts";
 import type { HostedEngine } from "./engine_host.ts";
 import { PeerError, ProtocolError } from "./errors.ts";
 import type { ExchangeMemory } from "./exchange_memory.ts";
+import { KeySharing } from "./key_sharing.ts";
 import { Mailbox } from "./mailbox.ts";
 import { PeerExchange } from "./peer_exchange.ts";
 import { meetPeers, PeerLinks } from "./peer_links.ts";
@@ -34,6 +35,7 @@ interface Place {
   readonly exchange: PeerExchange;
   readonly links: PeerLinks;
   readonly memory: ExchangeMemory;
+  readonly sharing: KeySharing;
 }
 
 /** @see the file's paragraph; `close` must be called */
@@ -100,8 +102,8 @@ export class GroupMembership {
   }
 
   /** The step is over. @returns what its exchanges cost; undefined alone in a group */
-  end(): ExchangeTiming | undefined {
-    this.#place?.mailbox.end();
+  end(index: number): ExchangeTiming | undefined {
+    this.#place?.mailbox.end(index);
     return this.#place?.exchange.takeTiming();
   }
 
@@ -130,18 +132,24 @@ export class GroupMembership {
       epoch,
       onStalled: (step, on) => this.#options.tell({ kind: "stalled", epoch, step, on }),
     });
-    const links = new PeerLinks(conns, { mailbox, onLost: (error) => this.#isTaken && this.sever(error) });
+    const links = new PeerLinks(conns, {
+      mailbox,
+      onSharing: (peer, message) => sharing.hear(peer, message),
+      onLost: (error) => this.#isTaken && this.sever(error),
+    });
+    const sharing = new KeySharing({ epoch, peers: links.peers, send: (peer, message) => links.send(peer, message) });
     const exchange = new PeerExchange({
       epoch,
       index,
       peers: links.peers,
       memory,
       mailbox,
+      sharing,
       send: (peer, message, onSent) => links.send(peer, message, onSent),
       recycle: (peer, payload) => links.recycle(peer, payload),
       propose: (candidates) => this.#options.tell({ kind: "candidates", ...candidates }),
     });
-    this.#place = { mailbox, exchange, links, memory };
+    this.#place = { mailbox, exchange, links, memory, sharing };
     return exchange;
   }
 
@@ -159,7 +167,8 @@ export class GroupMembership {
   }
 
   #hangUp(): void {
-    const { links } = this.#place ?? {};
+    const { links, sharing } = this.#place ?? {};
+    sharing?.close();
     this.#closing = Promise.all([this.#closing, links?.close()]).then(() => {});
   }
 

@@ -14,7 +14,9 @@ import { type ExchangeMemory, type ReadList, requestsFor } from "./exchange_memo
 import { ExchangeTally } from "./exchange_tally.ts";
 import type { Mailbox } from "./mailbox.ts";
 import { cutLists, joinValues, joinWords } from "./position_lists.ts";
-import type { PeerMessage, Tensors } from "./peer_protocol.ts";
+import { KeyMessages, type KeyRows } from "./key_messages.ts";
+import type { KeySharing } from "./key_sharing.ts";
+import type { ExchangeMessage, PeerMessage, Tensors } from "./peer_protocol.ts";
 import type { CandidateLists } from "./protocol.ts";
 import { SendBuffers } from "./send_buffers.ts";
 import { checkParts, StateExchange, type States } from "./state_exchange.ts";
@@ -29,6 +31,8 @@ export interface PeerExchangeOptions {
   readonly memory: ExchangeMemory;
   /** Where what the peers and the router send arrives. */
   readonly mailbox: Mailbox;
+  /** Of keys and values, with workers of the same host. @default none */
+  readonly sharing?: KeySharing;
   /**
    * Calls back when the message has left.
    * @throws {PeerError} when the peer is gone
@@ -40,13 +44,12 @@ export interface PeerExchangeOptions {
   readonly propose: (candidates: CandidateLists) => void;
 }
 
+/** Draws tokens. */
+const LEAD = 0;
+
 interface Rows {
   readonly tensor: Tensor;
   readonly rowBytes: number;
-}
-
-interface RowCount {
-  readonly rows: number;
 }
 
 /** Rows that are to be completed. */
@@ -62,10 +65,12 @@ export class PeerExchange implements Exchange {
   readonly #options: PeerExchangeOptions;
   readonly #tally = new ExchangeTally();
   readonly #states: StateExchange;
+  readonly #keys: KeyMessages;
   readonly #sending = new SendBuffers();
 
   constructor(options: PeerExchangeOptions) {
     this.#options = options;
+    this.#keys = new KeyMessages({ ...options, send: (peer, message, onSent) => this.#send(peer, message, onSent) });
     this.#states = new StateExchange({
       ...options,
       timed: (read) => this.#tally.read("states", read),
@@ -84,49 +89,29 @@ export class PeerExchange implements Exchange {
   }
 
   /** See `Exchange`. */
-  keys(point: ExchangePoint, from: number, { rows: count, ...rows }: Rows & RowCount): Promise<void> {
+  keys(point: ExchangePoint, from: number, rows: KeyRows): Promise<void> {
     this.#tally.count("keys");
-    return from === this.#options.index
-      ? this.#readAndSend(point, rows, count)
-      : this.#takeKeys(point, from, rows, count);
+    return from === this.#options.index ? this.#keys.send(point, rows) : this.#keys.take(point, from, rows);
+  }
+
+  /** See `Exchange`. */
+  async tokens(point: ExchangePoint, drawn: Uint32Array): Promise<Uint32Array> {
+    const { index, peers, mailbox } = this.#options;
+    if (index !== LEAD) return (await mailbox.take(LEAD, "tokens", point)).tokens;
+    for (const peer of peers) this.#send(peer, { kind: "tokens", ...this.#tag(point), tokens: drawn });
+    return drawn;
   }
 
   /** See `Exchange`. */
   async sendKeys(point: ExchangePoint, keys: Uint8Array<ArrayBuffer>): Promise<void> {
     this.#tally.count("keys");
     const rows = [new Float32Array(keys.buffer, keys.byteOffset, keys.byteLength / 4)];
-    await this.#tally.time("keys", () => this.#sendAll(point, rows, () => {}));
+    await this.#tally.time("keys", () => this.#keys.sendRead(point, rows));
   }
 
   /** See `Exchange`: what is spent on keys and values besides is spent while others are computed. */
   waitedForKeys(ms: number): void {
     this.#tally.waited("keys", ms);
-  }
-
-  async #takeKeys(point: ExchangePoint, from: number, { tensor, rowBytes }: Rows, count: number): Promise<void> {
-    const message = await this.#options.mailbox.take(from, "keys", point);
-    this.#write(from, tensor, { runs: [{ first: 0, rows: count }], rowBytes, parts: message.rows });
-  }
-
-  /** Reads keys and values and sends them to all peers. @returns when they have left */
-  async #readAndSend(point: ExchangePoint, { tensor, rowBytes }: Rows, count: number): Promise<void> {
-    const wanted = requestsFor(tensor, [{ first: 0, rows: count }], rowBytes);
-    const { rows, onSent } = await this.#readRows({ wanted, peers: this.#options.peers.length });
-    await this.#sendAll(point, rows, onSent);
-  }
-
-  /** @param onSent called for each peer */
-  async #sendAll(point: ExchangePoint, rows: Tensors, onSent: () => void): Promise<void> {
-    const { peers, mailbox } = this.#options;
-    const kind = "keys";
-    await Promise.all(peers.map((peer) => {
-      const departure = mailbox.departure(peer, kind, point);
-      this.#send(peer, { kind, ...this.#tag(point), rows }, () => {
-        onSent();
-        departure.onSent();
-      });
-      return departure.sent;
-    }));
   }
 
   /** See `Exchange`. */
@@ -191,8 +176,7 @@ export class PeerExchange implements Exchange {
     this.#tally.count(kind);
     return this.#tally.time(kind, async () => {
       if (own.length > 0) {
-        const wanted = requestsFor(tensor, own, rowBytes);
-        const { rows, onSent } = await this.#readRows({ wanted, peers: to.length, kind });
+        const { rows, onSent } = await this.#readRows(kind, requestsFor(tensor, own, rowBytes), to.length);
         for (const peer of to) this.#send(peer, { kind, ...this.#tag(point), rows }, onSent);
       }
       await Promise.all(from.map(async (peer) => {
@@ -214,7 +198,7 @@ export class PeerExchange implements Exchange {
     const lengths = Uint32Array.from(lists, (list) => list.positions.length);
     this.#tally.count("candidates");
     propose({ ...this.#tag(point), rows, lengths, positions, values });
-    this.#tally.send("candidates", positions.byteLength + values.byteLength);
+    this.#tally.sent("candidates", positions.byteLength + values.byteLength);
     const chosen = await this.#tally.time("candidates", () => mailbox.take("router", "selection", point));
     const answer = cutLists(chosen.positions, chosen.lengths);
     if (answer.length === lists.length) return answer;
@@ -223,18 +207,14 @@ export class PeerExchange implements Exchange {
 
   /** Reads into memory that is free again when the last peer has been sent the rows. */
   async #readRows(
-    { wanted, peers, kind }: {
-      readonly wanted: ReadList;
-      readonly peers: number;
-      /** What it is timed as; undefined: other layers are computed meanwhile, and it is not. */
-      readonly kind?: Gathering["kind"];
-    },
+    kind: Gathering["kind"],
+    wanted: ReadList,
+    peers: number,
   ): Promise<{ readonly rows: Float32Array<ArrayBuffer>[]; readonly onSent: () => void }> {
     const into = this.#sending.take(
       wanted.reduce((sum, { byteLength = 0 }) => sum + Math.ceil(byteLength / 16) * 16, 0),
     );
-    const read = () => this.#options.memory.read(wanted, { into, isPatient: kind === undefined });
-    const bytes = await (kind === undefined ? read() : this.#tally.read(kind, read));
+    const bytes = await this.#tally.read(kind, () => this.#options.memory.read(wanted, { into }));
     let unsent = peers;
     const onSent = () => {
       if (--unsent === 0) this.#sending.give(into);
@@ -245,10 +225,9 @@ export class PeerExchange implements Exchange {
     return { rows, onSent };
   }
 
-  #send(peer: number, message: PeerMessage, onSent?: () => void): void {
+  #send(peer: number, message: ExchangeMessage, onSent?: () => void): void {
     this.#options.send(peer, message, onSent);
-    const tensors = message.kind === "states" ? [...message.o, ...message.lse] : message.rows;
-    this.#tally.send(message.kind, tensors.reduce((sum, { byteLength }) => sum + byteLength, 0));
+    this.#tally.send(message);
   }
 
   /** Writes what a peer sent, one part for each run of rows. */

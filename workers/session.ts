@@ -195,12 +195,12 @@ export class WorkerSession {
       }
       this.#membership.begin(step.index, step.deadlineMs);
       const run = await this.#hosted.engine.run(step, this.#masks.begin(step));
-      const exchange = this.#membership.end();
+      const exchange = this.#membership.end(step.index);
       const result = exchange === undefined ? run : { ...run, timing: { ...run.timing, exchange } };
       this.#link.send({ kind: "result", result });
       this.#options.onStep(traceparents, step, result);
     } catch (error) {
-      this.#membership.end();
+      this.#membership.end(step.index);
       if (error instanceof PeerError) return this.#membership.sever(error);
       if (!isRefusal(error)) throw error;
       this.#link.send({ kind: "refused", index: step.index, code: error.code, message: error.message });

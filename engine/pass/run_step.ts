@@ -29,6 +29,7 @@ import { ownerOfRow, ownRanges } from "./row_ranges.ts";
 import { SelectionReport } from "./selection_report.ts";
 import { SpanResults, type WantedRows } from "./span_results.ts";
 import { StepState } from "./step_state.ts";
+import { joinBefore } from "./step_before.ts";
 import { wholeSequences } from "./whole_sequences.ts";
 
 /** The worker that draws tokens. */
@@ -41,7 +42,9 @@ export interface StepContext {
   /** Places of the tokens that the step before drew last. */
   readonly drawn: ReadonlyMap<SequenceId, number>;
   /** Whether the GPU still computes the step before. */
-  readonly isAhead: boolean;
+  isAhead(): boolean;
+  /** Waits until that one has its result, or rejects with why it has none. */
+  beforeDone(): Promise<void>;
   /** Called where a draw lacks its mask, once everything before the draws is submitted. */
   readonly lateMasks: () => LateMasks;
 }
@@ -81,7 +84,7 @@ interface Outcome {
 export async function submitStep(
   model: LoadedModel,
   step: Step,
-  { sequences, drawn, isAhead, lateMasks }: StepContext,
+  { sequences, drawn, lateMasks, ...before }: StepContext,
 ): Promise<SubmittedStep> {
   const start = performance.now();
   const { commands, config, share, replicas } = model;
@@ -89,9 +92,12 @@ export async function submitStep(
   const matrix = rowProductCut(commands.gpu.info) !== undefined;
   const [window, localWindow] = [config.slidingWindow, config.localLayers?.window];
   const whole = wholeSequences(model, step.spans, sequences);
+  const spans = await joinBefore(model, step, { whole, sequences, ...before });
+  const isAhead = before.isAhead();
+  if (isAhead && commands.gpu.traits.readWaitsForAll) commands.hold();
   const context = { sequences, drawn, window, localWindow, maxScores, share, matrix, replicas, whole };
-  const batches = planBatches(step.spans, context);
-  const outcome = await record(model, step, { batches, isAhead, lateMasks });
+  const batches = planBatches(spans, context);
+  const outcome = await record(model, { ...step, spans }, { batches, isAhead, lateMasks });
   const staged = commands.stage(outcome.requests);
   const encoded = performance.now();
   return {
@@ -103,8 +109,9 @@ export async function submitStep(
 async function record(
   model: LoadedModel,
   step: Step,
-  { batches, isAhead, lateMasks }: Pick<StepContext, "isAhead" | "lateMasks"> & {
+  { batches, isAhead, lateMasks }: Pick<StepContext, "lateMasks"> & {
     readonly batches: readonly RowBatch[];
+    readonly isAhead: boolean;
   },
 ): Promise<Outcome> {
   const { commands, scratch, share } = model;
@@ -148,7 +155,9 @@ async function record(
   const keys = packed.map(({ point }) => point);
   if (results === undefined) {
     const spans = step.spans.map(({ sequence }) => ({ sequence }));
-    return { drawn: new Map(), requests: [], keys, held: undefined, awaitedMs: 0, replicated, spans: () => spans };
+    // Which sequences are drawn for is the same on all workers.
+    const drawn = new Map(batches.flatMap(({ drawn }) => drawn.map(({ sequence: { open } }) => [open.sequence, 0])));
+    return { drawn, requests: [], keys, held: undefined, awaitedMs: 0, replicated, spans: () => spans };
   }
   let held: HeldCommands | undefined;
   let awaitedMs = 0;

@@ -66,10 +66,6 @@ export class GroupEpoch {
     }
   }
 
-  get size(): number {
-    return this.#options.workers.length;
-  }
-
   has(client: WorkerClient): boolean {
     return this.#options.workers.some((worker) => worker.client === client);
   }
@@ -78,9 +74,9 @@ export class GroupEpoch {
     return this.#options.workers.map(({ client }) => client);
   }
 
-  /** Steps that may run at a time: the exchanges of a larger group belong to one. */
+  /** Steps that may run at a time. */
   get stepsInFlight(): number {
-    return this.size === 1 && !this.#isEnding ? MAX_STEPS_IN_FLIGHT : 1;
+    return this.#isEnding ? 1 : MAX_STEPS_IN_FLIGHT;
   }
 
   /** Brings the workers together. @returns whether it succeeded; if not, it is broken */
@@ -135,7 +131,7 @@ export class GroupEpoch {
       if (this.#rounds.length === 1) this.#startClock();
       for (const [index, { client }] of workers.entries()) {
         client.step(step, traceparents).then(
-          (answer) => this.#answered(index, answer),
+          (answer) => this.#answered(index, step, answer),
           (error) => this.#unsent(index, step, error),
         );
       }
@@ -168,13 +164,18 @@ export class GroupEpoch {
     return this.#rounds[0];
   }
 
+  #roundOf(index: number): StepRound | undefined {
+    return this.#rounds.find(({ step }) => step.index === index);
+  }
+
   #startClock(): void {
     const round = this.#round;
     if (round !== undefined) round.timer = setTimeout(() => this.#late(), round.step.deadlineMs);
   }
 
-  #answered(index: number, answer: StepAnswer): void {
-    const round = this.#round;
+  /** Each worker answers in the order of the steps, so that the first one is complete first. */
+  #answered(index: number, { index: of }: Step, answer: StepAnswer): void {
+    const round = this.#roundOf(of);
     if (round === undefined) return;
     const { answers, step } = round;
     answers.set(index, answer);
@@ -201,17 +202,18 @@ export class GroupEpoch {
   #unsent(index: number, step: Step, error: unknown): void {
     if (this.#isOver) return;
     if (!(error instanceof ProtocolError)) throw error;
-    this.#answered(index, { kind: "refused", index: step.index, code: error.code, message: error.message });
+    this.#answered(index, step, { kind: "refused", index: step.index, code: error.code, message: error.message });
   }
 
   #hear(index: number, notice: Notice): void {
     switch (notice.kind) {
       case "candidates":
         return this.#choose(index, notice);
-      case "stalled":
-        if (this.#round?.step.index !== notice.step) return;
-        this.#round.stalled.set(index, notice.on);
-        return this.#checkStalls(this.#round);
+      case "stalled": {
+        const round = this.#roundOf(notice.step);
+        round?.stalled.set(index, notice.on);
+        return round && this.#checkStalls(round);
+      }
       case "severed":
         return this.#breakFor(`Cannot finish step: ${this.#name(index)}: ${notice.message}`, []);
     }
@@ -220,7 +222,7 @@ export class GroupEpoch {
   #choose(index: number, candidates: CandidateLists): void {
     const { workers, selections } = this.#options;
     try {
-      const choice = this.#round?.candidates.take(index, candidates);
+      const choice = (this.#roundOf(candidates.step) ?? this.#round)?.candidates.take(index, candidates);
       if (choice === undefined) return;
       for (const { client } of workers) client.supply({ kind: "selection", ...choice.message });
       selections.note(choice.layer, choice.rows, choice.lists);

@@ -166,7 +166,7 @@ export class WorkerGroup implements Group {
       return this.#end(current, "a worker leaves, and the group forms again");
     }
     const isAnyOut = present.some(({ client }) => !current.has(client));
-    if (!isAnyOut || present.length <= current.size) return;
+    if (!isAnyOut || present.length <= current.clients.length) return;
     if (this.#options.membership.isOpen && this.#members.isAnyStarting && !this.#gathering.hasWaited()) return;
     this.#end(current, "a worker has come, and the group forms again");
   }

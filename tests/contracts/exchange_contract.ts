@@ -65,6 +65,7 @@ export async function exchangeContract(worker: ExchangingWorker, step: ExchangeS
   await pass("queries");
   await complete(place, "queries", { point: point(0, 0), ranges });
   for (let from = 0; from < place.workers; from++) await keys(place, point(from, 0), from);
+  await tokens(place, point(0, 0));
   await pass("states");
   const all = Array.from({ length: place.workers }, () => true);
   await states(place, { point: point(0, 0), ranges, holders: all });
@@ -107,6 +108,11 @@ async function keys({ index, tensors, exchange, rows }: Place, point: ExchangePo
   const tensor = tensors.tensor("keys", [rows, HIDDEN], index === from ? whole : whole.map(() => NaN));
   await exchange.keys(point, from, { tensor, rowBytes: HIDDEN * 4, rows });
   assert.deepEqual(await tensors.values(tensor), whole, `keys of step ${point.step}`);
+}
+
+async function tokens({ index, exchange }: Place, point: ExchangePoint): Promise<void> {
+  const drawn = Uint32Array.of(point.step, 7);
+  assert.deepEqual(await exchange.tokens(point, index === 0 ? drawn : new Uint32Array(2)), drawn);
 }
 
 interface StatesPoint {

@@ -8,6 +8,7 @@ import { ALONE } from "../../engine/exchange.ts";
 import { CandidateRounds } from "../../router/group/candidate_rounds.ts";
 import { PeerError } from "../../workers/errors.ts";
 import { type ExchangeMemory, GpuExchangeMemory } from "../../workers/exchange_memory.ts";
+import { KeySharing, type SharingMessage } from "../../workers/key_sharing.ts";
 import { Mailbox } from "../../workers/mailbox.ts";
 import { PeerExchange } from "../../workers/peer_exchange.ts";
 import { PeerLinks } from "../../workers/peer_links.ts";
@@ -27,7 +28,7 @@ const F32_MERGE = 1e-5;
 async function runSteps(
   workers: readonly ExchangingWorker[],
   tolerance: number,
-  around: { begin(step: number): void; end(): void } = { begin() {}, end() {} },
+  around: { begin(step: number): void; end(step: number): void } = { begin() {}, end() {} },
 ): Promise<void> {
   for (const step of STEPS) {
     around.begin(step);
@@ -35,7 +36,7 @@ async function runSteps(
       workers.map((worker) => exchangeContract(worker, { step, rows: ROWS, tolerance })),
     );
     for (const other of merged) assert.deepEqual(other, merged[0]);
-    around.end();
+    around.end(step);
   }
 }
 
@@ -58,8 +59,12 @@ async function withPeers(memories: readonly Memory[], tolerance: number): Promis
   const mailboxes = memories.map(() => new Mailbox({ epoch: 1, onStalled: () => {} }));
   const links = conns.map((own, index) => {
     const mailbox = mailboxes[index] ?? assert.fail();
-    return new PeerLinks(own, { mailbox, onLost: (error) => mailbox.close(error) });
+    const onSharing = (peer: number, message: SharingMessage) => sharings[index]?.hear(peer, message);
+    return new PeerLinks(own, { mailbox, onSharing, onLost: (error) => mailbox.close(error) });
   });
+  const sharings = links.map((own) =>
+    new KeySharing({ epoch: 1, peers: own.peers, send: (peer, message) => own.send(peer, message) })
+  );
   let rounds = new CandidateRounds(memories.length, 0);
   const workers = memories.map(({ tensors, exchanged }, index): ExchangingWorker => {
     const [mailbox, own] = [mailboxes[index] ?? assert.fail(), links[index] ?? assert.fail()];
@@ -69,6 +74,7 @@ async function withPeers(memories: readonly Memory[], tolerance: number): Promis
       peers: own.peers,
       memory: exchanged,
       mailbox,
+      sharing: sharings[index] ?? assert.fail(),
       send: (peer, message, onSent) => own.send(peer, message, onSent),
       recycle: (peer, payload) => own.recycle(peer, payload),
       propose: (candidates) => {
@@ -85,14 +91,15 @@ async function withPeers(memories: readonly Memory[], tolerance: number): Promis
         rounds = new CandidateRounds(memories.length, step);
         for (const mailbox of mailboxes) mailbox.begin(step, 5000);
       },
-      end() {
-        for (const mailbox of mailboxes) mailbox.end();
+      end(step) {
+        for (const mailbox of mailboxes) mailbox.end(step);
       },
     });
   } finally {
     const over = new PeerError("epoch_over", "Cannot finish step: the test is over");
     for (const mailbox of mailboxes) mailbox.close(over);
     await Promise.all(links.map((each) => each.close()));
+    for (const sharing of sharings) sharing.close();
     for (const { exchanged } of memories) exchanged.free();
   }
 }

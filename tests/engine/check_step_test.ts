@@ -15,7 +15,6 @@ const BOUNDS: StepBounds = {
   maxPages: 4,
   slots: 3,
   calibrated: true,
-  carries: true,
   drawn: new Set(),
 };
 

@@ -191,7 +191,6 @@ export class FakeGroup implements Group {
         maxPages: Infinity,
         slots: SLOTS,
         calibrated: this.#model.sparse !== undefined,
-        carries: this.stepsInFlight > 1,
         drawn: this.#drawn,
       });
     } catch (error) {

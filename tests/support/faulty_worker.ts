@@ -111,6 +111,7 @@ class FaultyEngine implements WorkerEngine {
       queries: (...given) => pass("prefill", () => exchange.queries(...given)),
       keys: (...given) => pass("prefill", () => exchange.keys(...given)),
       sendKeys: (...given) => exchange.sendKeys(...given),
+      tokens: (...given) => exchange.tokens(...given),
       waitedForKeys: (ms) => exchange.waitedForKeys(ms),
       states: (point, ...given) => {
         const ready = exchange.states(point, ...given);

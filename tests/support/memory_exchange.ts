@@ -104,6 +104,11 @@ export class MemoryExchange implements Exchange {
     await this.#meeting.meet(key("keys", point), this.#index, keys);
   }
 
+  async tokens(point: ExchangePoint, drawn: Uint32Array): Promise<Uint32Array> {
+    const [given] = await this.#meeting.meet(key("tokens", point), this.#index, drawn);
+    return given ?? drawn;
+  }
+
   waitedForKeys(): void {}
 
   async replicas(

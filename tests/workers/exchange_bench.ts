@@ -131,6 +131,7 @@ async function* rounds(bench: Bench, { rows, rounds }: (typeof CASES)[number], s
     yield performance.now() - startedAt;
   }
   await memory.read([]);
+  mailbox.end(step);
 }
 
 async function main(): Promise<void> {
@@ -156,7 +157,6 @@ async function main(): Promise<void> {
   }
   await peer.status;
   await bench.links.close();
-  bench.mailbox.end();
   await bench.gpu.close();
 }
 

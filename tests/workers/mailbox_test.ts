@@ -50,11 +50,46 @@ Deno.test("Mailbox keeps messages of a step to come, and forgets those of steps 
     mailbox.begin(7, 1000);
     mailbox.put(1, rows(7, 0));
     mailbox.put(1, rows(8, 0));
+    mailbox.end(7);
     mailbox.begin(8, 1000);
     mailbox.put(1, rows(7, 1));
     assert.equal((await mailbox.take(1, "queries", at(8, 0))).step, 8);
     await assert.rejects(mailbox.take(1, "queries", at(7, 0)), /step 7 does not run/);
   }, { bounds: { messages: 2, bytes: 100 } });
+});
+
+Deno.test("Mailbox takes in messages of two steps that run at a time, each with its own deadline", async () => {
+  await withMailbox(async (mailbox, stalls) => {
+    mailbox.begin(7, 1000);
+    mailbox.begin(8, 20);
+    const [early, late] = [mailbox.take(1, "queries", at(7, 0)), mailbox.take(1, "queries", at(8, 0))];
+    await assert.rejects(late, /step 8: worker 1 has not sent the queries of layer 0 within 20 ms/);
+    mailbox.put(1, rows(7, 0));
+    assert.equal((await early).step, 7);
+    assert.deepEqual(stalls, [{ step: 8, on: [1] }]);
+    mailbox.end(7);
+    mailbox.put(1, rows(8, 1));
+    assert.equal((await mailbox.take(1, "queries", at(8, 1))).step, 8);
+  });
+});
+
+Deno.test("Mailbox.departure() waits until a message has left, and gives up as any wait", async () => {
+  await withMailbox(async (mailbox) => {
+    mailbox.begin(7, 20);
+    const [gone, stuck] = [mailbox.departure(1, "keys", at(7, 0)), mailbox.departure(2, "keys", at(7, 0))];
+    gone.onSent();
+    await gone.sent;
+    await assert.rejects(stuck.sent, {
+      code: "peer_late",
+      peer: 2,
+      message: "Cannot finish step 7: worker 2 has not taken the keys of layer 0 within 20 ms",
+    });
+    stuck.onSent();
+    mailbox.begin(8, 1000);
+    const { sent } = mailbox.departure(1, "keys", at(8, 0));
+    mailbox.close(new PeerError("peer_lost", "Cannot reach worker 1: it is gone", { peer: 1 }));
+    await assert.rejects(sent, /it is gone/);
+  });
 });
 
 Deno.test("Mailbox.put() refuses another epoch, the same message twice, and more than it may hold", async () => {
@@ -116,7 +151,7 @@ Deno.test("Mailbox does not report a wait that ends in time", async () => {
     await waiting;
     await new Promise((resolve) => setTimeout(resolve, 60));
     assert.deepEqual(stalls, []);
-    mailbox.end();
+    mailbox.end(7);
     await new Promise((resolve) => setTimeout(resolve, 40));
   });
 });

@@ -114,7 +114,10 @@ Deno.test("parsePeerMessage() gives back every message of a peer, and nothing el
     [{ kind: "queries", ...tag, rows: Float32Array.of(1) }, /message\.rows must be an array/],
     [{ kind: "rows", ...tag, rows: [Uint32Array.of(1)] }, /message\.rows\[0\] must be a Float32Array/],
     [{ kind: "states", ...tag, epoch: -1, o: [], lse: [] }, /message\.epoch/],
-    [{ kind: "step" }, /message\.kind must be one of queries, keys, states, rows, replicas, not step/],
+    [
+      { kind: "step" },
+      /message\.kind must be one of queries, keys, taken, offer, reached, states, tokens, rows, replicas, not step/,
+    ],
   ];
   for (const [value, message] of cases) assert.throws(() => parsePeerMessage(value), { code: "protocol", message });
 });

@@ -68,8 +68,7 @@ export async function timedTogether(
 export type DrawnTokens = readonly number[] | undefined;
 
 /**
- * Runs steps that decode as the service does: where a worker is alone, each is sent while the one before runs, and takes from that
- * one's end to its own.
+ * Runs steps that decode as the service does: each is sent while the one before runs, and takes from that one's end to its own.
  * @param planOf makes the step of that index; gets those that are done as well
  * @param first what its rows are given as drawn
  */
@@ -78,15 +77,14 @@ export async function timedSteps(
   { count, first }: { readonly count: number; readonly first: readonly number[] },
   planOf: (index: number, drawn: DrawnTokens, done: readonly TimedStep[]) => Parameters<SessionHost["run"]>[0],
 ): Promise<TimedStep[]> {
-  const isAhead = host.map.workers === 1;
   const steps: TimedStep[] = [];
   let sinceMs = -Infinity;
   let before: Promise<readonly number[]> | undefined;
   for (let i = 0; i < count; i++) {
-    const drawn = i === 0 ? first : isAhead ? undefined : await before;
+    const drawn = i === 0 ? first : undefined;
     const plan = planOf(i, drawn, steps);
     const start = performance.now();
-    const running = host.run({ ...plan, ...(isAhead && i + 1 < count && { followed: true }) }).then(
+    const running = host.run({ ...plan, ...(i + 1 < count && { followed: true }) }).then(
       ({ spans, timing }) => {
         const stepMs = performance.now() - Math.max(start, sinceMs);
         sinceMs = performance.now();
@@ -95,7 +93,7 @@ export async function timedSteps(
         return drawn;
       },
     );
-    if (isAhead) await before;
+    await before;
     before = running;
   }
   await before;
