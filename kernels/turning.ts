@@ -21,12 +21,15 @@ const EAGER_GAP_MS = 0.1;
 const PAUSE_MS = 1;
 
 /** When the waits began that are not over. */
-const waits = new Set<{ readonly startMs: number; readonly isPatient: boolean }>();
+const waits = new Set<{ readonly startMs: number }>();
 /** What Dawn queued while no wait was likely to end, by the timers that it pauses for. */
 const paused = new Map<ReturnType<typeof setTimeout>, () => void>();
 /** How long the last one took that was not over at once. */
 let usualMs = 0;
 let lastCallbackMs = 0;
+/** How many wait patiently, and what keeps the loop turning for them. */
+let pausing = 0;
+let pulse: ReturnType<typeof setInterval> | undefined;
 
 /** Whether a wait of that age is likely to end soon, given how long the last one took. */
 export function endsSoon(ageMs: number, usualMs: number): boolean {
@@ -34,7 +37,7 @@ export function endsSoon(ageMs: number, usualMs: number): boolean {
 }
 
 function isEager(nowMs: number): boolean {
-  return waits.values().some(({ startMs, isPatient }) => !isPatient && endsSoon(nowMs - startMs, usualMs));
+  return waits.values().some(({ startMs }) => endsSoon(nowMs - startMs, usualMs));
 }
 
 /** How a promise is awaited. */
@@ -52,15 +55,16 @@ export function waiterFor(
 
 /** Awaits a promise, and keeps the event loop turning until it has settled. */
 export async function whileTurning<T>(pending: Promise<T>, { isPatient = false }: WaitOptions = {}): Promise<T> {
+  if (isPatient) return await whilePausing(pending);
   let isSettled = false;
   const settle = () => {
     isSettled = true;
   };
   pending.then(settle, settle);
-  const wait = { startMs: performance.now(), isPatient };
+  const wait = { startMs: performance.now() };
   waits.add(wait);
   // Dawn queued its callback before it returned the promise: no wait had begun then.
-  if (!isPatient) resumePaused();
+  resumePaused();
   // A settled promise needs a microtask to say so.
   await Promise.resolve();
   while (!isSettled) {
@@ -71,8 +75,22 @@ export async function whileTurning<T>(pending: Promise<T>, { isPatient = false }
   }
   waits.delete(wait);
   const tookMs = performance.now() - wait.startMs;
-  if (tookMs > EAGER_MS && !isPatient) usualMs = tookMs;
+  if (tookMs > EAGER_MS) usualMs = tookMs;
   return await pending;
+}
+
+/** The same with a turn a millisecond, one for all that wait so: many may, for long. */
+async function whilePausing<T>(pending: Promise<T>): Promise<T> {
+  pausing++;
+  pulse ??= setInterval(() => {}, PAUSE_MS);
+  try {
+    return await pending;
+  } finally {
+    if (--pausing === 0) {
+      clearInterval(pulse);
+      pulse = undefined;
+    }
+  }
 }
 
 /**

@@ -10,10 +10,10 @@ import {
   type Card,
   cardsFor,
   copiesFit,
+  dealtPrefillMs,
   decodeMs,
   exchangeMs,
   type Link,
-  overlappedPrefillMs,
   prefillMs,
   selectMs,
   type Shape,
@@ -33,23 +33,24 @@ const BUDGET = 512;
 const KV_BYTES = 120e9;
 
 /**
- * H200 through Dawn: dense steps of 1,024 and of 98,304 positions (6.80 and 9.74 ms), a sparse one of 1,024 (7.01), and prompts of
- * 16,384 and 32,768 tokens (9,415 and 8,033 tokens a second), which give the rates of products and of attention.
+ * H200 through Dawn: dense steps of 1,024 and of 98,304 positions (6.80 and 9.74 ms), a sparse one of 1,024 (7.01), and the first
+ * 2,048 tokens of a prompt and those after 30,720 (139 and 286 ms), which give the rates of products and of attention.
  */
 const H200: Card = {
   denseMs: 6.77,
   sparseMs: 7,
   kvBytesPerMs: 4.34e9,
-  productFlopPerMs: 159e9,
-  attentionFlopPerMs: 235e9,
+  productFlopPerMs: 213e9,
+  attentionFlopPerMs: 229e9,
   kvBytes: KV_BYTES,
 };
 
 /**
  * Two processes of one host: 16 KB out of the GPU in 0.1 ms and into it in 0.03, across and back in 0.04 and with frames in 0.07;
  * 4 MB out of mapped memory, both ways at once and into the GPU in 1.54 ms. Beyond these pieces an exchange of states took 0.15 ms
- * (27.4 ms a dense token of 16,384 positions on copied pages, 16.1 on copies that were whole), one of 512 rows' keys 5.6 (280 ms for 2,048 rows
- * in two batches), and a step 5.2 (12.5 ms for a dense token on copies, where the card alone takes 7.3 with the next step recorded ahead).
+ * (27.4 ms a dense token of 16,384 positions on copied pages, 16.1 on copies that were whole), and a step 5.2 (12.5 ms for a dense token
+ * that both computed, where the card alone takes 7.3 with the next step recorded ahead). Keys and values through sockets: prompts in
+ * steps of 2,048 and 4,096 tokens, whose time they were, whatever the cards computed meanwhile (294 and 700 ms a step).
  */
 const MEASURED: Link = {
   bytesPerMs: 2.7e6,
@@ -58,16 +59,23 @@ const MEASURED: Link = {
   readBackMs: 0.1,
   uploadMs: 0.03,
   unexplainedMs: 0.15,
-  unexplainedKeysMs: 5.6,
+  keyBytesPerMs: 0.82e6,
   stepMs: 5.2,
+  leadMs: 0.5,
   candidateMs: 3e-5,
 };
 
-/** The same, were an exchange no more than its pieces, and steps recorded ahead. */
-const PIECES: Link = { ...MEASURED, unexplainedMs: 0, unexplainedKeysMs: 0, stepMs: 0.5 };
+/**
+ * The same, were all of it no more than its pieces. Keys and values of workers on one host then go through its memory: 8 MB out of the
+ * GPU in 2.4 ms and into it in 1.0 (an H200, two processes), 0.4 each to copy in and out on the way.
+ */
+const PIECES: Link = { ...MEASURED, unexplainedMs: 0, keyBytesPerMs: 4e6, stepMs: 0.5 };
 
 /** Nine tenths of a network's rate, and 0.03 ms across it. */
-const networkOf = (gigabits: number): Link => ({ ...PIECES, bytesPerMs: 0.9 * gigabits * 1e9 / 8 / 1000, hopMs: 0.03 });
+function networkOf(gigabits: number): Link {
+  const bytesPerMs = 0.9 * gigabits * 1e9 / 8 / 1000;
+  return { ...PIECES, bytesPerMs, keyBytesPerMs: Math.min(bytesPerMs, MEASURED.bytesPerMs), hopMs: 0.03 };
+}
 
 /** Hosts over a network: as now one thread copies all bytes of a worker, and a network that the copying does not slow down. */
 const NETWORKS: readonly (readonly [string, Link])[] = [
@@ -79,8 +87,8 @@ const NETWORKS: readonly (readonly [string, Link])[] = [
 /** Share of a selection that a store of 8 budgets lacks: of the embedded model. */
 const MISSING = 0.05;
 
-/** Rows of a chunk for each worker, and the batches that it becomes. */
-const [CHUNK_ROWS, BATCHES] = [2048, 4];
+/** Rows of a chunk, of which each worker has one in a step. */
+const CHUNK_ROWS = 2048;
 
 type Row = readonly [what: string, measuredMs: number, predictedMs: number];
 
@@ -96,29 +104,15 @@ function step(context: number, workers: number, { sparse = false, copied = false
 /** What was measured, and what the model makes of it; those that a constant was taken from are left out. */
 export function checks(): readonly Row[] {
   const chunkMs = (tokens: number) => prefillMs(SHAPE, H200, MEASURED, { ...ALONE, tokens }).computeMs;
+  const dealt = (tokens: number, chunk: number) => dealtPrefillMs(SHAPE, H200, MEASURED, { tokens, chunk, workers: 2 });
   return [
-    ["one H200, dense, 32768", 8.42, step(32768, 1)],
+    ["one H200, dense, 32768", 7.52, step(32768, 1)],
     ["one H200, sparse, 98304", 7.06, step(98304, 1, { sparse: true })],
-    ["one H200, 2,048 tokens of a prompt after 98,304", 712, chunkMs(100_352) - chunkMs(98_304)],
-    ["two H200, sparse on copies, 16384", 12.23, step(16384, 2, { sparse: true, copied: true })],
-    [
-      "two H200, prompt of 16384 in chunks of 2,048 and two batches each",
-      1000 * 16384 / 6957,
-      overlappedPrefillMs(SHAPE, H200, MEASURED, { tokens: 16384, workers: 2, chunk: 2048, batches: 2 }),
-    ],
-  ];
-}
-
-/** What was measured after the model was made: rows that follow programs, and more batches of a prompt at a time. */
-function later(): readonly Row[] {
-  return [
-    ["two H200, dense on copies by programs, 32768", 10.79, step(32768, 2, { copied: true })],
-    ["two H200, sparse on copies by programs, 32768", 13.67, step(32768, 2, { sparse: true, copied: true })],
-    [
-      "two H200, prompt of 32768 in chunks of 4,096 and four batches each",
-      1000 * 32768 / 5889,
-      overlappedPrefillMs(SHAPE, H200, MEASURED, { tokens: 32768, workers: 2, chunk: 4096, batches: 4 }),
-    ],
+    ["one H200, prompt of 32768", 1000 * 32768 / 9135, chunkMs(32768)],
+    ["one H200, 2,048 tokens of a prompt after 86,016", 553.5, chunkMs(88_064) - chunkMs(86_016)],
+    ["two H200, prompt of 16384 in steps of 2,048, keys through sockets", 1000 * 16384 / 6957, dealt(16384, 2048)],
+    ["two H200, prompt of 32768 in steps of 4,096, keys through sockets", 1000 * 32768 / 5438, dealt(32768, 4096)],
+    ["two H200, prompt of 32768 in steps of 8,192, keys through sockets", 1000 * 32768 / 5775, dealt(32768, 8192)],
   ];
 }
 
@@ -148,7 +142,7 @@ function hostTable(link: Link): readonly string[] {
       const sparse = { budget: BUDGET };
       const chunk = CHUNK_ROWS * workers;
       const { computeMs, linkMs } = prefillMs(SHAPE, H200, link, { tokens: context, workers, chunk, moves: "queries" });
-      const overlapped = overlappedPrefillMs(SHAPE, H200, link, { tokens: context, workers, chunk, batches: BATCHES });
+      const dealt = dealtPrefillMs(SHAPE, H200, link, { tokens: context, workers, chunk });
       const isCopied = workers > 1 && copiesFit(SHAPE, H200, load);
       return [
         `${context}`,
@@ -159,7 +153,7 @@ function hostTable(link: Link): readonly string[] {
         isCopied ? step({ sparse, copied: true }) : "–",
         step({ sparse }),
         step({ sparse: { ...sparse, missing: MISSING } }),
-        (overlapped / 1000).toFixed(1),
+        (dealt / 1000).toFixed(1),
         `${(computeMs / 1000).toFixed(1)} + ${(linkMs / 1000).toFixed(1)}`,
       ];
     })
@@ -202,9 +196,8 @@ if (import.meta.main) {
   const terminal = processTerminal();
   const parts: readonly (readonly [string, readonly string[]])[] = [
     ["The model beside measurements", checkTable(checks())],
-    ["Beside what was measured later", checkTable(later())],
-    ["One host of H200, as it was measured", hostTable(MEASURED)],
-    ["One host of H200, exchanges that are the sum of their pieces", hostTable(PIECES)],
+    ["One host of H200, as it was measured, keys through sockets", hostTable(MEASURED)],
+    ["One host of H200, all of it the sum of its pieces, keys through memory", hostTable(PIECES)],
     ["Many hosts, an exchange that is the sum of its pieces", networkTable()],
   ];
   for (const [title, lines] of parts) for (const line of [title, "", ...lines, ""]) terminal.line(line);

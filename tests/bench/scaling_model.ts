@@ -32,10 +32,12 @@ export interface Link {
   readonly uploadMs: number;
   /** What an exchange took beyond the sum of its pieces. */
   readonly unexplainedMs: number;
-  /** The same where keys and values of a prompt travel. */
-  readonly unexplainedKeysMs: number;
-  /** Of a group's step beyond its card's: no other step is recorded meanwhile, and the router waits for all workers. */
+  /** Keys and values of a prompt, in and out together, that a worker's thread passes on: while it does, its card computes. */
+  readonly keyBytesPerMs: number;
+  /** Of a step that workers take together beyond their card's. */
   readonly stepMs: number;
+  /** Of a row that the lead computes for all beyond its card's: slices attended to apart, and what the others get. */
+  readonly leadMs: number;
   /** A candidate at the router: received, ranked and, where it is chosen, sent on. */
   readonly candidateMs: number;
 }
@@ -81,16 +83,16 @@ export function decodeMs(shape: Shape, card: Card, link: Link, load: DecodeLoad)
   const { config, wholeLayers, selectLayers } = shape;
   const { context, workers, sparse, copied = false } = load;
   const sparseLayers = sparse === undefined ? 0 : config.layers - wholeLayers;
-  // What is copied is read by every worker; else each reads its share.
+  // What is copied the lead reads alone; else each worker reads its share.
   const readers = copied ? 1 : workers;
   const setReaders = sparse?.missing === undefined ? readers : 1;
   const rows = (config.layers - sparseLayers) * context / readers + sparseLayers * (sparse?.budget ?? 0) / setReaders;
   const computeMs = (sparse === undefined ? card.denseMs : card.sparseMs) +
     rows * kvRowBytes(config) / card.kvBytesPerMs;
   if (workers === 1) return computeMs;
+  if (copied) return computeMs + link.leadMs;
   const choosing = sparse === undefined ? 0 : selectLayers * selectMs(shape, link, { workers, budget: sparse.budget });
   const step = computeMs + choosing + link.stepMs;
-  if (copied) return step;
   const exchange = exchangeMs(shape, link, workers);
   if (sparse?.missing === undefined) return step + config.layers * exchange;
   const missing = copiedBytes(shape, sparse.budget, sparse.missing);
@@ -158,29 +160,24 @@ export function prefillMs(
 }
 
 /**
- * The time of a prompt whose keys travel, of which several batches are under way at a time: the cards compute one while others
- * are exchanged, until either is the longer.
+ * The time of a prompt whose chunks are dealt: in a step each worker computes one, and passes the keys and values of all on, until
+ * either is the longer. The last worker begins when it has the first layer of those before it.
  */
-export function overlappedPrefillMs(
+export function dealtPrefillMs(
   shape: Shape,
   card: Card,
   link: Link,
-  { tokens, workers, chunk, batches }: {
-    readonly tokens: number;
-    readonly workers: number;
-    readonly chunk: number;
-    /** That a chunk becomes; all are under way together. */
-    readonly batches: number;
-  },
+  { tokens, workers, chunk }: { readonly tokens: number; readonly workers: number; readonly chunk: number },
 ): number {
   const { config } = shape;
-  const chunks = Math.ceil(tokens / chunk);
+  const steps = Math.ceil(tokens / chunk);
   const { computeMs } = prefillMs(shape, card, link, { tokens, workers, chunk, moves: "keys" });
   if (workers === 1) return computeMs;
-  const layerMs = computeMs / chunks / batches / config.layers;
-  const bytes = chunk / batches / workers * kvRowBytes(config);
-  const exchange = roundMs(link, workers, bytes) - link.unexplainedMs + link.unexplainedKeysMs;
-  return chunks * (config.layers * Math.max(batches * layerMs, layerMs + exchange) + link.stepMs);
+  const stepMs = computeMs / steps;
+  // Own ones once, to all, and those of all others.
+  const bytes = config.layers * chunk * kvRowBytes(config);
+  const beginMs = (workers - 1) * (stepMs / config.layers + link.readBackMs + link.uploadMs + link.hopMs);
+  return steps * (Math.max(stepMs, bytes / link.keyBytesPerMs) + beginMs + link.stepMs);
 }
 
 /** Cards that hold a context of so many tokens. */

@@ -70,3 +70,12 @@ Deno.test("paceGlobalImmediates() lets a callback come at once that was queued j
     Object.defineProperty(globalThis, "setImmediate", before);
   }
 });
+
+Deno.test("whileTurning() waits patiently for many at a time, and lets the process end after them", async () => {
+  const waits = Array.from({ length: 40 }, (_, i) => {
+    const pending = new Promise<number>((resolve) => setTimeout(() => resolve(i), i % 7));
+    return whileTurning(pending, { isPatient: true });
+  });
+  assert.deepEqual(await Promise.all(waits), Array.from({ length: 40 }, (_, i) => i));
+  await assert.rejects(whileTurning(Promise.reject(new Error("no")), { isPatient: true }), /no/);
+});
