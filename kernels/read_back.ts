@@ -103,16 +103,18 @@ export class StagingRing {
     // A map that nothing is copied into may settle at once; it still has the device give back what was freed.
     if (ranges.length === 0 && !this.#readWaitsForAll) await this.#settled(this.#device.queue.onSubmittedWorkDone());
     await this.#map(staging, { fast, ...wait });
-    const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(totalBytes, 16)));
-    const isEnough = visit?.(mapped.subarray(0, totalBytes)) === true;
-    const copies = isEnough ? [] : ranges.map(({ byteLength }, i) => {
-      const start = at(offsets, i);
-      if (into === undefined) return mapped.slice(start, start + byteLength);
-      into.set(mapped.subarray(start, start + byteLength), start);
-      return into.subarray(start, start + byteLength);
-    });
-    staging.unmap();
-    return copies;
+    try {
+      const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(totalBytes, 16)));
+      if (visit?.(mapped.subarray(0, totalBytes)) === true) return [];
+      return ranges.map(({ byteLength }, i) => {
+        const start = at(offsets, i);
+        if (into === undefined) return mapped.slice(start, start + byteLength);
+        into.set(mapped.subarray(start, start + byteLength), start);
+        return into.subarray(start, start + byteLength);
+      });
+    } finally {
+      staging.unmap();
+    }
   }
 
   /** Waits until the maps of all reads have settled: they outlive what was read by them. */

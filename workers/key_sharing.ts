@@ -1,6 +1,6 @@
 /**
- * Whether the workers of a group are all on one host, and then pass keys and values through its memory: each offers a file, and
- * uses it once all others have it open. Until then, and elsewhere, messages go through sockets. Knows offers and peers; knows
+ * Whether the workers of a group are all on one host, and then pass keys and values through its memory: each offers a file when it
+ * first has something to pass, and uses it once all others have it open. Until then, and elsewhere, messages go through sockets. Knows offers and peers; knows
  * nothing of what is passed.
  */
 
@@ -21,18 +21,14 @@ export interface KeySharingOptions {
 /** The sharing of one epoch; `close` must be called. */
 export class KeySharing {
   readonly #options: KeySharingOptions;
-  readonly #outbox: SharedOutbox | undefined;
+  #outbox: SharedOutbox | undefined;
+  #isOffered = false;
   readonly #inboxes = new Map<number, SharedInbox>();
   /** Whether a peer can read what this worker writes, as far as it has answered. */
   readonly #reached = new Map<number, boolean>();
 
-  /** Offers this worker's file to the peers. */
   constructor(options: KeySharingOptions) {
     this.#options = options;
-    this.#outbox = SharedOutbox.create();
-    const { epoch, peers, send } = options;
-    if (this.#outbox === undefined) return;
-    for (const peer of peers) send(peer, { kind: "offer", epoch, ...this.#outbox.offer });
   }
 
   /** Takes what a peer says. */
@@ -51,8 +47,17 @@ export class KeySharing {
 
   /** Passes bytes to all peers. @returns undefined when they must go through sockets */
   put(bytes: Uint8Array): SharedPlace | undefined {
+    if (!this.#isOffered) this.#offer();
     const isReached = this.#options.peers.every((peer) => this.#reached.get(peer));
     return isReached ? this.#outbox?.put(bytes) : undefined;
+  }
+
+  #offer(): void {
+    const { epoch, peers, send } = this.#options;
+    this.#isOffered = true;
+    this.#outbox = SharedOutbox.create();
+    if (this.#outbox === undefined) return;
+    for (const peer of peers) send(peer, { kind: "offer", epoch, ...this.#outbox.offer });
   }
 
   /** All peers have read what was put there. */
@@ -76,6 +81,7 @@ export class KeySharing {
 
   /** Nothing is passed any more; harmless when it is closed. */
   close(): void {
+    this.#isOffered = true;
     this.#outbox?.close();
     for (const inbox of this.#inboxes.values()) inbox.close();
     this.#inboxes.clear();

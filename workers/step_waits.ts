@@ -20,7 +20,7 @@ export interface Wait<Answer> {
 export interface StepWaitsOptions {
   readonly index: number;
   readonly deadlineMs: number;
-  /** Half of the time that was left for a wait is over; empty: the router keeps the worker waiting. */
+  /** Half of the time that was left for a wait is over, and again while it lasts; empty: the router keeps the worker waiting. */
   readonly onStalled: (step: number, on: readonly number[]) => void;
 }
 
@@ -30,14 +30,11 @@ const MIN_LEFT_MS = 10;
 /** The waits of one step; `end` must be called. */
 export class StepWaits<Answer> {
   readonly #options: StepWaitsOptions;
-  readonly #waits = new Map<string, Wait<Answer>>();
+  /** And since when each lasts. */
+  readonly #waits = new Map<string, Wait<Answer> & { readonly since: number }>();
   /** `performance.now()` at the deadline. */
   readonly #endsAt: number;
   readonly #timer: ReturnType<typeof setTimeout>;
-  /** Since when anything has been waited for without a break. */
-  #waitingSince = 0;
-  /** That of the wait that was reported last. */
-  #reported = NaN;
   #stallTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(options: StepWaitsOptions) {
@@ -53,8 +50,7 @@ export class StepWaits<Answer> {
     // The timer may have gone off while nothing waited: it will not do so again.
     const now = performance.now();
     if (now >= this.#endsAt) return wait.reject(this.#lateness(wait));
-    if (this.#waits.size === 0) this.#waitingSince = now;
-    this.#waits.set(key, wait);
+    this.#waits.set(key, { ...wait, since: now });
   }
 
   /** Takes a wait out, whose answer is there. */
@@ -82,14 +78,15 @@ export class StepWaits<Answer> {
 
   #look(): void {
     const now = performance.now();
-    const isWaiting = this.#waits.size > 0 && this.#waitingSince !== this.#reported;
-    const isDue = isWaiting && now >= (this.#waitingSince + this.#endsAt) / 2;
-    if (isDue) {
-      this.#reported = this.#waitingSince;
-      const on = this.#waits.values().flatMap(({ on }) => on === "router" ? [] : [on]);
+    const isDue = ({ since }: { readonly since: number }) => now >= (since + this.#endsAt) / 2;
+    const waits = [...this.#waits.values()];
+    const due = waits.filter(isDue);
+    if (due.length > 0) {
+      const on = due.flatMap(({ on }) => on === "router" ? [] : [on]);
       this.#options.onStalled(this.#options.index, [...new Set(on)]);
     }
-    if (this.#endsAt - now > MIN_LEFT_MS) this.#watch(isWaiting && !isDue ? this.#waitingSince : now);
+    const next = Math.min(now, ...waits.filter((wait) => !isDue(wait)).map(({ since }) => since));
+    if (this.#endsAt - now > MIN_LEFT_MS) this.#watch(next);
   }
 
   #late(): void {

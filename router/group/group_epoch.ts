@@ -179,7 +179,7 @@ export class GroupEpoch {
     if (round === undefined) return;
     const { answers, step } = round;
     answers.set(index, answer);
-    if (answers.size < this.#options.workers.length) return this.#checkStalls(round);
+    if (answers.size < this.#options.workers.length) return;
     const lead = answers.get(0);
     const alike = answers.values().every((other) => outcomeOf(other) === outcomeOf(answer));
     if (lead === undefined || !alike) {
@@ -211,8 +211,7 @@ export class GroupEpoch {
         return this.#choose(index, notice);
       case "stalled": {
         const round = this.#roundOf(notice.step);
-        round?.stalled.set(index, notice.on);
-        return round && this.#checkStalls(round);
+        return round && this.#stalled(round, index, notice.on);
       }
       case "severed":
         return this.#breakFor(`Cannot finish step: ${this.#name(index)}: ${notice.message}`, []);
@@ -232,14 +231,16 @@ export class GroupEpoch {
     }
   }
 
-  /** A worker that waits for one that has finished already will wait in vain. */
-  #checkStalls({ answers, stalled, step }: StepRound): void {
-    for (const [index, on] of stalled) {
-      const done = on.find((peer) => answers.has(peer));
-      if (answers.has(index) || done === undefined) continue;
-      const why = `${this.#name(index)} waits for ${this.#name(done)}, which is done`;
-      return this.#breakFor(`Cannot finish step ${step.index}: ${why}`, []);
-    }
+  /**
+   * A worker that still waits for one that has finished already will wait in vain. One that waited before that one finished may have
+   * what it waited for; if not, it says so again.
+   */
+  #stalled({ answers, stalled, step }: StepRound, index: number, on: readonly number[]): void {
+    stalled.set(index, on);
+    const done = on.find((peer) => answers.has(peer));
+    if (answers.has(index) || done === undefined) return;
+    const why = `${this.#name(index)} waits for ${this.#name(done)}, which is done`;
+    this.#breakFor(`Cannot finish step ${step.index}: ${why}`, []);
   }
 
   /** Those who wait for others are not to blame; if all do, it is the links. */

@@ -4,7 +4,6 @@
  */
 
 import { freshSecret, Launcher, type WorkerProcess } from "../../router/host/worker_process.ts";
-import type { SparseExchange } from "../../engine/replica_plan.ts";
 import { Scheduler } from "../../router/scheduling/scheduler.ts";
 import { PATIENCE } from "../../router/group/worker_client.ts";
 import { fixedMembership } from "../../router/group/membership/membership.ts";
@@ -49,13 +48,13 @@ export const STEP_MS = 3000;
 const PROMPT = Array.from({ length: 300 }, (_, i) => 10 + (7 * i) % 500);
 
 const ENTRY = new URL("../support/faulty_worker.ts", import.meta.url);
-const READY_MS = 60_000;
-const WHOLE_MS = 600_000;
+const [READY_MS, WHOLE_MS] = [60_000, 600_000];
 const CORRUPT_EVERY_MS = 10;
 
 /** A service of two workers that fail on demand; `close` must be called. */
 class FaultStage {
   readonly #directory: string;
+  readonly #way: Way;
   readonly #group: WorkerGroup;
   readonly #scheduler: Scheduler;
   readonly #service: Promise<TestService>;
@@ -68,15 +67,16 @@ class FaultStage {
   #failedAtMs = Infinity;
   #readyAtMs = -Infinity;
 
-  constructor(directory: string, sparseExchange: SparseExchange) {
+  constructor(directory: string, way: Way) {
     this.#directory = directory;
+    this.#way = way;
     this.#group = new WorkerGroup({
       membership: fixedMembership([0, 1].map((index) => ({
         source: { start: (signal) => this.#start(index, signal), returns: false },
         load: { model: { random: "tiny" }, kvTokens: 1024, replicas: true } as const,
       }))),
       modelId: "tiny",
-      sparseExchange,
+      sparseExchange: way === "rows" ? "rows" : "states",
       log: (line) => this.#hear(line),
       patience: { ...PATIENCE, loadStallMs: STEP_MS },
       restarts: { firstDelayMs: 20, longestDelayMs: 100, failures: 1000, windowMs: 60_000 },
@@ -189,7 +189,7 @@ class FaultStage {
   async #start(index: number, signal: AbortSignal): Promise<WorkerHost> {
     const launcher = new Launcher({
       entry: ENTRY,
-      args: [`--plan=${this.#planOf(index)}`],
+      args: [`--plan=${this.#planOf(index)}`, ...(this.#way === "copies" ? ["--copies"] : [])],
       secret: SECRET,
       log: (line) => this.#hear(line),
     });
@@ -222,7 +222,7 @@ const SECRET = freshSecret();
 
 /** Which connection is cut or corrupted: the one in use. */
 function isBetweenWorkers(point: Point): boolean {
-  return ["prefill", "select layer", "rows travel", "sparse layer"].includes(point);
+  return ["prefill", "keys travel", "select layer", "rows travel", "sparse layer"].includes(point);
 }
 
 /** A group whose steps have short deadlines once a fault is due: until then its kernels are compiled. */
@@ -249,18 +249,27 @@ export const PLANS: readonly FaultPlan[] = FAULTS.flatMap((fault) =>
   POINTS.filter((point) => fault !== "behind" || point === "select layer").map((point) => ({ fault, point }))
 );
 
-/** Every point, every fault, and the death of a worker whose rows are on their way: what a sample of the matrix has to hold. */
+/** A service of its own for keys would take too long. */
+const SAMPLED = POINTS.filter((point) => point !== "keys travel");
+/** Every other point, every fault, and the death of a worker whose rows are on their way: what a sample of the matrix has to hold. */
 export const SAMPLE: readonly FaultPlan[] = PLANS.filter(({ fault, point }) =>
-  fault === "behind" || fault === FAULTS[POINTS.indexOf(point) % (FAULTS.length - 1)] ||
+  fault === "behind" || fault === FAULTS[SAMPLED.findIndex((sampled) => sampled === point) % (FAULTS.length - 1)] ||
   (fault === "kill" && point === "rows travel")
 );
 
-/** Tries plans, one after the other: sparse layers exchange states, or rows travel before them. */
+/** How workers reach what others hold: by copies of whole sequences, of selected rows, or by states. */
+type Way = "rows" | "states" | "copies";
+
+/** The one that leads past a point. */
+const WAYS: Partial<Record<Point, Way>> = { "keys travel": "copies", "sparse layer": "states" };
+
+/** Tries plans, one after the other. */
 export async function* faultMatrix(chosen: readonly FaultPlan[] = PLANS): AsyncGenerator<Outcome> {
-  for (const exchange of ["rows", "states"] as const) {
-    const stage = new FaultStage(await Deno.makeTempDir({ prefix: "tidepool-" }), exchange);
+  for (const way of ["rows", "states", "copies"] as const) {
+    const plans = chosen.filter(({ point }) => (WAYS[point] ?? "rows") === way);
+    if (plans.length === 0) continue;
+    const stage = new FaultStage(await Deno.makeTempDir({ prefix: "tidepool-" }), way);
     try {
-      const plans = chosen.filter(({ point }) => (point === "sparse layer") === (exchange === "states"));
       for (const plan of plans) yield await stage.try(plan);
     } finally {
       await stage.close();

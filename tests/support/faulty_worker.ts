@@ -15,6 +15,7 @@ import { runWorker } from "../../workers/worker.ts";
 export const POINTS = [
   "load",
   "prefill",
+  "keys travel",
   "select layer",
   "rows travel",
   "sparse layer",
@@ -80,17 +81,19 @@ class FaultyEngine implements WorkerEngine {
   readonly info: WorkerEngine["info"];
   readonly #engine: WorkerEngine;
   readonly #saboteur: Saboteur;
+  readonly #copies: boolean;
   #isSparse = false;
 
-  constructor(engine: WorkerEngine, saboteur: Saboteur) {
+  /** @param copies whether sequences are copied, so that only keys travel; without copies every other kind of exchange happens */
+  constructor(engine: WorkerEngine, saboteur: Saboteur, copies: boolean) {
+    this.#copies = copies;
     this.info = engine.info;
     this.#engine = engine;
     this.#saboteur = saboteur;
   }
 
   join({ exchange, ...place }: GroupPlace): void {
-    // Without copies, so that every kind of exchange happens.
-    this.#engine.join({ ...place, alike: false, exchange: this.#faulty(exchange) });
+    this.#engine.join({ ...place, alike: this.#copies, exchange: this.#faulty(exchange) });
   }
 
   async run(step: Step): Promise<StepResult> {
@@ -109,7 +112,7 @@ class FaultyEngine implements WorkerEngine {
     const pass = <T>(point: Point, go: () => Promise<T> | undefined) => this.#saboteur.at(point)?.then(go) ?? go();
     return {
       queries: (...given) => pass("prefill", () => exchange.queries(...given)),
-      keys: (...given) => pass("prefill", () => exchange.keys(...given)),
+      keys: (...given) => pass("keys travel", () => exchange.keys(...given)),
       sendKeys: (...given) => exchange.sendKeys(...given),
       tokens: (...given) => exchange.tokens(...given),
       waitedForKeys: (ms) => exchange.waitedForKeys(ms),
@@ -151,7 +154,7 @@ if (import.meta.main) {
     async open(load, onProgress) {
       await saboteur.at("load");
       const { engine, memory } = hostEngine(await Engine.open(load, onProgress));
-      return { engine: new FaultyEngine(engine, saboteur), memory };
+      return { engine: new FaultyEngine(engine, saboteur, Deno.args.includes("--copies")), memory };
     },
     spawned: Deno.args.includes("--spawned"),
     silenceMs: 5000,

@@ -125,7 +125,8 @@ Deno.test("Mailbox reports whom a wait is for at half of its time, and gives it 
       end?.status === "rejected" && end.reason.message,
       "Cannot finish step 7: worker 1 has not sent the queries of layer 5 within 100 ms",
     );
-    assert.deepEqual(stalls, [{ step: 7, on: [1, 2] }]);
+    assert.ok(stalls.length > 0 && stalls.length < 5, "and once more at half of what is left then");
+    for (const stall of stalls) assert.deepEqual(stall, { step: 7, on: [1, 2] });
   });
 });
 
