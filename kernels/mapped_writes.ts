@@ -66,8 +66,15 @@ export class MappedWrites {
   }
 
   #take(byteLength: number): Slot | undefined {
-    const free = this.#slots.find(({ isMapped, buffer }) => isMapped && buffer.size >= byteLength);
-    if (free !== undefined || this.#slots.length === MAX_SLOTS) return free;
+    const free = this.#slots.filter(({ isMapped }) => isMapped);
+    const fitting = free.find(({ buffer }) => buffer.size >= byteLength);
+    if (fitting !== undefined) return fitting;
+    if (this.#slots.length === MAX_SLOTS) {
+      const [small] = free;
+      if (small === undefined) return undefined;
+      small.buffer.destroy();
+      this.#slots.splice(this.#slots.indexOf(small), 1);
+    }
     const size = 2 ** Math.ceil(Math.log2(byteLength));
     const usage = GPUBufferUsage.MAP_WRITE | GPUBufferUsage.COPY_SRC;
     const slot = {

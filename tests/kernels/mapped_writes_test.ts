@@ -1,0 +1,45 @@
+/** Data through mapped buffers, on a device that has them; elsewhere nothing is taken, and the queue writes. */
+
+import assert from "node:assert/strict";
+import { MappedWrites } from "../../kernels/mapped_writes.ts";
+import { gpuFixture } from "../support/gpu_fixture.ts";
+import { until } from "../support/until.ts";
+
+const fixture = gpuFixture();
+
+const WORDS = 70_000;
+
+Deno.test("MappedWrites brings large data into its place, again and again, in buffers that grow", async () => {
+  const { gpu } = fixture;
+  const writes = new MappedWrites(gpu.device, { settlesByTurns: gpu.traits.settlesByTurns, mapsInPlace: true });
+  const tensor = fixture.zeros("u32", [2 * WORDS + 8]);
+  const bring = (first: number, count: number, value: number) =>
+    writes.write(tensor, { byteOffset: 4 * first, byteLength: 4 * count }, (into) => {
+      new Uint32Array(into.buffer, into.byteOffset, count).fill(value);
+    });
+  try {
+    // More than there are buffers, so that they are used again, or the queue has to write.
+    for (let i = 0; i < 30; i++) {
+      const isTaken = bring(8, WORDS, 100 + i);
+      if (!isTaken) gpu.device.queue.writeBuffer(tensor.buffer, 32, new Uint32Array(WORDS).fill(100 + i));
+      if (i % 10 === 9) await gpu.read([]);
+    }
+    const words = await gpu.readU32({ tensor });
+    assert.deepEqual([words[7], words[8], words[WORDS + 7], words[WORDS + 8]], [0, 129, 129, 0]);
+    await gpu.read([]);
+    // A small buffer makes room for a larger one as soon as the GPU has read it.
+    await until(() => bring(0, 2 * WORDS, 7));
+    assert.ok(!bring(0, 4, 9), "little is left to the queue");
+    assert.deepEqual([...new Set((await gpu.readU32({ tensor })).subarray(0, 2 * WORDS))], [7]);
+  } finally {
+    await writes.close();
+  }
+});
+
+Deno.test("MappedWrites takes nothing where a map is a copy of its own", async () => {
+  const { device } = fixture.gpu;
+  const writes = new MappedWrites(device, { settlesByTurns: false, mapsInPlace: false });
+  const tensor = fixture.zeros("u32", [WORDS]);
+  assert.ok(!writes.write(tensor, { byteOffset: 0, byteLength: 4 * WORDS }, () => assert.fail()));
+  await writes.close();
+});
