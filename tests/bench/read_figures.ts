@@ -32,6 +32,11 @@ const BENCHES = ["decode", "profile", "q4", "q8", "q4k", "embedded", "embedded_d
 const PEERS = ["peer", "peer_q4", "peer_q8"] as const;
 const KERNELS = ["kernels", "kernels_deno"] as const;
 
+/** The card that a file of figures was measured on; undefined where it was not named. */
+async function cardOf(figures: string): Promise<string | undefined> {
+  return await whereThere(figures.replace(/\.json$/, ".card"), (path) => Deno.readTextFile(path));
+}
+
 /** Reads a folder; what is not there is undefined. */
 export async function readFigures(directory: string): Promise<AllFigures> {
   const path = (name: string) => `${directory}/${name}.json`;
@@ -47,7 +52,7 @@ export async function readFigures(directory: string): Promise<AllFigures> {
     cards: Object.fromEntries(
       await Promise.all(
         [...BENCHES, ...PEERS, ...KERNELS, "loading"].map(async (name) =>
-          [name, await whereThere(`${directory}/${name}.card`, (path) => Deno.readTextFile(path))] as const
+          [name, await whereThere(path(name), (figures) => cardOf(figures))] as const
         ),
       ),
     ),
