@@ -62,7 +62,10 @@ async function runPhase(
 }
 
 /** Writes the files of llama.cpp while other phases compute: they take as long to write as to measure. */
-function writeFiles(phases: readonly Phase[], { shape, files }: { readonly shape: string; readonly files: string }) {
+function writeFiles(
+  phases: readonly Phase[],
+  { shape, files, endMs }: { readonly shape: string; readonly files: string } & Pick<Run, "endMs">,
+): Deno.ChildProcess | undefined {
   const types = phases.flatMap(({ peer }) => peer ?? []);
   if (types.length === 0) return undefined;
   return new Deno.Command(Deno.execPath(), {
@@ -71,6 +74,7 @@ function writeFiles(phases: readonly Phase[], { shape, files }: { readonly shape
     stdin: "null",
     stdout: "null",
     stderr: "inherit",
+    signal: AbortSignal.timeout(Math.max(0, endMs - performance.now())),
   }).spawn();
 }
 
@@ -107,14 +111,16 @@ async function main(): Promise<number> {
       card: { type: "string" },
     },
   });
-  const endMs = performance.now() + Number(values.seconds) * 1000;
+  const seconds = Number(values.seconds);
+  if (!(seconds > 0)) throw new UsageError(`Cannot run benchmarks: --seconds must be above 0, given ${values.seconds}`);
+  const endMs = performance.now() + seconds * 1000;
   if (values.out === undefined) throw new UsageError("Cannot run benchmarks: needs --out DIR");
   await Deno.mkdir(values.out, { recursive: true });
   const out = await Deno.realPath(values.out);
   const files = values.files ?? await Deno.makeTempDir({ prefix: "tidepool-gguf-" });
   const modules = values.modules === undefined ? [] : ["--modules", values.modules];
   const phases = chosen(phasesOf({ shape: values.shape, files, modules }), values.phases);
-  const writer = writeFiles(phases, { shape: values.shape, files });
+  const writer = writeFiles(phases, { shape: values.shape, files, endMs });
   try {
     return await runAll(phases, { out, card: values.card, terminal: processTerminal(), endMs }, writer);
   } finally {

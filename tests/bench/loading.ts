@@ -1,7 +1,7 @@
 /**
  * How fast weights come from files onto the GPU: a directory with random bf16 weights is made, loaded from the page cache and
- * from the disk, and removed. `deno task bench:loading`; `--gib` chooses the size, `--rounds` how often, `--gpu`
- * the way to it, `--json` a file for the figures.
+ * from the disk, and removed. `deno task bench:loading`; `--gib` chooses the size, `--rounds` how often, `--gpu` the way to the
+ * GPU, `--json` a file for the figures.
  */
 
 import { parseArgs } from "node:util";

@@ -14,6 +14,14 @@ const MATRIX_TERAFLOP = 60;
 
 const CONTEXTS = [1024, 32768, 98304] as const;
 
+/** Types of weights, and the phases that measure them; `peer` of llama.cpp. */
+const TYPES = [
+  { type: "f16", phase: "decode", peer: "peer" },
+  { type: "q8", phase: "q8", peer: "peer_q8" },
+  { type: "q4", phase: "q4", peer: "peer_q4" },
+  { type: "q4k", phase: "q4k", peer: undefined },
+] as const;
+
 /** Lines of Markdown; what was not measured is left out or dashed. */
 export function pageTables(all: AllFigures): readonly string[] {
   const { decode, mha, profile: profiled } = all.bench;
@@ -120,19 +128,14 @@ function batchTable(file: BenchFile | undefined): Table {
 }
 
 function typesTable(all: AllFigures): Table {
-  const types = [["f16", "decode", "peer"], ["q8", "q8", "peer_q8"], ["q4", "q4", "peer_q4"], [
-    "q4k",
-    "q4k",
-    "",
-  ]] as const;
-  const rows = types.flatMap(([type, phase, peer]) => {
+  const rows = TYPES.flatMap(({ type, phase, peer }) => {
     const file = all.bench[phase];
     if (file === undefined) return [];
     const steps = (attention: "dense" | "sparse") =>
       CONTEXTS.map((context) => stepMsOf(file, context, attention)?.toFixed(2) ?? "–").join(" / ");
     const peers = (of: (figures: NonNullable<ReturnType<typeof peerAt>>) => number, contexts: readonly number[]) =>
       contexts.map((context) => {
-        const figures = peerAt(all, context, peer);
+        const figures = peer && peerAt(all, context, peer);
         return figure(figures && of(figures));
       }).join(" / ");
     const corrections = CONTEXTS.map((context) =>

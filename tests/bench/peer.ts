@@ -1,9 +1,9 @@
 /**
  * `deno task bench:peer [--types f16,q8_0,q4_0] [--random SHAPE] [--contexts N,…] [--fill copied] [--ours FILE] [--json FILE]
- * [--modules DIR] [--files DIR] [--gpu vulkan|none]
- * [--no-shares] [--alone]`: prefill and decode of llama.cpp with random weights of a named shape, beside ours from
- * a file of `bench --json`, or from a `bench` that it runs itself for each type of weights. The npm package `node-llama-cpp`
- * brings llama.cpp; it is fetched here and nowhere else.
+ * [--modules DIR] [--files DIR] [--gpu vulkan|none] [--no-shares] [--alone]`: prefill and decode of llama.cpp with random weights
+ * of a named shape, beside ours from a file of `bench --json`, or from a `bench` that it runs itself for each type of weights; with
+ * `--alone` beside nothing, with `--no-shares` without shares of the card's reads. The npm package `node-llama-cpp` brings
+ * llama.cpp; it is fetched here and nowhere else.
  */
 
 import { fileURLToPath } from "node:url";

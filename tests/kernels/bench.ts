@@ -1,6 +1,6 @@
 /**
- * `deno task bench:kernels [--json FILE] [--only products|fused|attention] [--cases REGEXP]`: the kernels over the timed cases of their tables, on the
- * GPU's clock, beside the ceilings of the same run. Prints Markdown.
+ * `deno task bench:kernels [--json FILE] [--only products|fused|attention] [--cases REGEXP]`: the kernels over the timed cases of
+ * their tables, on the GPU's clock, beside the ceilings of the same run. Prints Markdown.
  */
 
 import { parseArgs } from "node:util";
