@@ -222,7 +222,11 @@ async function measureGroup(
   const { info, longest } = group;
   const measured = common.contexts.map((context) => ({ ...common, context }));
   const fitting = measured.filter((options) => tokensOf(options) <= longest.tokens);
-  const skipped = measured.filter((options) => !fitting.includes(options)).map(({ context }) => context);
+  const prompts = common.prompts.filter((length) => length < longest.tokens);
+  const skipped = [
+    ...measured.filter((options) => !fitting.includes(options)).map(({ context }) => context),
+    ...common.prompts.filter((length) => !prompts.includes(length)),
+  ];
   const figures: ContextFigures[] = [];
   const together: TogetherFigures[] = [];
   let soFar: GroupFigures = { ...aboutGroup(group), figures, skipped };
@@ -245,10 +249,10 @@ async function measureGroup(
     }
     await filling.close();
   }
-  const lengths = common.prompts.filter((length) => length < longest.tokens);
-  if (lengths.length > 0) {
+  if (prompts.length > 0) {
     const filling = await fillingOf(group, { ...common, fill: "prefill", deepest: 0, terminal });
-    await add({ prompts: await measurePrompts(filling, lengths) });
+    await add({ prompts: await measurePrompts(filling, prompts) });
+    await filling.close();
   }
   await add(common.batch.length === 0 ? {} : { batches: await measureBatches(group, common) });
 }

@@ -25,7 +25,7 @@ export interface GroupFigures {
   readonly prompts?: readonly PromptFigures[];
   /** Absent when none were asked for. */
   readonly together?: readonly TogetherFigures[];
-  /** Contexts that do not fit. */
+  /** Contexts and prompts that do not fit. */
   readonly skipped: readonly number[];
 }
 

@@ -40,7 +40,10 @@ export interface StepMs {
 
 /** Runs one span as a step of its own. */
 export async function timedStep(host: SessionHost, session: Session, span: HandSpan): Promise<TimedStep> {
-  return await timedTogether(host, [session], () => span);
+  const step = stepOf([session], () => span);
+  const start = performance.now();
+  const { spans, timing } = await host.run(step);
+  return { stepMs: performance.now() - start, timing, drawn: spans.flatMap(({ token }) => token ?? []) };
 }
 
 /** A span for each of several sessions. */
@@ -50,18 +53,6 @@ export type SpanOf = (place: number) => HandSpan;
 export function stepOf(sessions: readonly Session[], spanOf: SpanOf): Parameters<SessionHost["run"]>[0] {
   const plans = sessions.map((session, place) => session.plan(spanOf(place)));
   return { open: plans.flatMap(({ open }) => open), release: [], spans: plans.flatMap(({ spans }) => spans) };
-}
-
-/** Runs a span of each session in one step. */
-export async function timedTogether(
-  host: SessionHost,
-  sessions: readonly Session[],
-  spanOf: SpanOf,
-): Promise<TimedStep> {
-  const step = stepOf(sessions, spanOf);
-  const start = performance.now();
-  const { spans, timing } = await host.run(step);
-  return { stepMs: performance.now() - start, timing, drawn: spans.flatMap(({ token }) => token ?? []) };
 }
 
 /** Tokens that the rows of the step before drew; undefined: they are still on the GPU. */
