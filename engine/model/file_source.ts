@@ -51,9 +51,10 @@ export class FileSource implements WeightSource {
   }
 
   /**
-   * A weight that is filled by the time the next call, or `finish`, returns; its first bytes are being read. Each kept as its file has it, plain ones quantised when that is asked for, else as f16, or as f32 when one of them is.
-   * @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite or beyond f16, `unsupported_model`
-   * for a shape that no kernel computes
+   * A weight that is filled by the time the next call, or `finish`, returns; its first bytes are being read. Quantised tensors are
+   * kept as their file has them, plain ones quantised when that is asked for, else as f16, or as f32 when one of them is.
+   * @throws {EngineError} `invalid_model` for a missing tensor, a wrong shape or a number that is not finite or beyond f16,
+   * `unsupported_model` for a shape that no kernel computes
    */
   async matrix(names: readonly string[], { rows, cols, isTable = false }: StackShape): Promise<Weight> {
     const parts = names.map((name, i) => {

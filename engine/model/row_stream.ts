@@ -1,7 +1,8 @@
 /**
  * Rows of tensors from files onto the GPU: read ahead, several uploads in flight. Plain 16-bit numbers are read into memory that
  * the GPU copies from, and checked and converted there; all others are checked and handed over by the host, as everything is
- * where the adapter is the host's own processor or mapped memory a copy. Knows bytes and rows; what is wrong with them is said by `file_source.ts`.
+ * where the adapter is the host's own processor or mapped memory a copy. Knows bytes and rows; `file_source.ts` says what is wrong
+ * with them.
  */
 
 import type { Gpu } from "../../kernels/gpu.ts";
@@ -61,8 +62,8 @@ const CHUNK_BYTES = 16 << 20;
 const SLOTS = 6;
 
 /**
- * Bytes handed to the GPU by the host before it is waited for: their staging memory, and twice a chunk, is what a load takes on the host.
- * With one chunk, the GPU would idle while the next is handed over, and the host while it is converted.
+ * Bytes handed to the GPU by the host before it is waited for: their staging memory, and twice a chunk, is what a load takes on
+ * the host. With one chunk, the GPU would idle while the next is handed over, and the host while it is converted.
  */
 const IN_FLIGHT_BYTES = 64 << 20;
 

@@ -1,8 +1,9 @@
 /**
  * A batch through the layers. Decode batches of a worker that is alone follow a program, which is recorded once for all
- * batches of the same shape, and so do those that one of a group computes for all. Those whose sequences are all copied, but that all
- * compute, follow one as far as they are dense, and sparse ones several, from one choice of the group to the next. Where a group exchanges between layers, or chunks of a prompt differ each time, the layer
- * loop records each time. Bits are the same either way.
+ * batches of the same shape, and so do those that one worker computes for its group. Where all workers compute a batch whose
+ * sequences are all copied, dense rows follow one program, sparse ones several, from one choice of the group to the next. Where
+ * a group exchanges between layers, or chunks of a prompt differ each time, the layer loop records each time. Bits are the same
+ * either way.
  */
 
 import type { RowRange } from "../../kernels/attention/row_blocks.ts";

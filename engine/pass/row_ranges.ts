@@ -23,7 +23,7 @@ export function rangesOf(
 }
 
 /** By the owners of pages: ascending and without gaps; neighbours have different owners. */
-export function rangesByOwner(
+function rangesByOwner(
   map: PageMap,
   pieces: readonly Pick<SequencePiece, "first" | "rows" | "from" | "sequence">[],
 ): OwnedRange[] {

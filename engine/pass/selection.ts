@@ -23,7 +23,6 @@ import {
   sliceSelectionOf,
   type SparseRun,
 } from "./selection_buffers.ts";
-
 import { chooseWhole } from "./whole_selection.ts";
 
 /** A choice that the group has yet to make. */

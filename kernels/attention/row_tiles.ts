@@ -94,6 +94,8 @@ function dispatchesOf(tiles: RowTiles, blocks: readonly RowRange[], firstRow: nu
   });
 }
 
+const PARAMS = ["firstRow", "rows", "queryRows", "maxPages", "listed", "callRow", "scoreStride"];
+
 function kernelOf(commands: Commands, tile: MatrixTile): Kernel {
   return commands.kernel(matrixTileName(tile), () => ({
     needs: ["f16", "matrix"],
@@ -104,12 +106,7 @@ function kernelOf(commands: Commands, tile: MatrixTile): Kernel {
       ...stateBindings(tile.outForm),
       ...(tile.keepsScores ? [writes("keptScores", "array<vec4<f32>>")] : []),
     ],
-    params: ["firstRow", "rows", "queryRows", "maxPages", "listed", "callRow", "scoreStride"].map((
-      name,
-    ) => [
-      name,
-      "u32",
-    ]),
+    params: PARAMS.map((name) => [name, "u32"]),
     listWords: LIST_WORDS,
     source: matrixTileWgsl(tile),
   }));

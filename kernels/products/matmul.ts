@@ -46,8 +46,8 @@ const ENOUGH_MATRIX_TILES = 128;
 const LARGE_TILE: MatrixTile = { rows: 128, outputs: 128, depth: 32, subgroupRows: 64, subgroupOutputs: 64 };
 /**
  * For a processor that computes one tile at a time: there are no more of them, or their workgroup memory leaves no room for a
- * second one, as with gates (2048 rows by 28672 × 4096, gated: 261 TFLOP/s, 177 with half the depth; q8 162 and 131, q4 196 and 147). Where two are computed
- * in turn, each waits for less with half the depth.
+ * second one, as with gates (2048 rows by 28672 × 4096, gated: 261 TFLOP/s, 177 with half the depth; q8 162 and 131, q4 196 and
+ * 147, each decoded in the tile). Where two are computed in turn, each waits for less with half the depth.
  */
 const DEEP_TILE: MatrixTile = { ...LARGE_TILE, depth: 64 };
 const ENOUGH_TILES_FOR_TURNS = 512;
@@ -118,7 +118,7 @@ function planPlain(info: MatmulAdapter, { rows, weight, size }: SizedProduct): M
   return { kind: "tiles", side: (size === undefined ? enough : size === "large") ? 128 : 64 };
 }
 
-/** The form of rows that a plan reads. One half is enough for prefill: its error is that of the f16 cache that the rows end in. */
+/** The form of rows that a plan reads. Halves are enough: their error is of the size of that of the f16 cache that the rows end in. */
 export function matmulForm({ kind }: MatmulPlan): RowForm {
   return kind === "matrix" ? "f16" : "f32";
 }

@@ -62,16 +62,19 @@ export async function tuneTiles(
 /** Dispatches what `tuneTiles` would time, once: for kernels that are compiled ahead. */
 export function recordTiles(commands: Commands, weights: readonly Weight[]): void {
   const scratch = new Scratch(commands);
-  for (const weight of weights) {
-    for (const rows of TUNED_ROWS) {
-      if (commands.tiles.entries[choiceKey(rows, weight)] !== undefined) continue;
-      const { byRule, small, large } = plansOf(commands.gpu.info, { weight, rows });
-      if (isSame(small, large)) continue;
-      const product = productOf({ weight, rows, scratch }, byRule);
-      for (const plan of [small, large]) matmul(commands, product, plan);
+  try {
+    for (const weight of weights) {
+      for (const rows of TUNED_ROWS) {
+        if (commands.tiles.entries[choiceKey(rows, weight)] !== undefined) continue;
+        const { byRule, small, large } = plansOf(commands.gpu.info, { weight, rows });
+        if (isSame(small, large)) continue;
+        const product = productOf({ weight, rows, scratch }, byRule);
+        for (const plan of [small, large]) matmul(commands, product, plan);
+      }
     }
+  } finally {
+    scratch.close();
   }
-  scratch.close();
 }
 
 /** Undefined: the adapter, or the weight, has no choice of tiles. */

@@ -108,9 +108,10 @@ function packBlock(dtype: QuantizedDType): string {
 }
 
 /**
- * The layout that `read_eight.ts`, `halves_of_eight.ts` and `dot_groups.ts` read. Of an eight in four bits each, weight j lies at bit
- * 16 · (j % 2) + 4 · (j / 2) of a word, so that pairs of neighbours become halves by one mask; bytes of 8-bit types are in the
- * order that the bytes of the two masked words then have, 0 4 1 5 and 2 6 3 7. Upper bits follow the lower ones: byte for byte, in slots of one or two bits.
+ * The layout that `read_eight.ts`, `halves_of_eight.ts` and `dot_groups.ts` read. Of an eight in four bits each, weight j lies at
+ * bit 16 · (j % 2) + 4 · (j / 2) of a word, so that pairs of neighbours become halves by one mask; bytes of 8-bit types are in the
+ * order that the bytes of the two masked words then have, 0 4 1 5 and 2 6 3 7. Upper bits follow the lower ones: byte for byte, in
+ * slots of one or two bits.
  */
 function storeQuanta(dtype: QuantizedDType): string {
   const { quantaWords, highBits } = QUANTIZED[dtype];

@@ -1,7 +1,8 @@
 /**
  * When the sparse rows of one sequence are computed again with full attention, and what that found. Decided by the rows of
  * the sequence, its own agreement and settings that are fixed at admission, never by time: the same request has the same
- * rows corrected, alone or in company. Only lossless rounds are as long as pays: whatever their length, they give the same tokens. How a correction is spread over steps is the planner's.
+ * rows corrected, alone or in company. Lossless rounds alone are as long as pays by what steps take: whatever their length, they
+ * give the same tokens. How a correction is spread over steps is the planner's.
  *
  * A correction is one dense span over all rows that are not exact, the newest included, so it replaces a decode step:
  * with a stride of N every N-th step is one, of N rows. ALGORITHM: `refresh` writes K and V again; `audit` also compares what
@@ -27,8 +28,8 @@ const LENGTHEN = 1.5;
 const SHORTEN = 0.5;
 
 /**
- * Verifications, and the share of them that overruled a draft: below it a row that runs ahead of the next one gains, as waiting
- * for that one's result takes a fifth of a sparse step, and a row for nothing a whole one.
+ * Least number of verifications, and largest share of them that overruled a draft, for rows to run ahead of the next one: waiting
+ * for its result takes a fifth of a sparse step, and a row computed in vain a whole one.
  */
 const MIN_CORRECTIONS = 4;
 const MAX_OVERRULED = 0.1;

@@ -16,7 +16,7 @@ export interface Slices {
   readonly put: string;
 }
 
-/** Loads that the threads share out, one after the other. */
+/** Loads that the threads share out, in turns. */
 interface Loads {
   /** Prefix of a thread's variables. */
   readonly name: string;
@@ -102,7 +102,7 @@ export function valueSlices(plan: Plan): Slices {
   });
 }
 
-/** A load of one of `count` elements, zeros beyond them; only where slices do not end with them anything is compared. */
+/** A load of one of `count` elements, zeros beyond them; compares only where the last slice goes beyond them. */
 function orZeros(
   type: "f32" | "u32",
   element: string,
