@@ -117,7 +117,8 @@ interface SpanBase {
   readonly reportsSelection?: true;
   /**
    * Of a decode span: its last token is the one that the step before drew last for the sequence, which need not be known yet;
-   * `tokens` holds a 0 in its place. In a group the lead tells the others where they need it. Not with `logits: "all"`, which would score it.
+   * `tokens` holds a 0 in its place. In a group the lead sends it to the others where they need it. Not with `logits: "all"`, which
+   * would score it.
    */
   readonly sampled?: true;
 }
@@ -148,7 +149,7 @@ export interface Step {
  */
 export type LateMasks = Promise<Uint32Array>;
 
-/** Steps that a worker alone in its group takes at a time: one is computed while the next is recorded. */
+/** Steps that a worker takes at a time: one is computed while the next is recorded. */
 export const MAX_STEPS_IN_FLIGHT = 2;
 
 /** Log-probabilities of one drawn token under the model's own distribution: before penalties, bias and temperature. */
@@ -191,7 +192,7 @@ export interface SpanResult {
   readonly audit?: SpanAudit;
   /** Of an adaptive row: KV rows that one KV head read over all layers, on average over the sets. Set by the lead. */
   readonly rowsRead?: number;
-  /** Set by a worker alone in its group when the span `reportsSelection`: one entry for each select layer, in their order. */
+  /** Set by a worker that chooses alone when the span `reportsSelection`: one entry for each select layer, in their order. */
   readonly selections?: readonly LayerSelection[];
 }
 

@@ -121,27 +121,20 @@ export class Gpu {
 
   /** Uploads data into a tensor before the next submit; `Commands.write` keeps the order with what is recorded. */
   write(tensor: Tensor, data: BufferSource & ArrayBufferView<ArrayBuffer>, byteOffset = 0): void {
-    if (byteOffset + data.byteLength > tensor.byteLength) {
-      throw new GpuError(
-        "invalid_shape",
-        `Cannot write ${tensor.label}: ${data.byteLength} bytes at ${byteOffset} exceed its ${tensor.byteLength}`,
-      );
-    }
+    expectRoom(tensor, data.byteLength, byteOffset);
     if (data.byteLength === 0) return;
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     if (this.#uploads.write(tensor, { byteOffset, byteLength: data.byteLength }, (into) => into.set(bytes))) return;
     const padding = data.byteLength % 4;
-    if (padding === 0) {
-      this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, data);
-      return;
-    }
+    if (padding === 0) return this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, data);
     const padded = new Uint8Array(data.byteLength + 4 - padding);
-    padded.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    padded.set(bytes);
     this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, padded);
   }
 
   /** Uploads so many bytes, which `fill` writes while it is called, to the start of a tensor; as `write`. */
   fill(tensor: Tensor, byteLength: number, fill: (into: Uint8Array<ArrayBuffer>) => void): void {
+    expectRoom(tensor, byteLength, 0);
     if (this.#uploads.write(tensor, { byteOffset: 0, byteLength }, fill)) return;
     const data = new Uint8Array(byteLength);
     fill(data);
@@ -296,4 +289,12 @@ async function testedShapes(gpu: Gpu): Promise<[usable: readonly MatrixShape[], 
   }
   // Without the best one there are no matrix units: prompts and decode rows would run by different kinds of kernels.
   return usable[0] === best ? [usable, faulty] : [[], faulty];
+}
+
+function expectRoom({ label, byteLength: room }: Tensor, byteLength: number, byteOffset: number): void {
+  if (byteOffset + byteLength <= room) return;
+  throw new GpuError(
+    "invalid_shape",
+    `Cannot write ${label}: ${byteLength} bytes at ${byteOffset} exceed its ${room}`,
+  );
 }

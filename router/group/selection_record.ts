@@ -37,7 +37,7 @@ export class SelectionRecord {
     return [...layers].sort((a, b) => a.layer - b.layer);
   }
 
-  /** Remembers what a worker alone in its group reported with a step. */
+  /** Remembers what a worker that chooses alone reported with a step. */
   report({ spans }: Step, result: StepResult): void {
     for (const [i, { sequence, from: position }] of spans.entries()) {
       for (const { layer, sets } of result.spans[i]?.selections ?? []) {
