@@ -134,7 +134,7 @@ export class GroupMembership {
     });
     const links = new PeerLinks(conns, {
       mailbox,
-      onSharing: (peer, message) => sharing.hear(peer, message),
+      onSharing: (peer, message) => sharing.receive(peer, message),
       onLost: (error) => this.#isTaken && this.sever(error),
     });
     const sharing = new KeySharing({ epoch, peers: links.peers, send: (peer, message) => links.send(peer, message) });

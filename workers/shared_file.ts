@@ -4,7 +4,6 @@
  * slots and bytes; knows nothing of what they hold.
  */
 
-import { PeerError } from "./errors.ts";
 import { MemoryMap } from "./memory_map.ts";
 
 /** What another worker needs to find the file, and to be sure that it is the same one. */
@@ -53,15 +52,18 @@ export class SharedOutbox {
   static create(): SharedOutbox | undefined {
     const name = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0"));
     const offer = { path: DIRECTORY + name.join(""), nonce: crypto.getRandomValues(new Uint32Array(NONCE_WORDS)) };
-    try {
+    return orNone(() => {
       const file = Deno.openSync(offer.path, { read: true, write: true, createNew: true, mode: 0o600 });
-      file.truncateSync(FILE_BYTES);
-      writeAll(file, new Uint8Array(offer.nonce.buffer), 0);
-      return new SharedOutbox(offer, file);
-    } catch (error) {
-      if (isOfTheSystem(error)) return undefined;
-      throw error;
-    }
+      try {
+        file.truncateSync(FILE_BYTES);
+        writeAll(file, new Uint8Array(offer.nonce.buffer), 0);
+        return new SharedOutbox(offer, file);
+      } catch (error) {
+        file.close();
+        remove(offer.path);
+        throw error;
+      }
+    });
   }
 
   /** Copies bytes into a free slot. @returns undefined when none is free, or the host has no more memory for it */
@@ -81,14 +83,11 @@ export class SharedOutbox {
       this.#map.bytes.set(bytes, offset);
       return true;
     }
-    try {
+    return orNone(() => {
       writeAll(this.#file, bytes, offset);
       this.#backed[slot] = Math.max(backed, bytes.length);
       return true;
-    } catch (error) {
-      if (isOfTheSystem(error)) return false;
-      throw error;
-    }
+    }) ?? false;
   }
 
   /** A slot was read by all. */
@@ -100,7 +99,7 @@ export class SharedOutbox {
   unlink(): void {
     if (!this.#isLinked) return;
     this.#isLinked = false;
-    Deno.removeSync(this.offer.path);
+    remove(this.offer.path);
   }
 
   /** Nothing is put there any more; harmless when it is closed. */
@@ -126,28 +125,20 @@ export class SharedInbox {
   /** @returns undefined where it cannot be read from here: the other worker is on another host */
   static open({ path, nonce }: SharedOffer): SharedInbox | undefined {
     if (!PLACE.test(path) || nonce.length !== NONCE_WORDS) return undefined;
-    let file: Deno.FsFile;
-    try {
-      file = Deno.openSync(path, { read: true });
-    } catch (error) {
-      if (isOfTheSystem(error)) return undefined;
-      throw error;
-    }
+    const file = orNone(() => Deno.openSync(path, { read: true }));
+    if (file === undefined) return undefined;
     const found = new Uint32Array(NONCE_WORDS);
     const inbox = new SharedInbox(file, path);
-    if (readAll(file, new Uint8Array(found.buffer), 0) && found.every((word, i) => word === nonce[i])) return inbox;
+    const isRead = orNone(() => readAll(file, new Uint8Array(found.buffer), 0)) ?? false;
+    if (isRead && found.every((word, i) => word === nonce[i])) return inbox;
     inbox.close();
     return undefined;
   }
 
-  /**
-   * Reads what lies in a place, all of it.
-   * @throws {PeerError} `peer_lost` when there is less
-   */
-  read({ slot, bytes }: SharedPlace, into: Uint8Array): void {
+  /** Reads what lies in a place. @returns whether that is as much as was expected */
+  read({ slot, bytes }: SharedPlace, into: Uint8Array): boolean {
     const isThere = into.length === bytes && bytes <= SLOT_BYTES && slot < SLOTS;
-    if (isThere && this.#read(offsetOf(slot), into)) return;
-    throw new PeerError("peer_lost", `Cannot read shared memory: slot ${slot} does not hold ${into.length} bytes`);
+    return isThere && this.#read(offsetOf(slot), into);
   }
 
   #read(offset: number, into: Uint8Array): boolean {
@@ -183,8 +174,19 @@ function readAll(file: Deno.FsFile, into: Uint8Array, offset: number): boolean {
   return true;
 }
 
-/** Whether the system does not let us, rather than that we are wrong. */
-function isOfTheSystem(error: unknown): boolean {
-  return error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied ||
-    error instanceof Deno.errors.NotCapable || (error instanceof Error && "code" in error);
+/** What `use` gives; undefined where the system does not let it, rather than that it is wrong. */
+function orNone<T>(use: () => T): T | undefined {
+  try {
+    return use();
+  } catch (error) {
+    const isOfTheSystem = error instanceof Deno.errors.NotFound || error instanceof Deno.errors.PermissionDenied ||
+      error instanceof Deno.errors.NotCapable || (error instanceof Error && "code" in error);
+    if (isOfTheSystem) return undefined;
+    throw error;
+  }
+}
+
+/** Removes a file that something else, such as the system's clean-up, may have removed. */
+function remove(path: string): void {
+  orNone(() => Deno.removeSync(path));
 }

@@ -59,7 +59,7 @@ async function withPeers(memories: readonly Memory[], tolerance: number): Promis
   const mailboxes = memories.map(() => new Mailbox({ epoch: 1, onStalled: () => {} }));
   const links = conns.map((own, index) => {
     const mailbox = mailboxes[index] ?? assert.fail();
-    const onSharing = (peer: number, message: SharingMessage) => sharings[index]?.hear(peer, message);
+    const onSharing = (peer: number, message: SharingMessage) => sharings[index]?.receive(peer, message);
     return new PeerLinks(own, { mailbox, onSharing, onLost: (error) => mailbox.close(error) });
   });
   const sharings = links.map((own) =>

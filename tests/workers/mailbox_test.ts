@@ -60,13 +60,14 @@ Deno.test("Mailbox keeps messages of a step to come, and forgets those of steps 
 
 Deno.test("Mailbox takes in messages of two steps that run at a time, each with its own deadline", async () => {
   await withMailbox(async (mailbox, stalls) => {
-    mailbox.begin(7, 1000);
-    mailbox.begin(8, 20);
+    mailbox.begin(7, 60_000);
+    mailbox.begin(8, 100);
     const [early, late] = [mailbox.take(1, "queries", at(7, 0)), mailbox.take(1, "queries", at(8, 0))];
-    await assert.rejects(late, /step 8: worker 1 has not sent the queries of layer 0 within 20 ms/);
+    await assert.rejects(late, /step 8: worker 1 has not sent the queries of layer 0 within 100 ms/);
     mailbox.put(1, rows(7, 0));
     assert.equal((await early).step, 7);
-    assert.deepEqual(stalls, [{ step: 8, on: [1] }]);
+    assert.ok(stalls.length > 0);
+    for (const stall of stalls) assert.deepEqual(stall, { step: 8, on: [1] });
     mailbox.end(7);
     mailbox.put(1, rows(8, 1));
     assert.equal((await mailbox.take(1, "queries", at(8, 1))).step, 8);

@@ -30,14 +30,14 @@ Deno.test("SharedOutbox passes bytes slot by slot, as many as are free", () => {
     assert.ok(!isThere(outbox.offer.path));
     for (const [i, place] of places.entries()) {
       const into = new Uint8Array(place.bytes);
-      inbox.read(place, into);
+      assert.ok(inbox.read(place, into));
       assert.deepEqual(into, messages[i]);
     }
     const [first = assert.fail()] = places;
     outbox.free(first);
     assert.deepEqual(outbox.put(new Uint8Array(7)), { slot: first.slot, bytes: 7 });
-    assert.throws(() => inbox.read({ slot: 0, bytes: 5 }, new Uint8Array(6)), { code: "peer_lost" });
-    assert.throws(() => inbox.read({ slot: 99, bytes: 5 }, new Uint8Array(5)), { code: "peer_lost" });
+    assert.ok(!inbox.read({ slot: 0, bytes: 5 }, new Uint8Array(6)));
+    assert.ok(!inbox.read({ slot: 99, bytes: 5 }, new Uint8Array(5)));
   } finally {
     inbox.close();
     outbox.close();
@@ -72,7 +72,7 @@ function pair(isNear: boolean) {
     for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
       const { to, message } = next;
       const isHidden = message.kind === "offer" && to === 1 && !isNear;
-      workers[to]?.hear(1 - to, isHidden ? { ...message, nonce: new Uint32Array(8) } : message);
+      workers[to]?.receive(1 - to, isHidden ? { ...message, nonce: new Uint32Array(8) } : message);
     }
   };
   const [first = assert.fail(), second = assert.fail()] = workers;
@@ -95,10 +95,34 @@ Deno.test("KeySharing passes nothing before the peer has said that it can read i
       const into = new Uint8Array(4);
       second.read(0, place, into);
       assert.deepEqual(into, bytes);
+      assert.throws(() => second.read(0, place, new Uint8Array(5)), {
+        ...{ code: "peer_lost", peer: 0 },
+        message: /^Cannot read memory of worker 0: slot \d holds 4 bytes, expected 5$/,
+      });
       first.free(place);
     } finally {
       first.close();
       second.close();
     }
+  }
+});
+
+Deno.test("KeySharing refuses other epochs and second offers, and opens nothing once it is closed", () => {
+  const outbox = SharedOutbox.create();
+  if (outbox === undefined) return;
+  const sent: SharingMessage[] = [];
+  const sharing = new KeySharing({ epoch: 2, peers: [1], send: (_, message) => void sent.push(message) });
+  const offer = { kind: "offer", epoch: 2, ...outbox.offer } as const;
+  try {
+    assert.throws(() => sharing.receive(1, { ...offer, epoch: 1 }), /Cannot take offer of epoch 1: this is 2$/);
+    sharing.receive(1, offer);
+    assert.throws(() => sharing.receive(1, offer), /Cannot take offer: worker 1 has made one already$/);
+    sharing.close();
+    sharing.receive(1, offer);
+    assert.deepEqual(sent, [{ kind: "reached", epoch: 2, isReached: true }]);
+    assert.equal(sharing.put(Uint8Array.of(1)), undefined);
+  } finally {
+    sharing.close();
+    outbox.close();
   }
 });
