@@ -9,7 +9,7 @@ import { JsonObject, shown } from "./json_file.ts";
 import { fileExists, readModelFile } from "./model_file.ts";
 import { readHeader } from "./safetensors_header.ts";
 import { Shard } from "./shard.ts";
-import { type PlacedTensor, sampleDigest, type TensorFiles, type TensorInfo } from "./tensor_files.ts";
+import { expectRange, type PlacedTensor, sampleDigest, type TensorFiles, type TensorInfo } from "./tensor_files.ts";
 
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
@@ -73,10 +73,7 @@ export class SafetensorsFiles implements TensorFiles {
     into?: Uint8Array<ArrayBuffer>,
   ): Promise<Uint8Array<ArrayBuffer>> {
     const { shard, tensor } = this.#place(name);
-    if (!(byteOffset >= 0 && length >= 0 && byteOffset + length <= tensor.bytes)) {
-      const range = `${byteOffset} + ${length}`;
-      throw new RangeError(`Cannot read tensor ${name}: bytes ${range} are outside its ${tensor.bytes}`);
-    }
+    expectRange(name, tensor, byteOffset, length);
     const target = into?.subarray(0, length) ?? new Uint8Array(length);
     await shard.read(tensor.position + byteOffset, target);
     return target;

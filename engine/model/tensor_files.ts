@@ -65,6 +65,15 @@ export interface TensorFiles extends Disposable {
   close(): void;
 }
 
+/**
+ * Checks what `readRange` is asked for.
+ * @throws {RangeError} when it lies outside of the tensor
+ */
+export function expectRange(name: string, { bytes }: TensorInfo, byteOffset: number, length: number): void {
+  if (byteOffset >= 0 && length >= 0 && byteOffset + length <= bytes) return;
+  throw new RangeError(`Cannot read tensor ${name}: bytes ${byteOffset} + ${length} are outside its ${bytes}`);
+}
+
 /** The digest takes tensors up to this size whole, and this much of larger ones, in as many pieces. */
 const SAMPLE_BYTES = 1 << 20;
 const SAMPLE_PIECES = 16;

@@ -6,11 +6,11 @@
 
 import { poolScores } from "../../kernels/attention/pool_scores.ts";
 import { NO_POSITION } from "../../kernels/attention/row_table.ts";
-import { topK } from "../../kernels/attention/top_k.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import { ADAPTIVE_FLOOR, sparseLayersAfter } from "../layer_plan.ts";
+import { sparseLayersAfter } from "../layer_plan.ts";
 import { PAGE_TOKENS } from "../span.ts";
 import { readCandidates } from "./candidates.ts";
+import { keepBest } from "./keep_best.ts";
 import type { RowStates } from "./attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { adoptReplicated } from "./replication.ts";
@@ -89,17 +89,18 @@ export async function offerSelection(pass: Pass, layer: PassLayer): Promise<Pend
  * @param input.sparseLayers layers that will read the selection
  */
 function choose(
-  { model, counter, inputs: { rowTable } }: Pass,
+  pass: Pass,
   run: SparseRun,
   { lse, sparseLayers }: { readonly lse: Tensor; readonly sparseLayers: number },
 ): void {
+  const { model, inputs: { rowTable } } = pass;
   const { commands, scratch, config } = model;
   const { scores, stride } = scoresOf(model, run);
-  const { positions, sets, stride: keptStride } = selectionOf(model, run);
+  const kept = selectionOf(model, run);
+  const { sets } = kept;
   const values = scratch.take("pooled scores", "f32", [run.rows, sets, stride]);
-  const range = { firstRow: run.first, rows: run.rows, rowTable };
   poolScores(commands, {
-    ...range,
+    ...{ firstRow: run.first, rows: run.rows, rowTable },
     shape: config,
     scores,
     scoreStride: stride,
@@ -109,26 +110,7 @@ function choose(
     sets,
     stride,
   });
-  topK(commands, {
-    ...range,
-    heads: config.heads,
-    kvHeads: config.kvHeads,
-    values,
-    sets,
-    stride,
-    positions,
-    keptStride,
-    keptValues: candidateValuesOf(model, run),
-    scratch,
-    ...(run.sparse.coverage !== undefined && {
-      adaptive: {
-        floor: ADAPTIVE_FLOOR,
-        tally: counter.counts,
-        tallyAt: counter.at + run.first,
-        weight: sparseLayers,
-      },
-    }),
-  });
+  keepBest(pass, run, { rowTable, values, stride, kept, keptValues: candidateValuesOf(model, run), sparseLayers });
 }
 
 /** Writes what is chosen of this worker's slice, and of those that it has copies of, where the sparse layers read it. */
@@ -143,7 +125,7 @@ function adopt(pass: Pass, lists: readonly Uint32Array[], sparseLayers: number):
       for (let set = 0; set < sets; set++) {
         const chosen = lists[next++] ?? new Uint32Array(0);
         counter.add(row, chosen.length * sparseLayers);
-        dealPositions(pass, chosen, { pageOffset, tables, holders, list: r * sets + set });
+        placePositions(pass, chosen, { pageOffset, tables, holders, list: r * sets + set });
       }
     }
     for (const table of tables) if (table !== undefined) model.commands.write(table.positions, table.rows);
@@ -171,7 +153,7 @@ function tablesOf({ model, rowCopies }: Pass, run: SparseRun): readonly (SliceTa
 }
 
 /** Writes the local rows of a list into the tables of the slices that hold them, and marks these. */
-function dealPositions(
+function placePositions(
   { model: { share: { map } } }: Pass,
   chosen: Uint32Array,
   { pageOffset, tables, holders, list }: {

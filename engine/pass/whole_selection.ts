@@ -5,9 +5,8 @@
 
 import { dealPositions } from "../../kernels/attention/deal_positions.ts";
 import { poolScores } from "../../kernels/attention/pool_scores.ts";
-import { topK } from "../../kernels/attention/top_k.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import { ADAPTIVE_FLOOR } from "../layer_plan.ts";
+import { keepBest } from "./keep_best.ts";
 import type { KeyCopies } from "./key_copies.ts";
 import type { Pass } from "./pass.ts";
 import type { SliceOrder } from "./slice_order.ts";
@@ -37,9 +36,10 @@ export function chooseWhole(
     readonly sparseLayers: number;
   },
 ): void {
-  const { model, batch, counter } = pass;
+  const { model, batch } = pass;
   const { commands, scratch, config, share } = model;
-  const { positions, sets, stride: keptStride } = wholeSelectionOf(model, batch, run);
+  const kept = wholeSelectionOf(model, batch, run);
+  const { positions, sets, stride: keptStride } = kept;
   const stride = scoreStride(wholeLongest(batch));
   const values = scratch.take("pooled scores", "f32", [run.rows, sets, stride]);
   const rows = { firstRow: run.first, rows: run.rows };
@@ -47,33 +47,14 @@ export function chooseWhole(
   for (const { owner, rowTable = pass.inputs.computedTable } of held) {
     const isOwn = owner === share.index;
     const slice = { owner, longest: copies.longest };
-    const { scores, stride: scoreStride } = isOwn ? scoresOf(model, run) : sliceScoresOf(model, run, slice);
+    const given = isOwn ? scoresOf(model, run) : sliceScoresOf(model, run, slice);
     const longest = isOwn ? run.longest : copies.longest;
     const pages = order.pages[owner] ?? order.places;
     const ordered = { rowTable: copies.wholeTable, pages, maxPages: order.maxPages };
-    const pooled = { ...rows, shape: config, scores, scoreStride, lse, rowTable, longest, values, sets, stride };
-    poolScores(commands, { ...pooled, order: ordered });
+    const scores = { scores: given.scores, scoreStride: given.stride, lse, rowTable, longest };
+    poolScores(commands, { ...rows, ...scores, shape: config, order: ordered, values, sets, stride });
   }
-  topK(commands, {
-    ...rows,
-    rowTable: copies.wholeTable,
-    heads: config.heads,
-    kvHeads: config.kvHeads,
-    values,
-    sets,
-    stride,
-    positions,
-    keptStride,
-    scratch,
-    ...(run.sparse.coverage !== undefined && {
-      adaptive: {
-        floor: ADAPTIVE_FLOOR,
-        tally: counter.counts,
-        tallyAt: counter.at + run.first,
-        weight: sparseLayers,
-      },
-    }),
-  });
+  keepBest(pass, run, { rowTable: copies.wholeTable, values, stride, kept, sparseLayers });
   for (const { owner } of held) {
     const dealt = owner === share.index
       ? selectionOf(model, run)

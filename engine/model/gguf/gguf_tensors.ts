@@ -5,7 +5,7 @@
 
 import { sourceBytes } from "../../../kernels/weights/source_types.ts";
 import { EngineError } from "../../errors.ts";
-import { sampleDigest, type TensorFiles, type TensorInfo } from "../tensor_files.ts";
+import { expectRange, sampleDigest, type TensorFiles, type TensorInfo } from "../tensor_files.ts";
 import { configOf, familyOf } from "./gguf_config.ts";
 import type { GgufFiles, GgufTensor } from "./gguf_files.ts";
 import { checkpointName } from "./tensor_names.ts";
@@ -55,10 +55,7 @@ export class GgufTensors implements TensorFiles {
     into?: Uint8Array<ArrayBuffer>,
   ): Promise<Uint8Array<ArrayBuffer>> {
     const { tensor, pairedRows } = this.#place(name);
-    if (!(byteOffset >= 0 && length >= 0 && byteOffset + length <= tensor.bytes)) {
-      const range = `${byteOffset} + ${length}`;
-      throw new RangeError(`Cannot read tensor ${name}: bytes ${range} are outside its ${tensor.bytes}`);
-    }
+    expectRange(name, tensor, byteOffset, length);
     if (pairedRows === undefined) return await this.#readRaw(name, byteOffset, length, into);
     const rowBytes = sourceBytes(tensor.dtype, tensor.shape.at(-1) ?? 1);
     return await this.#readPaired(name, {
