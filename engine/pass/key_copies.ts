@@ -11,7 +11,7 @@ import type { LoadedModel } from "../loaded_model.ts";
 import { PageMap, type PageShare } from "../page_map.ts";
 import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { tableRow } from "./table_row.ts";
-import { type KeyPlaces, placeKeys, type UnsentKeys } from "./key_exchange.ts";
+import { type KeyPlaces, placeKeys, type UnsentKeys } from "./key_places.ts";
 import { longestBucket } from "./selection_buffers.ts";
 import { type SliceOrder, uploadSliceOrder } from "./slice_order.ts";
 import { tableWidthOf } from "./whole_pages.ts";

@@ -17,7 +17,7 @@ import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import type { SlicePacer } from "./pacer.ts";
 import { PassProgress } from "./pass_progress.ts";
 import { type KeyCopies, takeKeyCopies } from "./key_copies.ts";
-import { UnsentKeys } from "./key_exchange.ts";
+import { UnsentKeys } from "./key_places.ts";
 import type { PassInputs } from "./pass_inputs.ts";
 import { type RowCopies, takeRowCopies } from "./row_copies.ts";
 import { uploadReplicaTables } from "./replica_tables.ts";
