@@ -88,9 +88,9 @@ export interface Exchange {
     q: { readonly tensor: Tensor; readonly rowBytes: number },
   ): Promise<void> | undefined;
   /**
-   * Keys and values of rows that one worker computes: fills them on the others. On the worker itself it reads them after
-   * everything recorded before, though what is recorded next may write over them, and need not be awaited: it resolves when they
-   * have left.
+   * Keys and values of rows that one worker computes, and sends to the others. That worker need not wait: they are read once
+   * everything recorded before has run, what is recorded next may write over them, and the promise resolves when they have left. On
+   * the others it resolves when they are there.
    * @param from index of that worker
    * @param keys bit for bit, u32 [rows, rowBytes / 4]
    */
@@ -129,7 +129,7 @@ export interface Exchange {
   ): Promise<void> | undefined;
   /**
    * Tokens that the lead drew in the step before this one, where others need them as well.
-   * @param drawn of the lead: what it gives; others give anything
+   * @param drawn of the lead; those of others are ignored
    */
   tokens(point: ExchangePoint, drawn: Uint32Array): Promise<Uint32Array>;
   /** Offers candidates and returns the chosen positions, list by list; undefined: the worker's own are the chosen ones. */
