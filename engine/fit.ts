@@ -87,7 +87,9 @@ export async function checkFit(
       gib(needs.workingBytes)
     }, keys and values ` +
     `${Math.round(needs.kvBytesPerToken / 1024)} KiB a token` +
-    (replicas ? `, copies of other workers' rows ${gib(bytesOfPages(needs, replicaPages(fitting, replicas)))}` : ""),
+    (replicas
+      ? `, copies of other workers' rows at least ${gib(bytesOfPages(needs, replicaPages(fitting, replicas)))}`
+      : ""),
     `Memory: at least ${gib(free)} free: a context of ${fitting.toLocaleString("en")} tokens fits`,
   ];
 }

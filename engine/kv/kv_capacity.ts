@@ -5,6 +5,7 @@
 import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { EngineError } from "../errors.ts";
+import { allocateWithCopies } from "./copy_room.ts";
 import { bindablePages, kvBytesPerToken, KvSlice, type SlicePages } from "./kv_slice.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { PAGE_TOKENS, pagesFor } from "../span.ts";
@@ -21,7 +22,7 @@ const HARDWARE_CONTEXTS = 16;
 /** A CPU could not compute more, and zeroes the whole slice at its first use: 3 GiB took 4.4 s, a quarter of that 0.3 s. */
 const SOFTWARE_CONTEXTS = 4;
 
-/** Pages for replicas: this share of the slice's own, and never fewer than the replicas of a few sequences take. */
+/** Pages for replicas and copies at least: this share of the slice's own, and never fewer than the replicas of a few sequences take. */
 const REPLICA_SHARE = 1 / 8;
 const MIN_REPLICA_PAGES = 64;
 
@@ -99,7 +100,9 @@ async function allocateTokens(
   const available = gpu.info.software ? Deno.systemMemoryInfo().available : Infinity;
   if (bytes > available) throw refusal(kvTokens, `${needed} into the ${gib(available)} GiB that this machine has left`);
   try {
-    return await KvSlice.allocate(gpu, config, size);
+    return size.replicaPages === 0
+      ? await KvSlice.allocate(gpu, config, size)
+      : await allocateWithCopies(gpu, config, size);
   } catch (error) {
     if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
     throw refusal(kvTokens, needed, error);
@@ -119,9 +122,12 @@ async function probe(
   for (let pages = wanted;; pages = Math.floor(pages * 0.8)) {
     try {
       const slice = await KvSlice.allocate(gpu, config, sized(Math.max(1, pages)));
-      if (pages === wanted) return slice;
+      const isAlone = slice.replicaPages === 0;
+      if (pages === wanted && isAlone) return slice;
       slice.close();
       await gpu.settle();
+      // The bound was what can be used, not the memory.
+      if (pages === wanted) return await allocateWithCopies(gpu, config, sized(pages));
       return await KvSlice.allocate(gpu, config, sized(Math.max(1, Math.floor(pages * HARDWARE_SHARE))));
     } catch (error) {
       if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory" || pages <= 1) throw error;

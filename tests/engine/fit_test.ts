@@ -139,5 +139,5 @@ Deno.test("checkFit() counts the pages for copies of other workers' rows", async
   });
   const [needs] = await checkFit(fixture.gpu, unread(1024), { kvTokens: 640, replicas: true });
   const copies = 64 * 64 * 1024 * one.kvBytesPerToken / 2 ** 30;
-  assert.ok(needs?.endsWith(`copies of other workers' rows ${copies.toFixed(1)} GiB`), needs);
+  assert.ok(needs?.endsWith(`copies of other workers' rows at least ${copies.toFixed(1)} GiB`), needs);
 });
