@@ -33,15 +33,15 @@ const BUDGET = 512;
 const KV_BYTES = 120e9;
 
 /**
- * H200 through Dawn: dense steps of 1,024 and of 98,304 positions (6.80 and 9.74 ms), a sparse one of 1,024 (7.01), and the first
- * 2,048 tokens of a prompt and those after 30,720 (139 and 286 ms), which give the rates of products and of attention.
+ * H200 through Dawn, one run: dense steps of 1,024 and of 98,304 positions (5.48 and 9.96 ms), a sparse one of 1,024 (5.37), and prompts
+ * of 4,096 and 98,304 tokens (14,388 and 5,537 a second), which give the rates of products and of attention.
  */
 const H200: Card = {
-  denseMs: 6.77,
-  sparseMs: 7,
-  kvBytesPerMs: 4.34e9,
-  productFlopPerMs: 213e9,
-  attentionFlopPerMs: 229e9,
+  denseMs: 5.43,
+  sparseMs: 5.33,
+  kvBytesPerMs: 2.85e9,
+  productFlopPerMs: 216e9,
+  attentionFlopPerMs: 222e9,
   kvBytes: KV_BYTES,
 };
 
@@ -49,8 +49,9 @@ const H200: Card = {
  * Two processes of one host: 16 KB out of the GPU in 0.1 ms and into it in 0.03, across and back in 0.04 and with frames in 0.07;
  * 4 MB out of mapped memory, both ways at once and into the GPU in 1.54 ms. Beyond these pieces an exchange of states took 0.15 ms
  * (27.4 ms a dense token of 16,384 positions on copied pages, 16.1 on copies that were whole), and a step 5.2 (12.5 ms for a dense token
- * that both computed, where the card alone takes 7.3 with the next step recorded ahead). Keys and values through sockets: prompts in
- * steps of 2,048 and 4,096 tokens, whose time they were, whatever the cards computed meanwhile (294 and 700 ms a step).
+ * that both computed, where the card alone takes 7.3 with the next step recorded ahead). Keys and values of a prompt through sockets: 350 ms
+ * a step of 4,096 tokens at any position, one thread's work; queries and states: 6.9 s a step after some 45,000 positions. Rows that the
+ * lead computed for two: 8.24 and 8.48 ms where its card alone takes 7.23 and 5.78 (dense and sparse, 32,768 positions).
  */
 const MEASURED: Link = {
   bytesPerMs: 2.7e6,
@@ -59,9 +60,11 @@ const MEASURED: Link = {
   readBackMs: 0.1,
   uploadMs: 0.03,
   unexplainedMs: 0.15,
-  keyBytesPerMs: 0.82e6,
+  keyBytesPerMs: 1.5e6,
+  queryBytesPerMs: 0.33e6,
   stepMs: 5.2,
-  leadMs: 0.5,
+  leadMs: 1,
+  leadSparseMs: 2.7,
   candidateMs: 3e-5,
 };
 
@@ -69,17 +72,28 @@ const MEASURED: Link = {
  * The same, were all of it no more than its pieces. Keys and values of workers on one host then go through its memory: 8 MB out of the
  * GPU in 2.4 ms and into it in 1.0 (an H200, two processes), 0.4 each to copy in and out on the way.
  */
-const PIECES: Link = { ...MEASURED, unexplainedMs: 0, keyBytesPerMs: 4e6, stepMs: 0.5 };
+const PIECES: Link = {
+  ...MEASURED,
+  unexplainedMs: 0,
+  keyBytesPerMs: 4e6,
+  queryBytesPerMs: MEASURED.bytesPerMs,
+  stepMs: 0.5,
+};
 
 /** Nine tenths of a network's rate, and 0.03 ms across it. */
 function networkOf(gigabits: number): Link {
   const bytesPerMs = 0.9 * gigabits * 1e9 / 8 / 1000;
-  return { ...PIECES, bytesPerMs, keyBytesPerMs: Math.min(bytesPerMs, MEASURED.bytesPerMs), hopMs: 0.03 };
+  const ofThread = Math.min(bytesPerMs, MEASURED.bytesPerMs);
+  return { ...PIECES, bytesPerMs, keyBytesPerMs: ofThread, queryBytesPerMs: bytesPerMs, hopMs: 0.03 };
 }
 
 /** Hosts over a network: as now one thread copies all bytes of a worker, and a network that the copying does not slow down. */
 const NETWORKS: readonly (readonly [string, Link])[] = [
-  ["one thread at 2.7 GB/s", { ...networkOf(25), bytesPerMs: MEASURED.bytesPerMs }],
+  ["one thread at 2.7 GB/s", {
+    ...networkOf(25),
+    bytesPerMs: MEASURED.bytesPerMs,
+    queryBytesPerMs: MEASURED.bytesPerMs,
+  }],
   ["25 GbE", networkOf(25)],
   ["100 GbE", networkOf(100)],
 ];
@@ -103,16 +117,21 @@ function step(context: number, workers: number, { sparse = false, copied = false
 
 /** What was measured, and what the model makes of it; those that a constant was taken from are left out. */
 export function checks(): readonly Row[] {
-  const chunkMs = (tokens: number) => prefillMs(SHAPE, H200, MEASURED, { ...ALONE, tokens }).computeMs;
-  const dealt = (tokens: number, chunk: number) => dealtPrefillMs(SHAPE, H200, MEASURED, { tokens, chunk, workers: 2 });
+  const dealt = { tokens: 32768, chunk: 4096, workers: 2 };
   return [
-    ["one H200, dense, 32768", 7.52, step(32768, 1)],
-    ["one H200, sparse, 98304", 7.06, step(98304, 1, { sparse: true })],
-    ["one H200, prompt of 32768", 1000 * 32768 / 9135, chunkMs(32768)],
-    ["one H200, 2,048 tokens of a prompt after 86,016", 553.5, chunkMs(88_064) - chunkMs(86_016)],
-    ["two H200, prompt of 16384 in steps of 2,048, keys through sockets", 1000 * 16384 / 6957, dealt(16384, 2048)],
-    ["two H200, prompt of 32768 in steps of 4,096, keys through sockets", 1000 * 32768 / 5438, dealt(32768, 4096)],
-    ["two H200, prompt of 32768 in steps of 8,192, keys through sockets", 1000 * 32768 / 5775, dealt(32768, 8192)],
+    ["one H200, dense, 32768", 7.27, step(32768, 1)],
+    ["one H200, sparse, 32768", 5.79, step(32768, 1, { sparse: true })],
+    ["one H200, sparse, 98304", 6.36, step(98304, 1, { sparse: true })],
+    [
+      "one H200, prompt of 32768",
+      1000 * 32768 / 9714,
+      prefillMs(SHAPE, H200, MEASURED, { ...ALONE, tokens: 32768 }).computeMs,
+    ],
+    [
+      "two H200, prompt of 32768 in steps of 4,096, keys through sockets",
+      1000 * 32768 / 10597,
+      dealtPrefillMs(SHAPE, H200, MEASURED, dealt),
+    ],
   ];
 }
 

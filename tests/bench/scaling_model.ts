@@ -36,8 +36,11 @@ export interface Link {
   readonly keyBytesPerMs: number;
   /** Of a step that workers take together beyond their card's. */
   readonly stepMs: number;
+  /** Queries and states of a prompt, likewise. */
+  readonly queryBytesPerMs: number;
   /** Of a row that the lead computes for all beyond its card's: slices attended to apart, and what the others get. */
   readonly leadMs: number;
+  readonly leadSparseMs: number;
   /** A candidate at the router: received, ranked and, where it is chosen, sent on. */
   readonly candidateMs: number;
 }
@@ -90,7 +93,7 @@ export function decodeMs(shape: Shape, card: Card, link: Link, load: DecodeLoad)
   const computeMs = (sparse === undefined ? card.denseMs : card.sparseMs) +
     rows * kvRowBytes(config) / card.kvBytesPerMs;
   if (workers === 1) return computeMs;
-  if (copied) return computeMs + link.leadMs;
+  if (copied) return computeMs + (sparse === undefined ? link.leadMs : link.leadSparseMs);
   const choosing = sparse === undefined ? 0 : selectLayers * selectMs(shape, link, { workers, budget: sparse.budget });
   const step = computeMs + choosing + link.stepMs;
   const exchange = exchangeMs(shape, link, workers);
@@ -156,7 +159,8 @@ export function prefillMs(
   const keyBytes = own * kvRowBytes(config) * (workers - 1);
   const bytes = layers * (moves === "queries" ? queryBytes + stateBytes : keyBytes);
   const rounds = layers * Math.ceil(tokens / chunk) * (moves === "queries" ? 2 : 1);
-  return { computeMs, linkMs: bytes / link.bytesPerMs + rounds * roundMs(link, workers, 0) };
+  const rate = moves === "queries" ? link.queryBytesPerMs : link.bytesPerMs;
+  return { computeMs, linkMs: bytes / rate + rounds * roundMs(link, workers, 0) };
 }
 
 /**

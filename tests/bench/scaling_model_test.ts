@@ -39,7 +39,9 @@ const LINK: Link = {
   unexplainedMs: 0.4,
   keyBytesPerMs: 2000,
   stepMs: 2,
+  queryBytesPerMs: 500,
   leadMs: 1.5,
+  leadSparseMs: 2.5,
   candidateMs: 0.001,
 };
 
@@ -75,7 +77,7 @@ Deno.test("decodeMs() of what is copied is that of one worker, which reads all o
   const load = { context: 1000, workers: 2, copied: true };
   near(decodeMs(SHAPE, CARD, LINK, load), 1.5 + 10 + 8 * 1000 * 64 / 6400);
   const sparse = { ...load, sparse: { budget: 100 } };
-  near(decodeMs(SHAPE, CARD, LINK, sparse), 1.5 + 9 + (3 * 1000 + 5 * 100) * 64 / 6400);
+  near(decodeMs(SHAPE, CARD, LINK, sparse), 2.5 + 9 + (3 * 1000 + 5 * 100) * 64 / 6400);
   // A ninth of 512,000 bytes at 512 a position.
   assert.ok(
     copiesFit(SHAPE, CARD, { context: 222, workers: 2 }) && !copiesFit(SHAPE, CARD, { context: 223, workers: 2 }),
@@ -107,13 +109,13 @@ Deno.test("prefillMs() shares operations out, and counts what travels", () => {
   near(keys.computeMs, computeMs / 2);
   near(keys.linkMs, 8 * 50 * 64 / 1000 + 8 * 2 * round);
   const queries = prefillMs(SHAPE, CARD, LINK, { ...load, moves: "queries", workers: 2 });
-  near(queries.linkMs, 8 * (50 * 128 + 50 * 144) / 1000 + 2 * 8 * 2 * round);
+  near(queries.linkMs, 8 * (50 * 128 + 50 * 144) / 500 + 2 * 8 * 2 * round);
   assert.equal(cardsFor(SHAPE, CARD, 1000), 1);
   assert.equal(cardsFor(SHAPE, CARD, 1001), 2);
 });
 
 Deno.test("The model is within 15 % of what one card and two were measured to take", () => {
-  assert.equal(checks().length, 7);
+  assert.equal(checks().length, 5);
   for (const [what, measured, predicted] of checks()) {
     assert.ok(Math.abs(predicted / measured - 1) < 0.15, `${what}: ${predicted} ms, measured ${measured}`);
   }
