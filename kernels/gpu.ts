@@ -124,21 +124,12 @@ export class Gpu {
     expectRoom(tensor, data.byteLength, byteOffset);
     if (data.byteLength === 0) return;
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    if (this.#uploads.write(tensor, { byteOffset, byteLength: data.byteLength }, (into) => into.set(bytes))) return;
+    if (this.#uploads.write(tensor, byteOffset, bytes)) return;
     const padding = data.byteLength % 4;
     if (padding === 0) return this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, data);
     const padded = new Uint8Array(data.byteLength + 4 - padding);
     padded.set(bytes);
     this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, padded);
-  }
-
-  /** Uploads so many bytes, which `fill` writes while it is called, to the start of a tensor; as `write`. */
-  fill(tensor: Tensor, byteLength: number, fill: (into: Uint8Array<ArrayBuffer>) => void): void {
-    expectRoom(tensor, byteLength, 0);
-    if (this.#uploads.write(tensor, { byteOffset: 0, byteLength }, fill)) return;
-    const data = new Uint8Array(byteLength);
-    fill(data);
-    this.write(tensor, data);
   }
 
   /** Calls back before a buffer is destroyed, so that caches can drop what refers to it. */

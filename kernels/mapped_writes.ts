@@ -36,20 +36,16 @@ export class MappedWrites {
   }
 
   /**
-   * Brings data into a part of a buffer, after what was submitted before and ahead of what is submitted next.
-   * @param fill writes the data, all of it, while it is called
+   * Brings data into a tensor, after what was submitted before and ahead of what is submitted next.
    * @returns whether it did; if not, nothing has happened
    */
-  write(
-    to: Tensor,
-    { byteOffset, byteLength }: { readonly byteOffset: number; readonly byteLength: number },
-    fill: (into: Uint8Array<ArrayBuffer>) => void,
-  ): boolean {
+  write(to: Tensor, byteOffset: number, data: Uint8Array): boolean {
+    const { byteLength } = data;
     if (!this.#isWanted || byteLength < MIN_BYTES || byteLength > MAX_BYTES || byteLength % 4 !== 0) return false;
     const slot = this.#take(byteLength);
     if (slot === undefined) return false;
     const { buffer } = slot;
-    fill(new Uint8Array(buffer.getMappedRange(0, byteLength)));
+    new Uint8Array(buffer.getMappedRange(0, byteLength)).set(data);
     buffer.unmap();
     slot.isMapped = false;
     const encoder = this.#device.createCommandEncoder();

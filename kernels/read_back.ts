@@ -31,8 +31,6 @@ const MIN_BYTES = 4096;
 export interface ReadWait extends WaitOptions {
   /** Takes the bytes, of which there are `totalBytes`: memory that was never touched is slow to write. @default fresh memory */
   readonly into?: Uint8Array<ArrayBuffer> | undefined;
-  /** Sees the bytes before they are copied, while it is called. @returns whether no copy is needed: none is made then */
-  readonly visit?: ((bytes: Uint8Array) => boolean) | undefined;
 }
 
 /** A ring of staging buffers: a buffer is not used again before its own map promise had time to settle. */
@@ -94,18 +92,17 @@ export class StagingRing {
 
   /**
    * Waits for what was staged and submitted.
-   * @returns the ranges' bytes, in order; none where `visit` was enough
+   * @returns the ranges' bytes, in order
    */
   async finish(
     { staging, ranges, offsets, totalBytes }: StagedRead,
-    { fast, into, visit, ...wait }: ReadWait & { readonly fast: boolean },
+    { fast, into, ...wait }: ReadWait & { readonly fast: boolean },
   ): Promise<Uint8Array<ArrayBuffer>[]> {
     // A map that nothing is copied into may settle at once; it still has the device give back what was freed.
     if (ranges.length === 0 && !this.#readWaitsForAll) await this.#settled(this.#device.queue.onSubmittedWorkDone());
     await this.#map(staging, { fast, ...wait });
     try {
       const mapped = new Uint8Array(staging.getMappedRange(0, Math.max(totalBytes, 16)));
-      if (visit?.(mapped.subarray(0, totalBytes)) === true) return [];
       return ranges.map(({ byteLength }, i) => {
         const start = at(offsets, i);
         if (into === undefined) return mapped.slice(start, start + byteLength);

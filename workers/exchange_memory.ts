@@ -25,8 +25,6 @@ export interface ExchangeMemory {
    * @returns reads, once everything recorded before this call was submitted and has run
    */
   prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]>;
-  /** Puts what `fill` writes, while it is called, at the start of a tensor, after everything recorded before. */
-  fill(tensor: Tensor, byteLength: number, fill: (into: Uint8Array<ArrayBuffer>) => void): void;
   /** Puts bytes into a tensor, after everything recorded before. */
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void;
   /**
@@ -70,12 +68,6 @@ export class GpuExchangeMemory implements ExchangeMemory {
   prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]> {
     const staged = this.#commands.prepareRead(requests);
     return () => this.#commands.gpu.takeRead(staged);
-  }
-
-  fill(tensor: Tensor, byteLength: number, fill: (into: Uint8Array<ArrayBuffer>) => void): void {
-    this.#commands.submit();
-    if (this.#commands.isHolding) this.#commands.release();
-    this.#commands.gpu.fill(tensor, byteLength, fill);
   }
 
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {

@@ -1,7 +1,7 @@
 /** What the exchanges of a step cost, by kind. Knows milliseconds and bytes; knows nothing of what was exchanged. */
 
 import type { ByExchange, ExchangeTiming } from "../engine/span.ts";
-import type { ExchangeMessage, Tensors } from "./peer_protocol.ts";
+import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 
 type Kind = keyof ByExchange;
 
@@ -48,15 +48,12 @@ export class ExchangeTally {
   }
 
   /** Counts what a message has sent, as far as it is part of an exchange. */
-  send(message: ExchangeMessage): void {
+  send(message: PeerMessage): void {
     switch (message.kind) {
       case "tokens":
-      case "taken":
         return;
       case "states":
         return this.sent("states", bytesOf([...message.o, ...message.lse]));
-      case "keys":
-        return this.sent("keys", message.shared?.bytes ?? bytesOf(message.rows));
       default:
         return this.sent(message.kind, bytesOf(message.rows));
     }

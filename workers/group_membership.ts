@@ -11,7 +11,6 @@ import type { Acceptor } from "./acceptor.ts";
 import type { HostedEngine } from "./engine_host.ts";
 import { PeerError, ProtocolError } from "./errors.ts";
 import type { ExchangeMemory } from "./exchange_memory.ts";
-import { KeySharing } from "./key_sharing.ts";
 import { Mailbox } from "./mailbox.ts";
 import { PeerExchange } from "./peer_exchange.ts";
 import { meetPeers, PeerLinks } from "./peer_links.ts";
@@ -35,7 +34,6 @@ interface Place {
   readonly exchange: PeerExchange;
   readonly links: PeerLinks;
   readonly memory: ExchangeMemory;
-  readonly sharing: KeySharing;
 }
 
 /** @see the file's paragraph; `close` must be called */
@@ -132,24 +130,18 @@ export class GroupMembership {
       epoch,
       onStalled: (step, on) => this.#options.tell({ kind: "stalled", epoch, step, on }),
     });
-    const links = new PeerLinks(conns, {
-      mailbox,
-      onSharing: (peer, message) => sharing.receive(peer, message),
-      onLost: (error) => this.#isTaken && this.sever(error),
-    });
-    const sharing = new KeySharing({ epoch, peers: links.peers, send: (peer, message) => links.send(peer, message) });
+    const links = new PeerLinks(conns, { mailbox, onLost: (error) => this.#isTaken && this.sever(error) });
     const exchange = new PeerExchange({
       epoch,
       index,
       peers: links.peers,
       memory,
       mailbox,
-      sharing,
       send: (peer, message, onSent) => links.send(peer, message, onSent),
       recycle: (peer, payload) => links.recycle(peer, payload),
       propose: (candidates) => this.#options.tell({ kind: "candidates", ...candidates }),
     });
-    this.#place = { mailbox, exchange, links, memory, sharing };
+    this.#place = { mailbox, exchange, links, memory };
     return exchange;
   }
 
@@ -167,8 +159,7 @@ export class GroupMembership {
   }
 
   #hangUp(): void {
-    const { links, sharing } = this.#place ?? {};
-    sharing?.close();
+    const { links } = this.#place ?? {};
     this.#closing = Promise.all([this.#closing, links?.close()]).then(() => {});
   }
 

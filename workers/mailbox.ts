@@ -6,14 +6,14 @@
 
 import type { ExchangePoint } from "../engine/exchange.ts";
 import { PeerError, ProtocolError } from "./errors.ts";
-import type { ExchangeMessage } from "./peer_protocol.ts";
+import type { PeerMessage } from "./peer_protocol.ts";
 import type { ChosenLists } from "./protocol.ts";
 import { type Sender, StepWaits, type StepWaitsOptions } from "./step_waits.ts";
 
 export type { Sender };
 
 /** Anything that an exchange waits for. */
-export type MailboxMessage = ExchangeMessage | ({ readonly kind: "selection" } & ChosenLists);
+export type MailboxMessage = PeerMessage | ({ readonly kind: "selection" } & ChosenLists);
 
 type MessageOf<Kind> = Extract<MailboxMessage, { readonly kind: Kind }>;
 
@@ -88,10 +88,6 @@ export class Mailbox {
       throw new ProtocolError(`Cannot take ${message.kind} of epoch ${message.epoch}: this is ${this.#options.epoch}`);
     }
     if (message.step < this.#earliest) return;
-    if (message.kind === "taken" && from !== "router") {
-      this.#steps.get(message.step)?.take(departureKey(from, "keys", message))?.resolve(undefined);
-      return;
-    }
     const key = keyOf(message.kind, message);
     const wait = this.#steps.get(message.step)?.take(`${from} ${key}`);
     if (wait === undefined) this.#keep(from, key, message);
@@ -123,8 +119,8 @@ export class Mailbox {
    * A message that is about to be sent to a peer, and is waited for until it has left, as one that is to come.
    * @throws {PeerError} from `sent`, as `take`
    */
-  departure(to: number, kind: ExchangeMessage["kind"], point: ExchangePoint): Departure {
-    const key = departureKey(to, kind, point);
+  departure(to: number, kind: PeerMessage["kind"], point: ExchangePoint): Departure {
+    const key = `${to} takes ${keyOf(kind, point)}`;
     const sent = new Promise<void>((resolve, reject) => {
       const what = `taken the ${kind} of layer ${point.layer}`;
       this.#running(point).add(key, { on: to, what, resolve: () => resolve(), reject });
@@ -161,10 +157,6 @@ export class Mailbox {
   }
 }
 
-function departureKey(to: number, kind: MailboxMessage["kind"], point: ExchangePoint): string {
-  return `${to} takes ${keyOf(kind, point)}`;
-}
-
 function keyOf(kind: MailboxMessage["kind"], { step, batch, layer }: ExchangePoint): string {
   return `${kind} ${step}/${batch}/${layer}`;
 }
@@ -182,7 +174,5 @@ function bytesOf(message: MailboxMessage): number {
       return message.positions.byteLength;
     case "tokens":
       return message.tokens.byteLength;
-    case "taken":
-      return 0;
   }
 }

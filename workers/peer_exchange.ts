@@ -15,8 +15,7 @@ import { ExchangeTally } from "./exchange_tally.ts";
 import type { Mailbox } from "./mailbox.ts";
 import { cutLists, joinValues, joinWords } from "./position_lists.ts";
 import { KeyMessages, type KeyRows } from "./key_messages.ts";
-import type { KeySharing } from "./key_sharing.ts";
-import type { ExchangeMessage, PeerMessage, Tensors } from "./peer_protocol.ts";
+import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 import type { CandidateLists } from "./protocol.ts";
 import { SendBuffers } from "./send_buffers.ts";
 import { checkParts, StateExchange, type States } from "./state_exchange.ts";
@@ -31,8 +30,6 @@ export interface PeerExchangeOptions {
   readonly memory: ExchangeMemory;
   /** Where what the peers and the router send arrives. */
   readonly mailbox: Mailbox;
-  /** Of keys and values, with workers of the same host. @default none */
-  readonly sharing?: KeySharing;
   /**
    * Calls back when the message has left.
    * @throws {PeerError} when the peer is gone
@@ -225,7 +222,7 @@ export class PeerExchange implements Exchange {
     return { rows, onSent };
   }
 
-  #send(peer: number, message: ExchangeMessage, onSent?: () => void): void {
+  #send(peer: number, message: PeerMessage, onSent?: () => void): void {
     this.#options.send(peer, message, onSent);
     this.#tally.send(message);
   }

@@ -6,7 +6,6 @@
 import type { Acceptor } from "./acceptor.ts";
 import { LinkError, PeerError, ProtocolError } from "./errors.ts";
 import { introduce } from "./handshake.ts";
-import type { SharingMessage } from "./key_sharing.ts";
 import { Link, type LinkOptions } from "./link.ts";
 import type { Mailbox } from "./mailbox.ts";
 import { parsePeerMessage, type PeerMessage } from "./peer_protocol.ts";
@@ -68,8 +67,6 @@ async function meet(form: Form, peer: number, { acceptor, secret, trust, signal 
 /** Whom the links of an epoch belong to. */
 export interface PeerLinksOptions {
   readonly mailbox: Mailbox;
-  /** Takes what peers say about shared memory. @default nothing does */
-  readonly onSharing?: (peer: number, message: SharingMessage) => void;
   /** Called once, when the first link ends by itself. */
   readonly onLost: (error: PeerError) => void;
 }
@@ -121,10 +118,7 @@ export class PeerLinks {
 
   async #read(peer: number, link: PeerLink): Promise<void> {
     try {
-      for await (const message of link) {
-        if (message.kind === "offer" || message.kind === "reached") this.#options.onSharing?.(peer, message);
-        else this.#options.mailbox.put(peer, message);
-      }
+      for await (const message of link) this.#options.mailbox.put(peer, message);
     } catch (error) {
       if (this.#isOver) return;
       this.#isOver = true;

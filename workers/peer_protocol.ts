@@ -4,27 +4,17 @@
  */
 
 import { type ExchangeTag, tag } from "./protocol.ts";
-import { count, f32s, flag, list, oneOf, record, text, u32s, union } from "./shape.ts";
-import type { SharedOffer, SharedPlace } from "./shared_file.ts";
+import { f32s, list, oneOf, record, u32s, union } from "./shape.ts";
 
 /** One tensor for each range of rows. */
 export type Tensors = readonly Float32Array<ArrayBuffer>[];
-
-/** What workers send each other for exchanges. */
-export type ExchangeMessage = Exclude<PeerMessage, { readonly kind: "offer" | "reached" }>;
 
 /** What workers send each other. */
 export type PeerMessage =
   /** Rows of q that the sender has computed. */
   | ({ readonly kind: "queries"; readonly rows: Tensors } & ExchangeTag)
-  /** Keys and values of rows that the sender has computed: halves, whose bits alone matter here; or where they lie in shared memory. */
-  | ({ readonly kind: "keys"; readonly rows: Tensors; readonly shared?: SharedPlace } & ExchangeTag)
-  /** Those of that place were read. */
-  | ({ readonly kind: "taken" } & ExchangeTag)
-  /** Memory of the host that the sender will write to. */
-  | ({ readonly kind: "offer"; readonly epoch: number } & SharedOffer)
-  /** Whether the sender can read what was offered. */
-  | { readonly kind: "reached"; readonly epoch: number; readonly isReached: boolean }
+  /** Keys and values of rows that the sender has computed: halves, whose bits alone matter here. */
+  | ({ readonly kind: "keys"; readonly rows: Tensors } & ExchangeTag)
   /** States over the sender's slice; lse as natural logarithms. */
   | ({ readonly kind: "states"; readonly o: Tensors; readonly lse: Tensors } & ExchangeTag)
   /** Tokens that the lead drew in the step before. */
@@ -38,12 +28,7 @@ type OfKind<Kind> = Extract<PeerMessage, { readonly kind: Kind }>;
 
 const peerMessage = union<PeerMessage>({
   queries: record<OfKind<"queries">>({ kind: oneOf("queries"), ...tag, rows: list(f32s) }),
-  keys: record<OfKind<"keys">>({ kind: oneOf("keys"), ...tag, rows: list(f32s) }, {
-    shared: record<SharedPlace>({ slot: count, bytes: count }),
-  }),
-  taken: record<OfKind<"taken">>({ kind: oneOf("taken"), ...tag }),
-  offer: record<OfKind<"offer">>({ kind: oneOf("offer"), epoch: count, path: text, nonce: u32s }),
-  reached: record<OfKind<"reached">>({ kind: oneOf("reached"), epoch: count, isReached: flag }),
+  keys: record<OfKind<"keys">>({ kind: oneOf("keys"), ...tag, rows: list(f32s) }),
   states: record<OfKind<"states">>({ kind: oneOf("states"), ...tag, o: list(f32s), lse: list(f32s) }),
   tokens: record<OfKind<"tokens">>({ kind: oneOf("tokens"), ...tag, tokens: u32s }),
   rows: record<OfKind<"rows">>({ kind: oneOf("rows"), ...tag, rows: list(f32s) }),

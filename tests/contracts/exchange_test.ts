@@ -8,7 +8,6 @@ import { ALONE } from "../../engine/exchange.ts";
 import { CandidateRounds } from "../../router/group/candidate_rounds.ts";
 import { PeerError } from "../../workers/errors.ts";
 import { type ExchangeMemory, GpuExchangeMemory } from "../../workers/exchange_memory.ts";
-import { KeySharing, type SharingMessage } from "../../workers/key_sharing.ts";
 import { Mailbox } from "../../workers/mailbox.ts";
 import { PeerExchange } from "../../workers/peer_exchange.ts";
 import { PeerLinks } from "../../workers/peer_links.ts";
@@ -59,12 +58,8 @@ async function withPeers(memories: readonly Memory[], tolerance: number): Promis
   const mailboxes = memories.map(() => new Mailbox({ epoch: 1, onStalled: () => {} }));
   const links = conns.map((own, index) => {
     const mailbox = mailboxes[index] ?? assert.fail();
-    const onSharing = (peer: number, message: SharingMessage) => sharings[index]?.receive(peer, message);
-    return new PeerLinks(own, { mailbox, onSharing, onLost: (error) => mailbox.close(error) });
+    return new PeerLinks(own, { mailbox, onLost: (error) => mailbox.close(error) });
   });
-  const sharings = links.map((own) =>
-    new KeySharing({ epoch: 1, peers: own.peers, send: (peer, message) => own.send(peer, message) })
-  );
   let rounds = new CandidateRounds(memories.length, 0);
   const workers = memories.map(({ tensors, exchanged }, index): ExchangingWorker => {
     const [mailbox, own] = [mailboxes[index] ?? assert.fail(), links[index] ?? assert.fail()];
@@ -74,7 +69,6 @@ async function withPeers(memories: readonly Memory[], tolerance: number): Promis
       peers: own.peers,
       memory: exchanged,
       mailbox,
-      sharing: sharings[index] ?? assert.fail(),
       send: (peer, message, onSent) => own.send(peer, message, onSent),
       recycle: (peer, payload) => own.recycle(peer, payload),
       propose: (candidates) => {
@@ -99,7 +93,6 @@ async function withPeers(memories: readonly Memory[], tolerance: number): Promis
     const over = new PeerError("epoch_over", "Cannot finish step: the test is over");
     for (const mailbox of mailboxes) mailbox.close(over);
     await Promise.all(links.map((each) => each.close()));
-    for (const sharing of sharings) sharing.close();
     for (const { exchanged } of memories) exchanged.free();
   }
 }

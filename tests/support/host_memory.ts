@@ -29,10 +29,8 @@ export class HostMemory implements ExchangeMemory {
     return data.subarray(first, first + sizeOf(tensor.shape));
   }
 
-  async read(requests: readonly ReadRequest[], { into, visit }: ReadWait = {}): Promise<Uint8Array<ArrayBuffer>[]> {
+  async read(requests: readonly ReadRequest[], { into }: ReadWait = {}): Promise<Uint8Array<ArrayBuffer>[]> {
     const copies = await this.prepare(requests)();
-    const [only] = copies;
-    if (visit !== undefined && only !== undefined && visit(only)) return [];
     if (into === undefined) return copies;
     let end = 0;
     return copies.map((copy) => {
@@ -48,12 +46,6 @@ export class HostMemory implements ExchangeMemory {
       new Uint8Array(this.values(tensor).slice(byteOffset / 4, (byteOffset + byteLength) / 4).buffer)
     );
     return () => Promise.resolve(copies);
-  }
-
-  fill(tensor: Tensor, byteLength: number, fill: (into: Uint8Array<ArrayBuffer>) => void): void {
-    const data = new Uint8Array(byteLength);
-    fill(data);
-    this.write(tensor, new Float32Array(data.buffer), 0);
   }
 
   write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {

@@ -116,7 +116,7 @@ Deno.test("parsePeerMessage() gives back every message of a peer, and nothing el
     [{ kind: "states", ...tag, epoch: -1, o: [], lse: [] }, /message\.epoch/],
     [
       { kind: "step" },
-      /message\.kind must be one of queries, keys, taken, offer, reached, states, tokens, rows, replicas, not step/,
+      /message\.kind must be one of queries, keys, states, tokens, rows, replicas, not step/,
     ],
   ];
   for (const [value, message] of cases) assert.throws(() => parsePeerMessage(value), { code: "protocol", message });
