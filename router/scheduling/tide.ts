@@ -1,6 +1,6 @@
 /**
  * The tide: which positions a running sequence reads, row by row, for those who watch it. Costs nothing while no one does:
- * only a watched sequence has its selections read from the GPU, and not more often than a watcher can follow.
+ * on a worker alone only a watched sequence has its selections read from the GPU, and not more often than a watcher can follow.
  */
 
 import { recentOf, SINKS } from "../../engine/layer_plan.ts";
@@ -63,18 +63,29 @@ export class Tides {
     return feed;
   }
 
-  /** The spans of a step as the workers get them: those whose rows will be shown report what was chosen. */
+  /**
+   * The spans of a step as the workers get them: those whose rows will be shown report what was chosen, and in a group of
+   * several workers all do, as its selections may be looked at afterwards.
+   */
   asked(plan: readonly PlannedSpan[]): readonly Span[] {
+    const { state } = this.#group;
+    const areVisible = state.kind === "ready" && state.model.slices.length > 1;
     return plan.map((planned) => {
-      const { sequence, work, span } = planned;
-      const watched = this.#watched.get(sequence.request.id);
-      if (watched === undefined || work.kind === "prefill" || work.kind === "rebuild") return span;
-      // All watchers are shown rows at the same times; a newcomer is shown one at once, and so are the others.
-      if (![...watched.feeds].some((feed) => feed.waitMs === 0)) return span;
-      for (const feed of watched.feeds) feed.ask();
-      this.#asked.add(planned);
-      return work.kind === "sparse" ? { ...span, reportsSelection: true } : span;
+      const isShown = this.#isShown(planned);
+      if (isShown) this.#asked.add(planned);
+      const { work, span } = planned;
+      return work.kind === "sparse" && (isShown || areVisible) ? { ...span, reportsSelection: true } : span;
     });
+  }
+
+  /** Whether watchers will be shown the rows; they are told that something comes. */
+  #isShown({ sequence, work }: PlannedSpan): boolean {
+    const watched = this.#watched.get(sequence.request.id);
+    if (watched === undefined || work.kind === "prefill" || work.kind === "rebuild") return false;
+    // All watchers are shown rows at the same times; a newcomer is shown one at once, and so are the others.
+    if (![...watched.feeds].some((feed) => feed.waitMs === 0)) return false;
+    for (const feed of watched.feeds) feed.ask();
+    return true;
   }
 
   /** A step has run: passes on what was asked for. */

@@ -79,7 +79,18 @@ Deno.test("Tides describe a sequence once, then give its rows, sampled in time, 
     );
     assert.equal(rows[0]?.position, 100);
     assert.deepEqual(rows[0]?.layers, [{ layer: 2, position: 100, sets: [CHOSEN] }]);
-    assert.equal(group.asked.length, rows.length, "nothing was read that no one watches");
+    assert.equal(group.asked.length, 59, "selections of a group can be looked at whether it is watched or not");
+  });
+});
+
+Deno.test("Tides have a worker alone report nothing but the rows that are shown", async () => {
+  await withWatchedGroup([32], async (scheduler, group) => {
+    const generation = scheduler.generate(
+      generationRequest({ id: "a", promptTokens: promptOf(100), maxTokens: 60, attention: SPARSE }),
+    );
+    const events = all(scheduler.selections.watch("a") ?? assert.fail("it runs"));
+    await collect(generation);
+    assert.equal(group.asked.length, (await events).filter(isRow).length);
   });
 });
 
