@@ -11,6 +11,9 @@ import type { RowRange } from "../kernels/attention/row_blocks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { SequenceId } from "./span.ts";
 
+/** Index of the worker that draws tokens. */
+export const LEAD = 0;
+
 /** Where in a step an exchange happens. */
 export interface ExchangePoint {
   readonly step: number;

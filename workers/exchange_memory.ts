@@ -50,6 +50,13 @@ export interface ExchangeMemory {
   free(): void;
 }
 
+/** Bytes that were read, as f32: a view of the same memory. */
+export function floatsOf(
+  { buffer, byteOffset, byteLength }: Uint8Array<ArrayBuffer>,
+): Float32Array<ArrayBuffer> {
+  return new Float32Array(buffer, byteOffset, byteLength / 4);
+}
+
 /** The memory of a GPU. */
 export class GpuExchangeMemory implements ExchangeMemory {
   readonly #commands: Commands;

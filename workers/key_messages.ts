@@ -1,10 +1,11 @@
 /**
- * Keys and values from the worker that computes them to all others: out of the GPU, through the links, and into their GPUs. Knows tensors and peers; knows nothing of layers or of what is computed meanwhile.
+ * Keys and values from the worker that computes them to all others: out of the GPU, through the links, and into their GPUs.
+ * Knows tensors and peers; knows nothing of layers or of what is computed meanwhile.
  */
 
 import type { Tensor } from "../kernels/tensor.ts";
 import type { ExchangePoint } from "../engine/exchange.ts";
-import { type ExchangeMemory, requestsFor } from "./exchange_memory.ts";
+import { type ExchangeMemory, floatsOf, requestsFor } from "./exchange_memory.ts";
 import type { Mailbox } from "./mailbox.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 import { SendBuffers } from "./send_buffers.ts";
@@ -45,10 +46,7 @@ export class KeyMessages {
     const wait = { into, isPatient: true };
     const wanted = requestsFor(tensor, [{ first: 0, rows: count }], rowBytes);
     const read = await this.#options.memory.read(wanted, wait);
-    await this.sendRead(
-      point,
-      read.map(({ buffer, byteOffset, byteLength }) => new Float32Array(buffer, byteOffset, byteLength / 4)),
-    );
+    await this.sendRead(point, read.map(floatsOf));
     this.#buffers.give(into);
   }
 

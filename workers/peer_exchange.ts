@@ -7,10 +7,17 @@
 import { at } from "../kernels/at.ts";
 import type { RowRange } from "../kernels/attention/row_blocks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
-import type { Candidates, Exchange, ExchangePoint, OwnedRange, ReadyStates } from "../engine/exchange.ts";
+import {
+  type Candidates,
+  type Exchange,
+  type ExchangePoint,
+  LEAD,
+  type OwnedRange,
+  type ReadyStates,
+} from "../engine/exchange.ts";
 import type { ExchangeTiming } from "../engine/span.ts";
 import { PeerError } from "./errors.ts";
-import { type ExchangeMemory, type ReadList, requestsFor } from "./exchange_memory.ts";
+import { type ExchangeMemory, floatsOf, type ReadList, requestsFor } from "./exchange_memory.ts";
 import { ExchangeTally } from "./exchange_tally.ts";
 import type { Mailbox } from "./mailbox.ts";
 import { cutLists, joinValues, joinWords } from "./position_lists.ts";
@@ -40,9 +47,6 @@ export interface PeerExchangeOptions {
   /** Offers candidates to the router. */
   readonly propose: (candidates: CandidateLists) => void;
 }
-
-/** Draws tokens. */
-const LEAD = 0;
 
 interface Rows {
   readonly tensor: Tensor;
@@ -102,8 +106,7 @@ export class PeerExchange implements Exchange {
   /** See `Exchange`. */
   async sendKeys(point: ExchangePoint, keys: Uint8Array<ArrayBuffer>): Promise<void> {
     this.#tally.count("keys");
-    const rows = [new Float32Array(keys.buffer, keys.byteOffset, keys.byteLength / 4)];
-    await this.#tally.time("keys", () => this.#keys.sendRead(point, rows));
+    await this.#tally.time("keys", () => this.#keys.sendRead(point, [floatsOf(keys)]));
   }
 
   /** See `Exchange`: what is spent on keys and values besides is spent while others are computed. */
@@ -130,10 +133,10 @@ export class PeerExchange implements Exchange {
   gatherOnLead(point: ExchangePoint, owners: readonly number[], rows: Rows): Promise<void> | undefined {
     const { index, peers } = this.#options;
     const ranges = runsOf(owners);
-    const own = index === 0 ? [] : ranges.filter(({ owner }) => owner === index);
-    const from = index === 0 ? peers.filter((peer) => owners.includes(peer)) : [];
+    const own = index === LEAD ? [] : ranges.filter(({ owner }) => owner === index);
+    const from = index === LEAD ? peers.filter((peer) => owners.includes(peer)) : [];
     if (own.length === 0 && from.length === 0) return undefined;
-    return this.#gather({ kind: "rows", point, rows, ranges }, { own, to: [0], from });
+    return this.#gather({ kind: "rows", point, rows, ranges }, { own, to: [LEAD], from });
   }
 
   /** See `Exchange`. */
@@ -216,10 +219,7 @@ export class PeerExchange implements Exchange {
     const onSent = () => {
       if (--unsent === 0) this.#sending.give(into);
     };
-    const rows = bytes.map(({ buffer, byteOffset, byteLength }) =>
-      new Float32Array(buffer, byteOffset, byteLength / 4)
-    );
-    return { rows, onSent };
+    return { rows: bytes.map(floatsOf), onSent };
   }
 
   #send(peer: number, message: PeerMessage, onSent?: () => void): void {

@@ -6,6 +6,7 @@
 import { carriedFrom } from "../../kernels/logits/carry_tokens.ts";
 import { ROW_WORDS, writeTableRow } from "../../kernels/attention/row_table.ts";
 import { EngineError } from "../errors.ts";
+import { LEAD } from "../exchange.ts";
 import type { PageShare } from "../page_map.ts";
 import type { Replicas } from "../kv/replicas.ts";
 import { replicaPagesOf } from "../replica_plan.ts";
@@ -48,9 +49,6 @@ const MAX_VECTOR_ROWS = 64;
 
 /** Chunks that workers compute apart begin at multiples of this in a prompt that does: as many rows as the products' tiles take. */
 const CHUNK_STEP = 64;
-
-/** The worker that draws tokens. */
-const LEAD = 0;
 
 /**
  * The batches of a step, in the order in which they must run: pieces of one span keep their order, decode goes first, and what one

@@ -17,7 +17,7 @@ import { lacksMasks, writeLateMasks } from "../logits/late_masks.ts";
 import { Draws } from "../logits/sampler.ts";
 import type { RowBatch } from "../row_batch.ts";
 import type { LateMasks, ReplicaCount, SequenceId, SpanResult, Step, StepResult } from "../span.ts";
-import type { ExchangePoint } from "../exchange.ts";
+import { type ExchangePoint, LEAD } from "../exchange.ts";
 import { planBatches } from "./batch_plan.ts";
 import { packedKeys, receiveKeys } from "./key_exchange.ts";
 import { UnsentKeys } from "./key_places.ts";
@@ -32,9 +32,6 @@ import { SpanResults, type WantedRows } from "./span_results.ts";
 import { StepState } from "./step_state.ts";
 import { joinBefore } from "./step_before.ts";
 import { wholeSequences } from "./whole_sequences.ts";
-
-/** The worker that draws tokens. */
-const LEAD = 0;
 
 /** What a step continues. */
 export interface StepContext {
