@@ -8,6 +8,7 @@ import { type HubConfig, hubConfig } from "./hub_config.ts";
 import { HubError } from "./hub_error.ts";
 import { type HubName, parseHubName } from "./hub_name.ts";
 import { RepositoryCache } from "./hub_cache.ts";
+import { UsageError } from "../errors.ts";
 import { fileExists } from "../host/file_exists.ts";
 
 /** How a model is pulled. */
@@ -53,11 +54,15 @@ export async function pull(name: HubName, options: PullOptions = {}): Promise<st
 
 /**
  * The path of a model: itself when it is one, else that of a name, pulled when it is not here.
+ * @throws {UsageError} when it is neither
  * @throws {HubError} as above
  */
 export async function localModel(model: string, options: PullOptions = {}): Promise<string> {
+  if (await fileExists(model)) return model;
   const name = parseHubName(model);
-  if (name === undefined || await fileExists(model)) return model;
+  if (name === undefined) {
+    throw new UsageError(`Cannot find model ${model}: no such file or directory, nor a name of the hub (org/model)`);
+  }
   const config = options.config ?? await hubConfig();
   const found = await new RepositoryCache(config.cache, name.repository).find(name);
   return found ?? await pull(name, { ...options, config });

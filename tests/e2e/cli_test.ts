@@ -31,7 +31,7 @@ Deno.test("--help names every command, and serve --help its flags with their def
   }
   const serve = await runCli(["serve", "--help"]);
   assert.match(serve.stdout, /--port N +port to listen on.*\(default: 8000\)/);
-  assert.match(serve.stdout, /--kv-tokens N\|auto,… .*\(default: auto\)/);
+  assert.match(serve.stdout, /--kv-tokens N\|auto,… .*\n.*\(default: auto\)/);
   for (const command of ["eval", "calibrate"]) {
     const { stdout } = await runCli([command, "--help"]);
     assert.match(stdout, /--model DIR .*\(default: the embedded tide-10m\)/);
@@ -86,8 +86,8 @@ Deno.test("serve ends at once on the second signal, and leaves no worker", async
 
 Deno.test("serve exits and says why when the model, the flags or the address are at fault", async () => {
   const missing = await runCli(["serve", "--port", "0", "--model", "/nonexistent"]);
-  assert.equal(missing.code, 1);
-  assert.match(missing.stderr, /^Cannot .*\/nonexistent.*\n$/);
+  assert.equal(missing.code, 2);
+  assert.match(missing.stderr, /^Cannot find model \/nonexistent: .*\n$/);
 
   const names = ["config.json", "tokenizer.json", "tokenizer_config.json"];
   const text = Object.fromEntries(

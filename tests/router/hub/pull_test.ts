@@ -154,6 +154,9 @@ Deno.test("localModel() takes what is here without asking anyone, and pulls the 
     await Deno.remove(path.replace("00001-of", "00002-of"));
     await assert.rejects(localModel("org/model:q", { config: offline }), { code: "hub_unreachable" });
     assert.equal(await localModel(config.cache), config.cache);
-    assert.equal(await localModel("./no/such/path"), "./no/such/path");
+    await assert.rejects(localModel("./no/such/path"), {
+      name: "UsageError",
+      message: "Cannot find model ./no/such/path: no such file or directory, nor a name of the hub (org/model)",
+    });
   });
 });
