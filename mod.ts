@@ -5,7 +5,8 @@
  * @module
  */
 
-import { type CommandTable, runCommandLine } from "./router/command_line.ts";
+import type { CommandTable } from "./router/command.ts";
+import { runCommandLine } from "./router/command_line.ts";
 import { processTerminal } from "./router/terminal.ts";
 
 // A service: HTTP, scheduler and worker, started and ended together.

@@ -4,7 +4,7 @@
  */
 
 import { MIN_BUDGET } from "../engine/layer_plan.ts";
-import type { Flags, FlagValues } from "./command_line.ts";
+import type { Flags, FlagValues } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { DEFAULT_COVERAGE } from "./scheduling/attention_policy.ts";
 import { MAX_CORRECT_EVERY } from "./scheduling/correction.ts";
@@ -49,31 +49,32 @@ export const ATTENTION_FLAGS = {
     kind: "choice",
     choices: ["auto", "dense", "sparse"],
     default: DEFAULTS.mode,
-    help: "how requests that do not say attend; auto is sparse for long contexts of calibrated models",
+    help: "attention of requests that do not choose; auto: sparse for long contexts of calibrated models",
   },
   budget: {
     kind: "integer",
     ...BOUNDS.budget,
     or: "auto",
-    help: "positions a sparse layer reads; auto: as few as cover enough (default: the model's calibrated budget)",
+    help: "positions a sparse layer reads; auto: as few as reach --coverage (default: from the model's calibration)",
   },
   coverage: {
     kind: "number",
     ...COVERAGE,
-    help: `share of the attention that the budget auto covers (default: ${DEFAULT_COVERAGE})`,
+    help: `share of the attention that --budget auto covers (default: ${DEFAULT_COVERAGE})`,
   },
   correction: {
     kind: "choice",
     choices: ["refresh", "audit", "lossless", "off"],
     default: DEFAULTS.correction,
-    help: "what becomes of sparse rows: computed again, compared too, waited for, or left as they are",
+    help:
+      "what happens to sparsely decoded rows: refresh recomputes them, audit also compares, lossless releases tokens only once verified",
   },
   correctEvery: {
     kind: "integer",
     ...BOUNDS.correctEvery,
     or: "auto",
     default: DEFAULTS.correctEvery,
-    help: "tokens between corrections; 0: never; auto: as often as is cheap, or as the agreement allows",
+    help: "tokens between corrections; 0: never; auto: by what they cost and, if lossless, by the agreement",
   },
 } as const satisfies Flags;
 

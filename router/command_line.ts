@@ -1,81 +1,16 @@
 /**
- * From the arguments after `mod.ts` to a command that runs: flags, their help and their checks, and exit codes.
+ * From the arguments after `mod.ts` to a command that runs: values of flags, their checks, and exit codes.
  */
 
 import { parseArgs } from "node:util";
 import { CodedError } from "../kernels/errors.ts";
+import { type CommandTable, type Flag, flagName, type Flags, type FlagValues, variableName } from "./command.ts";
+import { helpText, overview } from "./command_help.ts";
 import { UsageError } from "./errors.ts";
 import type { Terminal } from "./terminal.ts";
 
 /** The oldest Deno whose WebGPU and telemetry were tried. */
 export const OLDEST_DENO = "2.9.4";
-
-/** One flag of a command; its name is its key, `kvTokens` for `--kv-tokens`. */
-export type Flag =
-  & { readonly help: string }
-  & (
-    | { readonly kind: "switch" }
-    | {
-      readonly kind: "text";
-      readonly value: string;
-      readonly default?: string;
-      /** What help says in place of a default that is a path on this machine. */
-      readonly shownDefault?: string;
-    }
-    /** A decimal number above `above`. */
-    | { readonly kind: "number"; readonly above: number; readonly max: number; readonly default?: number }
-    | { readonly kind: "choice"; readonly choices: readonly string[]; readonly default?: string }
-    | {
-      readonly kind: "integer";
-      readonly min: number;
-      readonly max: number;
-      /** A word that stands for a number found later. */
-      readonly or?: "auto";
-      readonly default?: number | "auto";
-    }
-    /** Several integers, comma-separated. */
-    | {
-      readonly kind: "integers";
-      readonly min: number;
-      readonly max: number;
-      /** A word that stands for a number found later. */
-      readonly or?: "auto";
-      readonly default?: readonly (number | "auto")[];
-    }
-  );
-
-/** All flags of a command. */
-export type Flags = Readonly<Record<string, Flag>>;
-
-type NumberOf<F extends Flag> = number | (F extends { or: infer Word } ? Word : never);
-
-type ValueOf<F extends Flag> = F extends { kind: "switch" } ? boolean
-  : F extends { kind: "integer" } ? NumberOf<F>
-  : F extends { kind: "integers" } ? readonly NumberOf<F>[]
-  : F extends { kind: "number" } ? number
-  : F extends { kind: "choice"; choices: readonly (infer Choice)[] } ? Choice
-  : string;
-
-type MissingOf<F extends Flag> = F extends { kind: "switch" } | { default: string | number | readonly unknown[] }
-  ? never
-  : undefined;
-
-/** What a command gets for its flags: `undefined` only for those without a default. */
-export type FlagValues<F extends Flags> = { readonly [Name in keyof F]: ValueOf<F[Name]> | MissingOf<F[Name]> };
-
-/** A command: `router/commands/x.ts` exports one as `command`. */
-export interface Command<F extends Flags = Flags> {
-  /** One line for `--help`. */
-  readonly summary: string;
-  readonly flags: F;
-  /** The flag whose value may stand without its name. @default none: a stray argument is refused */
-  readonly argument?: string;
-  /** @returns the exit code of the process */
-  run(values: FlagValues<F>, terminal: Terminal): Promise<number>;
-}
-
-/** Name → how to load the command; a command's modules are read only when it runs. */
-export type CommandTable = Readonly<Record<string, () => Promise<{ readonly command: Command }>>>;
 
 /** Everything `runCommandLine` takes from its process. */
 export interface CommandLine {
@@ -96,7 +31,7 @@ export async function runCommandLine(line: CommandLine, terminal: Terminal): Pro
     requireDeno(line.denoVersion);
     const [name, ...rest] = line.args;
     if (name === undefined || name === "--help" || name === "help") {
-      terminal.line(await overview(line.commands));
+      terminal.line(await overview(line.commands, terminal.columns));
       return name === undefined ? 2 : 0;
     }
     if (name === "--version") {
@@ -109,8 +44,11 @@ export async function runCommandLine(line: CommandLine, terminal: Terminal): Pro
     }
     const { command } = await load();
     if (rest.includes("--help")) {
-      terminal.line(helpText(name, command));
+      terminal.line(helpText(name, command, terminal.columns));
       return 0;
+    }
+    for (const variable of unknownVariables(name, command.flags, line.env)) {
+      terminal.error(`Ignored ${variable}: ${name} has no such flag (see ${name} --help)`);
     }
     const source = { args: rest, env: line.env, argument: command.argument };
     return await command.run(parseFlags(name, command.flags, source), terminal);
@@ -154,7 +92,7 @@ export function parseFlags<F extends Flags>(
     const variable = variableName(command, key);
     const argument = given.get(key);
     const text = argument ?? source.env[variable];
-    const name = argument === undefined ? variable : `--${kebab(key)}`;
+    const name = argument === undefined ? variable : `--${flagName(key)}`;
     if (flag.kind === "switch") values[key] = text !== undefined && switchValue(name, text);
     else values[key] = text === undefined ? flag.default : parseValue(name, flag, text);
   }
@@ -166,7 +104,7 @@ function givenFlags(
   flags: Flags,
   { args, argument }: { readonly args: readonly string[]; readonly argument?: string | undefined },
 ): Map<string, string> {
-  const keys = new Map(Object.keys(flags).map((key) => [kebab(key), key]));
+  const keys = new Map(Object.keys(flags).map((key) => [flagName(key), key]));
   const options = Object.fromEntries(
     [...keys].map(([name, key]) => [name, { type: flags[key]?.kind === "switch" ? "boolean" : "string" } as const]),
   );
@@ -192,6 +130,12 @@ function givenFlags(
     given.set(key, token.value ?? "true");
   }
   return given;
+}
+
+/** Variables that look like flags of the command and are none: most likely misspelt. */
+function unknownVariables(command: string, flags: Flags, env: Readonly<Record<string, string>>): readonly string[] {
+  const known = new Set(Object.keys(flags).map((key) => variableName(command, key)));
+  return Object.keys(env).filter((name) => name.startsWith(variableName(command, "")) && !known.has(name));
 }
 
 function switchValue(name: string, text: string): boolean {
@@ -233,61 +177,4 @@ function parseInteger(name: string, flag: Integers, text: string): string | numb
   const bounds = `an integer from ${flag.min} to ${flag.max}${flag.or === undefined ? "" : ` or ${flag.or}`}`;
   const what = flag.kind === "integer" ? bounds : `${bounds}, or several, comma-separated`;
   throw new UsageError(`Cannot parse ${name}: must be ${what}, given "${text}"`);
-}
-
-function kebab(key: string): string {
-  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-}
-
-function variableName(command: string, key: string): string {
-  return `TIDEPOOL_${command}_${kebab(key)}`.replaceAll("-", "_").toUpperCase();
-}
-
-async function overview(commands: CommandTable): Promise<string> {
-  const rows = await Promise.all(
-    Object.entries(commands).map(async ([name, load]) => [name, (await load()).command.summary] as const),
-  );
-  return [
-    "Usage: deno run -A mod.ts <command> [flags]",
-    "",
-    ...table(rows),
-    "",
-    "Each command explains its flags: <command> --help. The version: --version.",
-  ].join("\n");
-}
-
-/** What `<command> --help` prints: every flag with its default. */
-export function helpText(name: string, command: Command): string {
-  const rows = Object.entries(command.flags).map(([key, flag]) =>
-    [`--${kebab(key)}${placeholder(flag)}`, `${flag.help}${defaultNote(flag)}`] as const
-  );
-  const example = Object.keys(command.flags)[0];
-  const variables = example === undefined
-    ? []
-    : ["", `Flags can be set in the environment too: --${kebab(example)} as ${variableName(name, example)}.`];
-  const argument = command.argument === undefined ? "" : ` ${command.argument.toUpperCase()}`;
-  return [`Usage: deno run -A mod.ts ${name}${argument} [flags]`, "", command.summary, "", ...table(rows), ...variables]
-    .join(
-      "\n",
-    );
-}
-
-function placeholder(flag: Flag): string {
-  if (flag.kind === "switch") return "";
-  if (flag.kind === "text") return ` ${flag.value}`;
-  if (flag.kind === "choice") return ` ${flag.choices.join("|")}`;
-  if (flag.kind === "number") return " X";
-  const one = flag.or === undefined ? "N" : `N|${flag.or}`;
-  return flag.kind === "integer" ? ` ${one}` : ` ${one},…`;
-}
-
-function defaultNote(flag: Flag): string {
-  if (flag.kind === "switch" || flag.default === undefined) return "";
-  const shown = flag.kind === "text" ? flag.shownDefault : undefined;
-  return ` (default: ${shown ?? flag.default})`;
-}
-
-function table(rows: readonly (readonly [string, string])[]): readonly string[] {
-  const width = Math.max(...rows.map(([left]) => left.length));
-  return rows.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`);
 }

@@ -12,7 +12,7 @@ import {
 } from "./attention_config.ts";
 import type { ToolFormatName } from "./answer/answer_part.ts";
 import { ACCESS_FLAGS, listOf, resolveAccess, type ResolvedAccess } from "./access/access_config.ts";
-import type { Flags, FlagValues } from "./command_line.ts";
+import type { Flags, FlagValues } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import type { AttentionRequest } from "./scheduling/generation.ts";
 import { MODEL_FLAGS, modelSource, nameOf } from "./model_choice.ts";
@@ -173,65 +173,56 @@ const DEFAULTS = {
   metricsCompat: "none",
 } as const;
 
+function integerFlag(name: keyof typeof BOUNDS & keyof typeof DEFAULTS, help: string) {
+  return { kind: "integer", ...BOUNDS[name], default: DEFAULTS[name], help } as const;
+}
+
 /** Flags of `serve`. */
 export const SERVICE_FLAGS = {
   ...MODEL_FLAGS,
   ...WORKER_FLAGS,
-  modelName: { kind: "text", value: "NAME", help: "name under which clients ask for it (default: the directory's)" },
+  modelName: {
+    kind: "text",
+    value: "NAME",
+    help: "name of the model in the API (default: that of its directory or file)",
+  },
   toolFormat: {
     kind: "choice",
     choices: ["auto", "hermes", "llama", "mistral"],
     default: "auto",
-    help: "how the model writes tool calls; auto: as its chat template says",
+    help: "how the model writes tool calls; auto reads it from the chat template",
   },
   host: { kind: "text", value: "ADDRESS", default: DEFAULTS.host, help: "address to listen on" },
-  port: { kind: "integer", ...BOUNDS.port, default: DEFAULTS.port, help: "port to listen on; 0 takes a free one" },
+  port: integerFlag("port", "port to listen on; 0 takes a free one"),
   ...ACCESS_FLAGS,
   ...ATTENTION_FLAGS,
-  maxBatch: { kind: "integer", ...BOUNDS.maxBatch, default: DEFAULTS.maxBatch, help: "sequences that decode together" },
-  maxQueued: { kind: "integer", ...BOUNDS.maxQueued, default: DEFAULTS.maxQueued, help: "requests that may wait" },
+  maxBatch: integerFlag("maxBatch", "most sequences that decode together"),
+  maxQueued: integerFlag("maxQueued", "most requests that may wait; further ones get 429"),
   queueTimeout: {
     kind: "integer",
     min: BOUNDS.queueTimeoutMs.min / 1000,
     max: BOUNDS.queueTimeoutMs.max / 1000,
     default: DEFAULTS.queueTimeoutMs / 1000,
-    help: "seconds that a request may wait for its turn",
+    help: "longest time a request may wait for its turn, in seconds",
   },
-  bodyBytes: {
-    kind: "integer",
-    ...BOUNDS.bodyBytes,
-    default: DEFAULTS.bodyBytes,
-    help: "largest request body in bytes",
-  },
+  bodyBytes: integerFlag("bodyBytes", "largest request body in bytes"),
   textThreads: {
     kind: "integer",
     ...BOUNDS.textThreads,
     help: "threads that parse and tokenize (default: half of the cores, 2 to 4)",
   },
-  textMs: {
-    kind: "integer",
-    ...BOUNDS.textMs,
-    default: DEFAULTS.textMs,
-    help: "time to parse and tokenize one request",
-  },
-  drainMs: {
-    kind: "integer",
-    ...BOUNDS.drainMs,
-    default: DEFAULTS.drainMs,
-    help: "time for running answers to finish when the service stops",
-  },
-  recoverMs: {
-    kind: "integer",
-    ...BOUNDS.recoverMs,
-    default: DEFAULTS.recoverMs,
-    help: "time for a broken group to come back before its requests end with an error",
-  },
-  log: { kind: "choice", choices: ["text", "json"], default: DEFAULTS.log, help: "how log lines look" },
+  textMs: integerFlag("textMs", "longest time to parse and tokenize one request, in milliseconds"),
+  drainMs: integerFlag("drainMs", "time that running answers get to finish when the service stops, in milliseconds"),
+  recoverMs: integerFlag(
+    "recoverMs",
+    "time a broken group gets to come back before its requests end with an error, in milliseconds",
+  ),
+  log: { kind: "choice", choices: ["text", "json"], default: DEFAULTS.log, help: "form of log lines" },
   metricsCompat: {
     kind: "choice",
     choices: ["none", "vllm"],
     default: DEFAULTS.metricsCompat,
-    help: "names under which /metrics reports shared figures as well, for dashboards and autoscalers made for them",
+    help: "also report shared metrics under the names of another server, for its dashboards and autoscalers",
   },
 } as const satisfies Flags;
 

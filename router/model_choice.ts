@@ -7,7 +7,7 @@ import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { ModelSource } from "../engine/engine.ts";
 import { QUANTIZED_DTYPES, type QuantizedDType } from "../kernels/weights/format.ts";
-import type { Flags } from "./command_line.ts";
+import type { Flags } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import { localModel } from "./hub/pull.ts";
 import { SLICE_FLAGS } from "./host/worker_config.ts";
@@ -20,7 +20,7 @@ export const QUANTIZE_FLAG = {
   quantize: {
     kind: "choice",
     choices: QUANTIZED_DTYPES,
-    help: "keep plain weights in 8 or 4 bits: q8, q4; with --random also in the formats of GGUF files",
+    help: "quantise f16, bf16 or f32 weights while loading: q8 or q4; the other formats are for random weights only",
   },
 } as const satisfies Flags;
 
@@ -31,7 +31,7 @@ export const MODEL_FLAGS = {
     value: "MODEL",
     help: "directory, .gguf file, or org/model[:quant] of the Hugging Face hub (default: the embedded tide-10m)",
   },
-  random: { kind: "text", value: "SHAPE", help: "a named shape with random weights instead, e.g. llama-3-8b" },
+  random: { kind: "text", value: "SHAPE", help: "random weights of a named shape instead, e.g. llama-3-8b" },
   ...QUANTIZE_FLAG,
   context: {
     kind: "integer",
@@ -39,7 +39,7 @@ export const MODEL_FLAGS = {
     max: 2 ** 28,
     or: "auto",
     default: "auto",
-    help: "longest context in tokens, which must fit; auto takes the longest that the model has and the KV cache holds",
+    help: "longest context in tokens; must fit. auto: the longest that the model supports and the KV cache holds",
   },
   ...SLICE_FLAGS,
 } as const satisfies Flags;

@@ -7,6 +7,8 @@
 export interface Terminal {
   /** Whether a person watches: only then may a line be overwritten. */
   readonly interactive: boolean;
+  /** Characters that a line may have. */
+  readonly columns: number;
   /** Text on stdout, as it is: an answer that streams. */
   write(text: string): void;
   /** A line on stdout. */
@@ -20,6 +22,8 @@ export interface Terminal {
   progress(label: string, fraction: number): void;
 }
 
+/** Of a line that goes into a file or a pipe. */
+const FILE_COLUMNS = 100;
 const BAR_CELLS = 30;
 const CLEAR_LINE = "\r\x1b[K";
 
@@ -32,24 +36,27 @@ export interface Output {
 
 /** The process's own stdout and stderr. */
 export function processTerminal(): Terminal {
-  return terminalOn(Deno.stdout, Deno.stderr);
+  const columns = Deno.stdout.isTerminal() ? Deno.consoleSize().columns : FILE_COLUMNS;
+  return terminalOn(Deno.stdout, Deno.stderr, columns);
 }
 
 /** A terminal on two outputs; interactive only if both are. */
-export function terminalOn(out: Output, err: Output): Terminal {
-  return new OutputTerminal(out, err);
+export function terminalOn(out: Output, err: Output, columns = FILE_COLUMNS): Terminal {
+  return new OutputTerminal(out, err, columns);
 }
 
 class OutputTerminal implements Terminal {
   readonly interactive: boolean;
+  readonly columns: number;
   readonly #out: Output;
   readonly #err: Output;
   readonly #quarters = new Map<string, number>();
   #barShown = false;
 
-  constructor(out: Output, err: Output) {
+  constructor(out: Output, err: Output, columns: number) {
     this.#out = out;
     this.#err = err;
+    this.columns = columns;
     this.interactive = out.isTerminal() && err.isTerminal();
   }
 

@@ -3,7 +3,7 @@
  * Knows names, defaults and bounds; reads no file.
  */
 
-import type { Flags } from "../command_line.ts";
+import type { Flags } from "../command.ts";
 import { UsageError } from "../errors.ts";
 import type { TlsPaths } from "../host/tls_files.ts";
 import { AllowedHosts } from "./allowed_hosts.ts";
@@ -44,30 +44,34 @@ export const ACCESS_FLAGS = {
   apiKeyFile: {
     kind: "text",
     value: "FILE",
-    help: "file of name:key lines; requests without one of these keys get 401 (default: anyone may ask)",
+    help: "file of name:key lines; requests without one of these keys get 401 (default: no keys, anyone may ask)",
   },
   allowOrigin: {
     kind: "text",
     value: "ORIGIN,…",
-    help: "web pages that may ask, such as https://app.example; all others get 403",
+    help: "origins of web pages that may use the API, e.g. https://app.example; all others get 403",
   },
   allowHost: {
     kind: "text",
     value: "NAME,…",
-    help: "host names to answer to beside those of loopback (default: on loopback no others, elsewhere all)",
+    help: "host names to answer to besides loopback's (default: none when listening on loopback, otherwise any)",
   },
   maxRequestsPerClient: {
     kind: "integer",
     ...BOUNDS.maxRequestsPerClient,
-    help: "requests of one key (or address, without keys) that may run at once; more get 429 (default: any number)",
+    help: "requests one key (without keys: one address) may run at once; further ones get 429 (default: no limit)",
   },
   maxConnections: {
     kind: "integer",
     ...BOUNDS.maxConnections,
-    help: "open connections (default: three quarters of the file descriptors, at most 4096)",
+    help: "most open connections (default: three quarters of the file descriptors, at most 4096)",
   },
-  tlsCert: { kind: "text", value: "FILE", help: "certificate in PEM form, with its issuers' after it: serve HTTPS" },
-  tlsKey: { kind: "text", value: "FILE", help: "key of the certificate in PEM form" },
+  tlsCert: {
+    kind: "text",
+    value: "FILE",
+    help: "certificate (PEM), followed by its issuers' certificates; serves HTTPS",
+  },
+  tlsKey: { kind: "text", value: "FILE", help: "private key of the certificate (PEM)" },
 } as const satisfies Flags;
 
 /**

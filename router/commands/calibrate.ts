@@ -9,7 +9,7 @@ import { besideModel } from "../../engine/model/checkpoint.ts";
 import { Engine } from "../../engine/engine.ts";
 import { loadTextModel, parseNeedles } from "../../engine/evaluation/needles.ts";
 import { MIN_BUDGET } from "../../engine/layer_plan.ts";
-import type { Command, FlagValues } from "../command_line.ts";
+import type { Command, FlagValues } from "../command.ts";
 import { UsageError } from "../errors.ts";
 import { EMBEDDED_MODEL, modelSource, QUANTIZE_FLAG, withLocalModel } from "../model_choice.ts";
 import { GPU_FLAG } from "../host/worker_config.ts";
@@ -33,28 +33,34 @@ const flags = {
     shownDefault: "the embedded model's",
     help: "cases: JSON lines with id, prompt_text, question, answer",
   },
-  cases: { kind: "integer", min: 1, max: 10000, default: 20, help: "cases to use" },
+  cases: { kind: "integer", min: 1, max: 10000, default: 20, help: "number of cases to use" },
   longest: {
     kind: "integer",
     min: 64,
     max: 2 ** 20,
     default: 2500,
-    help: "longest text in characters ÷ 3 that is used",
+    help: "longest text to use, in tokens, counted as characters ÷ 3",
   },
   probe: {
     kind: "integer",
     min: MIN_BUDGET,
     max: 4096,
     default: 32,
-    help: "budget under which candidates are compared",
+    help: "budget at which candidate layers are compared",
   },
-  budget: { kind: "integer", min: MIN_BUDGET, max: 2 ** 20, default: 256, help: "default budget to write" },
+  budget: {
+    kind: "integer",
+    min: MIN_BUDGET,
+    max: 2 ** 20,
+    default: 256,
+    help: "default budget to write into tidepool.json",
+  },
   sparseFrom: {
     kind: "integer",
     min: 0,
     max: 2 ** 24,
     default: 1024,
-    help: "context from which auto is sparse, to write",
+    help: "context in tokens from which mode auto is sparse, to write into tidepool.json",
   },
   ...GPU_FLAG,
   dryRun: { kind: "switch", help: "print the scores, write nothing" },

@@ -7,7 +7,7 @@ import { at } from "../../kernels/at.ts";
 import { type GpuChoice, openGpu } from "../../kernels/choose_provider.ts";
 import type { Gpu, GpuInfo } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
-import type { Command, FlagValues } from "../command_line.ts";
+import type { Command, FlagValues } from "../command.ts";
 import type { Terminal } from "../terminal.ts";
 import { ensureVulkanDriver } from "../host/vulkan_driver.ts";
 import { GPU_FLAG } from "../host/worker_config.ts";
@@ -17,27 +17,31 @@ import { describeProvider, diagnoseProviders, type ProviderDiagnosis } from "./d
 import { diagnosePlaces, holdMemory, type PlaceDiagnosis } from "./doctor_workers.ts";
 
 const flags = {
-  model: { kind: "text", value: "MODEL", help: "also say what a model is and what it lacks: as for serve" },
+  model: {
+    kind: "text",
+    value: "MODEL",
+    help: "also describe a model, named as for serve: its memory, and what it lacks",
+  },
   ...QUANTIZE_FLAG,
   workers: {
     kind: "integer",
     min: 1,
     max: 64,
     or: "auto",
-    help: "show on which GPU each of so many workers would sit, and prove it",
+    help: "show which GPU each of N workers would get, and prove it",
   },
   groups: {
     kind: "integer",
     min: 1,
     max: 64,
-    help: "groups that they belong to, so many workers each (default: 1)",
+    help: "groups of that many workers each (default: 1)",
   },
-  shareGpu: { kind: "switch", help: "let several workers sit on one GPU" },
+  shareGpu: { kind: "switch", help: "let several workers share one GPU" },
   holdMib: {
     kind: "integer",
     min: 1,
     max: 65536,
-    help: "only hold so much GPU memory until stdin ends: for --workers",
+    help: "only hold N MiB of GPU memory until stdin ends; used by --workers itself",
   },
   ...GPU_FLAG,
   json: { kind: "switch", help: "print one JSON object" },

@@ -1,6 +1,6 @@
 /** `pull`: fetches a model from the hub into the cache that all of Hugging Face's tools share. */
 
-import type { Command, FlagValues } from "../command_line.ts";
+import type { Command, FlagValues } from "../command.ts";
 import { UsageError } from "../errors.ts";
 import { requireHubName } from "../hub/hub_name.ts";
 import { pull } from "../hub/pull.ts";

@@ -3,7 +3,7 @@
  * Knows people and signals; the service itself is `service.ts`.
  */
 
-import type { Command, FlagValues } from "../command_line.ts";
+import type { Command, FlagValues } from "../command.ts";
 import { configFromFlags, SERVICE_FLAGS } from "../config.ts";
 import type { ServedModel, Service } from "../service.ts";
 import { startService } from "../start_service.ts";

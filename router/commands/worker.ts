@@ -7,7 +7,7 @@ import { Engine, type EngineOptions } from "../../engine/engine.ts";
 import { type HostedEngine, hostEngine, type OpenEngine } from "../../workers/engine_host.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
 import { formatAddress, parseAddress } from "../host/address.ts";
-import type { Command, FlagValues } from "../command_line.ts";
+import type { Command, FlagValues } from "../command.ts";
 import { UsageError } from "../errors.ts";
 import { GPU_FLAG } from "../host/worker_config.ts";
 import { Lease } from "./worker_lease.ts";
@@ -25,46 +25,46 @@ const flags = {
     value: "HOST:PORT",
     default: "127.0.0.1:8100",
     help:
-      "address to listen on, where serve --join finds it and other workers of its group do; port 0 takes a free one",
+      "address to listen on for the router (serve --join) and the other workers of the group; port 0 takes a free one",
   },
   ...GPU_FLAG,
   announce: {
     kind: "text",
     value: "nats://HOST/GROUP",
-    help: "where the worker announces itself, for serve --join with the same value; renewed while it lives",
+    help: "NATS bucket to announce the worker in, for serve --join with the same value",
   },
   advertise: {
     kind: "text",
     value: "HOST:PORT",
-    help: "address that it announces (default: this host's name and the port it listens on)",
+    help: "address to announce (default: this host's name and the port listened on)",
   },
   name: {
     kind: "text",
     value: "NAME",
-    help: "its name among the workers of its group (default: the address announced)",
+    help: "name of the worker within its group (default: the address announced)",
   },
   drainMs: {
     kind: "integer",
     min: 0,
     max: 3_600_000,
     default: 15_000,
-    help: "time for the router to let the worker go when it is asked to stop",
+    help: "time the router gets to release the worker when it is asked to stop, in milliseconds",
   },
   tlsCert: {
     kind: "text",
     value: "FILE",
-    help: "certificate (PEM) that the worker shows: it then speaks TLS with its router and its peers; needs --tls-key",
+    help: "certificate (PEM) to present; turns TLS on towards router and other workers; needs --tls-key",
   },
-  tlsKey: { kind: "text", value: "FILE", help: "key of the certificate (PEM)" },
+  tlsKey: { kind: "text", value: "FILE", help: "private key of the certificate (PEM)" },
   tlsCa: {
     kind: "text",
     value: "FILE",
-    help: "certificates (PEM) that those of other workers are checked against (default: --tls-cert)",
+    help: "certificates (PEM) to verify other workers by (default: --tls-cert)",
   },
   tlsName: {
     kind: "text",
     value: "NAME",
-    help: "name in the certificates of other workers (default: the host dialed)",
+    help: "name expected in the certificates of other workers (default: the host dialled)",
   },
   secretFile: {
     kind: "text",

@@ -9,7 +9,7 @@ import { GPU_CHOICES, type GpuChoice } from "../../kernels/choose_provider.ts";
 import type { Address } from "../../workers/protocol.ts";
 import { formatAddress } from "./address.ts";
 import { type JoinSource, parseJoin } from "./join_source.ts";
-import type { Flags } from "../command_line.ts";
+import type { Flags } from "../command.ts";
 import { UsageError } from "../errors.ts";
 
 /** What an operator may say about workers; the fields of `ServiceConfig` of the same names. */
@@ -68,7 +68,7 @@ export const GPU_FLAG = {
     choices: GPU_CHOICES,
     default: "auto",
     help:
-      "way to the GPU: Deno's own, Dawn (matrix units; an npm package of 51 MB), or Dawn where a card has matrix units",
+      "WebGPU implementation: Deno's own, or Dawn, an npm package of 51 MB that can use matrix units; auto: Dawn on cards that have them",
   },
 } as const satisfies Flags;
 
@@ -79,15 +79,15 @@ export const SLICE_FLAGS = {
     ...BOUNDS.kvTokens,
     or: "auto",
     default: ["auto"],
-    help: "KV capacity of each worker in tokens, one for all or one for each; auto takes what its GPU has",
+    help: "KV capacity in tokens, one number for all workers or one for each; auto: what the GPU has left",
   },
-  shareGpu: { kind: "switch", help: "let several workers sit on one GPU" },
+  shareGpu: { kind: "switch", help: "let several workers share one GPU" },
   sparseExchange: {
     kind: "choice",
     choices: SPARSE_EXCHANGES,
     default: "states",
     help:
-      "how sparse layers of several workers reach what others hold: copies of the rows, attention states, or what costs less",
+      "what workers exchange in sparse layers: copies of the selected rows, attention states, or whichever costs less",
   },
   ...GPU_FLAG,
 } as const satisfies Flags;
@@ -97,33 +97,31 @@ export const WORKER_FLAGS = {
   groups: {
     kind: "integer",
     ...BOUNDS.groups,
-    help: "groups that serve the model side by side, each with all of it: more requests at a time (default: 1)",
+    help: "groups that serve the model side by side, each with the whole model: more requests at a time (default: 1)",
   },
   workers: {
     kind: "integer",
     ...BOUNDS.workers,
     or: "auto",
-    help: "workers to start here for each group, one GPU each; auto uses every GPU (default: 1)",
+    help: "workers to start on this host for each group, one GPU each; auto: one for every GPU (default: 1)",
   },
   join: {
     kind: "text",
     value: "WHERE",
-    help:
-      "workers started elsewhere with worker --listen, instead: HOST:PORT,… or dns:NAME:PORT, srv:NAME, nats://HOST/GROUP",
+    help: "use workers started with worker --listen instead: HOST:PORT,… or dns:NAME:PORT, srv:NAME, nats://HOST/GROUP",
   },
   minWorkers: {
     kind: "integer",
     ...BOUNDS.workers,
-    help: "joined workers without which a group does not form (default: 1)",
+    help: "fewest joined workers that form a group (default: 1)",
   },
   secretFile: { kind: "text", value: "FILE", help: "file whose first line is the secret shared with joined workers" },
   joinTlsCa: {
     kind: "text",
     value: "FILE",
-    help:
-      "certificates (PEM) that those of joined workers are checked against: their issuer's or their own; they then speak TLS",
+    help: "certificates (PEM) to verify joined workers by, their issuer's or their own; turns TLS on",
   },
-  joinTlsName: { kind: "text", value: "NAME", help: "name in their certificates (default: the host that is dialed)" },
+  joinTlsName: { kind: "text", value: "NAME", help: "name expected in their certificates (default: the host dialled)" },
   ...SLICE_FLAGS,
 } as const satisfies Flags;
 

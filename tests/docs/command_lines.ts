@@ -1,6 +1,6 @@
 /** Command lines of the pages: which flags they give to which command, and which commands know them. */
 
-import type { Command } from "../../router/command_line.ts";
+import type { Command } from "../../router/command.ts";
 import { codeBlocks, inlineCode, inRoot, type Page, ROOT } from "./pages.ts";
 
 /** What a command or a task of the project takes. */

@@ -1,7 +1,9 @@
 /** What the command line accepts, refuses and explains. */
 
 import assert from "node:assert/strict";
-import { type Command, helpText, parseFlags, runCommandLine } from "../../router/command_line.ts";
+import type { Command } from "../../router/command.ts";
+import { helpText } from "../../router/command_help.ts";
+import { parseFlags, runCommandLine } from "../../router/command_line.ts";
 import { UsageError } from "../../router/errors.ts";
 import { MemoryTerminal } from "../support/memory_terminal.ts";
 
@@ -28,11 +30,14 @@ function parse(args: string[], env: Record<string, string> = {}): unknown {
   return parseFlags("greet", flags, { args, env });
 }
 
-function run(args: string[], denoVersion = "2.9.6"): Promise<{ code: number; terminal: MemoryTerminal }> {
+function run(
+  args: string[],
+  { denoVersion = "2.9.6", env = {} }: { denoVersion?: string; env?: Record<string, string> } = {},
+): Promise<{ code: number; terminal: MemoryTerminal }> {
   const terminal = new MemoryTerminal();
   const commands = { greet: () => Promise.resolve({ command }) };
   return runCommandLine(
-    { commands, args, env: {}, about: () => Promise.resolve("tidepool 1.2.3"), denoVersion },
+    { commands, args, env, about: () => Promise.resolve("tidepool 1.2.3"), denoVersion },
     terminal,
   )
     .then((code) => ({ code, terminal }));
@@ -123,18 +128,46 @@ Deno.test("runCommandLine() shows every command, and every flag with its default
     assert.ok(help.includes(`  ${name} `), `${name} in:\n${help}`);
   }
   assert.match(help, /port to listen on \(default: 8000\)/);
-  assert.equal(help.trimEnd(), helpText("greet", command));
+  assert.equal(help.trimEnd(), helpText("greet", command, 100));
+});
+
+Deno.test("helpText() keeps to the width of the terminal, and begins below what is too long for the left column", () => {
+  const flags = {
+    port: { kind: "integer", min: 0, max: 65535, default: 8000, help: "port to listen on; 0 takes a free one" },
+    quantize: { kind: "choice", choices: ["q8", "q4", "q5", "q4k", "q5k", "q6k"], help: "keep weights in 8 or 4 bits" },
+  } as const;
+  assert.equal(
+    helpText("greet", { ...command, flags } as unknown as Command, 62),
+    `Usage: deno run -A mod.ts greet [flags]
+
+Greets
+
+  --port N                      port to listen on; 0 takes a
+                                free one (default: 8000)
+  --quantize q8|q4|q5|q4k|q5k|q6k
+                                keep weights in 8 or 4 bits
+
+Flags can be set in the environment too: --port as
+TIDEPOOL_GREET_PORT.`,
+  );
+});
+
+Deno.test("runCommandLine() names variables that look like flags and are none", async () => {
+  const { code, terminal } = await run(["greet"], { env: { TIDEPOOL_GREET_PROT: "1", TIDEPOOL_GREET_PORT: "2" } });
+  assert.equal(code, 0);
+  assert.deepEqual(terminal.errors, ["Ignored TIDEPOOL_GREET_PROT: greet has no such flag (see greet --help)"]);
+  assert.equal(JSON.parse(terminal.out).port, 2);
 });
 
 Deno.test("runCommandLine() prints its version, and refuses a Deno that is too old", async () => {
   assert.equal((await run(["--version"])).terminal.out, "tidepool 1.2.3\n");
   for (const version of ["2.9.3", "2.8.9", "1.46.0"]) {
-    const { code, terminal } = await run(["greet"], version);
+    const { code, terminal } = await run(["greet"], { denoVersion: version });
     assert.equal(code, 2);
     assert.match(terminal.errors[0] ?? "", /needs 2\.9\.4 or newer/);
   }
   for (const version of ["2.9.4", "2.10.0", "3.0.0", "2.9.5+abc"]) {
-    assert.equal((await run(["greet"], version)).code, 0);
+    assert.equal((await run(["greet"], { denoVersion: version })).code, 0);
   }
 });
 

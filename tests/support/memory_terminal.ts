@@ -5,6 +5,7 @@ import type { Terminal } from "../../router/terminal.ts";
 /** No one watches it: `interactive` is false. */
 export class MemoryTerminal implements Terminal {
   readonly interactive = false;
+  readonly columns = 100;
   out = "";
   readonly errors: string[] = [];
   readonly progressed: (readonly [label: string, fraction: number])[] = [];

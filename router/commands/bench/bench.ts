@@ -4,7 +4,7 @@
  */
 
 import { PAGE_TOKENS } from "../../../engine/span.ts";
-import type { Command, FlagValues } from "../../command_line.ts";
+import type { Command, FlagValues } from "../../command.ts";
 import { UsageError } from "../../errors.ts";
 import { MODEL_FLAGS, modelSource, nameOf, withLocalModel } from "../../model_choice.ts";
 import type { Terminal } from "../../terminal.ts";
@@ -27,17 +27,17 @@ const flags = {
     min: 1,
     max: 64,
     default: [1],
-    help: "measure with so many workers, one after the other",
+    help: "numbers of workers to measure with, in turn",
   },
   groups: {
     kind: "integers",
     min: 1,
     max: 64,
-    help: "measure only what so many groups of workers answer together, e.g. 1,2: --chats prompts of up to " +
-      "--batch-context tokens at a time, answered by --tokens each (default: not)",
+    help: "measure only the throughput of N groups, e.g. 1,2: --chats prompts of up to " +
+      "--batch-context tokens at a time, with answers of --tokens (default: off)",
   },
-  chats: { kind: "integer", min: 1, max: 4096, default: 32, help: "chats that groups answer at a time" },
-  seconds: { kind: "integer", min: 1, max: 3600, default: 20, help: "how long groups are timed" },
+  chats: { kind: "integer", min: 1, max: 4096, default: 32, help: "chats in flight while groups are timed" },
+  seconds: { kind: "integer", min: 1, max: 3600, default: 20, help: "how long groups are timed, in seconds" },
   contexts: { kind: "integers", min: 1, max: 2 ** 24, default: [256, 1024], help: "context lengths in tokens" },
   budget: { kind: "integer", min: 16, max: 2 ** 20, default: 256, help: "positions a sparse layer reads" },
   tokens: {
@@ -45,53 +45,53 @@ const flags = {
     min: 2,
     max: 10000,
     default: 128,
-    help: "timed tokens to decode at each context, per attention",
+    help: "tokens to decode and time at each context, dense and sparse",
   },
   untimed: {
     kind: "integer",
     min: 1,
     max: 10000,
     default: 100,
-    help: "tokens to decode before them: until compilers and clocks have settled",
+    help: "tokens to decode before timing starts, while compilers and clocks settle",
   },
   chunk: { kind: "integer", min: 16, max: 8192, default: 512, help: "prompt tokens per prefill step" },
   fill: {
     kind: "choice",
     choices: ["prefill", "copied"],
     default: "prefill",
-    help: "how caches are filled: prefill reads a prompt of each context's length, and measures it; copied joins the " +
+    help: "how the KV cache is filled: prefill reads (and times) a prompt of each context's length; copied joins the " +
       "pages of many short prompts, which saves minutes with a large model at long contexts",
   },
   prompts: {
     kind: "integers",
     min: 1,
     max: 2 ** 24,
-    help: "read prompts of such lengths too and time them, which --fill copied leaves out (default: none)",
+    help: "with --fill copied: lengths of prompts to read and time as well (default: none)",
   },
   corrections: {
     kind: "integers",
     min: 2,
     max: 4096,
-    help: "measure sparse decoding that is refreshed by a dense span every so many tokens (default: not)",
+    help: "measure sparse decoding with a correction every N tokens (default: off)",
   },
   agreement: {
     kind: "text",
     value: "A,…",
-    help: "measure lossless rounds, and judge them for drafts of which such a share (0 to 1) agrees (default: not)",
+    help: "measure lossless rounds, for drafts of which this share (0 to 1) agrees (default: off)",
   },
   together: {
     kind: "integers",
     min: 1,
     max: 64,
     help:
-      "measure lossless rounds of so many sequences of the longest context together as well, with --agreement (default: not)",
+      "with --agreement: also measure lossless rounds of N sequences of the longest context together (default: off)",
   },
-  cycles: { kind: "integer", min: 2, max: 1000, default: 3, help: "least timed cycles of each correction stride" },
+  cycles: { kind: "integer", min: 2, max: 1000, default: 3, help: "fewest cycles to time for each correction stride" },
   batch: {
     kind: "integers",
     min: 1,
     max: 256,
-    help: "measure so many sequences of mixed lengths decoding together, e.g. 1,8,32,64 (default: not)",
+    help: "measure N sequences of mixed lengths decoding together, e.g. 1,8,32,64 (default: off)",
   },
   batchContext: {
     kind: "integer",
@@ -100,10 +100,10 @@ const flags = {
     default: 2048,
     help: "longest sequence of a batch; the shortest is a quarter of it",
   },
-  profile: { kind: "switch", help: "time every kernel on the GPU's clock, and what is left of a step beside them" },
-  profileOnly: { kind: "switch", help: "the same, and nothing else: no worker is started" },
-  json: { kind: "text", value: "FILE", help: "write every figure to a file too" },
-  compare: { kind: "text", value: "FILE", help: "print ratios to the figures of an earlier --json file" },
+  profile: { kind: "switch", help: "time every kernel on the GPU's clock, and the rest of a step" },
+  profileOnly: { kind: "switch", help: "only --profile: no worker is started" },
+  json: { kind: "text", value: "FILE", help: "also write every figure to a file" },
+  compare: { kind: "text", value: "FILE", help: "also print ratios to the figures of an earlier --json file" },
 } as const;
 
 type Values = FlagValues<typeof flags>;

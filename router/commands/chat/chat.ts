@@ -4,7 +4,7 @@
  */
 
 import { SERVICE_FLAGS } from "../../config.ts";
-import type { Command, FlagValues } from "../../command_line.ts";
+import type { Command, FlagValues } from "../../command.ts";
 import type { Terminal } from "../../terminal.ts";
 import { ChatClient, ChatError, type ChatQuestion } from "./chat_client.ts";
 import { type ChatInput, EditedInput, StreamedInput } from "./chat_input.ts";
@@ -17,28 +17,33 @@ const flags = {
     kind: "text",
     value: "URL",
     default: "http://127.0.0.1:8000/v1",
-    help: "where the server is, with or without /v1",
+    help: "address of the server, with or without /v1",
   },
   apiKey: {
     kind: "text",
     value: "KEY",
-    help: "sent to the server; TIDEPOOL_CHAT_API_KEY keeps it out of process lists",
+    help: "key to send; set TIDEPOOL_CHAT_API_KEY instead to keep it out of process lists",
   },
   system: { kind: "text", value: "TEXT", help: "the system message" },
-  file: { kind: "text", value: "FILE", help: "a text to talk about: becomes the first message" },
+  file: { kind: "text", value: "FILE", help: "a text to talk about; becomes the first message" },
   attention: {
     kind: "choice",
     choices: SERVICE_FLAGS.attention.choices,
-    help: "how answers attend to what was said (default: what the server does)",
+    help: "attention of answers (default: the server's)",
   },
   budget: SERVICE_FLAGS.budget,
   coverage: SERVICE_FLAGS.coverage,
   correction: {
     kind: "choice",
     choices: SERVICE_FLAGS.correction.choices,
-    help: "what becomes of sparse rows (default: what the server does)",
+    help: "what happens to sparsely decoded rows (default: the server's choice)",
   },
-  maxTokens: { kind: "integer", min: 1, max: 2 ** 31 - 1, help: "longest answer (default: what the context holds)" },
+  maxTokens: {
+    kind: "integer",
+    min: 1,
+    max: 2 ** 31 - 1,
+    help: "longest answer in tokens (default: what the context leaves)",
+  },
 } as const;
 
 type Values = FlagValues<typeof flags>;

@@ -5,13 +5,13 @@ import type { Terminal } from "../../terminal.ts";
 import type { ChatMessage } from "./chat_client.ts";
 import type { ChatStats } from "./shown_answer.ts";
 
-const HELP = `/system TEXT  what the model is to be; without TEXT: shows it
-/load FILE    a text to talk about
-/stats        what the answers have cost
-/clear        begins again; the system message stays
-/exit         ends, as Ctrl-D does
-"""           begins a message of several lines, and ends it; a line that ends with \\ goes on in the next
-//…           a message that begins with a slash`;
+const HELP = `/system TEXT  sets the system message; without TEXT: shows it
+/load FILE    loads a text to talk about
+/stats        shows tokens and speed of the answers so far
+/clear        starts over; keeps the system message
+/exit         leaves, as Ctrl-D does
+"""           begins and ends a message of several lines; so does \\ at the end of a line, for one more
+//…           sends a message that begins with a slash`;
 
 /** Whether the conversation goes on, and with which question, if any. */
 export type Turn =

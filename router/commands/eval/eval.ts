@@ -5,7 +5,7 @@
 
 import { Engine } from "../../../engine/engine.ts";
 import { MIN_BUDGET } from "../../../engine/layer_plan.ts";
-import type { Command, FlagValues } from "../../command_line.ts";
+import type { Command, FlagValues } from "../../command.ts";
 import { UsageError } from "../../errors.ts";
 import { EMBEDDED_MODEL, modelSource, QUANTIZE_FLAG, withLocalModel } from "../../model_choice.ts";
 import { GPU_FLAG } from "../../host/worker_config.ts";
@@ -37,8 +37,8 @@ const flags = {
   full: {
     kind: "switch",
     help:
-      "all lengths, all windows, both contexts; with --corrections 5 texts, 4000 + 2000 tokens; with --lossless 40 " +
-      "questions, 300 tokens, 1 and 2 workers: for a real GPU",
+      "everything, for a real GPU: all lengths and windows, both contexts; with --corrections 5 texts of 4000 + 2000 tokens; with --lossless 40 " +
+      "questions of 300 tokens, by 1 and 2 workers",
   },
   needles: { kind: "integer", min: 0, max: 10000, default: 20, help: "needle cases of each length" },
   windows: { kind: "integer", min: 0, max: 12, default: 1, help: "perplexity windows of each book" },
@@ -48,19 +48,25 @@ const flags = {
     kind: "integers",
     min: 1,
     max: 2 ** 24,
-    help: "instead: how much of each selection is new, behind so many tokens of text, e.g. 4096,16384",
+    help: "instead: how much of each selection is new after N tokens of text, e.g. 4096,16384",
   },
-  prompts: { kind: "integer", min: 1, max: 40, default: 4, help: "lossless: questions" },
-  workers: { kind: "integers", min: 1, max: 64, default: [1, 2], help: "lossless: groups of so many workers" },
-  texts: { kind: "integer", min: 1, max: 5, default: 1, help: "corrections: texts, each of another book" },
+  prompts: { kind: "integer", min: 1, max: 40, default: 4, help: "lossless: number of questions" },
+  workers: { kind: "integers", min: 1, max: 64, default: [1, 2], help: "lossless: numbers of workers to try" },
+  texts: { kind: "integer", min: 1, max: 5, default: 1, help: "corrections: number of texts, each from another book" },
   context: {
     kind: "integer",
     min: 1,
     max: 2 ** 24,
     default: 1000,
-    help: "corrections: tokens before the decoded ones",
+    help: "corrections: tokens of context before the decoded ones",
   },
-  tokens: { kind: "integer", min: 1, max: 2 ** 24, default: 256, help: "corrections, lossless, churn: decoded tokens" },
+  tokens: {
+    kind: "integer",
+    min: 1,
+    max: 2 ** 24,
+    default: 256,
+    help: "corrections, lossless, churn: tokens to decode",
+  },
   budgets: {
     kind: "integers",
     min: MIN_BUDGET,
@@ -73,7 +79,7 @@ const flags = {
     min: 1,
     max: 2 ** 16,
     default: [16, 32, 64, 128],
-    help: "corrections: every so many rows",
+    help: "corrections: rows between corrections",
   },
   ...GPU_FLAG,
   plot: { kind: "text", value: "FILE.svg", help: "corrections: draw agreement and perplexity by position" },
