@@ -1,5 +1,5 @@
 /**
- * From nothing to an answer: the commands of docs/operating.md, section "From nothing", in a fresh Debian root, each with the time at
+ * From scratch to an answer: the commands of docs/operating.md, section "From scratch", in a fresh Debian root, each with the time at
  * which it began. `deno run -A tests/deploy/fresh.ts [--port N]` serves on that port and the next instead of 8000 and 8001. Needs root,
  * `debootstrap` and the registries of Debian and npm.
  */
@@ -10,7 +10,7 @@ import { processTerminal } from "../../router/terminal.ts";
 import { codeBlocks, inRoot, ROOT } from "../docs/pages.ts";
 import { DebianRoot } from "./debian_root.ts";
 
-const SECTION = "From nothing";
+const SECTION = "From scratch";
 const DOCUMENTED_PORT = 8000;
 const CHECKOUT = "/tidepool";
 /** Polling until the service is ready. */
