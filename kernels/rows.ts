@@ -1,4 +1,4 @@
-/** Rows of activations between two kernels, in the form that the second one reads: f32, or f16 for matrix units. */
+/** Rows of activations between two kernels, in the form that the second one reads: f32, f16 for matrix units, or digits. */
 
 import { GpuError } from "./errors.ts";
 import { digitWords } from "./digits.ts";
@@ -10,7 +10,7 @@ import { HALF_PACKING_WGSL, writes } from "./wgsl.ts";
 /** `f32` as they are, or rounded to `f16`: values beyond ±65504 become ±65504. */
 export type RowForm = (typeof ROW_FORMS)[number];
 
-/** All forms that any kernel can store. */
+/** All of them; `storeFour` stores them. */
 export const ROW_FORMS = ["f32", "f16"] as const;
 
 const PRODUCT_FORMS: readonly ProductForm[] = [...ROW_FORMS, "digits"];
@@ -35,6 +35,18 @@ export interface RowsShape<Form extends ProductForm = RowForm> {
 /** Rows of an f32 tensor. */
 export function floatRows(tensor: Tensor): Rows {
   return { tensor, form: "f32" };
+}
+
+/**
+ * Rows that kernels can store by `storeFour`.
+ * @throws {GpuError} `invalid_shape` when they are digits
+ */
+export function plainRows(op: string, { tensor, form }: Rows<ProductForm>): Rows {
+  if (form !== "digits") return { tensor, form };
+  throw new GpuError(
+    "invalid_shape",
+    `Cannot dispatch ${op}: ${tensor.label} is rows of form ${form}, expected ${ROW_FORMS.join(" or ")}`,
+  );
 }
 
 /** Working memory of that name for rows in a form; it lasts until the next use of the name. */

@@ -4,9 +4,11 @@
 
 import { GpuError } from "./errors.ts";
 import type { Commands, KernelSpec } from "./pipeline.ts";
-import { expectRows, ROW_FORM_WGSL, type RowForm, type Rows, storeFour, writesRows } from "./rows.ts";
+import { DIGIT_LANES, DIGITS_WGSL, storeDigits } from "./digits.ts";
+import { expectRows, type ProductForm, ROW_FORM_WGSL, type Rows, storeFour, writesRows } from "./rows.ts";
 import { expectTensor, type Tensor } from "./tensor.ts";
-import { BUILTINS, GROUP_INDEX, reads, spread } from "./wgsl.ts";
+import { GROUP } from "./weights/format.ts";
+import { BUILTINS, GROUP_INDEX, reads, spread, writes } from "./wgsl.ts";
 
 /**
  * What a gate goes through: `silu`, g / (1 + e^−g), or `gelu_tanh`, the Gaussian error linear unit by its approximation
@@ -18,10 +20,10 @@ export type Activation = "silu" | "gelu_tanh";
 export interface Swiglu {
   /** f32 [rows, 2 · width]: gate, then up */
   readonly gateUp: Tensor;
-  /** [rows, width], in any form. */
-  readonly out: Rows;
+  /** [rows, width], in any form; as digits only where the adapter has subgroups of at least eight. */
+  readonly out: Rows<ProductForm>;
   readonly rows: number;
-  /** A multiple of 4. */
+  /** A multiple of 4, of 32 as digits. */
   readonly width: number;
   /** @default "silu" */
   readonly activation?: Activation;
@@ -31,11 +33,12 @@ const THREADS = 64;
 
 /**
  * Computes out = activation(gate) · up.
- * @throws {GpuError} `invalid_shape` when a tensor does not fit or `width` is not a multiple of 4
+ * @throws {GpuError} `invalid_shape` when a tensor does not fit or `width` is not such a multiple
  */
 export function swiglu(commands: Commands, { gateUp, out, rows, width, activation = "silu" }: Swiglu): void {
-  if (width % 4 !== 0) {
-    throw new GpuError("invalid_shape", `Cannot dispatch swiglu: width ${width} is not a multiple of 4`);
+  const multiple = out.form === "digits" ? GROUP : 4;
+  if (width % multiple !== 0) {
+    throw new GpuError("invalid_shape", `Cannot dispatch swiglu: width ${width} is not a multiple of ${multiple}`);
   }
   expectTensor("swiglu", gateUp, "f32", [rows, 2 * width]);
   expectRows("swiglu", out, { rows, cols: width });
@@ -61,19 +64,33 @@ export function gateWgsl(activation: Activation): string {
       }`;
 }
 
-function spec(activation: Activation, form: RowForm): KernelSpec {
-  const value = "gated(gate_up[i + row * params.quads], gate_up[i + (row + 1u) * params.quads])";
+function spec(activation: Activation, form: ProductForm): KernelSpec {
+  const isDigits = form === "digits";
   return {
-    bindings: [reads("gate_up", "array<vec4<f32>>"), writesRows("out", form)],
+    ...(isDigits && { needs: ["subgroups"] }),
+    bindings: [
+      reads("gate_up", "array<vec4<f32>>"),
+      isDigits ? writes("out", "array<u32>") : writesRows("out", form),
+    ],
     params: [["count", "u32"], ["quads", "u32"]],
     source: `
-      ${ROW_FORM_WGSL}
+      ${isDigits ? DIGITS_WGSL : ROW_FORM_WGSL}
       ${gateWgsl(activation)}
       @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
-        let i = (${GROUP_INDEX}) * ${THREADS}u + t;
-        if (i >= params.count) { return; }
+        let own = (${GROUP_INDEX}) * ${THREADS}u + t;
+        let exists = own < params.count;
+        ${isDigits ? "" : "if (!exists) { return; }"}
+        let i = min(own, params.count - 1u);
         let row = i / params.quads;
-        ${storeFour(form, "out", { value, at: "i" })}
+        ${store(form)}
       }`,
   };
+}
+
+function store(form: ProductForm): string {
+  const value = "gated(gate_up[i + row * params.quads], gate_up[i + (row + 1u) * params.quads])";
+  if (form !== "digits") return storeFour(form, "out", { value, at: "i" });
+  const lanes = `${DIGIT_LANES}u`;
+  const place = { row: "row", group: `i % params.quads / ${lanes}`, groups: `params.quads / ${lanes}` };
+  return storeDigits("out", { value, lane: `own % ${lanes}`, place, exists: "exists" });
 }

@@ -10,7 +10,8 @@ import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { normColumns } from "../../kernels/norm_columns.ts";
 import type { HeadPlaces } from "../../kernels/attention/place_heads.ts";
 import { ropeAppend } from "../../kernels/attention/rope_append.ts";
-import { floatRows, type Rows } from "../../kernels/rows.ts";
+import { canMergeToDigits } from "../../kernels/attention/merge_states.ts";
+import { floatRows, plainRows, type ProductForm, type Rows } from "../../kernels/rows.ts";
 import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
 import { ALONE } from "../exchange.ts";
 import type { LayerRole } from "../layer_plan.ts";
@@ -143,7 +144,7 @@ function spread({ model: { commands, scratch, config, share }, batch }: Pass, ow
 
 /** States of rows: their outputs as the product after them reads them, lse f32 [rows, heads]. */
 export interface RowStates {
-  readonly o: Rows;
+  readonly o: Rows<ProductForm>;
   readonly lse: Tensor;
 }
 
@@ -199,7 +200,7 @@ function attendOwn(
   // Peers merge f32; of chunks, matrix tiles alone write halves.
   const isRounded = exchange === ALONE && (batch.product !== "tiled" || q.dtype === "f16");
   const o = isRounded
-    ? pass.rowsFor(layer.weights.output, "attention outputs")
+    ? pass.rowsFor(layer.weights.output, "attention outputs", { digits: canMergeToDigits({ headDim }) })
     : floatRows(scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]));
   const states = { o, lse: scratch.take("attention lse", "f32", [batch.rows, heads]) };
   if (holders[share.index] !== true && !pass.isWhole(layer)) return states;
@@ -212,15 +213,17 @@ function attendOwn(
     rowTable: pass.tableAt(layer),
     scale: config.attentionScale,
     out: { o: o.tensor, lse: states.lse },
-    outForm: o.form,
   };
   const window = (layer.isLocal ? config.localLayers?.window : config.slidingWindow) ?? Infinity;
   for (const run of batch.runs) {
     if (batch.product === "tiled") {
-      prefillAttention(commands, { ...common, firstRow: run.first, rows: run.rows });
+      const outForm = plainRows("attention", o).form;
+      prefillAttention(commands, { ...common, outForm, firstRow: run.first, rows: run.rows });
       continue;
     }
-    for (const call of callsOf(model, run, { role, window })) decodeAttention(commands, { ...common, ...call });
+    for (const call of callsOf(model, run, { role, window })) {
+      decodeAttention(commands, { ...common, outForm: o.form, ...call });
+    }
   }
   return states;
 }

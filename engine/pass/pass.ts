@@ -164,10 +164,13 @@ export class Pass {
     return out;
   }
 
-  /** Working memory for the computed rows that the product with a weight reads, in the form in which it does; f32 for digits. */
-  rowsFor(weight: Weight, name: string): Rows {
+  /**
+   * Working memory for the computed rows that the product with a weight reads, in the form in which it does.
+   * @param digits whether what fills it can make digits; if not, and the product reads those, it is f32. @default it can
+   */
+  rowsFor(weight: Weight, name: string, { digits = true }: { readonly digits?: boolean } = {}): Rows<ProductForm> {
     const form = this.#formFor(weight);
-    const stored = form === "digits" ? "f32" : form;
+    const stored = form === "digits" && !digits ? "f32" : form;
     return takeRows(this.model.scratch, name, { form: stored, rows: this.computed, cols: weight.cols });
   }
 

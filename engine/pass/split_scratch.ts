@@ -1,6 +1,6 @@
 /** Where the states of a decode call's splits lie until they are merged. */
 
-import { scratchShape } from "../../kernels/attention/decode_attention.ts";
+import { scratchShape } from "../../kernels/attention/split/split_scratch.ts";
 import type { AttentionState } from "../../kernels/attention/kv_pages.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 

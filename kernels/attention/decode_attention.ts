@@ -25,6 +25,7 @@ import {
   type HeadShape,
   type PagedKv,
   type ScoreOutput,
+  type StateForm,
 } from "./kv_pages.ts";
 import { mergeSplits } from "./merge_states.ts";
 import type { Commands } from "../pipeline.ts";
@@ -32,7 +33,7 @@ import { BLOCK_WORDS, cutBlocks, listsOf, type RowRange, type ScratchPass, scrat
 import { ROW_WORDS, type SetShape } from "./row_table.ts";
 import { dispatchRowTiles, rowsOfTiles, type RowTiles } from "./row_tiles.ts";
 import { rowTilesFor } from "./tile/matrix_tile_plan.ts";
-import { expectRows, type RowForm } from "../rows.ts";
+import { expectRows, type ProductForm } from "../rows.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
 
 /** The local rows that each row of a call reads. */
@@ -70,8 +71,8 @@ export interface DecodeAttention extends PagedKv {
   readonly scratch: AttentionState;
   /** o `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
   readonly out: AttentionState;
-  /** Of `out.o`, as in `Rows`. @default "f32" */
-  readonly outForm?: RowForm;
+  /** Of `out.o`, as in `Rows`; digits where `canMergeToDigits` says so. @default "f32" */
+  readonly outForm?: ProductForm;
   /** Dense calls only. */
   readonly scores?: ScoreOutput;
   /** Given: the call is gathered; else dense. */
@@ -93,26 +94,6 @@ export type Tuning = "hardware" | "software";
 /** Query heads of a workgroup, and their query values: bounds of its memory. */
 const MAX_HEADS_TOGETHER = 8;
 const MAX_VALUES_TOGETHER = 1024;
-
-/** Scratch beyond this is not asked for: a call with more rows than fit runs in several passes. */
-const SCRATCH_BYTES = 64 * 2 ** 20;
-
-/**
- * Shapes of the scratch tensors of `decodeAttention` that visits up to `longest` visible KV rows a row, or up to `selected`
- * of a selection.
- */
-export function scratchShape(
-  { heads, headDim }: HeadShape,
-  { rows, longest, selected }: { readonly rows: number; readonly longest: number; readonly selected: number },
-): { readonly o: readonly number[]; readonly lse: readonly number[] } {
-  const needed = [PLAIN_CUT, MATRIX_CUT, ...Object.values(GATHERED_CUTS)].map((cut) => {
-    const splits = splitsOf(cut, cut.gathered ? selected : longest);
-    const fitting = Math.floor(SCRATCH_BYTES / (splits * heads * headDim * 4));
-    return splits * Math.max(1, Math.min(rows, fitting));
-  });
-  const states = Math.max(...needed);
-  return { o: [states, heads, headDim], lse: [states, heads] };
-}
 
 /**
  * Attends rows to their KV rows and writes their states.
@@ -139,13 +120,18 @@ export function decodeAttention(commands: Commands, args: DecodeAttention): void
   const blocks = cutBlocks({ first: firstRow, rows }, given, together, tiles === undefined ? "single" : "block");
   for (const pass of scratchPassesOf(blocks, rowsPerPass)) {
     if (tiles === undefined) dispatchBlocks(commands, args, { ...pass, splits, together });
-    else dispatchRowTiles(commands, args, { tiles, pass, cut, longest });
-    // A single possible split writes the state itself.
-    if (splits > 1) {
+    else dispatchRowTiles(commands, { ...args, outForm: stateFormOf(args) }, { tiles, pass, cut, longest });
+    // A single possible split writes the state itself, unless that becomes digits.
+    if (splits > 1 || outForm === "digits") {
       const merged = { firstRow: pass.first, rows: pass.rows, parts: scratch, rowTable, cut, out, outForm };
       mergeSplits(commands, { ...merged, shape, tuning: args.tuning });
     }
   }
+}
+
+/** Digits are found by the merge alone. */
+function stateFormOf({ outForm = "f32" }: DecodeAttention): StateForm {
+  return outForm === "digits" ? "parts" : outForm;
 }
 
 /** Query heads of a workgroup: all of a KV head, or the largest share that workgroup memory holds. */
@@ -166,9 +152,10 @@ const ALONE: Variant = { ownSets: false, rowsTogether: 1, listed: false };
 
 function optionsOf(
   commands: Commands,
-  { shape, tuning, scores, selection, outForm = "f32" }: DecodeAttention,
+  args: DecodeAttention,
   { ownSets, rowsTogether, listed }: Variant,
 ): SplitOptions {
+  const { shape, tuning, scores, selection } = args;
   const software = tuningOf(commands, tuning) === "software";
   return {
     ...shape,
@@ -181,7 +168,7 @@ function optionsOf(
     scores: scores !== undefined,
     threads: software ? 64 : 128,
     maxLanes: software ? 1 : 4,
-    outForm,
+    outForm: stateFormOf(args),
   };
 }
 
@@ -257,7 +244,8 @@ function dispatchSplits(
   const kernel = commands.kernel(`attention ${Object.values(options)}`, () => splitSpec(options));
   commands.dispatch(kernel, {
     tensors: [
-      ...[q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
+      ...[q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse],
+      ...(options.outForm === "parts" ? [] : [out.o, out.lse]),
       ...(scores === undefined ? [] : [scores.scores]),
       ...(selection === undefined ? [] : [selection.positions]),
     ],

@@ -58,9 +58,15 @@ export const PAGED_KV_BINDINGS: readonly BindingSpec[] = [
 /** Their results: a state a row and head. */
 export const STATE_BINDINGS: readonly BindingSpec[] = stateBindings("f32");
 
-/** The same with outputs as rows of a form. */
-export function stateBindings(form: RowForm): readonly BindingSpec[] {
-  return [writesRows("outO", form), writes("outLse", "array<f32>")];
+/**
+ * The form in which kernels store outputs of rows that they see whole; `parts`: they leave them to a merge, as they do those of rows
+ * that they see a part of.
+ */
+export type StateForm = RowForm | "parts";
+
+/** The same with outputs as rows of a form; none where all are left to a merge. */
+export function stateBindings(form: StateForm): readonly BindingSpec[] {
+  return form === "parts" ? [] : [writesRows("outO", form), writes("outLse", "array<f32>")];
 }
 
 /** The same for a state a split, where a row has several. */

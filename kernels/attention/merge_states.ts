@@ -4,12 +4,15 @@
  */
 
 import { cutName, type SplitCut, splitRangeWgsl } from "./split/split_cut.ts";
+import { DIGIT_LANES, DIGITS_WGSL, storeDigits } from "../digits.ts";
+import { GpuError } from "../errors.ts";
 import { type AttentionState, EMPTY_LSE, type HeadShape, stateBindings } from "./kv_pages.ts";
 import type { Commands, Kernel, KernelSpec, ParamField } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
-import { expectRows, ROW_FORM_WGSL, type RowForm, storeFour } from "../rows.ts";
+import { expectRows, type ProductForm, ROW_FORM_WGSL, storeFour } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
-import { reads, unroll } from "../wgsl.ts";
+import { GROUP } from "../weights/format.ts";
+import { reads, unroll, writes } from "../wgsl.ts";
 
 type Heads = Pick<HeadShape, "heads" | "headDim">;
 
@@ -42,8 +45,8 @@ export interface MergeSplits {
   readonly cut: SplitCut;
   /** o `[all rows, heads, headDim]`, lse f32 `[all rows, heads]`. */
   readonly out: AttentionState;
-  /** Of `out.o`: f32, or halves as in `Rows`. */
-  readonly outForm: RowForm;
+  /** Of `out.o`, as in `Rows`; digits where `canMergeToDigits` says so. */
+  readonly outForm: ProductForm;
   /** @default what suits the adapter */
   readonly tuning?: MergeTuning | undefined;
 }
@@ -74,8 +77,14 @@ export function mergeStates(commands: Commands, { shape, rows, count, parts, out
   });
 }
 
+/** Whether each group of digits lies in one head; the adapter must have subgroups of at least eight. */
+export function canMergeToDigits({ headDim }: Pick<Heads, "headDim">): boolean {
+  return headDim % GROUP === 0;
+}
+
 /**
- * Merges the live splits of every row. Rows with one split or none are left alone: the split itself wrote their state.
+ * Merges the live splits of every row. Rows with one split or none are left alone, as the split itself wrote their state; as digits
+ * all are written here.
  * @throws {GpuError} `invalid_shape`
  */
 export function mergeSplits(commands: Commands, args: MergeSplits): void {
@@ -85,6 +94,10 @@ export function mergeSplits(commands: Commands, args: MergeSplits): void {
   const outputs = { tensor: out.o, form: outForm };
   expectRows(op, outputs, { rows: firstRow + rows, cols: shape.heads * shape.headDim });
   expectTensor(op, out.lse, "f32", [firstRow + rows, shape.heads]);
+  if (outForm === "digits" && !canMergeToDigits(shape)) {
+    const given = `heads of ${shape.headDim}`;
+    throw new GpuError("invalid_shape", `Cannot dispatch ${op}: ${given} as digits are not multiples of ${GROUP}`);
+  }
   const variant = variantOf(commands, shape, { tuning, cut, outForm });
   commands.dispatch(kernelOf(commands, variant), {
     tensors: [parts.o, parts.lse, out.o, out.lse, rowTable],
@@ -102,7 +115,7 @@ interface Variant {
   readonly teams: number;
   /** Undefined: all states given; else the live splits of a row. */
   readonly cut: SplitCut | undefined;
-  readonly outForm: RowForm;
+  readonly outForm: ProductForm;
 }
 
 function variantOf(
@@ -111,7 +124,7 @@ function variantOf(
   { tuning, cut, outForm = "f32" }: {
     readonly tuning: MergeTuning | undefined;
     readonly cut?: SplitCut;
-    readonly outForm?: RowForm;
+    readonly outForm?: ProductForm;
   },
 ): Variant {
   const chosen = tuning ?? (info.software ? "software" : "hardware");
@@ -132,13 +145,17 @@ function kernelOf(commands: Commands, variant: Variant): Kernel {
 
 function mergeSpec(variant: Variant): KernelSpec {
   const ofSplits = variant.cut !== undefined;
+  const { outForm } = variant;
   const params: readonly ParamField[] = (ofSplits ? ["rows", "firstRow"] : ["rows", "count"])
     .map((name) => [name, "u32"]);
   return {
+    ...(outForm === "digits" && { needs: ["subgroups"] }),
     bindings: [
       reads("partsO", "array<vec4<f32>>"),
       reads("partsLse", "array<f32>"),
-      ...stateBindings(variant.outForm),
+      ...(outForm === "digits"
+        ? [writes("outO", "array<u32>"), writes("outLse", "array<f32>")]
+        : stateBindings(outForm)),
       ...(ofSplits ? [reads("rowTable", "array<vec4<u32>>")] : []),
     ],
     params,
@@ -152,17 +169,14 @@ function mergeSpec(variant: Variant): KernelSpec {
  */
 function mergeSource(variant: Variant): string {
   const { heads, lanes, pieces, teams, cut, outForm } = variant;
-  const merged = {
-    value: "select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0)",
-    at: `to * ${lanes * pieces}u + vec`,
-  };
+  const isDigits = outForm === "digits";
   const live = cut === undefined ? "params.count" : "splitRange(readRow(outRow)).live";
   const addTeam = (i: number) => /* wgsl */ `
   let factor${i} = exp(teams[${i}].x - top);
   sum += factor${i} * sums[${i * lanes}u + lane];
   weight += factor${i} * teams[${i}].y;`;
   return /* wgsl */ `
-${outForm === "f32" ? "" : ROW_FORM_WGSL}
+${isDigits ? DIGITS_WGSL : outForm === "f32" ? "" : ROW_FORM_WGSL}
 ${cut === undefined ? "" : ROW_TABLE_WGSL + splitRangeWgsl(cut)}
 var<workgroup> sums: array<vec4<f32>, ${teams * lanes}>;
 // Of each team: its maximum, and the sum of its weights.
@@ -174,7 +188,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let row = group.y;
   let outRow = row${cut === undefined ? "" : " + params.firstRow"};
   let live = ${live};
-  ${cut === undefined ? "" : "if (live < 2u) { return; }"}
+  ${cut === undefined || isDigits ? "" : "if (live < 2u) { return; }"}
   let team = thread / ${lanes}u;
   let lane = thread % ${lanes}u;
   let vec = group.x % ${pieces}u * ${lanes}u + lane;
@@ -187,16 +201,30 @@ ${addWgsl(variant)}
   sums[thread] = sum;
   if (lane == 0u) { teams[team] = vec2<f32>(top, weight); }
   workgroupBarrier();
-  if (team > 0u) { return; }
+  ${isDigits ? "// All threads stay: those of a group find its largest value together." : "if (team > 0u) { return; }"}
   ${unroll(teams - 1, (i) => `top = max(top, teams[${i + 1}].x);`)}
   sum = vec4<f32>();
   weight = 0.0;
   ${unroll(teams, addTeam)}
   let to = outRow * ${heads}u + head;
-  ${storeFour(outForm, "outO", merged)}
-  if (vec == 0u) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }
+  ${storeMerged(variant)}
+  if (${
+    isDigits ? "team == 0u && " : ""
+  }vec == 0u) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }
 }
 `;
+}
+
+function storeMerged({ heads, lanes, pieces, outForm }: Variant): string {
+  const value = "select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0)";
+  const vectors = lanes * pieces;
+  if (outForm !== "digits") return storeFour(outForm, "outO", { value, at: `to * ${vectors}u + vec` });
+  const place = {
+    row: "outRow",
+    group: `(head * ${vectors}u + vec) / ${DIGIT_LANES}u`,
+    groups: `${heads * vectors / DIGIT_LANES}u`,
+  };
+  return storeDigits("outO", { value, lane: `vec % ${DIGIT_LANES}u`, place, exists: "team == 0u" });
 }
 
 /** The states that a thread has in flight, added to its sum. */

@@ -11,13 +11,13 @@ import {
   PART_BINDINGS,
   type ScoreOutput,
   stateBindings,
+  type StateForm,
 } from "./kv_pages.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
 import { BLOCK_WORDS, LIST_WORDS, listsOf, type RowRange, type ScratchPass } from "./row_blocks.ts";
 import { jointSplitsOf, type SplitCut } from "./split/split_cut.ts";
 import { matrixTileWgsl } from "./tile/matrix_tile.ts";
 import { type MatrixTile, matrixTileName, matrixTileTokens } from "./tile/matrix_tile_plan.ts";
-import type { RowForm } from "../rows.ts";
 import type { Tensor } from "../tensor.ts";
 import { reads, writes } from "../wgsl.ts";
 
@@ -33,8 +33,7 @@ export interface RowTileCall extends PagedKv {
   /** The states of the splits. */
   readonly scratch: AttentionState;
   readonly out: AttentionState;
-  /** @default "f32" */
-  readonly outForm?: RowForm;
+  readonly outForm: StateForm;
   /** First row of the call, where its scores begin. */
   readonly firstRow: number;
   readonly scores?: ScoreOutput;
@@ -48,7 +47,7 @@ export function rowsOfTiles(tiles: RowTiles): number {
 /** Dispatches the blocks of one pass, each for as many splits as its rows may need together. */
 export function dispatchRowTiles(
   commands: Commands,
-  { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, outForm = "f32", scores, ...call }: RowTileCall,
+  { shape, q, kv, pageTable, maxPages, rowTable, scratch, out, outForm, scores, ...call }: RowTileCall,
   { tiles, pass, cut, longest }: {
     readonly tiles: RowTiles;
     readonly pass: ScratchPass;
@@ -61,7 +60,8 @@ export function dispatchRowTiles(
     const splits = jointSplitsOf(cut, longest, together);
     commands.dispatch(kernelOf(commands, { ...tile, outForm, keepsScores: scores !== undefined }), {
       tensors: [
-        ...[q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse, out.o, out.lse],
+        ...[q, kv.k, kv.v, pageTable, rowTable, scratch.o, scratch.lse],
+        ...(outForm === "parts" ? [] : [out.o, out.lse]),
         ...(scores === undefined ? [] : [scores.scores]),
       ],
       params: {

@@ -24,15 +24,27 @@ const THREADS = 128;
  */
 export function asDigits(commands: Commands, scratch: Scratch, { x, rows, cols }: RowsToDigits): Rows<"digits"> {
   if (x.form === "digits") return { tensor: x.tensor, form: x.form };
-  expectRows("digit_rows", x, { rows, cols, forms: ["f32"] });
   const out = takeRows(scratch, "digits", { form: "digits", rows, cols });
+  digitRows(commands, { x, out, rows, cols });
+  return out;
+}
+
+/**
+ * Converts f32 rows.
+ * @throws {GpuError} `invalid_shape` when `x` does not fit, or is not f32
+ */
+export function digitRows(
+  commands: Commands,
+  { x, out, rows, cols }: RowsToDigits & { readonly out: Rows<"digits"> },
+): void {
+  expectRows("digit_rows", x, { rows, cols, forms: ["f32"] });
+  expectRows("digit_rows", out, { rows, cols });
   const fours = rows * cols / 4;
   commands.dispatch(commands.kernel("digit_rows", spec), {
     tensors: [x.tensor, out.tensor],
     params: { fours, foursOfRow: cols / 4 },
     groups: spread(Math.ceil(fours / THREADS)),
   });
-  return out;
 }
 
 function spec(): KernelSpec {

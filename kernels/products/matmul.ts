@@ -10,7 +10,7 @@ import { type MatrixUnits, matrixUnitsOf } from "../matrix_wgsl.ts";
 import { matrixProduct } from "./matrix_product.ts";
 import { matrixProductName, type MatrixTile } from "./matrix_product_plan.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
-import { expectRows, type RowForm } from "../rows.ts";
+import { expectRows, plainRows, type RowForm } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { expectGated, gateAfter, type GatedProduct, isGatable, type Product, type ProductGate } from "./product.ts";
 import type { TileSize } from "./tile_choice.ts";
@@ -147,7 +147,7 @@ export function gatedMatmul(commands: Commands, product: GatedProduct, plan?: Ma
   expectRows("matmul", x, { rows, cols: weight.cols });
   if (rows === 0) return;
   const chosen = plan ?? choosePlan(commands, { rows, weight, gated: true });
-  const { tensor: y, form } = out;
+  const { tensor: y, form } = plainRows("matmul", out);
   if (!isGatable(weight) || chosen.kind === "tiles" || (chosen.kind === "lanes" && form !== "f32")) {
     gateAfter(commands, product, (whole) => matmul(commands, whole, chosen));
     return;

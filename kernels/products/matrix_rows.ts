@@ -3,18 +3,20 @@
 import { asHalves } from "./half_rows.ts";
 import type { Pairing } from "./paired_results.ts";
 import type { Commands, Dispatch } from "../pipeline.ts";
+import type { ProductForm, RowForm } from "../rows.ts";
 import type { Product } from "./product.ts";
 import { rowProduct, rowProductName } from "./row_product.ts";
 import { isRagged, rowPlanOf, type RowProductCut, rowTileFor } from "./row_tile.ts";
 import { spread } from "../wgsl.ts";
 
 /** What becomes of a product's results: the pairing, and what it binds and takes as parameters in the end. */
-export interface Results extends Pick<Dispatch, "tensors" | "params">, Pairing {}
+export interface Results<Form extends ProductForm = RowForm>
+  extends Pick<Dispatch, "tensors" | "params">, Pairing<Form> {}
 
 /** A product and what becomes of it. */
-export type Multiplied = Pick<Product, "weight" | "x" | "rows" | "accumulate" | "scratch"> & {
-  readonly results: Results;
-};
+export type Multiplied<Form extends ProductForm = RowForm> =
+  & Pick<Product, "weight" | "x" | "rows" | "accumulate" | "scratch">
+  & { readonly results: Results<Form> };
 
 /** Dispatches a product of rows in any form. */
 export function multiplyRows(

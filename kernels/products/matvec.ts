@@ -8,7 +8,8 @@ import { GpuError } from "../errors.ts";
 import type { GpuInfo } from "../gpu.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES } from "./lane_product.ts";
 import type { Commands } from "../pipeline.ts";
-import { expectRows, type ProductForm } from "../rows.ts";
+import { expectRows, type ProductForm, type Rows, takeRows } from "../rows.ts";
+import { digitRows } from "./digit_rows.ts";
 import { expectPlaces, placeOperands, placeVariantOf, slotsOf } from "../attention/place_heads.ts";
 import { type Multiplied, multiplyRows, type Results } from "./matrix_rows.ts";
 import {
@@ -25,7 +26,7 @@ import {
 import { type RowProductCut, rowProductCut } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
 import type { SubgroupCut } from "./subgroup_cut.ts";
-import { multiplyBySubgroups, subgroupCutFor } from "./subgroup_rows.ts";
+import { canStoreDigits, multiplyBySubgroups, subgroupCutFor } from "./subgroup_rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
@@ -128,9 +129,31 @@ export function gatedMatvec(commands: Commands, product: GatedProduct, plan?: Ma
   const chosen = plan ?? planMatvec(commands.gpu.info, weight);
   const { tensor: y, form } = out;
   expectForm(product, chosen);
-  if (!isGatable(weight) || (chosen.kind !== "matrix" && form !== "f32")) {
+  if (form === "digits") {
+    gateToDigits(commands, { ...product, out: { tensor: y, form } }, chosen);
+  } else if (!isGatable(weight) || (chosen.kind !== "matrix" && form !== "f32")) {
     gateAfter(commands, product, (whole) => matvec(commands, whole, chosen));
   } else dispatch(commands, { ...product, results: { ...storedTo(y), gate: { activation, form } } }, chosen);
+}
+
+/** By the kernel of the product where it takes so few rows, or by one that gates all results, or else by one after either. */
+function gateToDigits(
+  commands: Commands,
+  product: GatedProduct & { readonly out: Rows<"digits"> },
+  plan: MatvecPlan,
+): void {
+  const { weight, out, rows, activation, scratch } = product;
+  if (!isGatable(weight)) {
+    gateAfter(commands, product, (whole) => matvec(commands, whole, plan));
+  } else if (plan.kind === "subgroups" && canStoreDigits(rows)) {
+    const results = { ...storedTo(out.tensor), gate: { activation, form: out.form } };
+    multiplyBySubgroups(commands, { ...product, results }, plan);
+  } else {
+    const shape = { rows, cols: weight.rows / 2 };
+    const gated = takeRows(scratch, "gated rows", { form: "f32", ...shape });
+    gatedMatvec(commands, { ...product, out: gated }, plan);
+    digitRows(commands, { x: gated, out, ...shape });
+  }
 }
 
 /**

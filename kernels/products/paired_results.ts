@@ -6,28 +6,28 @@
 
 import { PLACE_PARAMS, placeBindings, placeHeadsWgsl, type PlaceVariant } from "../attention/place_heads.ts";
 import type { BindingSpec, ParamField } from "../pipeline.ts";
-import { writesRows } from "../rows.ts";
+import { type ProductForm, type RowForm, writesRows } from "../rows.ts";
 import { writes } from "../wgsl.ts";
 import { describeGate, type ProductGate, productGateWgsl } from "./product.ts";
 
 /** What a kernel makes of pairs of sums; of neither, nothing: it stores its sums as they are. */
-export interface Pairing {
-  readonly gate?: ProductGate;
+export interface Pairing<Form extends ProductForm = RowForm> {
+  readonly gate?: ProductGate<Form>;
   readonly heads?: PlaceVariant;
 }
 
 /** Whether sums are paired. */
-export function isPaired({ gate, heads }: Pairing): boolean {
+export function isPaired({ gate, heads }: Pairing<ProductForm>): boolean {
   return (gate ?? heads) !== undefined;
 }
 
 /** The end of a kernel's name. */
-export function describePairing({ gate, heads }: Pairing): string {
+export function describePairing({ gate, heads }: Pairing<ProductForm>): string {
   return heads === undefined ? describeGate(gate) : ` placed ${Object.values(heads)}`;
 }
 
 /** WGSL that kernels need beside their own. */
-export function pairingWgsl({ gate, heads }: Pairing): string {
+export function pairingWgsl({ gate, heads }: Pairing<ProductForm>): string {
   if (heads !== undefined) return placeHeadsWgsl(heads);
   return gate === undefined ? "" : productGateWgsl(gate);
 }
@@ -39,7 +39,7 @@ export function resultBindings({ gate, heads }: Pairing): readonly BindingSpec[]
 }
 
 /** Parameters that results need. */
-export function resultParams({ heads }: Pairing): readonly ParamField[] {
+export function resultParams({ heads }: Pairing<ProductForm>): readonly ParamField[] {
   return heads === undefined ? [] : PLACE_PARAMS;
 }
 
@@ -54,7 +54,7 @@ export interface PairRange {
 }
 
 /** WGSL of the weight's row that is row `row` of a workgroup: the first sums of all of its pairs come first. */
-export function pairedRow({ heads }: Pairing, row: string, { first, count, all }: PairRange): string {
+export function pairedRow({ heads }: Pairing<ProductForm>, row: string, { first, count, all }: PairRange): string {
   const pair = `min(${first} + (${row}) % ${count}u, ${all} - 1u)`;
   const second = `(${row}) / ${count}u`;
   if (heads === undefined) return `${second} * ${all} + ${pair}`;

@@ -48,8 +48,8 @@ export interface GatedProduct extends Pick<Product, "x" | "rows" | "scratch"> {
   /** The rows of G, then as many of U: [2 · width, cols]; the width is a multiple of 8. */
   readonly weight: Weight;
   readonly activation: Activation;
-  /** [rows, width], in any form. */
-  readonly out: Rows;
+  /** [rows, width], in any form; as digits the width is a multiple of 32, and the adapter has subgroups of at least eight. */
+  readonly out: Rows<ProductForm>;
 }
 
 /** Operands of a product whose results are the heads of a layer: q, k and v of each row, placed where attention reads them. */
@@ -57,10 +57,10 @@ export interface HeadProduct extends Pick<Product, "weight" | "x" | "rows" | "sc
   readonly heads: HeadPlaces;
 }
 
-/** How a kernel gates its sums, and in which form it stores them; kernels without matrix units store f32 only. */
-export interface ProductGate {
+/** How a kernel gates its sums, and in which form it stores them: halves on matrix units only, digits by subgroups only. */
+export interface ProductGate<Form extends ProductForm = RowForm> {
   readonly activation: Activation;
-  readonly form: RowForm;
+  readonly form: Form;
 }
 
 /**
@@ -105,12 +105,12 @@ export function placeAfter(
 }
 
 /** The end of a kernel's name. */
-export function describeGate(gate: ProductGate | undefined): string {
+export function describeGate(gate: ProductGate<ProductForm> | undefined): string {
   return gate === undefined ? "" : ` gated by ${gate.activation} ${gate.form}`;
 }
 
 /** WGSL that kernels need which call `gated` and store by `storeFour`. */
-export function productGateWgsl({ activation }: ProductGate): string {
+export function productGateWgsl({ activation }: ProductGate<ProductForm>): string {
   return `${ROW_FORM_WGSL}
       ${gateWgsl(activation)}`;
 }

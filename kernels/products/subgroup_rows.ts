@@ -3,6 +3,7 @@
 import { DIGIT_LANES } from "../digits.ts";
 import type { GpuInfo } from "../gpu.ts";
 import type { Commands } from "../pipeline.ts";
+import type { ProductForm } from "../rows.ts";
 import { isQuantized, QUANTIZED } from "../weights/format.ts";
 import type { Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
@@ -10,11 +11,11 @@ import { asDigits } from "./digit_rows.ts";
 import type { Multiplied } from "./matrix_rows.ts";
 import type { SubgroupCut } from "./subgroup_cut.ts";
 import {
-  rowsOfSubgroups,
   subgroupBytes,
   subgroupProduct,
   subgroupProductName,
   type SubgroupTile,
+  weightRowsOf,
 } from "./subgroup_product.ts";
 
 /** Subgroups that share the groups of a row. */
@@ -22,6 +23,8 @@ const SHARES = 2;
 /** Subgroups of a workgroup at most, and weight rows at least: four pairs, where results are paired. */
 const MAX_SUBGROUPS = 8;
 const MIN_ROWS = 8;
+/** Input rows of a product that stores digits, which then keeps the sums of 64 weight rows for each; more are made digits after it. */
+const MAX_DIGIT_ROWS = 2;
 /**
  * By inputs of a workgroup: weight rows that subgroups share which share a row, and groups of each that a lane asks for together, of
  * 16 bytes or more. Neither changes bits. The products of 32 layers of 8B in q4 take 1.6, 2.0 and 2.4 ms by the first three on an H200,
@@ -45,13 +48,18 @@ export function subgroupCutFor(
   return fits ? { subgroupSize, shares: SHARES } : undefined;
 }
 
+/** Whether so many rows of a gated product are stored as digits by its kernel. */
+export function canStoreDigits(rows: number): boolean {
+  return rows <= MAX_DIGIT_ROWS;
+}
+
 /**
  * Dispatches a product of rows as digits, or of f32 rows.
  * @throws {RangeError} when a part of the weight is not quantised
  */
 export function multiplyBySubgroups(
   commands: Commands,
-  { weight, x, rows, accumulate = false, scratch, results: { tensors, params, ...pairing } }: Multiplied,
+  { weight, x, rows, accumulate = false, scratch, results: { tensors, params, ...pairing } }: Multiplied<ProductForm>,
   cut: SubgroupCut,
 ): void {
   const digits = asDigits(commands, scratch, { x, rows, cols: weight.cols });
@@ -64,7 +72,7 @@ export function multiplyBySubgroups(
         ...{ rows, firstInput: 0, partRows, firstRow, weightRows: weight.rows, eights: weight.cols / 8 },
         ...params,
       },
-      groups: spread(Math.ceil(partRows / rowsOfSubgroups(tile)) * Math.ceil(rows / tile.inputs)),
+      groups: spread(Math.ceil(partRows / weightRowsOf(tile)) * Math.ceil(rows / tile.inputs)),
     });
   }
 }
@@ -83,7 +91,8 @@ function tileFor(
     .map(({ inputs, outputs, ahead }) => ({
       ...variant,
       inputs,
-      outputs: Math.max(outputs, least),
+      // Sums of many weight rows meet where digits are stored, those of a few at a time: else fewer workgroups fit a processor.
+      outputs: Math.max(variant.gate?.form === "digits" ? 1 : outputs, least),
       ahead: ahead[width],
       subgroups,
     }))

@@ -46,7 +46,7 @@ function source(plan: Plan): string {
   const perRow = G * pieces * 2;
   return /* wgsl */ `
 ${ROW_TABLE_WGSL}${splitRangeWgsl(evenCut(plan))}${kvAddressWgsl(plan, 8)}${HALVES_WGSL}
-${plan.listed ? LISTED_BLOCK_WGSL : ""}${plan.outForm === "f32" ? "" : ROW_FORM_WGSL}
+${plan.listed ? LISTED_BLOCK_WGSL : ""}${plan.outForm === "f16" ? ROW_FORM_WGSL : ""}
 var<workgroup> query: array<vec4<f32>, ${memory.query}>;
 var<workgroup> rowAt: array<u32, ${memory.rowAt}>;
 ${pickedMemoryWgsl(plan)}var<workgroup> weights: array<vec4<f32>, ${memory.weights}>;
@@ -95,13 +95,15 @@ ${
  */
 function splitWgsl(plan: Plan): string {
   const { headsTogether: G, rowsTogether, pieces, threads, gathered, splitRows, outForm } = plan;
-  const nothing = storeFour(outForm, "outO", { value: "vec4<f32>()", at: "at + i" });
   const each = (name: "min" | "max", value: (r: number) => string) =>
     Array.from({ length: rowsTogether }, (_, r) => value(r)).reduce((a, b) => `${name}(${a}, ${b})`);
-  const empty = (r: number) => /* wgsl */ `
+  const empty = (r: number) =>
+    outForm === "parts" ? "" : /* wgsl */ `
   if (group.z == 0u && range${r}.live == 0u) {
     let at = ${vectorAt(plan, `row${r}`)};
-    for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) { ${nothing} }
+    for (var i = thread; i < ${G * pieces * 2}u; i += ${threads}u) { ${
+      storeFour(outForm, "outO", { value: "vec4<f32>()", at: "at + i" })
+    } }
     if (thread < ${G}u) { outLse[at / ${pieces * 2}u + thread] = ${EMPTY_LSE}f; }
   }`;
   return /* wgsl */ `

@@ -3,8 +3,7 @@
  * Knows sizes; the WGSL is in `split_kernel.ts` and its phases.
  */
 
-import type { HeadShape } from "../kv_pages.ts";
-import type { RowForm } from "../../rows.ts";
+import type { HeadShape, StateForm } from "../kv_pages.ts";
 
 /** What distinguishes variants of the kernel. */
 export interface SplitOptions extends HeadShape {
@@ -25,7 +24,7 @@ export interface SplitOptions extends HeadShape {
   /** Most lanes that share one K row; 1 where a lane's reads are not merged with its neighbours' anyway. */
   readonly maxLanes: 1 | 4;
   /** Of the outputs of rows with a single split. */
-  readonly outForm: RowForm;
+  readonly outForm: StateForm;
 }
 
 /** K rows that a team has in flight. */

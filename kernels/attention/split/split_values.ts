@@ -108,7 +108,10 @@ ${writeStateWgsl(plan)}
 `;
 }
 
-/** A row's only split is its state, and needs no merge; others are parts. A split that is none of the row's is nothing. */
+/**
+ * A row's only split is its state, and needs no merge, where the kernel stores those; others are parts. A split that is none of the
+ * row's is nothing.
+ */
 function writeStateWgsl({ heads, headsTogether: G, rowsTogether, pieces, outForm }: Plan): string {
   const at = `to * ${pieces * 2}u + vec`;
   const own = rowsTogether === 1
@@ -116,15 +119,16 @@ function writeStateWgsl({ heads, headsTogether: G, rowsTogether, pieces, outForm
     : `let row = block.first + min(column / ${G}u, block.rows - 1u);
     let range = splitRange(readRow(params.firstRow + row));
     let live = select(0u, range.live, column / ${G}u < block.rows);`;
+  const whole = outForm === "parts" ? "" : /* wgsl */ `if (live == 1u && part == 0u) {
+      let to = (params.firstRow + row) * ${heads}u + head;
+      ${storeFour(outForm, "outO", { value: "o", at })}
+      if (vec == 0u) { outLse[to] = lse; }
+    } else `;
   return /* wgsl */ `
     ${own}
     let head = firstHead + column % ${G}u;
     let part = split - range.first;
-    if (live == 1u && part == 0u) {
-      let to = (params.firstRow + row) * ${heads}u + head;
-      ${storeFour(outForm, "outO", { value: "o", at })}
-      if (vec == 0u) { outLse[to] = lse; }
-    } else if (part < live) {
+    ${whole}if (part < live) {
       let to = (part * params.rows + row) * ${heads}u + head;
       partsO[${at}] = o;
       if (vec == 0u) { partsLse[to] = lse; }

@@ -59,7 +59,11 @@ export function storeWgsl(plan: Plan): string {
   if (thread % ${threadsARow}u == 0u && row < ${tokens * group}u && firstToken + row / ${group}u <= lastToken) {
     let lse = select(${EMPTY_LSE}f, ${Math.LN2} * (top + log2(max(total, 1e-30))), total > 0.0);
     ${
-    storeStateWgsl(plan, { token: "token", head: `row % ${group}u`, store: (array, at) => `${array}Lse[${at}] = lse;` })
+    storeStateWgsl(plan, {
+      token: "token",
+      head: `row % ${group}u`,
+      store: ({ array }, at) => `${array}Lse[${at}] = lse;`,
+    })
   }
   }
 ${unroll(fragments.outputs, (j) => unroll(rowParts, (turn) => storeColumnWgsl(plan, j, turn)))}`;
@@ -86,8 +90,8 @@ function storeColumnWgsl(plan: Plan, j: number, turn: number): string {
     storeStateWgsl(plan, {
       token: "outToken",
       head: `outRow % ${group}u`,
-      store: (array, at) =>
-        storeFour(array === "out" ? plan.outForm : "f32", `${array}O`, {
+      store: ({ array, form }, at) =>
+        storeFour(form, `${array}O`, {
           value: "value",
           at: `(${at}) * ${headDim / 4}u + dimension`,
         }),

@@ -4,6 +4,7 @@
  */
 
 import { type SplitCut, splitLengthWgsl } from "../split/split_cut.ts";
+import type { RowForm } from "../../rows.ts";
 import type { Plan } from "./matrix_tile_plan.ts";
 
 /** Declares firstToken, lastToken, their table entries `first` and `last`, and the blocks from `begin` to `end`. */
@@ -67,17 +68,25 @@ export interface StateStore {
   readonly token: string;
   /** Among those of the KV head. */
   readonly head: string;
-  /** The statement, for the arrays `out` or `parts` and the index of a state in them. */
-  readonly store: (array: "out" | "parts", at: string) => string;
+  /** The statement, for an array, the form of outputs there, and the index of a state in it. */
+  readonly store: (to: { readonly array: "out" | "parts"; readonly form: RowForm }, at: string) => string;
 }
 
 /** Stores to the outputs, or to the parts of a split. */
-export function storeStateWgsl({ cut, heads, group }: Plan, { token, head, store }: StateStore): string {
+export function storeStateWgsl({ cut, heads, group, outForm }: Plan, { token, head, store }: StateStore): string {
   const at = (row: string) => `(${row}) * ${heads}u + kvHead * ${group}u + ${head}`;
-  const whole = store("out", at(`params.firstRow + ${token}`));
-  if (cut === "chunk") return whole;
+  const whole = (form: RowForm) => store({ array: "out", form }, at(`params.firstRow + ${token}`));
+  if (cut === "chunk") {
+    if (outForm === "parts") {
+      throw new RangeError("Cannot make a tile for chunks: its outputs are parts, which none merges");
+    }
+    return whole(outForm);
+  }
+  const part = store({ array: "parts", form: "f32" }, at(`part.index * params.rows + ${token}`));
   return `
     let part = partOf(rowTable[2u * (params.firstRow + ${token})].zw, split, length, workgroup.z == 0u);
-    if (part.exists && part.isWhole) { ${whole} }
-    if (part.exists && !part.isWhole) { ${store("parts", at(`part.index * params.rows + ${token}`))} }`;
+    ${
+    outForm === "parts" ? `if (part.exists) { ${part} }` : `if (part.exists && part.isWhole) { ${whole(outForm)} }
+    if (part.exists && !part.isWhole) { ${part} }`
+  }`;
 }

@@ -27,7 +27,7 @@ export function matrixTileWgsl(tile: MatrixTile): string {
   const { tileRows, threads, threadsARow, group, blockRows, subgroupSize, split, loads } = plan;
   const write = new Fragments(plan.shape);
   return /* wgsl */ `
-${tile.outForm === "f32" ? "" : ROW_FORM_WGSL}
+${tile.outForm === "f16" ? ROW_FORM_WGSL : ""}
 ${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}${plan.cut === "chunk" ? "" : LISTED_BLOCK_WGSL + partWgsl(plan.cut)}
 var<workgroup> keys: array<vec4<u32>, ${blockRows * plan.keys}>;
 var<workgroup> values: array<vec4<u32>, ${blockRows * plan.keys}>;

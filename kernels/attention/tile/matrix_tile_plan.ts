@@ -1,10 +1,9 @@
 /** What tells one variant of the matrix tile from another, the numbers that follow from it, and which one suits an adapter. */
 
-import type { HeadShape } from "../kv_pages.ts";
+import type { HeadShape, StateForm } from "../kv_pages.ts";
 import type { GpuInfo } from "../../gpu.ts";
 import { HALVES_AN_ELEMENT, type MatrixUnits, matrixUnitsOf } from "../../matrix_wgsl.ts";
 import { describeShape } from "../../provider.ts";
-import type { RowForm } from "../../rows.ts";
 import { cutName, MATRIX_CUT, type SplitCut } from "../split/split_cut.ts";
 
 /** A variant of the tile. */
@@ -19,7 +18,7 @@ export interface MatrixTile extends HeadShape, MatrixUnits {
   /** What a workgroup walks over: all that its rows of a chunk see, or one split of what decode rows see. */
   readonly cut: "chunk" | SplitCut;
   /** Of the outputs. */
-  readonly outForm: RowForm;
+  readonly outForm: StateForm;
   /** Whether scores are written too; of decode rows. */
   readonly keepsScores: boolean;
 }

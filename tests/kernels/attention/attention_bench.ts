@@ -3,7 +3,8 @@
  * corrections and prefill by their causal multiplications and additions. Knows calls; the clock is in `kernel_timing.ts`.
  */
 
-import { decodeAttention, scratchShape } from "../../../kernels/attention/decode_attention.ts";
+import { decodeAttention } from "../../../kernels/attention/decode_attention.ts";
+import { scratchShape } from "../../../kernels/attention/split/split_scratch.ts";
 import { mergeSplits } from "../../../kernels/attention/merge_states.ts";
 import { prefillAttention } from "../../../kernels/attention/prefill_attention.ts";
 import { PAGE_ROWS } from "../../../kernels/attention/kv_pages.ts";

@@ -3,9 +3,11 @@ import { type DecodeAttention, decodeAttention, type Tuning } from "../../../ker
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { RowRange } from "../../../kernels/attention/row_blocks.ts";
 import { NO_POSITION, type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";
-import { takeRows } from "../../../kernels/rows.ts";
+import { floatRows, takeRows } from "../../../kernels/rows.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
+import { digitWordsOf, emptyDigits } from "../../support/digit_words.ts";
+import { gateCases } from "../../support/gate_cases.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { type KvFixture, kvFixture, tableRow } from "../../support/kv_fixture.ts";
 import { Random } from "../../support/random.ts";
@@ -60,6 +62,26 @@ Deno.test("decodeAttention() writes outputs as halves, of no split, of one, or m
   const args = decodeArgs(fixture, call);
   decodeAttention(fixture.commands, { ...args, out: { ...args.out, o: rows.tensor }, outForm: "f16" });
   assertClose(await rowValues(fixture, rows, size), o, { nmse: ROW_FORM_NMSE.f16 });
+});
+
+Deno.test("decodeAttention() writes the digits of outputs, of no split, of one, or merged", async () => {
+  const shape = { heads: 4, kvHeads: 2, headDim: 64 };
+  const call = prepare(shape, [0, 64, 600, 601].map((kvLimit) => tableRow({ kvLimit, selected: kvLimit && 70 })));
+  const size = { rows: call.rows.length, cols: shape.heads * shape.headDim };
+  const args = decodeArgs(fixture, call);
+  const selected = select(call, ["kv_head"]);
+  const positions = fixture.upload("u32", selected.positions, [size.rows, selected.sets, selected.stride]);
+  const variants = [{ selection: { ...selected, positions }, longest: 70 }, {}, { blocks: [{ first: 2, rows: 2 }] }];
+  for (const variant of gateCases(variants.slice(0, 2), variants)) {
+    const given = { ...variant, tuning: "hardware" } as const;
+    const out = emptyDigits(fixture, size);
+    decodeAttention(fixture.commands, { ...args, ...given });
+    const lse = await fixture.words(args.out.lse);
+    const expected = await digitWordsOf(fixture, floatRows(args.out.o), size);
+    decodeAttention(fixture.commands, { ...args, ...given, out: { ...args.out, o: out.tensor }, outForm: "digits" });
+    assert.deepEqual(await fixture.words(out.tensor), expected, JSON.stringify(given));
+    assert.deepEqual(await fixture.words(args.out.lse), lse);
+  }
 });
 
 for (const setShape of ["kv_head", "query_head", "all_heads"] as const) {

@@ -1,6 +1,7 @@
 /** Calls of decode attention whose rows follow each other in blocks, and the bits of their states. */
 
-import { type DecodeAttention, decodeAttention, scratchShape } from "../../../kernels/attention/decode_attention.ts";
+import { type DecodeAttention, decodeAttention } from "../../../kernels/attention/decode_attention.ts";
+import { scratchShape } from "../../../kernels/attention/split/split_scratch.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { RowRange } from "../../../kernels/attention/row_blocks.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";

@@ -4,10 +4,11 @@ import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";
 import { MATRIX_CUT } from "../../../kernels/attention/split/split_cut.ts";
 import { rowTilesFor } from "../../../kernels/attention/tile/matrix_tile_plan.ts";
-import { takeRows } from "../../../kernels/rows.ts";
+import { floatRows, takeRows } from "../../../kernels/rows.ts";
 import type { Tensor } from "../../../kernels/tensor.ts";
 import { attend, scoresOf } from "../../reference/attention.ts";
 import { assertClose } from "../../support/assert_close.ts";
+import { digitWordsOf, emptyDigits } from "../../support/digit_words.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { ROW_FORM_NMSE, rowValues } from "../../support/row_values.ts";
 import { halvesOf } from "../../support/half_queries_fixture.ts";
@@ -63,6 +64,20 @@ Deno.test("decodeAttention() on matrix units writes outputs as halves, of one sp
   decodeAttention(fixture.commands, { ...given, outForm: "f16" });
   const values = await rowValues(fixture, o, shape);
   assertClose(values, new Float32Array(single.o.buffer), { nmse: ROW_FORM_NMSE.f16 });
+});
+
+Deno.test("decodeAttention() on matrix units writes the digits of outputs, of no split, of one, or merged", async () => {
+  const { rows } = mixed(undefined);
+  const call = prepareBlocks(fixture, SHAPE, rows);
+  const q = halves(call);
+  const size = { rows: rows.length, cols: SHAPE.heads * SHAPE.headDim };
+  const out = emptyDigits(fixture, size);
+  const given = { ...call.args, q };
+  const { lse } = await call.states({ q });
+  const expected = await digitWordsOf(fixture, floatRows(call.args.out.o), size);
+  decodeAttention(fixture.commands, { ...given, out: { ...given.out, o: out.tensor }, outForm: "digits" });
+  assert.deepEqual(await fixture.words(out.tensor), expected);
+  assert.deepEqual(await fixture.words(given.out.lse), lse);
 });
 
 /** Rows that see so many are cut at one length, longer ones at the next. Other bounds only take longer. */

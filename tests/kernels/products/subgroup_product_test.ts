@@ -2,10 +2,12 @@ import assert from "node:assert/strict";
 import { gatedMatvec, headMatvec, matvec } from "../../../kernels/products/matvec.ts";
 import type { MatvecPlan } from "../../../kernels/products/matvec.ts";
 import { floatRows } from "../../../kernels/rows.ts";
+import type { Activation } from "../../../kernels/swiglu.ts";
 import { isQuantized, QUANTIZED_DTYPES, type QuantizedDType } from "../../../kernels/weights/format.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { writeRows } from "../../../kernels/weights/write_rows.ts";
 import { assertClose } from "../../support/assert_close.ts";
+import { digitWordsOf, emptyDigits } from "../../support/digit_words.ts";
 import { gateCases } from "../../support/gate_cases.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
@@ -73,3 +75,44 @@ Deno.test("headMatvec() by subgroups has the bits of the product and ropeAppend(
     }));
   }
 });
+
+/** Rows that the kernel makes digits of, and more than that; groups of 32 results in one workgroup each; weights of several parts. */
+const DIGITS: readonly DigitCase[] = [
+  { rows: 1, width: 32, cols: 2080, dtype: "q8", activation: "silu" },
+  { rows: 2, width: 96, cols: 1056, dtype: "q4", activation: "silu" },
+  { rows: 3, width: 96, cols: 96, dtype: "q5", activation: "gelu_tanh" },
+  { rows: 1, width: 64, cols: 512, dtype: "q4k", activation: "silu" },
+  { rows: 2, width: 64, cols: 256, dtype: "q6k", activation: "gelu_tanh" },
+  { rows: 2, width: 64, cols: 96, dtype: "q4", activation: "silu", partBytes: 64 * 3 * 18 },
+];
+
+interface DigitCase {
+  readonly rows: number;
+  readonly width: number;
+  readonly cols: number;
+  readonly dtype: QuantizedDType;
+  readonly activation: Activation;
+  readonly partBytes?: number;
+}
+
+for (const { width, partBytes, ...shape } of gateCases(DIGITS.slice(1, 3), DIGITS)) {
+  const { rows, cols, dtype, activation } = shape;
+  Deno.test(`gatedMatvec() by subgroups stores the digits of what it stores as f32: ${JSON.stringify({ width, ...shape })}`, async () => {
+    const { weight, x } = makeOperands(fixture, {
+      ...shape,
+      weightRows: 2 * width,
+      nmse: 0,
+      ...(partBytes && { partBytes }),
+    });
+    const product = { weight, x, rows, activation, scratch: fixture.scratch };
+    const plain = floatRows(fixture.zeros("f32", [rows, width]));
+    const out = emptyDigits(fixture, { rows, cols: width });
+    for (const to of [plain, out]) gatedMatvec(fixture.commands, { ...product, out: to }, plan());
+    assert.deepEqual(
+      await fixture.words(out.tensor),
+      await digitWordsOf(fixture, plain, { rows, cols: width }),
+      `${cols} ${dtype}`,
+    );
+    freeWeight(fixture.gpu, weight);
+  });
+}

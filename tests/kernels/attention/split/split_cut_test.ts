@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { scratchShape } from "../../../../kernels/attention/decode_attention.ts";
+import { scratchShape } from "../../../../kernels/attention/split/split_scratch.ts";
 import {
   GATHERED_CUTS,
   jointSplitsOf,
