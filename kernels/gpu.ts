@@ -120,16 +120,12 @@ export class Gpu {
   }
 
   /** Uploads data into a tensor before the next submit; `Commands.write` keeps the order with what is recorded. */
-  write(tensor: Tensor, data: BufferSource & ArrayBufferView<ArrayBuffer>, byteOffset = 0): void {
+  write(tensor: Tensor, data: ArrayBufferView, byteOffset = 0): void {
     expectRoom(tensor, data.byteLength, byteOffset);
     if (data.byteLength === 0) return;
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     if (this.#uploads.write(tensor, byteOffset, bytes)) return;
-    const padding = data.byteLength % 4;
-    if (padding === 0) return this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, data);
-    const padded = new Uint8Array(data.byteLength + 4 - padding);
-    padded.set(bytes);
-    this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, padded);
+    this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, queueable(bytes));
   }
 
   /** Calls back before a buffer is destroyed, so that caches can drop what refers to it. */
@@ -198,7 +194,10 @@ export class Gpu {
    * the read itself. For reads within a step, at whose end all is checked.
    * @throws {GpuError} what kept the bytes from being read
    */
-  async takeRead(staged: StagedRead, wait: ReadWait = {}): Promise<Uint8Array<ArrayBuffer>[]> {
+  async takeRead<Memory extends ArrayBufferLike = ArrayBuffer>(
+    staged: StagedRead,
+    wait: ReadWait<Memory> = {},
+  ): Promise<Uint8Array<ArrayBuffer | Memory>[]> {
     try {
       return await this.#staging.finish(staged, { ...wait, fast: this.#info.fastReadBack });
     } catch (error) {
@@ -280,6 +279,15 @@ async function testedShapes(gpu: Gpu): Promise<[usable: readonly MatrixShape[], 
   }
   // Without the best one there are no matrix units: prompts and decode rows would run by different kinds of kernels.
   return usable[0] === best ? [usable, faulty] : [[], faulty];
+}
+
+/** Bytes that a queue takes: no others than a multiple of 4, and none that several threads share. */
+function queueable(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const { buffer, byteOffset, byteLength } = bytes;
+  if (byteLength % 4 === 0 && buffer instanceof ArrayBuffer) return new Uint8Array(buffer, byteOffset, byteLength);
+  const padded = new Uint8Array(Math.ceil(byteLength / 4) * 4);
+  padded.set(bytes);
+  return padded;
 }
 
 function expectRoom({ label, byteLength: room }: Tensor, byteLength: number, byteOffset: number): void {

@@ -149,7 +149,7 @@ export class Commands {
    * Uploads data into a tensor, after what was recorded before and before what is recorded next. Submits: a queue runs
    * its writes ahead of commands that are still being recorded.
    */
-  write(tensor: Tensor, data: BufferSource & ArrayBufferView<ArrayBuffer>, byteOffset = 0): void {
+  write(tensor: Tensor, data: ArrayBufferView, byteOffset = 0): void {
     if (this.#recording !== undefined) {
       throw new GpuError("invalid_shape", `Cannot write ${tensor.label}: a program is being recorded`);
     }
@@ -169,8 +169,7 @@ export class Commands {
   }
 
   /**
-   * Records the copies that a read-back needs and completes what was recorded, so that the next submit has nothing left to do
-   * but to hand it over; until then it may wait for data.
+   * Records the copies that a read-back needs and completes what was recorded: the next submit only hands it over, and may wait for data.
    * @returns what `Gpu.finishRead` takes, after a submit
    */
   prepareRead(requests: readonly ReadRequest[]): StagedRead {
@@ -181,7 +180,10 @@ export class Commands {
   }
 
   /** Submits what was recorded and reads within a step; see `Gpu.takeRead`. */
-  read(requests: readonly ReadRequest[], wait?: ReadWait): Promise<Uint8Array<ArrayBuffer>[]> {
+  read<Memory extends ArrayBufferLike = ArrayBuffer>(
+    requests: readonly ReadRequest[],
+    wait?: ReadWait<Memory>,
+  ): Promise<Uint8Array<ArrayBuffer | Memory>[]> {
     return this.gpu.takeRead(this.stage(requests), wait);
   }
 
@@ -195,7 +197,7 @@ export class Commands {
   }
 
   /** Uploads what was expected. */
-  deliver(tensor: Tensor, data: BufferSource & ArrayBufferView<ArrayBuffer>, byteOffset = 0): void {
+  deliver(tensor: Tensor, data: ArrayBufferView, byteOffset = 0): void {
     this.gpu.write(tensor, data, byteOffset);
   }
 

@@ -28,9 +28,9 @@ const SLOTS = 16;
 const MIN_BYTES = 4096;
 
 /** How staged copies are waited for. */
-export interface ReadWait extends WaitOptions {
+export interface ReadWait<Memory extends ArrayBufferLike = ArrayBuffer> extends WaitOptions {
   /** Takes the bytes, of which there are `totalBytes`: memory that was never touched is slow to write. @default fresh memory */
-  readonly into?: Uint8Array<ArrayBuffer> | undefined;
+  readonly into?: Uint8Array<Memory> | undefined;
 }
 
 /** A ring of staging buffers: a buffer is not used again before its own map promise had time to settle. */
@@ -94,10 +94,10 @@ export class StagingRing {
    * Waits for what was staged and submitted.
    * @returns the ranges' bytes, in order
    */
-  async finish(
+  async finish<Memory extends ArrayBufferLike = ArrayBuffer>(
     { staging, ranges, offsets, totalBytes }: StagedRead,
-    { fast, into, ...wait }: ReadWait & { readonly fast: boolean },
-  ): Promise<Uint8Array<ArrayBuffer>[]> {
+    { fast, into, ...wait }: ReadWait<Memory> & { readonly fast: boolean },
+  ): Promise<Uint8Array<ArrayBuffer | Memory>[]> {
     // A map that nothing is copied into may settle at once; it still has the device give back what was freed.
     if (ranges.length === 0 && !this.#readWaitsForAll) await this.#settled(this.#device.queue.onSubmittedWorkDone());
     await this.#map(staging, { fast, ...wait });

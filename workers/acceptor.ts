@@ -62,6 +62,11 @@ export class Acceptor {
     this.#accepting = this.#accept();
   }
 
+  /** Where it listens. */
+  get address(): WorkerListener["addr"] {
+    return this.#listener.addr;
+  }
+
   /**
    * The first router that passes the handshake; later ones are turned away.
    * @throws the signal's reason, or whatever broke the listener

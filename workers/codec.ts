@@ -28,8 +28,11 @@ const TENSOR_EXTENSION = 1;
 const REFERENCE_BYTES = 9;
 
 /** By dtype number; both are four bytes an element, as the platform stores them (little endian everywhere). */
-const DTYPES = [Uint32Array, Float32Array] as const;
-type Tensor = Uint32Array<ArrayBufferLike> | Float32Array<ArrayBufferLike>;
+const DTYPES: readonly (new (buffer: ArrayBufferLike, offset: number, length: number) => Tensor)[] = [
+  Uint32Array,
+  Float32Array,
+];
+type Tensor = Uint32Array | Float32Array;
 const ELEMENT_BYTES = 4;
 
 /** Tensors of the message being encoded, and where the next one starts. */
@@ -49,7 +52,7 @@ function gather(tensor: Tensor, dtype: number, into: Gathered): Uint8Array {
   return new Uint8Array(reference.buffer);
 }
 
-function tensorAt(reference: Uint8Array, payload: ArrayBuffer): Tensor {
+function tensorAt(reference: Uint8Array, payload: ArrayBufferLike): Tensor {
   if (reference.length !== REFERENCE_BYTES) {
     throw new ProtocolError(`Cannot read tensor: its reference has ${reference.length} bytes, not ${REFERENCE_BYTES}`);
   }
@@ -70,7 +73,7 @@ function tensorAt(reference: Uint8Array, payload: ArrayBuffer): Tensor {
 /** Both directions share one context, because encoding and decoding are synchronous and set it each time. */
 interface Context {
   gathered: Gathered;
-  payload: ArrayBuffer;
+  payload: ArrayBufferLike;
 }
 
 const NO_PAYLOAD = new ArrayBuffer(0);
@@ -177,7 +180,7 @@ export function decodePrefix(prefix: Uint8Array, limits: FrameLimits = FRAME_LIM
  * Reads the message of a frame. Its typed arrays are views of `payload`, which lives as long as they do.
  * @throws {ProtocolError} when the header is no single MessagePack value or points outside the payload
  */
-export function decodeMessage(header: Uint8Array, payload: ArrayBuffer): unknown {
+export function decodeMessage(header: Uint8Array, payload: ArrayBufferLike): unknown {
   scanHeader(header);
   context.payload = payload;
   try {

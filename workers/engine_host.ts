@@ -1,6 +1,8 @@
 /** What a worker needs from an engine; owned here, so that a worker can be tested around an engine without a GPU. */
 
 import type { ModelSource } from "../engine/engine.ts";
+import { kvBytesPerToken } from "../engine/kv/kv_slice.ts";
+import type { ModelConfig } from "../engine/model/model_config.ts";
 import type { GroupPlace } from "../engine/group_place.ts";
 import type { EngineInfo } from "../engine/engine_info.ts";
 import type { LateMasks, Step, StepResult } from "../engine/span.ts";
@@ -38,6 +40,8 @@ export interface HostedEngine {
   readonly engine: WorkerEngine;
   /** What the engine's tensors lie in. */
   readonly memory: ExchangeMemory;
+  /** Keys and values of a row in one layer. */
+  readonly keyBytes: number;
 }
 
 /**
@@ -50,6 +54,9 @@ export type OpenEngine = (
 ) => Promise<HostedEngine>;
 
 /** Makes an engine on a GPU fit for a worker. */
-export function hostEngine(engine: WorkerEngine & { readonly commands: Commands }): HostedEngine {
-  return { engine, memory: new GpuExchangeMemory(engine.commands) };
+export function hostEngine(
+  engine: WorkerEngine & { readonly commands: Commands; readonly config: ModelConfig },
+): HostedEngine {
+  const { commands, config } = engine;
+  return { engine, memory: new GpuExchangeMemory(commands), keyBytes: kvBytesPerToken(config) / config.layers };
 }

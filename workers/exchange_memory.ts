@@ -19,21 +19,21 @@ export interface ExchangeMemory {
    * Copies of bytes, once everything recorded before has run: fresh ones, or views of `into`, where the bytes of each request
    * start at a multiple of 16.
    */
-  read(requests: readonly ReadRequest[], wait?: ReadWait): Promise<Uint8Array<ArrayBuffer>[]>;
+  read(requests: readonly ReadRequest[], wait?: ReadWait<ArrayBufferLike>): Promise<Uint8Array[]>;
   /**
    * Records a read without submitting anything: all that is left to do for it is the next `expect`.
    * @returns reads, once everything recorded before this call was submitted and has run
    */
   prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]>;
   /** Puts bytes into a tensor, after everything recorded before. */
-  write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void;
+  write(tensor: Tensor, data: Float32Array, byteOffset: number): void;
   /**
    * Submits what was recorded; from here on what is recorded may read data that is not there yet, and is not submitted before
    * `delivered`.
    */
   expect(): void;
   /** Puts bytes into a tensor, ahead of everything recorded since `expect`. */
-  deliver(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void;
+  deliver(tensor: Tensor, data: Float32Array, byteOffset: number): void;
   /** Nothing else is expected. */
   delivered(): void;
   /** Copies bytes between tensors; offsets are multiples of 4. */
@@ -51,9 +51,7 @@ export interface ExchangeMemory {
 }
 
 /** Bytes that were read, as f32: a view of the same memory. */
-export function floatsOf(
-  { buffer, byteOffset, byteLength }: Uint8Array<ArrayBuffer>,
-): Float32Array<ArrayBuffer> {
+export function floatsOf({ buffer, byteOffset, byteLength }: Uint8Array): Float32Array {
   return new Float32Array(buffer, byteOffset, byteLength / 4);
 }
 
@@ -68,7 +66,7 @@ export class GpuExchangeMemory implements ExchangeMemory {
   }
 
   /** See `ExchangeMemory`. @throws {GpuError} what kept the bytes from being read */
-  read(requests: readonly ReadRequest[], wait?: ReadWait): Promise<Uint8Array<ArrayBuffer>[]> {
+  read(requests: readonly ReadRequest[], wait?: ReadWait<ArrayBufferLike>): Promise<Uint8Array[]> {
     return this.#commands.read(requests, wait);
   }
 
@@ -77,7 +75,7 @@ export class GpuExchangeMemory implements ExchangeMemory {
     return () => this.#commands.gpu.takeRead(staged);
   }
 
-  write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
+  write(tensor: Tensor, data: Float32Array, byteOffset: number): void {
     this.#commands.write(tensor, data, byteOffset);
   }
 
@@ -85,7 +83,7 @@ export class GpuExchangeMemory implements ExchangeMemory {
     this.#commands.expect();
   }
 
-  deliver(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
+  deliver(tensor: Tensor, data: Float32Array, byteOffset: number): void {
     this.#commands.deliver(tensor, data, byteOffset);
   }
 

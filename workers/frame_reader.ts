@@ -14,7 +14,13 @@ export interface ByteSource {
 /** The two parts of a frame, still encoded. */
 export interface Frame {
   readonly header: Uint8Array;
-  readonly payload: ArrayBuffer;
+  readonly payload: ArrayBufferLike;
+}
+
+/** Where payloads lie. */
+export interface FrameReaderOptions {
+  /** In memory that several threads may use. @default false */
+  readonly shared?: boolean;
 }
 
 const BUFFER_BYTES = 64 << 10;
@@ -22,20 +28,22 @@ const BUFFER_BYTES = 64 << 10;
 /** Payloads from this size on are worth another use: 8 MiB of fresh memory take four to seven times as long to write as warm. */
 const RECYCLED_BYTES = 256 << 10;
 /** As many as may be on their way at a time. */
-const MAX_RECYCLED = 4;
+const MAX_RECYCLED = 8;
 
 /** Reads frames one after another; not to be called again before the previous call has settled. */
 export class FrameReader {
   readonly #source: ByteSource;
   readonly #limits: FrameLimits;
   readonly #buffer = new Uint8Array(BUFFER_BYTES);
-  readonly #recycled: ArrayBuffer[] = [];
+  readonly #shared: boolean;
+  readonly #recycled: ArrayBufferLike[] = [];
   #start = 0;
   #end = 0;
 
-  constructor(source: ByteSource, limits: FrameLimits) {
+  constructor(source: ByteSource, limits: FrameLimits, { shared = false }: FrameReaderOptions = {}) {
     this.#source = source;
     this.#limits = limits;
+    this.#shared = shared;
   }
 
   /**
@@ -48,24 +56,28 @@ export class FrameReader {
     if (got === 0) return undefined;
     if (got < PREFIX_BYTES) throw truncated("prefix", got, PREFIX_BYTES);
     const { headerBytes, payloadBytes } = decodePrefix(prefix, this.#limits);
-    const header = await this.#part("header", headerBytes);
-    const payload = await this.#part("payload", payloadBytes);
+    const header = await this.#part("header", new Uint8Array(headerBytes));
+    const payload = await this.#part("payload", new Uint8Array(this.#memory(payloadBytes)));
     return { header, payload: payload.buffer };
   }
 
   /** Takes a payload back that no one uses any more: the next one of its size lies there. */
-  recycle(payload: ArrayBuffer): void {
+  recycle(payload: ArrayBufferLike): void {
     if (payload.byteLength < RECYCLED_BYTES) return;
     this.#recycled.push(payload);
     if (this.#recycled.length > MAX_RECYCLED) this.#recycled.shift();
   }
 
-  async #part(name: string, bytes: number): Promise<Uint8Array<ArrayBuffer>> {
+  /** Memory for a payload, with any contents. */
+  #memory(bytes: number): ArrayBufferLike {
     const known = this.#recycled.findIndex(({ byteLength }) => byteLength === bytes);
-    const [buffer = new ArrayBuffer(bytes)] = known < 0 ? [] : this.#recycled.splice(known, 1);
-    const part = new Uint8Array(buffer);
+    const [recycled] = known < 0 ? [] : this.#recycled.splice(known, 1);
+    return recycled ?? (this.#shared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes));
+  }
+
+  async #part(name: string, part: Uint8Array): Promise<Uint8Array> {
     const got = await this.#fill(part);
-    if (got < bytes) throw truncated(name, got, bytes);
+    if (got < part.length) throw truncated(name, got, part.length);
     return part;
   }
 

@@ -4,6 +4,7 @@
  */
 
 import { ALONE } from "../engine/exchange.ts";
+import { MAX_TILED_ROWS } from "../engine/pass/batch_plan.ts";
 import { PageMap } from "../engine/page_map.ts";
 import type { ExchangeTiming } from "../engine/span.ts";
 import { CodedError } from "../kernels/errors.ts";
@@ -13,19 +14,26 @@ import { PeerError, ProtocolError } from "./errors.ts";
 import type { ExchangeMemory } from "./exchange_memory.ts";
 import { Mailbox } from "./mailbox.ts";
 import { PeerExchange } from "./peer_exchange.ts";
+import type { Lane } from "./lane.ts";
+import { LANE_CHUNK_BYTES } from "./lane_messages.ts";
+import { openLanes } from "./open_lanes.ts";
 import { meetPeers, PeerLinks } from "./peer_links.ts";
 import type { ChosenLists, Form, WorkerMessage } from "./protocol.ts";
-import type { TlsTrust, WorkerConn } from "./transport.ts";
+import type { TlsIdentity, TlsTrust, WorkerConn } from "./transport.ts";
 
 /** What a membership needs besides an engine. */
 export interface MembershipOptions {
-  readonly acceptor: Pick<Acceptor, "peer">;
+  readonly acceptor: Pick<Acceptor, "peer" | "address">;
   /** Of the whole group. */
   readonly secret: string | undefined;
   /** What the certificates of its workers are checked against; undefined: clear text. */
   readonly trust?: TlsTrust | undefined;
+  /** What this worker shows to peers that dial it; undefined: clear text. */
+  readonly identity?: TlsIdentity | undefined;
   /** Sends to the router; never throws. */
   readonly tell: (message: WorkerMessage) => void;
+  /** Lines for the operator. */
+  readonly log: (line: string) => void;
 }
 
 /** What lasts for one epoch. */
@@ -34,6 +42,12 @@ interface Place {
   readonly exchange: PeerExchange;
   readonly links: PeerLinks;
   readonly memory: ExchangeMemory;
+}
+
+/** Connections of an epoch by peer. */
+interface Meeting {
+  readonly conns: ReadonlyMap<number, WorkerConn>;
+  readonly lanes: ReadonlyMap<number, Lane>;
 }
 
 /** @see the file's paragraph; `close` must be called */
@@ -65,7 +79,7 @@ export class GroupMembership {
    * Takes the place that the router gives, unless it has given another one since, and reports to the router how it went.
    * @throws {ProtocolError} when it is no place in the group
    */
-  async take(form: Form, { engine, memory }: HostedEngine): Promise<void> {
+  async take(form: Form, { engine, memory, keyBytes }: HostedEngine): Promise<void> {
     await this.#clear();
     if (form.epoch < this.#epoch) return;
     this.#isSevered = false;
@@ -73,7 +87,7 @@ export class GroupMembership {
       throw new ProtocolError(`Cannot form group: index ${form.index}, ${form.weights.length} weights`);
     }
     try {
-      const exchange = form.members.length === 1 ? ALONE : await this.#connect(form, memory);
+      const exchange = form.members.length === 1 ? ALONE : await this.#connect(form, { memory, keyBytes });
       const { index, weights, matrix, alike, replicaPages, sparseExchange } = form;
       engine.join({ index, map: new PageMap(weights), exchange, matrix, alike, replicaPages, sparseExchange });
       this.#isTaken = true;
@@ -123,14 +137,17 @@ export class GroupMembership {
     await this.#closing;
   }
 
-  async #connect(form: Form, memory: ExchangeMemory): Promise<PeerExchange> {
+  async #connect(
+    form: Form,
+    { memory, keyBytes }: Pick<HostedEngine, "memory" | "keyBytes">,
+  ): Promise<PeerExchange> {
     const { epoch, index } = form;
-    const conns = await this.#meet(form);
+    const { conns, lanes } = await this.#meet(form, keyBytes * MAX_TILED_ROWS >= LANE_CHUNK_BYTES);
     const mailbox = new Mailbox({
       epoch,
       onStalled: (step, on) => this.#options.tell({ kind: "stalled", epoch, step, on }),
     });
-    const links = new PeerLinks(conns, { mailbox, onLost: (error) => this.#isTaken && this.sever(error) });
+    const links = new PeerLinks(conns, { mailbox, lanes, onLost: (error) => this.#isTaken && this.sever(error) });
     const exchange = new PeerExchange({
       epoch,
       index,
@@ -145,16 +162,29 @@ export class GroupMembership {
     return exchange;
   }
 
-  async #meet(form: Form): Promise<ReadonlyMap<number, WorkerConn>> {
+  async #meet(form: Form, wantsLanes: boolean): Promise<Meeting> {
     const meeting = new AbortController();
     this.#meeting = meeting;
     const message = `Cannot form group: its workers have not found each other within ${form.deadlineMs} ms`;
     const timer = setTimeout(() => meeting.abort(new PeerError("peer_late", message)), form.deadlineMs);
     try {
-      return await meetPeers(form, { ...this.#options, signal: meeting.signal });
+      const conns = await meetPeers(form, { ...this.#options, signal: meeting.signal });
+      return { conns, lanes: wantsLanes ? await this.#openLanes(conns, form, meeting.signal) : new Map() };
     } finally {
       clearTimeout(timer);
       this.#meeting = undefined;
+    }
+  }
+
+  async #openLanes(conns: Meeting["conns"], form: Form, signal: AbortSignal): Promise<Meeting["lanes"]> {
+    const { acceptor: { address }, secret, trust, identity, log } = this.#options;
+    const onMissing = (peer: number, reason: string) =>
+      log(`Worker ${form.index} has no lane to worker ${peer}, and sends it everything on one connection: ${reason}`);
+    try {
+      return await openLanes(conns, form, { address, secret, trust, identity, signal, onMissing });
+    } catch (error) {
+      for (const conn of conns.values()) conn.close();
+      throw error;
     }
   }
 

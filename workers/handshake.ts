@@ -8,7 +8,7 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { HandshakeError } from "./errors.ts";
 import { PROTOCOL_VERSION } from "./protocol.ts";
-import { looksLikeTls, type WorkerConn } from "./transport.ts";
+import { looksLikeTls, readFully, type WorkerConn, writeFully } from "./transport.ts";
 
 /** Who speaks; a peer is a worker that dials another one. */
 export type Role = "router" | "worker" | "peer";
@@ -76,7 +76,7 @@ function writeHello(introduction: Omit<Hello, "bytes">, version: number): Hello 
 /** Reads a hello in two parts, because only its lead has the same size in every version. */
 async function readHello(conn: WorkerConn, version: number): Promise<Hello> {
   const bytes = new Uint8Array(HELLO_BYTES);
-  await readFully(conn, bytes.subarray(0, LEAD_BYTES));
+  await receive(conn, bytes.subarray(0, LEAD_BYTES));
   if (MAGIC.some((byte, i) => bytes[i] !== byte)) {
     const what = looksLikeTls(bytes)
       ? "the peer speaks TLS, and this side does not (--tls-cert of a worker, --join-tls-ca of a router)"
@@ -95,7 +95,7 @@ async function readHello(conn: WorkerConn, version: number): Promise<Hello> {
   if (role === undefined) {
     throw new HandshakeError("handshake_failed", "Cannot shake hands: the peer's role is unknown");
   }
-  await readFully(conn, bytes.subarray(LEAD_BYTES));
+  await receive(conn, bytes.subarray(LEAD_BYTES));
   return {
     role,
     epoch: view.getUint32(LEAD_BYTES, LITTLE_ENDIAN),
@@ -131,12 +131,12 @@ export function introduce(conn: WorkerConn, self: Introduction, options: Handsha
     }
     await writeFully(conn, proofOf(self.role, secret, { dialer, listener }));
     const verdict = new Uint8Array(1);
-    await readFully(conn, verdict);
+    await receive(conn, verdict);
     if (verdict[0] === WRONG_SECRET) {
       throw new HandshakeError("wrong_secret", "Cannot shake hands: the listener holds another secret");
     }
     const proof = new Uint8Array(PROOF_BYTES);
-    await readFully(conn, proof);
+    await receive(conn, proof);
     if (verdict[0] !== ADMITTED || !timingSafeEqual(proof, proofOf(listener.role, secret, { dialer, listener }))) {
       throw new HandshakeError("wrong_secret", "Cannot shake hands: the listener does not hold the secret");
     }
@@ -161,7 +161,7 @@ export function admit(conn: WorkerConn, role: Role, options: HandshakeOptions): 
     const listener = writeHello({ ...dialer, role }, version);
     await writeFully(conn, listener.bytes);
     const proof = new Uint8Array(PROOF_BYTES);
-    await readFully(conn, proof);
+    await receive(conn, proof);
     if (!timingSafeEqual(proof, proofOf(dialer.role, secret, { dialer, listener }))) {
       await writeFully(conn, Uint8Array.of(WRONG_SECRET));
       throw new HandshakeError("wrong_secret", "Cannot shake hands: the dialer does not hold the secret");
@@ -221,16 +221,7 @@ async function within<T>(conn: WorkerConn, options: HandshakeOptions, exchange: 
   }
 }
 
-async function readFully(conn: WorkerConn, into: Uint8Array): Promise<void> {
-  for (let filled = 0; filled < into.length;) {
-    const got = await conn.read(into.subarray(filled));
-    if (got === null) {
-      throw new HandshakeError("handshake_failed", "Cannot shake hands: the peer closed the connection");
-    }
-    filled += got;
-  }
-}
-
-async function writeFully(conn: WorkerConn, bytes: Uint8Array): Promise<void> {
-  for (let written = 0; written < bytes.length;) written += await conn.write(bytes.subarray(written));
+async function receive(conn: WorkerConn, into: Uint8Array): Promise<void> {
+  if (await readFully(conn, into)) return;
+  throw new HandshakeError("handshake_failed", "Cannot shake hands: the peer closed the connection");
 }

@@ -27,7 +27,7 @@ export interface KeyMessagesOptions {
   readonly memory: ExchangeMemory;
   readonly mailbox: Mailbox;
   readonly send: (peer: number, message: KeyMessage, onSent?: () => void) => void;
-  readonly recycle: (peer: number, payload: ArrayBuffer) => void;
+  readonly recycle: (peer: number, payload: ArrayBufferLike) => void;
 }
 
 /** @see the file's paragraph; any wait may reject with a `PeerError` */

@@ -6,6 +6,7 @@
 import { decodeMessage, encodePieces, FRAME_LIMITS, type FrameLimits } from "./codec.ts";
 import { LinkError, ProtocolError } from "./errors.ts";
 import { FrameReader } from "./frame_reader.ts";
+import { FrameWriter } from "./frame_writer.ts";
 import type { WorkerConn } from "./transport.ts";
 
 /** How a link reads and how much it holds. */
@@ -31,17 +32,12 @@ export class Link<Out, In> {
   readonly #conn: WorkerConn;
   readonly #limits: FrameLimits;
   readonly #parse: (value: unknown) => In;
-  readonly #outgoingBytes: number;
   readonly #incomingMessages: number;
-  /** A message's last piece says so when it has left. */
-  readonly #outgoing: { readonly piece: Uint8Array; readonly onSent: (() => void) | undefined }[] = [];
   readonly #incoming: In[] = [];
   readonly #over = Promise.withResolvers<LinkEnd>();
   readonly #frames: FrameReader;
+  readonly #writer: FrameWriter;
   readonly #reading: Promise<void>;
-  #writing: Promise<void> = Promise.resolve();
-  #isWriting = false;
-  #queuedBytes = 0;
   #end: LinkEnd | undefined;
   #wake: (() => void) | undefined;
 
@@ -49,10 +45,14 @@ export class Link<Out, In> {
     this.#conn = conn;
     this.#parse = options.parse;
     this.#limits = options.limits ?? FRAME_LIMITS;
-    this.#outgoingBytes = options.outgoingBytes ?? 64 << 20;
     this.#incomingMessages = options.incomingMessages ?? 1024;
     conn.setNoDelay?.(NO_DELAY);
     this.#frames = new FrameReader(conn, this.#limits);
+    this.#writer = new FrameWriter(conn, {
+      maxBytes: options.outgoingBytes ?? 64 << 20,
+      // What the peer sent before it broke off may still wait to be read: the reader will see the same end, after that.
+      onFailed: (error) => isConnectionError(error) || this.#finish(asEnd(error)),
+    });
     this.#reading = this.#read();
   }
 
@@ -70,22 +70,11 @@ export class Link<Out, In> {
   send(message: Out, onSent?: () => void): void {
     if (this.#end !== undefined) throw this.#end;
     const pieces = encodePieces(message, this.#limits);
-    const bytes = pieces.reduce((sum, { length }) => sum + length, 0);
-    if (this.#queuedBytes > 0 && this.#queuedBytes + bytes > this.#outgoingBytes) {
-      const error = new LinkError(
-        "link_overflow",
-        `Cannot send message: ${this.#queuedBytes} bytes are waiting already, the bound is ${this.#outgoingBytes}`,
-      );
-      this.#finish(error);
+    try {
+      this.#writer.add(pieces, onSent);
+    } catch (error) {
+      this.#finish(asEnd(error));
       throw error;
-    }
-    for (const [i, piece] of pieces.entries()) {
-      this.#outgoing.push({ piece, onSent: i === pieces.length - 1 ? onSent : undefined });
-    }
-    this.#queuedBytes += bytes;
-    if (!this.#isWriting) {
-      this.#isWriting = true;
-      this.#writing = this.#write();
     }
   }
 
@@ -102,7 +91,7 @@ export class Link<Out, In> {
   }
 
   /** Takes back the memory of a message's tensors, which no one uses any more: the next message as large lies there. */
-  recycle(payload: ArrayBuffer): void {
+  recycle(payload: ArrayBufferLike): void {
     this.#frames.recycle(payload);
   }
 
@@ -120,14 +109,14 @@ export class Link<Out, In> {
   async flush(deadlineMs: number): Promise<void> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<void>((resolve) => timer = setTimeout(resolve, deadlineMs));
-    await Promise.race([this.#writing, late]);
+    await Promise.race([this.#writer.written, this.#over.promise, late]);
     clearTimeout(timer);
   }
 
   /** Ends the link and frees the connection; what is still queued is lost. Harmless when it is over. */
   async close(): Promise<void> {
     this.#finish(new LinkError("link_closed", "Cannot use link: it was closed on this side"));
-    await Promise.all([this.#reading, this.#writing]);
+    await Promise.all([this.#reading, this.#writer.written]);
   }
 
   /** Resolves at the next message, at the end of the link, or when the deadline, if there is one, has passed. */
@@ -160,24 +149,6 @@ export class Link<Out, In> {
     }
   }
 
-  async #write(): Promise<void> {
-    try {
-      for (let next = this.#outgoing[0]; next !== undefined; next = this.#outgoing[0]) {
-        const { piece, onSent } = next;
-        for (let written = 0; written < piece.length;) written += await this.#conn.write(piece.subarray(written));
-        this.#outgoing.shift();
-        this.#queuedBytes -= piece.length;
-        onSent?.();
-      }
-    } catch (error) {
-      // What the peer sent before it broke off may still wait to be read: the reader will see the same end, after that.
-      if (!isConnectionError(error)) this.#finish(asEnd(error));
-      await this.#over.promise;
-    } finally {
-      this.#isWriting = false;
-    }
-  }
-
   /** The first reason counts. */
   #finish(end: LinkEnd): void {
     if (this.#end !== undefined) return;
@@ -196,7 +167,8 @@ function isConnectionError(error: unknown): boolean {
     error instanceof Deno.errors.Interrupted || error instanceof Deno.errors.NotConnected;
 }
 
-function asEnd(error: unknown): LinkEnd {
+/** Why a link is over that failed so. */
+export function asEnd(error: unknown): LinkEnd {
   if (error instanceof ProtocolError || error instanceof LinkError) return error;
   const reason = error instanceof Error ? error.message : String(error);
   return new LinkError("link_closed", `Cannot use link: the connection broke: ${reason}`, { cause: error });

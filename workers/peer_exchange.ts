@@ -43,7 +43,7 @@ export interface PeerExchangeOptions {
    */
   readonly send: (peer: number, message: PeerMessage, onSent?: () => void) => void;
   /** Takes back the memory of a peer's message that is used up. */
-  readonly recycle: (peer: number, payload: ArrayBuffer) => void;
+  readonly recycle: (peer: number, payload: ArrayBufferLike) => void;
   /** Offers candidates to the router. */
   readonly propose: (candidates: CandidateLists) => void;
 }
@@ -210,7 +210,7 @@ export class PeerExchange implements Exchange {
     kind: Gathering["kind"],
     wanted: ReadList,
     peers: number,
-  ): Promise<{ readonly rows: Float32Array<ArrayBuffer>[]; readonly onSent: () => void }> {
+  ): Promise<{ readonly rows: Float32Array[]; readonly onSent: () => void }> {
     const into = this.#sending.take(
       wanted.reduce((sum, { byteLength = 0 }) => sum + Math.ceil(byteLength / 16) * 16, 0),
     );

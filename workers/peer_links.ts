@@ -6,9 +6,10 @@
 import type { Acceptor } from "./acceptor.ts";
 import { LinkError, PeerError, ProtocolError } from "./errors.ts";
 import { introduce } from "./handshake.ts";
+import type { Lane } from "./lane.ts";
 import { Link, type LinkOptions } from "./link.ts";
 import type { Mailbox } from "./mailbox.ts";
-import { parsePeerMessage, type PeerMessage } from "./peer_protocol.ts";
+import { isShared, parsePeerMessage, type PeerMessage } from "./peer_protocol.ts";
 import type { Form } from "./protocol.ts";
 import { dial, type TlsTrust, type WorkerConn } from "./transport.ts";
 
@@ -67,6 +68,8 @@ async function meet(form: Form, peer: number, { acceptor, secret, trust, signal 
 /** Whom the links of an epoch belong to. */
 export interface PeerLinksOptions {
   readonly mailbox: Mailbox;
+  /** By peer, for what is large; owned by the links from now on. @default everything takes the links */
+  readonly lanes?: ReadonlyMap<number, Lane>;
   /** Called once, when the first link ends by itself. */
   readonly onLost: (error: PeerError) => void;
 }
@@ -75,6 +78,7 @@ export interface PeerLinksOptions {
 export class PeerLinks {
   readonly #options: PeerLinksOptions;
   readonly #links: ReadonlyMap<number, PeerLink>;
+  readonly #lanes: ReadonlyMap<number, Lane>;
   readonly #readers: readonly Promise<void>[];
   #isOver = false;
 
@@ -82,6 +86,13 @@ export class PeerLinks {
     this.#options = options;
     this.#links = new Map(conns.entries().map(([peer, conn]) => [peer, new Link(conn, LINK_OPTIONS)]));
     this.#readers = [...this.#links.entries().map(([peer, link]) => this.#read(peer, link))];
+    this.#lanes = options.lanes ?? new Map();
+    for (const [peer, lane] of this.#lanes) {
+      lane.listen({
+        onMessage: (message) => options.mailbox.put(peer, message),
+        onEnd: (end) => this.#lose(peer, end),
+      });
+    }
   }
 
   /** Indices of the peers, ascending. */
@@ -90,7 +101,7 @@ export class PeerLinks {
   }
 
   /**
-   * Queues a message to a peer.
+   * Queues a message to a peer; one in memory that threads share takes the peer's lane, and may overtake others.
    * @param onSent called when it has left
    * @throws {PeerError} `peer_lost`
    */
@@ -98,7 +109,8 @@ export class PeerLinks {
     try {
       const link = this.#links.get(peer);
       if (link === undefined) throw new Error(`Cannot send ${message.kind}: there is no link to worker ${peer}`);
-      link.send(message, onSent);
+      const way = isShared(message) ? this.#lanes.get(peer) ?? link : link;
+      way.send(message, onSent);
     } catch (error) {
       if (error instanceof LinkError || error instanceof ProtocolError) throw lost(peer, error);
       throw error;
@@ -106,13 +118,15 @@ export class PeerLinks {
   }
 
   /** Takes back the memory of a message that is used up. */
-  recycle(peer: number, payload: ArrayBuffer): void {
-    this.#links.get(peer)?.recycle(payload);
+  recycle(peer: number, payload: ArrayBufferLike): void {
+    if (payload instanceof SharedArrayBuffer) this.#lanes.get(peer)?.recycle(payload);
+    else this.#links.get(peer)?.recycle(payload);
   }
 
   /** Ends all links; harmless when they are over. */
   async close(): Promise<void> {
     this.#isOver = true;
+    for (const lane of this.#lanes.values()) lane.close();
     await Promise.all([...this.#links.values().map((link) => link.close()), ...this.#readers]);
   }
 
@@ -120,10 +134,14 @@ export class PeerLinks {
     try {
       for await (const message of link) this.#options.mailbox.put(peer, message);
     } catch (error) {
-      if (this.#isOver) return;
-      this.#isOver = true;
-      this.#options.onLost(lost(peer, error));
+      this.#lose(peer, error);
     }
+  }
+
+  #lose(peer: number, cause: unknown): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#options.onLost(lost(peer, cause));
   }
 }
 

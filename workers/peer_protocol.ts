@@ -7,7 +7,7 @@ import { type ExchangeTag, tag } from "./protocol.ts";
 import { f32s, list, oneOf, record, u32s, union } from "./shape.ts";
 
 /** One tensor for each range of rows. */
-export type Tensors = readonly Float32Array<ArrayBuffer>[];
+export type Tensors = readonly Float32Array[];
 
 /** What workers send each other. */
 export type PeerMessage =
@@ -23,6 +23,13 @@ export type PeerMessage =
   | ({ readonly kind: "rows"; readonly rows: Tensors } & ExchangeTag)
   /** Keys and values of the sender's rows that a selection needs everywhere: halves, whose bits alone matter here. */
   | ({ readonly kind: "replicas"; readonly rows: Tensors } & ExchangeTag);
+
+/** Whether its tensors lie in memory that threads share: all of them do, or none. */
+export function isShared(message: PeerMessage): boolean {
+  if (message.kind === "tokens") return false;
+  const [tensor] = message.kind === "states" ? message.o : message.rows;
+  return tensor?.buffer instanceof SharedArrayBuffer;
+}
 
 type OfKind<Kind> = Extract<PeerMessage, { readonly kind: Kind }>;
 

@@ -28,7 +28,7 @@ import {
 import { result, step } from "./step_shapes.ts";
 
 /** Compared in the handshake; goes up with every change to a message or a frame. */
-export const PROTOCOL_VERSION = 10;
+export const PROTOCOL_VERSION = 11;
 
 /** Where a worker listens. */
 export interface Address {

@@ -20,6 +20,7 @@ export interface SessionOptions {
   readonly acceptor: MembershipOptions["acceptor"];
   readonly secret: string | undefined;
   readonly trust: MembershipOptions["trust"];
+  readonly identity: MembershipOptions["identity"];
   /** A router that says nothing for this long is gone, unless the worker is busy. */
   readonly silenceMs: number;
   /** Called after each step that was run, for telemetry. */

@@ -18,6 +18,21 @@ export interface WorkerConn {
   setNoDelay?(noDelay?: boolean): void;
 }
 
+/** Fills `into`. @returns false when the other side closed the connection before */
+export async function readFully(conn: Pick<WorkerConn, "read">, into: Uint8Array): Promise<boolean> {
+  for (let filled = 0; filled < into.length;) {
+    const got = await conn.read(into.subarray(filled));
+    if (got === null) return false;
+    filled += got;
+  }
+  return true;
+}
+
+/** Writes all bytes. */
+export async function writeFully(conn: Pick<WorkerConn, "write">, bytes: Uint8Array): Promise<void> {
+  for (let written = 0; written < bytes.length;) written += await conn.write(bytes.subarray(written));
+}
+
 /** Where connections come in; a listener of Deno is one. */
 export interface WorkerListener {
   readonly addr: { readonly hostname: string; readonly port: number };

@@ -82,7 +82,11 @@ export async function runWorker(options: WorkerOptions): Promise<number> {
       silenceMs: options.spawned ? silenceMs : undefined,
       stopped: signals.stopped,
     });
-    return await serve(conn, { ...options, acceptor, secret, silenceMs, trust: options.tls }, signals.stopped);
+    return await serve(
+      conn,
+      { ...options, acceptor, secret, silenceMs, trust: options.tls, identity: options.tls },
+      signals.stopped,
+    );
   } catch (error) {
     if (signals.stopped.aborted && error === signals.stopped.reason) return 0;
     throw error;
@@ -110,7 +114,9 @@ async function meetRouter(
 
 async function serve(
   conn: WorkerConn,
-  options: Omit<WorkerOptions, "secret"> & Pick<SessionOptions, "acceptor" | "secret" | "silenceMs" | "trust">,
+  options:
+    & Omit<WorkerOptions, "secret">
+    & Pick<SessionOptions, "acceptor" | "secret" | "silenceMs" | "trust" | "identity">,
   stopped: AbortSignal,
 ): Promise<number> {
   const link = new Link<WorkerMessage, RouterMessage>(conn, { parse: parseRouterMessage });

@@ -1,10 +1,11 @@
 /**
- * What a spawned worker may do, as flags of Deno: talk to this host, read its model, ask how much memory there is, and keep
- * one file of its own. It may neither write other files nor start programs, so a flaw in what parses weights or frames
+ * What a spawned worker may do, as flags of Deno: talk to this host, read its model and the program's own modules, which its threads
+ * are started from, ask how much memory there is, and keep one file of its own. It may neither write other files nor start programs, so a flaw in what parses weights or frames
  * cannot do so either.
  */
 
 import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import type { ModelSource } from "../../engine/engine.ts";
 import { workerFiles } from "../../engine/model/checkpoint.ts";
 
@@ -21,12 +22,13 @@ export function workerPermissions(
   const readable = [
     ...("directory" in model ? workerFiles(model.directory) : []),
     ...(tiles === undefined ? [] : [tiles]),
+    ...THREAD_MODULES,
   ];
   return [
     "--no-prompt",
     // The router and the other workers of this host; both ends of every connection.
     "--allow-net=127.0.0.1",
-    ...(readable.length === 0 ? [] : [`--allow-read=${readable.map(escaped).join(",")}`]),
+    `--allow-read=${readable.map(escaped).join(",")}`,
     ...(tiles === undefined ? [] : [`--allow-write=${escaped(tiles)}`]),
     // Vulkan's loader and OpenTelemetry are configured by it, and each flag has a variable.
     "--allow-env",
@@ -34,6 +36,11 @@ export function workerPermissions(
     ...extra,
   ];
 }
+
+/** What the modules of a worker's threads are read from: Deno asks for it again for each thread. */
+const THREAD_MODULES = ["kernels", "engine", "workers"].map((room) =>
+  fileURLToPath(new URL(`../../${room}`, import.meta.url))
+);
 
 /** Dawn is native code: the flag that lets it be loaded, and no other than what lies among Deno's npm packages. */
 export function packagePermission(

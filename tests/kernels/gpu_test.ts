@@ -43,3 +43,18 @@ Deno.test("Gpu.read() gives each of several readers its own bytes", async () => 
   assert.deepEqual(read.map(([bytes]) => bytes?.[0]), [1, 2, 3]);
   for (const tensor of tensors) gpu.free(tensor);
 });
+
+Deno.test("Gpu.write() takes memory that threads share, and lengths that are no multiple of 4", async () => {
+  const { gpu } = fixture;
+  const shared = new Uint32Array(new SharedArrayBuffer(64));
+  shared.set(Array.from({ length: 16 }, (_, i) => i + 1));
+  const tensor = gpu.tensor("words", "u32", [16]);
+  const bytes = new Uint8Array(new SharedArrayBuffer(16)).fill(9).subarray(0, 6);
+  gpu.write(tensor, shared);
+  gpu.write(tensor, bytes, 8);
+  const words = [...await gpu.readU32({ tensor })];
+  assert.deepEqual(words.slice(0, 2), [1, 2]);
+  assert.deepEqual(words.slice(2, 4), [0x09090909, 0x0909]);
+  assert.deepEqual(words.slice(4), Array.from({ length: 12 }, (_, i) => i + 5));
+  gpu.free(tensor);
+});

@@ -71,7 +71,7 @@ export class EngineWorkers {
 
   async #open({ model, kvTokens, replicas = false }: Parameters<Parameters<typeof runWorker>[0]["open"]>[0]) {
     const engine = await Engine.open({ model, kvTokens, replicas, gpu: testProvider().name });
-    const { memory } = hostEngine(engine);
+    const { memory, keyBytes } = hostEngine(engine);
     const hosted: WorkerEngine = {
       info: engine.info,
       join: (membership) => engine.join(membership),
@@ -85,6 +85,6 @@ export class EngineWorkers {
         throw new GpuError("device_lost", "Cannot run step: the device is lost");
       },
     };
-    return { engine: hosted, memory };
+    return { engine: hosted, memory, keyBytes };
   }
 }

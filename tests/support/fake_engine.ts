@@ -121,6 +121,9 @@ function answer({ sequence, tokens, logits }: Span, masks: Uint32Array): SpanRes
   return { sequence, token, scores };
 }
 
+/** Of a model so small that no group of it has lanes. */
+const FAKE_KEY_BYTES = 64;
+
 /** Opens a fake engine. */
 export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEngine>[1]): Promise<HostedEngine> {
   const name = "random" in load.model ? load.model.random : load.model.directory;
@@ -132,7 +135,7 @@ export async function openFake(load: LoadRequest, onProgress: Parameters<OpenEng
   onProgress(4, 4);
   const unlike = name === MODELS.other ? { digest: "other" } : name === MODELS.matrices ? MATRICES : {};
   const engine = new FakeEngine({ ...FAKE_INFO, ...unlike });
-  return { engine, memory: engine.memory };
+  return { engine, memory: engine.memory, keyBytes: FAKE_KEY_BYTES };
 }
 
 /** A step of one span whose mask follows. */

@@ -153,8 +153,8 @@ if (import.meta.main) {
   const code = await runWorker({
     async open(load, onProgress) {
       await saboteur.at("load");
-      const { engine, memory } = hostEngine(await Engine.open(load, onProgress));
-      return { engine: new FaultyEngine(engine, saboteur, Deno.args.includes("--copies")), memory };
+      const { engine, ...hosted } = hostEngine(await Engine.open(load, onProgress));
+      return { ...hosted, engine: new FaultyEngine(engine, saboteur, Deno.args.includes("--copies")) };
     },
     spawned: Deno.args.includes("--spawned"),
     silenceMs: 5000,
