@@ -124,8 +124,7 @@ export class Gpu {
     expectRoom(tensor, data.byteLength, byteOffset);
     if (data.byteLength === 0) return;
     const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-    if (this.#uploads.write(tensor, byteOffset, bytes)) return;
-    this.device.queue.writeBuffer(tensor.buffer, tensor.byteOffset + byteOffset, queueable(bytes));
+    this.#uploads.write(tensor, byteOffset, bytes);
   }
 
   /** Calls back before a buffer is destroyed, so that caches can drop what refers to it. */
@@ -279,15 +278,6 @@ async function testedShapes(gpu: Gpu): Promise<[usable: readonly MatrixShape[], 
   }
   // Without the best one there are no matrix units: prompts and decode rows would run by different kinds of kernels.
   return usable[0] === best ? [usable, faulty] : [[], faulty];
-}
-
-/** Bytes that a queue takes: no others than a multiple of 4, and none that several threads share. */
-function queueable(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
-  const { buffer, byteOffset, byteLength } = bytes;
-  if (byteLength % 4 === 0 && buffer instanceof ArrayBuffer) return new Uint8Array(buffer, byteOffset, byteLength);
-  const padded = new Uint8Array(Math.ceil(byteLength / 4) * 4);
-  padded.set(bytes);
-  return padded;
 }
 
 function expectRoom({ label, byteLength: room }: Tensor, byteLength: number, byteOffset: number): void {

@@ -18,6 +18,7 @@ interface Slot {
 const MAX_SLOTS = 12;
 /** Below this a queue has memory ready. */
 const MIN_BYTES = 256 << 10;
+/** Of one buffer; what is larger takes several. */
 const MAX_BYTES = 8 << 20;
 
 /** The buffers of one device; `close` must be called. */
@@ -36,23 +37,39 @@ export class MappedWrites {
   }
 
   /**
-   * Brings data into a tensor, after what was submitted before and ahead of what is submitted next.
-   * @returns whether it did; if not, nothing has happened
+   * Brings data into a tensor, after what was submitted before and ahead of what is submitted next; by the queue what is small, or
+   * finds no buffer.
+   * @returns how many of its bytes took mapped buffers
    */
-  write(to: Tensor, byteOffset: number, data: Uint8Array): boolean {
+  write(to: Tensor, byteOffset: number, data: Uint8Array): number {
+    const done = this.#writeMapped(to, byteOffset, data);
+    if (done === data.length) return done;
+    const rest = queueable(data.subarray(done));
+    this.#device.queue.writeBuffer(to.buffer, to.byteOffset + byteOffset + done, rest);
+    return done;
+  }
+
+  #writeMapped(to: Tensor, byteOffset: number, data: Uint8Array): number {
     const { byteLength } = data;
-    if (!this.#isWanted || byteLength < MIN_BYTES || byteLength > MAX_BYTES || byteLength % 4 !== 0) return false;
-    const slot = this.#take(byteLength);
-    if (slot === undefined) return false;
-    const { buffer } = slot;
-    new Uint8Array(buffer.getMappedRange(0, byteLength)).set(data);
-    buffer.unmap();
-    slot.isMapped = false;
+    if (!this.#isWanted || byteLength < MIN_BYTES || byteLength % 4 !== 0) return 0;
     const encoder = this.#device.createCommandEncoder();
-    encoder.copyBufferToBuffer(buffer, 0, to.buffer, to.byteOffset + byteOffset, byteLength);
+    const filled: Slot[] = [];
+    let done = 0;
+    while (done < byteLength) {
+      const size = Math.min(MAX_BYTES, byteLength - done);
+      const slot = this.#take(size);
+      if (slot === undefined) break;
+      const { buffer } = slot;
+      new Uint8Array(buffer.getMappedRange(0, size)).set(data.subarray(done, done + size));
+      buffer.unmap();
+      slot.isMapped = false;
+      encoder.copyBufferToBuffer(buffer, 0, to.buffer, to.byteOffset + byteOffset + done, size);
+      filled.push(slot);
+      done += size;
+    }
     this.#device.queue.submit([encoder.finish()]);
-    this.#await(slot);
-    return true;
+    for (const slot of filled) this.#await(slot);
+    return done;
   }
 
   /** Waits for the GPU, and frees the buffers. */
@@ -89,4 +106,13 @@ export class MappedWrites {
     );
     this.#pending.add(done);
   }
+}
+
+/** Bytes that a queue takes: no others than a multiple of 4, and none that several threads share. */
+function queueable(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  const { buffer, byteOffset, byteLength } = bytes;
+  if (byteLength % 4 === 0 && buffer instanceof ArrayBuffer) return new Uint8Array(buffer, byteOffset, byteLength);
+  const padded = new Uint8Array(Math.ceil(byteLength / 4) * 4);
+  padded.set(bytes);
+  return padded;
 }

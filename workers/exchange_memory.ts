@@ -13,6 +13,9 @@ import type { Tensor } from "../kernels/tensor.ts";
 /** States to merge, see `mergeStates`. */
 export type StatesToMerge = Parameters<typeof mergeStates>[1];
 
+/** Reads what was asked for: into fresh memory, or into memory that is given. */
+export type PreparedRead = (into?: Uint8Array) => Promise<Uint8Array[]>;
+
 /** What happens here happens in order with what the engine records, but for what is delivered. */
 export interface ExchangeMemory {
   /**
@@ -22,9 +25,9 @@ export interface ExchangeMemory {
   read(requests: readonly ReadRequest[], wait?: ReadWait<ArrayBufferLike>): Promise<Uint8Array[]>;
   /**
    * Records a read without submitting anything: all that is left to do for it is the next `expect`.
-   * @returns reads, once everything recorded before this call was submitted and has run
+   * @returns reads as `read` does, once everything recorded before this call was submitted and has run
    */
-  prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]>;
+  prepare(requests: readonly ReadRequest[]): PreparedRead;
   /** Puts bytes into a tensor, after everything recorded before. */
   write(tensor: Tensor, data: Float32Array, byteOffset: number): void;
   /**
@@ -70,9 +73,9 @@ export class GpuExchangeMemory implements ExchangeMemory {
     return this.#commands.read(requests, wait);
   }
 
-  prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]> {
+  prepare(requests: readonly ReadRequest[]): PreparedRead {
     const staged = this.#commands.prepareRead(requests);
-    return () => this.#commands.gpu.takeRead(staged);
+    return (into) => this.#commands.gpu.takeRead<ArrayBufferLike>(staged, { into });
   }
 
   write(tensor: Tensor, data: Float32Array, byteOffset: number): void {
@@ -116,6 +119,11 @@ export class GpuExchangeMemory implements ExchangeMemory {
 
 /** What is to be read at once. */
 export type ReadList = Parameters<ExchangeMemory["read"]>[0];
+
+/** Bytes that a read fills when it is given where to. */
+export function bytesOf(wanted: ReadList): number {
+  return wanted.reduce((sum, { byteLength = 0 }) => sum + Math.ceil(byteLength / 16) * 16, 0);
+}
 
 /** Requests for runs of rows, one each. */
 export function requestsFor(tensor: Tensor, runs: readonly RowRange[], rowBytes: number): ReadList {

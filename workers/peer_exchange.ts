@@ -17,7 +17,7 @@ import {
 } from "../engine/exchange.ts";
 import type { ExchangeTiming } from "../engine/span.ts";
 import { PeerError } from "./errors.ts";
-import { type ExchangeMemory, floatsOf, type ReadList, requestsFor } from "./exchange_memory.ts";
+import { bytesOf, type ExchangeMemory, floatsOf, type ReadList, requestsFor } from "./exchange_memory.ts";
 import { ExchangeTally } from "./exchange_tally.ts";
 import type { Mailbox } from "./mailbox.ts";
 import { cutLists, joinValues, joinWords } from "./position_lists.ts";
@@ -74,8 +74,10 @@ export class PeerExchange implements Exchange {
     this.#keys = new KeyMessages({ ...options, send: (peer, message, onSent) => this.#send(peer, message, onSent) });
     this.#states = new StateExchange({
       ...options,
+      sending: this.#sending,
       timed: (read) => this.#tally.read("states", read),
-      send: (peer, point, states) => this.#send(peer, { kind: "states", ...this.#tag(point), ...states }),
+      send: (peer, { point, states, onSent }) =>
+        this.#send(peer, { kind: "states", ...this.#tag(point), ...states }, onSent),
     });
   }
 
@@ -211,15 +213,9 @@ export class PeerExchange implements Exchange {
     wanted: ReadList,
     peers: number,
   ): Promise<{ readonly rows: Float32Array[]; readonly onSent: () => void }> {
-    const into = this.#sending.take(
-      wanted.reduce((sum, { byteLength = 0 }) => sum + Math.ceil(byteLength / 16) * 16, 0),
-    );
+    const into = this.#sending.take(bytesOf(wanted));
     const bytes = await this.#tally.read(kind, () => this.#options.memory.read(wanted, { into }));
-    let unsent = peers;
-    const onSent = () => {
-      if (--unsent === 0) this.#sending.give(into);
-    };
-    return { rows: bytes.map(floatsOf), onSent };
+    return { rows: bytes.map(floatsOf), onSent: this.#sending.giveAfter(peers, into) };
   }
 
   #send(peer: number, message: PeerMessage, onSent?: () => void): void {

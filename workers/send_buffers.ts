@@ -20,6 +20,14 @@ export class SendBuffers {
     return buffer ?? new Uint8Array(bytes < MIN_LANE_BYTES ? new ArrayBuffer(bytes) : new SharedArrayBuffer(bytes));
   }
 
+  /** @returns what is to be called so many times, the last time when no one reads the buffer any more */
+  giveAfter(times: number, buffer: Uint8Array): () => void {
+    let left = times;
+    return () => {
+      if (--left === 0) this.give(buffer);
+    };
+  }
+
   /** Takes a buffer back that no one reads any more. */
   give(buffer: Uint8Array): void {
     this.#idle.push(buffer);

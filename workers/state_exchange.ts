@@ -7,13 +7,13 @@
 import { at } from "../kernels/at.ts";
 import type { AttentionState } from "../kernels/attention/kv_pages.ts";
 import type { RowRange } from "../kernels/attention/row_blocks.ts";
-import { f32Of } from "../kernels/read_back.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { ArrivingStates, ExchangePoint, OwnedRange, PartialStates, ReadyStates } from "../engine/exchange.ts";
 import { PeerError } from "./errors.ts";
-import { type ExchangeMemory, requestsFor } from "./exchange_memory.ts";
+import { bytesOf, type ExchangeMemory, floatsOf, type PreparedRead, requestsFor } from "./exchange_memory.ts";
 import type { Mailbox } from "./mailbox.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
+import type { SendBuffers } from "./send_buffers.ts";
 
 /** Bytes of an f32, and words of the smallest distance of two bindings that every adapter allows. */
 const [F32, ALIGNMENT] = [4, 64] as const;
@@ -34,7 +34,15 @@ interface OwnStates {
   readonly wanting: readonly { readonly peer: number; readonly runs: readonly RowRange[] }[];
   /** The runs that are read, in this order; without ranges all peers want the same. */
   readonly lists: readonly (readonly RowRange[])[];
-  readonly read: () => Promise<Uint8Array<ArrayBuffer>[]>;
+  readonly bytes: number;
+  readonly read: PreparedRead;
+}
+
+/** What all peers want of own states, while it is needed here as well. */
+interface SentStates {
+  readonly states: StateTensors;
+  /** To be called when it is not needed any more. */
+  readonly done: () => void;
 }
 
 /** Where the states that are merged lie: part by part in the order of the workers that hold any. */
@@ -55,10 +63,17 @@ export interface StateExchangeOptions {
   readonly peers: readonly number[];
   readonly memory: ExchangeMemory;
   readonly mailbox: Mailbox;
+  /** Memory for what is sent. */
+  readonly sending: SendBuffers;
+  /** Takes back the memory of a peer's message that is used up. */
+  readonly recycle: (peer: number, payload: ArrayBufferLike) => void;
   /** Times a read-back. */
   readonly timed: <T>(read: () => Promise<T>) => Promise<T>;
   /** To a peer; adds what the message is about. */
-  readonly send: (peer: number, point: ExchangePoint, states: StateTensors) => void;
+  readonly send: (
+    peer: number,
+    message: { readonly point: ExchangePoint; readonly states: StateTensors; readonly onSent: () => void },
+  ) => void;
 }
 
 /** @see the file's paragraph */
@@ -100,9 +115,11 @@ export class StateExchange {
     }
     const arrive = async () => {
       const sent = prepared && await this.#send(point, prepared);
-      if (parts === undefined) return;
-      if (ranges === undefined) await this.#arriveTogether(point, parts, sent);
-      else await this.#arriveApart(point, { parts, mine, own });
+      if (parts !== undefined) {
+        if (ranges === undefined) await this.#arriveTogether(point, parts, sent?.states);
+        else await this.#arriveApart(point, { parts, mine, own });
+      }
+      sent?.done();
     };
     return { arrive: () => arrive().finally(() => memory.delivered()) };
   }
@@ -117,17 +134,20 @@ export class StateExchange {
       .map((peer) => ({ peer, runs: runsFor(peer, ranges, rows) }))
       .filter(({ runs }) => runs.length > 0);
     const lists = (ranges === undefined ? wanting.slice(0, 1) : wanting).map(({ runs }) => runs);
-    const read = memory.prepare(lists.flatMap((runs) => [
+    const wanted = lists.flatMap((runs) => [
       ...requestsFor(o, runs, heads * headDim * F32),
       ...requestsFor(lse, runs, heads * F32),
-    ]));
-    return { wanting, lists, read };
+    ]);
+    return { wanting, lists, bytes: bytesOf(wanted), read: memory.prepare(wanted) };
   }
 
   /** Waits for own states, and sends each peer its part. @returns what all of them want, without ranges */
-  async #send(point: ExchangePoint, { wanting, lists, read }: OwnStates): Promise<StateTensors> {
-    const { timed, send } = this.#options;
-    const bytes = (await timed(read)).map(f32Of);
+  async #send(point: ExchangePoint, { wanting, lists, bytes: length, read }: OwnStates): Promise<SentStates> {
+    const { sending, timed, send } = this.#options;
+    const into = sending.take(length);
+    const bytes = (await timed(() => read(into))).map(floatsOf);
+    // The peers, and this worker.
+    const done = sending.giveAfter(wanting.length + 1, into);
     let [next, states]: [number, StateTensors] = [0, { o: [], lse: [] }];
     for (const [i, { peer, runs }] of wanting.entries()) {
       if (i < lists.length) {
@@ -137,9 +157,9 @@ export class StateExchange {
         };
         next += 2 * runs.length;
       }
-      send(peer, point, states);
+      send(peer, { point, states, onSent: done });
     }
-    return states;
+    return { states, done };
   }
 
   #partsOf({ own: { heads, headDim }, holders }: States, mine: readonly RowRange[]): Parts {
@@ -193,6 +213,7 @@ export class StateExchange {
       });
       data.set(states?.o[0] ?? [], part * lengths.o);
       data.set(states?.lse[0] ?? [], lseAt + part * lengths.lse);
+      if (worker !== index) this.#recycle(worker, states);
     }));
     memory.deliver(whole, data, 0);
   }
@@ -213,7 +234,14 @@ export class StateExchange {
           memory.deliver(parts[name], at(states[name], i), first * bytes[name]);
         }
       }
+      this.#recycle(worker, states);
     }));
+  }
+
+  /** All parts of a message lie in the same memory. */
+  #recycle(peer: number, states?: StateTensors): void {
+    const [part] = states?.o ?? [];
+    if (part !== undefined) this.#options.recycle(peer, part.buffer);
   }
 
   /** @param owed bytes of each part */

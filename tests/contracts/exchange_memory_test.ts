@@ -77,6 +77,13 @@ async function reads(memory: ExchangeMemory, tensors: TensorHolder): Promise<voi
   assert.deepEqual([...new Float32Array(bytes?.buffer ?? new ArrayBuffer(0))], [20, 1, 2, 3]);
   memory.delivered();
   assert.deepEqual(await floats(memory, { tensor, byteLength: 4 * F32 }), [[20, 20, 2, 3]]);
+  const into = new Float32Array(new SharedArrayBuffer(4 * F32));
+  const again = memory.prepare([{ tensor, byteLength: 4 * F32 }]);
+  memory.expect();
+  const [shared] = await again(new Uint8Array(into.buffer));
+  memory.delivered();
+  assert.equal(shared?.buffer, into.buffer);
+  assert.deepEqual([...into], [20, 20, 2, 3]);
 }
 
 async function copiesRanges(memory: ExchangeMemory, tensors: TensorHolder): Promise<void> {

@@ -2,7 +2,7 @@
 
 import type { ReadRequest, ReadWait } from "../../kernels/gpu.ts";
 import { paddedBytes, sizeOf, type Tensor } from "../../kernels/tensor.ts";
-import type { ExchangeMemory, StatesToMerge } from "../../workers/exchange_memory.ts";
+import type { ExchangeMemory, PreparedRead, StatesToMerge } from "../../workers/exchange_memory.ts";
 import { merge } from "../reference/merge_states.ts";
 
 /** @see the file's paragraph */
@@ -29,26 +29,18 @@ export class HostMemory implements ExchangeMemory {
     return data.subarray(first, first + sizeOf(tensor.shape));
   }
 
-  async read(requests: readonly ReadRequest[], { into }: ReadWait = {}): Promise<Uint8Array<ArrayBuffer>[]> {
-    const copies = await this.prepare(requests)();
-    if (into === undefined) return copies;
-    let end = 0;
-    return copies.map((copy) => {
-      const view = into.subarray(end, end + copy.length);
-      view.set(copy);
-      end += Math.ceil(copy.length / 16) * 16;
-      return view;
-    });
+  async read(requests: readonly ReadRequest[], { into }: ReadWait<ArrayBufferLike> = {}): Promise<Uint8Array[]> {
+    return await this.prepare(requests)(into);
   }
 
-  prepare(requests: readonly ReadRequest[]): () => Promise<Uint8Array<ArrayBuffer>[]> {
+  prepare(requests: readonly ReadRequest[]): PreparedRead {
     const copies = requests.map(({ tensor, byteOffset = 0, byteLength = tensor.byteLength - byteOffset }) =>
       new Uint8Array(this.values(tensor).slice(byteOffset / 4, (byteOffset + byteLength) / 4).buffer)
     );
-    return () => Promise.resolve(copies);
+    return (into) => Promise.resolve(into === undefined ? copies : copiedInto(into, copies));
   }
 
-  write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
+  write(tensor: Tensor, data: Float32Array, byteOffset: number): void {
     this.values(tensor).set(data, byteOffset / 4);
   }
 
@@ -56,7 +48,7 @@ export class HostMemory implements ExchangeMemory {
     this.#recorded = [];
   }
 
-  deliver(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
+  deliver(tensor: Tensor, data: Float32Array, byteOffset: number): void {
     this.write(tensor, data, byteOffset);
   }
 
@@ -95,4 +87,15 @@ export class HostMemory implements ExchangeMemory {
   free(): void {
     // The garbage collector does.
   }
+}
+
+/** Views of the memory that hold what is copied, each from a multiple of 16 on. */
+function copiedInto(into: Uint8Array, copies: readonly Uint8Array[]): Uint8Array[] {
+  let end = 0;
+  return copies.map((copy) => {
+    const view = into.subarray(end, end + copy.length);
+    view.set(copy);
+    end += Math.ceil(copy.length / 16) * 16;
+    return view;
+  });
 }

@@ -2,14 +2,18 @@
 
 import type { ReadRequest, ReadWait } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
+import type { PreparedRead } from "../../workers/exchange_memory.ts";
 import { HostMemory } from "./host_memory.ts";
+
+const LARGE_BYTES = 1 << 20;
 
 /** Two tensors: what is sent, and what arrives. */
 export class MappedMemory extends HostMemory {
   readonly out: Tensor;
   readonly in: Tensor;
-  /** Milliseconds that each copy took. */
+  /** Milliseconds that each large copy took. */
   readonly copyMs: number[] = [];
+  readonly #taken = new Map<string, Tensor>();
 
   /** @param bytes of each */
   constructor(bytes: number) {
@@ -20,24 +24,50 @@ export class MappedMemory extends HostMemory {
     for (const tensor of [this.out, this.in]) this.values(tensor).fill(1);
   }
 
-  override read(requests: readonly ReadRequest[], { into }: ReadWait = {}): Promise<Uint8Array<ArrayBuffer>[]> {
-    const [{ tensor, byteLength = 0 } = { tensor: this.out }] = requests;
-    if (into === undefined) return super.read(requests);
-    return Promise.resolve([this.#timed(() => {
-      const { buffer, byteOffset } = this.values(tensor);
-      into.set(new Uint8Array(buffer, byteOffset, byteLength));
-      return into;
-    })]);
+  override read(requests: readonly ReadRequest[], { into }: ReadWait<ArrayBufferLike> = {}): Promise<Uint8Array[]> {
+    return Promise.resolve(this.#copied(requests, into));
   }
 
-  override write(tensor: Tensor, data: Float32Array<ArrayBuffer>, byteOffset: number): void {
-    this.#timed(() => super.write(tensor, data, byteOffset));
+  #copied(requests: readonly ReadRequest[], into?: Uint8Array): Uint8Array[] {
+    let end = 0;
+    return requests.map(({ tensor, byteOffset = 0, byteLength = 0 }) => {
+      const { buffer, byteOffset: first } = this.values(tensor);
+      const mapped = new Uint8Array(buffer, first + byteOffset, byteLength);
+      if (into === undefined) return this.#timed(byteLength, () => mapped.slice());
+      const view = into.subarray(end, end + byteLength);
+      end += Math.ceil(byteLength / 16) * 16;
+      this.#timed(byteLength, () => view.set(mapped));
+      return view;
+    });
   }
 
-  #timed<T>(copy: () => T): T {
+  override prepare(requests: readonly ReadRequest[]): PreparedRead {
+    return (into) => Promise.resolve(this.#copied(requests, into));
+  }
+
+  override merge(): void {
+    // The GPU does, at no cost to the host.
+  }
+
+  /** Memory that lasts, as a GPU's does. */
+  override take(name: string, shape: readonly number[]): Tensor {
+    const known = this.#taken.get(name) ?? this.tensor(name, shape);
+    this.#taken.set(name, known);
+    return known;
+  }
+
+  override copy(): void {
+    // The GPU does.
+  }
+
+  override write(tensor: Tensor, data: Float32Array, byteOffset: number): void {
+    this.#timed(data.byteLength, () => super.write(tensor, data, byteOffset));
+  }
+
+  #timed<T>(bytes: number, copy: () => T): T {
     const startedAt = performance.now();
     const result = copy();
-    this.copyMs.push(performance.now() - startedAt);
+    if (bytes >= LARGE_BYTES) this.copyMs.push(performance.now() - startedAt);
     return result;
   }
 }

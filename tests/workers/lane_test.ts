@@ -154,7 +154,7 @@ Deno.test("openLanes() ends with the signal's reason, and with the loss of a pee
   other.close();
 });
 
-Deno.test("GroupMembership forms a group of a large model with lanes, and its keys take them", async () => {
+Deno.test("GroupMembership forms a group of a large model with lanes, which keys, queries and states take", async () => {
   const places = [0, 1].map(placeInGroup);
   const members = places.map(({ address }) => address);
   const form = { epoch: 1, members, weights: [8, 8], matrix: false, alike: true, replicaPages: 8, deadlineMs: 30_000 };
@@ -169,12 +169,43 @@ Deno.test("GroupMembership forms a group of a large model with lanes, and its ke
       await exchanges[index]?.keys({ step: 1, batch: 0, layer: 0 }, 0, { tensor, rowBytes: 4096, rows: count / 1024 });
       assert.ok(memory.values(tensor).every((value) => value === 7));
     }));
+    for (const layer of [1, 2, 3]) {
+      await Promise.all(
+        places.map(({ memory }, index) => shareRows(exchanges[index] ?? assert.fail(), { memory, index, layer })),
+      );
+    }
     assert.deepEqual(places.flatMap(({ log }) => log), []);
   } finally {
     await Promise.all(places.map(({ membership }) => membership.close()));
     for (const { acceptor } of places) await acceptor.close();
   }
 });
+
+/** One worker's part of a layer whose rows are computed by the owners of their pages, in messages that take a lane. */
+async function shareRows(
+  exchange: Exchange,
+  { memory, index, layer }: { readonly memory: HostMemory; readonly index: number; readonly layer: number },
+): Promise<void> {
+  const [heads, headDim] = [32, 128];
+  const rows = MIN_LANE_BYTES / (heads * headDim * 4);
+  const ranges = [0, 1].map((owner) => ({ first: owner * rows, rows, owner }));
+  const point = { step: 1, batch: 1, layer };
+  const half = rows * heads * headDim;
+  const filled = (of: number) => new Float32Array(2 * half).fill(of);
+  const q = memory.tensor("q", [2 * rows, heads, headDim], filled(10 * layer + index));
+  await exchange.queries(point, ranges, { tensor: q, rowBytes: heads * headDim * 4 });
+  const queries = memory.values(q);
+  assert.ok(queries.every((value, i) => value === 10 * layer + (i < half ? 0 : 1)));
+  const merged = {
+    o: memory.tensor("merged o", [rows, heads, headDim]),
+    lse: memory.tensor("merged lse", [rows, heads]),
+  };
+  const o = memory.tensor("o", [2 * rows, heads, headDim], filled(layer + index));
+  const own = { o, lse: memory.tensor("lse", [2 * rows, heads]), rows: 2 * rows, heads, headDim };
+  await exchange.states(point, ranges, { own, merged, holders: [true, true] })?.begin().arrive();
+  assert.ok(memory.values(merged.o).every((value) => value === layer + 0.5));
+  assert.ok(memory.values(merged.lse).every((value) => Math.abs(value - Math.LN2) < 1e-6));
+}
 
 /** A worker as far as it takes part in exchanges. */
 function placeInGroup(index: number) {

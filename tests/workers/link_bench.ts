@@ -1,6 +1,6 @@
 /**
- * What it costs a worker's thread to pass the keys and values of a prompt on, without any GPU; by hand:
- * `deno run -A tests/workers/link_bench.ts [lane|link] [messages] [MB]`: through a lane, or on one link with everything else. Two processes send each other as many messages at once, as two workers
+ * What it costs a worker's thread to pass a prompt's keys and values on, or its queries and states, without any GPU; by hand:
+ * `deno run -A tests/workers/link_bench.ts [lane|link] [keys|states] [messages] [MB]`: through a lane, or on one link with everything else. Two processes send each other as many messages at once, as two workers
  * do whose chunks are under way together; mapped memory of a GPU is memory of the host here, each message one copy out of it and
  * one into it. Times of threads are what the kernel counts, so that other programs do not add to them.
  */
@@ -68,13 +68,42 @@ function counted(conn: Deno.TcpConn, counts: Counts): WorkerConn {
   };
 }
 
-/** Sends and takes so many messages, some of its own on their way at a time as in a step. */
-async function pass(exchange: PeerExchange, memory: MappedMemory, { index, from, to, bytes }: {
+/** Which messages of which worker. */
+interface Messages {
   readonly index: number;
   readonly from: number;
   readonly to: number;
   readonly bytes: number;
-}): Promise<void> {
+}
+
+/** Queries of own rows and states of the other's, one after the other as in a step; a message is a quarter of a layer's in and out. */
+async function passStates(exchange: PeerExchange, memory: MappedMemory, { from, to, bytes }: Messages): Promise<void> {
+  const [heads, headDim] = [32, 128];
+  const own = bytes / (heads * headDim * 4);
+  const ranges = [0, 1].map((owner) => ({ first: owner * own, rows: own, owner }));
+  const tensors = (rows: number) => ({
+    o: memory.tensor("o", [rows, heads, headDim]),
+    lse: memory.tensor("lse", [rows, heads]),
+  });
+  const q = memory.tensor("q", [2 * own, heads, headDim]);
+  const states = {
+    own: { ...tensors(2 * own), rows: 2 * own, heads, headDim },
+    merged: tensors(own),
+    holders: [true, true],
+  };
+  for (let layer = from; layer < to; layer += 2) {
+    const point = { step: 1, batch: 0, layer };
+    await exchange.queries(point, ranges, { tensor: q, rowBytes: heads * headDim * 4 });
+    await exchange.states(point, ranges, states)?.begin().arrive();
+  }
+}
+
+/** Sends and takes so many messages, some of its own on their way at a time as in a step. */
+async function passKeys(
+  exchange: PeerExchange,
+  memory: MappedMemory,
+  { index, from, to, bytes }: Messages,
+): Promise<void> {
   const rows = { rowBytes: ROW_BYTES, rows: bytes / ROW_BYTES };
   const points = Array.from({ length: to - from }, (_, i) => ({ step: 1, batch: 0, layer: from + i }));
   const unsent = new UnsentKeys();
@@ -125,6 +154,7 @@ async function measure(index: number, conn: Deno.TcpConn): Promise<Figures> {
     propose: () => {},
   });
   mailbox.begin(1, DEADLINE_MS);
+  const pass = KIND === "keys" ? passKeys : passStates;
   await pass(exchange, memory, { index, from: 0, to: WARM_UP, bytes: BYTES });
   memory.copyMs.length = 0;
   const [before, { reads, writes }] = [threadTimes(), { ...counts }];
@@ -161,16 +191,16 @@ function print(figures: readonly Figures[]): void {
     ["GB/s each way and side, both together", gigabytes],
   ];
   const text = rows.map(([name, value]) => `   ${name.padEnd(50)} ${value.toFixed(3)}\n`).join("");
-  const title = `${WAY}: a message of ${BYTES} bytes, in or out; ${MESSAGES} of both on each side:\n`;
+  const title = `${WAY}, ${KIND}: a message of ${BYTES} bytes, in or out; ${MESSAGES} of both on each side:\n`;
   Deno.stdout.writeSync(new TextEncoder().encode(title + text));
 }
 
-const [WAY = "lane", messages = "64", megabytes = "8", port] = Deno.args;
+const [WAY = "lane", KIND = "keys", messages = "64", megabytes = "8", port] = Deno.args;
 const [MESSAGES, BYTES] = [Number(messages), Number(megabytes) * 2 ** 20];
 if (port === undefined) {
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const peer = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", import.meta.url, WAY, messages, megabytes, String(listener.addr.port)],
+    args: ["run", "-A", import.meta.url, WAY, KIND, messages, megabytes, String(listener.addr.port)],
     stdout: "piped",
   }).spawn();
   const conn = await listener.accept();
