@@ -8,7 +8,8 @@ import type { Gpu } from "../kernels/gpu.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import { isQuantized, type QuantizedDType, weightBytes, type WeightDType } from "../kernels/weights/format.ts";
 import { isBlockType, keptAs } from "../kernels/weights/source_types.ts";
-import { checkKvTokens, type KvCapacity, pagesBesideReplicas, replicaPagesBeside } from "./kv/kv_capacity.ts";
+import { type CopyPlan, leastCopyPages, ownPages } from "./kv/copy_plan.ts";
+import { checkKvTokens, copyPlanOf, type KvCapacity } from "./kv/kv_capacity.ts";
 import { kvBytesPerToken } from "./kv/kv_slice.ts";
 import type { ModelConfig } from "./model/model_config.ts";
 import type { TensorInfo } from "./model/tensor_files.ts";
@@ -66,30 +67,33 @@ export function needsOf({ config, tensors, quantize }: UnreadModel): ModelNeeds 
 export async function checkFit(
   gpu: Gpu,
   model: UnreadModel,
-  { kvTokens, replicas = false }: Pick<KvCapacity, "kvTokens" | "replicas">,
+  { kvTokens, ...choice }: Omit<KvCapacity, "workersOnHost">,
 ): Promise<readonly string[]> {
+  const plan = copyPlanOf(choice);
   if (kvTokens !== "auto") {
-    checkKvTokens(gpu, model.config, { kvTokens, replicaPages: replicaPages(kvTokens, replicas) });
+    checkKvTokens(gpu, model.config, { kvTokens, replicaPages: leastCopyPages(pagesFor(kvTokens), plan) });
   }
   const needs = needsOf(model);
   const fixed = needs.weightBytes + needs.workingBytes;
   // Workers that share a sequence have copies of each other's rows; what they hold together is known when all are there.
-  const asked = replicas ? undefined : model.contextTokens;
+  const asked = plan === undefined ? model.contextTokens : undefined;
   const [least, most] = kvTokens === "auto" ? [asked ?? PAGE_TOKENS, model.config.maxPositions] : [kvTokens, kvTokens];
-  const free = await freeBytes(gpu, fixed + bytesOfKv(needs, most, replicas));
-  if (free < fixed + bytesOfKv(needs, least, replicas)) {
+  const free = await freeBytes(gpu, fixed + bytesOfKv(needs, most, plan));
+  if (free < fixed + bytesOfKv(needs, least, plan)) {
     const flag = kvTokens === "auto" && asked !== undefined ? "--context" : "--kv-tokens";
-    throw unfit(model, needs, { free, tokens: least, replicas, flag });
+    throw unfit(model, needs, { free, tokens: least, plan, flag });
   }
-  const fitting = Math.min(tokensWithin(needs, free - fixed, replicas), model.config.maxPositions);
+  const fitting = Math.min(tokensWithin(needs, free - fixed, plan), model.config.maxPositions);
   return [
     `Memory: weights ${gib(needs.weightBytes)} in ${needs.weightTypes.join(" and ")}, working memory ${
       gib(needs.workingBytes)
     }, keys and values ` +
     `${Math.round(needs.kvBytesPerToken / 1024)} KiB a token` +
-    (replicas
-      ? `, copies of other workers' rows at least ${gib(bytesOfPages(needs, replicaPages(fitting, replicas)))}`
-      : ""),
+    (plan === undefined
+      ? ""
+      : `, copies of other workers' rows at least ${
+        gib(bytesOfPages(needs, leastCopyPages(pagesFor(fitting), plan)))
+      }`),
     `Memory: at least ${gib(free)} free: a context of ${fitting.toLocaleString("en")} tokens fits`,
   ];
 }
@@ -120,15 +124,15 @@ async function freeBytes(gpu: Gpu, mostBytes: number): Promise<number> {
 function unfit(
   model: UnreadModel,
   needs: ModelNeeds,
-  { free, tokens, replicas, flag }: {
+  { free, tokens, plan, flag }: {
     readonly free: number;
     readonly tokens: number;
-    readonly replicas: boolean;
+    readonly plan: CopyPlan | undefined;
     readonly flag: "--context" | "--kv-tokens";
   },
 ): GpuError {
   const remedies: string[] = [];
-  const fitting = tokensWithin(needs, free - needs.weightBytes - needs.workingBytes, replicas);
+  const fitting = tokensWithin(needs, free - needs.weightBytes - needs.workingBytes, plan);
   if (fitting > 0) {
     remedies.push(`${flag} ${fitting} would fit`);
     remedies.push(`${Math.ceil(tokens / fitting)} workers with a GPU each would hold ${tokens} together`);
@@ -137,8 +141,8 @@ function unfit(
     const other = needsOf({ ...model, quantize });
     if (other.weightBytes >= needs.weightBytes) continue;
     const fixed = other.weightBytes + other.workingBytes;
-    const total = fixed + bytesOfKv(other, tokens, replicas);
-    const fewer = tokensWithin(other, free - fixed, replicas);
+    const total = fixed + bytesOfKv(other, tokens, plan);
+    const fewer = tokensWithin(other, free - fixed, plan);
     if (total <= free) remedies.push(`--quantize ${quantize} would need ${gib(total)}`);
     else if (fewer > 0) remedies.push(`--quantize ${quantize} with ${flag} ${fewer} would fit`);
   }
@@ -146,19 +150,16 @@ function unfit(
   return new GpuError(
     "out_of_gpu_memory",
     `Cannot load the model: weights of ${gib(needs.weightBytes)}, working memory of ${gib(needs.workingBytes)} and ` +
-      `${tokens} tokens of ${gib(bytesOfKv(needs, tokens, replicas))}${
-        replicas ? ", copies of others' rows included," : ""
+      `${tokens} tokens of ${gib(bytesOfKv(needs, tokens, plan))}${
+        plan === undefined ? "" : ", copies of others' rows included,"
       } ` +
       `exceed the ${gib(free)} that are free: ${remedy}`,
   );
 }
 
-function replicaPages(tokens: number, replicas: boolean): number {
-  return replicas ? replicaPagesBeside(pagesFor(tokens)) : 0;
-}
-
-function bytesOfKv(needs: ModelNeeds, tokens: number, replicas: boolean): number {
-  return bytesOfPages(needs, pagesFor(tokens) + replicaPages(tokens, replicas));
+function bytesOfKv(needs: ModelNeeds, tokens: number, plan: CopyPlan | undefined): number {
+  const pages = pagesFor(tokens);
+  return bytesOfPages(needs, pages + leastCopyPages(pages, plan));
 }
 
 function bytesOfPages({ kvBytesPerToken }: ModelNeeds, pages: number): number {
@@ -166,10 +167,10 @@ function bytesOfPages({ kvBytesPerToken }: ModelNeeds, pages: number): number {
 }
 
 /** Positions, in whole pages, that fit into so many bytes with what lies beside them. */
-function tokensWithin(needs: ModelNeeds, bytes: number, replicas: boolean): number {
+function tokensWithin(needs: ModelNeeds, bytes: number, plan: CopyPlan | undefined): number {
   const pages = Math.floor(Math.max(0, bytes) / needs.kvBytesPerToken / PAGE_TOKENS);
-  const tokens = (replicas ? pagesBesideReplicas(pages, replicas) : pages) * PAGE_TOKENS;
-  return bytesOfKv(needs, tokens, replicas) <= bytes ? tokens : 0;
+  const tokens = ownPages(pages, plan) * PAGE_TOKENS;
+  return bytesOfKv(needs, tokens, plan) <= bytes ? tokens : 0;
 }
 
 /** Bytes of matrices by the type that they are kept as, and of vectors. */

@@ -68,6 +68,11 @@ export interface ServiceConfig {
   /** KV capacity in tokens of all workers or of each of a group; `auto` takes what the GPU has. @default "auto" */
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
   /**
+   * Room of each worker for copies of what the others of its group hold, which makes prompts and decoding fast: for one longest
+   * context where memory allows, for everything (a group then holds what one worker would), or an eighth of its own. @default "auto"
+   */
+  readonly copies?: "auto" | "whole" | "least";
+  /**
    * How sparse layers of several workers reach what others hold: copies of the rows, or attention states.
    * @default "states"
    */

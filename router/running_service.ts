@@ -77,6 +77,7 @@ export class RunningService implements Service {
       model: config.model,
       modelId: config.modelName,
       minWorkers: config.workers.kind === "join" ? config.workers.minWorkers : 1,
+      copies: config.copies,
       sparseExchange: config.sparseExchange,
       log: (line) => log.say(line),
     });

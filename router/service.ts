@@ -35,6 +35,8 @@ export interface ServedModel {
   readonly kvTokens: number;
   /** Longest context of one request, over all workers of a group. */
   readonly contextTokens: number;
+  /** Longest context of which every worker of a group has room for a copy; absent where nothing is copied. */
+  readonly copiedContextTokens?: number;
   /** The first worker's GPU by its own name. */
   readonly adapter: string;
   /** Whether the adapter computes on the CPU. */

@@ -1,6 +1,7 @@
 /** What a worker needs from an engine; owned here, so that a worker can be tested around an engine without a GPU. */
 
 import type { ModelSource } from "../engine/engine.ts";
+import type { CopyRoom } from "../engine/kv/copy_plan.ts";
 import { kvBytesPerToken } from "../engine/kv/kv_slice.ts";
 import type { ModelConfig } from "../engine/model/model_config.ts";
 import type { GroupPlace } from "../engine/group_place.ts";
@@ -18,6 +19,10 @@ export interface LoadRequest {
   readonly workersOnHost?: number;
   /** Whether the worker is one of several. @default false */
   readonly replicas?: boolean;
+  /** Room for copies of what the others hold. @default "auto" */
+  readonly copies?: CopyRoom;
+  /** Workers of the group, as far as they are known. @default 2 */
+  readonly groupWorkers?: number;
 }
 
 /** A loaded engine; that on a GPU is `Engine` itself. */

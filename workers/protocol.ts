@@ -6,6 +6,7 @@
 import type { Candidates } from "../engine/exchange.ts";
 import type { ModelSource } from "../engine/engine.ts";
 import type { EngineInfo, MeasuredStep } from "../engine/engine_info.ts";
+import { COPY_ROOMS } from "../engine/kv/copy_plan.ts";
 import { SPARSE_EXCHANGES, type SparseExchange } from "../engine/replica_plan.ts";
 import type { Step, StepResult } from "../engine/span.ts";
 import { QUANTIZED_DTYPES } from "../kernels/weights/format.ts";
@@ -181,7 +182,12 @@ type OfKind<Message, Kind> = Extract<Message, { readonly kind: Kind }>;
 const routerMessage = union<RouterMessage>({
   load: record<OfKind<RouterMessage, "load">>({
     kind: oneOf("load"),
-    load: record<LoadRequest>({ model, kvTokens }, { workersOnHost: count, replicas: flag }),
+    load: record<LoadRequest>({ model, kvTokens }, {
+      workersOnHost: count,
+      replicas: flag,
+      copies: oneOf(...COPY_ROOMS),
+      groupWorkers: count,
+    }),
   }),
   step: record<OfKind<RouterMessage, "step">>({ kind: oneOf("step"), step, traceparents: list(text) }),
   ping: record<OfKind<RouterMessage, "ping">>({ kind: oneOf("ping"), id: count }),

@@ -1,41 +1,31 @@
 /**
- * How much room a slice has beside its own pages for copies of what other workers hold: as much again where the GPU can spare it, so that
- * in a group of two whatever the slices hold can be copied whole. Knows pages and the memory that is left; knows nothing of
- * what is copied.
+ * Finds out how much room the GPU can spare for copies of what other workers hold, beside a slice whose size is given. Knows
+ * memory; `copy_plan.ts` knows what to try.
  */
 
 import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { ModelConfig } from "../model/model_config.ts";
-import { bindablePages, KvSlice, type SlicePages } from "./kv_slice.ts";
-
-/** Of the slice's own pages, from the most that is tried on. */
-const SHARES = [1, 1 / 2, 1 / 4] as const;
+import { type CopyPlan, copySizes, leastCopyPages } from "./copy_plan.ts";
+import { bindablePages, KvSlice } from "./kv_slice.ts";
 
 /** What must be left for working memory, which comes with the first long prompt. */
 const RESERVED_BYTES = 2 * 2 ** 30;
 const PIECE_BYTES = 2 ** 30;
 
 /**
- * The sizes that are tried, the largest first: none below the least, nor beyond what can be bound.
- * @param least with the room that a slice has in any case
- */
-export function copySizes(least: SlicePages, bindable: number): readonly SlicePages[] {
-  const { pages } = least;
-  const room = SHARES.map((share) => Math.min(Math.ceil(pages * share), bindable - pages));
-  return [...new Set(room)].filter((more) => more > least.replicaPages)
-    .map((replicaPages) => ({ pages, replicaPages }));
-}
-
-/**
  * Allocates a slice with as much room for copies as leaves enough for the rest of the work.
  * @throws {EngineError} `kv_exhausted` as `KvSlice.allocate`
  * @throws {GpuError} `out_of_gpu_memory` when not even the least fits
  */
-export async function allocateWithCopies(gpu: Gpu, config: ModelConfig, least: SlicePages): Promise<KvSlice> {
+export async function allocateWithCopies(
+  gpu: Gpu,
+  config: ModelConfig,
+  { pages, plan }: { readonly pages: number; readonly plan: CopyPlan },
+): Promise<KvSlice> {
   // A software adapter's allocations never fail, and the host must not swap.
-  const sizes = gpu.info.software ? [] : copySizes(least, bindablePages(gpu, config));
+  const sizes = gpu.info.software ? [] : copySizes(pages, bindablePages(gpu, config), plan);
   for (const size of sizes) {
     const slice = await unlessExhausted(gpu, () => KvSlice.allocate(gpu, config, size));
     if (slice === undefined) continue;
@@ -43,7 +33,7 @@ export async function allocateWithCopies(gpu: Gpu, config: ModelConfig, least: S
     slice.close();
     await gpu.settle();
   }
-  return await KvSlice.allocate(gpu, config, least);
+  return await KvSlice.allocate(gpu, config, { pages, replicaPages: leastCopyPages(pages, plan) });
 }
 
 /** Whether enough is left for the rest of the work: allocated, and given back. */

@@ -6,7 +6,8 @@ import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { EngineError } from "../errors.ts";
 import { allocateWithCopies } from "./copy_room.ts";
-import { bindablePages, kvBytesPerToken, KvSlice, type SlicePages } from "./kv_slice.ts";
+import { type CopyPlan, type CopyRoom, dividePages, leastCopyPages, type SlicePages } from "./copy_plan.ts";
+import { bindablePages, kvBytesPerToken, KvSlice } from "./kv_slice.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { PAGE_TOKENS, pagesFor } from "../span.ts";
 
@@ -22,18 +23,22 @@ const HARDWARE_CONTEXTS = 16;
 /** A CPU could not compute more, and zeroes the whole slice at its first use: 3 GiB took 4.4 s, a quarter of that 0.3 s. */
 const SOFTWARE_CONTEXTS = 4;
 
-/** Pages for replicas and copies at least: this share of the slice's own, and never fewer than the replicas of a few sequences take. */
-const REPLICA_SHARE = 1 / 8;
-const MIN_REPLICA_PAGES = 64;
+/** What room a slice has for rows of others. */
+export interface CopyChoice {
+  /** Whether the slice is one of several, and keeps room for rows of the others beside its own. @default false */
+  readonly replicas?: boolean;
+  /** How much. @default "auto" */
+  readonly copies?: CopyRoom;
+  /** Workers of the group, as far as they are known. @default 2 */
+  readonly groupWorkers?: number;
+}
 
 /** What a slice is to hold. */
-export interface KvCapacity {
+export interface KvCapacity extends CopyChoice {
   /** Positions that the KV slice holds; `auto` takes what the device can spare. */
   readonly kvTokens: number | "auto";
   /** Workers that share the memory of this machine, this one included; counts for `auto` on a software adapter. @default 1 */
   readonly workersOnHost?: number;
-  /** Whether the slice is one of several, and keeps room for rows of the others beside its own. @default false */
-  readonly replicas?: boolean;
 }
 
 /**
@@ -44,32 +49,25 @@ export interface KvCapacity {
 export async function allocateSlice(
   gpu: Gpu,
   config: ModelConfig,
-  { kvTokens, workersOnHost = 1, replicas = false }: KvCapacity,
+  { kvTokens, workersOnHost = 1, ...choice }: KvCapacity,
 ): Promise<KvSlice> {
-  const sized = (pages: number): SlicePages => ({ pages, replicaPages: replicas ? replicaPagesBeside(pages) : 0 });
-  if (kvTokens !== "auto") return await allocateTokens(gpu, config, { kvTokens, size: sized(pagesFor(kvTokens)) });
+  const plan = copyPlanOf(choice);
+  if (kvTokens !== "auto") return await allocateTokens(gpu, config, { kvTokens, plan });
+  const contextPages = pagesFor(config.maxPositions);
+  const sizeOf = (total: number): SlicePages => dividePages(Math.max(1, total), contextPages, plan);
   const contexts = gpu.info.software ? SOFTWARE_CONTEXTS : HARDWARE_CONTEXTS;
-  const wanted = pagesBesideReplicas(
-    Math.min(bindablePages(gpu, config), contexts * pagesFor(config.maxPositions)),
-    replicas,
-  );
+  const wanted = Math.min(bindablePages(gpu, config), contexts * contextPages);
   if (gpu.info.software) {
     const spare = Deno.systemMemoryInfo().available * SOFTWARE_SHARE / workersOnHost;
     const pages = Math.floor(spare / (kvBytesPerToken(config) * PAGE_TOKENS));
-    return await KvSlice.allocate(gpu, config, sized(Math.min(wanted, pagesBesideReplicas(pages, replicas))));
+    return await KvSlice.allocate(gpu, config, sizeOf(Math.min(wanted, pages)));
   }
-  return await probe(gpu, config, { wanted, sized });
+  return await probe(gpu, config, { wanted, sizeOf, plan });
 }
 
-/** Pages for replicas that a slice of so many has beside them, when it is one of several. */
-export function replicaPagesBeside(pages: number): number {
-  return Math.max(MIN_REPLICA_PAGES, Math.ceil(pages * REPLICA_SHARE));
-}
-
-/** Of so many pages together, those that are left to the slice itself. */
-export function pagesBesideReplicas(pages: number, replicas: boolean): number {
-  const own = Math.min(pages - MIN_REPLICA_PAGES, Math.floor(pages / (1 + REPLICA_SHARE)));
-  return Math.max(1, replicas ? own : pages);
+/** How a worker with this capacity divides its memory; undefined: it is alone. */
+export function copyPlanOf({ replicas = false, copies = "auto", groupWorkers = 2 }: CopyChoice): CopyPlan | undefined {
+  return replicas ? { room: copies, workers: Math.max(2, groupWorkers) } : undefined;
 }
 
 /** Positions to hold, and pages beside them. */
@@ -92,17 +90,19 @@ function refusal(kvTokens: number, why: string, cause?: unknown): EngineError {
 async function allocateTokens(
   gpu: Gpu,
   config: ModelConfig,
-  { kvTokens, size }: { readonly kvTokens: number; readonly size: SlicePages },
+  { kvTokens, plan }: { readonly kvTokens: number; readonly plan: CopyPlan | undefined },
 ): Promise<KvSlice> {
+  const pages = pagesFor(kvTokens);
+  const size = { pages, replicaPages: leastCopyPages(pages, plan) };
   checkKvTokens(gpu, config, { kvTokens, ...size });
   const bytes = (size.pages + size.replicaPages) * PAGE_TOKENS * kvBytesPerToken(config);
   const needed = `its ${gib(bytes)} GiB do not fit`;
   const available = gpu.info.software ? Deno.systemMemoryInfo().available : Infinity;
   if (bytes > available) throw refusal(kvTokens, `${needed} into the ${gib(available)} GiB that this machine has left`);
   try {
-    return size.replicaPages === 0
+    return plan === undefined
       ? await KvSlice.allocate(gpu, config, size)
-      : await allocateWithCopies(gpu, config, size);
+      : await allocateWithCopies(gpu, config, { pages, plan });
   } catch (error) {
     if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
     throw refusal(kvTokens, needed, error);
@@ -117,20 +117,25 @@ function gib(bytes: number): string {
 async function probe(
   gpu: Gpu,
   config: ModelConfig,
-  { wanted, sized }: { readonly wanted: number; readonly sized: (pages: number) => SlicePages },
+  { wanted, sizeOf, plan }: {
+    readonly wanted: number;
+    readonly sizeOf: (total: number) => SlicePages;
+    readonly plan: CopyPlan | undefined;
+  },
 ): Promise<KvSlice> {
-  for (let pages = wanted;; pages = Math.floor(pages * 0.8)) {
+  for (let total = wanted;; total = Math.floor(total * 0.8)) {
     try {
-      const slice = await KvSlice.allocate(gpu, config, sized(Math.max(1, pages)));
-      const isAlone = slice.replicaPages === 0;
-      if (pages === wanted && isAlone) return slice;
+      const slice = await KvSlice.allocate(gpu, config, sizeOf(total));
+      if (total === wanted && plan === undefined) return slice;
       slice.close();
       await gpu.settle();
       // The bound was what can be used, not the memory.
-      if (pages === wanted) return await allocateWithCopies(gpu, config, sized(pages));
-      return await KvSlice.allocate(gpu, config, sized(Math.max(1, Math.floor(pages * HARDWARE_SHARE))));
+      if (total === wanted && plan !== undefined) {
+        return await allocateWithCopies(gpu, config, { pages: slice.pages, plan });
+      }
+      return await KvSlice.allocate(gpu, config, sizeOf(Math.floor(total * HARDWARE_SHARE)));
     } catch (error) {
-      if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory" || pages <= 1) throw error;
+      if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory" || total <= 1) throw error;
       // What was freed is given back only when the queue has been waited for.
       await gpu.settle();
     }

@@ -9,6 +9,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import { EngineError } from "../errors.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { PAGE_TOKENS, pagesFor } from "../span.ts";
+import type { SlicePages } from "./copy_plan.ts";
 import { MAX_REPLICA_SLOTS } from "./replica_store.ts";
 
 /** Keys and values of one layer: f16 [pages, kvHeads, 64, headDim] each; keys are stored rotated. */
@@ -19,12 +20,6 @@ export interface KvLayer {
 
 /** Sequences that can be open at once. */
 export const SLOTS = 256;
-
-/** How many pages a slice has. */
-export interface SlicePages {
-  readonly pages: number;
-  readonly replicaPages: number;
-}
 
 /** Replicas of one sequence never take more. */
 export const MAX_REPLICA_PAGES = Math.ceil(2 * MAX_REPLICA_SLOTS / PAGE_TOKENS);

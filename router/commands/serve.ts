@@ -67,6 +67,7 @@ function greeting({ address: { hostname, port } }: Service, model: ServedModel, 
     : hostname.includes(":")
     ? `[${hostname}]`
     : hostname;
+  const copied = model.copiedContextTokens;
   const url = `${scheme}://${reachable}:${port}`;
   const body = { model: model.id, messages: [{ role: "user", content: "Hello" }], stream: true };
   return [
@@ -74,6 +75,9 @@ function greeting({ address: { hostname, port } }: Service, model: ServedModel, 
     `  parameters   ${(model.parameters / 1e6).toFixed(1)} million`,
     ...workerLines(model),
     `  KV capacity  ${count(model.kvTokens)} tokens, the longest context ${count(model.contextTokens)}`,
+    ...(copied === undefined
+      ? []
+      : [`  copies       contexts up to ${count(copied)} tokens on every worker (--copies)`]),
     "Try it:",
     `  curl -N ${url}/v1/chat/completions -H 'content-type: application/json' -d '${JSON.stringify(body)}'`,
   ];

@@ -7,7 +7,7 @@ import { PAGE_TOKENS } from "../../engine/span.ts";
 import { RequestError } from "../errors.ts";
 import type { GroupState, ModelInfo } from "../group/group.ts";
 import type { WorkerGroup } from "../group/worker_group.ts";
-import { longestContext } from "../scheduling/capacity.ts";
+import { copiedContext, longestContext } from "../scheduling/capacity.ts";
 import type { ServedModel, ServedWorker, Service } from "../service.ts";
 import { sum } from "../sum.ts";
 import { hasOtherModel, modelOfAll } from "./fleet_group.ts";
@@ -90,6 +90,7 @@ function served(groups: readonly FollowedGroup[]): ServedModel | undefined {
   const model = modelOfAll(ready.map(({ group }) => group.state));
   if (model === undefined) return undefined;
   const { id, parameters, adapter } = model;
+  const copied = copiedContext(model);
   return {
     id,
     parameters,
@@ -97,6 +98,7 @@ function served(groups: readonly FollowedGroup[]): ServedModel | undefined {
     software: ready.some(({ model: { software } }) => software),
     kvTokens: sum(ready, ({ model: { kvPages } }) => kvPages * PAGE_TOKENS),
     contextTokens: longestContext(model),
+    ...(copied === undefined ? {} : { copiedContextTokens: copied }),
     workers: ready.flatMap(({ group, index, model }) =>
       workersOf(group, model).map((worker) => groups.length === 1 ? worker : { ...worker, group: index })
     ),

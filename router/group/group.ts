@@ -12,6 +12,8 @@ export interface ModelInfo extends EngineInfo {
   readonly id: string;
   /** Pages of each worker's slice, in the order of the workers; `kvPages` is their sum. */
   readonly slices: readonly number[];
+  /** Pages that each of them has at least for copies of what the others hold; 0: nothing is copied. */
+  readonly copyPages: number;
   /** Each worker's GPU, in the same order; `adapter` is the first. */
   readonly adapters: readonly string[];
 }

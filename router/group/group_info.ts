@@ -92,6 +92,7 @@ export function modelOf(workers: readonly InformedWorker[], id: string): ModelIn
     measured: slowest(workers),
     kvPages: slices.reduce((sum, pages) => sum + pages, 0),
     slices,
+    copyPages: computesAlike(workers) ? Math.min(...workers.map(({ info: { replicaPages } }) => replicaPages)) : 0,
     matrix: usesMatrices(workers) ? lead.info.matrix : undefined,
     adapters: workers.map(({ info: { adapter } }) => adapter),
   };

@@ -1,5 +1,6 @@
 /** Opens the group of the workers that were planned: each with its way to be reached, and what it is to load. */
 
+import type { CopyRoom } from "../../engine/kv/copy_plan.ts";
 import type { SparseExchange } from "../../engine/replica_plan.ts";
 import type { ModelSource } from "../../engine/engine.ts";
 import { formatAddress } from "../host/address.ts";
@@ -17,6 +18,8 @@ export interface GroupPlan {
   readonly model: ModelSource;
   /** Name under which clients ask for the model. */
   readonly modelId: string;
+  /** Room for copies of what others hold. */
+  readonly copies: CopyRoom;
   /** How their sparse layers reach what others hold. */
   readonly sparseExchange: SparseExchange;
   /** Lines for the operator. */
@@ -31,8 +34,8 @@ export interface GroupPlan {
  */
 export function openGroup(
   plans: readonly WorkerPlan[],
-  { minWorkers = 1, modelId, sparseExchange, log, model }: GroupPlan,
-  membership: Membership = membershipOf(plans, { model, log }),
+  { minWorkers = 1, modelId, copies, sparseExchange, log, model }: GroupPlan,
+  membership: Membership = membershipOf(plans, { model, log, copies, minWorkers }),
 ): WorkerGroup {
   return new WorkerGroup({ membership, minWorkers, modelId, sparseExchange, log });
 }
@@ -40,7 +43,7 @@ export function openGroup(
 /** Who the planned workers are. */
 export function membershipOf(
   plans: readonly WorkerPlan[],
-  { model, log }: Pick<GroupPlan, "model" | "log">,
+  { model, log, copies, minWorkers = 1 }: Pick<GroupPlan, "model" | "log" | "copies" | "minWorkers">,
 ): Membership {
   const [first] = plans;
   if (first?.kind === "find") {
@@ -49,7 +52,7 @@ export function membershipOf(
       key: formatAddress(address),
       place: name === undefined ? formatAddress(address) : `${name} at ${formatAddress(address)}`,
       source: joinedWorker(address, secret, trust),
-      load: { model, kvTokens, replicas: true },
+      load: { model, kvTokens, replicas: true, copies, groupWorkers: minWorkers },
       ...rest,
     }));
   }
@@ -64,6 +67,8 @@ export function membershipOf(
         model,
         kvTokens: plan.kvTokens,
         replicas: plans.length > 1,
+        copies,
+        groupWorkers: plans.length,
         ...(plan.kind === "spawn" && { workersOnHost: plan.workersOnHost }),
       },
       ...(place === undefined ? {} : { place }),

@@ -3,6 +3,7 @@
  * much each holds. Knows names, defaults and bounds; starts no process.
  */
 
+import { COPY_ROOMS, type CopyRoom } from "../../engine/kv/copy_plan.ts";
 import { SPARSE_EXCHANGES, type SparseExchange } from "../../engine/replica_plan.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import { GPU_CHOICES, type GpuChoice } from "../../kernels/choose_provider.ts";
@@ -24,6 +25,7 @@ export interface WorkerChoice {
   readonly joinTlsCa?: string | undefined;
   readonly joinTlsName?: string | undefined;
   readonly kvTokens?: KvTokens | readonly KvTokens[] | undefined;
+  readonly copies?: CopyRoom | undefined;
   readonly sparseExchange?: SparseExchange | undefined;
 }
 
@@ -52,6 +54,8 @@ export interface ResolvedWorkers {
   readonly workers: WorkerOrigin;
   /** One for all workers, or one for each of a group. */
   readonly kvTokens: readonly KvTokens[];
+  /** Room that workers have for copies of what the others of their group hold. */
+  readonly copies: CopyRoom;
   readonly sparseExchange: SparseExchange;
 }
 
@@ -80,6 +84,13 @@ export const SLICE_FLAGS = {
     or: "auto",
     default: ["auto"],
     help: "KV capacity in tokens, one number for all workers or one for each; auto: what the GPU has left",
+  },
+  copies: {
+    kind: "choice",
+    choices: COPY_ROOMS,
+    default: "auto",
+    help:
+      "memory of each worker of a group for copies of what the others hold: one longest context; whole: everything, so that the group holds what one worker would; least: an eighth",
   },
   shareGpu: { kind: "switch", help: "let several workers share one GPU" },
   sparseExchange: {
@@ -133,12 +144,12 @@ export function resolveWorkers(choice: WorkerChoice): ResolvedWorkers {
   const kvTokens = [choice.kvTokens ?? "auto"].flat();
   for (const tokens of kvTokens) checkNumber("kvTokens", tokens);
   if (choice.workers !== undefined) checkNumber("workers", choice.workers);
-  const { groups = 1, sparseExchange = "states" } = choice;
+  const { groups = 1, copies = "auto", sparseExchange = "states" } = choice;
   checkNumber("groups", groups);
   const workers = originOf(choice);
   const count = countOf(workers, groups);
   if (count !== "auto") kvTokensOfEach(kvTokens, count);
-  return { groups, workers, kvTokens, sparseExchange };
+  return { groups, workers, kvTokens, copies, sparseExchange };
 }
 
 /**

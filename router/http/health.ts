@@ -1,7 +1,7 @@
 /** `GET /health` (the process lives) and `GET /ready` (it can take requests now). Answers from what is known, without asking a worker. */
 
 import { PAGE_TOKENS } from "../../engine/span.ts";
-import { longestContext } from "../scheduling/capacity.ts";
+import { copiedContext, longestContext } from "../scheduling/capacity.ts";
 import { describeError, RequestError } from "../errors.ts";
 import { nearestState } from "../fleet/fleet_group.ts";
 import type { GroupState } from "../group/group.ts";
@@ -99,12 +99,14 @@ function groupBody({ state, scheduler: { running, waiting, pages } }: GroupRepor
 /** Of the group as it is now: a worker that is gone for good is not there, and the longest context is shorter. */
 function capacityOf({ epoch, model }: Extract<GroupState, { kind: "ready" }>) {
   const { id, kvPages, slices, adapters } = model;
+  const copied = copiedContext(model);
   return {
     epoch,
     model: id,
     workers: slices.map((pages, i) => ({ adapter: adapters[i] ?? null, capacity_tokens: pages * PAGE_TOKENS })),
     capacity_tokens: kvPages * PAGE_TOKENS,
     max_context_tokens: longestContext(model),
+    ...(copied === undefined ? {} : { copied_context_tokens: copied }),
   };
 }
 

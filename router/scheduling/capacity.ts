@@ -3,6 +3,7 @@
  * others are not. Pure functions over indices; knows nothing of who holds which page.
  */
 
+import { copiedPages } from "../../engine/kv/copy_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import type { ModelInfo } from "../group/group.ts";
@@ -39,4 +40,13 @@ export function longestOnSlices(slices: readonly number[]): number {
 /** Tokens that one sequence can have: as many as the model was made for, and the slices of the group hold. */
 export function longestContext({ maxPositions, slices }: Pick<ModelInfo, "maxPositions" | "slices">): number {
   return Math.min(maxPositions, longestOnSlices(slices));
+}
+
+/** Tokens of the longest sequence that workers copy whole, and compute in turns; undefined where none is copied. */
+export function copiedContext(
+  model: Pick<ModelInfo, "maxPositions" | "slices" | "copyPages">,
+): number | undefined {
+  const { slices, copyPages } = model;
+  if (slices.length === 1 || copyPages === 0) return undefined;
+  return Math.min(longestContext(model), copiedPages(slices, copyPages) * PAGE_TOKENS);
 }

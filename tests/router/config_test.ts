@@ -23,7 +23,7 @@ Deno.test("configFromFlags() without flags equals resolveConfig() without option
 
 Deno.test("configFromFlags() carries every flag over", () => {
   const args =
-    "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096,auto --groups 3 --workers 2 --share-gpu --sparse-exchange rows --attention sparse " +
+    "--model /m/big --model-name other --host 0.0.0.0 --port 0 --kv-tokens 4096,auto --groups 3 --workers 2 --share-gpu --copies whole --sparse-exchange rows --attention sparse " +
     "--budget 64 --correction lossless --correct-every 8 --max-batch 2 --max-queued 0 --queue-timeout 90 --body-bytes 1024 " +
     "--text-threads 3 --text-ms 700 --drain-ms 5 --recover-ms 7 --log json --metrics-compat vllm --tool-format mistral " +
     "--api-key-file /k --allow-origin https://a.example,http://b:81 --allow-host gpu.lan --max-requests-per-client 3 " +
@@ -37,6 +37,7 @@ Deno.test("configFromFlags() carries every flag over", () => {
     groups: 3,
     workers: { kind: "spawn", count: 2, shareGpu: true, gpu: "auto" },
     kvTokens: [4096, "auto"],
+    copies: "whole",
     sparseExchange: "rows",
     attention: {
       mode: "sparse",

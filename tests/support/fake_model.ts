@@ -19,6 +19,7 @@ const MODEL: Omit<ModelInfo, "kvPages" | "slices" | "adapters"> = {
   cheapCorrections: 50_000,
   measured: [],
   replicaPages: 0,
+  copyPages: 0,
 };
 
 /** The info of a small model on workers with the given slices, else on one with the given (or 64) pages. */

@@ -126,6 +126,7 @@ Deno.test("parseRouterMessage() gives back every message of a router", () => {
   const messages = [
     { kind: "load", load: { model: { directory: "/models/a" }, kvTokens: "auto" } },
     { kind: "load", load: { model: { random: "tiny" }, kvTokens: 4096, workersOnHost: 2, replicas: true } },
+    { kind: "load", load: { model: { random: "tiny" }, kvTokens: "auto", copies: "whole", groupWorkers: 3 } },
     { kind: "step", step, traceparents: ["00-a-b-01"] },
     { kind: "ping", id: 3 },
     {

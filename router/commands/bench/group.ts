@@ -8,6 +8,7 @@ import type { ModelSource } from "../../../engine/engine.ts";
 import { type ModelConfig, readModelConfig } from "../../../engine/model/model_config.ts";
 import { presetNamed } from "../../../engine/model/presets.ts";
 import { PageMap } from "../../../engine/page_map.ts";
+import type { CopyRoom } from "../../../engine/kv/copy_plan.ts";
 import type { SparseExchange } from "../../../engine/replica_plan.ts";
 import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
@@ -49,6 +50,7 @@ export interface BenchModel {
   readonly kvTokens: readonly KvTokens[];
   readonly shareGpu: boolean;
   readonly gpu: GpuChoice;
+  readonly copies: CopyRoom;
   readonly sparseExchange: SparseExchange;
 }
 
@@ -77,14 +79,14 @@ export async function openBenchGroup(
   workers: number,
   { onProgress, log }: GroupListener,
 ): Promise<BenchGroup> {
-  const { shareGpu, gpu, kvTokens } = flags;
+  const { shareGpu, gpu, kvTokens, copies, sparseExchange } = flags;
   const model = modelSource(flags);
   // A list of capacities is for the largest group; smaller ones take its beginning.
   const own = kvTokens.length === 1 ? kvTokens : kvTokens.slice(0, workers);
   const config = await configOf(model);
   const plans = await planWorkers(resolveWorkers({ workers, shareGpu, gpu, kvTokens: own }));
   const modelId = model.quantize === undefined ? nameOf(model) : `${nameOf(model)} ${model.quantize}`;
-  const group = openGroup(plans, { model, modelId, sparseExchange: flags.sparseExchange, log });
+  const group = openGroup(plans, { model, modelId, copies, sparseExchange, log });
   try {
     const info = await loaded(group, onProgress);
     const map = new PageMap(info.slices);

@@ -58,10 +58,10 @@ const PATIENT_MS = 86_400_000;
  */
 export async function measureThroughput(options: ThroughputOptions): Promise<ThroughputFigures> {
   const { groups: count, workers, chats, listener: { onProgress, log } } = options;
-  const { sparseExchange, ...flags } = options.model;
+  const { copies, sparseExchange, ...flags } = options.model;
   const model = modelSource(flags);
   const planned = await planGroups(resolveWorkers({ ...flags, groups: count, workers, sparseExchange }));
-  const groups = openGroups(planned, { model, modelId: nameOf(model), sparseExchange, log });
+  const groups = openGroups(planned, { model, modelId: nameOf(model), copies, sparseExchange, log });
   const answered = groups.map(() => 0);
   const fleet = new Fleet(groups, (group) => ({
     maxQueued: chats,

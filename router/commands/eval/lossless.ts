@@ -89,6 +89,7 @@ export async function evaluateLossless(options: LosslessOptions, terminal: Termi
       kvTokens: [kvTokensOf(requests, workers)],
       shareGpu: true,
       gpu: options.gpu,
+      copies: "auto",
       sparseExchange: "states",
     } as const;
     const group = await openBenchGroup(flags, workers, listenerOn(terminal));

@@ -1,7 +1,7 @@
 /** Room for copies beside a slice: as much again, then less, on a device that says what it has left. */
 
 import assert from "node:assert/strict";
-import { allocateWithCopies, copySizes } from "../../../engine/kv/copy_room.ts";
+import { allocateWithCopies } from "../../../engine/kv/copy_room.ts";
 import { kvBytesPerToken } from "../../../engine/kv/kv_slice.ts";
 import { presetNamed } from "../../../engine/model/presets.ts";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
@@ -34,20 +34,12 @@ function countingGpu(freeBytes: number): { readonly gpu: Gpu; readonly left: () 
   return { gpu: gpu as unknown as Gpu, left: () => left };
 }
 
-Deno.test("copySizes() asks for as much again first, and for no less than there is in any case", () => {
-  const least = { pages: 2188, replicaPages: 274 };
-  const rooms = (bindable: number) => copySizes(least, bindable).map(({ replicaPages }) => replicaPages);
-  assert.deepEqual(rooms(100_000), [2188, 1094, 547]);
-  assert.deepEqual(rooms(2188 + 600), [600, 547]);
-  assert.deepEqual(rooms(2188 + 200), []);
-});
-
 Deno.test("allocateWithCopies() gives a slice of 140,000 positions room for as many copies where 40 GiB are free, and less where less is", async () => {
-  const least = { pages: 2188, replicaPages: 274 };
+  const wanted = { pages: 2188, plan: { room: "auto", workers: 2 } } as const;
   const pageBytes = kvBytesPerToken(config) * PAGE_TOKENS;
   const room = async (freeGib: number) => {
     const { gpu, left } = countingGpu(freeGib * GIB);
-    const { replicaPages } = await allocateWithCopies(gpu, config, least);
+    const { replicaPages } = await allocateWithCopies(gpu, config, wanted);
     assert.ok(left() >= 0);
     assert.ok(freeGib * GIB - left() >= (2188 + replicaPages) * pageBytes);
     return replicaPages;

@@ -33,6 +33,18 @@ Deno.test("allocateSlice() keeps room for replicas beside the pages of a worker 
   assert.ok((chosen?.[0] ?? 0) + (chosen?.[1] ?? 0) <= (alone?.[0] ?? 0), `${chosen} pages, alone ${alone}`);
 });
 
+Deno.test("allocateSlice() gives copies of everything as much as the others hold, where that is asked for", async () => {
+  const choice = { replicas: true, copies: "whole", groupWorkers: 3 } as const;
+  const slices = [
+    await allocateSlice(fixture.gpu, config, { ...choice, kvTokens: 6400 }),
+    await allocateSlice(fixture.gpu, config, { ...choice, kvTokens: "auto" }),
+  ];
+  const [asked, chosen] = slices.map(({ pages, replicaPages }) => [pages, replicaPages] as const);
+  for (const slice of slices) slice.close();
+  assert.deepEqual(asked, [100, 200]);
+  assert.ok((chosen?.[0] ?? 0) * 2 <= (chosen?.[1] ?? 0), `${chosen} pages`);
+});
+
 Deno.test("allocateSlice() shares the memory of a machine without a GPU with the other workers there", async () => {
   if (!fixture.gpu.info.software) return;
   const alone = await allocateSlice(fixture.gpu, config, { kvTokens: "auto" });

@@ -15,6 +15,7 @@ Deno.test("resolveWorkers() starts one worker by default", () => {
     groups: 1,
     workers: { kind: "spawn", count: 1, shareGpu: false, gpu: "auto" },
     kvTokens: ["auto"],
+    copies: "auto",
     sparseExchange: "states",
   });
 });
@@ -28,6 +29,7 @@ Deno.test("resolveWorkers() takes workers to join from the command line, with th
     secretFile: "/run/secret",
   });
   assert.deepEqual(kvTokens, [640, 128]);
+  assert.equal(fromArgs("--workers 2 --copies whole").copies, "whole");
   assert.deepEqual(fromArgs("--workers auto").workers, { kind: "spawn", count: "auto", shareGpu: false, gpu: "auto" });
 });
 

@@ -137,6 +137,11 @@ Deno.test("/ready is ready while one of several groups is, and says what each ha
   service.enter(ready, { ...ready, model: MODEL_INFO });
   const both = await (await service.app.request("/ready")).json();
   assert.deepEqual([both.capacity_tokens, both.max_context_tokens, both.workers.length], [3072 + 4096, 4096, 2]);
+  const copying = { ...ready, model: { ...MODEL_INFO, slices: [48, 48], kvPages: 96, copyPages: 8 } };
+  service.enter(copying, { ...copying, model: { ...copying.model, copyPages: 0 } });
+  const copied = (await (await service.app.request("/ready")).json()).groups;
+  assert.deepEqual([copied[0].copied_context_tokens, copied[1].copied_context_tokens], [16 * 64, undefined]);
+  service.enter(ready, { ...ready, model: MODEL_INFO });
   const [listed] = (await (await service.app.request("/v1/models")).json()).data;
   const contexts = listed.groups.map((one: { max_model_len: number }) => one.max_model_len);
   assert.deepEqual([listed.max_model_len, contexts], [4096, [3072, 4096]]);

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { PageMap } from "../../../engine/page_map.ts";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
-import { longestContext, longestOnSlices, pagesWithin } from "../../../router/scheduling/capacity.ts";
+import { copiedContext, longestContext, longestOnSlices, pagesWithin } from "../../../router/scheduling/capacity.ts";
 
 const slices = fc.array(fc.integer({ min: 1, max: 60 }), { minLength: 1, maxLength: 4 });
 
@@ -44,4 +44,13 @@ Deno.test("longestContext() adds up the slices, unless the model ends before", (
   assert.equal(longestContext({ maxPositions: 10_000, slices: [7, 7] }), 14 * 64);
   assert.equal(longestContext({ maxPositions: 10_000, slices: [8, 4, 4] }), 16 * 64);
   assert.equal(longestContext({ maxPositions: 1000, slices: [8, 4, 4] }), 1000);
+});
+
+Deno.test("copiedContext() is the longest context that workers copy whole, no longer than they hold at all", () => {
+  const of = (slices: number[], copyPages: number, maxPositions = 1e6) =>
+    copiedContext({ slices, copyPages, maxPositions });
+  assert.equal(of([100, 100], 25), 50 * PAGE_TOKENS);
+  assert.equal(of([100, 100], 100), 200 * PAGE_TOKENS);
+  assert.equal(of([100, 100], 100, 640), 640);
+  assert.deepEqual([of([100], 25), of([100, 100], 0)], [undefined, undefined]);
 });
