@@ -16,22 +16,24 @@ import type { Weight, WeightPart } from "./weight.ts";
 export interface RandomFill {
   /** u32; give each weight its own. */
   readonly seed: number;
-  /** Standard deviation; the mean is 0, or near it when quantised. */
+  /** Standard deviation; the mean is 0, of an even number of groups where they are quantised. */
   readonly deviation: number;
 }
 
 const THREADS = 256;
+/** Of an f16. */
+const SIGN = 0x8000;
 
 /**
  * Deviation of random quanta times random scales (a quantised weight divided by the f16 that scales it), and how many
- * times as large the f16 of the minima is, so that they centre it.
+ * times as large the f16 of the minima is: it centres each group, whose minimum and scale are the same number.
  */
 const SPREAD: Readonly<Record<QuantizedDType, { readonly deviation: number; readonly minimum: number }>> = {
   q8: { deviation: 73.9, minimum: 0 },
   q4: { deviation: 4.6, minimum: 0 },
   q5: { deviation: 9.2, minimum: 0 },
-  q4k: { deviation: 258, minimum: 7.5 },
-  q5k: { deviation: 532, minimum: 15.5 },
+  q4k: { deviation: 168.3, minimum: 7.5 },
+  q5k: { deviation: 337.1, minimum: 15.5 },
   q6k: { deviation: 1366, minimum: 0 },
 };
 
@@ -75,7 +77,8 @@ function fillQuanta(
   const { scales, blocks, end } = planesOf(dtype, part.rows * cols);
   const scale = deviation / SPREAD[dtype].deviation;
   const [low = 0, minimum = 0] = toHalf([scale, scale * SPREAD[dtype].minimum]);
-  // Of types with one scale for each group, both halves of a word are scales.
+  // Of types with one scale for each group, both halves of a word are scales. Quanta have a mean of half a one below zero, which
+  // groups by turns make positive: without that a model's rows lean ever more into one direction, so that its keys are alike.
   const isPaired = QUANTIZED[dtype].scales === "group";
   commands.dispatch(commands.kernel(`random_quanta ${dtype}`, () => quantaSpec(dtype)), {
     tensors: [part.tensor],
@@ -85,18 +88,18 @@ function fillQuanta(
       end,
       first: part.firstRow,
       seed,
-      halves: low + (isPaired ? low : minimum) * 2 ** 16,
+      halves: low + (isPaired ? low ^ SIGN : minimum) * 2 ** 16,
     },
     groups: spread(Math.ceil(end / THREADS)),
   });
 }
 
 function quantaSpec(dtype: QuantizedDType): KernelSpec {
-  // Scales and minima of six bits, or scales of eight.
-  const mask = dtype === "q6k" ? "0xffffffffu" : "0x3f3f3f3fu";
+  // Scales of eight bits, or of six, which are the minima too.
+  const scales = dtype === "q6k" ? "bits" : "(bits & 0x3f003fu) * 0x101u";
   const scale = QUANTIZED[dtype].scales === "group"
     ? "params.halves"
-    : `select(params.halves, bits & ${mask}, i < params.blocks)`;
+    : `select(params.halves, ${scales}, i < params.blocks)`;
   return {
     bindings: [writes("w", "array<u32>")],
     params: ["scales", "blocks", "end", "first", "seed", "halves"].map((name) => [name, "u32"] as const),

@@ -3,7 +3,8 @@ import { GpuError } from "../../../kernels/errors.ts";
 import { bf16ToF32, fromHalf, MAX_BF16_IN_HALF, toHalf } from "../../../kernels/half.ts";
 import { convertBf16Rows } from "../../../kernels/weights/bf16_rows.ts";
 import { randomWeight } from "../../../kernels/weights/random_weight.ts";
-import { weightBytes, type WeightDType } from "../../../kernels/weights/format.ts";
+import { embed } from "../../../kernels/products/embed.ts";
+import { QUANTIZED_DTYPES, weightBytes, type WeightDType } from "../../../kernels/weights/format.ts";
 import type { PlainDType } from "../../../kernels/weights/source_types.ts";
 import { createWeight, freeWeight, type Weight } from "../../../kernels/weights/weight.ts";
 import { fitsHalf, writeRows } from "../../../kernels/weights/write_rows.ts";
@@ -131,4 +132,29 @@ Deno.test("randomWeight() has the asked deviation, depends on the seed, and not 
   assert.deepEqual(await make(1, "f32", 64 * 64 * 4), values);
   assert.deepEqual(await make(1, "f16", 64 * 64 * 4), [...fromHalf(toHalf(values))]);
   assert.notDeepEqual(await make(2, "f32", 1e6), values);
+});
+
+Deno.test("randomWeight() gives quantised weights the asked deviation, and neither rows nor their groups a mean", async () => {
+  const [rows, cols] = [64, 512];
+  const every = Uint32Array.from({ length: rows }, (_, row) => row);
+  for (const dtype of QUANTIZED_DTYPES) {
+    const weight = createWeight(fixture.gpu, "w", { rows, cols, dtype });
+    randomWeight(fixture.commands, weight, { seed: 1, deviation: 1 });
+    const out = fixture.zeros("f32", [rows, cols]);
+    embed(fixture.commands, { weight, tokens: fixture.upload("u32", every, [rows]), out, rows });
+    const values = await fixture.floats(out);
+    freeWeight(fixture.gpu, weight);
+    // Of sums of so many neighbours, in units of what they are when the numbers are independent.
+    const spread = (count: number) => {
+      const sums = new Float64Array(values.length / count);
+      for (const [i, value] of values.entries()) {
+        sums[Math.floor(i / count)] = (sums[Math.floor(i / count)] ?? 0) + value;
+      }
+      return Math.sqrt(sums.reduce((total, sum) => total + sum * sum, 0) / values.length);
+    };
+    assert.ok(Math.abs(spread(1) - 1) < 0.03, `${dtype}: deviation ${spread(1)}`);
+    assert.ok(Math.abs(spread(32) - 1) < 0.25, `${dtype}: groups ${spread(32)}`);
+    // Half a quantum of q4 on each of a row makes 2.7.
+    assert.ok(Math.abs(spread(cols) - 1) < 0.35, `${dtype}: rows ${spread(cols)}`);
+  }
 });
