@@ -82,7 +82,7 @@ export interface ArrivingStates {
 /** Methods return undefined when nothing had to be waited for, so that the loop need not yield. */
 export interface Exchange {
   /**
-   * Rows computed by their owners only: completes `q`, of which this worker has filled its own rows.
+   * Rows computed by their owners only: this worker has filled its own rows of `q`; fills in the others.
    * @param q f32 [rows of the batch, heads · headDim]
    */
   queries(
@@ -121,7 +121,7 @@ export interface Exchange {
     states: { readonly own: PartialStates; readonly merged: AttentionState; readonly holders: readonly boolean[] },
   ): ReadyStates | undefined;
   /**
-   * Rows that a selection needs on every worker: completes them, of which this worker has filled those that it owns.
+   * Rows that a selection needs on every worker: this worker has filled those that it owns; fills in the others.
    * @param ranges by owner
    * @param rows keys and values of the entries, bit for bit, u32 [entries, rowBytes / 4]
    */

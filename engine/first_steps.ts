@@ -9,7 +9,7 @@ import type { MeasuredStep } from "./engine_info.ts";
 import type { LoadedModel } from "./loaded_model.ts";
 import { measureTiles, recallTiles, type TileCache } from "./tile_cache.ts";
 
-/** What runs steps of each kind, and tells how long they took. */
+/** Runs steps of each kind and reports how long they took. */
 export type RunSteps = () => Promise<readonly MeasuredStep[]>;
 
 /**

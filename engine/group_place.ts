@@ -1,4 +1,4 @@
-/** What an engine is told when it joins a group. */
+/** What an engine learns when it joins a group. */
 
 import type { Exchange } from "./exchange.ts";
 import type { PageShare } from "./page_map.ts";

@@ -33,7 +33,7 @@ export interface RowRun extends RowRange {
   readonly lengths: readonly LengthRange[];
 }
 
-/** A row of a batch, and where in which sequence it stands. */
+/** A row of a batch, with its sequence and position. */
 export interface BatchRow {
   /** In its batch. */
   readonly row: number;

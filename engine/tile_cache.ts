@@ -20,7 +20,7 @@ const MAX_BYTES = 1 << 20;
 /** By adapter, then by key of the choice. */
 export type Choices = Record<string, Record<string, TileSize>>;
 
-/** Where choices are kept and who is told about it. */
+/** Where choices are kept, and who is notified. */
 export interface TileCache {
   /** Undefined: nowhere. */
   readonly path: string | undefined;

@@ -1,4 +1,4 @@
-/** Reading arrays where an index out of range is a defect of ours, which must not go on as a zero. */
+/** Array access where an index out of range is a bug that must not pass for a zero. */
 
 /** The element at an index; not for loops that run for every element on the token path. @throws {RangeError} when there is none */
 export function at<T>(array: ArrayLike<T>, index: number): T {

@@ -1,4 +1,4 @@
-/** Work of which only so much is under way at a time; the rest waits for its turn. */
+/** Runs tasks concurrently, at most so many at a time; the others wait for their turn. */
 
 /** Runs what it is given, in the order in which it is given. */
 export class Concurrently {

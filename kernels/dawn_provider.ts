@@ -11,7 +11,7 @@ import type { AdapterDescription, GpuProvider, MatrixShape, OpenedDevice } from 
 
 /**
  * The version stands in the import map. Not a literal in `import()`: the module graph must not hold it, or every start
- * would download it first (so would one without `npm-lazy-caching` in deno.json, for all that the lock file names).
+ * would download it first (so would one without `npm-lazy-caching` in deno.json, for every package of the lock file).
  */
 const PACKAGE: string = "webgpu";
 

@@ -80,7 +80,7 @@ export class KernelCache {
   }
 
   /**
-   * The kernel of that name, compiled at its first use. The name must tell every variant of the source apart.
+   * The kernel of that name, compiled at its first use. Every variant of the source must have a name of its own.
    * @throws {GpuError} `shader_error` with the compiler's message
    */
   kernel(name: string, spec: () => KernelSpec): Kernel {

@@ -86,7 +86,10 @@ fn main(@builtin(local_invocation_index) t: u32) {
 }`;
 }
 
-/** Raw: the command recorder stands above the device, and this is part of opening one. @returns whether it was accepted */
+/**
+ * Without the command recorder, which needs an open device: this is part of opening one.
+ * @returns whether it was accepted
+ */
 async function dispatch({ device }: TestedGpu, code: string, tensors: readonly Tensor[]): Promise<boolean> {
   device.pushErrorScope("internal");
   device.pushErrorScope("validation");

@@ -63,7 +63,7 @@ export interface OpenedDevice {
   /** Features that the device was opened with. */
   readonly features: ReadonlySet<string>;
   readonly traits: GpuTraits;
-  /** Lets go of what the device stands on; called after `device.destroy()`. */
+  /** Releases what the device depends on; called after `device.destroy()`. */
   release(): void;
 }
 

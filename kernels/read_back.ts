@@ -29,7 +29,7 @@ const MIN_BYTES = 4096;
 
 /** How staged copies are waited for. */
 export interface ReadWait<Memory extends ArrayBufferLike = ArrayBuffer> extends WaitOptions {
-  /** Takes the bytes, of which there are `totalBytes`: memory that was never touched is slow to write. @default fresh memory */
+  /** Receives the bytes, `totalBytes` in all: memory that was never touched is slow to write. @default fresh memory */
   readonly into?: Uint8Array<Memory> | undefined;
 }
 

@@ -62,7 +62,7 @@ export class UploadRing {
   /** After they were submitted: the slot may be taken again. */
   giveBack({ staging: { buffer } }: UploadSlot): void {
     const mapped = this.#gpu.settled(buffer.mapAsync(GPUMapMode.WRITE)).then(() => buffer);
-    // The next to take the slot is told why it failed; if the device is lost, there may be none.
+    // The next user of the slot gets the error; if the device is lost, there may be none.
     mapped.catch(() => {});
     this.#free.push(mapped);
   }

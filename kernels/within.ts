@@ -1,5 +1,5 @@
 /**
- * Waits for something, but not for long. What fails after that concerns no one any more.
+ * Waits for something, but not for long. A failure after that is ignored.
  * @returns what it resolves to; undefined when it takes longer than so many milliseconds
  * @throws what it throws before
  */

@@ -1,5 +1,5 @@
 /**
- * What an operator decides about attention: how requests that do not say attend, and what becomes of their sparse rows.
+ * What an operator decides about attention: that of requests that do not choose, and what happens to their sparse rows.
  * Knows names, defaults and bounds; knows nothing of what they do.
  */
 
@@ -28,7 +28,7 @@ export interface AttentionConfig {
   readonly budget?: number | "auto";
   /** Above 0, at most 1. @default 0.98, with the budget `auto` */
   readonly coverage?: number;
-  /** What becomes of sparse rows. @default "refresh" */
+  /** What happens to sparse rows. @default "refresh" */
   readonly correction?: "refresh" | "audit" | "lossless" | "off";
   /** Tokens between corrections; 0 is never; `auto` as often as is cheap, or as the agreement allows. @default "auto" */
   readonly correctEvery?: number | "auto";

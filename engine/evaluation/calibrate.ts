@@ -22,7 +22,7 @@ export interface CandidateScore {
   readonly selectLayers: readonly number[];
   /** Share of the cases whose every answer token is the likeliest under sparse attention too. */
   readonly accuracy: number;
-  /** Mean log-probability of the answers' tokens: tells candidates of equal accuracy apart. */
+  /** Mean log-probability of the answers' tokens: decides between candidates of equal accuracy. */
   readonly logprob: number;
 }
 

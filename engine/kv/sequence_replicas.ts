@@ -27,7 +27,7 @@ export interface MissingRow {
   readonly localRow: number;
 }
 
-/** Where the positions of a selection lie, and which must be brought there first. */
+/** Where the positions of a selection lie, and which must be copied there first. */
 export interface FoundRows {
   /** Local rows of each set, in the order of its positions. */
   readonly rows: readonly Uint32Array[];

@@ -9,7 +9,7 @@ import type { Tensor } from "../../kernels/tensor.ts";
 import type { SequenceId } from "../span.ts";
 import { GrowingRows } from "./growing_rows.ts";
 
-/** A row of logits, and where in which sequence it stands. */
+/** A row of logits, with its sequence and position. */
 export interface PlacedRow {
   /** Of the logits. */
   readonly row: number;

@@ -87,7 +87,7 @@ export interface SampledTensors {
 /**
  * SHA-256 (hex) over a configuration, the names, types and shapes of all tensors in order of name, and their bytes; of
  * tensors above 1 MiB only 16 evenly spaced pieces of 64 KiB. So it does not depend on how files are split and takes a
- * fraction of a second for any model; it tells models apart, but does not find a flipped bit.
+ * fraction of a second for any model; it distinguishes models, but does not find a flipped bit.
  */
 export async function sampleDigest(configuration: Uint8Array, { tensors, read }: SampledTensors): Promise<string> {
   const hash = createHash("sha256").update(configuration);

@@ -48,7 +48,7 @@ export interface Weights {
   readonly parameters: number;
 }
 
-/** Where weights come from, and what becomes of them. */
+/** Where weights come from, and how they are kept. */
 export interface LoadOptions {
   readonly files: TensorFiles;
   /** What plain matrices become; @default what they are */
@@ -130,7 +130,7 @@ async function buildWeights(config: ModelConfig, source: WeightSource): Promise<
   return { embedding, layers, finalNorm, head, parameters: countParameters(config) };
 }
 
-/** The norms of a block by their place; the same name stands in different places in different families. */
+/** The norms of a block by their place; families use one name for different places. */
 const BLOCK_NORMS: Readonly<Record<ModelConfig["blockNorms"], Partial<Record<BlockNorm, string>>>> = {
   before: { attentionNorm: "input_layernorm", mlpNorm: "post_attention_layernorm" },
   after: { outputNorm: "post_attention_layernorm", downNorm: "post_feedforward_layernorm" },

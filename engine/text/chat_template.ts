@@ -16,7 +16,7 @@ export interface ChatMessage {
   readonly role: string;
   /** What is said; templates often trim it. */
   readonly content: string;
-  /** Who speaks, for templates that tell speakers of one role apart. */
+  /** Name of the speaker, for templates that distinguish speakers of one role. */
   readonly name?: string;
 }
 

@@ -1,5 +1,5 @@
 /**
- * Text to ids by the tokenizer package, of which this is the only importer; made fit for long texts without changing
+ * Text to ids by the tokenizer package (imported here only); made fit for long texts without changing
  * what it gives: words are split by one native match, and the tokens of short ones are remembered.
  */
 

@@ -154,7 +154,7 @@ function readAdded(file: JsonObject): readonly AddedToken[] {
   });
 }
 
-/** Tokenizers of models that name a first token for other uses and leave it out unless told otherwise. */
+/** Tokenizers of models that name a first token for other uses and omit it by default. */
 const WITHOUT_FIRST_TOKEN = ["GPT2Tokenizer", "Qwen2Tokenizer"];
 
 /** The text of the token that every whole text begins with. */

@@ -36,7 +36,10 @@ export interface TopK {
   readonly adaptive?: AdaptiveSelect;
   /** Working memory for the best of chunks. */
   readonly scratch: Scratch;
-  /** Values of which a workgroup finds the best first, where sets are much longer. Changes nothing. @default what suits the adapter */
+  /**
+   * How many values a workgroup reduces to their best first, where sets are much longer. Changes no result.
+   * @default what suits the adapter
+   */
   readonly chunk?: number;
 }
 

@@ -23,7 +23,7 @@ const THREADS = 64;
 /** No id of a token has this bit. */
 export const CARRIED = 0x80000000;
 
-/** What stands for the token at a place among those that were drawn. */
+/** The number that stands for the drawn token at a place. */
 export function carriedFrom(place: number): number {
   return CARRIED + place;
 }

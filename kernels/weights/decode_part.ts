@@ -23,7 +23,7 @@ const THREADS = 256;
 /** Working memory for halves at most. */
 const MAX_BYTES = 2 ** 30;
 
-/** Whether the quantised parts of a weight, of which there are some, fit as halves, one at a time. */
+/** Whether a weight has quantised parts, and each of them fits as halves. */
 export function isDecodable(
   { maxBindingBytes, maxBufferBytes }: Pick<GpuInfo, "maxBindingBytes" | "maxBufferBytes">,
   { cols, parts }: Pick<Weight, "cols" | "parts">,

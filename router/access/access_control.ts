@@ -36,7 +36,7 @@ export interface AccessOptions {
   readonly quota: ClientQuota;
   /** Called for each request that no recorder follows. */
   readonly onAnswered: (request: AnsweredRequest) => void;
-  /** An error whose cause the client is not told. */
+  /** An error whose cause is kept from the client. */
   readonly onInternalError: (error: unknown) => void;
 }
 

@@ -1,5 +1,5 @@
 /**
- * What is known of a request before its body is read, and what becomes of it: made once for each request by the access
+ * What is known of a request before its body is read, and its outcome: made once for each request by the access
  * control, and found again by the request itself, so that no route has to hand it on.
  */
 

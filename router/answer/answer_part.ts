@@ -1,4 +1,4 @@
-/** What the text of an answer is made of, and how it is told apart. Plain data; crosses threads as it is. */
+/** The parts of an answer's text, and how they are recognised. Plain data; crosses threads by structured clone. */
 
 /** A piece of one part of an answer, in the order of the text. */
 export type AnswerPart =

@@ -1,6 +1,6 @@
 /**
  * Follows the JSON text of one tool call, `{"name": …, "arguments": {…}}`, character by character: the name as soon as it is
- * complete, the text of the arguments as it comes. Knows JSON; knows nothing of what stands around the call.
+ * complete, the text of the arguments as it comes. Knows JSON; knows nothing of the text around the call.
  */
 
 /** What became certain with a character. */

@@ -18,7 +18,7 @@ export class ToolCallReader {
   #state: "text" | "between" | "call" = "text";
   #held = "";
   #scanner = new CallScanner();
-  /** What stands before the call that is being read, in case it is none. */
+  /** The text before the call that is being read, in case it turns out to be none. */
   #opening = "";
   #calls = 0;
   /** Of the call that is being read. */

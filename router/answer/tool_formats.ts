@@ -1,5 +1,5 @@
 /**
- * How models write tool calls: what announces one, what stands around it, and the grammar of calls that must be made.
+ * How models write tool calls: what announces one, what encloses it, and the grammar of calls that must be made.
  * A table; the reading is in `tool_call_reader.ts`.
  */
 
@@ -16,7 +16,7 @@ export interface ToolFormat {
   readonly separator: RegExp;
   /** What ends calls; text follows. */
   readonly closings: readonly string[];
-  /** A call whose name stands before its arguments. */
+  /** A call whose name precedes its arguments. */
   readonly named: RegExp | undefined;
   /** Special tokens of it that are part of the text. */
   readonly markers: readonly string[];

@@ -1,5 +1,5 @@
 /**
- * Turns complaints of the schema library into one sentence of ours: field, bound, given value.
+ * Turns the schema library's issues into one sentence of the service's form: field, bound, given value.
  * Knows its issue codes; quotes short values only, never a prompt.
  */
 
@@ -34,7 +34,7 @@ interface Complaint {
 /** Of a union, the member that got furthest is what the client meant; if none got in, all are named. */
 function resolve(issue: Issue, path: readonly PropertyKey[]): Complaint {
   if (issue.code !== "invalid_union") return { path, expected: expectation(issue), input: issue.input };
-  // A union told apart by one field, whose value is none of them; the path ends with that field.
+  // A union discriminated by one field, whose value is none of them; the path ends with that field.
   const { options, discriminator } = issue as { options?: readonly unknown[]; discriminator?: string };
   if (options !== undefined && discriminator !== undefined) {
     const { [discriminator]: input } = Object(issue.input);

@@ -93,7 +93,7 @@ export class Balance {
   }
 }
 
-/** How a group stands for a request. */
+/** What a request would find in a group. */
 export function candidateOf({ index, scheduler }: FleetGroup, newcomer: Newcomer, requestId: string): Candidate {
   return { index, hasSiblings: scheduler.outlook.serves(requestId), ...scheduler.outlook.for(newcomer) };
 }

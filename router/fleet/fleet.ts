@@ -1,7 +1,7 @@
 /**
  * Groups that serve the same model, as one: HTTP asks here as it would ask the scheduler of a single group. A request goes
  * where it is answered soonest, and to another group when its own is lost.
- * Knows groups and their schedulers, none of which knows of another; knows nothing of workers.
+ * Knows groups and their schedulers, which know nothing of each other; knows nothing of workers.
  */
 
 import { at } from "../../kernels/at.ts";

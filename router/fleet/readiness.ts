@@ -1,5 +1,5 @@
 /**
- * What becomes of the groups of a service, as promises: when the model is served for the first time, and when it never will be
+ * The fate of a service's groups, as promises: when the model is served for the first time, and when it never will be
  * again. One group is enough to serve. Knows states of groups; knows nothing of requests.
  */
 

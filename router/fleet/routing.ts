@@ -6,7 +6,7 @@
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import type { Prospect } from "../scheduling/outlook.ts";
 
-/** How a group stands for a request. */
+/** What a request would find in a group. */
 export interface Candidate extends Prospect {
   /** Of the group. */
   readonly index: number;

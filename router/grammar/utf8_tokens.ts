@@ -32,7 +32,7 @@ export class Utf8Tokens {
   readonly #bytes: readonly (Uint8Array | undefined)[];
   readonly #masks = new Map<Utf8Place, Uint32Array>();
 
-  /** @param bytes by id; undefined: the token is no text, and stands between characters */
+  /** @param bytes by id; undefined: the token is no text, and ends a character */
   constructor(bytes: readonly (Uint8Array | undefined)[]) {
     this.#bytes = bytes;
   }

@@ -17,7 +17,7 @@ const MAX_COMPILED = 64;
 /** Whitespace between the parts of a JSON answer: with more freedom, small models write nothing else. */
 const WHITESPACE = String.raw`("" | " " | "\n" [ \t]{0,20})`;
 
-/** What the library is told of whitespace; replaced in what it makes of a schema. */
+/** The library's rule for whitespace; replaced in the grammar that it makes of a schema. */
 const MAX_WHITESPACE = 24;
 const ANY_SPACE = String.raw`[ \n\t]{0,24}`;
 

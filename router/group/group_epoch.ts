@@ -84,7 +84,7 @@ export class GroupEpoch {
     const { epoch, workers, matrix, alike, replicaPages, sparseExchange } = this.#options;
     const members = workers.map(({ address: { hostname, port } }) => ({ hostname, port }));
     const weights = workers.map(({ kvPages }) => kvPages);
-    // All answers are awaited first: the worker that hangs must be told from those that wait for it.
+    // All answers are awaited first: the worker that hangs must be distinguished from those that wait for it.
     const ends = await Promise.allSettled(
       workers.map(({ client }, index) =>
         client.form(
@@ -94,7 +94,7 @@ export class GroupEpoch {
       ),
     );
     const failures = ends.flatMap((end, index) => end.status === "rejected" ? [{ index, reason: end.reason }] : []);
-    // A worker that waited in vain knows less than one that was turned away.
+    // A worker whose wait timed out knows less than one that was refused.
     const failure = failures.find(({ reason }) => reason.code !== "peer_late") ?? failures[0];
     if (failure !== undefined && !this.#isOver) {
       const { index, reason } = failure;

@@ -110,7 +110,7 @@ export class Member {
     return !this.#forgotten.signal.aborted;
   }
 
-  /** It is not started or dialled again; a connection that stands is used as long as it lasts. */
+  /** It is not started or dialled again; an open connection is used as long as it lasts. */
   forget(): void {
     this.#forgotten.abort();
   }

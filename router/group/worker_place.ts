@@ -19,7 +19,7 @@ export interface WorkerPlace extends Address {
 /**
  * Connects and shakes hands; the caller owns the connection.
  * @throws {RequestError} `worker_lost` when nothing listens
- * @throws {HandshakeError} when the other side is no worker of ours; the connection is closed then
+ * @throws {HandshakeError} when the other side is not a worker that holds the secret; the connection is closed then
  */
 export async function dialWorker(place: WorkerPlace): Promise<WorkerConn> {
   const { hostname, port, secret, trust, epoch, workerIndex } = place;

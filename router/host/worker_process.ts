@@ -204,7 +204,7 @@ class Pipe {
     this.#done = this.#read(onLine);
   }
 
-  /** Waits for the end of the stream, at most `deadlineMs`; then lets go of it. */
+  /** Waits for the end of the stream, at most `deadlineMs`; then cancels it. */
   async end(deadlineMs: number): Promise<void> {
     const timer = setTimeout(() => this.#reader.cancel(), deadlineMs);
     await this.#done;

@@ -36,7 +36,7 @@ export interface ServingDeps {
   readonly limits: Limits;
   /** How requests that do not say attend. */
   readonly attention: AttentionRequest;
-  /** Errors whose cause the client is not told. */
+  /** Errors whose cause is kept from the client. */
   readonly onInternalError: (error: unknown) => void;
 }
 

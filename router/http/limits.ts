@@ -20,7 +20,7 @@ export interface Limits {
   readonly stallMs: number;
 }
 
-/** What a service runs with unless told otherwise. */
+/** The limits of a service whose configuration names none. */
 export const DEFAULT_LIMITS: Limits = {
   bodyBytes: 32 * 2 ** 20,
   pendingBodyBytes: 256 * 2 ** 20,
@@ -36,7 +36,7 @@ export interface Body {
   release(): void;
 }
 
-/** The client left in the middle of its body, or sent one that cannot be told from it. */
+/** The client left in the middle of its body, or sent one that looks the same. */
 export class BodyBrokenOff extends RequestError {
   constructor(cause: unknown) {
     super("invalid_request", "Cannot read the body: the connection broke off", { cause });
@@ -115,7 +115,7 @@ export class BodyReader {
     }
   }
 
-  /** An honest client that is too large is told before it has sent anything. */
+  /** A body that declares itself too large is refused before it is sent. */
   #refuseDeclared(request: Request): void {
     const declared = Number(request.headers.get("content-length") ?? 0);
     if (declared > this.#limits.bodyBytes) throw this.#tooLarge(String(declared));

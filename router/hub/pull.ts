@@ -68,7 +68,10 @@ export async function localModel(model: string, options: PullOptions = {}): Prom
   return found ?? await pull(name, { ...options, config });
 }
 
-/** What the machine's files refuse is no mistake of ours: a full disk, no such place, no right to write there. */
+/**
+ * What the file system refuses is an operator's problem and no bug: a full disk, a missing folder, no right to write
+ * there.
+ */
 async function keeping(cache: string, what: string, work: Promise<void>): Promise<void> {
   try {
     await work;

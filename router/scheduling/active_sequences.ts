@@ -1,5 +1,5 @@
 /**
- * The sequences of a scheduler whose readers have not been told the end: how long each may wait for its first pages, and who
+ * The sequences of a scheduler whose readers still wait for the end: how long each may wait for its first pages, and who
  * waits until there are none.
  */
 

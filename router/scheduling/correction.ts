@@ -29,7 +29,7 @@ const SHORTEN = 0.5;
 
 /**
  * Least number of verifications, and largest share of them that overruled a draft, for rows to run ahead of the next one: waiting
- * for its result takes a fifth of a sparse step, and a row computed in vain a whole one.
+ * for its result takes a fifth of a sparse step, and a row computed for nothing a whole one.
  */
 const MIN_CORRECTIONS = 4;
 const MAX_OVERRULED = 0.1;

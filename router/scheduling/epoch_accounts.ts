@@ -72,7 +72,7 @@ export class EpochAccounts {
 
   /**
    * The epoch is over: sequences that ran wait for the next one.
-   * @param cause what the group said: it may speak of processes and addresses, so clients are told the code alone
+   * @param cause what the group said: it may name processes and addresses, so clients get the code alone
    */
   lose(cause: CodedError, isPlanned = false): void {
     const [code, why] = cause.code === "deadline_exceeded"

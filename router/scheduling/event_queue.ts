@@ -10,7 +10,7 @@ interface Reader {
   readonly reject: (reason: unknown) => void;
 }
 
-/** What the owner is told about the reader. */
+/** What the owner learns about the reader. */
 export interface EventQueueHooks {
   /** A queue that was full has room again. */
   readonly onRoom: () => void;

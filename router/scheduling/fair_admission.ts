@@ -32,7 +32,7 @@ export class FairAdmission {
   readonly #nowMs = performance.now();
   /** The one that was overtaken long enough: pages that become free are kept for it. */
   readonly #overtaken: Sequence | undefined;
-  /** Requests of which a sequence did not fit in this step. */
+  /** Requests with a sequence that did not fit in this step. */
   readonly #refused = new Set<string>();
 
   constructor(parts: AdmissionParts) {

@@ -24,7 +24,7 @@ export interface AttentionRequest {
 }
 
 /**
- * What becomes of the rows that were decoded sparsely. `refresh`: their keys and values are computed again with full
+ * What happens to the rows that were decoded sparsely. `refresh`: their keys and values are computed again with full
  * attention; `audit`: that pass also reports what dense decoding would have drawn; `lossless`: tokens wait for it, and the
  * answer is that of dense decoding.
  */

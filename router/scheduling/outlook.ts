@@ -21,7 +21,7 @@ export interface Newcomer {
   readonly keys: Iterable<PageKey>;
 }
 
-/** How it stands for a newcomer. */
+/** What a newcomer would find. */
 export interface Prospect {
   /** Of its first tokens, how many the prefix cache holds. */
   readonly cachedTokens: number;
@@ -64,7 +64,7 @@ export class Outlook {
     return [...running, ...waiting].some(({ request }) => request.requestId === requestId);
   }
 
-  /** How it stands for a request that came now. */
+  /** What a request that came now would find. */
   for({ tokens, cacheSalt, keys }: Newcomer): Prospect {
     const { roster: { running, waiting }, maxBatch } = this.#parts;
     const ledger = this.#parts.ledger();

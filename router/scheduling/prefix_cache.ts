@@ -46,7 +46,7 @@ export class PageKeys implements Iterable<PageKey> {
   readonly #tokens: Uint32Array;
   readonly #keys: PageKey[] = [];
 
-  /** @param tokens of which the last is left out: at least one must be computed for anything to be drawn */
+  /** @param tokens the last one is left out: at least one must be computed for anything to be drawn */
   constructor(tokens: Uint32Array) {
     this.#tokens = tokens.subarray(0, -1);
   }

@@ -9,7 +9,7 @@ export type RoundCost = (rows: number) => number | undefined;
 /** Powers of two fill the tiles that verify: 5 rows take as long as 8. */
 const ROUND_ROWS = [2, 4, 8, 16] as const;
 
-/** What a sequence is believed to have drafted before it has: some ten drafts, nine of which agreed. */
+/** What a sequence is assumed to have drafted before its first draft: ten drafts, nine of them right. */
 const BEFORE = { checked: 10, agreed: 9 } as const;
 
 /** Weight that drafts keep with each round after theirs: the last 50 or so count. */

@@ -35,7 +35,7 @@ const PROBE: Plan = { spans: [], load: NO_LOAD };
 export class Scheduler implements Generator {
   /** What was chosen last for each sequence. */
   readonly selections: SelectionView;
-  /** How it stands for requests that may come here, or go. */
+  /** What requests would find here, for those that may come or go. */
   readonly outlook: Outlook;
   readonly #group: Group;
   readonly #options: Required<Omit<SchedulerOptions, "observer" | "constraints">>;
@@ -145,7 +145,7 @@ export class Scheduler implements Generator {
     await this.#loop;
   }
 
-  /** Checks the accounts of pages. @throws {EngineError} `invalid_step` when something is held that no one knows */
+  /** Checks the accounts of pages. @throws {EngineError} `invalid_step` when pages are held by no known sequence */
   check(): void {
     this.#epoch.ledger?.check(this.#roster.running);
   }
@@ -169,7 +169,7 @@ export class Scheduler implements Generator {
         else if (!this.#isDue && this.#masks.request(this.#active).length === 0) return;
       }
     } catch (error) {
-      // A defect of ours: no request may wait for an answer that will not come.
+      // A bug: no request may wait for an answer that will not come.
       this.#steps.clear();
       this.#failAll(asCodedError(error, "run the scheduler"));
       // Sequences cancelled while that step ran were to leave with its result.
@@ -282,7 +282,7 @@ export class Scheduler implements Generator {
     for (const sequence of [...this.#active]) this.#fail(sequence, error);
   }
 
-  /** Its reader has been told; its pages go now, or with the step that is computing it. */
+  /** Its reader has its end; its pages are freed now, or with the step that is computing it. */
   #end(sequence: Sequence, outcome: GenerationOutcome): void {
     sequence.over = true;
     this.#active.delete(sequence);

@@ -33,7 +33,7 @@ export class Sequence {
   queuedAtMs: number = this.arrivedAtMs;
   /** Set by the roster while the sequence runs; a new one for each admission. */
   id: SequenceId | undefined;
-  /** Set by the scheduler once a step carried its `SequenceOpening`: from then on the worker must be told to forget it. */
+  /** Set by the scheduler once a step carried its `SequenceOpening`: from then on it must be released on the workers. */
   opened = false;
   /** Physical pages in order of position, taken and given back by the ledger. */
   pages: number[] = [];
@@ -47,7 +47,7 @@ export class Sequence {
   blockedAtMs: number | undefined;
   /** Set by the scheduler when the group broke under it: tokens drawn until then. It is not rebuilt twice at one token. */
   replayedAt: number | undefined;
-  /** Set by the scheduler: its reader was told the end, and it leaves as soon as no step computes it. */
+  /** Set by the scheduler: its reader has its end, and it leaves as soon as no step computes it. */
   over = false;
   /** Prompt tokens found in the prefix cache at the first admission; undefined before. */
   cachedTokens: number | undefined;

@@ -20,7 +20,7 @@ export interface ConnectionLimits {
   readonly stallMs: number;
 }
 
-/** What a server runs with unless told otherwise; 65 s outlives the 60 s of common load balancers. */
+/** Defaults; 65 s outlives the 60 s of common load balancers. */
 export const CONNECTION_DEFAULTS: Omit<ConnectionLimits, "maxConnections"> = {
   headMs: 10_000,
   idleMs: 65_000,

@@ -32,7 +32,7 @@ export interface RequestHandler {
   answer(request: Request, peer: Peer): Promise<Response>;
   /** A request was refused because it is not valid HTTP, or its head did not come in time. */
   onRefused(address: string, error: RequestError): void;
-  /** Something failed that no client is told of. */
+  /** A failure that no client is informed of. */
   onError(error: unknown): void;
 }
 
@@ -125,7 +125,7 @@ export class HttpServer {
     });
   }
 
-  /** Hands requests to a handler from now on; before, clients are told that the service is starting. */
+  /** Hands requests to a handler from now on; before, clients get an error that says that the service is starting. */
   serve(handler: RequestHandler): void {
     this.#handler = handler;
   }

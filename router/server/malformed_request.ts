@@ -1,6 +1,6 @@
 /**
- * Requests that are not valid HTTP: what is wrong with them, and how their client is told when the parser gave up before
- * there was anything to answer. All in the one error envelope.
+ * Requests that are not valid HTTP: what is wrong with them, and how their client is answered when the parser gave up
+ * before there was anything to answer. All in the one error envelope.
  */
 
 import type { IncomingMessage } from "node:http";

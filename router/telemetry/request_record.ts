@@ -80,7 +80,7 @@ export class RequestRecorder implements RequestObserver {
     return live;
   }
 
-  /** A sequence of some request got its first pages; told by the scheduler. */
+  /** A sequence of some request got its first pages; called by the scheduler. */
   admitted(request: GenerationRequest, queueMs: number): void {
     // Of several sequences, each has the id of the request with `-<number>` appended.
     const live = this.#live.get(request.id) ?? this.#live.get(request.id.replace(/-\d+$/, ""));

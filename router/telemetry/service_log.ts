@@ -28,7 +28,7 @@ export class ServiceLog {
     this.#write(this.#format === "json" ? JSON.stringify({ time, message }) : `${time} ${message}`);
   }
 
-  /** Something failed whose cause no client is told. */
+  /** A failure whose cause is kept from clients. */
   failure(error: unknown): void {
     this.say(error instanceof Error ? error.stack ?? error.message : String(error));
   }
@@ -61,7 +61,7 @@ interface Entry extends Partial<RequestOrigin> {
   readonly id?: string;
   readonly operation?: string;
   readonly model?: string;
-  /** What the client was told, if it still was there. */
+  /** The error that the client got, if it was still there. */
   readonly status?: number;
   /** Finish reasons, an error code, or the phase in which the client left. */
   readonly outcome: string;

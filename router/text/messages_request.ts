@@ -151,7 +151,7 @@ function chatChoice(choice: Counted["tool_choice"]): unknown {
   return choice.type === "any" ? "required" : choice.type;
 }
 
-/** One message of Anthropic's may hold several of ours: results of tools are messages of their own. */
+/** One Anthropic message may become several here: results of tools are messages of their own. */
 function chatMessages(role: string, content: string | readonly Block[], place: string): Message[] {
   if (typeof content === "string" || content.length === 0) return [{ role, content: content.toString() }];
   const results: Message[] = [];

@@ -1,6 +1,6 @@
 /**
  * How a request wants its decoded rows to attend: how many positions sparse layers read, a number of them or as few as
- * cover a share of the attention, and what becomes of sparse rows. Knows the fields of a request and the service's own
+ * cover a share of the attention, and what happens to sparse rows. Knows the fields of a request and the service's own
  * answer; knows nothing of the model but what it can do.
  */
 

@@ -157,7 +157,7 @@ class Conversation {
     this.places.push(place);
   }
 
-  /** Joins the assistant's message before it, unless that has thought since. */
+  /** Joins the assistant's message before it, unless reasoning came between. */
   call(call: unknown, place: string): void {
     const last = this.messages.at(-1);
     if (last?.role !== "assistant" || this.#reasoning !== "") {

@@ -18,7 +18,7 @@ export interface ToolPlan {
   readonly grammar: AnswerGrammar | undefined;
   /** For the template; undefined: none. */
   readonly tools: readonly ToolBody[] | undefined;
-  /** For a template that knows no tools: what the model is told of them. */
+  /** For a template that knows no tools: their description for the model. */
   readonly instructions: string | undefined;
 }
 
@@ -66,7 +66,7 @@ function nameOf(tool: ToolBody): string {
   return tool.function.name;
 }
 
-/** A call names its tool, and nothing else tells two of them apart. */
+/** A call names its tool, so two tools must not share a name. */
 function checkNames(tools: readonly ToolBody[]): void {
   const seen = new Set<string>();
   tools.map(nameOf).forEach((name, i) => {

@@ -1,4 +1,7 @@
-/** What tells one variant of the tile for GPUs from another, the numbers that follow from it, and which one suits an adapter. */
+/**
+ * The parameters that distinguish variants of the tile for GPUs, the numbers that follow from them, and which variant
+ * suits an adapter.
+ */
 
 import type { HeadShape } from "../kv_pages.ts";
 

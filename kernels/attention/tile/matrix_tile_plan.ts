@@ -1,4 +1,7 @@
-/** What tells one variant of the matrix tile from another, the numbers that follow from it, and which one suits an adapter. */
+/**
+ * The parameters that distinguish variants of the matrix tile, the numbers that follow from them, and which variant
+ * suits an adapter.
+ */
 
 import type { HeadShape, StateForm } from "../kv_pages.ts";
 import type { GpuInfo } from "../../gpu.ts";
@@ -178,7 +181,7 @@ function fitsTile({ maxWorkgroupBytes, maxInvocations }: GpuInfo, tile: MatrixTi
     threads <= maxInvocations && matrixTileBytes(tile) <= maxWorkgroupBytes;
 }
 
-/** The kernel's name, which tells all variants apart. */
+/** The kernel's name, different for every variant. */
 export function matrixTileName({ shape, cut, ...tile }: MatrixTile): string {
   const walk = cut === "chunk" ? cut : cutName(cut);
   return `attention_tile matrix ${describeShape(shape)} ${Object.values(tile)} ${walk}`;

@@ -90,7 +90,7 @@ function turned(pages: readonly number[], { period, turn }: { readonly period: n
 /** Tokens of a short sequence at most, in whole pages. */
 export const SHORT_TOKENS = 512;
 
-/** Tokens of all short sequences at most: per layer 512 MB of an 8B model's keys and values, of which a GPU caches 50. */
+/** Most tokens of all short sequences: 512 MB of an 8B model's keys and values a layer, ten times what a GPU caches. */
 const MAX_DISTINCT_TOKENS = 131_072;
 
 /** Pages of a short sequence: a group computes so many rows on every worker, and exchanges nothing for them while it has room for copies. */

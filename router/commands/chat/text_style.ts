@@ -3,10 +3,10 @@
  * a marker that is none does no harm. Knows characters and escape sequences; knows nothing of terminals.
  */
 
-/** Escape sequences for what stands out. */
+/** Escape sequences of highlighted text. */
 export const STYLES = { plain: "\x1b[0m", strong: "\x1b[1m", dim: "\x1b[2m", code: "\x1b[36m" } as const;
 
-/** Characters at the start of a line that tell what it is. */
+/** Characters at the start of a line that decide what it is. */
 const HEAD_CHARS = 8;
 
 /** Styles one text, which comes in pieces. */

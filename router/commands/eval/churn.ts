@@ -18,7 +18,7 @@ export interface ChurnCommandOptions {
   /** Behind so many tokens each. */
   readonly churn: readonly number[];
   readonly budgets: readonly number[];
-  /** To decode, of which the first half fills the stores. */
+  /** To decode; the first half only fills the stores. */
   readonly tokens: number;
 }
 

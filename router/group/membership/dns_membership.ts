@@ -1,5 +1,5 @@
 /**
- * Workers that a name stands for: every address of a headless service, or every target of its SRV records, asked for
+ * Workers behind a name: every address of a headless service, or every target of its SRV records, asked for
  * again and again. Knows records; what is at an address it does not know.
  */
 

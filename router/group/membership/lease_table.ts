@@ -7,7 +7,7 @@ import type { BucketValue } from "./nats_bucket.ts";
 
 /** What the table reports. */
 export interface LeaseListener {
-  /** For how long a key stands that is not put again. */
+  /** How long a key lasts that is not put again. */
   readonly leaseMs: number;
   /** Something is different from what it was when this was last called. */
   readonly onChange: () => void;

@@ -22,7 +22,7 @@ export interface MemberPlan {
 export interface MembershipListener {
   /** All workers there are now, in the order in which they take their places; called at every change. */
   onMembers(plans: readonly MemberPlan[]): void;
-  /** Why nothing new can be learnt at present; undefined once it can again. What was reported last stands meanwhile. */
+  /** Why nothing new can be learnt at present; undefined once it can again. Until then what was reported last holds. */
   onTrouble(reason: string | undefined): void;
 }
 

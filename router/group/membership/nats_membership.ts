@@ -1,6 +1,6 @@
 /**
  * Workers that have announced themselves in a group's bucket on a NATS server. The bucket is watched; while the server cannot be
- * asked, what was seen last stands. A worker whose lease is over is asked for once more before it is taken to be gone.
+ * asked, what was seen last holds. A worker whose lease is over is asked for once more before it is taken to be gone.
  */
 
 import { RequestError } from "../../errors.ts";

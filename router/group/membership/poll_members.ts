@@ -25,7 +25,7 @@ export interface MemberPolling {
   readonly signal: AbortSignal;
 }
 
-/** Reads until the signal is aborted; what was found last stands while the place cannot be asked. */
+/** Reads until the signal is aborted; what was found last holds while the place cannot be asked. */
 export async function pollMembers({ read, planOf, everyMs, listener, signal }: MemberPolling): Promise<void> {
   let reported: string | undefined;
   while (!signal.aborted) {

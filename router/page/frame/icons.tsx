@@ -22,7 +22,7 @@ const PATHS = {
   file: "M5 3h7l3 3v11H5zM12 3v3h3",
 } as const;
 
-/** One of the pictures; what it means stands beside it or in the label of its button. */
+/** One of the icons; its meaning is in the text next to it or in the label of its button. */
 export function Icon({ name }: { readonly name: keyof typeof PATHS }): VNode {
   return (
     <svg class="icon" viewBox="0 0 20 20" aria-hidden="true">

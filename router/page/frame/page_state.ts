@@ -8,7 +8,7 @@ import { ServiceWatch } from "../service/service_state.ts";
 import { TideWatch } from "../tide/tide_watch.ts";
 import { Observable } from "./observable.ts";
 
-/** What stands beside the chat, or, on a narrow screen, in its place. */
+/** What is shown next to the chat, or, on a narrow screen, in its place. */
 export type Panel = "tide" | "group" | "none";
 
 /** Wide enough for a panel beside the chat; the style sheet has the same number. */

@@ -16,7 +16,7 @@ export const theme: Observable<Theme> = new Observable(
 
 const system = matchMedia("(prefers-color-scheme: dark)");
 
-/** Light or dark, as it is shown now. */
+/** The theme that is shown now, light or dark. */
 export const scheme: Observable<"light" | "dark"> = new Observable(schemeNow());
 
 function schemeNow(): "light" | "dark" {

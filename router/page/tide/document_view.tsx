@@ -1,6 +1,7 @@
 /**
  * The text itself, page by page of the KV cache, with what a row read marked in it. 100,000 tokens are some thousand blocks
- * of plain text, of which the browser lays out only what is seen; marks are highlights over the text and change no element.
+ * of plain text, and the browser lays out only those that are visible; marks are highlights over the text and change no
+ * element.
  */
 
 import type { VNode } from "preact";
