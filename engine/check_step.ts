@@ -27,7 +27,7 @@ export interface StepBounds {
   readonly drawn: { has(sequence: SequenceId): boolean };
 }
 
-/** What counts of an open sequence. */
+/** What the check needs of an open sequence. */
 export interface OpenSequence {
   readonly physicalPages: { readonly length: number };
   readonly open: Pick<SequenceOpening, "pageOffset" | "sampling">;
@@ -86,7 +86,7 @@ function checkOpening(open: SequenceOpening, bounds: StepBounds): OpenSequence {
   return { physicalPages: prefixPages, open, tokens: { length } };
 }
 
-/** What can be said of a span by itself. */
+/** Checks what concerns a span alone. */
 function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
   const { tokens, next, logits } = span;
   if (tokens.length === 0) throw refusedSpan(span, "it has no rows");
@@ -124,7 +124,7 @@ function checkSampled(span: Span, { open: { sampling } }: OpenSequence, { drawn 
   }
 }
 
-/** Where its rows go. */
+/** Checks the pages that its rows go to. */
 function checkPlace(span: Span, state: OpenSequence, bounds: StepBounds): void {
   const { from, newPages } = span;
   const end = from + span.tokens.length;

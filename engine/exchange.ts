@@ -64,7 +64,7 @@ export interface Candidates {
   readonly lists: readonly PositionList[];
 }
 
-/** This worker's states, which wait to be computed. */
+/** This worker's states, before they are computed. */
 export interface ReadyStates {
   /** Submits what was recorded so far, which computes them, and records the merge with those of the peers. Called once. */
   begin(): ArrivingStates;
@@ -104,7 +104,7 @@ export interface Exchange {
   ): Promise<void> | undefined;
   /** Sends keys and values to the other workers that have been read already; resolves when they have left. */
   sendKeys(point: ExchangePoint, keys: Uint8Array<ArrayBuffer>): Promise<void>;
-  /** The layer loop has waited so long for keys and values of rows before its own. */
+  /** Reports how long the layer loop has waited for keys and values of earlier rows. */
   waitedForKeys(ms: number): void;
   /**
    * Merges this worker's states with those of the peers, in the order of their indices, into `merged`.

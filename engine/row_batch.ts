@@ -70,7 +70,7 @@ export interface ScoredRow extends Pick<BatchRow, "row" | "span"> {
 export interface RowBatch {
   readonly product: ProductFamily;
   readonly rows: number;
-  /** Ids; where the batch carries drawn tokens, some are places of theirs (`carry_tokens.ts`). */
+  /** Ids; of drawn tokens that have not left the GPU, their places instead (`carry_tokens.ts`). */
   readonly tokens: Uint32Array<ArrayBuffer>;
   /** Whether tokens of some rows have not left the GPU. */
   readonly carries: boolean;

@@ -31,7 +31,7 @@ export interface SparseSettings {
   readonly heads: SetShape;
 }
 
-/** How tokens are drawn (ALGORITHM: Gumbel-max over the full vocabulary). */
+/** How tokens are drawn: Gumbel-max over the full vocabulary. */
 export interface SamplingSettings {
   /** 0 is plain argmax. */
   readonly temperature: number;
@@ -62,7 +62,7 @@ export interface SamplingSettings {
   readonly topLogprobs: number | undefined;
 }
 
-/** Makes a sequence known to a worker; carried by the step of its first span. */
+/** Opens a sequence on a worker; carried by the step of its first span. */
 export interface SequenceOpening {
   readonly sequence: SequenceId;
   readonly sampling: SamplingSettings;

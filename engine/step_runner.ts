@@ -43,7 +43,7 @@ export interface StepRunnerParts {
   readonly sequences: Sequences;
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class StepRunner {
   readonly #parts: () => StepRunnerParts;
   readonly #running = new Set<RunningStep>();
@@ -160,7 +160,7 @@ export class StepRunner {
     }
   }
 
-  /** Working memory that could not be allocated would spoil every step to come. */
+  /** Frees working memory: one allocation that failed would fail every later step. */
   #undo(step: Step): void {
     const { model: { commands, scratch, replicas, counts }, sequences } = this.#parts();
     this.#drawn = NOTHING_DRAWN;

@@ -70,7 +70,7 @@ export async function readChoices(path: string, log: (line: string) => void): Pr
   }
 }
 
-/** Writes a file; a failure is said and costs the next start the measuring. */
+/** Writes a file; a failure is reported, and the next start measures again. */
 export async function keepChoices(path: string, adapters: Choices, log: (line: string) => void): Promise<void> {
   try {
     await Deno.writeTextFile(path, JSON.stringify({ version: VERSION, adapters }, undefined, 1));

@@ -11,7 +11,7 @@ import { MAX_CORRECT_EVERY } from "./scheduling/correction.ts";
 import { type AttentionRequest, audits, type CorrectionRequest, NO_CORRECTION } from "./scheduling/generation.ts";
 
 /**
- * How requests that do not say attend.
+ * The attention of requests that do not choose.
  *
  * @example
  * ```ts

@@ -58,7 +58,7 @@ export async function runCommandLine(line: CommandLine, terminal: Terminal): Pro
   }
 }
 
-/** A coded error is for people; anything else is our own mistake and shows where it happened. */
+/** A coded error is for people; anything else is a bug and shows where it happened. */
 function describe(error: unknown): string {
   if (error instanceof CodedError) return error.message;
   return error instanceof Error ? error.stack ?? error.message : String(error);

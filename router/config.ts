@@ -36,7 +36,10 @@ export interface ServiceConfig {
   readonly model?: string;
   /** Serve a named shape with random weights instead of a model: for measuring speed without files. */
   readonly random?: string;
-  /** Keep plain weights in 8 or 4 bits on the GPU; random ones in any format. @default as they are */
+  /**
+   * Quantise f16, bf16 or f32 weights while loading, to `q8` or `q4`; random ones to any format.
+   * @default as in the files
+   */
   readonly quantize?: "q8" | "q4" | "q5" | "q4k" | "q5k" | "q6k";
   /** Longest context in tokens; it must fit, or the service does not start. @default "auto": the longest that fits */
   readonly context?: number | "auto";
@@ -44,26 +47,29 @@ export interface ServiceConfig {
   readonly modelName?: string;
   /** How the model writes tool calls. @default "auto": as its chat template says */
   readonly toolFormat?: "auto" | "hermes" | "llama" | "mistral";
-  /** Groups that serve the model side by side, each with all of it. @default 1 */
+  /** Groups that serve the model side by side, each with the whole model. @default 1 */
   readonly groups?: number;
   /** Workers to start on this host for each group, each on a GPU of its own; `auto` uses every GPU. @default 1 */
   readonly workers?: number | "auto";
-  /** Several workers may sit on one GPU. @default false */
+  /** Whether several workers may share one GPU. @default false */
   readonly shareGpu?: boolean;
-  /** Way to the GPU of the workers here; `auto` takes Dawn on hardware with matrix units. @default "auto" */
+  /**
+   * WebGPU implementation of the workers on this host; `auto` takes Dawn on hardware with matrix units.
+   * @default "auto"
+   */
   readonly gpu?: "auto" | "deno" | "dawn";
   /**
    * Workers that were started elsewhere, instead of starting some: `host:port` of each, or one of `dns:name:port`,
    * `srv:name` and `nats://host:port/group`, where they are found and may come and go. @default none
    */
   readonly join?: readonly string[];
-  /** Joined workers without which a group does not form. @default 1 */
+  /** Fewest joined workers that form a group. @default 1 */
   readonly minWorkers?: number;
   /** File whose first line is the secret that joined workers share. @default none, which loopback alone allows */
   readonly secretFile?: string;
-  /** Certificates in PEM form that those of joined workers are checked against. @default none: clear text */
+  /** Certificates (PEM) to verify joined workers by. @default none: clear text */
   readonly joinTlsCa?: string;
-  /** Name in the certificates of joined workers. @default the host that is dialed */
+  /** Name expected in the certificates of joined workers. @default the host that is dialled */
   readonly joinTlsName?: string;
   /** KV capacity in tokens of all workers or of each of a group; `auto` takes what the GPU has. @default "auto" */
   readonly kvTokens?: number | "auto" | readonly (number | "auto")[];
@@ -73,23 +79,23 @@ export interface ServiceConfig {
    */
   readonly copies?: "auto" | "whole" | "least";
   /**
-   * How sparse layers of several workers reach what others hold: copies of the rows, or attention states.
+   * What workers exchange in sparse layers: copies of the selected rows, attention states, or whichever costs less.
    * @default "states"
    */
   readonly sparseExchange?: "auto" | "rows" | "states";
-  /** How requests that do not say attend. @default { mode: "auto" } */
+  /** The attention of requests that do not choose. @default { mode: "auto" } */
   readonly attention?: AttentionConfig;
-  /** Sequences that decode together. @default 32 */
+  /** Most sequences that decode together. @default 32 */
   readonly maxBatch?: number;
-  /** Requests that may wait for their turn. @default 256 */
+  /** Most requests that may wait for their turn. @default 256 */
   readonly maxQueued?: number;
   /** How long a request may wait for its turn, in milliseconds. @default 120000 */
   readonly queueTimeoutMs?: number;
   /** File of `name:key` lines; requests without one of these keys are refused. @default none: anyone may ask */
   readonly apiKeyFile?: string;
-  /** Origins of web pages that may ask, `https://app.example`; `*` is all. @default none */
+  /** Origins of web pages that may use the API, `https://app.example`; `*` is all. @default none */
   readonly allowOrigin?: readonly string[];
-  /** Host names to answer to beside those of loopback. @default none on loopback, all elsewhere */
+  /** Host names to answer to besides loopback's. @default none on loopback, all elsewhere */
   readonly allowHost?: readonly string[];
   /** Requests of one API key (or address, without keys) that may run at once. @default any number */
   readonly maxRequestsPerClient?: number;
@@ -112,9 +118,9 @@ export interface ServiceConfig {
    * milliseconds. @default 60000
    */
   readonly recoverMs?: number;
-  /** How log lines look. @default "text" */
+  /** Form of log lines. @default "text" */
   readonly log?: LogFormat;
-  /** Whether `/metrics` reports shared figures under vLLM's names as well. @default "none" */
+  /** Whether `/metrics` also reports shared metrics under vLLM's names. @default "none" */
   readonly metricsCompat?: "none" | "vllm";
 }
 
@@ -128,13 +134,13 @@ export interface ServiceConfig {
  */
 export type LogFormat = "text" | "json";
 
-/** A `ServiceConfig` with nothing left open; all else takes this one. */
+/** A `ServiceConfig` with every field filled in; everything below takes this one. */
 export interface ResolvedConfig extends ResolvedWorkers {
   readonly host: string;
   readonly port: number;
   readonly model: ModelSource;
   readonly modelName: string;
-  /** Undefined: as the chat template says. */
+  /** Undefined: read from the chat template. */
   readonly toolFormat: ToolFormatName | undefined;
   readonly attention: AttentionRequest;
   readonly access: ResolvedAccess;

@@ -58,7 +58,7 @@ export interface ErrorRow {
   readonly retryAfter?: number;
   /** The same request will fail again: official clients, which retry every status from 500 on, stop. */
   readonly permanent?: true;
-  /** The message speaks of our insides: the client gets a neutral one, the operator the real one. */
+  /** The message reveals internals: the client gets a neutral one, the operator the real one. */
   readonly internal?: true;
 }
 
@@ -122,11 +122,11 @@ export interface ErrorAnswer {
   readonly status: ErrorRow["status"];
   readonly headers: Readonly<Record<string, string>>;
   readonly body: ErrorBody;
-  /** The client got nothing of the cause, so it belongs in the log. */
+  /** The cause was kept from the client, so it belongs in the log. */
   readonly internal: boolean;
 }
 
-/** The row of a code; codes without one count as our own mistake. */
+/** The row of a code; codes without one count as internal errors. */
 function errorRow(code: string): ErrorRow {
   return Object.hasOwn(ERROR_TABLE, code) ? ERROR_TABLE[code as keyof typeof ERROR_TABLE] : UNKNOWN;
 }

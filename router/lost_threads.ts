@@ -32,7 +32,7 @@ export class LostThreads {
     };
   }
 
-  /** Ends them all, each as soon as it lets itself be ended. */
+  /** Ends them all, each as soon as its computation is done. */
   close(): void {
     for (const worker of this.#computing) this.#end(worker);
   }

@@ -83,7 +83,7 @@ export async function withLocalModel<Choice extends { readonly model?: string | 
   return { ...choice, model };
 }
 
-/** What a model is called when nothing else is said: its directory, its file without its ending, or its shape. */
+/** The default name of a model: its directory, its file without its ending, or its shape. */
 export function nameOf(model: ModelSource): string {
   return "directory" in model ? basename(model.directory, ".gguf") : model.random;
 }

@@ -1,6 +1,6 @@
 /**
  * What a command writes to: lines for people on stdout and stderr, and a progress bar where there is a terminal.
- * Knows file descriptors; knows nothing of what is said.
+ * Knows file descriptors; knows nothing of what is written.
  */
 
 /** Where a command writes; faked by tests. */

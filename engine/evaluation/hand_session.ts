@@ -1,6 +1,6 @@
 /**
- * Sequences driven by hand, without a router: for evaluation, calibration, benchmarks and tests. Stands in for the router:
- * hands out physical pages, shares full exact ones, numbers steps. Knows spans; knows nothing of HTTP.
+ * Sequences driven directly, without a router: for evaluation, calibration, benchmarks and tests. Stands in for the
+ * router: hands out physical pages, shares full exact ones, numbers steps. Knows spans; knows nothing of HTTP.
  */
 
 import { EngineError } from "../errors.ts";
@@ -70,7 +70,7 @@ export interface StepRunner {
   run(step: Step): Promise<StepResult>;
 }
 
-/** How long a step driven by hand may take: long prompts on a software adapter take minutes. */
+/** How long a step may take that no router plans: long prompts on a software adapter take minutes. */
 const STEP_DEADLINE_MS = 3_600_000;
 
 /** Opens sessions on a runner that no router uses. */

@@ -91,7 +91,7 @@ export class PageCopies {
     return this.#bySequence.get(sequence)?.byOwner[owner] ?? [];
   }
 
-  /** What lies there from a position on is no longer a copy. */
+  /** Drops the copies of a sequence's rows from a position on. */
   dropFrom(sequence: SequenceId, position: number): void {
     const copied = this.#bySequence.get(sequence);
     if (copied === undefined || position >= copied.end) return;
@@ -99,7 +99,7 @@ export class PageCopies {
     copied.end = position;
   }
 
-  /** Pages were given to a sequence, and will hold other rows. */
+  /** Pages were given to a sequence, which will fill them with other rows. */
   reassign(pages: Iterable<number>): void {
     for (const page of pages) {
       const copy = this.#byPage.get(page);
@@ -209,7 +209,7 @@ export class PageCopies {
     if (unused !== undefined) return this.#drop(unused);
     const oldest = this.#bySequence.keys().find((sequence) => !staying.has(sequence));
     if (oldest === undefined) throw new RangeError("Cannot make room for copies: all that are there stay");
-    // It goes on, and may write over its rows: what is kept of them would no longer be a copy.
+    // It continues, and may overwrite its rows: copies kept of them would be out of date.
     for (const copy of this.#letGo(oldest)) this.#drop(copy);
   }
 

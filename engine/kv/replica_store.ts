@@ -3,8 +3,8 @@
  * up and added alone, so that all workers of a group know what each of them holds without asking. Knows positions and
  * slots; knows nothing of memory or workers.
  *
- * What was not used for long gives way first (CLOCK: a slot that was used again since the hand passed it is spared once);
- * what the present round uses never does.
+ * The least recently used gives way first (CLOCK: a slot that was used again since the hand passed it is spared once);
+ * what the current round uses never does.
  */
 
 /** No position may lie beyond a slot number that fits beside an empty mark into 16 bits. */

@@ -34,7 +34,7 @@ export interface FoundRows {
   readonly missing: readonly MissingRow[];
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class SequenceReplicas {
   readonly #options: SequenceReplicasOptions;
   /** By place in the ring: the position that lies there + 1; 0 for none. */

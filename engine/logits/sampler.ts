@@ -1,6 +1,6 @@
 /**
- * From residual rows to tokens: final norm, head, masks, adjustments, the draw, and log-probabilities for those who
- * asked. Knows rows and settings; keeps no state between steps.
+ * From residual rows to tokens: final norm, head, masks, adjustments, the draw, and log-probabilities where they are
+ * asked for. Knows rows and settings; keeps no state between steps.
  */
 
 import { at } from "../../kernels/at.ts";

@@ -51,7 +51,7 @@ interface Counted {
   changedFrom: number;
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class TokenCounts {
   readonly #vocabulary: number;
   readonly #places: CountPlaces;

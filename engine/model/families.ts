@@ -5,7 +5,7 @@
 
 import type { Activation } from "../../kernels/swiglu.ts";
 
-/** The families we compute. */
+/** The supported families. */
 export const ARCHITECTURES = [
   "llama",
   "mistral",

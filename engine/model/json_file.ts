@@ -1,6 +1,6 @@
 /**
- * JSON files of a model directory, read field by field: each field is checked when it is taken, and every complaint
- * names the file, the field, what was expected and what was found. Knows JSON and paths; knows nothing of models.
+ * JSON files of a model directory, read field by field: each field is checked when it is taken, and every error names
+ * the file, the field, what was expected and what was found. Knows JSON and paths; knows nothing of models.
  */
 
 import { EngineError } from "../errors.ts";

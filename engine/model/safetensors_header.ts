@@ -19,7 +19,7 @@ export const PREFIX_BYTES = 8;
 
 const LITTLE_ENDIAN = true;
 
-/** The bound of the format itself; no sound file comes near it. */
+/** The bound of the format itself; no valid file comes near it. */
 const MAX_HEADER_BYTES = 100_000_000;
 
 /**

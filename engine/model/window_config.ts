@@ -29,7 +29,7 @@ export interface Windows {
 const POSITIONS = { min: 1, max: 1 << 28 } as const;
 const ALIKE = { slidingWindow: undefined, localLayers: undefined } as const;
 
-/** Every so manieth layer sees everything, where a file does not say which. */
+/** Every n-th layer sees everything, where a file does not say which. */
 const DEFAULT_PERIOD = { "gemma3_text": 6, olmo3: 4 } as const;
 
 /** What the windows of a file depend on besides its own fields. */

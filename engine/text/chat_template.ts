@@ -14,7 +14,7 @@ import { fileExists, readModelFile } from "../model/model_file.ts";
 export interface ChatMessage {
   /** `system`, `user`, `assistant`, or whatever else the template knows. */
   readonly role: string;
-  /** What is said; templates often trim it. */
+  /** The text; templates often trim it. */
   readonly content: string;
   /** Name of the speaker, for templates that distinguish speakers of one role. */
   readonly name?: string;

@@ -26,7 +26,7 @@ export const LISTED_TOKENS = 20;
 /** u32 words of a row's result: log-sum-exp above the highest logit, logit of the token, then tokens, then their logits; f32 but for the tokens. */
 export const LOGPROB_WORDS = 2 + 2 * LISTED_TOKENS;
 
-/** What is said of one row. */
+/** The log-probabilities of one row. */
 export interface RowLogprobs {
   /** ln Σ exp(logit) */
   readonly logSumExp: number;

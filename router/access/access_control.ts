@@ -1,6 +1,6 @@
 /**
- * What every request passes before a route sees it: the host it asks for, the page it comes from, the key it shows, how
- * many its client runs already. Each gets its request id here and, unless a recorder follows it, its line in the log.
+ * What every request passes before a route sees it: the host it names, the page it comes from, its key, and how many
+ * requests its client runs already. Each gets its request id here and, unless a recorder follows it, its line in the log.
  */
 
 import { describeError, errorCode, RequestError } from "../errors.ts";
@@ -81,7 +81,7 @@ export class AccessControl {
     response.headers.set("x-request-id", context.origin.requestId);
     if (!context.isRecorded) {
       const { errorCode } = context;
-      // A path that leads nowhere is whatever the client wrote, which may be anything.
+      // An unknown path is whatever the client wrote, secrets included.
       const origin = errorCode === "not_found" ? { ...context.origin, path: UNKNOWN_PATH } : context.origin;
       onAnswered({ origin, status: response.status, errorCode, totalMs: performance.now() - startedMs });
     }

@@ -1,7 +1,7 @@
 /**
  * Which web pages may use the service. Browsers send a page's origin with what its scripts ask for; programs send none.
  * A page that is not allowed is refused before it costs anything: without that, any page that the operator happens to
- * look at could spend the GPU, even one that may not read the answer.
+ * visit could use the GPU, even one that cannot read the answer.
  */
 
 import { RequestError, UsageError } from "../errors.ts";

@@ -61,8 +61,8 @@ export class ApiKeys {
   }
 
   /**
-   * The name of a key, undefined for an unknown one. Compares with all keys whatever comes out, and digests instead of
-   * keys, so that the time taken reveals nothing of either.
+   * The name of a key, undefined for an unknown one. Always compares with all keys, and by digests, so that the time
+   * taken reveals nothing of either.
    */
   nameOf(key: string): string | undefined {
     const digest = digestOf(key);
@@ -72,7 +72,7 @@ export class ApiKeys {
   }
 }
 
-/** The key that a request shows: OpenAI's header, or Anthropic's. */
+/** The key that a request carries, in OpenAI's header or Anthropic's. */
 export function shownKey(headers: Headers): string | undefined {
   const [, bearer] = /^Bearer +(\S+)$/i.exec(headers.get("authorization") ?? "") ?? [];
   return bearer ?? headers.get("x-api-key") ?? undefined;

@@ -3,7 +3,7 @@
  * control, and found again by the request itself, so that no route has to hand it on.
  */
 
-/** Who sent a request, and what for. */
+/** Who sent a request, and for what. */
 export interface RequestOrigin {
   /** Echoed from the client, or made. */
   readonly requestId: string;

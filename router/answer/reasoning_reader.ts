@@ -1,4 +1,4 @@
-/** Tells the reasoning of an answer from what it says, wherever the text is cut. Knows the two markers only. */
+/** Separates the reasoning of an answer from its content, wherever the text is cut. Knows the two markers only. */
 
 import { type AnswerForm, THINK } from "./answer_part.ts";
 import { splitAt } from "./held_text.ts";

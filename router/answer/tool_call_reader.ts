@@ -1,7 +1,7 @@
 /**
- * Tells tool calls from the rest of an answer, wherever the text is cut. One reader for three ways of writing calls:
+ * Separates tool calls from the rest of an answer, wherever the text is cut. One reader for three ways of writing calls:
  * Hermes and Qwen (`<tool_call>{…}</tool_call>`), Llama 3 (the answer is `{…}`), Mistral (`[TOOL_CALLS][{…}, {…}]`, or
- * `[TOOL_CALLS]name[ARGS]{…}`). Knows text; what is no call after all is content.
+ * `[TOOL_CALLS]name[ARGS]{…}`). Knows text; what turns out to be no call is content.
  */
 
 import type { AnswerForm, AnswerPart } from "./answer_part.ts";

@@ -2,7 +2,7 @@
 
 import { z } from "@hono/zod-openapi";
 
-/** A list whose length is checked first, so that a million wrong elements are one complaint and not a million. */
+/** A list whose length is checked first, so that a million wrong elements are one issue and not a million. */
 export function list<Item extends z.ZodType>(
   item: Item,
   { min = 0, max }: { min?: number; max: number },

@@ -31,7 +31,7 @@ export const message = z.object({
   reasoning_content: z.string().nullish(),
 }).refine(saysSomething, { path: ["content"], message: "expected a string or text parts" }).openapi("Message");
 
-/** A tool may have nothing to report; an assistant may have thought, called or refused only. */
+/** A tool may return nothing; an assistant may only have reasoned, called or refused. */
 function saysSomething(
   { role, content, refusal, reasoning_content: reasoning, tool_calls: calls }: {
     readonly role: string;

@@ -11,7 +11,7 @@ type Issue = z.core.$ZodIssue;
 
 const MAX_QUOTED_CHARS = 40;
 
-/** The first complaint as an error; the others are usually its echoes. */
+/** The first issue as an error; the others usually follow from it. */
 export function describeIssues(issues: readonly Issue[]): RequestError {
   const issue = issues[0];
   if (issue === undefined) return new RequestError("invalid_request", "Cannot accept the request: it is not valid");
@@ -46,7 +46,7 @@ function resolve(issue: Issue, path: readonly PropertyKey[]): Complaint {
   return { path, expected: `expected ${firsts.map((first) => kindOf(first)).join(" or ")}`, input: issue.input };
 }
 
-/** Complaints that say only that a value is none of this member's. */
+/** Issues that say only that a value does not belong to this member. */
 const KINDS: readonly Issue["code"][] = ["invalid_type", "invalid_value"];
 
 function kindOf(issue: Issue): string {

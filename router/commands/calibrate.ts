@@ -1,6 +1,6 @@
 /**
  * `calibrate`: finds a model's select layers by needle tasks and writes `tidepool.json` beside it.
- * Knows files and flags; `engine/calibrate.ts` knows how candidates are compared.
+ * Knows files and flags; `engine/evaluation/calibrate.ts` compares candidates.
  */
 
 import { scoreCandidates } from "../../engine/evaluation/calibrate.ts";

@@ -25,7 +25,7 @@ export class Balance {
     this.#groups = groups;
   }
 
-  /** A request has come: looks until none is left. */
+  /** A request has come: looks again and again until none is left. */
   start(): void {
     if (this.#groups.length === 1 || this.#isClosed) return;
     this.#timer ??= setInterval(() => this.#look(), LOOK_EVERY_MS);

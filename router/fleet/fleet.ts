@@ -22,7 +22,7 @@ import { inOrder } from "./routing.ts";
 /** What one group refuses a request with that another may take. */
 const REFUSALS_OF_ONE: readonly string[] = ["queue_full", "loading", "group_unavailable", "context_length_exceeded"];
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class Fleet<AnyGroup extends Group = Group> implements Generator, SelectionReader {
   /** In their order; at least one. */
   readonly groups: readonly FleetGroup<AnyGroup>[];

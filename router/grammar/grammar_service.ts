@@ -1,6 +1,6 @@
 /**
- * Grammars for requests and for the scheduler. A specification is tried out in a thread of its own before it gets near
- * answers that are on their way: what breaks or hangs the library then breaks nothing else.
+ * Grammars for requests and for the scheduler. A specification is tried out in a thread of its own before running
+ * answers depend on it: what breaks or hangs the library then breaks nothing else.
  * Owns both threads; knows nothing of HTTP.
  */
 

@@ -1,5 +1,5 @@
 /**
- * The select layers of one step: gathers what all workers put forward and chooses. Knows candidates; knows nothing of
+ * The select layers of one step: gathers the candidates of all workers and chooses. Knows candidates; knows nothing of
  * connections or deadlines.
  */
 
@@ -31,7 +31,7 @@ export class CandidateRounds {
   }
 
   /**
-   * Takes what one worker puts forward; the last one completes the round.
+   * Takes the candidates of one worker; the last one completes the round.
    * @throws {ProtocolError} when it is of another step, comes twice, or is for other rows than those of the others
    */
   take(worker: number, candidates: CandidateLists): Choice | undefined {

@@ -1,6 +1,6 @@
 /**
- * The one place where positions are chosen for a group of workers: each has put forward the best of its own slice, and the
- * best of them all are the best of the whole cache. Knows values and positions; knows nothing of workers or messages.
+ * The one place where positions are chosen for a group of workers: each offers the best of its own slice, and the best
+ * of all offers are the best of the whole cache. Knows values and positions; knows nothing of workers or messages.
  */
 
 import type { PositionList } from "../../engine/exchange.ts";

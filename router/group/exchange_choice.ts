@@ -43,7 +43,7 @@ const MIN_EXCHANGED = 0.5;
 /** Sequences that exchange states before one copies rows again: what is missing shows only there. */
 const TRY_AGAIN = 32;
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class ExchangeChoice {
   readonly #sparseLayers: number;
   readonly #selectLayers: number;

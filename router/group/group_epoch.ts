@@ -50,7 +50,7 @@ export interface GroupEpochOptions {
   readonly onBroken: (breach: Breach) => void;
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class GroupEpoch {
   readonly #options: GroupEpochOptions;
   /** In order; the first is the one that is computed. */

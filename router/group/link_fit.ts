@@ -12,7 +12,7 @@ export interface Exchanged {
 /** Weight that a step keeps when the next one is learned. */
 const MEMORY = 0.98;
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class LinkFit {
   /** Σ count², Σ count · bytes, Σ bytes², Σ count · ms, Σ bytes · ms. */
   readonly #sums = { cc: 0, cb: 0, bb: 0, cm: 0, bm: 0 };

@@ -76,13 +76,13 @@ export interface MemberOptions {
   readonly restarts: RestartNumbers | undefined;
 }
 
-/** Why a worker did not go on, and whether another try would end the same. */
+/** Why a worker ended, and whether another try would end the same. */
 interface Failure {
   readonly reason: string;
   readonly isFinal: boolean;
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class Member {
   readonly #options: MemberOptions;
   readonly #restarts: RestartNumbers;
@@ -115,7 +115,7 @@ export class Member {
     this.#forgotten.abort();
   }
 
-  /** It was forgotten by mistake, and is still there. */
+  /** Takes back that it was forgotten: it is still there. */
   remember(): void {
     if (!this.isKnown) this.#forgotten = new AbortController();
   }

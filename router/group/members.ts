@@ -41,7 +41,7 @@ export interface MemberReport {
 export interface MembershipReport {
   /** Where they are looked for. */
   readonly origin: string;
-  /** Why nothing new can be learnt of who is there. */
+  /** Why the membership cannot be asked at present. */
   readonly trouble?: string;
   readonly found: readonly MemberReport[];
 }
@@ -51,7 +51,7 @@ interface Entry {
   readonly member: Member;
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class Members {
   readonly #options: MembersOptions;
   #entries: readonly Entry[] = [];

@@ -5,7 +5,7 @@ import type { CodedError } from "../../kernels/errors.ts";
 import type { CandidateRounds } from "./candidate_rounds.ts";
 import type { StepAnswer } from "./step_requests.ts";
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export interface StepRound {
   readonly step: Step;
   /** By index of the worker. */

@@ -38,7 +38,7 @@ export class WorkerFailure extends CodedError {}
 /** Anything a request waits for; the other messages are no answers. */
 type Answer = Extract<WorkerMessage, { kind: "loaded" | "formed" | "severed" }>;
 
-/** What a worker sends unasked while it is in a group. */
+/** What a worker sends without being asked while it is in a group. */
 export type Notice = Extract<WorkerMessage, { kind: "candidates" | "stalled" | "severed" }>;
 
 const CLOSED = new RequestError("worker_lost", "Cannot use worker: the router hung up");
@@ -105,7 +105,7 @@ export class WorkerClient {
 
   /**
    * Gives the worker its place in a group; it forgets all sequences.
-   * @param onNotice gets what the worker sends unasked, until `leave`
+   * @param onNotice gets what the worker sends without being asked, until `leave`
    * @throws {CodedError} the worker is well, but lacks its peers; anything else when it is lost
    */
   async form(form: Omit<Form, "deadlineMs">, onNotice: (notice: Notice) => void): Promise<void> {

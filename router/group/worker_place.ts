@@ -1,4 +1,4 @@
-/** Where a worker is, and the way to it. Knows addresses and secrets; knows nothing of what is said there. */
+/** Where a worker is, and the way to it. Knows addresses and secrets; knows nothing of messages. */
 
 import type { Address } from "../../workers/protocol.ts";
 import { introduce } from "../../workers/handshake.ts";

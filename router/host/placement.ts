@@ -1,5 +1,5 @@
 /**
- * Which worker of this host sits on which GPU, and under which command it sees that one alone.
+ * Which worker of this host sits on which GPU, and the command under which it sees only that one.
  * Knows how many GPUs there are and what was asked for; starts nothing.
  */
 

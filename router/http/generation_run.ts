@@ -93,7 +93,7 @@ export class GenerationRun {
     this.#end({ kind: "failed", code: errorCode(error), status: describeError(error).status });
   }
 
-  /** The reader has left: frees what still runs, and says how it ended unless that is said already. */
+  /** The reader has left: frees what still runs, and reports how it ended unless that was reported. */
   close(): void {
     const reasons = [...this.#ends.values()].map((end) => end.reason);
     const isWhole = reasons.length === this.#generations.length;

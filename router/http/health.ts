@@ -110,7 +110,7 @@ function capacityOf({ epoch, model }: Extract<GroupState, { kind: "ready" }>) {
   };
 }
 
-/** The members of all groups; which group each belongs to is said when there are several. */
+/** The members of all groups; each names its group when there are several. */
 function membersOf(groups: readonly GroupReport[]) {
   const [origin = ""] = groups.map(({ members }) => members.origin);
   const trouble = groups.map(({ members }) => members.trouble).find((reason) => reason !== undefined);

@@ -28,7 +28,7 @@ const INDEX = "model.safetensors.index.json";
 const SHARD = /^model-\d{5}-of-\d{5}\.safetensors$/;
 const PART = /-(\d{5})-of-(\d{5})\.gguf$/;
 
-/** What is taken of a repository of GGUF files when nothing is said: the size that most people take. */
+/** The default in a repository of GGUF files: the size that most people take. */
 const DEFAULT_QUANT = "Q4_K_M";
 
 /**

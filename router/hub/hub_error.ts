@@ -5,8 +5,8 @@ import { CodedError } from "../../kernels/errors.ts";
 /**
  * - `hub_unreachable`: trying again may help.
  * - `hub_refused`: the repository, a file or the right to read it is missing.
- * - `hub_corrupt`: what came is not what was promised.
- * - `cache_unwritable`: this machine does not take what came.
+ * - `hub_corrupt`: the content is not what was promised.
+ * - `cache_unwritable`: the cache folder cannot be written.
  */
 export type HubErrorCode = "hub_unreachable" | "hub_refused" | "hub_corrupt" | "cache_unwritable";
 

@@ -6,7 +6,7 @@
 import { QueueTimers } from "./queue_timers.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class ActiveSequences implements Iterable<Sequence> {
   readonly #sequences = new Set<Sequence>();
   readonly #queueTimers: QueueTimers;

@@ -1,5 +1,5 @@
 /**
- * What is refused on arrival: requests that waiting could not help. Knows the model's bounds and the group's state;
+ * What is refused on arrival: requests that would never be able to run. Knows the model's bounds and the group's state;
  * decides nothing about who runs.
  */
 

@@ -8,7 +8,7 @@ import { PageMap } from "../../engine/page_map.ts";
 import { PAGE_TOKENS } from "../../engine/span.ts";
 import type { ModelInfo } from "../group/group.ts";
 
-/** Where a sequence stands on the page map. */
+/** Where a sequence is on the page map. */
 export interface MapPlace {
   /** Entry of the map at which its first page lies. */
   readonly offset: number;

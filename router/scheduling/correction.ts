@@ -1,11 +1,11 @@
 /**
  * When the sparse rows of one sequence are computed again with full attention, and what that found. Decided by the rows of
- * the sequence, its own agreement and settings that are fixed at admission, never by time: the same request has the same
- * rows corrected, alone or in company. Lossless rounds alone are as long as pays by what steps take: whatever their length, they
+ * the sequence, its own agreement and settings that are fixed at admission, never by time: the same rows of a request
+ * are corrected, alone or in a batch. Only the length of lossless rounds follows measured times: whatever it is, they
  * give the same tokens. How a correction is spread over steps is the planner's.
  *
  * A correction is one dense span over all rows that are not exact, the newest included, so it replaces a decode step:
- * with a stride of N every N-th step is one, of N rows. ALGORITHM: `refresh` writes K and V again; `audit` also compares what
+ * with a stride of N every N-th step is one, of N rows. `refresh` writes K and V again; `audit` also compares what
  * dense decoding draws; `lossless` releases tokens only when it agrees.
  */
 
@@ -55,7 +55,7 @@ export interface CorrectionReport {
 /** A token that was drawn sparsely, and what full attention draws in its place. */
 export type Check = Omit<AuditedToken, "choice">;
 
-/** What came of a correction span. */
+/** The outcome of a correction span. */
 export interface CorrectedSpan {
   /** Computed. */
   readonly rows: number;

@@ -1,7 +1,7 @@
 /**
  * What each sequence that decodes does in the next step: a row, a correction or the first part of one, or nothing while it
  * waits for its correction. Time decides how a correction is spread over steps, never whether a row comes before it:
- * which rows are corrected when is the sequence's alone. Knows work and predicted time; knows nothing of pages.
+ * which rows are corrected when depends on the sequence alone. Knows work and predicted time; knows nothing of pages.
  */
 
 import { type CostModel, NO_LOAD } from "./cost_model.ts";

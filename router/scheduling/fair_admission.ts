@@ -1,6 +1,6 @@
 /**
  * Which waiting sequences may start now, beside those that run. A request that has nothing running may start where others
- * have several sequences, and one that waits for pages is overtaken for a while, but not for ever. Takes pages back from
+ * have several sequences, and one that waits for pages is overtaken for a while, but not forever. Takes pages back from
  * sequences only through the roster; plans no step.
  */
 

@@ -85,7 +85,7 @@ export interface AttentionUsage {
   readonly correction: CorrectionUsage | undefined;
 }
 
-/** What corrections did, and what they found. */
+/** What corrections did and found. */
 export interface CorrectionUsage {
   readonly mode: Exclude<CorrectionRequest["mode"], "off">;
   readonly every: number | "auto";

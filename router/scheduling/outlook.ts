@@ -45,7 +45,7 @@ export interface OutlookParts {
   readonly maxBatch: number;
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class Outlook {
   readonly #parts: OutlookParts;
 

@@ -1,6 +1,6 @@
 /**
- * How many rows a lossless round has: as many as give most tokens in its time, by what rounds are predicted to take and by how
- * many drafts agreed lately. No token depends on it: dense decoding gives them all.
+ * How many rows a lossless round has: as many as give the most tokens per time, by what rounds are predicted to take
+ * and how many drafts agreed lately. No token depends on it: all are those of dense decoding.
  */
 
 /** Milliseconds of a round of so many rows: its drafts, and their verification; undefined: nothing is known. */
@@ -20,7 +20,7 @@ export class RecentAgreement {
   #checked: number = BEFORE.checked;
   #agreed: number = BEFORE.agreed;
 
-  /** Takes in what came of a round. @param checked drafts up to the first that disagreed, that one included */
+  /** Takes in the outcome of a round. @param checked drafts up to the first that disagreed, that one included */
   record({ checked, agreed }: { readonly checked: number; readonly agreed: number }): void {
     this.#checked = MEMORY * this.#checked + checked;
     this.#agreed = MEMORY * this.#agreed + agreed;

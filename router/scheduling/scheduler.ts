@@ -47,7 +47,7 @@ export class Scheduler implements Generator {
   readonly #active: ActiveSequences;
   readonly #steps: StepsInFlight;
   #loop: Promise<void> | undefined;
-  /** Something has changed since the loop looked. */
+  /** Something has changed since the loop last looked. */
   #isDue = false;
   /** Opened or released by a step that was refused: the worker may or may not know them. */
   #doubtful: SequenceId[] = [];

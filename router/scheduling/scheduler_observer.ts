@@ -1,6 +1,6 @@
 /**
  * What the scheduler reports to its observers: moments as they happen, and a snapshot on demand.
- * Knows numbers and ids; never hands out what a prompt or an answer says.
+ * Knows numbers and ids; never hands out the text of a prompt or an answer.
  */
 
 import type { Step, StepResult } from "../../engine/span.ts";

@@ -100,7 +100,7 @@ export class Sequence {
     return Math.max(this.request.promptTokens.length, this.#lostExact);
   }
 
-  /** Whether it must not run: its reader is too slow, or it lacks masks. */
+  /** Whether it may not run: its reader is too slow, or it lacks masks. */
   get paused(): boolean {
     return this.events.full || this.lacksMasks;
   }

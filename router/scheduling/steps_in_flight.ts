@@ -40,7 +40,7 @@ export interface StepParts {
   readonly asked: (spans: Plan["spans"]) => readonly Span[];
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class StepsInFlight {
   readonly #group: Group;
   readonly #parts: StepParts;

@@ -21,7 +21,7 @@ export async function runProgram(program: string, args: readonly string[], cwd?:
   return printed;
 }
 
-/** @see the file's paragraph; for `await using` */
+/** See the top of this file; for `await using` */
 export class DebianRoot implements AsyncDisposable {
   readonly path: string;
 

@@ -23,7 +23,7 @@ export interface Pasted {
   readonly printed: string;
 }
 
-/** @see the file's paragraph; for `await using` */
+/** See the top of this file; for `await using` */
 export class FreshMachine implements AsyncDisposable {
   readonly #place: string;
   readonly #guard = new Guard();

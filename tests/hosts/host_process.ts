@@ -5,7 +5,7 @@ import { pause } from "../../router/group/pause.ts";
 const AGAIN_MS = 300;
 const KEPT_LINES = 200;
 
-/** @see the file's paragraph; for `await using` */
+/** See the top of this file; for `await using` */
 export class HostProcess implements AsyncDisposable {
   /** What it printed last. */
   readonly lines: string[] = [];

@@ -33,7 +33,7 @@ const CLOSED_PORT = 9;
 /** Made so far: a namespace that was deleted lives on until its last process has ended. */
 let networks = 0;
 
-/** @see the file's paragraph; for `await using` */
+/** See the top of this file; for `await using` */
 export class Network implements AsyncDisposable {
   /** Tells this network's names from those of others on the machine. */
   readonly #id = `tp${(Deno.pid % 46656).toString(36)}${(networks++).toString(36)}`;

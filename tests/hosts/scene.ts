@@ -26,7 +26,7 @@ interface Ready {
   readonly "max_context_tokens"?: number;
 }
 
-/** @see the file's paragraph; for `await using` */
+/** See the top of this file; for `await using` */
 export class Scene implements AsyncDisposable {
   readonly network: Network;
   readonly workers: HostProcess[] = [];

@@ -26,7 +26,7 @@ export interface SlowLink extends AsyncDisposable {
   readonly by: "netem" | "a cable in user space";
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export async function slowDown(place: LinkPlace, slowness: Slowness): Promise<SlowLink> {
   const { host, bridge } = place;
   const ends = [[host.namespace, host.card], [bridge.namespace, bridge.port]] as const;

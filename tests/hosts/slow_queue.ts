@@ -12,7 +12,7 @@ export interface Slowness {
 /** More wait in no link, as in `tc netem`: what comes beyond that is lost. */
 const MAX_WAITING = 1000;
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class SlowQueue {
   readonly #slowness: Slowness;
   readonly #random: Random;

@@ -1,5 +1,6 @@
 /**
- * TidalDecode for the f64 oracle: which positions a decoded row sees in each layer. Follows ALGORITHM.md word by word,
+ * TidalDecode for the f64 oracle: which positions a decoded row sees in each layer. Follows docs/sparse-attention.md
+ * step by step,
  * sorting where the GPU selects. Knows roles, budgets and scores; the forward pass itself is `transformer.ts`.
  */
 

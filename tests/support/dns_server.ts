@@ -15,7 +15,7 @@ const TTL_S = 0;
 const RESPONSE = 0x8580;
 const NAME_ERROR = 3;
 
-/** @see the file's paragraph; for `await using` */
+/** See the top of this file; for `await using` */
 export class DnsServer {
   /** By name, without the last dot. */
   readonly records = new Map<string, DnsRecords>();

@@ -14,7 +14,7 @@ import { settleMaps } from "./engine_fixture.ts";
 import { IMPATIENT, RESTARTS } from "./group_stage.ts";
 import { testProvider } from "./test_provider.ts";
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class EngineWorkers {
   readonly group: WorkerGroup;
   readonly #workers = new Set<Promise<unknown>>();

@@ -28,7 +28,7 @@ import { CHAIN_START, draw, extend, logprobsOf, VOCABULARY } from "./fake_tokens
 
 const NEVER = false;
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class FakeGroup implements Group {
   /** Every step that ran, in order. */
   readonly steps: Step[] = [];

@@ -7,7 +7,7 @@ import type { MemberPlan } from "../../router/group/membership/membership.ts";
 import type { TlsTrust } from "../../workers/transport.ts";
 import { FAKE_ENTRY } from "./group_stage.ts";
 
-/** @see the file's paragraph; for `await using` */
+/** See the top of this file; for `await using` */
 export class FakeWorker {
   readonly address: { readonly hostname: string; readonly port: number };
   readonly status: Promise<Deno.CommandStatus>;

@@ -19,7 +19,7 @@ interface Pipe {
   change: (chunk: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>;
 }
 
-/** @see the file's paragraph; `close` must be called */
+/** See the top of this file; `close` must be called */
 export class FaultyProxy {
   readonly #listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   readonly #pipes = new Set<Pipe>();

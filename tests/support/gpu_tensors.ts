@@ -6,7 +6,7 @@ import { sizeOf, type Tensor } from "../../kernels/tensor.ts";
 import { settleMaps } from "./engine_fixture.ts";
 import { testProvider } from "./test_provider.ts";
 
-/** @see the file's paragraph; `close` must be called */
+/** See the top of this file; `close` must be called */
 export class GpuTensors {
   readonly commands: Commands;
 

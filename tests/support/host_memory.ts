@@ -5,7 +5,7 @@ import { paddedBytes, sizeOf, type Tensor } from "../../kernels/tensor.ts";
 import type { ExchangeMemory, PreparedRead, StatesToMerge } from "../../workers/exchange_memory.ts";
 import { merge } from "../reference/merge_states.ts";
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class HostMemory implements ExchangeMemory {
   readonly #data = new WeakMap<GPUBuffer, Float32Array<ArrayBuffer>>();
   /** What waits for data; undefined: nothing does. */

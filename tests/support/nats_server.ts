@@ -11,7 +11,7 @@ export const HAS_NATS = await isInstalled("nats-server");
 /** For a test's name. */
 export const NATS_NOTE = HAS_NATS ? "" : " (left out: nats-server is not installed)";
 
-/** @see the file's paragraph; for `await using` */
+/** See the top of this file; for `await using` */
 export class NatsServer {
   readonly port: number;
   readonly #directory: string;

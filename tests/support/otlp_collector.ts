@@ -35,7 +35,7 @@ interface Export {
   readonly resourceMetrics?: readonly { readonly scopeMetrics: readonly { readonly metrics: readonly Metric[] }[] }[];
 }
 
-/** @see the file's paragraph; for `await using` */
+/** See the top of this file; for `await using` */
 export class OtlpCollector implements AsyncDisposable {
   readonly spans: Span[] = [];
   readonly metrics: Metric[] = [];

@@ -1,6 +1,6 @@
 /**
  * `bench`: prefill and decode speed by context and number of workers, dense, sparse and corrected, through worker
- * processes as in service. Knows flags; what is measured and how it is shown is said in the files beside it.
+ * processes as in service. Knows flags; the files beside it measure and print.
  */
 
 import { PAGE_TOKENS } from "../../../engine/span.ts";

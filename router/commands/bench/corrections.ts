@@ -1,6 +1,6 @@
 /**
  * What corrections cost and what they leave of the gain over dense decoding: whole cycles of sparse steps and one dense
- * span over their rows. Knows steps and strides; what a given agreement makes of a round is said in `break_even.ts`.
+ * span over their rows. Knows steps and strides; `break_even.ts` says what a given agreement makes of a round.
  */
 
 import type { Span } from "../../../engine/span.ts";

@@ -1,6 +1,6 @@
 /**
  * What `bench` measures at one context: decoding of one sequence on a group that does nothing else, and what the files
- * beside this one know of its prompt and its corrections. Knows steps; what a figure means is said beside it.
+ * beside this one know of its prompt and its corrections. Knows steps; each figure is explained where it is declared.
  */
 
 import type { ModelConfig } from "../../../engine/model/model_config.ts";

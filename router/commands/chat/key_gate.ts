@@ -18,7 +18,7 @@ const CTRL_C = "\x03";
 /** Characters that wait; of what is typed beyond, nothing is kept. */
 const MAX_HELD = 1 << 20;
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class KeyGate {
   /** What gets through. */
   readonly keys: PassThrough = new PassThrough();

@@ -1,6 +1,6 @@
 /**
  * `eval`: does the model still answer as it should, and what are corrections worth? Knows flags, and which part they ask
- * for; what is measured and how it is shown is said in the files beside it.
+ * for; the files beside it measure and print.
  */
 
 import { Engine } from "../../../engine/engine.ts";

@@ -1,6 +1,6 @@
 /**
  * Workers behind a name: every address of a headless service, or every target of its SRV records, asked for
- * again and again. Knows records; what is at an address it does not know.
+ * again and again. Knows records; knows nothing of what is at an address.
  */
 
 import type { Address } from "../../../workers/protocol.ts";
@@ -25,7 +25,7 @@ type DnsSource = Extract<JoinSource, { readonly kind: "dns" | "srv" }>;
 const EVERY_MS = 2000;
 const DEADLINE_MS = 5000;
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class DnsMembership implements Membership {
   readonly isOpen = true;
   readonly origin: string;

@@ -24,7 +24,7 @@ const MAX_KEYS = 256;
 /** A burst of changes, such as all keys when a watch begins, is one change. */
 const SETTLE_MS = 20;
 
-/** @see the file's paragraph; `close` must be called */
+/** See the top of this file; `close` must be called */
 export class LeaseTable {
   readonly #listener: LeaseListener;
   readonly #leases = new Map<string, Lease>();

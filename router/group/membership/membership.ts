@@ -8,7 +8,7 @@ import type { WorkerSource } from "../worker_source.ts";
 
 /** A worker that belongs to the group. */
 export interface MemberPlan {
-  /** Tells it from the others, and stays the same when it is started again in the same place. */
+  /** Identifies it, and stays the same when it is started again in the same place. */
   readonly key: string;
   /** Where it is, for people; undefined when there is nothing to say. */
   readonly place?: string;

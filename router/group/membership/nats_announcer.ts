@@ -12,7 +12,7 @@ import { NATS_TIMING, NatsBucket, type NatsTiming } from "./nats_bucket.ts";
 /** What is announced, and where. */
 export interface AnnouncerOptions {
   readonly place: NatsPlace;
-  /** Tells the worker from the others of its group. */
+  /** Identifies the worker within its group. */
   readonly name: string;
   readonly announcement: Announcement;
   /** Lines for the operator. */

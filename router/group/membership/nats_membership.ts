@@ -23,7 +23,7 @@ const AGAIN_MS = 500;
 /** Workers renew their leases thrice in the time of one: a watch that reports none in two is opened again, if there are any or not. */
 const QUIET_LEASES = 2;
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class NatsMembership implements Membership {
   readonly isOpen = true;
   readonly origin: string;

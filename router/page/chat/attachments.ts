@@ -8,7 +8,7 @@ const MAX_BYTES = 24 * 2 ** 20;
 /** A pasted text this long becomes a document instead of filling the field. */
 export const MIN_PASTED = 4000;
 
-/** What came of the files that were chosen. */
+/** The files that were chosen, as far as they can be used. */
 export interface ReadFiles {
   readonly attachments: readonly Attachment[];
   /** Why others cannot be used, for the person. */
