@@ -124,7 +124,7 @@ function checkSampled(span: Span, { open: { sampling } }: OpenSequence, { drawn 
   }
 }
 
-/** Checks the pages that its rows go to. */
+/** Checks where its rows go: positions and pages. */
 function checkPlace(span: Span, state: OpenSequence, bounds: StepBounds): void {
   const { from, newPages } = span;
   const end = from + span.tokens.length;

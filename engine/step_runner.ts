@@ -160,7 +160,7 @@ export class StepRunner {
     }
   }
 
-  /** Frees working memory: one allocation that failed would fail every later step. */
+  /** Undoes a step that failed; frees working memory too, as an allocation that failed would fail every later step. */
   #undo(step: Step): void {
     const { model: { commands, scratch, replicas, counts }, sequences } = this.#parts();
     this.#drawn = NOTHING_DRAWN;

@@ -33,6 +33,9 @@ const SWEEP_MS = 500;
 /** A refused client may read why for so long. */
 const LINGER_MS = 1000;
 
+/** Requests that may wait on a connection for their turn; a client that sends more unanswered ones is cut off. */
+const MAX_PIPELINED = 64;
+
 /** All connections of one server; `close` must be called. */
 export class Connections {
   readonly #limits: ConnectionLimits;
@@ -66,19 +69,21 @@ export class Connections {
   }
 
   /**
-   * A request has come on a connection.
+   * A request has come on a connection. Pipelined ones take turns, so that a connection costs one at a time, and those of a
+   * client that has left are never begun: of these the server does not say that they are over.
    * @param malformed aborted with a `RequestError` when what follows of its body is not valid HTTP
+   * @param begin makes the answer
    */
-  answer(socket: Socket, response: ServerResponse, malformed: AbortController): void {
+  answer(socket: Socket, response: ServerResponse, malformed: AbortController, begin: () => void): void {
     const connection = this.#all.get(keyOf(socket));
-    if (connection === undefined) return void socket.destroy();
-    connection.begin(response, malformed);
-    if (this.#allGone !== undefined) connection.finish();
+    if (connection === undefined || connection.waiting >= MAX_PIPELINED) return void socket.destroy();
     response.once("close", () => {
       connection.end(response);
       const isLast = this.#allGone !== undefined || connection.isEnding;
       if (isLast && connection.isWaiting) connection.socket.destroySoon();
     });
+    connection.begin(response, { malformed, begin });
+    if (this.#allGone !== undefined) connection.finish();
   }
 
   /**
@@ -139,6 +144,12 @@ export class Connections {
 
 type Verdict = "keep" | "close" | "slow head";
 
+/** A request whose answer is not sent yet. */
+interface Pending {
+  readonly malformed: AbortController;
+  readonly begin: () => void;
+}
+
 class Connection {
   readonly socket: Socket;
   /** A closed socket has no addresses any more. */
@@ -147,7 +158,8 @@ class Connection {
   sinceMs = performance.now();
   /** Whether it is closed once it is answered. */
   isEnding = false;
-  readonly #answering = new Map<ServerResponse, AbortController>();
+  /** In the order in which they came; the first is being answered. */
+  readonly #answering = new Map<ServerResponse, Pending>();
   #phase: "head" | "answering" | "idle" | "refused" = "head";
   /** Bytes received when it became idle: more of them are the beginning of a head. */
   #idleBytes = 0;
@@ -164,14 +176,27 @@ class Connection {
     return this.#answering.size === 0;
   }
 
-  begin(response: ServerResponse, malformed: AbortController): void {
-    this.#answering.set(response, malformed);
+  /** Requests that wait for their turn. */
+  get waiting(): number {
+    return Math.max(0, this.#answering.size - 1);
+  }
+
+  /** Begins now, or when the answers before it are sent. */
+  begin(response: ServerResponse, pending: Pending): void {
+    this.#answering.set(response, pending);
     this.#enter("answering");
+    if (this.#answering.size === 1) pending.begin();
   }
 
   end(response: ServerResponse): void {
+    const [answered] = this.#answering.keys();
     this.#answering.delete(response);
-    if (this.#answering.size > 0 || this.#phase === "refused") return;
+    const [next] = this.#answering.values();
+    if (next !== undefined) {
+      if (response === answered && !this.socket.destroyed) next.begin();
+      return;
+    }
+    if (this.#phase === "refused") return;
     this.#idleBytes = this.socket.bytesRead;
     this.#enter("idle");
   }
@@ -186,7 +211,7 @@ class Connection {
   endAfterAnswers(error: RequestError): void {
     this.isEnding = true;
     this.finish();
-    for (const [{ req }, malformed] of this.#answering) {
+    for (const [{ req }, { malformed }] of this.#answering) {
       if (!req.complete) malformed.abort(error);
     }
   }
@@ -220,7 +245,8 @@ class Connection {
 
   /** Whether everything was written long ago and the client takes none of it. */
   #isStalled(nowMs: number, stallMs: number): boolean {
-    const waitsForClient = this.#answering.keys().every((response) => response.writableEnded);
+    const [answered] = this.#answering.keys();
+    const waitsForClient = answered?.writableEnded === true;
     if (!waitsForClient || this.socket.bytesWritten !== this.#sentBytes) {
       this.#sentBytes = this.socket.bytesWritten;
       this.sinceMs = nowMs;

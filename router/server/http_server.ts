@@ -78,7 +78,10 @@ export class HttpServer {
       this.#connections.add(socket);
     });
     this.#server.on("drop", () => this.#accepted++);
-    this.#server.on("request", this.#requestListener());
+    const onRequest = this.#requestListener();
+    this.#server.on("request", onRequest);
+    // Expectations that are not known here are ignored: node would answer them itself, and without a word.
+    this.#server.on("checkExpectation", onRequest);
     this.#server.on("connect", (_: http.IncomingMessage, socket: Duplex) => {
       this.#refuse(socket as Socket, new RequestError("method_not_allowed", "Cannot CONNECT: this is not a proxy"));
     });
@@ -171,13 +174,14 @@ export class HttpServer {
     return (request, response) => {
       const malformed = new AbortController();
       this.#peers.set(response, peerOf(request.socket as Socket, response, malformed.signal));
-      this.#connections.answer(request.socket as Socket, response, malformed);
-      const refusal = malformedHead(request);
-      if (refusal === undefined) return void answer(request, response);
-      this.#handler.onRefused(addressOf(request.socket as Socket), refusal);
-      const { status, body } = describeError(refusal);
-      response.shouldKeepAlive = false;
-      response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
+      this.#connections.answer(request.socket as Socket, response, malformed, () => {
+        const refusal = malformedHead(request);
+        if (refusal === undefined) return void answer(request, response);
+        this.#handler.onRefused(addressOf(request.socket as Socket), refusal);
+        const { status, body } = describeError(refusal);
+        response.shouldKeepAlive = false;
+        response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
+      });
     };
   }
 

@@ -2,56 +2,10 @@
 
 import assert from "node:assert/strict";
 
-import { HttpServer, type HttpServerOptions, type RequestHandler } from "../../../router/server/http_server.ts";
-import { RawHttp, rawRequest } from "../../support/raw_http.ts";
+import { HttpServer, type RequestHandler } from "../../../router/server/http_server.ts";
+import { rawRequest } from "../../support/raw_http.ts";
+import { ServedHttp } from "../../support/served_http.ts";
 import { until } from "../../support/until.ts";
-
-/** A server and what it saw; for `await using`. */
-class Served implements AsyncDisposable {
-  readonly server: HttpServer;
-  readonly refused: string[] = [];
-  readonly errors: unknown[] = [];
-
-  private constructor(server: HttpServer) {
-    this.server = server;
-  }
-
-  static async open(answer: RequestHandler["answer"], options: Partial<HttpServerOptions> = {}): Promise<Served> {
-    const server = await HttpServer.listen({
-      host: "127.0.0.1",
-      port: 0,
-      maxConnections: 100,
-      tls: undefined,
-      ...options,
-    });
-    const served = new Served(server);
-    server.serve({
-      answer,
-      onRefused: (_, error) => void served.refused.push(error.code),
-      onError: (error) => void served.errors.push(error),
-    });
-    return served;
-  }
-
-  get port(): number {
-    return this.server.address.port;
-  }
-
-  connect(options?: { readonly reads?: boolean }): Promise<RawHttp> {
-    return RawHttp.open(this.port, options);
-  }
-
-  async health(): Promise<number> {
-    const response = await fetch(`http://127.0.0.1:${this.port}/health`, { headers: { connection: "close" } });
-    await response.body?.cancel();
-    return response.status;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.server.close();
-    assert.deepEqual(this.errors, []);
-  }
-}
 
 const OK: RequestHandler["answer"] = () => Promise.resolve(Response.json({ status: "ok" }));
 
@@ -63,7 +17,7 @@ function gone(request: Request): Promise<void> {
 Deno.test("an abandoned request is noticed, whatever the size and packaging of its body", async (t) => {
   let begun = 0;
   let noticed = 0;
-  await using served = await Served.open(async (request) => {
+  await using served = await ServedHttp.open(async (request) => {
     await request.text();
     begun++;
     await gone(request);
@@ -90,7 +44,7 @@ Deno.test("an abandoned request is noticed, whatever the size and packaging of i
 });
 
 Deno.test("more silent connections than places: the newest are served, the oldest make room", async () => {
-  await using served = await Served.open(OK, { maxConnections: 8 });
+  await using served = await ServedHttp.open(OK, { maxConnections: 8 });
   const silent = await Promise.all(Array.from({ length: 30 }, () => served.connect()));
   assert.equal(await served.health(), 200);
   await until(() => silent.filter((client) => client.isOver).length >= 22);
@@ -101,7 +55,7 @@ Deno.test("more silent connections than places: the newest are served, the oldes
 
 Deno.test("a connection that is being answered is never cut for another: the newcomer is", async () => {
   const release = Promise.withResolvers<void>();
-  await using served = await Served.open(async () => {
+  await using served = await ServedHttp.open(async () => {
     await release.promise;
     return Response.json({ status: "ok" });
   }, { maxConnections: 2 });
@@ -116,7 +70,7 @@ Deno.test("a connection that is being answered is never cut for another: the new
 });
 
 Deno.test("a head that does not come in time is a 408, a client that says nothing is cut", async () => {
-  await using served = await Served.open(OK, { headMs: 100 });
+  await using served = await ServedHttp.open(OK, { headMs: 100 });
   using slow = await served.connect();
   using silent = await served.connect();
   await slow.send("GET / HTTP/1.1\r\nHost: a\r\n");
@@ -127,7 +81,7 @@ Deno.test("a head that does not come in time is a 408, a client that says nothin
 });
 
 Deno.test("a kept-alive connection ends when idle, and a slow second head is a 408 too", async () => {
-  await using served = await Served.open(OK, { idleMs: 200, headMs: 200 });
+  await using served = await ServedHttp.open(OK, { idleMs: 200, headMs: 200 });
   using idle = await served.connect();
   using slow = await served.connect();
   for (const client of [idle, slow]) await client.send(rawRequest("GET", "/"));
@@ -138,7 +92,7 @@ Deno.test("a kept-alive connection ends when idle, and a slow second head is a 4
 });
 
 Deno.test("what is not HTTP is refused in the one shape, without a stack trace", async (t) => {
-  await using served = await Served.open(OK);
+  await using served = await ServedHttp.open(OK);
   const cases: Readonly<Record<string, readonly [string, number]>> = {
     "a malformed Host": ["GET / HTTP/1.1\r\nHost: [[\r\n\r\n", 400],
     "a Host with spaces": ["GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400],
@@ -166,7 +120,7 @@ Deno.test("what is not HTTP is refused in the one shape, without a stack trace",
 });
 
 Deno.test("HTTP/1.0 without a Host is answered", async () => {
-  await using served = await Served.open(OK);
+  await using served = await ServedHttp.open(OK);
   using client = await served.connect();
   await client.send("GET / HTTP/1.0\r\n\r\n");
   assert.match(await client.ended(15_000), /200 OK/);
@@ -175,7 +129,7 @@ Deno.test("HTTP/1.0 without a Host is answered", async () => {
 Deno.test("a stream stops being made while its client does not read, and ends when it leaves", async () => {
   let made = 0;
   let isCancelled = false;
-  await using served = await Served.open(() => {
+  await using served = await ServedHttp.open(() => {
     const chunk = new Uint8Array(16_384).fill(65);
     const body = new ReadableStream<Uint8Array>({
       pull(controller) {
@@ -200,7 +154,7 @@ Deno.test("a stream stops being made while its client does not read, and ends wh
 
 Deno.test("a client that leaves while the next frame is awaited is no error", async () => {
   let isCancelled = false;
-  await using served = await Served.open(() => {
+  await using served = await ServedHttp.open(() => {
     let frames = 0;
     const body = new ReadableStream<Uint8Array>({
       pull(controller) {
@@ -222,7 +176,7 @@ Deno.test("a client that leaves while the next frame is awaited is no error", as
 });
 
 Deno.test("a stream that fails is cut off: to the client it must not look whole", async () => {
-  await using served = await Served.open(() => {
+  await using served = await ServedHttp.open(() => {
     const body = new ReadableStream<Uint8Array>({
       start(controller) {
         controller.enqueue(new TextEncoder().encode("data: 1\n\n"));
@@ -241,7 +195,7 @@ Deno.test("a stream that fails is cut off: to the client it must not look whole"
 
 Deno.test("HttpServer.shutdown() lets answers finish, closes idle connections and takes no new ones", async () => {
   const release = Promise.withResolvers<void>();
-  await using served = await Served.open(async (request) => {
+  await using served = await ServedHttp.open(async (request) => {
     if (new URL(request.url).pathname === "/slow") await release.promise;
     return Response.json({ status: "ok" });
   });
@@ -260,7 +214,7 @@ Deno.test("HttpServer.shutdown() lets answers finish, closes idle connections an
 });
 
 Deno.test("HttpServer.listen() names an address that is taken", async () => {
-  await using served = await Served.open(OK);
+  await using served = await ServedHttp.open(OK);
   const options = { host: "127.0.0.1", port: served.port, maxConnections: 1, tls: undefined };
   await assert.rejects(HttpServer.listen(options), {
     message: `Cannot listen on 127.0.0.1:${served.port}: something else listens there already`,
