@@ -84,7 +84,8 @@ export class Tokenizer {
   /**
    * Encodes a text of any length; the time is proportional to it. Special tokens in the text become their ids.
    *
-   * @throws {EngineError} `invalid_text` when the text has no tokens in this vocabulary
+   * @throws {EngineError} `invalid_text` when the text has no tokens in this vocabulary, or a word of it over 1,048,576
+   * characters
    */
   encode(text: string, { addSpecialTokens = false }: EncodeOptions = {}): Uint32Array<ArrayBuffer> {
     try {

@@ -144,3 +144,12 @@ Deno.test("Tokenizer refuses a decoder whose tokens are not bytes", async () => 
     });
   }
 });
+
+Deno.test("Tokenizer.encode() refuses a word whose merges would take gigabytes, and takes as much text in words", async () => {
+  const tokenizer = await Tokenizer.load(TIDE);
+  assert.throws(() => tokenizer.encode("a".repeat(2 ** 20 + 1)), {
+    code: "invalid_text",
+    message: "Cannot encode text of 1048577 characters: a word of 1048577 characters exceeds 1048576",
+  });
+  assert.ok(tokenizer.encode("a ".repeat(2 ** 19 + 1)).length > 2 ** 19);
+});
