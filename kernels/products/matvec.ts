@@ -25,8 +25,7 @@ import {
 } from "./product.ts";
 import { type RowProductCut, rowProductCut } from "./row_tile.ts";
 import { teamProduct, teamProductName } from "./team_product.ts";
-import type { SubgroupCut } from "./subgroup_cut.ts";
-import { canStoreDigits, multiplyBySubgroups, subgroupCutFor } from "./subgroup_rows.ts";
+import { canStoreDigits, multiplyBySubgroups, type SizedCut, subgroupCutFor } from "./subgroup_rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
 import { hasFloatParts, type Weight } from "../weights/weight.ts";
 import { spread } from "../wgsl.ts";
@@ -49,12 +48,13 @@ interface TeamPlan {
   readonly outputs: number;
 }
 
-interface SubgroupPlan extends SubgroupCut {
+/** By subgroups. */
+export interface SubgroupPlan extends SizedCut {
   readonly kind: "subgroups";
 }
 
 /** What the choice of a plan without matrix units depends on. */
-type PlainAdapter = Pick<GpuInfo, "software" | "subgroups" | "subgroupSize" | "maxInvocations">;
+export type PlainAdapter = Pick<GpuInfo, "software" | "subgroups" | "subgroupSize" | "maxInvocations">;
 
 /** Of a thread: they stay in registers, and the tree that adds them fits in shared memory. */
 const MAX_SUMS = 32;

@@ -27,15 +27,17 @@ export interface SubgroupTile extends SubgroupCut, Pairing<ProductForm> {
   readonly inputs: number;
   /** Groups of each weight row that a lane has in flight. */
   readonly ahead: number;
+  /** Of the inputs, those whose chains meet at a time; a divisor of them, all where digits are stored. */
+  readonly meeting: number;
 }
 
 /** The kernel's name, different for every variant. */
 export function subgroupProductName(
-  { dtype, accumulate, subgroupSize, shares, subgroups, outputs, inputs, ahead, ...pairing }: SubgroupTile,
+  { dtype, accumulate, subgroupSize, shares, subgroups, outputs, inputs, ahead, meeting, ...pairing }: SubgroupTile,
 ): string {
   return `subgroup_product ${dtype} ${subgroups}×${subgroupSize}/${shares}:${inputs}×${outputs}×${ahead}${
-    accumulate ? " accumulate" : ""
-  }${describePairing(pairing)}`;
+    meeting < inputs ? ` met by ${meeting}` : ""
+  }${accumulate ? " accumulate" : ""}${describePairing(pairing)}`;
 }
 
 /** Weight rows that a workgroup takes at a time. */
@@ -101,7 +103,7 @@ export function subgroupProduct(tile: SubgroupTile): KernelSpec {
 
 /** Distance of two chains: odd, so that the lanes of a subgroup write to different banks. */
 function chainStride(tile: SubgroupTile): number {
-  return rowsOfSubgroups(tile) * tile.inputs + 1;
+  return rowsOfSubgroups(tile) * tile.meeting + 1;
 }
 
 /** Numbers of a workgroup in whose memory the chains of all results meet, and then their ranges. */
@@ -143,26 +145,32 @@ function eachRound(tile: SubgroupTile, body: string): string {
         workgroupBarrier();`;
 }
 
+/** Some inputs at a time. */
 function meet(tile: SubgroupTile): string {
-  const { subgroupSize, inputs, outputs } = tile;
-  const results = rowsOfSubgroups(tile) * inputs;
+  return Array.from({ length: tile.inputs / tile.meeting }, (_, turn) => meetOf(tile, turn * tile.meeting))
+    .join("\n        workgroupBarrier();\n        ");
+}
+
+function meetOf(tile: SubgroupTile, firstInput: number): string {
+  const { subgroupSize, inputs, outputs, meeting } = tile;
+  const rows = rowsOfSubgroups(tile);
   const ofRange = chainsOf(tile) / RANGES;
   const stride = chainStride(tile);
   const { chains, ranges } = memoryOf(tile);
-  const turn = roundsOf(tile) === 1 ? "0u" : `round % 2u * ${chains / 2}u`;
-  const chain = `${turn} + (share * ${subgroupSize}u + lane) * ${stride}u`;
-  return `${
-    unroll(
-      inputs,
-      (m) => unroll(outputs, (n) => `chains[${chain} + (own + ${n}u) * ${inputs}u + ${m}u] = sum${m}_${n};`),
-    )
-  }
+  const buffer = roundsOf(tile) === 1 ? "0u" : `round % 2u * ${chains / 2}u`;
+  const chain = `${buffer} + (share * ${subgroupSize}u + lane) * ${stride}u`;
+  const put = (m: number, n: number) =>
+    `chains[${chain} + (own + ${n}u) * ${meeting}u + ${m}u] = sum${firstInput + m}_${n};`;
+  return `${unroll(meeting, (m) => unroll(outputs, (n) => put(m, n)))}
         workgroupBarrier();
-        for (var i = t; i < ${RANGES * results}u; i += ${threadsOf(tile)}u) {
-          let first = ${turn} + i / ${results}u * ${ofRange * stride}u + i % ${results}u;
+        for (var i = t; i < ${RANGES * rows * meeting}u; i += ${threadsOf(tile)}u) {
+          let result = i % ${rows * meeting}u;
+          let range = i / ${rows * meeting}u;
+          let first = ${buffer} + range * ${ofRange * stride}u + result;
           var sum = 0.0;
           ${unroll(ofRange, (c) => `sum += chains[first + ${c * stride}u];`)}
-          ranges[i / ${results}u * ${ranges / RANGES}u + round * ${results}u + i % ${results}u] = sum;
+          let place = (round * ${rows}u + result / ${meeting}u) * ${inputs}u + ${firstInput}u + result % ${meeting}u;
+          ranges[range * ${ranges / RANGES}u + place] = sum;
         }`;
 }
 

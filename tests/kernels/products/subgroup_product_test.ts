@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { gatedMatvec, headMatvec, matvec } from "../../../kernels/products/matvec.ts";
-import type { MatvecPlan } from "../../../kernels/products/matvec.ts";
+import type { SubgroupPlan } from "../../../kernels/products/matvec.ts";
+import type { TileSize } from "../../../kernels/products/tile_choice.ts";
 import { floatRows } from "../../../kernels/rows.ts";
 import type { Activation } from "../../../kernels/swiglu.ts";
 import { isQuantized, QUANTIZED_DTYPES, type QuantizedDType } from "../../../kernels/weights/format.ts";
@@ -12,7 +13,7 @@ import { gateCases } from "../../support/gate_cases.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
 import { checkGated, checkGatedBits } from "../gated_cases.ts";
-import { checkHeadBits, HEAD_CASES } from "../head_cases.ts";
+import { checkHeadBits, HEAD_CASES, type HeadCase } from "../head_cases.ts";
 import { describeCase, FEW_ROWS, makeOperands, weightData } from "../product_cases.ts";
 
 const fixture = gpuFixture();
@@ -21,7 +22,7 @@ const fixture = gpuFixture();
 const DIGIT_ROWS = 4e-9;
 
 /** Subgroups are there on every adapter that this is tested with. */
-function plan(): MatvecPlan {
+function plan(): SubgroupPlan {
   return { kind: "subgroups", subgroupSize: fixture.gpu.info.subgroupSize ?? 8, shares: 2 };
 }
 
@@ -42,10 +43,10 @@ for (const dtype of gateCases<readonly QuantizedDType[]>(["q4k"], QUANTIZED_DTYP
     const weight = createWeight(fixture.gpu, "bits", { rows: weightRows, cols, dtype });
     writeRows(fixture, weight, { firstRow: 0, ...weightData(random, dtype, weightRows * cols) });
     const values = random.normals(rows * cols);
-    const run = async (first: number, count: number) => {
+    const run = async (first: number, count: number, size: TileSize = "small") => {
       const x = floatRows(fixture.upload("f32", values.slice(first * cols, (first + count) * cols), [count, cols]));
       const y = fixture.zeros("f32", [count, weightRows]);
-      matvec(fixture.commands, { weight, x, y, rows: count, scratch: fixture.scratch }, plan());
+      matvec(fixture.commands, { weight, x, y, rows: count, scratch: fixture.scratch }, { ...plan(), size });
       return new Uint32Array((await fixture.floats(y)).buffer);
     };
     const together = await run(0, rows);
@@ -53,6 +54,7 @@ for (const dtype of gateCases<readonly QuantizedDType[]>(["q4k"], QUANTIZED_DTYP
       const expected = together.slice(first * weightRows, (first + count) * weightRows);
       assert.deepEqual(await run(first, count), expected, `rows ${first} + ${count}`);
     }
+    assert.deepEqual(await run(0, rows, "large"), together, "by large tiles");
     freeWeight(fixture.gpu, weight);
   });
 }
@@ -65,6 +67,29 @@ Deno.test("gatedMatvec() by subgroups equals plain loops, and has the bits of th
     gated: run,
     product: (product) => matvec(fixture.commands, product, plan()),
   }));
+});
+
+Deno.test("gatedMatvec() and headMatvec() by large tiles of subgroups have the bits of the product by small ones", async () => {
+  const large = { ...plan(), size: "large" } as const;
+  const shape = {
+    rows: 9,
+    weightRows: 48,
+    cols: 96,
+    dtype: "q4",
+    form: "f32",
+    deviation: 0.1,
+    ranges: [[0, 9]],
+  } as const;
+  await checkGatedBits(fixture, shape, () => ({
+    gated: (product) => gatedMatvec(fixture.commands, product, large),
+    product: (product) => matvec(fixture.commands, product, plan()),
+  }));
+  for (const heads of gateCases<readonly HeadCase[]>([], HEAD_CASES)) {
+    await checkHeadBits(fixture, { ...heads, cols: 96, dtype: "q4" }, () => ({
+      placing: (product) => headMatvec(fixture.commands, product, large),
+      product: (product) => matvec(fixture.commands, product, plan()),
+    }));
+  }
 });
 
 Deno.test("headMatvec() by subgroups has the bits of the product and ropeAppend()", async () => {

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import type { MatmulPlan } from "../../../kernels/products/matmul.ts";
 import { planMatmul } from "../../../kernels/products/matmul.ts";
-import { choiceKey, TileChoices } from "../../../kernels/products/tile_choice.ts";
-import { tuneTiles } from "../../../kernels/products/tune_tiles.ts";
+import { choiceKey, TileChoices, TUNED_ROWS } from "../../../kernels/products/tile_choice.ts";
+import { type TunedPlan, tuneTiles } from "../../../kernels/products/tune_tiles.ts";
 import { Commands } from "../../../kernels/pipeline.ts";
 import { createWeight, freeWeight } from "../../../kernels/weights/weight.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
@@ -11,10 +10,10 @@ const fixture = gpuFixture();
 
 /** A GPU without matrix units, as far as plans go; its kernels run on a software adapter too. */
 const PLAIN = {
-  ...{ software: false, matrix: [], subgroups: false, subgroupSize: undefined },
+  ...{ software: false, matrix: [], subgroups: false, subgroupSize: undefined, maxInvocations: 1024 },
   ...{ maxBindingBytes: 2 ** 31, maxBufferBytes: 2 ** 32 },
 };
-const isLarge = (plan: MatmulPlan) => plan.kind === "tiles" && plan.side === 128;
+const isLarge = (plan: TunedPlan) => plan.kind === "tiles" && plan.side === 128;
 
 Deno.test("tuneTiles() measures each shape once, and takes what is faster by more than timing noise", async () => {
   const commands = new Commands(fixture.gpu);
@@ -41,6 +40,26 @@ Deno.test("tuneTiles() measures each shape once, and takes what is faster by mor
   const again = await tuneTiles(commands, weights, { adapter: PLAIN, time: () => assert.fail("measured again") });
   assert.equal(again, 0);
   for (const weight of weights) freeWeight(fixture.gpu, weight);
+});
+
+Deno.test("tuneTiles() measures quantised weights with few rows too, where subgroups multiply them", async () => {
+  const commands = new Commands(fixture.gpu);
+  const weight = createWeight(fixture.gpu, "w", { rows: 64, cols: 64, dtype: "q4" });
+  for (const row of TUNED_ROWS) commands.tiles.set(choiceKey(row, weight), "small");
+  const timed: (readonly [number, string | undefined])[] = [];
+  const measured = await tuneTiles(commands, [weight], {
+    adapter: { ...PLAIN, subgroups: true, subgroupSize: 32 },
+    time: (_, { rows, x }, plan) => {
+      assert.ok(plan.kind === "subgroups" && x.form === "digits");
+      timed.push([rows, plan.size]);
+      return Promise.resolve(plan.size === "large" ? 0.8 : 1);
+    },
+  });
+  assert.equal(measured, 1);
+  assert.deepEqual(timed, [[8, "small"], [8, "large"]]);
+  const sizes = [1, 4, 5, 8, 64].map((rows) => commands.tiles.sizeForFew(rows, weight));
+  assert.deepEqual(sizes, [undefined, undefined, "large", "large", "large"]);
+  freeWeight(fixture.gpu, weight);
 });
 
 Deno.test("tuneTiles() times kernels by the wall clock, and gives its memory back", async () => {
