@@ -68,14 +68,27 @@ const MEASURED: Link = {
   candidateMs: 3e-5,
 };
 
+/** Of a prompt, measured by themselves (an H200, two processes): 8 MB out of the GPU, through sockets both ways, and into the GPU. */
+const [OUT_MS, SOCKETS_MS, IN_MS, PIECE_BYTES] = [2.4, 3.6, 1.0, 8 * 2 ** 20];
+
+/** What one thread that did all of it took for a message of 8 MB, in or out: 350 ms for 64. */
+const MESSAGE_MS = 5.5;
+
 /**
- * The same, were all of it no more than its pieces: of keys and values 8 MB out of the GPU in 2.4 ms, through sockets both ways in 3.6
- * and into the GPU in 1.0, measured by themselves (an H200, two processes).
+ * Predicted, not measured: the same with lanes. Of keys and values the sockets' part is taken off the thread. Queries and states, out, across
+ * and in one after the other, take as much longer than their pieces as keys and values did.
  */
+const LANES: Link = {
+  ...MEASURED,
+  keyBytesPerMs: PIECE_BYTES / (MESSAGE_MS - SOCKETS_MS / 2),
+  queryBytesPerMs: PIECE_BYTES / (2 * MESSAGE_MS),
+};
+
+/** The same as measured, were all of it no more than its pieces: with lanes the slower of two threads counts. */
 const PIECES: Link = {
   ...MEASURED,
   unexplainedMs: 0,
-  keyBytesPerMs: 2.4e6,
+  keyBytesPerMs: 2 * PIECE_BYTES / Math.max(OUT_MS + IN_MS, SOCKETS_MS),
   queryBytesPerMs: MEASURED.bytesPerMs,
   stepMs: 0.5,
 };
@@ -182,6 +195,26 @@ function hostTable(link: Link): readonly string[] {
   return table([...columns, ...sparse, "prompt s, keys travel", "prompt s, queries travel"], rows);
 }
 
+/** Prompts with the links as they were measured, and as they are predicted to be with lanes. */
+function promptTable(): readonly string[] {
+  const seconds = (ms: number) => (ms / 1000).toFixed(1);
+  const rows = [32768, 98304].flatMap((tokens) => {
+    const { computeMs: aloneMs } = prefillMs(SHAPE, H200, MEASURED, { ...ALONE, tokens });
+    return [2, 4].map((workers) => {
+      const load = { tokens, workers, chunk: CHUNK_ROWS * workers };
+      const [before, lanes, pieces] = [MEASURED, LANES, PIECES].map((link) => dealtPrefillMs(SHAPE, H200, link, load));
+      const queries = [MEASURED, LANES].map((link) => {
+        const { computeMs, linkMs } = prefillMs(SHAPE, H200, link, { ...load, moves: "queries" });
+        return seconds(computeMs + linkMs);
+      });
+      const dealt = [before, lanes, pieces].map((ms = NaN) => `${seconds(ms)} (${(aloneMs / ms).toFixed(2)})`);
+      return [`${tokens}`, `${workers}`, seconds(aloneMs), ...dealt, ...queries];
+    });
+  });
+  const columns = ["tokens", "workers", "one card s", "keys s (times one card)", "with lanes", "by pieces"];
+  return table([...columns, "queries s", "with lanes"], rows);
+}
+
 function networkTable(): readonly string[] {
   const rows = [1e6, 1e7].flatMap((context) =>
     NETWORKS.flatMap(([name, link]) =>
@@ -217,6 +250,7 @@ if (import.meta.main) {
     ["The model beside measurements", checkTable(checks())],
     ["One host of H200, as it was measured", hostTable(MEASURED)],
     ["One host of H200, all of it the sum of its pieces", hostTable(PIECES)],
+    ["Prompts on one host, before lanes and as predicted with them", promptTable()],
     ["Many hosts, an exchange that is the sum of its pieces", networkTable()],
   ];
   for (const [title, lines] of parts) for (const line of [title, "", ...lines, ""]) terminal.line(line);

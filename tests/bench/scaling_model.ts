@@ -104,10 +104,9 @@ export function decodeMs(shape: Shape, card: Card, link: Link, load: DecodeLoad)
   return step + wholeLayers * exchange + rowsMs;
 }
 
-/** Positions that copies beside a slice hold on one worker: an eighth of what the slice does. */
-export function copiesFit({ config }: Shape, card: Card, { context, workers }: DecodeLoad): boolean {
-  const pool = card.kvBytes / 9 / (config.layers * kvRowBytes(config));
-  return context * (workers - 1) / workers <= pool;
+/** Whether a context finds room as a whole on every card, its own pages and copies of the others'. */
+export function copiesFit(shape: Shape, card: Card, { context }: Pick<DecodeLoad, "context">): boolean {
+  return cardsFor(shape, card, context) <= 1;
 }
 
 /** Bytes of the rows that one token's selections lack, over all sparse layers. */
