@@ -10,8 +10,6 @@ import type { LaneOrigin } from "./lane_messages.ts";
 import type { Address, Form } from "./protocol.ts";
 import { readFully, type TlsIdentity, type TlsTrust, type WorkerConn, writeFully } from "./transport.ts";
 
-/** For threads to start and meet: a group that cannot have lanes must still form in time. */
-const LANE_DEADLINE_MS = 3000;
 const PORT_BYTES = 2;
 const MAX_PORT = 65_535;
 const LITTLE_ENDIAN = true;
@@ -32,8 +30,8 @@ export interface OpenLanesOptions {
   readonly signal: AbortSignal;
   /** Called for each peer that there is no lane to. */
   readonly onMissing: (peer: number, reason: string) => void;
-  /** For each of both sides to start a thread and to meet the other. @default 3000 */
-  readonly deadlineMs?: number;
+  /** For each of both sides to start a thread and to meet the other. */
+  readonly deadlineMs: number;
 }
 
 /**
@@ -125,7 +123,7 @@ async function outcomeOf(lane: Lane | string): Promise<string | undefined> {
 type Way<Kind> = Omit<Extract<LaneOrigin, { readonly kind: Kind }>, "place" | "secret" | "deadlineMs">;
 
 function take(
-  { form: { epoch, index }, peer, secret, lanes, over, deadlineMs = LANE_DEADLINE_MS }: LaneOpening,
+  { form: { epoch, index }, peer, secret, lanes, over, deadlineMs }: LaneOpening,
   way: Way<"listen"> | Way<"dial">,
 ): Lane {
   over.throwIfAborted();

@@ -137,7 +137,14 @@ Deno.test("openLanes() ends with the signal's reason, and with the loss of a pee
   const [near, far] = await tcpPair();
   const gaveUp = new AbortController();
   const form = { epoch: 1, index: 1, members: [{ hostname: HOST, port: 1 }, { hostname: HOST, port: 2 }] };
-  const options = { address: HERE, secret: SECRET, identity: undefined, trust: undefined, onMissing: () => {} };
+  const options = {
+    address: HERE,
+    deadlineMs: 30_000,
+    secret: SECRET,
+    identity: undefined,
+    trust: undefined,
+    onMissing: () => {},
+  };
   const opening = openLanes(new Map([[0, near]]), form, { ...options, signal: gaveUp.signal });
   gaveUp.abort(new Error("too late"));
   await assert.rejects(opening, /too late/);

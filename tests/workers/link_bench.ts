@@ -125,7 +125,8 @@ async function lanesBeside(conns: ReadonlyMap<number, WorkerConn>, index: number
     secret: undefined,
     identity: undefined,
     trust: undefined,
-    signal: AbortSignal.timeout(DEADLINE_MS),
+    signal: new AbortController().signal,
+    deadlineMs: DEADLINE_MS,
     onMissing(_, reason) {
       throw new Error(`Cannot measure a lane: ${reason}`);
     },

@@ -38,6 +38,7 @@ Deno.test("WorkerGroup forms one, two or three workers, and every exchange of a 
         id: "tide",
         kvPages: count * FAKE_INFO.kvPages,
         slices: models.map(() => FAKE_INFO.kvPages),
+        copyPages: 0,
         adapters: models.map(() => "fake"),
       });
       for (let index = 1; index <= 30; index++) await works(stage, index);

@@ -22,7 +22,11 @@ Deno.test("WorkerGroup loads, runs two steps at a time, refuses what the engine 
     assert.deepEqual(states, [
       { kind: "loading", progress: 0.25 },
       { kind: "loading", progress: 1 },
-      { kind: "ready", epoch: 1, model: { ...FAKE_INFO, id: "tide", slices: [64], adapters: [FAKE_INFO.adapter] } },
+      {
+        kind: "ready",
+        epoch: 1,
+        model: { ...FAKE_INFO, id: "tide", slices: [64], copyPages: 0, adapters: [FAKE_INFO.adapter] },
+      },
     ]);
     const running = group.run(fakeStep(1, [20, 22]), ["00-trace"]);
     const next = group.run(fakeStep(2, [1, 2]), []);
