@@ -67,7 +67,7 @@ export class MappedWrites {
       filled.push(slot);
       done += size;
     }
-    this.#device.queue.submit([encoder.finish()]);
+    if (done > 0) this.#device.queue.submit([encoder.finish()]);
     for (const slot of filled) this.#await(slot);
     return done;
   }

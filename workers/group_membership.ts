@@ -44,9 +44,6 @@ interface Place {
   readonly memory: ExchangeMemory;
 }
 
-/** For the threads of lanes to start and meet: a group that cannot have any must still form in time. */
-const LANE_DEADLINE_MS = 3000;
-
 /** Connections of an epoch by peer. */
 interface Meeting {
   readonly conns: ReadonlyMap<number, WorkerConn>;
@@ -184,7 +181,8 @@ export class GroupMembership {
     const onMissing = (peer: number, reason: string) =>
       log(`Worker ${form.index} has no lane to worker ${peer}, and sends it everything on one connection: ${reason}`);
     try {
-      const deadlineMs = Math.min(LANE_DEADLINE_MS, form.deadlineMs / 2);
+      // A group that cannot have any must still form in time.
+      const deadlineMs = form.deadlineMs / 2;
       return await openLanes(conns, form, { address, secret, trust, identity, signal, onMissing, deadlineMs });
     } catch (error) {
       for (const conn of conns.values()) conn.close();

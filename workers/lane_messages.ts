@@ -5,6 +5,7 @@
  */
 
 import type { PeerPlace } from "./acceptor.ts";
+import type { LinkEnd } from "./link.ts";
 import type { TlsIdentity, TlsTrust } from "./transport.ts";
 
 /**
@@ -56,4 +57,4 @@ export type FromLane =
   | { readonly kind: "sent" }
   | { readonly kind: "frame"; readonly header: Uint8Array; readonly payload: ArrayBufferLike }
   /** The lane cannot be used any more, or never could; nothing follows. */
-  | { readonly kind: "ended"; readonly code: "link_closed" | "protocol" | "link_overflow"; readonly message: string };
+  | { readonly kind: "ended"; readonly code: LinkEnd["code"]; readonly message: string };

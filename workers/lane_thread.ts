@@ -53,7 +53,7 @@ scope.onmessage = ({ data }) => {
 
 function end(error: unknown): void {
   const { code, message } = asEnd(error);
-  if (code !== "link_timeout") scope.postMessage({ kind: "ended", code, message });
+  scope.postMessage({ kind: "ended", code, message });
 }
 
 function send(pieces: readonly Uint8Array[]): void {
@@ -73,6 +73,7 @@ async function run(origin: LaneOrigin): Promise<void> {
   for (let frame = await frames.next(); frame !== undefined; frame = await frames.next()) {
     scope.postMessage({ kind: "frame", ...frame });
     untakenBytes += frame.payload.byteLength;
+    // Without a deadline: it ends with the thread, and those who wait for the frame have one.
     while (untakenBytes > MAX_UNTAKEN_BYTES) await new Promise<void>((resolve) => onTaken = resolve);
   }
   throw new Error("the peer closed it");
