@@ -13,6 +13,7 @@ import type { PeerMessage } from "../../workers/peer_protocol.ts";
 import { FAKE_INFO } from "../support/fake_engine.ts";
 import { HostMemory } from "../support/host_memory.ts";
 import { tcpPair } from "../support/tcp_pair.ts";
+import { until } from "../support/until.ts";
 
 const HOST = "127.0.0.1";
 /** Workers that have no port of their own listen for lanes at any. */
@@ -99,7 +100,7 @@ Deno.test("PeerLinks send what is large through lanes, both ways at once, and lo
     ...(await mailboxes[1]?.take(0, "tokens", { step: 1, batch: 0, layer: 0 }) ?? assert.fail()).tokens,
   ], [7]);
   lanes[0]?.close();
-  while (lost.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await until(() => lost.length > 0);
   assert.throws(() => links[1]?.send(0, keys(9)), { code: "peer_lost" });
   await Promise.all(links.map((each) => each.close()));
   for (const mailbox of mailboxes) mailbox.end(1);
