@@ -5,13 +5,12 @@
 
 import { type DecodeAttention, decodeAttention } from "../../kernels/attention/decode_attention.ts";
 import { halfQueries, halfQueriesShape } from "../../kernels/attention/half_queries.ts";
-import type { AttentionState, ScoreOutput } from "../../kernels/attention/kv_pages.ts";
+import type { ScoreOutput } from "../../kernels/attention/kv_pages.ts";
 import { prefillAttention } from "../../kernels/attention/prefill_attention.ts";
 import { normColumns } from "../../kernels/norm_columns.ts";
 import type { HeadPlaces } from "../../kernels/attention/place_heads.ts";
 import { ropeAppend } from "../../kernels/attention/rope_append.ts";
-import { canMergeToDigits } from "../../kernels/attention/merge_states.ts";
-import { floatRows, plainRows, type ProductForm, type Rows } from "../../kernels/rows.ts";
+import { floatRows, plainRows } from "../../kernels/rows.ts";
 import { bytesOf, type Tensor } from "../../kernels/tensor.ts";
 import { ALONE } from "../exchange.ts";
 import type { LayerRole } from "../layer_plan.ts";
@@ -22,6 +21,7 @@ import { packKeys, sendKeys } from "./key_exchange.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { multiplyHeads } from "./products.ts";
 import { ownRanges } from "./row_ranges.ts";
+import { outputsFor, type RowStates } from "./row_states.ts";
 import { isSparse, scoresOf, selectionOf, type SparseRun } from "./selection_buffers.ts";
 import { splitScratch } from "./split_scratch.ts";
 
@@ -142,17 +142,6 @@ function spread({ model: { commands, scratch, config, share }, batch }: Pass, ow
   return all;
 }
 
-/** States of rows: their outputs as the product after them reads them, lse f32 [rows, heads]. */
-export interface RowStates {
-  readonly o: Rows<ProductForm>;
-  readonly lse: Tensor;
-}
-
-/** States whose outputs are f32. */
-export function floatStates({ o, lse }: AttentionState): RowStates {
-  return { o: floatRows(o), lse };
-}
-
 /**
  * Attends all rows to this worker's slice, and merges the states of all workers.
  * @param q as `project` returns it
@@ -161,11 +150,11 @@ export function floatStates({ o, lse }: AttentionState): RowStates {
 export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promise<RowStates> {
   const { model: { scratch, config: { heads, headDim }, exchange }, batch, computed } = pass;
   if (pass.keyCopies !== undefined && batch.product === "tiled") {
-    return floatStates(attendToCopies(pass, layer, { ...pass.keyCopies, q }));
+    return attendToCopies(pass, layer, { ...pass.keyCopies, q });
   }
   const { views, longest = 0 } = pass.keyCopies ?? pass.rowCopies ?? {};
   if (views !== undefined && !pass.isWhole(layer)) {
-    return floatStates(attendRowsToCopies(pass, layer, { views, longest, q }));
+    return attendRowsToCopies(pass, layer, { views, longest, q });
   }
   const holders = pass.holdersAt(layer);
   const own = attendOwn(pass, layer, { q, holders });
@@ -179,7 +168,7 @@ export async function attendAll(pass: Pass, layer: PassLayer, q: Tensor): Promis
   if (ready === undefined) return own;
   await pass.arrive();
   pass.expect(ready.begin());
-  return floatStates(merged);
+  return { o: floatRows(merged.o), lse: merged.lse };
 }
 
 /** x += norm(output(o)), normed where the family has it */
@@ -198,9 +187,9 @@ function attendOwn(
   const { commands, scratch, config, slice, share, exchange } = model;
   const { heads, kvHeads, headDim } = config;
   // Peers merge f32; of chunks, matrix tiles alone write halves.
-  const isRounded = exchange === ALONE && (batch.product !== "tiled" || q.dtype === "f16");
-  const o = isRounded
-    ? pass.rowsFor(layer.weights.output, "attention outputs", { digits: canMergeToDigits({ headDim }) })
+  const isLast = exchange === ALONE || pass.isWhole(layer);
+  const o = isLast && (batch.product !== "tiled" || q.dtype === "f16")
+    ? outputsFor(pass, layer, "attention outputs", batch.rows)
     : floatRows(scratch.take("attention outputs", "f32", [batch.rows, heads, headDim]));
   const states = { o, lse: scratch.take("attention lse", "f32", [batch.rows, heads]) };
   if (holders[share.index] !== true && !pass.isWhole(layer)) return states;

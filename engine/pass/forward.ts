@@ -4,9 +4,10 @@ import { carryTokens } from "../../kernels/logits/carry_tokens.ts";
 import { embed } from "../../kernels/products/embed.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { drawnTokens } from "../logits/drawn_tokens.ts";
-import { addOutput, attendAll, project, type RowStates } from "./attention.ts";
+import { addOutput, attendAll, project } from "./attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { multiplyGated } from "./products.ts";
+import type { RowStates } from "./row_states.ts";
 import { chooseFrom, offerSelection } from "./selection.ts";
 
 /**

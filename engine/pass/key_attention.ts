@@ -14,6 +14,7 @@ import type { KeyCopies, SliceView } from "./key_copies.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import type { RowCopies } from "./row_copies.ts";
 import { isSparse, scoresOf, selectionOf, sliceScoresOf, sliceSelectionOf } from "./selection_buffers.ts";
+import { outputsFor, type RowStates } from "./row_states.ts";
 import { splitScratch } from "./split_scratch.ts";
 
 /** Numbers between two tensors that every adapter can bind. */
@@ -22,13 +23,13 @@ const BINDABLE = 64;
 /**
  * Attends own rows of a prompt to every worker's slice.
  * @param q f32 [computed, heads, headDim], or halves of it
- * @returns states over all slices: o f32 [computed, heads, headDim], lse f32 [computed, heads]
+ * @returns states over all slices
  */
 export function attendToCopies(
   pass: Pass,
   layer: PassLayer,
   { views, runs, q }: Pick<KeyCopies, "views" | "runs"> & { readonly q: Tensor },
-): AttentionState {
+): RowStates {
   const { commands, config: { heads, kvHeads, headDim, attentionScale: scale } } = pass.model;
   return attendSlices(pass, { layer, views }, ({ owner: _, ...slice }) => {
     for (const { first: firstRow, rows } of runs) {
@@ -46,7 +47,7 @@ export function attendRowsToCopies(
     readonly views: readonly SliceView[];
     readonly q: Tensor;
   },
-): AttentionState {
+): RowStates {
   const { model: { commands, config, share }, batch } = pass;
   const { heads, kvHeads, headDim, attentionScale: scale, slidingWindow: window = Infinity } = config;
   const shape = { heads, kvHeads, headDim };
@@ -96,7 +97,7 @@ function attendSlices(
   pass: Pass,
   { layer, views }: { readonly layer: PassLayer; readonly views: readonly SliceView[] },
   attend: (slice: SliceAttention) => void,
-): AttentionState {
+): RowStates {
   const { model: { commands, scratch, config: { heads, headDim } }, computed } = pass;
   const rows = bindableRows(computed, heads);
   const holders = pass.holdersAt(layer);
@@ -110,16 +111,18 @@ function attendSlices(
     const out = { o: part(parts.o, i, [rows, heads, headDim]), lse: part(parts.lse, i, [rows, heads]) };
     attend({ owner, rowTable, pageTable, maxPages, out });
   }
-  const merged = mergedStates(pass);
-  mergeStates(commands, { shape: { heads, headDim }, rows, count: held.length, parts, out: merged });
+  const merged = mergedStates(pass, layer);
+  const out = { o: merged.o.tensor, lse: merged.lse };
+  mergeStates(commands, { shape: { heads, headDim }, rows, count: held.length, parts, out, outForm: merged.o.form });
   return merged;
 }
 
 /** Where the merged states of copied rows lie until the next layer attends. */
-export function mergedStates({ model: { scratch, config: { heads, headDim } }, computed }: Pass): AttentionState {
+export function mergedStates(pass: Pass, layer: PassLayer): RowStates {
+  const { model: { scratch, config: { heads } }, computed } = pass;
   const rows = bindableRows(computed, heads);
   return {
-    o: scratch.take("merged outputs", "f32", [rows, heads, headDim]),
+    o: outputsFor(pass, layer, "merged outputs", rows),
     lse: scratch.take("merged lse", "f32", [rows, heads]),
   };
 }

@@ -167,11 +167,16 @@ export class Pass {
   /**
    * Working memory for the computed rows that the product with a weight reads, in the form in which it does.
    * @param digits whether what fills it can make digits; if not, and the product reads those, it is f32. @default it can
+   * @param rows @default the computed rows
    */
-  rowsFor(weight: Weight, name: string, { digits = true }: { readonly digits?: boolean } = {}): Rows<ProductForm> {
+  rowsFor(
+    weight: Weight,
+    name: string,
+    { digits = true, rows = this.computed }: { readonly digits?: boolean; readonly rows?: number } = {},
+  ): Rows<ProductForm> {
     const form = this.#formFor(weight);
     const stored = form === "digits" && !digits ? "f32" : form;
-    return takeRows(this.model.scratch, name, { form: stored, rows: this.computed, cols: weight.cols });
+    return takeRows(this.model.scratch, name, { form: stored, rows, cols: weight.cols });
   }
 
   #formFor(weight: Weight): ProductForm {

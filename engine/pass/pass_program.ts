@@ -11,7 +11,6 @@ import type { Program } from "../../kernels/pipeline.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import { ALONE } from "../exchange.ts";
 import type { RowBatch, RowRun } from "../row_batch.ts";
-import { floatStates } from "./attention.ts";
 import { attendLayer, completeLayer, embedTokens, forward } from "./forward.ts";
 import { mergedStates } from "./key_attention.ts";
 import type { Pass, PassLayer } from "./pass.ts";
@@ -80,7 +79,7 @@ async function runBetweenChoices(pass: Pass, { key, ...run }: PassRun & { readon
     if (choosing === undefined) break;
     const choice = await offerSelection(pass, choosing);
     const complete = await commands.program(`${key} rest of layer ${choosing.index}`, () => {
-      completeLayer(pass, choosing, floatStates(mergedStates(pass)));
+      completeLayer(pass, choosing, mergedStates(pass, choosing));
     });
     await replay(pass, complete, run);
     await choice?.adopt();

@@ -11,7 +11,7 @@ import { sparseLayersAfter } from "../layer_plan.ts";
 import { PAGE_TOKENS } from "../span.ts";
 import { readCandidates } from "./candidates.ts";
 import { keepBest } from "./keep_best.ts";
-import type { RowStates } from "./attention.ts";
+import type { RowStates } from "./row_states.ts";
 import type { Pass, PassLayer } from "./pass.ts";
 import { adoptReplicated } from "./replication.ts";
 import {

@@ -24,8 +24,10 @@ export interface MergeStates {
   readonly count: number;
   /** o f32 `[count, rows, heads, headDim]`, lse f32 `[count, rows, heads]`. */
   readonly parts: AttentionState;
-  /** o f32 `[rows, heads, headDim]`, lse f32 `[rows, heads]`. */
+  /** o `[rows, heads, headDim]`, lse f32 `[rows, heads]`. */
   readonly out: AttentionState;
+  /** Of `out.o`, as in `Rows`; digits where `canMergeToDigits` says so. @default "f32" */
+  readonly outForm?: ProductForm;
   /** @default what suits the adapter */
   readonly tuning?: MergeTuning;
 }
@@ -63,13 +65,13 @@ const MAX_LANES = { software: 64, hardware: 8 } as const;
  * result is empty.
  * @throws {GpuError} `invalid_shape`
  */
-export function mergeStates(commands: Commands, { shape, rows, count, parts, out, tuning }: MergeStates): void {
+export function mergeStates(commands: Commands, args: MergeStates): void {
+  const { shape, rows, count, parts, out, outForm = "f32", tuning } = args;
   const op = "merge_states";
   expectTensor(op, parts.o, "f32", [count, rows, shape.heads, shape.headDim]);
   expectTensor(op, parts.lse, "f32", [count, rows, shape.heads]);
-  expectTensor(op, out.o, "f32", [rows, shape.heads, shape.headDim]);
-  expectTensor(op, out.lse, "f32", [rows, shape.heads]);
-  const variant = variantOf(commands, shape, { tuning });
+  expectOutputs(op, shape, { out, outForm, rows });
+  const variant = variantOf(commands, shape, { tuning, outForm });
   commands.dispatch(kernelOf(commands, variant), {
     tensors: [parts.o, parts.lse, out.o, out.lse],
     params: { rows, count },
@@ -91,19 +93,29 @@ export function mergeSplits(commands: Commands, args: MergeSplits): void {
   const { shape, firstRow, rows, parts, rowTable, cut, out, outForm, tuning } = args;
   const op = "merge_splits";
   expectTensor(op, rowTable, "u32", [firstRow + rows, ROW_WORDS]);
-  const outputs = { tensor: out.o, form: outForm };
-  expectRows(op, outputs, { rows: firstRow + rows, cols: shape.heads * shape.headDim });
-  expectTensor(op, out.lse, "f32", [firstRow + rows, shape.heads]);
-  if (outForm === "digits" && !canMergeToDigits(shape)) {
-    const given = `heads of ${shape.headDim}`;
-    throw new GpuError("invalid_shape", `Cannot dispatch ${op}: ${given} as digits are not multiples of ${GROUP}`);
-  }
+  expectOutputs(op, shape, { out, outForm, rows: firstRow + rows });
   const variant = variantOf(commands, shape, { tuning, cut, outForm });
   commands.dispatch(kernelOf(commands, variant), {
     tensors: [parts.o, parts.lse, out.o, out.lse, rowTable],
     params: { rows, firstRow },
     groups: [shape.heads * variant.pieces, rows, 1],
   });
+}
+
+function expectOutputs(
+  op: string,
+  shape: Heads,
+  { out, outForm, rows }: Pick<MergeSplits, "out" | "outForm" | "rows">,
+): void {
+  const { heads, headDim } = shape;
+  if (outForm === "digits" && !canMergeToDigits(shape)) {
+    throw new GpuError(
+      "invalid_shape",
+      `Cannot dispatch ${op}: digits need heads of a multiple of ${GROUP} dimensions, given ${headDim}`,
+    );
+  }
+  expectRows(op, { tensor: out.o, form: outForm }, { rows, cols: heads * headDim });
+  expectTensor(op, out.lse, "f32", [rows, heads]);
 }
 
 interface Variant {

@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
 import { mergeStates, type MergeTuning } from "../../../kernels/attention/merge_states.ts";
+import { floatRows, type ProductForm, type Rows, takeRows } from "../../../kernels/rows.ts";
+import type { Tensor } from "../../../kernels/tensor.ts";
 import { EMPTY } from "../../reference/attention.ts";
 import { merge } from "../../reference/merge_states.ts";
 import { assertClose } from "../../support/assert_close.ts";
+import { digitWordsOf, emptyDigits } from "../../support/digit_words.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { Random } from "../../support/random.ts";
+import { ROW_FORM_NMSE, rowValues } from "../../support/row_values.ts";
 
 const fixture = gpuFixture();
 
@@ -59,12 +63,44 @@ Deno.test("mergeStates() with empty states changes no bit, and of empty states o
   }
 });
 
-async function run(
-  { count, rows, heads, headDim }: (typeof CASES)[number],
-  parts: Parts,
-  tuning: MergeTuning,
-): Promise<Parts> {
-  const out = { o: fixture.zeros("f32", [rows, heads, headDim]), lse: fixture.zeros("f32", [rows, heads]) };
+Deno.test("mergeStates() stores halves and digits of what it stores as f32, of no state and of several", async () => {
+  for (const count of [0, 3]) {
+    const shape = { count, rows: 2, heads: 3, headDim: 64 };
+    const random = new Random(3);
+    const o = random.normals(count * 2 * 192);
+    const given = { shape, parts: { o, lse: random.normals(count * 6) }, tuning: "hardware" } as const;
+    const size = { rows: 2, cols: 192 };
+    const plain = fixture.zeros("f32", [2, 192]);
+    dispatch(given, floatRows(plain));
+    const halves = takeRows(fixture.scratch, "merged halves", { form: "f16", ...size });
+    dispatch(given, halves);
+    assertClose(await rowValues(fixture, halves, size), await fixture.floats(plain), { nmse: ROW_FORM_NMSE.f16 });
+    const digits = emptyDigits(fixture, size);
+    dispatch(given, digits);
+    assert.deepEqual(await fixture.words(digits.tensor), await digitWordsOf(fixture, floatRows(plain), size));
+  }
+});
+
+Deno.test("mergeStates() refuses digits of heads that are no multiple of a group", () => {
+  const shape = { count: 1, rows: 1, heads: 2, headDim: 48 };
+  const parts = { o: new Float32Array(96), lse: new Float32Array(2) };
+  const out = emptyDigits(fixture, { rows: 1, cols: 96 });
+  assert.throws(
+    () => dispatch({ shape, parts, tuning: "hardware" }, out),
+    /heads of a multiple of 32 dimensions, given 48/,
+  );
+});
+
+interface Merged {
+  readonly shape: (typeof CASES)[number];
+  readonly parts: Parts;
+  readonly tuning: MergeTuning;
+}
+
+/** @returns the log-sum-exps */
+function dispatch({ shape, parts, tuning }: Merged, o: Rows<ProductForm>): Tensor {
+  const { count, rows, heads, headDim } = shape;
+  const lse = fixture.zeros("f32", [rows, heads]);
   mergeStates(fixture.commands, {
     shape: { heads, headDim },
     rows,
@@ -73,8 +109,15 @@ async function run(
       o: fixture.upload("f32", parts.o, [count, rows, heads, headDim]),
       lse: fixture.upload("f32", parts.lse, [count, rows, heads]),
     },
-    out,
+    out: { o: o.tensor, lse },
+    outForm: o.form,
     tuning,
   });
-  return { o: await fixture.floats(out.o), lse: await fixture.floats(out.lse) };
+  return lse;
+}
+
+async function run(shape: (typeof CASES)[number], parts: Parts, tuning: MergeTuning): Promise<Parts> {
+  const o = fixture.zeros("f32", [shape.rows, shape.heads, shape.headDim]);
+  const lse = dispatch({ shape, parts, tuning }, floatRows(o));
+  return { o: await fixture.floats(o), lse: await fixture.floats(lse) };
 }
