@@ -1,5 +1,5 @@
 /**
- * `deno task bench:kernels [--json FILE] [--only products|fused|attention] [--cases REGEXP]`: the kernels over the timed cases of
+ * `deno task bench:kernels [--json FILE] [--only products|quantized|fused|attention] [--cases REGEXP]`: the kernels over the timed cases of
  * their tables, on the GPU's clock, beside the ceilings of the same run. Prints Markdown.
  */
 
@@ -13,8 +13,14 @@ import { benchAttention } from "./attention/attention_bench.ts";
 import { benchFused } from "./fused_bench.ts";
 import type { KernelFigures } from "./kernel_timing.ts";
 import { benchProducts } from "./products_bench.ts";
+import { benchQuantized } from "./quantized_bench.ts";
 
-const BENCHES = { products: benchProducts, fused: benchFused, attention: benchAttention } as const;
+const BENCHES = {
+  products: benchProducts,
+  quantized: benchQuantized,
+  fused: benchFused,
+  attention: benchAttention,
+} as const;
 
 function figure(value: number | undefined): string {
   return value === undefined ? "–" : `${Number(value.toPrecision(3))}`;
