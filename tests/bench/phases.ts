@@ -86,6 +86,6 @@ export function phasesOf({ shape, files, modules }: PhaseOptions): readonly Phas
       args: bench(`--gpu deno ${large} --kv-tokens 8192 --fill copied --contexts 1024 --tokens 100 --untimed 100`),
       seconds: 14,
     },
-    { name: "kernels", args: ["run", "-A", "tests/kernels/bench.ts"], env: { TIDEPOOL_GPU: "dawn" }, seconds: 60 },
+    { name: "kernels", args: ["run", "-A", "tests/kernels/bench.ts"], env: { TIDEPOOL_GPU: "dawn" }, seconds: 95 },
   ];
 }

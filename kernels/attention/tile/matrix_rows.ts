@@ -78,7 +78,7 @@ export function storeStateWgsl({ cut, heads, group, outForm }: Plan, { token, he
   const whole = (form: RowForm) => store({ array: "out", form }, at(`params.firstRow + ${token}`));
   if (cut === "chunk") {
     if (outForm === "parts") {
-      throw new RangeError("Cannot make a tile for chunks: its outputs are parts, which none merges");
+      throw new RangeError("Cannot make a tile for chunks: its outputs are parts, which nothing merges");
     }
     return whole(outForm);
   }
