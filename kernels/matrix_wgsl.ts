@@ -31,9 +31,6 @@ export function narrowUnitsOf(
 /** Halves of one element of an array. */
 export const HALVES_AN_ELEMENT = 8;
 
-/** What a matrix kernel starts with: its control flow is uniform, which the compiler's analysis is too strict to see. */
-export const MATRIX_DIAGNOSTICS = "diagnostic(off, chromium.subgroup_matrix_uniformity);\n";
-
 /** Where a fragment lies: `at` is a WGSL expression, `stride` the distance of two of its rows, or columns. */
 export interface FragmentPlace {
   readonly array: string;

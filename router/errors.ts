@@ -131,12 +131,6 @@ function errorRow(code: string): ErrorRow {
   return Object.hasOwn(ERROR_TABLE, code) ? ERROR_TABLE[code as keyof typeof ERROR_TABLE] : UNKNOWN;
 }
 
-/** What a step failed with, as an error with a code. */
-export function codedError(error: unknown): CodedError {
-  if (error instanceof CodedError) return error;
-  return new RequestError("group_unavailable", `Cannot run step: ${error}`, { cause: error });
-}
-
 /** The code of an error for the wire, metrics and logs; `internal_error` for anything without a row. */
 export function errorCode(error: unknown): string {
   return error instanceof CodedError && errorRow(error.code) !== UNKNOWN ? error.code : "internal_error";

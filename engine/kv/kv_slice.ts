@@ -22,7 +22,7 @@ export interface KvLayer {
 export const SLOTS = 256;
 
 /** Replicas of one sequence never take more. */
-export const MAX_REPLICA_PAGES = Math.ceil(2 * MAX_REPLICA_SLOTS / PAGE_TOKENS);
+const MAX_REPLICA_PAGES = Math.ceil(2 * MAX_REPLICA_SLOTS / PAGE_TOKENS);
 
 /** Bytes that one position takes over all layers, keys and values together. */
 export function kvBytesPerToken(config: ModelConfig): number {

@@ -14,7 +14,7 @@ import { BUILTINS, reads, writes } from "../wgsl.ts";
 export const MASKED = -1e32;
 
 /** Tokens in a word of a mask. */
-export const TOKENS_PER_WORD = 32;
+const TOKENS_PER_WORD = 32;
 
 /** Words of a row's mask. */
 export function maskWords(vocabulary: number): number {

@@ -37,7 +37,7 @@ export async function diagnoseProviders(choice: GpuChoice): Promise<readonly Pro
 }
 
 /** Opens a provider's GPU and closes it again. */
-export async function diagnoseProvider(provider: GpuProvider): Promise<ProviderDiagnosis> {
+async function diagnoseProvider(provider: GpuProvider): Promise<ProviderDiagnosis> {
   const { name } = provider;
   try {
     const gpu = await Gpu.open(provider);

@@ -40,7 +40,6 @@ type Method = "get" | "post";
 export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono {
   const limits = { ...DEFAULT_LIMITS, ...given.limits };
   const deps: ServingDeps = { ...given, limits, bodies: new BodyReader(limits) };
-  const created = Math.floor(Date.now() / 1000);
   const app = new OpenAPIHono();
 
   app.onError((error, c) => errorResponse(error, c, deps));
@@ -50,6 +49,13 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
     return errorResponse(new RequestError("not_found", `Cannot find ${shortPath(c)}${advice}`), c, deps);
   });
 
+  addRoutes(app, deps, selections);
+  mount?.(app);
+  return app;
+}
+
+/** Every path of the service itself. */
+function addRoutes(app: OpenAPIHono, deps: ServingDeps, selections: AppDeps["selections"]): void {
   const route = (method: Method, path: string, handler: (c: Context) => Response | Promise<Response>) => {
     app.on(method.toUpperCase(), path, handler);
     // Hono answers HEAD from GET by itself.
@@ -66,6 +72,7 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
     "/v1/messages/count_tokens",
     async (c) => Response.json(await readJob("countTokens", c.req.raw, model())),
   );
+  const created = Math.floor(Date.now() / 1000);
   const listing = () => ({ model: deps.model(), states: statesOf(deps.state()), created });
   route("get", "/v1/models", () => listModels(listing()));
   route("get", "/v1/models/:id{.+}", (c) => retrieveModel(c.req.param("id") ?? "", listing()));
@@ -76,7 +83,7 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
   );
   route("get", "/v1/sequences/:id/tide", (c) => {
     const watched = { id: c.req.param("id") ?? "", index: c.req.query("index"), signal: c.req.raw.signal };
-    return tideAnswer(watched, selections, limits);
+    return tideAnswer(watched, selections, deps.limits);
   });
   route(
     "post",
@@ -88,8 +95,6 @@ export function createApp({ mount, selections, ...given }: AppDeps): OpenAPIHono
   route("get", "/health", () => healthAnswer(deps.state()));
   route("get", "/ready", () => readyAnswer(deps.state()));
   route("get", "/openapi.json", () => Response.json(describeApi(app)));
-  mount?.(app);
-  return app;
 }
 
 function wrongMethod(c: Context, method: Method, deps: ServingDeps): Response {

@@ -38,7 +38,7 @@ export function answerGrammar(body: GrammarBody): AnswerGrammar | undefined {
 }
 
 /** An object, whatever is in it. */
-export const ANY_OBJECT: GrammarSpec = { kind: "json", schema: { type: "object" } };
+const ANY_OBJECT: GrammarSpec = { kind: "json", schema: { type: "object" } };
 
 /** A schema as a specification. */
 export function jsonGrammar(schema: unknown, param: string): GrammarSpec {

@@ -26,7 +26,7 @@ export interface DetokenizeAnswer {
 }
 
 /** Texts above this are longer than any context; their tokens would take several times their memory. */
-export const MAX_TOKENIZE_CHARS = 8 << 20;
+const MAX_TOKENIZE_CHARS = 8 << 20;
 
 /** Tokens of one detokenization; each becomes a few bytes, twice. */
 const MAX_DETOKENIZE_TOKENS = 4 << 20;

@@ -35,7 +35,7 @@ export function matrixTileTokens({ heads, kvHeads, tileRows }: MatrixTile): numb
 }
 
 /** Bytes of workgroup memory that a variant takes. */
-export function matrixTileBytes(tile: MatrixTile): number {
+function matrixTileBytes(tile: MatrixTile): number {
   const { keys, weights, scores, threads } = planOf(tile);
   const { blockRows, tileRows } = tile;
   return (2 * blockRows * keys + tileRows * (weights + scores)) * 16 + (threads + tileRows + 1) * 4;

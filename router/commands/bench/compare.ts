@@ -29,7 +29,7 @@ export function benchFile(result: BenchResult): BenchFile {
 }
 
 /** Every speed of a result; ratios of an earlier run are of these. */
-export function namedFigures({ groups, profile }: BenchResult): NamedFigure[] {
+function namedFigures({ groups, profile }: BenchResult): NamedFigure[] {
   return [
     ...groups.flatMap(({ workers, figures, prompts = [], batches = [] }) => {
       const at = `${workers.length} worker${workers.length === 1 ? "" : "s"}`;

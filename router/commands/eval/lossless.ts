@@ -68,6 +68,8 @@ const MAX_TOKENS = 1000;
 /** Answers that are computed together. */
 const BATCH = 32;
 
+type Duration = LosslessResult["seconds"][number];
+
 interface Answer {
   readonly sampling: LosslessFigures["sampling"];
   readonly tokens: readonly number[];
@@ -76,47 +78,58 @@ interface Answer {
 
 /** Runs everything on one group after the other. */
 export async function evaluateLossless(options: LosslessOptions, terminal: Terminal): Promise<LosslessResult> {
-  const { model, prompts, tokens, budgets } = options;
+  const { model, quantize, gpu, prompts, tokens } = options;
   const requests = await requestsOf(options);
-  const seconds: LosslessResult["seconds"][number][] = [];
+  const seconds: Duration[] = [];
   const figures: LosslessFigures[] = [];
   let adapter = "";
   for (const workers of options.workers) {
+    const kvTokens = [kvTokensOf(requests, workers)];
     const flags = {
       model,
       random: undefined,
-      quantize: options.quantize,
-      kvTokens: [kvTokensOf(requests, workers)],
+      quantize,
+      kvTokens,
       shareGpu: true,
-      gpu: options.gpu,
+      gpu,
       copies: "auto",
       sparseExchange: "states",
     } as const;
     const group = await openBenchGroup(flags, workers, listenerOn(terminal));
     adapter = group.info.adapter;
     try {
-      const run = async (attention: string, asked: readonly GenerationRequest[]) => {
+      const answer = async (attention: string, asked: readonly GenerationRequest[]) => {
+        const label = `${attention}, ${workers} worker${workers === 1 ? "" : "s"}`;
         const start = performance.now();
-        const answers = await answerAll(
-          group.group,
-          asked,
-          (done) => terminal.progress(`${attention}, ${workers} worker${workers === 1 ? "" : "s"}`, done),
-        );
+        const answers = await answerAll(group.group, asked, (done) => terminal.progress(label, done));
         seconds.push({ workers, attention, seconds: (performance.now() - start) / 1000 });
         return answers;
       };
-      const dense = await run("dense", requests);
-      for (const budget of budgets) {
-        const lossless = await run(`lossless ${budget}`, requests.map((request) => losslessly(request, budget)));
-        for (const sampling of ["greedy", "seeded"] as const) {
-          figures.push({ workers, budget, ...compare(dense, lossless, sampling) });
-        }
+      for (const compared of await compareBudgets(requests, options.budgets, answer)) {
+        figures.push({ workers, ...compared });
       }
     } finally {
       await group.close();
     }
   }
   return { adapter, prompts, tokens, seconds, figures };
+}
+
+/** Answers densely, then losslessly at each budget, and compares. */
+async function compareBudgets(
+  requests: readonly GenerationRequest[],
+  budgets: readonly number[],
+  answer: (attention: string, asked: readonly GenerationRequest[]) => Promise<readonly Answer[]>,
+): Promise<readonly Omit<LosslessFigures, "workers">[]> {
+  const figures: Omit<LosslessFigures, "workers">[] = [];
+  const dense = await answer("dense", requests);
+  for (const budget of budgets) {
+    const lossless = await answer(`lossless ${budget}`, requests.map((request) => losslessly(request, budget)));
+    for (const sampling of ["greedy", "seeded"] as const) {
+      figures.push({ budget, ...compare(dense, lossless, sampling) });
+    }
+  }
+  return figures;
 }
 
 /** What each worker must hold for a full batch of the longest answers; pages are dealt unevenly by one or two. */

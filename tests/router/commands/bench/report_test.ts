@@ -1,7 +1,7 @@
 /** The arithmetic of `bench` and what it prints; the clocks are not tested. */
 
 import assert from "node:assert/strict";
-import { parseAgreements } from "../../../../router/commands/bench/bench.ts";
+import { parseAgreements } from "../../../../router/commands/bench/bench_flags.ts";
 import { exchangeFigures } from "../../../../router/commands/bench/exchange.ts";
 import type { ContextFigures } from "../../../../router/commands/bench/figures.ts";
 import { type BenchResult, report, speedLine } from "../../../../router/commands/bench/report.ts";
