@@ -90,7 +90,7 @@ export const SLICE_FLAGS = {
     choices: COPY_ROOMS,
     default: "auto",
     help:
-      "memory of each worker of a group for copies of what the others hold: one longest context; whole: everything, so that the group holds what one worker would; least: an eighth",
+      "room on each worker of a group for copies of what the others hold; auto: of one longest context; whole: of everything, so that the group holds what one worker would; least: an eighth",
   },
   shareGpu: { kind: "switch", help: "let several workers share one GPU" },
   sparseExchange: {

@@ -126,10 +126,8 @@ Deno.test("/ready is ready while one of several groups is, and says what each ha
   assert.equal(response.status, 200);
   const { group, epoch, workers, groups, members, ...whole } = await response.json();
   assert.deepEqual([group, epoch, workers.length], ["ready", 5, 1]);
-  assert.deepEqual([whole.capacity_tokens, whole.max_context_tokens, whole.queue], [3072, 3072, {
-    running: 3,
-    waiting: 6,
-  }]);
+  const queue = { running: 3, waiting: 6 };
+  assert.deepEqual([whole.capacity_tokens, whole.max_context_tokens, whole.queue], [3072, 3072, queue]);
   assert.deepEqual(groups.map(({ state }: { state: string }) => state), ["loading", "ready", "broken"]);
   assert.deepEqual([groups[0].progress, groups[2].reason], [0.5, "no GPU"]);
   assert.deepEqual(members.found[1], { group: 1, worker: 0, state: "present" });
