@@ -63,7 +63,7 @@ export class Commands {
   }
 
   /**
-   * The kernel of that name, compiled at its first use. The name must tell every variant of the source apart.
+   * The kernel of that name, compiled at its first use. Every variant of the source must have a name of its own.
    * @throws {GpuError} `shader_error` with the compiler's message
    */
   kernel(name: string, spec: () => KernelSpec): Kernel {
@@ -113,7 +113,7 @@ export class Commands {
     }
   }
 
-  /** Forgets all programs: something changed that their names do not tell. Submits what was recorded of them. */
+  /** Forgets all programs: something changed that their names do not reflect. Submits what was recorded of them. */
   dropPrograms(): void {
     this.submit();
     this.release();

@@ -113,7 +113,7 @@ export class Recording {
   }
 }
 
-/** Several hundred dispatches each, of which equal bind groups and parameters are shared: a few megabytes in all. */
+/** Several hundred dispatches each, which share equal bind groups and parameters: a few megabytes in all. */
 const MAX_PROGRAMS = 128;
 
 /** Working memory that grows while a program is recorded voids what was recorded before; the next time it is large enough. */

@@ -1,6 +1,6 @@
 /**
  * Where a worker listens, as long as it lives: lets in the one router it serves, then the peers of each group it
- * joins, and turns everyone else away. Knows connections and handshakes; knows nothing of what those let in will say.
+ * joins, and turns all others away. Knows connections and handshakes; knows nothing of messages.
  */
 
 import { HandshakeError, PeerError } from "./errors.ts";

@@ -16,7 +16,7 @@ export class ProtocolError extends CodedError<"protocol"> {
 export type LinkErrorCode =
   /** The peer is gone, or this side closed the link. */
   | "link_closed"
-  /** Nothing came within the deadline; the link itself still stands. */
+  /** Nothing came within the deadline; the link itself is still usable. */
   | "link_timeout"
   /** The peer does not read, and the queue of outgoing frames is full. */
   | "link_overflow";

@@ -61,7 +61,7 @@ export class FrameReader {
     return { header, payload: payload.buffer };
   }
 
-  /** Takes a payload back that no one uses any more: the next one of its size lies there. */
+  /** Takes back a payload that is no longer used, for the next one of its size. */
   recycle(payload: ArrayBufferLike): void {
     if (payload.byteLength < RECYCLED_BYTES) return;
     this.#recycled.push(payload);

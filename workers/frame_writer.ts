@@ -18,7 +18,7 @@ export interface FrameWriterOptions {
   readonly onFailed: (error: unknown) => void;
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class FrameWriter {
   readonly #sink: ByteSink;
   readonly #options: FrameWriterOptions;

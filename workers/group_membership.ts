@@ -50,7 +50,7 @@ interface Meeting {
   readonly lanes: ReadonlyMap<number, Lane>;
 }
 
-/** @see the file's paragraph; `close` must be called */
+/** See the top of this file; `close` must be called */
 export class GroupMembership {
   readonly #options: MembershipOptions;
   /** Undefined before the first forming, and alone in a group. */

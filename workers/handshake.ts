@@ -28,7 +28,7 @@ export interface HandshakeOptions {
   readonly secret: string | undefined;
   /** @default 3000 */
   readonly deadlineMs?: number;
-  /** Told apart from a wrong secret; only tests speak another one. @default PROTOCOL_VERSION */
+  /** Reported apart from a wrong secret; only tests speak another one. @default PROTOCOL_VERSION */
   readonly version?: number;
   /** Aborts the handshake; a reason that is a `HandshakeError` is thrown as it is. */
   readonly signal?: AbortSignal;

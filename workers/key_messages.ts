@@ -30,7 +30,7 @@ export interface KeyMessagesOptions {
   readonly recycle: (peer: number, payload: ArrayBufferLike) => void;
 }
 
-/** @see the file's paragraph; any wait may reject with a `PeerError` */
+/** See the top of this file; any wait may reject with a `PeerError` */
 export class KeyMessages {
   readonly #options: KeyMessagesOptions;
   readonly #buffers = new SendBuffers();

@@ -1,6 +1,6 @@
 /**
  * One connection as a pair of message queues. A reader always runs and no write is awaited before a read, so two peers
- * that both have much to say cannot block each other. Knows frames and backpressure; knows nothing of what is said.
+ * that both send much cannot block each other. Knows frames and backpressure; knows nothing of what messages mean.
  */
 
 import { decodeMessage, encodePieces, FRAME_LIMITS, type FrameLimits } from "./codec.ts";
@@ -90,7 +90,7 @@ export class Link<Out, In> {
     throw this.#end ?? new LinkError("link_timeout", `Cannot receive: nothing came within ${deadlineMs} ms`);
   }
 
-  /** Takes back the memory of a message's tensors, which no one uses any more: the next message as large lies there. */
+  /** Takes back the memory of a message's tensors, which are no longer used, for the next message of that size. */
   recycle(payload: ArrayBufferLike): void {
     this.#frames.recycle(payload);
   }

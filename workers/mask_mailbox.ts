@@ -10,7 +10,7 @@ interface Expected extends PromiseWithResolvers<Uint32Array> {
   timer: ReturnType<typeof setTimeout> | undefined;
 }
 
-/** @see the file's paragraph; `close` must be called */
+/** See the top of this file; `close` must be called */
 export class MaskMailbox {
   /** At most as many as there are steps that were not answered, which the session bounds. */
   readonly #expected = new Map<number, Expected>();

@@ -61,7 +61,7 @@ interface Gathering {
   readonly ranges: readonly OwnedRange[];
 }
 
-/** @see the file's paragraph; any wait may reject with a `PeerError` */
+/** See the top of this file; any wait may reject with a `PeerError` */
 export class PeerExchange implements Exchange {
   readonly #options: PeerExchangeOptions;
   readonly #tally = new ExchangeTally();

@@ -1,5 +1,5 @@
 /**
- * Who may be in a handshake at the same time. Strangers who say nothing must not keep the router or a peer out: a newcomer
+ * Who may be in a handshake at the same time. Silent strangers must not keep the router or a peer out: a newcomer
  * takes the place of the handshake that has lasted longest, first of its own address, and addresses that once proved to
  * hold the secret have places of their own.
  */

@@ -28,7 +28,7 @@ export class SendBuffers {
     };
   }
 
-  /** Takes a buffer back that no one reads any more. */
+  /** Takes back a buffer that is no longer read. */
   give(buffer: Uint8Array): void {
     this.#idle.push(buffer);
     if (this.#idle.length > MAX_IDLE) this.#idle.shift();

@@ -39,7 +39,7 @@ type Task = Exclude<RouterMessage, { readonly kind: "selection" | "masks" }>;
 
 /** Progress is reported at most this often; the last report is always made. */
 const PROGRESS_EVERY_MS = 100;
-/** A sign of life while a model is loaded and warmed up. */
+/** How often a worker reports while a model is loaded and warmed up, progress or not. */
 const PULSE_EVERY_MS = 1000;
 const FLUSH_MS = 1000;
 const FREE_MS = 2000;
@@ -87,7 +87,7 @@ export class WorkerSession {
     }
   }
 
-  /** Tells the router that the worker wants to stop; it goes on until the router drains it, at most for so long. */
+  /** Asks the router to release the worker, which goes on until the router drains it, at most for so long. */
   leave(deadlineMs: number): void {
     this.#tell({ kind: "leaving" });
     const late = () => {
@@ -121,7 +121,7 @@ export class WorkerSession {
         else if (message.kind === "masks") this.#masks.put(message.step, message.masks);
         else this.#enqueue(message);
       } catch (error) {
-        // A router has nothing to say to a worker that is busy.
+        // A router sends nothing to a worker that is busy.
         const isBusy = this.#tasks + this.#steps.length > 0;
         if (!(isBusy && error instanceof LinkError && error.code === "link_timeout")) throw error;
       }
@@ -210,7 +210,7 @@ export class WorkerSession {
     }
   }
 
-  /** Sends what is no answer; when the router is gone, the session ends. */
+  /** Sends a message that answers nothing; when the router is gone, the session ends. */
   #tell(message: WorkerMessage): void {
     try {
       this.#link.send(message);
@@ -219,7 +219,7 @@ export class WorkerSession {
     }
   }
 
-  /** Reports why to the router, if the link still stands. */
+  /** Reports why to the router, if the link is still open. */
   async #giveUp(error: unknown): Promise<SessionEnd> {
     const message = error instanceof Error ? error.message : String(error);
     const routerLeft = error instanceof LinkError && error.code === "link_closed";

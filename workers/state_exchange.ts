@@ -25,7 +25,7 @@ export interface States {
   readonly holders: readonly boolean[];
 }
 
-/** What a peer needs of the own states, as it is sent. */
+/** What a peer needs of this worker's states, as it is sent. */
 type StateTensors = Pick<Extract<PeerMessage, { readonly kind: "states" }>, "o" | "lse">;
 
 /** Own states that a read was recorded for. */
@@ -76,7 +76,7 @@ export interface StateExchangeOptions {
   ) => void;
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class StateExchange {
   readonly #options: StateExchangeOptions;
 

@@ -110,7 +110,7 @@ export async function listenFor(
   return new TlsListener(server);
 }
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 class TlsListener implements WorkerListener {
   readonly addr: { readonly hostname: string; readonly port: number };
   readonly #server: Server;

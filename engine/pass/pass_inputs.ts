@@ -15,7 +15,7 @@ type ComputedRows = Pick<RowBatch, "tokens" | "positions" | "table">;
 export interface PlacedInputs {
   /** Rows that this worker computes. */
   readonly computed: number;
-  /** Where the first of them lies, in words: it tells the layouts of batches of the same shape apart. */
+  /** Where the first of them lies, in words: it distinguishes the layouts of batches of the same shape. */
   readonly at: number;
   readonly tokens: StatePart;
   readonly rotations: StatePart;

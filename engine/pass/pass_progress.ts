@@ -1,6 +1,6 @@
 /** How far a batch has come, here or on another worker, for those after it: their rows see what its rows append. */
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export class PassProgress {
   readonly #layers: readonly PromiseWithResolvers<void>[];
 

@@ -9,7 +9,7 @@ import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch } from "../row_batch.ts";
 import { pagesFor } from "../span.ts";
 
-/** @see the file's paragraph */
+/** See the top of this file. */
 export interface SliceOrder {
   /** By worker: u32 [pieces, maxPages], the page of the sequence that each of the slice's is. */
   readonly pages: readonly Tensor[];

@@ -1,6 +1,6 @@
 /**
- * What becomes of the sums of a product on matrix units: they start from what is in y, and are stored there; or pairs of them,
- * a gate and what it gates, become one value.
+ * What happens to the sums of a product on matrix units: they start from what is in y, and are stored there; or pairs
+ * of them, a gate and what it gates, become one value.
  */
 
 import { Fragments } from "../matrix_wgsl.ts";

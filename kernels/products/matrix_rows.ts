@@ -9,11 +9,11 @@ import { rowProduct, rowProductName } from "./row_product.ts";
 import { isRagged, rowPlanOf, type RowProductCut, rowTileFor } from "./row_tile.ts";
 import { spread } from "../wgsl.ts";
 
-/** What becomes of a product's results: the pairing, and what it binds and takes as parameters in the end. */
+/** What happens to a product's results: the pairing, and what it binds and takes as parameters in the end. */
 export interface Results<Form extends ProductForm = RowForm>
   extends Pick<Dispatch, "tensors" | "params">, Pairing<Form> {}
 
-/** A product and what becomes of it. */
+/** A product and what happens to its results. */
 export type Multiplied<Form extends ProductForm = RowForm> =
   & Pick<Product, "weight" | "x" | "rows" | "accumulate" | "scratch">
   & { readonly results: Results<Form> };

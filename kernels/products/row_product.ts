@@ -16,7 +16,7 @@ import { PRODUCT_PARAMS } from "./product.ts";
 import { storeSums, sumOfWgsl } from "./row_results.ts";
 import { rowPlanOf, type RowProduct } from "./row_tile.ts";
 
-/** The kernel's name, which tells all variants apart. */
+/** The kernel's name, different for every variant. */
 export function rowProductName(
   { dtype, shape, subgroupSize, shares, depth, tile: { workgroups: _, ...tile }, ragged, accumulate, ...pairing }:
     RowProduct,

@@ -1,6 +1,6 @@
 /**
- * What becomes of the sums of a product of few rows on matrix units: they are stored to y, or added to it; or pairs of them, a gate
- * and what it gates, become one value.
+ * What happens to the sums of a product of few rows on matrix units: they are stored to y, or added to it; or pairs of
+ * them, a gate and what it gates, become one value.
  */
 
 import { Fragments } from "../matrix_wgsl.ts";
@@ -21,7 +21,7 @@ export function sumOfWgsl(variant: RowProduct): string {
       }`;
 }
 
-/** Statements that have the sums of all shares meet, column by column, and store what becomes of them. */
+/** Statements that bring the sums of all shares together, column by column, and store the results. */
 export function storeSums(variant: RowProduct): string {
   const { shape, shares, tile } = variant;
   const { outputs, columns } = rowPlanOf(variant);
