@@ -23,6 +23,7 @@ import { VLLM_NAMES, vllmLabels } from "./telemetry/vllm_names.ts";
 import { RequestRecorder } from "./telemetry/request_record.ts";
 import type { ServedModel, Service, ServiceOptions } from "./service.ts";
 import { ServiceLog } from "./telemetry/service_log.ts";
+import type { SchedulerObserver } from "./scheduling/scheduler_observer.ts";
 import type { HttpServer } from "./server/http_server.ts";
 import { openTelemetryMirror, traceRequest } from "./telemetry/telemetry.ts";
 import type { TextPool } from "./text/text_pool.ts";
@@ -81,11 +82,7 @@ export class RunningService implements Service {
       sparseExchange: config.sparseExchange,
       log: (line) => log.say(line),
     });
-    const registry = new MetricsRegistry(
-      { "model_name": config.modelName },
-      openTelemetryMirror,
-      config.metricsCompat === "vllm" ? { names: VLLM_NAMES, labels: vllmLabels } : undefined,
-    );
+    const registry = registryOf(config);
     const metrics = new ServiceMetrics(registry, { groups: () => this.#groupsNow() });
     const recorder = new RequestRecorder(traceRequest, [
       (record) => log.request(record),
@@ -97,12 +94,7 @@ export class RunningService implements Service {
       queueTimeoutMs: config.queueTimeoutMs,
       recoverMs: config.recoverMs,
       constraints: this.#grammars,
-      observer: {
-        onAdmitted: (request, { queueMs }) => recorder.admitted(request, queueMs),
-        onStep: (report) => metrics.step(report, group),
-        onCorrection: (_, report) => metrics.corrections.record(report),
-        onRefused: (step, error) => log.say(`Group ${group} refused step ${step.index}: ${error.message}`),
-      },
+      observer: observerOf(group, { recorder, metrics, log }),
     }));
     if (keys === undefined && !isLoopback(config.host)) {
       log.say(`Anyone who reaches ${config.host} may use the service: no API keys are configured (--api-key-file)`);
@@ -193,6 +185,28 @@ export class RunningService implements Service {
         routes.get("/metrics", () => new Response(registry.text(), { headers: { "content-type": METRICS_TYPE } })),
     });
   }
+}
+
+function registryOf({ modelName, metricsCompat }: ResolvedConfig): MetricsRegistry {
+  const aliases = metricsCompat === "vllm" ? { names: VLLM_NAMES, labels: vllmLabels } : undefined;
+  return new MetricsRegistry({ "model_name": modelName }, openTelemetryMirror, aliases);
+}
+
+/** Passes on what the scheduler of a group reports. */
+function observerOf(
+  group: number,
+  { recorder, metrics, log }: {
+    readonly recorder: RequestRecorder;
+    readonly metrics: ServiceMetrics;
+    readonly log: ServiceLog;
+  },
+): SchedulerObserver {
+  return {
+    onAdmitted: (request, { queueMs }) => recorder.admitted(request, queueMs),
+    onStep: (report) => metrics.step(report, group),
+    onCorrection: (_, report) => metrics.corrections.record(report),
+    onRefused: (step, error) => log.say(`Group ${group} refused step ${step.index}: ${error.message}`),
+  };
 }
 
 interface ApplicationParts {

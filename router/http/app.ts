@@ -62,7 +62,6 @@ function addRoutes(app: OpenAPIHono, deps: ServingDeps, selections: AppDeps["sel
     app.all(path, (c) => wrongMethod(c, method, deps));
   };
   const model = () => ({ deps, model: servedModel(deps) });
-
   route("post", "/v1/chat/completions", (c) => serveGeneration({ request: c.req.raw, format: CHAT_FORMAT }, deps));
   route("post", "/v1/completions", (c) => serveGeneration({ request: c.req.raw, format: COMPLETION_FORMAT }, deps));
   route("post", "/v1/responses", (c) => serveGeneration({ request: c.req.raw, format: RESPONSES_FORMAT }, deps));
