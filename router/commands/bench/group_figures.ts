@@ -72,7 +72,8 @@ async function measureContexts(
     const measured = await measure(group, filling, options);
     figures.push(measured);
     // The tables are printed at the end, which a run that is cut off does not reach.
-    terminal.error(`${info.slices.length} workers, ${speedLine(measured)}`);
+    const workers = info.slices.length;
+    terminal.error(`${workers} worker${workers === 1 ? "" : "s"}, ${speedLine(measured)}`);
     if (info.roles !== undefined && options.context > options.budget && options.context === deepest) {
       for (const sequences of common.together) {
         together.push(await measureTogether(group, filling, { ...options, sequences }));
