@@ -74,6 +74,7 @@ class DawnProvider implements GpuProvider {
         mapsInPlace: true,
         readWaitsForAll: false,
         offsetsAsList: true,
+        fixesOffsets: true,
         settlesByTurns: true,
         compilesInParallel: true,
         subgroupSize: subgroupSizeOf(adapter.info),

@@ -40,6 +40,7 @@ class DenoProvider implements GpuProvider {
         mapsInPlace: false,
         readWaitsForAll: true,
         offsetsAsList: false,
+        fixesOffsets: false,
         settlesByTurns: false,
         compilesInParallel: false,
         subgroupSize: subgroupSizeOf(device.adapterInfo),

@@ -31,10 +31,14 @@ export interface KernelSpec {
   readonly source: string;
 }
 
+/** Where the offset of a dispatch's parameters in the arena is given: with each dispatch, or once and for all in its bind group. */
+export type OffsetPlace = "dispatch" | "group";
+
 /** A kernel. */
 export interface Kernel {
   readonly name: string;
   readonly spec: KernelSpec;
+  readonly offsetIn: OffsetPlace;
   readonly layout: GPUBindGroupLayout;
   /** Undefined while it is being compiled ahead. */
   readonly pipeline: GPUComputePipeline | undefined;
@@ -53,7 +57,7 @@ const MAX_BIND_GROUPS = 16_384;
 export class KernelCache {
   readonly #gpu: Gpu;
   readonly #arena: GPUBuffer;
-  readonly #kernels = new Map<string, Kernel>();
+  readonly #kernels: Readonly<Record<OffsetPlace, Map<string, Kernel>>> = { dispatch: new Map(), group: new Map() };
   readonly #layouts = new Map<string, GPUBindGroupLayout>();
   readonly #bindGroups = new Map<string, GPUBindGroup>();
   readonly #groupsOfBuffer = new Map<GPUBuffer, Set<string>>();
@@ -71,7 +75,7 @@ export class KernelCache {
 
   /** Kernels compiled so far. */
   get size(): number {
-    return this.#kernels.size;
+    return this.#kernels.dispatch.size + this.#kernels.group.size;
   }
 
   /** Whether kernels are only asked for: nothing that is dispatched runs. */
@@ -80,14 +84,16 @@ export class KernelCache {
   }
 
   /**
-   * The kernel of that name, compiled at its first use. Every variant of the source must have a name of its own.
+   * The kernel of that name, compiled at its first use for each place of offsets. Every variant of the source must have a name of
+   * its own.
    * @throws {GpuError} `shader_error` with the compiler's message
    */
-  kernel(name: string, spec: () => KernelSpec): Kernel {
-    const known = this.#kernels.get(name);
+  kernel(name: string, spec: () => KernelSpec, offsetIn: OffsetPlace = "dispatch"): Kernel {
+    const kernels = this.#kernels[offsetIn];
+    const known = kernels.get(name);
     if (known !== undefined) return known;
-    const made = this.#make(name, spec());
-    this.#kernels.set(name, made);
+    const made = this.#make(name, spec(), offsetIn);
+    kernels.set(name, made);
     return made;
   }
 
@@ -114,16 +120,17 @@ export class KernelCache {
 
   /**
    * The bind group of a kernel's tensors, in the order of its bindings, with a slot of the arena after them.
+   * @param slot its offset, where the kernel takes it from the group; else 0
    * @throws {GpuError} `invalid_shape` when their number is not that of the bindings
    */
-  bindGroup(kernel: Kernel, tensors: readonly Tensor[]): GPUBindGroup {
+  bindGroup(kernel: Kernel, tensors: readonly Tensor[], slot: number): GPUBindGroup {
     if (tensors.length !== kernel.spec.bindings.length) {
       throw new GpuError(
         "invalid_shape",
         `Cannot dispatch ${kernel.name}: ${tensors.length} tensors given, expected ${kernel.spec.bindings.length}`,
       );
     }
-    let key = kernel.layout.label;
+    let key = `${kernel.layout.label} ${slot}`;
     for (const { buffer, byteOffset, byteLength } of tensors) {
       key += `|${this.#idOf(buffer)}:${byteOffset}:${byteLength}`;
     }
@@ -133,7 +140,7 @@ export class KernelCache {
       binding,
       resource: { buffer, offset: byteOffset, size: byteLength },
     }));
-    entries.push({ binding: tensors.length, resource: { buffer: this.#arena, size: SLOT_BYTES } });
+    entries.push({ binding: tensors.length, resource: { buffer: this.#arena, offset: slot, size: SLOT_BYTES } });
     const group = this.#gpu.device.createBindGroup({ layout: kernel.layout, entries });
     if (this.#bindGroups.size === MAX_BIND_GROUPS) this.#forgetAll();
     this.#bindGroups.set(key, group);
@@ -163,7 +170,7 @@ export class KernelCache {
     this.#groupsOfBuffer.delete(buffer);
   }
 
-  #make(name: string, spec: KernelSpec): Kernel {
+  #make(name: string, spec: KernelSpec, offsetIn: OffsetPlace): Kernel {
     const words = spec.listWords === undefined ? spec.params.length : listOffset(spec) / 4 + spec.listWords;
     if (words * 4 > SLOT_BYTES) {
       throw new GpuError(
@@ -172,7 +179,7 @@ export class KernelCache {
       );
     }
     const { device } = this.#gpu;
-    const kernel: OpenKernel = { name, spec, layout: this.#layout(spec), pipeline: undefined };
+    const kernel: OpenKernel = { name, spec, offsetIn, layout: this.#layout(spec, offsetIn), pipeline: undefined };
     const code = this.#enables(name, spec) + declarations(spec) + spec.source;
     const descriptor = () => ({
       label: name,
@@ -188,7 +195,7 @@ export class KernelCache {
     try {
       kernel.pipeline = await this.#gpu.device.createComputePipelineAsync(descriptor);
     } catch (cause) {
-      this.#kernels.delete(kernel.name);
+      this.#kernels[kernel.offsetIn].delete(kernel.name);
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new GpuError("shader_error", `Cannot compile ${kernel.name}: ${reason}`, { cause });
     }
@@ -207,8 +214,8 @@ export class KernelCache {
     }).join("");
   }
 
-  #layout(spec: KernelSpec): GPUBindGroupLayout {
-    const key = spec.bindings.map(({ access }) => (access === "read" ? "r" : "w")).join("");
+  #layout(spec: KernelSpec, offsetIn: OffsetPlace): GPUBindGroupLayout {
+    const key = `${spec.bindings.map(({ access }) => (access === "read" ? "r" : "w")).join("")} ${offsetIn}`;
     const known = this.#layouts.get(key);
     if (known !== undefined) return known;
     const entries: GPUBindGroupLayoutEntry[] = spec.bindings.map(({ access }, binding) => ({
@@ -219,7 +226,7 @@ export class KernelCache {
     entries.push({
       binding: spec.bindings.length,
       visibility: GPUShaderStage.COMPUTE,
-      buffer: { type: "uniform", hasDynamicOffset: true },
+      buffer: { type: "uniform", hasDynamicOffset: offsetIn === "dispatch" },
     });
     const layout = this.#gpu.device.createBindGroupLayout({ label: key, entries });
     this.#layouts.set(key, layout);

@@ -7,8 +7,10 @@ import { GpuError } from "./errors.ts";
 import type { Gpu, ReadRequest, ReadWait, StagedRead } from "./gpu.ts";
 import { type Kernel, KernelCache, type KernelSpec } from "./kernel_cache.ts";
 import { ParamArena } from "./param_arena.ts";
-import type { BufferCopy, Dispatch, PassObserver, Program, Recording } from "./program.ts";
+import { PassRecorder } from "./pass_recorder.ts";
+import type { Dispatch, IssuedDispatch, PassObserver, Program, Recording } from "./program.ts";
 import { Programs } from "./program.ts";
+import type { GpuTraits } from "./provider.ts";
 import { TileChoices } from "./products/tile_choice.ts";
 import { type HeldCommands, SubmitQueue } from "./submit_queue.ts";
 import type { Tensor } from "./tensor.ts";
@@ -26,22 +28,20 @@ export class Commands {
   readonly kernels: KernelCache;
   readonly #arena: ParamArena;
   readonly #programs = new Programs();
-  readonly #offset = new Uint32Array(1);
+  readonly #passes: PassRecorder;
+  readonly #fixesOffsets: boolean;
   #recording: Recording | undefined;
   /** Whether what was recorded waits for data. */
   #expects = false;
   /** To be freed after the next submit. */
   #retired: Tensor[] = [];
   readonly #queue: SubmitQueue;
-  #encoder: GPUCommandEncoder | undefined;
-  #pass: GPUComputePassEncoder | undefined;
-  /** That of the open pass. */
-  #pipeline: GPUComputePipeline | undefined;
-  #observer: PassObserver | undefined;
 
-  constructor(gpu: Gpu) {
+  constructor(gpu: Gpu, { fixesOffsets }: Pick<GpuTraits, "fixesOffsets"> = gpu.traits) {
     this.gpu = gpu;
+    this.#fixesOffsets = fixesOffsets;
     this.#queue = new SubmitQueue(gpu.device);
+    this.#passes = new PassRecorder(gpu.device, gpu.traits);
     this.#arena = new ParamArena(gpu);
     this.kernels = new KernelCache(gpu, this.#arena.buffer);
     gpu.onFree((buffer) => {
@@ -67,24 +67,27 @@ export class Commands {
    * @throws {GpuError} `shader_error` with the compiler's message
    */
   kernel(name: string, spec: () => KernelSpec): Kernel {
-    return this.kernels.kernel(name, spec);
+    const isFixed = this.#recording !== undefined && this.#fixesOffsets;
+    return this.kernels.kernel(name, spec, isFixed ? "group" : "dispatch");
   }
 
   /** Records one dispatch. */
   dispatch(kernel: Kernel, dispatch: Dispatch): void {
-    const { tensors, params, list = [], groups, groups: [x, y, z] } = dispatch;
+    const { params, list = [], groups, groups: [x, y, z] } = dispatch;
     if (x === 0 || y === 0 || z === 0) return;
     if (x > MAX_GROUPS || y > MAX_GROUPS || z > MAX_GROUPS) {
       throw new GpuError("invalid_shape", `Cannot dispatch ${kernel.name}: groups [${groups}] exceed ${MAX_GROUPS}`);
     }
     if (this.kernels.isCompilingAhead) return;
-    const group = this.kernels.bindGroup(kernel, tensors);
     if (this.#recording !== undefined) {
-      this.#recording.dispatch({ kernel, group, offsets: [this.#keep(kernel, { params, list })], dispatch });
+      this.#recording.dispatch(this.#bound(kernel, dispatch, this.#keep(kernel, { params, list })));
       return;
     }
+    if (kernel.offsetIn === "group") {
+      throw new Error(`Cannot dispatch ${kernel.name}: its parameters stay where they are, and no program is recorded`);
+    }
     if (this.#arena.isFull) this.submit();
-    this.#issue(kernel, group, [this.#arena.take(kernel, { params, list })], dispatch);
+    this.#passes.issue(this.#bound(kernel, dispatch, this.#arena.take(kernel, { params, list })));
   }
 
   /**
@@ -107,8 +110,8 @@ export class Commands {
   replay({ sections }: Program, section?: number): void {
     for (const runs of section === undefined ? sections : sections.slice(section, section + 1)) {
       for (const { steps, copies } of runs) {
-        for (const { kernel, group, offsets, dispatch } of steps) this.#issue(kernel, group, offsets, dispatch);
-        for (const copy of copies) this.#copy(copy);
+        for (const step of steps) this.#passes.issue(step);
+        for (const copy of copies) this.#passes.copy(copy);
       }
     }
   }
@@ -124,7 +127,7 @@ export class Commands {
   /** Has what is recorded from here on observed; undefined ends it. What was recorded before is submitted. */
   observe(observer: PassObserver | undefined): void {
     this.submit();
-    this.#observer = observer;
+    this.#passes.observe(observer);
   }
 
   /** Records a copy between tensors, after what was recorded before it. */
@@ -141,7 +144,7 @@ export class Commands {
       toByte: to.byteOffset + (range.to ?? 0),
       byteLength: range.byteLength,
     };
-    if (this.#recording === undefined) this.#copy(copy);
+    if (this.#recording === undefined) this.#passes.copy(copy);
     else this.#recording.copy(copy);
   }
 
@@ -173,8 +176,8 @@ export class Commands {
    * @returns what `Gpu.finishRead` takes, after a submit
    */
   prepareRead(requests: readonly ReadRequest[]): StagedRead {
-    this.#closePass();
-    const staged = this.gpu.stageRead(this.#openEncoder(), requests);
+    this.#passes.closePass();
+    const staged = this.gpu.stageRead(this.#passes.encoder(), requests);
     this.#complete();
     return staged;
   }
@@ -220,9 +223,8 @@ export class Commands {
   }
 
   #complete(): void {
-    this.#closePass();
-    if (this.#encoder !== undefined) this.#queue.add(this.#encoder.finish());
-    this.#encoder = undefined;
+    const commands = this.#passes.complete();
+    if (commands !== undefined) this.#queue.add(commands);
   }
 
   #send(): void {
@@ -247,24 +249,10 @@ export class Commands {
     this.#queue.release(upTo);
   }
 
-  #issue(kernel: Kernel, group: GPUBindGroup, offsets: [number], dispatch: Dispatch): void {
-    const pass = this.#openPass();
-    const { pipeline } = kernel;
-    if (pipeline === undefined) throw new Error(`Cannot dispatch ${kernel.name}: it is not compiled yet`);
-    if (pipeline !== this.#pipeline) {
-      this.#pipeline = pipeline;
-      pass.setPipeline(pipeline);
-    }
-    if (this.gpu.traits.offsetsAsList) pass.setBindGroup(0, group, offsets);
-    else {
-      this.#offset[0] = offsets[0];
-      pass.setBindGroup(0, group, this.#offset, 0, 1);
-    }
-    const { groups } = dispatch;
-    pass.dispatchWorkgroups(groups[0], groups[1], groups[2]);
-    if (this.#observer === undefined) return;
-    this.#observer.record(kernel, dispatch);
-    if (this.#observer.unit === "dispatch") this.#closePass();
+  #bound(kernel: Kernel, dispatch: Dispatch, slot: number): IssuedDispatch {
+    const inGroup = kernel.offsetIn === "group";
+    const group = this.kernels.bindGroup(kernel, dispatch.tensors, inGroup ? slot : 0);
+    return { kernel, group, offsets: inGroup ? undefined : [slot], dispatch };
   }
 
   /** A slot of the arena for a dispatch of a program; when none is left, all programs go. */
@@ -276,25 +264,5 @@ export class Commands {
     const emptied = this.#arena.keep(kernel, given);
     if (emptied === undefined) throw new Error("Cannot record a program: its parameters do not fit an empty arena");
     return emptied;
-  }
-
-  #copy({ from, fromByte, to, toByte, byteLength }: BufferCopy): void {
-    this.#closePass();
-    this.#openEncoder().copyBufferToBuffer(from, fromByte, to, toByte, byteLength);
-  }
-
-  #openEncoder(): GPUCommandEncoder {
-    return this.#encoder ??= this.gpu.device.createCommandEncoder();
-  }
-
-  #openPass(): GPUComputePassEncoder {
-    this.#pass ??= this.#openEncoder().beginComputePass(this.#observer?.beginPass());
-    return this.#pass;
-  }
-
-  #closePass(): void {
-    this.#pass?.end();
-    this.#pass = undefined;
-    this.#pipeline = undefined;
   }
 }

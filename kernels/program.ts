@@ -36,18 +36,18 @@ export interface BufferCopy {
   readonly byteLength: number;
 }
 
-/** A dispatch as it is replayed. */
-export interface ProgramStep {
+/** A dispatch as it is recorded, once or at each replay. */
+export interface IssuedDispatch {
   readonly kernel: Kernel;
   readonly group: GPUBindGroup;
-  /** Of its parameters in the arena: the one dynamic offset, as the list that WebGPU takes. */
-  readonly offsets: [number];
+  /** Of its parameters in the arena: the one dynamic offset, as the list that WebGPU takes; undefined: its group holds it. */
+  readonly offsets: [number] | undefined;
   readonly dispatch: Dispatch;
 }
 
 /** Consecutive dispatches, and the copies after them. */
 export interface ProgramRun {
-  readonly steps: readonly ProgramStep[];
+  readonly steps: readonly IssuedDispatch[];
   readonly copies: readonly BufferCopy[];
 }
 
@@ -63,7 +63,7 @@ export interface Program {
 /** A program in the making. */
 export class Recording {
   readonly #sections: ProgramRun[][] = [[]];
-  #run: { readonly steps: ProgramStep[]; readonly copies: BufferCopy[] } | undefined;
+  #run: { readonly steps: IssuedDispatch[]; readonly copies: BufferCopy[] } | undefined;
   readonly #buffers = new Set<GPUBuffer>();
   #dispatches = 0;
   #isVoid = false;
@@ -73,7 +73,7 @@ export class Recording {
     return this.#isVoid;
   }
 
-  dispatch(step: ProgramStep): void {
+  dispatch(step: IssuedDispatch): void {
     for (const { buffer } of step.dispatch.tensors) this.#buffers.add(buffer);
     if (this.#run === undefined || this.#run.copies.length > 0) this.#beginRun();
     this.#run?.steps.push(step);

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import { GpuError } from "../../kernels/errors.ts";
-import type { KernelSpec } from "../../kernels/pipeline.ts";
+import { Commands, type KernelSpec } from "../../kernels/pipeline.ts";
 import { Scratch } from "../../kernels/scratch.ts";
 import { reads, writes } from "../../kernels/wgsl.ts";
 import { gpuFixture } from "../support/gpu_fixture.ts";
@@ -43,6 +43,30 @@ Deno.test("Commands.replay() repeats dispatches and copies, in order, on what th
   assert.equal((await fixture.words(sum))[0], 333);
   commands.replay(program, 1);
   assert.equal((await fixture.words(sum))[0], 533);
+});
+
+Deno.test("Commands.replay() binds fixed offsets to the parameters of each dispatch, by pipelines of their own", async () => {
+  for (const fixesOffsets of [false, true]) {
+    const commands = new Commands(fixture.gpu, { fixesOffsets });
+    const [x, out] = [fixture.upload("u32", Uint32Array.of(1, 0, 0, 0), [4]), fixture.zeros("u32", [4])];
+    const addTo = (factor: number) =>
+      commands.dispatch(commands.kernel("add", () => ADD), {
+        tensors: [x, out],
+        params: { factor },
+        groups: [1, 1, 1],
+      });
+    const program = await commands.program("factors", () => [1, 10, 1].forEach(addTo));
+    for (let step = 0; step < 2; step++) {
+      commands.replay(program);
+      addTo(1000);
+    }
+    commands.submit();
+    assert.equal((await fixture.gpu.readU32({ tensor: out }))[0], 2024);
+    assert.equal(commands.kernels.size, fixesOffsets ? 2 : 1);
+    const [first, second, third] = program.sections.flat().flatMap(({ steps }) => steps);
+    assert.equal(first?.group, third?.group, "equal parameters share a slot, and so a group");
+    assert.equal(first?.group === second?.group, !fixesOffsets);
+  }
 });
 
 Deno.test("Commands.program() records again what a freed buffer made void, at once or later", async () => {
