@@ -107,6 +107,34 @@ Deno.test("Engine.run() draws the same tokens one step ahead as step by step", a
   }
 });
 
+Deno.test("Engine.run() submits a step that runs ahead once: its layers, its draws and the copies of what is read", async () => {
+  const { engine } = fixture;
+  const { queue } = engine.commands.gpu.device;
+  const [prompt] = prompts(1);
+  assert.ok(prompt !== undefined);
+  const id = sequence++;
+  await engine.run(step({ open: [opening(id, prompt.length)], spans: [prefill(id, prompt, 0)] }));
+  const pair = (from: number) => [
+    engine.run(step({ spans: [row(id, from, 1)], followed: true })),
+    engine.run(step({ spans: [row(id, from + 1, "sampled")] })),
+  ];
+  await Promise.all(pair(prompt.length));
+  const submit = queue.submit;
+  let submitted = 0;
+  queue.submit = (commands) => {
+    const buffers = [...commands];
+    submitted += buffers.length;
+    submit.call(queue, buffers);
+  };
+  try {
+    await Promise.all(pair(prompt.length + 2));
+  } finally {
+    queue.submit = submit;
+  }
+  assert.equal(submitted, 3, "two of the first, whose layers do not wait for its draws, and one of the second");
+  await engine.run(step({ release: [id] }));
+});
+
 const PENALTIES = { repetitionPenalty: 1.3, presencePenalty: 0.4, frequencyPenalty: 0.6 } as const;
 
 const SETTINGS: Readonly<Record<string, Partial<SamplingSettings>>> = {
