@@ -10,6 +10,8 @@ export interface GpuInfo {
   readonly vendor: string;
   /** Whether it computes on the CPU. */
   readonly software: boolean;
+  /** Whether it does, and a load of a vector costs as much as hundreds of its multiply-adds. */
+  readonly loadsByLane: boolean;
   readonly subgroups: boolean;
   /** Invocations of a subgroup, when the adapter has one size only. */
   readonly subgroupSize: number | undefined;
@@ -33,6 +35,15 @@ export interface GpuInfo {
   readonly fastReadBack: boolean;
 }
 
+/**
+ * Whether an adapter of that name is Mesa's driver for the CPU as it was up to some version after 22: it branches and goes
+ * through memory for each lane that it loads. The name tells LLVM's version only; distributions with a newer LLVM have a Mesa that
+ * loads a vector at once.
+ */
+export function loadsByLane(adapter: string): boolean {
+  return /llvmpipe \(LLVM (?:\d|1[0-5])\./.test(adapter);
+}
+
 /** What is known of a device before it was tested. */
 export function describeDevice(provider: ProviderName, { device, adapter, features, traits }: OpenedDevice): GpuInfo {
   return {
@@ -40,6 +51,7 @@ export function describeDevice(provider: ProviderName, { device, adapter, featur
     adapter: adapter.name,
     vendor: adapter.vendor,
     software: adapter.software,
+    loadsByLane: loadsByLane(adapter.name),
     subgroups: features.has("subgroups"),
     subgroupSize: traits.subgroupSize,
     shaderF16: features.has("shader-f16"),

@@ -202,7 +202,8 @@ function byLanes(
   { weight, x, rows, accumulate = false, results: { gate, tensors } }: Multiplied,
   broadcast: boolean,
 ): void {
-  const outputs = weight.rows >= TALL_ROWS ? 8 : 4;
+  // More weight rows of a lane mean fewer loads of inputs.
+  const outputs = commands.gpu.info.loadsByLane && weight.rows >= TALL_ROWS ? 8 : 4;
   for (const { tensor, dtype, firstRow, rows: partRows } of weight.parts) {
     const tile = { dtype, accumulate, inputs: inputsFor(rows), outputs, broadcast, ...(gate && { gate }) };
     commands.dispatch(commands.kernel(laneProductName(tile), () => laneProduct(tile)), {

@@ -20,14 +20,17 @@ import { describeCase, makeOperands, MANY_ROWS, testedCases } from "../product_c
 const fixture = gpuFixture();
 
 const PLANS: readonly MatmulPlan[] = [
-  { kind: "lanes", broadcast: false },
-  { kind: "lanes", broadcast: true },
+  { kind: "lanes", inputs: 8, outputs: 8, broadcast: false },
+  { kind: "lanes", inputs: 16, outputs: 8, broadcast: true },
+  { kind: "lanes", inputs: 8, outputs: 2, broadcast: true },
   { kind: "tiles", side: 64 },
   { kind: "tiles", side: 128 },
 ];
 
 function describePlan(plan: MatmulPlan): string {
-  if (plan.kind === "lanes") return `lanes${plan.broadcast ? " that broadcast" : ""}`;
+  if (plan.kind === "lanes") {
+    return `lanes of ${plan.inputs} × ${plan.outputs}${plan.broadcast ? " that broadcast" : ""}`;
+  }
   return plan.kind === "tiles" ? `tiles of ${plan.side}` : plan.kind;
 }
 
@@ -48,6 +51,18 @@ for (const plan of PLANS) {
     });
   }
 }
+
+Deno.test("matmul() gives the same bits by lanes however many rows a lane takes", async () => {
+  const { weight, x, y } = makeOperands(fixture, { rows: 21, weightRows: 144, cols: 72, dtype: "f16", nmse: 0 });
+  const results: Float32Array[] = [];
+  for (const plan of PLANS.filter(({ kind }) => kind === "lanes")) {
+    matmul(fixture.commands, { weight, x, y, rows: 21, scratch: fixture.scratch }, plan);
+    results.push(await fixture.floats(y));
+  }
+  assert.equal(results.length, 3);
+  for (const result of results) assert.deepEqual(result, results[0]);
+  freeWeight(fixture.gpu, weight);
+});
 
 for (const plan of PLANS) {
   Deno.test(`gatedMatmul() equals plain loops: ${describePlan(plan)}`, async () => {
@@ -93,13 +108,19 @@ Deno.test("matmul() gives a row the same bits alone, among others, and in tiles 
 });
 
 const PLAIN = {
-  ...{ software: false, matrix: [], subgroups: true, subgroupSize: 32 },
+  ...{ software: false, loadsByLane: false, matrix: [], subgroups: true, subgroupSize: 32 },
   ...{ maxBindingBytes: 2 ** 31, maxBufferBytes: 2 ** 32 },
 };
 const weightOf = (rows: number) => ({ rows, cols: 4096, parts: [] });
 
 Deno.test("planMatmul() takes large tiles only when there are enough of them", () => {
-  assert.deepEqual(planMatmul({ ...PLAIN, software: true }, 512, weightOf(4096)), { kind: "lanes", broadcast: true });
+  const lanesOf = (changes: Partial<MatmulAdapter>) => {
+    const plan = planMatmul({ ...PLAIN, software: true, ...changes }, 512, weightOf(4096));
+    return plan.kind === "lanes" ? [plan.inputs, plan.outputs, plan.broadcast] : plan.kind;
+  };
+  assert.deepEqual(lanesOf({}), [8, 2, true]);
+  assert.deepEqual(lanesOf({ loadsByLane: true }), [16, 8, true]);
+  assert.deepEqual(lanesOf({ loadsByLane: true, subgroups: false }), [8, 8, false]);
   assert.deepEqual(planMatmul(PLAIN, 1024, weightOf(14336)), { kind: "tiles", side: 128 });
   assert.deepEqual(planMatmul(PLAIN, 128, weightOf(4096)), { kind: "tiles", side: 64 });
 });

@@ -10,7 +10,14 @@ const fixture = gpuFixture();
 
 /** A GPU without matrix units, as far as plans go; its kernels run on a software adapter too. */
 const PLAIN = {
-  ...{ software: false, matrix: [], subgroups: false, subgroupSize: undefined, maxInvocations: 1024 },
+  ...{
+    software: false,
+    loadsByLane: false,
+    matrix: [],
+    subgroups: false,
+    subgroupSize: undefined,
+    maxInvocations: 1024,
+  },
   ...{ maxBindingBytes: 2 ** 31, maxBufferBytes: 2 ** 32 },
 };
 const isLarge = (plan: TunedPlan) => plan.kind === "tiles" && plan.side === 128;
