@@ -5,7 +5,8 @@
 
 import assert from "node:assert/strict";
 
-const RELEASE = "bookworm";
+/** The release that deploy/Dockerfile starts from. */
+const RELEASE = "trixie";
 /** Certificates that this machine believes beside the usual ones, inside the root. */
 const OWN_ISSUERS = "/own-issuers.pem";
 const NETWORK_FILES = ["/etc/resolv.conf", "/etc/hosts", "/etc/npmrc", "/root/.npmrc"];
