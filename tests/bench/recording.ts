@@ -1,7 +1,7 @@
 /**
- * `deno task bench:recording [--layers N] [--rounds N] [--matrix-driver]`: what the host pays to record a decode step, whatever the GPU
+ * `deno task bench:recording [--layers N] [--rounds N] [--software]`: what the host pays to record a decode step, whatever the GPU
  * does: programs with the dispatches and bindings of a layer, whose kernels compute nothing, and single calls, each alone in a loop.
- * `TIDEPOOL_GPU` names the provider; `--matrix-driver` runs on the software driver of `deno task test:matrix`, which Dawn accepts.
+ * `TIDEPOOL_GPU` names the provider; `--software` runs on the software driver of `deno task test:matrix`, which Dawn accepts.
  */
 
 import { fileURLToPath } from "node:url";
@@ -86,55 +86,66 @@ function recordLayer(commands: Commands, buffers: readonly Tensor[]): void {
   }
 }
 
-/** Times single calls, each alone in a loop, in microseconds: what an error scope sees of them is not looked at. */
-function measureCalls({ device, traits }: Gpu, rounds: number): ReadonlyMap<string, number> {
-  const arena = device.createBuffer({ size: 512, usage: GPUBufferUsage.UNIFORM });
-  const rows = device.createBuffer({ size: 1024, usage: GPUBufferUsage.STORAGE });
-  const bound = ({ hasDynamicOffset }: { readonly hasDynamicOffset: boolean }) => {
-    const visibility = GPUShaderStage.COMPUTE;
-    const layout = device.createBindGroupLayout({
-      entries: [
-        ...[0, 1, 2, 3].map((binding) => ({ binding, visibility, buffer: { type: "read-only-storage" } as const })),
-        { binding: 4, visibility, buffer: { type: "uniform", hasDynamicOffset } },
-      ],
-    });
-    const module = device.createShaderModule({ code: idle(1).source });
-    const pipeline = device.createComputePipeline({
-      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-      compute: { module, entryPoint: "main" },
-    });
-    const resource = (buffer: GPUBuffer) => ({ buffer, offset: 0, size: 256 });
-    const entries = [0, 1, 2, 3, 4].map((binding) => ({ binding, resource: resource(binding < 4 ? rows : arena) }));
-    return { pipeline, group: device.createBindGroup({ layout, entries }) };
-  };
-  const [given, fixed] = [bound({ hasDynamicOffset: true }), bound({ hasDynamicOffset: false })];
+/** A pipeline, and a bind group for it of four tensors and an offset into parameters: given with each dispatch, or its own. */
+function boundPipeline(gpu: Gpu, { hasDynamicOffset }: { readonly hasDynamicOffset: boolean }) {
+  const { device } = gpu;
+  const visibility = GPUShaderStage.COMPUTE;
+  const places = [0, 1, 2, 3, 4];
+  const isTensor = (binding: number) => binding < 4;
+  const layout = device.createBindGroupLayout({
+    entries: places.map((binding) => ({
+      binding,
+      visibility,
+      buffer: isTensor(binding) ? { type: "read-only-storage" } : { type: "uniform", hasDynamicOffset },
+    })),
+  });
+  const pipeline = device.createComputePipeline({
+    layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+    compute: { module: device.createShaderModule({ code: idle(1).source }), entryPoint: "main" },
+  });
+  const buffer = gpu.buffer("recording", 512, GPUBufferUsage.UNIFORM | GPUBufferUsage.STORAGE);
+  const entries = places.map((binding) => ({ binding, resource: { buffer, size: 256 } }));
+  return { pipeline, group: device.createBindGroup({ layout, entries }) };
+}
+
+/** Times single calls, each alone in a loop. @returns tenth percentiles in microseconds, by name */
+function measureCalls(gpu: Gpu, rounds: number): ReadonlyMap<string, number> {
+  const given = boundPipeline(gpu, { hasDynamicOffset: true });
+  const fixed = boundPipeline(gpu, { hasDynamicOffset: false });
   const [list, typed] = [[256], Uint32Array.of(256)];
-  const withOffset = (pass: GPUComputePassEncoder) =>
-    traits.offsetsAsList ? pass.setBindGroup(0, given.group, list) : pass.setBindGroup(0, given.group, typed, 0, 1);
+  const { offsetsAsList } = gpu.traits;
   const calls: Readonly<Record<string, (pass: GPUComputePassEncoder) => void>> = {
     "setPipeline": (pass) => pass.setPipeline(fixed.pipeline),
-    "setBindGroup with an offset": withOffset,
+    "setBindGroup with an offset": (pass) =>
+      offsetsAsList ? pass.setBindGroup(0, given.group, list) : pass.setBindGroup(0, given.group, typed, 0, 1),
     "setBindGroup that has it": (pass) => pass.setBindGroup(0, fixed.group),
     "dispatchWorkgroups of 3 numbers": (pass) => pass.dispatchWorkgroups(1, 1, 1),
     "dispatchWorkgroups of 1 number": (pass) => pass.dispatchWorkgroups(1),
   };
-  return new Map(
-    Object.entries(calls).map(([name, call]) => {
-      const times = Array.from({ length: 2 * rounds }, () => {
-        const encoder = device.createCommandEncoder();
-        const pass = encoder.beginComputePass();
-        pass.setPipeline(fixed.pipeline);
-        pass.setBindGroup(0, fixed.group);
-        const start = performance.now();
-        for (let i = 0; i < CALLS; i++) call(pass);
-        const tookMs = performance.now() - start;
-        pass.end();
-        encoder.finish();
-        return tookMs;
-      });
-      return [name, 1000 * timesOf(times.slice(rounds)).tenthMs / CALLS];
-    }),
-  );
+  const names = Object.entries(calls);
+  return new Map(names.map(([name, call]) => [name, microsecondsOf(gpu, { ...fixed, call, rounds })]));
+}
+
+function microsecondsOf(
+  { device }: Gpu,
+  { pipeline, group, call, rounds }: ReturnType<typeof boundPipeline> & {
+    readonly call: (pass: GPUComputePassEncoder) => void;
+    readonly rounds: number;
+  },
+): number {
+  const times = Array.from({ length: 2 * rounds }, () => {
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    const start = performance.now();
+    for (let i = 0; i < CALLS; i++) call(pass);
+    const tookMs = performance.now() - start;
+    pass.end();
+    encoder.finish();
+    return tookMs;
+  });
+  return 1000 * timesOf(times.slice(rounds)).tenthMs / CALLS;
 }
 
 async function run(terminal: Terminal, { layers, rounds }: { layers: number; rounds: number }): Promise<void> {
@@ -168,13 +179,13 @@ async function runOnMatrixDriver(terminal: Terminal, given: readonly string[]): 
 if (import.meta.main) {
   const { values } = parseArgs({
     options: {
-      "layers": { type: "string", default: "32" },
-      "rounds": { type: "string", default: "300" },
-      "matrix-driver": { type: "boolean", default: false },
+      layers: { type: "string", default: "32" },
+      rounds: { type: "string", default: "300" },
+      software: { type: "boolean", default: false },
     },
   });
   const { layers, rounds } = values;
-  if (values["matrix-driver"]) {
+  if (values.software) {
     Deno.exit(await runOnMatrixDriver(processTerminal(), ["--layers", layers, "--rounds", rounds]));
   }
   await run(processTerminal(), { layers: Number(layers), rounds: Number(rounds) });
