@@ -2,54 +2,48 @@
 
 import assert from "node:assert/strict";
 
-import { openBrowser, Visitor } from "../support/browser.ts";
+import { browserTest, openBrowser, Visitor } from "../support/browser.ts";
 import { LiveService } from "../support/live_service.ts";
 import { needle } from "../support/needles.ts";
 
-Deno.test({
-  name: "Page: the tide shows a needle at its place, and what is always read",
-  // The pipes of the browser.
-  sanitizeOps: false,
-  sanitizeResources: false,
-  fn: async () => {
-    const { prompt_text: text, question, answer } = await needle("n1000-07");
-    const fact = /\d{4,}/.exec(answer)?.[0] ?? assert.fail(`no number in ${answer}`);
-    await using live = await LiveService.start({ kvTokens: 4096 });
-    const browser = await openBrowser();
-    try {
-      await using visitor = await Visitor.open(browser, live.origin);
-      const { page } = visitor;
-      await visitor.attendSparsely(64);
-      await visitor.drop("chapter.txt", text);
-      await visitor.ask(question);
-      assert.match(await visitor.answer(), new RegExp(`^${answer.replace(".", "\\.")}`));
-      // Passages are weighed once more at the end.
-      await page.locator(".recording[data-over=true]").waitFor();
-      const rows = Number(await page.locator(".recording").getAttribute("data-rows"));
-      assert.ok(rows >= 5, `${rows} rows were watched`);
-      assert.match(
-        await page.locator(".share").innerText(),
-        /64 of 1,0\d\d positions are read in each of 8 sparse layers/,
-      );
-      assert.match(await page.locator(".legend").innerText(), /the first 4 and the newest 16/);
-      const found = page.locator(".passages button").first();
-      assert.match((await found.innerText()).replaceAll(/\s/g, ""), new RegExp(fact.slice(0, 4)));
-      await found.click();
-      const heat = await heatThere(visitor);
-      assert.ok(heat.there > 2 * heat.median, `the strip is hot where the fact stands: ${heat.there}, ${heat.median}`);
-      await page.waitForTimeout(200);
-      const inView = await page.evaluate<boolean>(`{
+browserTest("Page: the tide shows a needle at its place, and what is always read", async () => {
+  const { prompt_text: text, question, answer } = await needle("n1000-07");
+  const fact = /\d{4,}/.exec(answer)?.[0] ?? assert.fail(`no number in ${answer}`);
+  await using live = await LiveService.start({ kvTokens: 4096 });
+  const browser = await openBrowser();
+  try {
+    await using visitor = await Visitor.open(browser, live.origin);
+    const { page } = visitor;
+    await visitor.attendSparsely(64);
+    await visitor.drop("chapter.txt", text);
+    await visitor.ask(question);
+    assert.match(await visitor.answer(), new RegExp(`^${answer.replace(".", "\\.")}`));
+    // Passages are weighed once more at the end.
+    await page.locator(".recording[data-over=true]").waitFor();
+    const rows = Number(await page.locator(".recording").getAttribute("data-rows"));
+    assert.ok(rows >= 5, `${rows} rows were watched`);
+    assert.match(
+      await page.locator(".share").innerText(),
+      /64 of 1,0\d\d positions are read in each of 8 sparse layers/,
+    );
+    assert.match(await page.locator(".legend").innerText(), /the first 4 and the newest 16/);
+    const found = page.locator(".passages button").first();
+    assert.match((await found.innerText()).replaceAll(/\s/g, ""), new RegExp(fact.slice(0, 4)));
+    await found.click();
+    const heat = await heatThere(visitor);
+    assert.ok(heat.there > 2 * heat.median, `the strip is hot where the fact stands: ${heat.there}, ${heat.median}`);
+    await page.waitForTimeout(200);
+    const inView = await page.evaluate<boolean>(`{
         const place = document.querySelector(".recording > .text").getBoundingClientRect();
         const block = [...document.querySelectorAll(".kv-page")].find((block) => block.textContent.includes("${fact}"));
         const { top, bottom } = block.getBoundingClientRect();
         top < place.bottom && bottom > place.top;
       }`);
-      assert.ok(inView, "the text has followed");
-      visitor.check();
-    } finally {
-      await browser.close();
-    }
-  },
+    assert.ok(inView, "the text has followed");
+    visitor.check();
+  } finally {
+    await browser.close();
+  }
 });
 
 /** How far the lanes of the strip differ from its ground at the position that is pointed at, and in the median. */

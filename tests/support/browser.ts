@@ -6,18 +6,53 @@
 import assert from "node:assert/strict";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 
+import { fileExists } from "../../router/host/file_exists.ts";
+
 /** Where Debian and Ubuntu put it, and what others call it. */
 const PLACES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 
+/** Where it is; undefined: there is none, and tests that need it say so and are left out. */
+const FOUND = await find();
+
+async function find(): Promise<string | undefined> {
+  const wanted = Deno.env.get("TIDEPOOL_BROWSER");
+  for (const path of wanted === undefined ? PLACES : [wanted]) if (await fileExists(path)) return path;
+  return undefined;
+}
+
 /** The browser of this machine. @throws when there is none, with how to get it */
 export async function openBrowser(): Promise<Browser> {
-  const wanted = Deno.env.get("TIDEPOOL_BROWSER");
-  for (const executablePath of wanted === undefined ? PLACES : [wanted]) {
-    const found = await Deno.stat(executablePath).then(() => true, () => false);
-    // Its own sandbox needs rights that containers do not give; the pages are ours.
-    if (found) return await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+  if (FOUND === undefined) {
+    throw new Error(`Cannot test the page: no browser at ${PLACES.join(", ")} (apt-get install -y chromium)`);
   }
-  throw new Error(`Cannot test the page: no browser at ${PLACES.join(", ")} (apt-get install -y chromium)`);
+  // Its own sandbox needs rights that containers do not give; the pages are ours.
+  return await chromium.launch({ executablePath: FOUND, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+}
+
+/** Registers a test that drives a browser. Sanitizers would see the pipes to it, and one that several tests share outlives each. */
+export function browserTest(name: string, fn: () => Promise<void>): void {
+  const isLeftOut = FOUND === undefined;
+  Deno.test({
+    name: `${name}${isLeftOut ? " (left out: there is no browser)" : ""}`,
+    ignore: isLeftOut,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn,
+  });
+}
+
+/**
+ * One browser for all tests of a file, as starting it takes longer than any of their steps: opened before the first of them, closed
+ * after the last. Call it once, at the top.
+ * @returns the browser; only tests may ask for it
+ */
+export function sharedBrowser(): () => Browser {
+  let browser: Browser | undefined;
+  Deno.test.beforeAll(async () => {
+    if (FOUND !== undefined) browser = await openBrowser();
+  });
+  Deno.test.afterAll(async () => await browser?.close());
+  return () => browser ?? assert.fail("the browser is open only while tests run");
 }
 
 /** One visitor: a profile of its own, and one page. */

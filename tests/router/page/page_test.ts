@@ -2,9 +2,8 @@
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import type { Browser } from "playwright-core";
 
-import { openBrowser, Visitor } from "../../support/browser.ts";
+import { browserTest, sharedBrowser, Visitor } from "../../support/browser.ts";
 import { PageService } from "../../support/page_service.ts";
 
 const AXE = fileURLToPath(import.meta.resolve("axe-core"));
@@ -17,22 +16,13 @@ const HOSTILE = [
   "<style>body{display:none}</style><p style='position:fixed' onclick='document.title=1'>text</p>",
 ].join("\n\n");
 
-// One browser for all: starting it takes longer than any of the steps.
-let browser: Browser;
-Deno.test.beforeAll(async () => {
-  browser = await openBrowser();
-});
-Deno.test.afterAll(() => browser.close());
+const browser = sharedBrowser();
 
-/** Sanitizers see the pipes to the browser, which outlives the test. */
-const shared = { sanitizeOps: false, sanitizeResources: false } as const;
-
-Deno.test(
+browserTest(
   "Page: asks, streams, stops, edits, answers again, and finds its conversations after a reload",
-  shared,
   async () => {
     await using served = await PageService.start();
-    await using visitor = await Visitor.open(browser, served.origin);
+    await using visitor = await Visitor.open(browser(), served.origin);
     const { page } = visitor;
     served.service.say("The **tide** is `high`.", { prefill: [10, 20] });
     await visitor.ask("How is the tide?");
@@ -71,12 +61,11 @@ Deno.test(
   },
 );
 
-Deno.test(
+browserTest(
   "Page: settings and system prompt go along; a document is a message of its own, counted before it is sent",
-  shared,
   async () => {
     await using served = await PageService.start();
-    await using visitor = await Visitor.open(browser, served.origin);
+    await using visitor = await Visitor.open(browser(), served.origin);
     const { page } = visitor;
     await visitor.drop("harbour.txt", "Fog lay on the old harbour. ".repeat(40));
     await visitor.drop("picture.png", "\0\0");
@@ -102,9 +91,9 @@ Deno.test(
   },
 );
 
-Deno.test("Page: nothing in an answer runs, loads or posts", shared, async () => {
+browserTest("Page: nothing in an answer runs, loads or posts", async () => {
   await using served = await PageService.start();
-  await using visitor = await Visitor.open(browser, served.origin);
+  await using visitor = await Visitor.open(browser(), served.origin);
   const { page } = visitor;
   served.service.say(HOSTILE);
   await visitor.ask("Attack");
@@ -129,9 +118,9 @@ Deno.test("Page: nothing in an answer runs, loads or posts", shared, async () =>
   assert.deepEqual(visitor.strays.filter((url) => !url.startsWith("http://192.0.2.1/pixel")), []);
 });
 
-Deno.test("Page: asks for a key, says when it is wrong, and goes on with the right one", shared, async () => {
+browserTest("Page: asks for a key, says when it is wrong, and goes on with the right one", async () => {
   await using served = await PageService.start({ keys: "alice:sk-alice\n" });
-  await using visitor = await Visitor.open(browser, served.origin);
+  await using visitor = await Visitor.open(browser(), served.origin);
   const { page } = visitor;
   await page.getByText("The service wants a key.").waitFor();
   await page.getByLabel("Key", { exact: true }).fill("sk-wrong");
@@ -148,9 +137,9 @@ Deno.test("Page: asks for a key, says when it is wrong, and goes on with the rig
   visitor.check(/401/);
 });
 
-Deno.test("Page: says when the service is gone, keeps what there is, and goes on when it is back", shared, async () => {
+browserTest("Page: says when the service is gone, keeps what there is, and goes on when it is back", async () => {
   await using served = await PageService.start();
-  await using visitor = await Visitor.open(browser, served.origin);
+  await using visitor = await Visitor.open(browser(), served.origin);
   const { page } = visitor;
   served.service.say("Half an answer and then", { stallAfter: 5 });
   await visitor.ask("Will you stay?");
@@ -167,16 +156,15 @@ Deno.test("Page: says when the service is gone, keeps what there is, and goes on
   visitor.check(/ERR_|Failed to load/);
 });
 
-Deno.test(
+browserTest(
   "Page: no serious finding of axe, in light and dark, wide and narrow; keys reach everything",
-  shared,
   async () => {
     await using served = await PageService.start();
     served.service.say(`A list\n\n* one\n* two\n\n\`\`\`\ncode\n\`\`\`\n\n| a | b |\n|---|---|\n| 1 | 2 |`);
     for (
       const [theme, size] of [["light", { width: 1360, height: 860 }], ["dark", { width: 390, height: 844 }]] as const
     ) {
-      await using visitor = await Visitor.open(browser, served.origin, size);
+      await using visitor = await Visitor.open(browser(), served.origin, size);
       const { page } = visitor;
       await page.evaluate(`localStorage.setItem("tidepool.theme", "${theme}")`);
       await page.reload();
@@ -207,9 +195,9 @@ interface Finding {
   readonly nodes: readonly { readonly html: string }[];
 }
 
-Deno.test("Page: at most 150 KB compressed, and ready soon", shared, async () => {
+browserTest("Page: at most 150 KB compressed, and ready soon", async () => {
   await using served = await PageService.start();
-  await using visitor = await Visitor.open(browser, served.origin);
+  await using visitor = await Visitor.open(browser(), served.origin);
   await visitor.page.getByRole("textbox", { name: "Your question" }).waitFor();
   const { bytes, readyMs } = await visitor.page.evaluate<{ bytes: number; readyMs: number }>(`{
     const files = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
