@@ -5,6 +5,7 @@
 
 import { decodePrefix, type FrameLimits, PREFIX_BYTES } from "./codec.ts";
 import { ProtocolError } from "./errors.ts";
+import { ofOneThread, ofThreads, SpareMemory } from "./spare_memory.ts";
 
 /** Where the bytes come from; a `Deno.Conn` is one. */
 export interface ByteSource {
@@ -27,23 +28,21 @@ const BUFFER_BYTES = 64 << 10;
 
 /** Payloads from this size on are worth another use: 8 MiB of fresh memory take four to seven times as long to write as warm. */
 const RECYCLED_BYTES = 256 << 10;
-/** As many as may be on their way at a time. */
-const MAX_RECYCLED = 8;
 
 /** Reads frames one after another; not to be called again before the previous call has settled. */
 export class FrameReader {
   readonly #source: ByteSource;
   readonly #limits: FrameLimits;
   readonly #buffer = new Uint8Array(BUFFER_BYTES);
-  readonly #shared: boolean;
-  readonly #recycled: ArrayBufferLike[] = [];
+  readonly #fresh: (bytes: number) => ArrayBufferLike;
+  readonly #spare = new SpareMemory();
   #start = 0;
   #end = 0;
 
   constructor(source: ByteSource, limits: FrameLimits, { shared = false }: FrameReaderOptions = {}) {
     this.#source = source;
     this.#limits = limits;
-    this.#shared = shared;
+    this.#fresh = shared ? ofThreads : ofOneThread;
   }
 
   /**
@@ -57,22 +56,13 @@ export class FrameReader {
     if (got < PREFIX_BYTES) throw truncated("prefix", got, PREFIX_BYTES);
     const { headerBytes, payloadBytes } = decodePrefix(prefix, this.#limits);
     const header = await this.#part("header", new Uint8Array(headerBytes));
-    const payload = await this.#part("payload", new Uint8Array(this.#memory(payloadBytes)));
+    const payload = await this.#part("payload", new Uint8Array(this.#spare.take(payloadBytes, this.#fresh)));
     return { header, payload: payload.buffer };
   }
 
   /** Takes back a payload that is no longer used, for the next one of its size. */
   recycle(payload: ArrayBufferLike): void {
-    if (payload.byteLength < RECYCLED_BYTES) return;
-    this.#recycled.push(payload);
-    if (this.#recycled.length > MAX_RECYCLED) this.#recycled.shift();
-  }
-
-  /** Memory for a payload, with any contents. */
-  #memory(bytes: number): ArrayBufferLike {
-    const known = this.#recycled.findIndex(({ byteLength }) => byteLength === bytes);
-    const [recycled] = known < 0 ? [] : this.#recycled.splice(known, 1);
-    return recycled ?? (this.#shared ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes));
+    if (payload.byteLength >= RECYCLED_BYTES) this.#spare.give(payload);
   }
 
   async #part(name: string, part: Uint8Array): Promise<Uint8Array> {

@@ -4,11 +4,10 @@
  */
 
 import { LinkError } from "./errors.ts";
+import { type WorkerConn, writeFully } from "./transport.ts";
 
-/** What is written to; a `Deno.Conn` is one. */
-export interface ByteSink {
-  write(bytes: Uint8Array): Promise<number>;
-}
+/** What is written to. */
+export type ByteSink = Pick<WorkerConn, "write">;
 
 /** How much waits, and what happens when writing fails. */
 export interface FrameWriterOptions {
@@ -65,7 +64,7 @@ export class FrameWriter {
     try {
       for (let next = this.#queue[0]; next !== undefined; next = this.#queue[0]) {
         const { piece, onSent } = next;
-        for (let written = 0; written < piece.length;) written += await this.#sink.write(piece.subarray(written));
+        await writeFully(this.#sink, piece);
         this.#queue.shift();
         this.#queuedBytes -= piece.length;
         onSent?.();

@@ -5,8 +5,8 @@
 
 import type { Tensor } from "../kernels/tensor.ts";
 import type { ExchangePoint } from "../engine/exchange.ts";
-import { type ExchangeMemory, floatsOf, requestsFor } from "./exchange_memory.ts";
-import type { Mailbox } from "./mailbox.ts";
+import { floatsOf, requestsFor } from "./exchange_memory.ts";
+import type { ExchangeOptions } from "./exchange_options.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 import { SendBuffers } from "./send_buffers.ts";
 import { checkParts } from "./state_exchange.ts";
@@ -21,13 +21,9 @@ export interface KeyRows {
 type KeyMessage = Extract<PeerMessage, { readonly kind: "keys" }>;
 
 /** Whom they go to, and through what. */
-export interface KeyMessagesOptions {
+export interface KeyMessagesOptions extends ExchangeOptions {
   readonly epoch: number;
-  readonly peers: readonly number[];
-  readonly memory: ExchangeMemory;
-  readonly mailbox: Mailbox;
   readonly send: (peer: number, message: KeyMessage, onSent?: () => void) => void;
-  readonly recycle: (peer: number, payload: ArrayBufferLike) => void;
 }
 
 /** See the top of this file; any wait may reject with a `PeerError` */

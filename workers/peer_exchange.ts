@@ -17,9 +17,9 @@ import {
 } from "../engine/exchange.ts";
 import type { ExchangeTiming } from "../engine/span.ts";
 import { PeerError } from "./errors.ts";
-import { bytesOf, type ExchangeMemory, floatsOf, type ReadList, requestsFor } from "./exchange_memory.ts";
+import { bytesOf, floatsOf, type ReadList, requestsFor } from "./exchange_memory.ts";
+import type { ExchangeOptions } from "./exchange_options.ts";
 import { ExchangeTally } from "./exchange_tally.ts";
-import type { Mailbox } from "./mailbox.ts";
 import { cutLists, joinValues, joinWords } from "./position_lists.ts";
 import { KeyMessages, type KeyRows } from "./key_messages.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
@@ -27,23 +27,16 @@ import type { CandidateLists } from "./protocol.ts";
 import { SendBuffers } from "./send_buffers.ts";
 import { checkParts, StateExchange, type States } from "./state_exchange.ts";
 
-/** Whom a worker exchanges with, and through what. */
-export interface PeerExchangeOptions {
+/** Who exchanges, and how what it has to say goes out. */
+export interface PeerExchangeOptions extends ExchangeOptions {
   readonly epoch: number;
   /** This worker's own. */
   readonly index: number;
-  /** Indices of the others. */
-  readonly peers: readonly number[];
-  readonly memory: ExchangeMemory;
-  /** Where what the peers and the router send arrives. */
-  readonly mailbox: Mailbox;
   /**
    * Calls back when the message has left.
    * @throws {PeerError} when the peer is gone
    */
   readonly send: (peer: number, message: PeerMessage, onSent?: () => void) => void;
-  /** Takes back the memory of a peer's message that is used up. */
-  readonly recycle: (peer: number, payload: ArrayBufferLike) => void;
   /** Offers candidates to the router. */
   readonly propose: (candidates: CandidateLists) => void;
 }

@@ -10,8 +10,8 @@ import type { RowRange } from "../kernels/attention/row_blocks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { ArrivingStates, ExchangePoint, OwnedRange, PartialStates, ReadyStates } from "../engine/exchange.ts";
 import { PeerError } from "./errors.ts";
-import { bytesOf, type ExchangeMemory, floatsOf, type PreparedRead, requestsFor } from "./exchange_memory.ts";
-import type { Mailbox } from "./mailbox.ts";
+import { bytesOf, floatsOf, type PreparedRead, requestsFor } from "./exchange_memory.ts";
+import type { ExchangeOptions } from "./exchange_options.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 import type { SendBuffers } from "./send_buffers.ts";
 
@@ -56,17 +56,11 @@ interface Parts {
 }
 
 /** What this needs of the exchange that it is a part of. */
-export interface StateExchangeOptions {
+export interface StateExchangeOptions extends ExchangeOptions {
   /** This worker's own. */
   readonly index: number;
-  /** Indices of the others. */
-  readonly peers: readonly number[];
-  readonly memory: ExchangeMemory;
-  readonly mailbox: Mailbox;
   /** Memory for what is sent. */
   readonly sending: SendBuffers;
-  /** Takes back the memory of a peer's message that is used up. */
-  readonly recycle: (peer: number, payload: ArrayBufferLike) => void;
   /** Times a read-back. */
   readonly timed: <T>(read: () => Promise<T>) => Promise<T>;
   /** To a peer; adds what the message is about. */
