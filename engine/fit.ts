@@ -5,10 +5,10 @@
 
 import { GpuError } from "../kernels/errors.ts";
 import type { Gpu } from "../kernels/gpu.ts";
-import type { Tensor } from "../kernels/tensor.ts";
 import { isQuantized, type QuantizedDType, weightBytes, type WeightDType } from "../kernels/weights/format.ts";
 import { isBlockType, keptAs } from "../kernels/weights/source_types.ts";
 import { type CopyPlan, leastCopyPages, ownPages } from "./kv/copy_plan.ts";
+import { freeBytes } from "./kv/free_memory.ts";
 import { checkKvTokens, copyPlanOf, type KvCapacity } from "./kv/kv_capacity.ts";
 import { kvBytesPerToken } from "./kv/kv_slice.ts";
 import type { ModelConfig } from "./model/model_config.ts";
@@ -38,8 +38,6 @@ export interface UnreadModel {
 
 /** Rows of a long prefill chunk. */
 const CHUNK_ROWS = 2048;
-/** What is allocated at a time to find out how much there is. */
-const PROBE_BYTES = 2 ** 30;
 const GIB = 2 ** 30;
 
 /** What a model needs. */
@@ -96,29 +94,6 @@ export async function checkFit(
       }`),
     `Memory: at least ${gib(free)} free: a context of ${fitting.toLocaleString("en")} tokens fits`,
   ];
-}
-
-/** At most `mostBytes`: memory is allocated piece by piece until the device refuses, and given back. */
-async function freeBytes(gpu: Gpu, mostBytes: number): Promise<number> {
-  // A software adapter's allocations never fail.
-  if (gpu.info.software) return Math.min(mostBytes, Deno.systemMemoryInfo().available);
-  const piece = Math.min(PROBE_BYTES, gpu.info.maxBindingBytes, gpu.info.maxBufferBytes);
-  const held: Tensor[] = [];
-  try {
-    while (held.length * piece < mostBytes) {
-      const tensor = gpu.tensor("memory probe", "u32", [piece / 4]);
-      held.push(tensor);
-      await gpu.check();
-    }
-  } catch (error) {
-    if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
-    const refused = held.pop();
-    if (refused !== undefined) gpu.free(refused);
-  }
-  for (const tensor of held) gpu.free(tensor);
-  // What was freed is given back only when the queue has been waited for.
-  await gpu.settle();
-  return Math.min(held.length * piece, mostBytes);
 }
 
 function unfit(

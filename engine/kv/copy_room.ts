@@ -3,16 +3,14 @@
  * memory; `copy_plan.ts` knows what to try.
  */
 
-import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
-import type { Tensor } from "../../kernels/tensor.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { type CopyPlan, copySizes, leastCopyPages } from "./copy_plan.ts";
+import { freeBytes, isExhaustion } from "./free_memory.ts";
 import { bindablePages, KvSlice } from "./kv_slice.ts";
 
 /** What must be left for working memory, which comes with the first long prompt. */
 const RESERVED_BYTES = 2 * 2 ** 30;
-const PIECE_BYTES = 2 ** 30;
 
 /**
  * Allocates a slice with as much room for copies as leaves enough for the rest of the work.
@@ -29,25 +27,11 @@ export async function allocateWithCopies(
   for (const size of sizes) {
     const slice = await unlessExhausted(gpu, () => KvSlice.allocate(gpu, config, size));
     if (slice === undefined) continue;
-    if (await hasReserve(gpu)) return slice;
+    if (await freeBytes(gpu, RESERVED_BYTES) === RESERVED_BYTES) return slice;
     slice.close();
     await gpu.settle();
   }
   return await KvSlice.allocate(gpu, config, { pages, replicaPages: leastCopyPages(pages, plan) });
-}
-
-/** Whether enough is left for the rest of the work: allocated, and given back. */
-async function hasReserve(gpu: Gpu): Promise<boolean> {
-  const piece = Math.min(PIECE_BYTES, gpu.info.maxBindingBytes, gpu.info.maxBufferBytes);
-  const held: Tensor[] = [];
-  const isThere = await unlessExhausted(gpu, async () => {
-    while (held.length * piece < RESERVED_BYTES) held.push(gpu.tensor("memory probe", "u32", [piece / 4]));
-    await gpu.check();
-    return held.length;
-  });
-  for (const tensor of held) gpu.free(tensor);
-  await gpu.settle();
-  return isThere !== undefined;
 }
 
 /** @returns undefined when the GPU has no memory for it */
@@ -55,7 +39,7 @@ async function unlessExhausted<T>(gpu: Gpu, allocate: () => Promise<T>): Promise
   try {
     return await allocate();
   } catch (error) {
-    if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
+    if (!isExhaustion(error)) throw error;
     // What was freed is given back only when the queue has been waited for.
     await gpu.settle();
     return undefined;

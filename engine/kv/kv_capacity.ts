@@ -2,11 +2,11 @@
  * How large the KV slice becomes. Knows the device and the model's bytes per token; knows nothing of requests.
  */
 
-import { GpuError } from "../../kernels/errors.ts";
 import type { Gpu } from "../../kernels/gpu.ts";
 import { EngineError } from "../errors.ts";
 import { allocateWithCopies } from "./copy_room.ts";
 import { type CopyPlan, type CopyRoom, dividePages, leastCopyPages, type SlicePages } from "./copy_plan.ts";
+import { isExhaustion } from "./free_memory.ts";
 import { bindablePages, kvBytesPerToken, KvSlice } from "./kv_slice.ts";
 import type { ModelConfig } from "../model/model_config.ts";
 import { PAGE_TOKENS, pagesFor } from "../span.ts";
@@ -104,7 +104,7 @@ async function allocateTokens(
       ? await KvSlice.allocate(gpu, config, size)
       : await allocateWithCopies(gpu, config, { pages, plan });
   } catch (error) {
-    if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory") throw error;
+    if (!isExhaustion(error)) throw error;
     throw refusal(kvTokens, needed, error);
   }
 }
@@ -135,7 +135,7 @@ async function probe(
       }
       return await KvSlice.allocate(gpu, config, sizeOf(Math.floor(total * HARDWARE_SHARE)));
     } catch (error) {
-      if (!(error instanceof GpuError) || error.code !== "out_of_gpu_memory" || total <= 1) throw error;
+      if (!isExhaustion(error) || total <= 1) throw error;
       // What was freed is given back only when the queue has been waited for.
       await gpu.settle();
     }
