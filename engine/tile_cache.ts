@@ -3,6 +3,7 @@
  * what cannot be read or kept is measured again at the next start. Knows a file; `tune_tiles.ts` measures.
  */
 
+import { messageOf } from "../kernels/errors.ts";
 import type { Commands } from "../kernels/pipeline.ts";
 import { describeShape } from "../kernels/provider.ts";
 import type { TileSize } from "../kernels/products/tile_choice.ts";
@@ -65,7 +66,7 @@ export async function readChoices(path: string, log: (line: string) => void): Pr
   try {
     return await fileExists(path) ? choicesIn(await JsonObject.read(path, MAX_BYTES)) : {};
   } catch (error) {
-    log(`Cannot use the tiles in ${path}: ${reasonOf(error)}`);
+    log(`Cannot use the tiles in ${path}: ${messageOf(error)}`);
     return {};
   }
 }
@@ -75,7 +76,7 @@ export async function keepChoices(path: string, adapters: Choices, log: (line: s
   try {
     await Deno.writeTextFile(path, JSON.stringify({ version: VERSION, adapters }, undefined, 1));
   } catch (error) {
-    log(`Cannot keep the tiles in ${path}: ${reasonOf(error)}`);
+    log(`Cannot keep the tiles in ${path}: ${messageOf(error)}`);
   }
 }
 
@@ -94,8 +95,4 @@ function choicesIn(file: JsonObject): Choices {
       })),
     ];
   }));
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -5,7 +5,7 @@
  */
 
 import { describeAdapter, requestDevice, subgroupSizeOf } from "./adapter.ts";
-import { GpuError } from "./errors.ts";
+import { GpuError, messageOf } from "./errors.ts";
 import { paceGlobalImmediates, whileTurning } from "./turning.ts";
 import type { AdapterDescription, GpuProvider, MatrixShape, OpenedDevice } from "./provider.ts";
 
@@ -134,6 +134,6 @@ function explain(cause: unknown): string {
 }
 
 function firstLine(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = messageOf(error);
   return text.split("\n", 1)[0] ?? text;
 }

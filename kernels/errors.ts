@@ -25,3 +25,8 @@ export type GpuErrorCode =
 
 /** Raised by `kernels/`. */
 export class GpuError extends CodedError<GpuErrorCode> {}
+
+/** What was thrown, in words: anything can be. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -4,7 +4,7 @@
  */
 
 import { Concurrently } from "./concurrently.ts";
-import { GpuError } from "./errors.ts";
+import { GpuError, messageOf } from "./errors.ts";
 import type { Gpu } from "./gpu.ts";
 import type { ShaderNeed } from "./provider.ts";
 import type { Tensor } from "./tensor.ts";
@@ -196,7 +196,7 @@ export class KernelCache {
       kernel.pipeline = await this.#gpu.device.createComputePipelineAsync(descriptor);
     } catch (cause) {
       this.#kernels[kernel.offsetIn].delete(kernel.name);
-      const reason = cause instanceof Error ? cause.message : String(cause);
+      const reason = messageOf(cause);
       throw new GpuError("shader_error", `Cannot compile ${kernel.name}: ${reason}`, { cause });
     }
   }

@@ -3,6 +3,7 @@
  * that both send much cannot block each other. Knows frames and backpressure; knows nothing of what messages mean.
  */
 
+import { messageOf } from "../kernels/errors.ts";
 import { decodeMessage, encodePieces, FRAME_LIMITS, type FrameLimits } from "./codec.ts";
 import { LinkError, ProtocolError } from "./errors.ts";
 import { FrameReader } from "./frame_reader.ts";
@@ -170,6 +171,6 @@ function isConnectionError(error: unknown): boolean {
 /** Why a link is over that failed so. */
 export function asEnd(error: unknown): LinkEnd {
   if (error instanceof ProtocolError || error instanceof LinkError) return error;
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = messageOf(error);
   return new LinkError("link_closed", `Cannot use link: the connection broke: ${reason}`, { cause: error });
 }

@@ -4,6 +4,7 @@
  * messages.
  */
 
+import { messageOf } from "../kernels/errors.ts";
 import { PeerError } from "./errors.ts";
 import { Lane } from "./lane.ts";
 import type { LaneOrigin } from "./lane_messages.ts";
@@ -131,10 +132,6 @@ function take(
   const lane = new Lane({ ...way, place, secret, deadlineMs });
   lanes.set(peer, lane);
   return lane;
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 async function receive(conn: WorkerConn, count: number): Promise<Uint8Array<ArrayBuffer>> {

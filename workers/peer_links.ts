@@ -3,6 +3,7 @@
  * them. A reader always runs on each. Knows connections and peers; knows nothing of what the messages hold.
  */
 
+import { messageOf } from "../kernels/errors.ts";
 import type { Acceptor } from "./acceptor.ts";
 import { LinkError, PeerError, ProtocolError } from "./errors.ts";
 import { introduce } from "./handshake.ts";
@@ -60,7 +61,7 @@ async function meet(form: Form, peer: number, { acceptor, secret, trust, signal 
     return conn;
   } catch (cause) {
     if (signal.aborted) throw signal.reason;
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = messageOf(cause);
     throw new PeerError("peer_lost", `Cannot reach worker ${peer} at ${hostname}:${port}: ${reason}`, { peer, cause });
   }
 }
@@ -146,6 +147,6 @@ export class PeerLinks {
 }
 
 function lost(peer: number, cause: unknown): PeerError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
+  const reason = messageOf(cause);
   return new PeerError("peer_lost", `Cannot reach worker ${peer}: ${reason}`, { peer, cause });
 }

@@ -3,7 +3,7 @@
  * order, answer pings between them, and end. Knows messages and the engine's interface; knows nothing of sockets, secrets or processes.
  */
 
-import { CodedError } from "../kernels/errors.ts";
+import { CodedError, messageOf } from "../kernels/errors.ts";
 import { MAX_STEPS_IN_FLIGHT, type Step, type StepResult } from "../engine/span.ts";
 import type { EngineInfo } from "../engine/engine_info.ts";
 import type { HostedEngine, LoadRequest, OpenEngine } from "./engine_host.ts";
@@ -221,7 +221,7 @@ export class WorkerSession {
 
   /** Reports why to the router, if the link is still open. */
   async #giveUp(error: unknown): Promise<SessionEnd> {
-    const message = error instanceof Error ? error.message : String(error);
+    const message = messageOf(error);
     const routerLeft = error instanceof LinkError && error.code === "link_closed";
     this.#options.log(`The session is over: ${describe(error)}`);
     if (routerLeft) return "over";

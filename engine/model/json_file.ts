@@ -3,6 +3,7 @@
  * the file, the field, what was expected and what was found. Knows JSON and paths; knows nothing of models.
  */
 
+import { messageOf } from "../../kernels/errors.ts";
 import { EngineError } from "../errors.ts";
 import { readModelFile } from "./model_file.ts";
 
@@ -48,7 +49,7 @@ export class JsonObject {
     try {
       value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
     } catch (cause) {
-      const reason = cause instanceof Error ? cause.message : String(cause);
+      const reason = messageOf(cause);
       throw new EngineError("invalid_model", `Cannot read ${source}: expected a JSON object: ${reason}`, { cause });
     }
     return new JsonObject(value, source);

@@ -3,6 +3,7 @@
  * roles and text; knows nothing of tokens or HTTP.
  */
 
+import { messageOf } from "../../kernels/errors.ts";
 import { Template } from "@huggingface/jinja";
 
 import { EngineError } from "../errors.ts";
@@ -64,7 +65,7 @@ export class ChatTemplate {
     try {
       this.#template = new Template(template);
     } catch (cause) {
-      throw new EngineError("invalid_model", `Cannot read ${source}: ${reasonOf(cause)}`, { cause });
+      throw new EngineError("invalid_model", `Cannot read ${source}: ${messageOf(cause)}`, { cause });
     }
   }
 
@@ -134,7 +135,7 @@ export class ChatTemplate {
         "add_generation_prompt": addGenerationPrompt,
       });
     } catch (cause) {
-      throw new EngineError("invalid_text", `Cannot render chat: ${reasonOf(cause)}`, { cause });
+      throw new EngineError("invalid_text", `Cannot render chat: ${messageOf(cause)}`, { cause });
     }
   }
 }
@@ -160,8 +161,4 @@ function specialTokensIn(config: JsonObject): Record<string, string> {
     if (text !== undefined) tokens[field] = text;
   }
   return tokens;
-}
-
-function reasonOf(cause: unknown): string {
-  return cause instanceof Error ? cause.message : String(cause);
 }

@@ -3,6 +3,7 @@
  * what it gives: words are split by one native match, and the tokens of short ones are remembered.
  */
 
+import { messageOf } from "../../kernels/errors.ts";
 import {
   BPE,
   ByteLevelPreTokenizer,
@@ -53,7 +54,7 @@ export function newEncoder(file: JsonObject, config: JsonObject): Encoder {
     accelerate(encoder);
     return encoder;
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = messageOf(cause);
     throw new EngineError("invalid_model", `Cannot read ${file.source}: expected a tokenizer: ${reason}`, { cause });
   }
 }

@@ -3,6 +3,7 @@
  * log-probabilities need the bytes of single tokens. Knows ids, text and bytes; knows nothing of chats.
  */
 
+import { messageOf } from "../../kernels/errors.ts";
 import { EngineError } from "../errors.ts";
 import { readTokenizerFiles } from "../model/checkpoint.ts";
 import type { JsonObject } from "../model/json_file.ts";
@@ -98,7 +99,7 @@ export class Tokenizer {
         return id;
       });
     } catch (cause) {
-      const reason = cause instanceof Error ? cause.message : String(cause);
+      const reason = messageOf(cause);
       throw new EngineError("invalid_text", `Cannot encode text of ${text.length} characters: ${reason}`, { cause });
     }
   }

@@ -3,6 +3,7 @@
  * answer that its owner has not told it to forget; knows nothing of requests.
  */
 
+import { messageOf } from "../../kernels/errors.ts";
 import { readModelConfig } from "../../engine/model/model_config.ts";
 import { Tokenizer } from "../../engine/text/tokenizer.ts";
 import type { GrammarSpec } from "./grammar_spec.ts";
@@ -80,7 +81,7 @@ async function handle(message: ToGrammarWorker): Promise<void> {
 }
 
 function fail(id: number | undefined, error: unknown): void {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   scope.postMessage({ kind: "failed", id, compile: error instanceof CompileError, message }, []);
 }
 

@@ -3,6 +3,7 @@
  * keywords that it knows. What it would ignore is refused here, with its place, instead of being broken in the answer.
  */
 
+import { messageOf } from "../../kernels/errors.ts";
 import { RequestError } from "../errors.ts";
 import type { JsonSchema } from "./grammar_spec.ts";
 import { jsonPattern } from "./json_pattern.ts";
@@ -113,7 +114,7 @@ class Normalizer {
     try {
       return jsonPattern(value);
     } catch (error) {
-      throw this.#refuse(place, error instanceof Error ? error.message : String(error));
+      throw this.#refuse(place, messageOf(error));
     }
   }
 
@@ -161,7 +162,7 @@ class Normalizer {
     try {
       numberRange(bounds, type);
     } catch (error) {
-      throw this.#refuse(place, error instanceof Error ? error.message : String(error));
+      throw this.#refuse(place, messageOf(error));
     }
     const number = { type, ...bounds };
     return others.length === 0 ? number : { anyOf: [number, { ...rest, type: others }] };

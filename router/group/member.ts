@@ -3,6 +3,7 @@
  * given up. Knows one worker and its life; knows nothing of the others or of epochs.
  */
 
+import { messageOf } from "../../kernels/errors.ts";
 import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { CodedError } from "../../kernels/errors.ts";
 import type { LoadRequest } from "../../workers/engine_host.ts";
@@ -165,7 +166,7 @@ export class Member {
       const loss = await this.#serveWith(client, host.address, closing);
       failure = { reason: this.#state.kind === "leaving" ? LEFT.reason : loss.message, isFinal: false };
     } catch (error) {
-      failure = { reason: error instanceof Error ? error.message : String(error), isFinal: isFinal(error) };
+      failure = { reason: messageOf(error), isFinal: isFinal(error) };
     }
     if (this.#state.kind === "leaving") this.#enter(LEFT);
     else if (this.#state.kind !== "away") this.#enter({ kind: "starting", progress: 0 });

@@ -1,10 +1,11 @@
 /** Why a worker is lost, in words. */
 
+import { messageOf } from "../../kernels/errors.ts";
 import { RequestError } from "../errors.ts";
 
 /** Its connection ended. */
 export function connectionLost(cause: unknown): RequestError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
+  const reason = messageOf(cause);
   return new RequestError("worker_lost", `Cannot reach worker: its connection ended: ${reason}`, { cause });
 }
 

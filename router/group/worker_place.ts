@@ -1,5 +1,6 @@
 /** Where a worker is, and the way to it. Knows addresses and secrets; knows nothing of messages. */
 
+import { messageOf } from "../../kernels/errors.ts";
 import type { Address } from "../../workers/protocol.ts";
 import { introduce } from "../../workers/handshake.ts";
 import { RequestError } from "../errors.ts";
@@ -30,7 +31,7 @@ export async function dialWorker(place: WorkerPlace): Promise<WorkerConn> {
     conn = await dial({ hostname, port }, { trust, signal: late.signal });
   } catch (cause) {
     const isTls = trust !== undefined && !(cause instanceof Deno.errors.ConnectionRefused) && !late.signal.aborted;
-    const why = isTls ? `: TLS: ${cause instanceof Error ? cause.message : String(cause)}` : "";
+    const why = isTls ? `: TLS: ${messageOf(cause)}` : "";
     throw new RequestError("worker_lost", `Cannot reach worker at ${hostname}:${port}${why}`, { cause });
   } finally {
     clearTimeout(timer);

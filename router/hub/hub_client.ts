@@ -3,6 +3,7 @@
  * token goes to the hub only. Knows HTTP; knows nothing of folders.
  */
 
+import { messageOf } from "../../kernels/errors.ts";
 import { z } from "zod";
 import type { HubConfig } from "./hub_config.ts";
 import { HubError } from "./hub_error.ts";
@@ -122,7 +123,7 @@ async function ask(url: URL, headers: Readonly<Record<string, string>>, action: 
   try {
     return await fetch(url, { headers, redirect: "manual", signal: control.signal });
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
+    const reason = messageOf(cause);
     throw new HubError("hub_unreachable", `Cannot ${action}: ${url.host} does not answer: ${reason}`, { cause });
   } finally {
     clearTimeout(timer);

@@ -2,7 +2,7 @@
  * The jobs of the text side, as both ends of its threads see them: what goes in, what comes out, and how errors cross.
  */
 
-import { CodedError } from "../../kernels/errors.ts";
+import { CodedError, messageOf } from "../../kernels/errors.ts";
 import { RequestError, type RequestErrorCode } from "../errors.ts";
 import type { TokenCount } from "./messages_request.ts";
 import type { DetokenizeAnswer, TokenizeAnswer } from "./tokenize.ts";
@@ -61,7 +61,7 @@ export type FromTextWorker =
 
 /** Makes an error ready to leave its thread. */
 export function flattenError(error: unknown): FlatError {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   const code = error instanceof CodedError ? error.code : "internal_error";
   if (error instanceof RequestError) return { family: "request", code, message, param: error.param };
   return { family: error instanceof CodedError ? "coded" : "unknown", code, message, param: undefined };

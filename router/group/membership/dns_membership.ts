@@ -3,6 +3,7 @@
  * again and again. Knows records; knows nothing of what is at an address.
  */
 
+import { messageOf } from "../../../kernels/errors.ts";
 import type { Address } from "../../../workers/protocol.ts";
 import { formatAddress } from "../../host/address.ts";
 import { describeJoin, type JoinSource } from "../../host/join_source.ts";
@@ -56,7 +57,7 @@ export class DnsMembership implements Membership {
         : await addressRecords(this.#source, options);
       return { found: inOrder(found).map((address) => ({ address })), trouble: undefined };
     } catch (error) {
-      return { trouble: `Cannot resolve ${this.origin}: ${error instanceof Error ? error.message : String(error)}` };
+      return { trouble: `Cannot resolve ${this.origin}: ${messageOf(error)}` };
     }
   }
 }

@@ -3,6 +3,7 @@
  * of NATS. Knows buckets and keys; what a value means is the announcement's business.
  */
 
+import { messageOf } from "../../../kernels/errors.ts";
 import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { RequestError } from "../../errors.ts";
@@ -103,7 +104,7 @@ export class NatsBucket {
     } catch (cause) {
       // The server may have lost the bucket with its memory: it is looked for again, or made.
       this.#bucket = undefined;
-      const reason = cause instanceof Error ? cause.message : String(cause);
+      const reason = messageOf(cause);
       throw new RequestError("worker_lost", `Cannot ${what}: NATS at ${this.#place.server}: ${reason}`, { cause });
     }
   }
