@@ -7,7 +7,7 @@
 import { describeAdapter, requestDevice, subgroupSizeOf } from "./adapter.ts";
 import { GpuError, messageOf } from "./errors.ts";
 import { paceGlobalImmediates, whileTurning } from "./turning.ts";
-import type { AdapterDescription, GpuProvider, MatrixShape, OpenedDevice } from "./provider.ts";
+import type { AdapterDescription, GpuProvider, GpuTraits, MatrixShape, OpenedDevice } from "./provider.ts";
 
 /**
  * The version stands in the import map. Not a literal in `import()`: the module graph must not hold it, or every start
@@ -30,6 +30,18 @@ const OFF = ["timestamp_quantization"];
 const MATRIX_FEATURE = "chromium-experimental-subgroup-matrix";
 
 const FEATURES = ["shader-f16", "subgroups", "timestamp-query", MATRIX_FEATURE];
+
+/** What holds of Dawn on every adapter. */
+const TRAITS = {
+  mapAtOnce: false,
+  mapOnceBefore: false,
+  mapsInPlace: true,
+  readWaitsForAll: false,
+  offsetsAsList: true,
+  fixesOffsets: true,
+  settlesByTurns: true,
+  compilesInParallel: true,
+} as const;
 
 /** What the package exports. */
 interface DawnModule {
@@ -57,29 +69,12 @@ class DawnProvider implements GpuProvider {
     const features = FEATURES.filter((name) => adapter.features.has(name as GPUFeatureName));
     const description = describeAdapter(adapter);
     const device = await whileTurning(requestDevice(adapter, features));
-    const line = (feature: string, name: string) => features.includes(feature) ? `enable ${name};` : undefined;
-    const matrix: readonly MatrixShape[] = features.includes(MATRIX_FEATURE) ? description.matrix : [];
+    const matrix = features.includes(MATRIX_FEATURE) ? description.matrix : [];
     return {
       device,
       adapter: description,
       features: new Set(features),
-      traits: {
-        enables: {
-          f16: line("shader-f16", "f16"),
-          subgroups: line("subgroups", "subgroups"),
-          matrix: matrix.length > 0 ? line(MATRIX_FEATURE, "chromium_experimental_subgroup_matrix") : undefined,
-        },
-        mapAtOnce: false,
-        mapOnceBefore: false,
-        mapsInPlace: true,
-        readWaitsForAll: false,
-        offsetsAsList: true,
-        fixesOffsets: true,
-        settlesByTurns: true,
-        compilesInParallel: true,
-        subgroupSize: subgroupSizeOf(adapter.info),
-        matrix,
-      },
+      traits: { ...TRAITS, enables: enablesOf(features, matrix), subgroupSize: subgroupSizeOf(adapter.info), matrix },
       // The device dies with the instance, and the instance keeps the process alive.
       release: () => {
         instance = undefined;
@@ -106,6 +101,15 @@ class DawnProvider implements GpuProvider {
 
 /** Dawn, loaded at its first use. */
 export const DAWN: GpuProvider = new DawnProvider();
+
+function enablesOf(features: readonly string[], matrix: readonly MatrixShape[]): GpuTraits["enables"] {
+  const line = (feature: string, name: string) => features.includes(feature) ? `enable ${name};` : undefined;
+  return {
+    f16: line("shader-f16", "f16"),
+    subgroups: line("subgroups", "subgroups"),
+    matrix: matrix.length > 0 ? line(MATRIX_FEATURE, "chromium_experimental_subgroup_matrix") : undefined,
+  };
+}
 
 async function load(): Promise<DawnModule> {
   let timer: ReturnType<typeof setTimeout> | undefined;

@@ -65,7 +65,12 @@ function spec(): KernelSpec {
       writes("dealt", "array<u32>"),
     ],
     params: ["firstRow", "maxPages", "sets", "stride", "slice", "dealtStride"].map((name) => [name, "u32"]),
-    source: /* wgsl */ `
+    source: SOURCE,
+  };
+}
+
+/** Each thread takes a share of the list; how many lie here before its share says where it puts its own. */
+const SOURCE = /* wgsl */ `
 ${ROW_TABLE_WGSL}
 var<workgroup> counts: array<u32, ${THREADS}>;
 const ELSEWHERE = ${NO_POSITION}u;
@@ -74,6 +79,18 @@ fn localRowOf(slot: u32, position: u32) -> u32 {
   let place = places[slot * params.maxPages + (position >> 6u)];
   let row = ((place & ${2 ** PAGE_BITS - 1}u) << 6u) + (position & 63u);
   return select(ELSEWHERE, row, place >> ${PAGE_BITS}u == params.slice);
+}
+// The sum of what this thread and those before it have; counts holds it for every thread.
+fn upTo(t: u32, own: u32) -> u32 {
+  counts[t] = own;
+  workgroupBarrier();
+  for (var reach = 1u; reach < ${THREADS}u; reach *= 2u) {
+    let before = select(0u, counts[max(t, reach) - reach], t >= reach);
+    workgroupBarrier();
+    counts[t] += before;
+    workgroupBarrier();
+  }
+  return counts[t];
 }
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) t: u32) {
@@ -87,16 +104,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   for (var i = first; i < end; i++) {
     count += select(0u, 1u, localRowOf(entry.sequenceSlot, positions[i]) != ELSEWHERE);
   }
-  counts[t] = count;
-  workgroupBarrier();
-  for (var reach = 1u; reach < ${THREADS}u; reach *= 2u) {
-    let before = select(0u, counts[max(t, reach) - reach], t >= reach);
-    workgroupBarrier();
-    counts[t] += before;
-    workgroupBarrier();
-  }
   let to = list * params.dealtStride;
-  var at = counts[t] - count;
+  var at = upTo(t, count) - count;
   for (var i = first; i < end; i++) {
     let row = localRowOf(entry.sequenceSlot, positions[i]);
     if (row != ELSEWHERE && at < params.dealtStride) {
@@ -104,10 +113,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
       at++;
     }
   }
-  for (var i = counts[${
-      THREADS - 1
-    }] + t; i < params.dealtStride; i += ${THREADS}u) { dealt[to + i] = ${NO_POSITION}u; }
+  for (var i = counts[${THREADS}u - 1u] + t; i < params.dealtStride; i += ${THREADS}u) { dealt[to + i] = ${NO_POSITION}u; }
 }
-`,
-  };
-}
+`;

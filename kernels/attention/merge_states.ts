@@ -180,13 +180,9 @@ function mergeSpec(variant: Variant): KernelSpec {
  * is read; then the teams' sums are merged in order.
  */
 function mergeSource(variant: Variant): string {
-  const { heads, lanes, pieces, teams, cut, outForm } = variant;
+  const { lanes, pieces, teams, cut, outForm } = variant;
   const isDigits = outForm === "digits";
   const live = cut === undefined ? "params.count" : "splitRange(readRow(outRow)).live";
-  const addTeam = (i: number) => /* wgsl */ `
-  let factor${i} = exp(teams[${i}].x - top);
-  sum += factor${i} * sums[${i * lanes}u + lane];
-  weight += factor${i} * teams[${i}].y;`;
   return /* wgsl */ `
 ${isDigits ? DIGITS_WGSL : outForm === "f32" ? "" : ROW_FORM_WGSL}
 ${cut === undefined ? "" : ROW_TABLE_WGSL + splitRangeWgsl(cut)}
@@ -213,21 +209,36 @@ ${addWgsl(variant)}
   sums[thread] = sum;
   if (lane == 0u) { teams[team] = vec2<f32>(top, weight); }
   workgroupBarrier();
-  ${isDigits ? "// All threads stay: those of a group find its largest value together." : "if (team > 0u) { return; }"}
-  ${unroll(teams - 1, (i) => `top = max(top, teams[${i + 1}].x);`)}
-  sum = vec4<f32>();
-  weight = 0.0;
-  ${unroll(teams, addTeam)}
-  let to = outRow * ${heads}u + head;
-  ${storeMerged(variant)}
-  if (${
-    isDigits ? "team == 0u && " : ""
-  }vec == 0u) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }
+${mergeTeamsWgsl(variant)}
+${storeWgsl(variant)}
 }
 `;
 }
 
-function storeMerged({ heads, lanes, pieces, outForm }: Variant): string {
+/** The sums of all teams, each with a maximum of its own, become one. */
+function mergeTeamsWgsl({ lanes, teams, outForm }: Variant): string {
+  const add = (i: number) => /* wgsl */ `
+  let factor${i} = exp(teams[${i}].x - top);
+  sum += factor${i} * sums[${i * lanes}u + lane];
+  weight += factor${i} * teams[${i}].y;`;
+  const stays = outForm === "digits";
+  return /* wgsl */ `
+  ${stays ? "// All threads stay: those of a group find its largest value together." : "if (team > 0u) { return; }"}
+  ${unroll(teams - 1, (i) => `top = max(top, teams[${i + 1}].x);`)}
+  sum = vec4<f32>();
+  weight = 0.0;
+  ${unroll(teams, add)}`;
+}
+
+function storeWgsl(variant: Variant): string {
+  const isFirst = variant.outForm === "digits" ? "team == 0u && vec == 0u" : "vec == 0u";
+  return /* wgsl */ `
+  let to = outRow * ${variant.heads}u + head;
+  ${storeOutputs(variant)}
+  if (${isFirst}) { outLse[to] = select(${EMPTY_LSE}f, top + log(max(weight, 1e-30)), weight > 0.0); }`;
+}
+
+function storeOutputs({ heads, lanes, pieces, outForm }: Variant): string {
   const value = "select(vec4<f32>(), sum / max(weight, 1e-30), weight > 0.0)";
   const vectors = lanes * pieces;
   if (outForm !== "digits") return storeFour(outForm, "outO", { value, at: `to * ${vectors}u + vec` });

@@ -118,6 +118,14 @@ fn placeHeads(row: u32, slot: u32, low: u32, first: vec4<f32>, second: vec4<f32>
     ${storeQueryWgsl(variant)}
     return;
   }
+  ${appendWgsl(variant)}
+}
+`;
+}
+
+/** Keys or values, to the row's place in the pages where this worker holds it. */
+function appendWgsl({ heads, kvHeads }: PlaceVariant): string {
+  return /* wgsl */ `
   let entry = readRow(row);
   if (entry.appendRow == APPEND_NOWHERE) { return; }
   let base = kvAddress(entry.sequenceSlot, entry.appendRow, (slot - ${heads}u) % ${kvHeads}u);
@@ -127,9 +135,7 @@ fn placeHeads(row: u32, slot: u32, low: u32, first: vec4<f32>, second: vec4<f32>
   } else {
     v[base + low] = placedHalves(a);
     v[base + high] = placedHalves(b);
-  }
-}
-`;
+  }`;
 }
 
 function storeQueryWgsl({ heads, kvHeads, headDim, halves }: PlaceVariant): string {

@@ -86,7 +86,6 @@ function spec(heads: number, kvHeads: number, isOrdered: boolean): KernelSpec {
 }
 
 function source(heads: number, kvHeads: number, isOrdered: boolean): string {
-  const group = heads / kvHeads;
   const page = "pages[ordered[2u * (params.firstRow + row)].x * params.maxPages + (localRow >> 6u)]";
   const place = isOrdered ? `${page} * 64u + (localRow & 63u)` : "localRow";
   return /* wgsl */ `
@@ -98,17 +97,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   let row = group.z;
   let entry = readRow(params.firstRow + row);
   if (localRow >= entry.kvLimit) { return; }
-  var first = slot * ${group}u;
-  var count = ${group}u;
-  var pooled = true;
-  if (entry.setShape == ${SET_SHAPE_CODE.query_head}u) {
-    first = slot;
-    count = 1u;
-    pooled = false;
-  } else if (entry.setShape == ${SET_SHAPE_CODE.all_heads}u) {
-    first = slot * ${heads}u;
-    count = ${heads}u;
-  }
+${headsWgsl(heads, kvHeads)}
   if (first >= ${heads}u) { return; }
   let to = (row * params.sets + slot) * params.stride + ${place};
   let forced = pooled && (localRow < entry.sinks || localRow + entry.recent >= entry.kvLimit);
@@ -127,4 +116,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
   }
 }
 `;
+}
+
+/** Declares which query heads the set pools: `count` from `first` on, or one as it is. */
+function headsWgsl(heads: number, kvHeads: number): string {
+  const group = heads / kvHeads;
+  return /* wgsl */ `
+  var first = slot * ${group}u;
+  var count = ${group}u;
+  var pooled = true;
+  if (entry.setShape == ${SET_SHAPE_CODE.query_head}u) {
+    first = slot;
+    count = 1u;
+    pooled = false;
+  } else if (entry.setShape == ${SET_SHAPE_CODE.all_heads}u) {
+    first = slot * ${heads}u;
+    count = ${heads}u;
+  }`;
 }

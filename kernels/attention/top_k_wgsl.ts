@@ -36,31 +36,7 @@ const SCAN_GROUPS = 16;
 export function topKWgsl(variant: TopKVariant): string {
   const { threads, adapts } = variant;
   return /* wgsl */ `
-${ROW_TABLE_WGSL}${MASS_WGSL}
-var<workgroup> bins: array<atomic<u32>, ${BINS}>;
-${adapts ? `var<workgroup> masses: array<atomic<u32>, ${BINS}>;` : ""}
-var<workgroup> cells: array<vec2<u32>, ${threads}>;
-var<workgroup> groups: array<vec2<u32>, ${SCAN_GROUPS}>;
-// The digit that holds the last value kept, and how many values, and what mass, lie above it.
-var<workgroup> found: vec3<u32>;
-
-// Unsigned order of keys is the order of values; both zeros are one value.
-fn keyOf(value: f32) -> u32 {
-  let bits = select(bitcast<u32>(value), 0u, bitcast<u32>(value) == 0x80000000u);
-  return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
-}
-// Whether so many values of such a mass are enough. The goal: at most how many, at least how many, what mass.
-fn enough(have: vec2<u32>, goal: vec3<u32>) -> bool {
-  return have.x >= goal.x || (have.x >= goal.y && have.y >= goal.z);
-}
-fn inBin(bin: u32) -> vec2<u32> {
-  return vec2<u32>(atomicLoad(&bins[bin]), ${adapts ? "atomicLoad(&masses[bin])" : "0u"});
-}
-// A word of both bitmaps.
-fn marked(word: u32) -> vec2<u32> {
-  return vec2<u32>(atomicLoad(&bins[word]), atomicLoad(&bins[${BITMAP_WORDS}u + word]));
-}
-${scanWgsl(threads)}
+${ROW_TABLE_WGSL}${MASS_WGSL}${declareWgsl(variant)}${scanWgsl(threads)}
 @compute @workgroup_size(${threads})
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
   let entry = readRow(params.firstRow + group.y);
@@ -84,6 +60,35 @@ ${DIGITS.map((digit) => digitWgsl({ threads, adapts }, digit)).join("")}
   var wanted = goal.x;
 ${adapts ? cutWgsl(threads) : ""}
 ${keepWgsl(variant)}
+}
+`;
+}
+
+/** What the threads of a workgroup share, and how keys, bins and bitmaps are read. */
+function declareWgsl({ threads, adapts }: Pick<TopKVariant, "threads" | "adapts">): string {
+  return /* wgsl */ `
+var<workgroup> bins: array<atomic<u32>, ${BINS}>;
+${adapts ? `var<workgroup> masses: array<atomic<u32>, ${BINS}>;` : ""}
+var<workgroup> cells: array<vec2<u32>, ${threads}>;
+var<workgroup> groups: array<vec2<u32>, ${SCAN_GROUPS}>;
+// The digit that holds the last value kept, and how many values, and what mass, lie above it.
+var<workgroup> found: vec3<u32>;
+
+// Unsigned order of keys is the order of values; both zeros are one value.
+fn keyOf(value: f32) -> u32 {
+  let bits = select(bitcast<u32>(value), 0u, bitcast<u32>(value) == 0x80000000u);
+  return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
+}
+// Whether so many values of such a mass are enough. The goal: at most how many, at least how many, what mass.
+fn enough(have: vec2<u32>, goal: vec3<u32>) -> bool {
+  return have.x >= goal.x || (have.x >= goal.y && have.y >= goal.z);
+}
+fn inBin(bin: u32) -> vec2<u32> {
+  return vec2<u32>(atomicLoad(&bins[bin]), ${adapts ? "atomicLoad(&masses[bin])" : "0u"});
+}
+// A word of both bitmaps.
+fn marked(word: u32) -> vec2<u32> {
+  return vec2<u32>(atomicLoad(&bins[word]), atomicLoad(&bins[${BITMAP_WORDS}u + word]));
 }
 `;
 }
@@ -141,13 +146,25 @@ fn before(thread: u32, own: vec2<u32>) -> vec2<u32> {
 }
 
 /** One pass: counts a digit of the keys that agree so far, and narrows the threshold to that of the last value kept. */
-function digitWgsl(
+function digitWgsl(variant: Pick<TopKVariant, "threads" | "adapts">, digit: (typeof DIGITS)[number]): string {
+  return /* wgsl */ `
+${countWgsl(variant, digit)}
+  workgroupBarrier();
+${findWgsl(variant)}
+  workgroupBarrier();
+  threshold |= found.x << ${digit.shift}u;
+  goal -= min(goal, found.yyz);
+  workgroupBarrier();
+`;
+}
+
+/** Counts the values of each bin, and adds up their masses. */
+function countWgsl(
   { threads, adapts }: Pick<TopKVariant, "threads" | "adapts">,
   { shift, bits }: (typeof DIGITS)[number],
 ): string {
   const above = shift + bits;
   const agrees = above === 32 ? "true" : `key >> ${above}u == threshold >> ${above}u`;
-  const own = BINS / threads;
   const count = (u: number) => /* wgsl */ `
     {
       let key = keyOf(value${u});
@@ -166,8 +183,13 @@ function digitWgsl(
   for (var i = thread; i < n; i += ${AT_ONCE * threads}u) {
     ${unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u * threads}u, n - 1u)];`)}
     ${unroll(AT_ONCE, count)}
-  }
-  workgroupBarrier();
+  }`;
+}
+
+/** Finds the bin of the last value kept: each thread looks through its share of the bins, from the highest down. */
+function findWgsl({ threads }: Pick<TopKVariant, "threads">): string {
+  const own = BINS / threads;
+  return /* wgsl */ `
   {
     var sum = vec2<u32>();
     for (var i = 0u; i < ${own}u; i++) { sum += inBin(${BINS - 1}u - thread * ${own}u - i); }
@@ -181,12 +203,7 @@ function digitWgsl(
       }
       found = vec3<u32>(bin, higher);
     }
-  }
-  workgroupBarrier();
-  threshold |= found.x << ${shift}u;
-  goal -= min(goal, found.yyz);
-  workgroupBarrier();
-`;
+  }`;
 }
 
 /**
@@ -194,8 +211,20 @@ function digitWgsl(
  * each thread keeps what its own words mark. One tile of positions after the other, in ascending order.
  */
 function keepWgsl(variant: TopKVariant): string {
-  const { threads } = variant;
-  const own = BITMAP_WORDS / threads;
+  return /* wgsl */ `
+  var marksBefore = vec2<u32>();
+  for (var tile = 0u; tile < n; tile += ${BITMAP_WORDS * 32}u) {
+${markWgsl(variant)}
+    workgroupBarrier();
+${keepMarkedWgsl(variant)}
+    for (var i = 0u; i < ${SCAN_GROUPS}u; i++) { marksBefore += groups[i]; }
+    workgroupBarrier();
+  }
+`;
+}
+
+/** Marks the values of a tile in both bitmaps. */
+function markWgsl({ threads }: Pick<TopKVariant, "threads">): string {
   const mark = (u: number) => /* wgsl */ `
       if (i + ${u * threads}u < end) {
         let key = keyOf(value${u});
@@ -204,16 +233,19 @@ function keepWgsl(variant: TopKVariant): string {
         if (key >= threshold) { atomicOr(&bins[map + bit / 32u], 1u << (bit % 32u)); }
       }`;
   return /* wgsl */ `
-  var marksBefore = vec2<u32>();
-  for (var tile = 0u; tile < n; tile += ${BITMAP_WORDS * 32}u) {
     let end = min(tile + ${BITMAP_WORDS * 32}u, n);
     for (var i = thread; i < ${2 * BITMAP_WORDS}u; i += ${threads}u) { atomicStore(&bins[i], 0u); }
     workgroupBarrier();
     for (var i = tile + thread; i < end; i += ${AT_ONCE * threads}u) {
       ${unroll(AT_ONCE, (u) => `let value${u} = values[base + min(i + ${u * threads}u, n - 1u)];`)}
       ${unroll(AT_ONCE, mark)}
-    }
-    workgroupBarrier();
+    }`;
+}
+
+/** Keeps what the words of a thread mark: all that lies above the threshold, and as many ties, the first, as are still wanted. */
+function keepMarkedWgsl(variant: TopKVariant): string {
+  const own = BITMAP_WORDS / variant.threads;
+  return /* wgsl */ `
     var own = vec2<u32>();
     for (var word = thread * ${own}u; word < (thread + 1u) * ${own}u; word++) { own += countOneBits(marked(word)); }
     var at = marksBefore + before(thread, own);
@@ -231,11 +263,7 @@ function keepWgsl(variant: TopKVariant): string {
         }
         at += vec2<u32>(1u - tie, tie);
       }
-    }
-    for (var i = 0u; i < ${SCAN_GROUPS}u; i++) { marksBefore += groups[i]; }
-    workgroupBarrier();
-  }
-`;
+    }`;
 }
 
 /** Keeps one value of the range; WGSL of its place among those kept, and its index in the range. */

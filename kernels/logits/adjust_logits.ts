@@ -104,7 +104,6 @@ export function adjustLogits(commands: Commands, operands: AdjustLogits): void {
   });
 }
 
-/** A workgroup looks through all entries of its row, and keeps those of its tokens where these find them at once. */
 function spec(counts: boolean): KernelSpec {
   return {
     bindings: [
@@ -114,7 +113,13 @@ function spec(counts: boolean): KernelSpec {
       ...(counts ? [reads("counts", "array<u32>")] : []),
     ],
     params: [["vocabulary", "u32"]],
-    source: `
+    source: source(counts),
+  };
+}
+
+/** A workgroup looks through all entries of its row, and keeps those of its tokens where these find them at once. */
+function source(counts: boolean): string {
+  return /* wgsl */ `
       var<workgroup> changes: array<atomic<i32>, ${THREADS}>;
       var<workgroup> biases: array<f32, ${THREADS}>;
       @compute @workgroup_size(${THREADS}) fn main(${BUILTINS}) {
@@ -147,6 +152,5 @@ function spec(counts: boolean): KernelSpec {
         if (repetition == 1.0 && bias == 0.0) { return; }
         let logit = logits[at];
         logits[at] = select(logit * repetition, logit / repetition, logit > 0.0) + bias;
-      }`,
-  };
+      }`;
 }

@@ -52,7 +52,6 @@ export function klDivergence(commands: Commands, operands: KlDivergence): void {
 }
 
 function spec(threads: number): KernelSpec {
-  const keptOf = (token: string) => `kept_logit(place.y, ${token})`;
   return {
     bindings: [
       reads("logits", "array<f32>"),
@@ -61,7 +60,14 @@ function spec(threads: number): KernelSpec {
       writes("divergences", "array<f32>"),
     ],
     params: [["count", "u32"], ["vocabulary", "u32"], ["words", "u32"]],
-    source: `
+    source: source(threads),
+  };
+}
+
+function source(threads: number): string {
+  const each = (visit: (logit: string, kept: string) => string) =>
+    eachLogit(threads, (logit, _, kept) => visit(logit, kept), (token) => `kept_logit(place.y, ${token})`);
+  return /* wgsl */ `
       ${bestOverWorkgroup(threads)}
       ${sumOverWorkgroup(threads)}
       fn kept_logit(row: u32, token: u32) -> f32 {
@@ -74,30 +80,17 @@ function spec(threads: number): KernelSpec {
         let first = place.x * params.vocabulary;
         let top = workgroup_best(t, highest(first, t)).value;
         var kept_best = Best(-3.4e38, 0u);
-        ${eachLogit(threads, (_, __, kept) => `kept_best.value = max(kept_best.value, ${kept});`, keptOf)}
+        ${each((_, kept) => `kept_best.value = max(kept_best.value, ${kept});`)}
         let kept_top = workgroup_best(t, kept_best).value;
         var sum = 0.0;
         var kept_sum = 0.0;
-        ${
-      eachLogit(
-        threads,
-        (logit, _, kept) => `sum += exp(${logit} - top); kept_sum += exp(${kept} - kept_top);`,
-        keptOf,
-      )
-    }
+        ${each((logit, kept) => `sum += exp(${logit} - top); kept_sum += exp(${kept} - kept_top);`)}
         let lse = top + log(workgroup_sum(t, sum));
         let kept_lse = kept_top + log(workgroup_sum(t, kept_sum));
         var divergence = 0.0;
-        ${
-      eachLogit(
-        threads,
-        (logit, _, kept) => `divergence += exp(${logit} - lse) * ((${logit} - lse) - (${kept} - kept_lse));`,
-        keptOf,
-      )
-    }
+        ${each((logit, kept) => `divergence += exp(${logit} - lse) * ((${logit} - lse) - (${kept} - kept_lse));`)}
         let total = workgroup_sum(t, divergence);
         if (t == 0u) { divergences[pair] = max(total, 0.0); }
       }
-      ${highestLogit(threads)}`,
-  };
+      ${highestLogit(threads)}`;
 }

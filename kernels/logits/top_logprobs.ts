@@ -93,7 +93,12 @@ function spec(threads: number): KernelSpec {
       writes("results", "array<u32>"),
     ],
     params: [["count", "u32"], ["vocabulary", "u32"], ["listed", "u32"]],
-    source: `
+    source: source(threads),
+  };
+}
+
+function source(threads: number): string {
+  return /* wgsl */ `
       ${bestOverWorkgroup(threads)}
       ${sumOverWorkgroup(threads)}
       ${highestLogit(threads)}
@@ -122,8 +127,7 @@ function spec(threads: number): KernelSpec {
           results[at + 2u + rank] = own.index;
           results[at + ${2 + LISTED_TOKENS}u + rank] = bitcast<u32>(own.value);
         }
-      }`,
-  };
+      }`;
 }
 
 /**

@@ -16,10 +16,7 @@ import { productGateWgsl } from "./product.ts";
 
 /** Grid: one workgroup for each tile, made by `spread`; tiles of the same weight rows are neighbours. */
 export function matrixProduct(variant: MatrixProduct): KernelSpec {
-  const { tile, accumulate, gate, subgroupSize } = variant;
-  const plan = matrixPlanOf(variant);
-  const { slice, threads, across, results } = plan;
-  const write = new Fragments(variant.shape);
+  const { gate } = variant;
   return {
     needs: ["f16", "matrix"],
     bindings: [
@@ -28,7 +25,15 @@ export function matrixProduct(variant: MatrixProduct): KernelSpec {
       gate === undefined ? writes("y", "array<f32>") : writesRows("y", gate.form),
     ],
     params: ["rows", "partRows", "firstRow", "weightRows", "eights"].map((name) => [name, "u32"] as const),
-    source: /* wgsl */ `
+    source: source(variant, matrixPlanOf(variant)),
+  };
+}
+
+function source(variant: MatrixProduct, plan: MatrixPlan): string {
+  const { tile, accumulate, gate, subgroupSize } = variant;
+  const { slice, threads, across, results } = plan;
+  const write = new Fragments(variant.shape);
+  return /* wgsl */ `
       ${gate === undefined ? HALF_PACKING_WGSL : productGateWgsl(gate)}
       var<workgroup> xs: array<vec4<u32>, ${tile.rows * slice.stride}>;
       var<workgroup> ws: array<vec4<u32>, ${tile.outputs * slice.stride}>;
@@ -61,8 +66,7 @@ export function matrixProduct(variant: MatrixProduct): KernelSpec {
           ${multiplySlices(variant, plan)}
         }
         ${gate === undefined ? storeResults(variant, plan) : storeGated(variant, plan, gate)}
-      }`,
-  };
+      }`;
 }
 
 /** Elements that a thread brings of each operand's slice. */

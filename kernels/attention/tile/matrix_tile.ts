@@ -24,24 +24,12 @@ import { unroll } from "../../wgsl.ts";
  */
 export function matrixTileWgsl(tile: MatrixTile): string {
   const plan = planOf(tile);
-  const { tileRows, threads, threadsARow, group, blockRows, subgroupSize, split, loads } = plan;
-  const write = new Fragments(plan.shape);
   return /* wgsl */ `
 ${tile.outForm === "f16" ? ROW_FORM_WGSL : ""}
 ${kvAddressWgsl(tile, HALVES_AN_ELEMENT)}${plan.cut === "chunk" ? "" : LISTED_BLOCK_WGSL + partWgsl(plan.cut)}
-var<workgroup> keys: array<vec4<u32>, ${blockRows * plan.keys}>;
-var<workgroup> values: array<vec4<u32>, ${blockRows * plan.keys}>;
-var<workgroup> scores: array<vec4<f32>, ${tileRows * plan.scores}>;
-var<workgroup> weights: array<vec4<u32>, ${tileRows * plan.weights}>;
-var<workgroup> meeting: array<f32, ${threads}>;
-var<workgroup> factors: array<f32, ${tileRows}>;
-var<workgroup> rescale: u32;
-
-fn largest(four: vec4<f32>) -> f32 { return max(max(four.x, four.y), max(four.z, four.w)); }
-fn sumOf(four: vec4<f32>) -> f32 { return (four.x + four.y) + (four.z + four.w); }
-
+${sharedWgsl(plan)}
 @diagnostic(off, chromium.subgroup_matrix_uniformity)
-@compute @workgroup_size(${threads})
+@compute @workgroup_size(${plan.threads})
 fn main(
   @builtin(workgroup_id) workgroup: vec3<u32>,
   @builtin(num_workgroups) grid: vec3<u32>,
@@ -49,8 +37,42 @@ fn main(
 ) {
   let kvHead = workgroup.y;
   ${plan.cut === "chunk" ? chunkRowsWgsl(plan) : splitRowsWgsl(plan)}
+  ${sharesWgsl(plan)}
+  ${loadQueries(plan)}
+  ${startWgsl(plan)}
+  ${firstBlocksWgsl(plan)}
+  workgroupBarrier();
+  for (var block = begin; block < end; block++) {
+    ${blockWgsl(plan)}
+  }
+  ${outputsWgsl(plan)}
+${storeWgsl(plan)}
+}
+`;
+}
+
+/** Memory of the workgroup. */
+function sharedWgsl({ tileRows, threads, blockRows, keys, scores, weights }: Plan): string {
+  return /* wgsl */ `
+var<workgroup> keys: array<vec4<u32>, ${blockRows * keys}>;
+var<workgroup> values: array<vec4<u32>, ${blockRows * keys}>;
+var<workgroup> scores: array<vec4<f32>, ${tileRows * scores}>;
+var<workgroup> weights: array<vec4<u32>, ${tileRows * weights}>;
+var<workgroup> meeting: array<f32, ${threads}>;
+var<workgroup> factors: array<f32, ${tileRows}>;
+var<workgroup> rescale: u32;
+
+fn largest(four: vec4<f32>) -> f32 { return max(max(four.x, four.y), max(four.z, four.w)); }
+fn sumOf(four: vec4<f32>) -> f32 { return (four.x + four.y) + (four.z + four.w); }
+`;
+}
+
+/** Declares what is whose: of outputs and scores a subgroup's, of the softmax a thread's. */
+function sharesWgsl(plan: Plan): string {
+  const { threadsARow, group, subgroupSize, subgroupRows, split, keyParts, rowParts, elements } = plan;
+  return /* wgsl */ `
   let subgroup = thread / ${subgroupSize}u;
-  let ownRow = (subgroup / ${split}u) * ${plan.subgroupRows}u;
+  let ownRow = (subgroup / ${split}u) * ${subgroupRows}u;
   let ownPart = subgroup % ${split}u;
   // The row whose softmax this thread takes part in, and its first key there.
   let row = thread / ${threadsARow}u;
@@ -58,15 +80,26 @@ fn main(
   let token = min(firstToken + row / ${group}u, lastToken);
   let visible = rowTable[2u * (params.firstRow + token)].zw;
   // Those whose scores it computes.
-  let scoredRow = ownRow + (ownPart / ${plan.keyParts}u) * ${plan.subgroupRows / plan.rowParts}u;
-  let queryAt = ((kvHead * params.queryRows + params.firstRow + firstToken) * ${group}u + scoredRow) * ${plan.elements}u;
-  ${loadQueries(plan)}
+  let scoredRow = ownRow + (ownPart / ${keyParts}u) * ${subgroupRows / rowParts}u;
+  let queryAt = ((kvHead * params.queryRows + params.firstRow + firstToken) * ${group}u + scoredRow) * ${elements}u;`;
+}
+
+/** Nothing is seen yet: outputs and sums are zeros, and no row has a maximum. */
+function startWgsl(plan: Plan): string {
+  const write = new Fragments(plan.shape);
+  return /* wgsl */ `
   ${eachOutput(plan, (i, j) => write.zeroSums(`out${i}_${j}`))}
   var top = ${EMPTY_LSE}f;
   ${massesWgsl(plan.ownKeys)}
   factors[row] = 1.0;
   if (thread == 0u) { rescale = 0u; }
-  ${unroll(loads, (i) => `var k${i}: vec4<u32>; var v${i}: vec4<u32>;`)}
+  ${unroll(plan.loads, (i) => `var k${i}: vec4<u32>; var v${i}: vec4<u32>;`)}`;
+}
+
+/** Brings the first block's keys and values, and asks for the keys of the second. */
+function firstBlocksWgsl(plan: Plan): string {
+  const { blockRows } = plan;
+  return /* wgsl */ `
   // Where the keys lie that were asked for last; their values are asked for a block later.
   var address = 0u;
   if (begin < end) {
@@ -78,9 +111,13 @@ fn main(
   if (begin + 1u < end) {
     address = kvAddress(first.x, (begin + 1u) * ${blockRows}u, kvHead);
     ${fetch(plan, "k")}
-  }
-  workgroupBarrier();
-  for (var block = begin; block < end; block++) {
+  }`;
+}
+
+/** One turn of the loop: outputs of the block before, scores and softmax of this one, keys of the one after the next. */
+function blockWgsl(plan: Plan): string {
+  const { blockRows } = plan;
+  return /* wgsl */ `
     let start = block * ${blockRows}u;
     // Of the block before; before the first one weights and values are zeros.
     ${outputsWgsl(plan)}
@@ -99,12 +136,7 @@ fn main(
     // A barrier on both sides of the load: the weights are there.
     if (workgroupUniformLoad(&rescale) == 1u) {
       ${rescaleWgsl(plan)}
-    }
-  }
-  ${outputsWgsl(plan)}
-${storeWgsl(plan)}
-}
-`;
+    }`;
 }
 
 function eachOutput({ fragments }: Plan, piece: (row: number, output: number) => string): string {
