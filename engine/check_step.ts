@@ -8,7 +8,15 @@ import { MIN_BUDGET } from "./layer_plan.ts";
 import { maskWords } from "../kernels/logits/mask_logits.ts";
 import { countsTokens } from "./logits/penalties.ts";
 import type { PageMap } from "./page_map.ts";
-import { drawnRowsOf, PAGE_TOKENS, type SequenceId, type SequenceOpening, type Span, type Step } from "./span.ts";
+import {
+  drawnRowsOf,
+  isSparse,
+  PAGE_TOKENS,
+  type SequenceId,
+  type SequenceOpening,
+  type Span,
+  type Step,
+} from "./span.ts";
 
 /** What a step is checked against. */
 export interface StepBounds {
@@ -102,11 +110,10 @@ function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
   if (span.masksFollow && (span.masks !== undefined || drawnRowsOf(span) !== 1)) {
     throw refusedSpan(span, `its mask follows, but ${span.masks ? "it has masks" : "it does not draw one token"}`);
   }
-  const isSparse = span.kind === "decode" && span.attention === "sparse";
-  if (logits === "audit" && (span.kind === "prefill" || isSparse)) {
+  if (logits === "audit" && (span.kind === "prefill" || isSparse(span))) {
     throw refusedSpan(span, "it is an audit, but no dense decode span");
   }
-  if (!isSparse) return;
+  if (!isSparse(span)) return;
   if (!calibrated) throw refusedSpan(span, "it is sparse, but the model has no calibration");
   if (tokens.length !== 1) throw refusedSpan(span, `it is sparse and has ${tokens.length} rows, not one`);
 }

@@ -247,6 +247,11 @@ export interface StepResult {
   readonly timing: StepTiming;
 }
 
+/** Whether its row reads a selection in sparse layers. */
+export function isSparse(span: Span): boolean {
+  return span.kind === "decode" && span.attention === "sparse";
+}
+
 /** Rows of a span that a token is drawn after. */
 export function drawnRowsOf({ logits, tokens, next }: Pick<Span, "logits" | "tokens" | "next">): number {
   if (logits === "audit") return tokens.length;

@@ -5,12 +5,17 @@
 
 import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import type { OwnedRange } from "../exchange.ts";
-import type { PageMap } from "../page_map.ts";
+import type { PageMap, PageShare } from "../page_map.ts";
 import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { PAGE_TOKENS } from "../span.ts";
 
 /** Below this many rows per worker, computing a row everywhere costs less than sending it around. */
 export const SPLIT_ROWS = 128;
+
+/** Whether another worker computes all of a batch. */
+export function isElsewhere({ index }: PageShare, { computer }: Pick<RowBatch, "computer">): boolean {
+  return computer !== undefined && computer !== index;
+}
 
 /** The ranges of a batch; undefined: every worker computes every row. */
 export function rangesOf(

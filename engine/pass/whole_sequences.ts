@@ -11,7 +11,7 @@ import type { Replicas } from "../kv/replicas.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import { replicaPagesOf } from "../replica_plan.ts";
-import type { SequenceId, Span } from "../span.ts";
+import { isSparse, type SequenceId, type Span } from "../span.ts";
 
 /** A span, and the state of its sequence. */
 interface SpanState {
@@ -54,8 +54,7 @@ function withState(span: Span, sequences: ReadonlyMap<SequenceId, SequenceState>
 function reserve(replicas: Replicas, all: readonly SpanState[]): boolean {
   let pages = 0;
   const states = all.flatMap(({ span, state }) => {
-    const isSparse = span.kind === "decode" && span.attention === "sparse";
-    const room = isSparse ? replicas.roomFor(state.open) : undefined;
+    const room = isSparse(span) ? replicas.roomFor(state.open) : undefined;
     if (room === undefined) return [];
     pages += replicaPagesOf(room);
     return [state];

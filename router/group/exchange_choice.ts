@@ -5,7 +5,14 @@
  */
 
 import { type LayerRole, sparseLayersAfter } from "../../engine/layer_plan.ts";
-import type { SequenceId, SequenceOpening, SparseSettings, Step, StepTiming } from "../../engine/span.ts";
+import {
+  isSparse,
+  type SequenceId,
+  type SequenceOpening,
+  type SparseSettings,
+  type Step,
+  type StepTiming,
+} from "../../engine/span.ts";
 import { LinkFit } from "./link_fit.ts";
 
 /** One of the two. */
@@ -102,7 +109,7 @@ export class ExchangeChoice {
   learn({ spans, release }: Pick<Step, "spans" | "release">, { exchange, replicas }: StepTiming): void {
     const sparse = spans.flatMap((span) => {
       const followed = this.#followed.get(span.sequence);
-      return span.kind === "decode" && span.attention === "sparse" && followed !== undefined ? [followed] : [];
+      return isSparse(span) && followed !== undefined ? [followed] : [];
     });
     if (exchange !== undefined) {
       for (const kind of ["states", "replicas"] as const) {
