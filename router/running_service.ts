@@ -27,6 +27,7 @@ import type { SchedulerObserver } from "./scheduling/scheduler_observer.ts";
 import type { HttpServer } from "./server/http_server.ts";
 import { openTelemetryMirror, traceRequest } from "./telemetry/telemetry.ts";
 import type { TextPool } from "./text/text_pool.ts";
+import type { GroupPlan } from "./group/open_group.ts";
 import type { WorkerGroup } from "./group/worker_group.ts";
 import type { WorkerPlan } from "./group/worker_plan.ts";
 
@@ -74,14 +75,7 @@ export class RunningService implements Service {
     this.#server = server;
     this.address = server.address;
     this.#grammars = grammars;
-    const groups = openGroups(workers, {
-      model: config.model,
-      modelId: config.modelName,
-      minWorkers: config.workers.kind === "join" ? config.workers.minWorkers : 1,
-      copies: config.copies,
-      sparseExchange: config.sparseExchange,
-      log: (line) => log.say(line),
-    });
+    const groups = openGroups(workers, groupPlanOf(config, log));
     const registry = registryOf(config);
     const metrics = new ServiceMetrics(registry, { groups: () => this.#groupsNow() });
     const recorder = new RequestRecorder(traceRequest, [
@@ -93,7 +87,7 @@ export class RunningService implements Service {
       maxQueued: Math.ceil(config.maxQueued / groups.length),
       queueTimeoutMs: config.queueTimeoutMs,
       recoverMs: config.recoverMs,
-      constraints: this.#grammars,
+      constraints: grammars,
       observer: observerOf(group, { recorder, metrics, log }),
     }));
     if (keys === undefined && !isLoopback(config.host)) {
@@ -185,6 +179,21 @@ export class RunningService implements Service {
         routes.get("/metrics", () => new Response(registry.text(), { headers: { "content-type": METRICS_TYPE } })),
     });
   }
+}
+
+/** What all groups have in common. */
+function groupPlanOf(
+  { model, modelName, workers, copies, sparseExchange }: ResolvedConfig,
+  log: ServiceLog,
+): GroupPlan {
+  return {
+    model,
+    modelId: modelName,
+    minWorkers: workers.kind === "join" ? workers.minWorkers : 1,
+    copies,
+    sparseExchange,
+    log: (line) => log.say(line),
+  };
 }
 
 function registryOf({ modelName, metricsCompat }: ResolvedConfig): MetricsRegistry {

@@ -33,49 +33,78 @@ export type FollowedGroup = Pick<WorkerGroup, "state" | "members" | "onState">;
 /** Follows groups until they are closed. */
 export function follow(
   groups: readonly FollowedGroup[],
-  { contextTokens, onProgress, log }: ReadinessOptions,
+  options: ReadinessOptions,
 ): Pick<Service, "ready" | "broken"> {
-  const ready = Promise.withResolvers<ServedModel>();
-  const broken = Promise.withResolvers<string>();
-  // Callers that only drain never await it; `broken` reports a failed worker too.
-  ready.promise.catch(() => "`broken` reports it too");
-  let gathering: ReturnType<typeof setTimeout> | undefined;
-  const fail = (reason: string) => {
-    broken.resolve(reason);
-    ready.reject(new RequestError("group_unavailable", `Cannot serve: ${reason}`));
-  };
-  let isAnnounced = false;
-  const announce = () => {
-    clearTimeout(gathering);
-    gathering = undefined;
-    const model = served(groups);
-    // The group that was ready may be lost by now.
-    if (model === undefined) return;
-    isAnnounced = true;
-    if (model.contextTokens >= contextTokens) return ready.resolve(model);
-    fail(`a context of ${contextTokens} tokens does not fit: the workers hold ${model.contextTokens}; ${REMEDY}`);
-  };
-  const consider = (group: number, state: GroupState) => {
-    const states = groups.map((each) => each.state);
+  const fate = new Fate(groups, options);
+  groups.forEach((group, index) => group.onState((state) => fate.consider(index, state)));
+  return { ready: fate.ready, broken: fate.broken };
+}
+
+class Fate {
+  readonly #groups: readonly FollowedGroup[];
+  readonly #options: ReadinessOptions;
+  readonly #ready = Promise.withResolvers<ServedModel>();
+  readonly #broken = Promise.withResolvers<string>();
+  #gathering: ReturnType<typeof setTimeout> | undefined;
+  #isAnnounced = false;
+
+  constructor(groups: readonly FollowedGroup[], options: ReadinessOptions) {
+    this.#groups = groups;
+    this.#options = options;
+    // Callers that only drain never await it; `broken` reports a failed worker too.
+    this.#ready.promise.catch(() => "`broken` reports it too");
+  }
+
+  get ready(): Promise<ServedModel> {
+    return this.#ready.promise;
+  }
+
+  get broken(): Promise<string> {
+    return this.#broken.promise;
+  }
+
+  /** Takes the new state of a group. */
+  consider(group: number, state: GroupState): void {
+    const states = this.#groups.map((each) => each.state);
+    this.#tell(group, state, states);
+    // One that comes back smaller goes on with shorter contexts.
+    if (this.#isAnnounced || !states.some(({ kind }) => kind === "ready")) return;
+    if (states.every(({ kind }) => kind !== "loading")) this.#announce();
+    else this.#gathering ??= setTimeout(() => this.#announce(), GATHER_MS);
+  }
+
+  /** Says what the state means for the service, and for the operator. */
+  #tell(group: number, state: GroupState, states: readonly GroupState[]): void {
+    const { log, onProgress } = this.#options;
     if (state.kind === "closed") {
-      clearTimeout(gathering);
-      ready.reject(new RequestError("draining", "Cannot serve: the service was stopped"));
+      clearTimeout(this.#gathering);
+      this.#ready.reject(new RequestError("draining", "Cannot serve: the service was stopped"));
     } else if (state.kind === "broken") {
-      if (states.every(({ kind }) => kind === "broken")) fail(state.reason);
+      if (states.every(({ kind }) => kind === "broken")) this.#fail(state.reason);
       else log(`Group ${group} has failed for good, and the others go on: ${state.reason}`);
     } else if (state.kind === "loading") onProgress(progressOf(states));
     else if (hasOtherModel(state, states)) {
-      log(
-        `Group ${group} gets no requests: it has loaded another model (digest ${state.model.digest}) than the others`,
-      );
+      const loaded = `it has loaded another model (digest ${state.model.digest}) than the others`;
+      log(`Group ${group} gets no requests: ${loaded}`);
     }
-    // One that comes back smaller goes on with shorter contexts.
-    if (isAnnounced || !states.some(({ kind }) => kind === "ready")) return;
-    if (states.every(({ kind }) => kind !== "loading")) announce();
-    else gathering ??= setTimeout(announce, GATHER_MS);
-  };
-  groups.forEach((group, index) => group.onState((state) => consider(index, state)));
-  return { ready: ready.promise, broken: broken.promise };
+  }
+
+  #announce(): void {
+    clearTimeout(this.#gathering);
+    this.#gathering = undefined;
+    const model = served(this.#groups);
+    // The group that was ready may be lost by now.
+    if (model === undefined) return;
+    this.#isAnnounced = true;
+    const { contextTokens } = this.#options;
+    if (model.contextTokens >= contextTokens) return this.#ready.resolve(model);
+    this.#fail(`a context of ${contextTokens} tokens does not fit: the workers hold ${model.contextTokens}; ${REMEDY}`);
+  }
+
+  #fail(reason: string): void {
+    this.#broken.resolve(reason);
+    this.#ready.reject(new RequestError("group_unavailable", `Cannot serve: ${reason}`));
+  }
 }
 
 function progressOf(states: readonly GroupState[]): number {
