@@ -2,10 +2,12 @@
 
 import type { VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { IconButton } from "../frame/icon_button.tsx";
 import { Icon } from "../frame/icons.tsx";
 import type { PageState } from "../frame/page_state.ts";
 import { attachmentOf, MIN_PASTED } from "./attachments.ts";
 import { type Attachment, wireMessages } from "./conversation.ts";
+import { DocumentName } from "./document_name.tsx";
 import { whole } from "./plain_words.ts";
 import { SettingsPanel } from "./settings_panel.tsx";
 import { useObserved } from "../frame/use_observed.ts";
@@ -27,9 +29,10 @@ export function Composer({ state, documents, onDocuments, onFiles }: ComposerPro
   const text = useObserved(draft);
   const running = useObserved(answering.running);
   const [isSet, setSet] = useState(false);
+  const isEmpty = text.trim() === "" && documents.length === 0;
   const send = (event: Event) => {
     event.preventDefault();
-    if (text.trim() === "" && documents.length === 0) return;
+    if (isEmpty) return;
     draft.set("");
     onDocuments([]);
     void answering.ask(text.trim(), documents);
@@ -44,48 +47,60 @@ export function Composer({ state, documents, onDocuments, onFiles }: ComposerPro
     <form class="composer" onSubmit={send} onPaste={paste}>
       {isSet && <SettingsPanel state={state} />}
       <Documents documents={documents} onDocuments={onDocuments} />
-      <textarea
-        aria-label="Your question"
-        placeholder="Ask something"
-        rows={1}
-        value={text}
-        onInput={(event) => draft.set(event.currentTarget.value)}
-        onKeyDown={(event) => {
-          if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-          send(event);
-        }}
-      />
+      <QuestionField text={text} onText={(text) => draft.set(text)} onSend={send} />
       <div class="bar">
         <FileButton onFiles={onFiles} />
-        <button
-          type="button"
-          class="quiet labelled"
-          aria-label="Settings"
-          aria-expanded={isSet}
-          onClick={() => setSet(!isSet)}
-        >
-          <Icon name="settings" />
-          <span>Settings</span>
-        </button>
+        <SettingsButton isOpen={isSet} onClick={() => setSet(!isSet)} />
         <Size state={state} text={text} documents={documents} />
-        {running === undefined
-          ? (
-            <button
-              type="submit"
-              class="primary round"
-              aria-label="Send"
-              disabled={text.trim() === "" && documents.length === 0}
-            >
-              <Icon name="send" />
-            </button>
-          )
-          : (
-            <button type="button" class="primary round" aria-label="Stop" onClick={() => answering.stop()}>
-              <Icon name="stop" />
-            </button>
-          )}
+        {running === undefined ? <SendButton isEmpty={isEmpty} /> : <StopButton onClick={() => answering.stop()} />}
       </div>
     </form>
+  );
+}
+
+/** Sends on Enter; Shift and Enter begin a new line. */
+function QuestionField({ text, onText, onSend }: {
+  readonly text: string;
+  readonly onText: (text: string) => void;
+  readonly onSend: (event: Event) => void;
+}): VNode {
+  return (
+    <textarea
+      aria-label="Your question"
+      placeholder="Ask something"
+      rows={1}
+      value={text}
+      onInput={(event) => onText(event.currentTarget.value)}
+      onKeyDown={(event) => {
+        if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+        onSend(event);
+      }}
+    />
+  );
+}
+
+function SettingsButton({ isOpen, onClick }: { readonly isOpen: boolean; readonly onClick: () => void }): VNode {
+  return (
+    <button type="button" class="quiet labelled" aria-label="Settings" aria-expanded={isOpen} onClick={onClick}>
+      <Icon name="settings" />
+      <span>Settings</span>
+    </button>
+  );
+}
+
+function SendButton({ isEmpty }: { readonly isEmpty: boolean }): VNode {
+  return (
+    <button type="submit" class="primary round" aria-label="Send" disabled={isEmpty}>
+      <Icon name="send" />
+    </button>
+  );
+}
+
+function StopButton({ onClick }: { readonly onClick: () => void }): VNode {
+  return (
+    <button type="button" class="primary round" aria-label="Stop" onClick={onClick}>
+      <Icon name="stop" />
+    </button>
   );
 }
 
@@ -93,19 +108,14 @@ function Documents({ documents, onDocuments }: Pick<ComposerProps, "documents" |
   if (documents.length === 0) return null;
   return (
     <ul class="documents" aria-label="Documents">
-      {documents.map(({ id, name, text }) => (
-        <li key={id} class="document">
-          <Icon name="file" />
-          <span>{name}</span>
-          <span class="size">{whole(text.length / 1000)} k characters</span>
-          <button
-            type="button"
-            class="quiet small"
-            aria-label={`Remove ${name}`}
-            onClick={() => onDocuments(documents.filter((other) => other.id !== id))}
-          >
-            <Icon name="close" />
-          </button>
+      {documents.map((document) => (
+        <li key={document.id} class="document">
+          <DocumentName document={document} />
+          <IconButton
+            icon="close"
+            label={`Remove ${document.name}`}
+            onClick={() => onDocuments(documents.filter(({ id }) => id !== document.id))}
+          />
         </li>
       ))}
     </ul>

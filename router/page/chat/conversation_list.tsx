@@ -1,6 +1,7 @@
 /** The conversations of this browser. */
 
 import type { VNode } from "preact";
+import { IconButton } from "../frame/icon_button.tsx";
 import { Icon } from "../frame/icons.tsx";
 import type { PageState } from "../frame/page_state.ts";
 import { type Conversation, titleOf } from "./conversation.ts";
@@ -13,10 +14,6 @@ export function ConversationList({ state }: { readonly state: PageState }): VNod
   const open = useObserved(conversations.open);
   const isOpen = useObserved(isListOpen);
   const trouble = useObserved(conversations.trouble);
-  const select = (conversation: Conversation) => {
-    conversations.select(conversation);
-    isListOpen.set(false);
-  };
   return (
     <aside class={isOpen ? "list open" : "list"} aria-label="Conversations">
       <button
@@ -33,32 +30,31 @@ export function ConversationList({ state }: { readonly state: PageState }): VNod
       {trouble !== undefined && <p class="trouble" role="alert">{trouble}</p>}
       {kept.length === 0 && <p class="hint">Conversations are kept in this browser, and nowhere else.</p>}
       <ul>
-        {kept.map((conversation) => (
-          <li key={conversation.id} class={conversation.id === open.id ? "entry current" : "entry"}>
-            <button
-              type="button"
-              class="title"
-              aria-current={conversation.id === open.id ? "true" : undefined}
-              onClick={() =>
-                select(conversation)}
-            >
-              {titleOf(conversation)}
-            </button>
-            <button
-              type="button"
-              class="quiet small"
-              aria-label={`Delete ${titleOf(conversation)}`}
-              onClick={() => {
-                if (confirm(`Delete “${titleOf(conversation)}”?`)) {
-                  void conversations.remove(conversation.id);
-                }
-              }}
-            >
-              <Icon name="bin" />
-            </button>
-          </li>
-        ))}
+        {kept.map((each) => <Entry key={each.id} state={state} conversation={each} isCurrent={each.id === open.id} />)}
       </ul>
     </aside>
+  );
+}
+
+function Entry({ state: { conversations, isListOpen }, conversation, isCurrent }: {
+  readonly state: PageState;
+  readonly conversation: Conversation;
+  readonly isCurrent: boolean;
+}): VNode {
+  const title = titleOf(conversation);
+  const select = () => {
+    conversations.select(conversation);
+    isListOpen.set(false);
+  };
+  const remove = () => {
+    if (confirm(`Delete “${title}”?`)) void conversations.remove(conversation.id);
+  };
+  return (
+    <li class={isCurrent ? "entry current" : "entry"}>
+      <button type="button" class="title" aria-current={isCurrent ? "true" : undefined} onClick={select}>
+        {title}
+      </button>
+      <IconButton icon="bin" label={`Delete ${title}`} onClick={remove} />
+    </li>
   );
 }

@@ -2,9 +2,11 @@
 
 import type { VNode } from "preact";
 import { useState } from "preact/hooks";
+import { IconButton } from "../frame/icon_button.tsx";
 import { Icon } from "../frame/icons.tsx";
 import type { PageState } from "../frame/page_state.ts";
 import { type Answer, isRunning, type Question } from "./conversation.ts";
+import { DocumentName } from "./document_name.tsx";
 import { Markdown } from "./markdown.tsx";
 import { describeAnswer, percent, seconds, timeLeft, whole } from "./plain_words.ts";
 import { useObserved } from "../frame/use_observed.ts";
@@ -13,47 +15,55 @@ import { useObserved } from "../frame/use_observed.ts";
 export function QuestionView({ state, question }: { readonly state: PageState; readonly question: Question }): VNode {
   const [isEdited, setEdited] = useState(false);
   const [text, setText] = useState(question.text);
-  if (isEdited) {
-    return (
-      <article class="question" aria-label="Your question">
-        <form
-          class="edit"
-          onSubmit={(event) => {
-            event.preventDefault();
-            setEdited(false);
-            void state.answering.edit(question.id, text);
-          }}
-        >
-          <textarea
-            aria-label="Question"
-            value={text}
-            rows={3}
-            onInput={(event) => setText(event.currentTarget.value)}
-          />
-          <div class="actions">
-            <button type="button" class="secondary" onClick={() => setEdited(false)}>Cancel</button>
-            <button type="submit" class="primary">Ask again</button>
-          </div>
-        </form>
-      </article>
-    );
-  }
+  const send = (event: Event) => {
+    event.preventDefault();
+    setEdited(false);
+    void state.answering.edit(question.id, text);
+  };
   return (
     <article class="question" aria-label="Your question">
-      {question.attachments.map(({ id, name, text }) => (
-        <p key={id} class="document">
-          <Icon name="file" />
-          <span>{name}</span>
-          <span class="size">{whole(text.length / 1000)} k characters</span>
+      {isEdited
+        ? <EditForm text={text} onText={setText} onSend={send} onCancel={() => setEdited(false)} />
+        : <Asked question={question} onEdit={() => setEdited(true)} />}
+    </article>
+  );
+}
+
+function EditForm({ text, onText, onSend, onCancel }: {
+  readonly text: string;
+  readonly onText: (text: string) => void;
+  readonly onSend: (event: Event) => void;
+  readonly onCancel: () => void;
+}): VNode {
+  return (
+    <form class="edit" onSubmit={onSend}>
+      <textarea
+        aria-label="Question"
+        value={text}
+        rows={3}
+        onInput={(event) => onText(event.currentTarget.value)}
+      />
+      <div class="actions">
+        <button type="button" class="secondary" onClick={onCancel}>Cancel</button>
+        <button type="submit" class="primary">Ask again</button>
+      </div>
+    </form>
+  );
+}
+
+function Asked({ question, onEdit }: { readonly question: Question; readonly onEdit: () => void }): VNode {
+  return (
+    <>
+      {question.attachments.map((document) => (
+        <p key={document.id} class="document">
+          <DocumentName document={document} />
         </p>
       ))}
       {question.text !== "" && <p class="asked">{question.text}</p>}
       <div class="tools">
-        <button type="button" class="quiet small" aria-label="Edit question" onClick={() => setEdited(true)}>
-          <Icon name="edit" />
-        </button>
+        <IconButton icon="edit" label="Edit question" onClick={onEdit} />
       </div>
-    </article>
+    </>
   );
 }
 
@@ -119,23 +129,13 @@ function Footer({ state, answer }: { readonly state: PageState; readonly answer:
         {describeAnswer(answer, state.model?.layers).map((line) => <li key={line}>{line}</li>)}
       </ul>
       <div class="tools">
-        <button
-          type="button"
-          class="quiet small"
-          aria-label="Answer again"
-          onClick={() => void state.answering.retry(answer.id)}
-        >
-          <Icon name="retry" />
-        </button>
+        <IconButton icon="retry" label="Answer again" onClick={() => void state.answering.retry(answer.id)} />
         {answer.text !== "" && (
-          <button
-            type="button"
-            class="quiet small"
-            aria-label={isCopied ? "Copied" : "Copy answer"}
+          <IconButton
+            icon="copy"
+            label={isCopied ? "Copied" : "Copy answer"}
             onClick={() => void copy()}
-          >
-            <Icon name="copy" />
-          </button>
+          />
         )}
         {state.tide.has(answer.id) && (
           <button type="button" class="quiet small labelled" onClick={showTide}>

@@ -27,6 +27,8 @@ const SAMPLING: readonly NumberField[] = [
   { name: "maxTokens", label: "Longest answer", min: 1, step: 1 },
 ];
 
+const COVERAGE: NumberField = { name: "coverage", label: "Attention covered", min: 0.01, max: 1, step: 0.01 };
+
 const CHOICES = {
   attention: [["auto", "Sparse when long"], ["dense", "Full"], ["sparse", "Sparse"]],
   heads: [["", "Default"], ["kv_head", "One set per KV head"], ["query_head", "One per query head"], [
@@ -114,7 +116,8 @@ function Choice({ name, label, settings, change }: Changing & {
 }
 
 /** A number of positions, or as few as cover a share of the attention. */
-function Budget({ settings: { budget, coverage }, change }: Changing): VNode {
+function Budget({ settings, change }: Changing): VNode {
+  const { budget } = settings;
   const isAuto = budget === "auto";
   return (
     <>
@@ -138,20 +141,7 @@ function Budget({ settings: { budget, coverage }, change }: Changing): VNode {
         />
         <span>Adaptive budget</span>
       </label>
-      {isAuto && (
-        <label class="field">
-          <span>Attention covered</span>
-          <input
-            type="number"
-            min={0.01}
-            max={1}
-            step={0.01}
-            placeholder="default"
-            value={coverage ?? ""}
-            onInput={(event) => change({ coverage: numberOf(event.currentTarget.value) })}
-          />
-        </label>
-      )}
+      {isAuto && <NumberInput field={COVERAGE} settings={settings} change={change} />}
     </>
   );
 }

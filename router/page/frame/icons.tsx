@@ -22,8 +22,11 @@ const PATHS = {
   file: "M5 3h7l3 3v11H5zM12 3v3h3",
 } as const;
 
+/** One of the pictures. */
+export type IconName = keyof typeof PATHS;
+
 /** One of the icons; its meaning is in the text next to it or in the label of its button. */
-export function Icon({ name }: { readonly name: keyof typeof PATHS }): VNode {
+export function Icon({ name }: { readonly name: IconName }): VNode {
   return (
     <svg class="icon" viewBox="0 0 20 20" aria-hidden="true">
       <path d={PATHS[name]} />

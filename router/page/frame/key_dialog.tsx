@@ -1,6 +1,6 @@
 /** Asks for the API key when the service wants one. */
 
-import type { VNode } from "preact";
+import type { RefObject, VNode } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { PageState } from "./page_state.ts";
 import { useObserved } from "./use_observed.ts";
@@ -8,14 +8,9 @@ import { useObserved } from "./use_observed.ts";
 /** A dialog over the page; it opens by itself after a refusal. */
 export function KeyDialog({ state }: { readonly state: PageState }): VNode {
   const isOpen = useObserved(state.isKeyAsked);
-  const wasRefused = useObserved(state.service.needsKey);
   const [key, setKey] = useState("");
   const [isKept, setKept] = useState(false);
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    if (isOpen && dialog.current?.open === false) dialog.current.showModal();
-    if (!isOpen) dialog.current?.close();
-  }, [isOpen]);
+  const dialog = useModal(isOpen);
   const use = (event: Event) => {
     event.preventDefault();
     state.service.useKey(key.trim(), isKept);
@@ -27,11 +22,7 @@ export function KeyDialog({ state }: { readonly state: PageState }): VNode {
     <dialog ref={dialog} class="dialog" aria-labelledby="key-title" onCancel={() => state.isKeyAsked.set(false)}>
       <form onSubmit={use}>
         <h2 id="key-title">API key</h2>
-        <p class={wasRefused ? "refused" : ""} role={wasRefused ? "alert" : undefined}>
-          {wasRefused
-            ? `The service ${state.service.key === "" ? "wants a key" : "does not know this key"}.`
-            : "A service with keys wants one with every request. It stays in this browser."}
-        </p>
+        <Reason state={state} />
         <label class="field">
           <span>Key</span>
           <input
@@ -52,5 +43,26 @@ export function KeyDialog({ state }: { readonly state: PageState }): VNode {
         </div>
       </form>
     </dialog>
+  );
+}
+
+/** A dialog that is open while it is to be. */
+function useModal(isOpen: boolean): RefObject<HTMLDialogElement | null> {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    if (isOpen && dialog.current?.open === false) dialog.current.showModal();
+    if (!isOpen) dialog.current?.close();
+  }, [isOpen]);
+  return dialog;
+}
+
+function Reason({ state: { service } }: { readonly state: PageState }): VNode {
+  const wasRefused = useObserved(service.needsKey);
+  return (
+    <p class={wasRefused ? "refused" : ""} role={wasRefused ? "alert" : undefined}>
+      {wasRefused
+        ? `The service ${service.key === "" ? "wants a key" : "does not know this key"}.`
+        : "A service with keys wants one with every request. It stays in this browser."}
+    </p>
   );
 }
