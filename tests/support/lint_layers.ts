@@ -3,6 +3,8 @@
  * Third-party packages enter at the files named in `DOORS` only.
  */
 
+import { pathInProject } from "./path_in_project.ts";
+
 const ROOMS = ["kernels", "engine", "workers", "router"] as const;
 
 /** Package → the files (or folders, ending in /) that may import it outside tests. */
@@ -25,11 +27,6 @@ const DOORS: Record<string, readonly string[]> = {
 
 /** Has neither Deno nor the types of the rooms around it, nor they those of the DOM. */
 const PAGE = "router/page/";
-
-function pathInProject(filename: string): string {
-  const root = new URL("../../", import.meta.url).pathname;
-  return filename.startsWith(root) ? filename.slice(root.length) : filename;
-}
 
 function checkImport(context: Deno.lint.RuleContext, node: Deno.lint.Node, source: string): void {
   const file = pathInProject(context.filename);
