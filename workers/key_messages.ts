@@ -29,6 +29,7 @@ export interface KeyMessagesOptions extends ExchangeOptions {
 /** See the top of this file; any wait may reject with a `PeerError` */
 export class KeyMessages {
   readonly #options: KeyMessagesOptions;
+  /** Its own: other messages, of other sizes, would push out the large buffers that the next prompt needs. */
   readonly #buffers = new SendBuffers();
 
   constructor(options: KeyMessagesOptions) {
