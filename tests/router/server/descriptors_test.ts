@@ -8,9 +8,13 @@ const SERVER = fileURLToPath(new URL("../../support/limited_server.ts", import.m
 const DESCRIPTORS = 256;
 const CONNECTIONS = 400;
 
+/** For one try to be answered, and for all of them, on a busy machine. */
+const ANSWER_MS = 10_000;
+const ALL_MS = 60_000;
+
 async function health(port: number): Promise<number | undefined> {
   try {
-    const response = await fetch(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(1000) });
+    const response = await fetch(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(ANSWER_MS) });
     await response.body?.cancel();
     return response.status;
   } catch (error) {
@@ -39,9 +43,9 @@ Deno.test("more silent connections than descriptors leave the server alive, and 
       silent.push(conn);
     }
     for (const conn of silent) conn.close();
-    const end = performance.now() + 10_000;
+    const end = performance.now() + ALL_MS;
     while (await health(port) !== 200) {
-      assert.ok(performance.now() < end, `no answer 10 s after ${silent.length} connections were closed`);
+      assert.ok(performance.now() < end, `no answer ${ALL_MS} ms after ${silent.length} connections were closed`);
       await new Promise((resolve) => setTimeout(resolve, 200));
     }
   } finally {

@@ -37,7 +37,7 @@ Deno.test("pipelined requests of a client that leaves are never begun, and the r
   await client.send(rawRequest("POST", "/x", { body: "{}" }).repeat(20));
   await until(() => begun > 0);
   client[Symbol.dispose]();
-  await until(() => noticed > 0 && served.server.connections === 0, 1000);
+  await until(() => noticed > 0 && served.server.connections === 0);
   assert.deepEqual({ begun, noticed }, { begun: 1, noticed: 1 });
 });
 

@@ -13,7 +13,7 @@ const PATHS = { cert: fixture("cert"), key: fixture("key") };
 
 Deno.test("HTTPS answers those who trust its certificate; clear text and silent handshakes are cut", async () => {
   const tls = await readTlsFiles(PATHS);
-  const server = await HttpServer.listen({ host: "127.0.0.1", port: 0, maxConnections: 10, headMs: 300, tls });
+  const server = await HttpServer.listen({ host: "127.0.0.1", port: 0, maxConnections: 10, headMs: 2000, tls });
   const addresses: string[] = [];
   const errors: unknown[] = [];
   server.serve({

@@ -100,15 +100,12 @@ Deno.test("a prompt that cannot fit is refused from its bytes", async () => {
       () => pool.run("completion", inputOf({ prompt: content })),
     ];
     for (const job of jobs) {
-      const startMs = performance.now();
       await assert.rejects(job, (error: unknown) => {
         assert.ok(error instanceof RequestError && error.code === "context_length_exceeded", String(error));
-        // 8 MB at 14 bytes a token, the longest of this vocabulary.
+        // 8 MB at 14 bytes a token, the longest of this vocabulary: had its tokens been made, it would say how many.
         assert.match(error.message, /characters has over 5714\d\d tokens, which exceed the context of 4096$/);
         return true;
       });
-      // 30 to 60 ms when idle; making its tokens takes 4 s.
-      assert.ok(performance.now() - startMs < 2000, `${performance.now() - startMs} ms`);
     }
   } finally {
     pool.close();
