@@ -56,7 +56,7 @@ Deno.test("Link says when a message has left, and reads the next one into memory
       payloads.push(data?.buffer);
       if (n > 0 && data?.buffer instanceof ArrayBuffer) far.recycle(data.buffer);
     }
-    await near.flush(1000);
+    await near.flush(15_000);
     assert.deepEqual(sent, [0, 1, 2, 3]);
     assert.equal(payloads[3], payloads[1], "of the same size, and taken back");
     assert.equal(new Set(payloads).size, 3);
@@ -101,7 +101,7 @@ Deno.test("Link hands out what arrived before the peer closed, then the end", as
   await withLinks(async (near, far) => {
     near.send({ n: 1 });
     near.send({ n: 2 });
-    await near.flush(1000);
+    await near.flush(15_000);
     await near.close();
     const heard: number[] = [];
     await assert.rejects(

@@ -58,17 +58,18 @@ Deno.test("small writes in TLS do not wait for each other", () =>
     const [near, far] = await pair(listener, TRUST);
     const head = new Uint8Array(8);
     const body = new Uint8Array(2000);
-    const startedMs = performance.now();
+    let quickestMs = Infinity;
     for (let round = 0; round < 20; round++) {
+      const startedMs = performance.now();
       for (const [from, to] of [[near, far], [far, near]] as const) {
         await writeFully(from, head);
         await writeFully(from, body);
         await readFully(to, head.length + body.length);
       }
+      quickestMs = Math.min(quickestMs, performance.now() - startedMs);
     }
-    const eachMs = (performance.now() - startedMs) / 20;
-    // With Nagle's algorithm it is 44 ms and more.
-    assert.ok(eachMs < 40, `${eachMs} ms for one there and back`);
+    // With Nagle's algorithm the quickest takes 87 ms; on a busy machine some take as long without it, but not all.
+    assert.ok(quickestMs < 60, `${quickestMs} ms for one there and back`);
     near.close();
     far.close();
   }));
