@@ -46,6 +46,7 @@ export const TRICKS = {
   exit: 506,
   die: 507,
   stop: 508,
+  hold: 509,
 } as const;
 
 /** Names of models that make loading go wrong; `other` has another digest, `matrices` computes on matrix units. */
@@ -58,6 +59,9 @@ export const MODELS = {
   matrices: "matrices",
 } as const;
 
+/** What a worker process prints when a step is held; SIGUSR1 lets the step go on. */
+export const HELD_LINE = "The step is held";
+
 /** Plays the trick that a token names. */
 async function play(trick: number | undefined): Promise<void> {
   if (trick === TRICKS.refuse) throw new EngineError("kv_exhausted", "Cannot append rows: no page is free");
@@ -68,6 +72,15 @@ async function play(trick: number | undefined): Promise<void> {
   if (trick === TRICKS.stop) Deno.kill(Deno.pid, "SIGSTOP");
   if (trick === TRICKS.hang) await new Promise<never>(() => setTimeout(() => {}, 60_000));
   if (trick === TRICKS.slow) await new Promise((resolve) => setTimeout(resolve, 300));
+  if (trick === TRICKS.hold) await held();
+}
+
+async function held(): Promise<void> {
+  const released = Promise.withResolvers<void>();
+  Deno.addSignalListener("SIGUSR1", released.resolve);
+  writeError(HELD_LINE);
+  await released.promise;
+  Deno.removeSignalListener("SIGUSR1", released.resolve);
 }
 
 /**

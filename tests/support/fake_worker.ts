@@ -27,7 +27,7 @@ export class FakeWorker {
   static async start(trust?: TlsTrust): Promise<FakeWorker> {
     const tls = trust === undefined ? [] : ["--tls"];
     const child = new Deno.Command(Deno.execPath(), {
-      args: ["run", "--quiet", "-A", "--no-check", fileURLToPath(FAKE_ENTRY), "worker", "--silence-ms=3000", ...tls],
+      args: ["run", "--quiet", "-A", "--no-check", fileURLToPath(FAKE_ENTRY), "worker", "--silence-ms=60000", ...tls],
       stdout: "piped",
       stderr: "null",
     }).spawn();

@@ -16,6 +16,7 @@ async function following(
   source: JoinSource,
   server: DnsServer,
   play: (reported: Reported) => Promise<void>,
+  deadlineMs = 30_000,
 ): Promise<void> {
   if (source.kind !== "dns" && source.kind !== "srv") assert.fail(`${source.kind} is no name`);
   const membership = new DnsMembership(source, {
@@ -25,7 +26,7 @@ async function following(
       load: { model: { random: "tiny" }, kvTokens: 64 },
     }),
     everyMs: 20,
-    deadlineMs: 300,
+    deadlineMs,
     nameServer: server.nameServer,
   });
   const reported: Reported = { members: [], troubles: [] };
@@ -77,7 +78,7 @@ Deno.test("DnsMembership says when no server answers, and forgets no worker for 
     server.isSilent = false;
     await until(() => troubles.at(-1) === undefined);
     assert.equal(members.length, 1);
-  });
+  }, 1000);
 });
 
 for (
