@@ -83,7 +83,7 @@ async function withPeers(memories: readonly Memory[], tolerance: number): Promis
     await runSteps(workers, tolerance, {
       begin(step) {
         rounds = new CandidateRounds(memories.length, step);
-        for (const mailbox of mailboxes) mailbox.begin(step, 5000);
+        for (const mailbox of mailboxes) mailbox.begin(step, 60_000);
       },
       end(step) {
         for (const mailbox of mailboxes) mailbox.end(step);

@@ -127,7 +127,7 @@ generatorContract("Scheduler on real workers", async () => {
   const workers = new EngineWorkers([CONTEXT]);
   const { group } = workers;
   const scheduler = new Scheduler(group);
-  await until(() => group.state.kind === "ready", 10_000);
+  await until(() => group.state.kind === "ready", 60_000);
   const close = async () => {
     await scheduler.close();
     await group.close();

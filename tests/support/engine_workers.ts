@@ -7,12 +7,23 @@ import { Engine } from "../../engine/engine.ts";
 import { GpuError } from "../../kernels/errors.ts";
 import { fixedMembership } from "../../router/group/membership/membership.ts";
 import { WorkerGroup } from "../../router/group/worker_group.ts";
+import type { LateMasks, Step, StepResult } from "../../engine/span.ts";
 import type { WorkerSource } from "../../router/group/worker_source.ts";
 import { hostEngine, type WorkerEngine } from "../../workers/engine_host.ts";
 import { runWorker } from "../../workers/worker.ts";
 import { settleMaps } from "./engine_fixture.ts";
-import { IMPATIENT, RESTARTS } from "./group_stage.ts";
+import { PATIENT, RESTARTS } from "./group_stage.ts";
 import { testProvider } from "./test_provider.ts";
+
+/** For a step that compiles its kernels first, on a busy machine. */
+const STEP_MS = 60_000;
+
+/** Gives each step the time to compile: workers of a service have done that before they are asked. */
+class PatientGroup extends WorkerGroup {
+  override run(step: Step, traceparents: readonly string[], late?: LateMasks): Promise<StepResult> {
+    return super.run({ ...step, deadlineMs: STEP_MS }, traceparents, late);
+  }
+}
 
 /** See the top of this file. */
 export class EngineWorkers {
@@ -22,7 +33,7 @@ export class EngineWorkers {
 
   /** @param kvTokens of each worker's slice */
   constructor(kvTokens: readonly number[]) {
-    this.group = new WorkerGroup({
+    this.group = new PatientGroup({
       membership: fixedMembership(
         kvTokens.map((tokens) => ({
           source: this.#source(),
@@ -31,7 +42,7 @@ export class EngineWorkers {
       ),
       modelId: "tiny",
       log: () => {},
-      patience: { ...IMPATIENT, unansweredPings: 200 },
+      patience: PATIENT,
       restarts: RESTARTS,
     });
   }
