@@ -108,7 +108,7 @@ Deno.test("a question about a long text is answered, dense and sparsely, and fas
     },
   );
 
-  await live.idle(10_000);
+  await live.idle(60_000);
 });
 
 async function assertEveryShape(live: LiveService): Promise<void> {

@@ -50,9 +50,11 @@ Deno.test("a worker that is killed is replaced, and clients notice no more than 
   });
 
   await t.step("during a stream: it goes on where it was, with the tokens it would have had", async () => {
+    // Looked up before: meanwhile the stream would go on.
+    const worker = await live.worker();
     const stream = await live.stream("/v1/completions", { ...request, cache_salt: "stream" });
     await stream.until(() => stream.tokenTimes.length >= 20);
-    await live.killWorker();
+    Deno.kill(worker, "SIGKILL");
     await stream.finish();
     assert.ok(stream.done && stream.error === undefined, JSON.stringify(stream.error));
     assert.equal(stream.text(), undisturbed);
@@ -61,11 +63,12 @@ Deno.test("a worker that is killed is replaced, and clients notice no more than 
   });
 
   await t.step("while a prompt is read: it is read again", async () => {
+    const worker = await live.worker();
     const stream = await live.stream("/v1/completions", { ...request, prompt: prompt(1500), max_tokens: 5 });
     await stream.until(() => stream.events.length > 0);
-    await live.until(async () => (await live.load()).kvUsage > 0, 30_000);
+    await live.until(async () => await live.metric("tidepool_kv_cache_usage_perc") > 0, 30_000);
     assert.equal(stream.tokenTimes.length, 0);
-    await live.killWorker();
+    Deno.kill(worker, "SIGKILL");
     await stream.finish();
     assert.ok(stream.done && stream.finishReason === "length", JSON.stringify(stream.error));
     assert.equal(await live.metric("tidepool_replays_total"), 2);
@@ -105,6 +108,7 @@ Deno.test("requests that lose their worker again and again go on as long as they
 
 Deno.test("a worker that hangs under a stream is given up, and the stream goes on", async () => {
   await using live = await LiveService.start(SMALL);
+  const worker = await live.worker();
   // Enough steps that a deadline follows from what steps take: 5 s and a little.
   const stream = await live.stream("/v1/completions", {
     prompt: prompt(10),
@@ -113,7 +117,7 @@ Deno.test("a worker that hangs under a stream is given up, and the stream goes o
     attention: { mode: "dense" },
   });
   await stream.until(() => stream.tokenTimes.length >= 20);
-  Deno.kill(await live.worker(), "SIGSTOP");
+  Deno.kill(worker, "SIGSTOP");
   await stream.finish();
   assert.deepEqual([stream.done, stream.error, stream.finishReason], [true, undefined, "length"]);
   assert.ok(live.lines.some((line) => /did not answer within/.test(line)));

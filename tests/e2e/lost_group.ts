@@ -42,9 +42,10 @@ export function startGroups(): Promise<LiveService> {
 export async function loseGroup(live: LiveService, fault: LostGroup["fault"]): Promise<LostGroup> {
   const texts = (await Promise.all((await openAll(live)).map((stream) => stream.finish()))).map((each) => each.text());
   const before = await countsOf(live);
+  // Looked up before: meanwhile the streams would go on.
+  const [pid = 0] = await live.workers();
   const streams = await openAll(live);
   for (const stream of streams) await stream.until(() => stream.tokenTimes.length >= 8);
-  const [pid = 0] = await live.workers();
   const lines = live.lines.length;
   Deno.kill(pid, GROUP_FAULTS[fault]);
   const failedAtMs = performance.now();

@@ -185,7 +185,7 @@ Deno.test("the official openai client", async (t) => {
     controller.abort();
     await assert.rejects(call, OpenAI.APIUserAbortError);
     await live.idle(30_000);
-    assert.equal(await live.metric("tidepool_client_disconnects_total"), 3);
+    await live.until(async () => await live.metric("tidepool_client_disconnects_total") === 3, 30_000);
   });
 
   await t.step("a failure in mid-stream is an error, not a short answer", async () => {

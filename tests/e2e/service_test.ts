@@ -33,20 +33,21 @@ Deno.test("a running service", async (t) => {
     const seeded = async () => (await live.ask<Completion>("/v1/completions", SEEDED)).body.choices;
     const alone = await seeded();
     assert.equal(alone[0]?.logprobs.tokens.length, SEEDED.max_tokens);
-    const others = [1, 2, 3, 4, 5, 6].map((i) =>
-      live.ask<Completion>("/v1/completions", {
+    const others = await Promise.all([1, 2, 3, 4, 5, 6].map((i) =>
+      live.stream("/v1/completions", {
         prompt: text.slice(0, 60 * i),
-        max_tokens: 60,
+        max_tokens: 400,
         seed: i,
         ignore_eos: true,
         attention: { mode: i % 2 === 0 ? "sparse" : "dense", budget: 32 },
       })
-    );
+    ));
     await live.until(async () => (await live.load()).running === others.length, 60_000);
     const inCompany = await seeded();
     assert.ok((await live.load()).running >= 3, "the others were still there");
     assert.deepEqual(inCompany, alone);
-    await Promise.all(others);
+    await Promise.all(others.map((stream) => stream.leave()));
+    await live.idle(60_000);
   });
 
   await t.step("gives the same tokens whether the prompt was read at once, in pieces or before", async () => {

@@ -74,13 +74,13 @@ export class Cli {
   }
 
   /**
-   * The first match on stdout.
+   * The first match in what it printed.
    * @throws when the process ends, or three minutes pass, without one
    */
-  async printed(pattern: RegExp): Promise<RegExpExecArray> {
+  async printed(pattern: RegExp, where: "stdout" | "stderr" = "stdout"): Promise<RegExpExecArray> {
     const deadline = performance.now() + 180_000;
     for (;;) {
-      const match = pattern.exec(this.#stdout);
+      const match = pattern.exec(where === "stdout" ? this.#stdout : this.#stderr);
       if (match !== null) return match;
       if (this.#ended || performance.now() > deadline) {
         throw new Error(`Cannot find ${pattern} in:\n${this.#stdout}\nstderr:\n${this.#stderr}`);
