@@ -80,7 +80,7 @@ export class Visitor implements AsyncDisposable {
   static async open(browser: Browser, origin: string, size = { width: 1360, height: 860 }): Promise<Visitor> {
     const context = await browser.newContext({ viewport: size });
     const visitor = new Visitor(context, await context.newPage(), origin);
-    visitor.page.setDefaultTimeout(20_000);
+    visitor.page.setDefaultTimeout(60_000);
     await visitor.page.goto(`${origin}/`);
     return visitor;
   }
