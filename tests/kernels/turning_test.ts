@@ -24,27 +24,37 @@ Deno.test("endsSoon() at the start of a wait, and where the one before ended", (
   assert.deepEqual(eager(40), [0, 3, 38, 41]);
 });
 
+/** Callbacks while something is awaited, each of which queues the next, as Dawn does it. */
+async function callbacksOfWait(): Promise<{ readonly all: number; readonly within4Ms: number; readonly ms: number }> {
+  let [all, within4Ms, isOver] = [0, 0, false];
+  const startMs = performance.now();
+  const callback = () => {
+    all++;
+    if (performance.now() - startMs < 4) within4Ms++;
+    if (!isOver) globalThis.setImmediate(callback);
+  };
+  const waited = whileTurning(new Promise((resolve) => setTimeout(resolve, 200)));
+  globalThis.setImmediate(callback);
+  await waited;
+  isOver = true;
+  const ms = performance.now() - startMs;
+  await new Promise((resolve) => setTimeout(resolve, 10));
+  return { all, within4Ms, ms };
+}
+
 Deno.test("paceGlobalImmediates() bounds the callbacks of a wait, and lets the first ones come at once", async () => {
   const before = Object.getOwnPropertyDescriptor(globalThis, "setImmediate");
   assert.ok(before);
   paceGlobalImmediates();
   try {
-    const wait = { isOver: false, callbacks: 0, within4Ms: 0 };
-    const startMs = performance.now();
-    // As Dawn does it: every callback queues the next while anything is awaited.
-    const callback = () => {
-      wait.callbacks++;
-      if (performance.now() - startMs < 4) wait.within4Ms++;
-      if (!wait.isOver) globalThis.setImmediate(callback);
-    };
-    const waited = whileTurning(new Promise((resolve) => setTimeout(resolve, 200)));
-    globalThis.setImmediate(callback);
-    await waited;
-    wait.isOver = true;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-    // On a busy machine the first may be all that comes in time.
-    assert.ok(wait.within4Ms >= 1, `${wait.within4Ms} callbacks at the start`);
-    assert.ok(wait.callbacks <= 250, `${wait.callbacks} callbacks in 200 ms: without a pace there are thousands`);
+    let quickest = 0;
+    // On a busy machine this thread may have to wait at the start of any one of them.
+    for (let attempt = 0; attempt < 50 && quickest === 0; attempt++) {
+      const { all, within4Ms, ms } = await callbacksOfWait();
+      assert.ok(all <= 50 + ms, `${all} callbacks in ${ms} ms: without a pace there are thousands`);
+      quickest = Math.max(quickest, within4Ms);
+    }
+    assert.ok(quickest >= 1, "no callback at the start of any wait");
   } finally {
     Object.defineProperty(globalThis, "setImmediate", before);
   }

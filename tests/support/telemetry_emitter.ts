@@ -62,5 +62,5 @@ function serve(): void {
 }
 
 serve();
-// Observed instruments are read at an export, and not at the one at exit: one must come before.
-await new Promise((resolve) => setTimeout(resolve, 500));
+// Observed instruments are read at an export, and not at the one at exit: it ends when one has come.
+for await (const _ of Deno.stdin.readable);

@@ -79,7 +79,10 @@ Deno.test("Fleet lets a lost group's requests wait for it while no other has roo
     withFleet({ groups: [{}, {}], scheduler: { maxBatch: 1 } }, async (fleet, groups) => {
       const others = { ...LONG, id: "other", requestId: "other", maxTokens: 2000 };
       const first = collect(fleet.generate(LONG), (count) => {
-        if (count === 20) groups[0]?.break();
+        if (count !== 20) return;
+        groups[0]?.break();
+        // There is no room in the other, for as long as it takes.
+        groups[1]?.hold();
       });
       const second = fleet.generate(others);
       const rest = collect(second);
@@ -90,6 +93,7 @@ Deno.test("Fleet lets a lost group's requests wait for it while no other has roo
       assert.deepEqual((await first).tokens, runAlone(LONG).tokens);
       assert.deepEqual(opened(groups), [2, 1]);
       second.cancel();
+      groups[1]?.resume();
       await rest;
     }));
   await t.step(

@@ -181,7 +181,7 @@ Deno.test("GrammarService gives up grammars that take too long to compile, and t
       (error: unknown) => error instanceof RequestError && error.code === "queue_full",
     );
     await service.check(quick("known"));
-    const deadlineMs = performance.now() + 60_000;
+    const deadlineMs = performance.now() + 600_000;
     for (let isTaken = false; !isTaken;) {
       assert.ok(performance.now() < deadlineMs, "the slow grammars still compile");
       await new Promise((resolve) => setTimeout(resolve, 100));

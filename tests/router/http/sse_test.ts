@@ -26,8 +26,8 @@ Deno.test("sseStream() makes nothing for a client that left before it began", ()
 function watched(changes: Partial<SseOptions> = {}) {
   const calls = { keepAlives: 0, cancels: 0 };
   const options: SseOptions = {
-    keepAliveMs: 1000,
-    stallMs: 1000,
+    keepAliveMs: 60_000,
+    stallMs: 60_000,
     signal: new AbortController().signal,
     onKeepAlive: () => void calls.keepAlives++,
     onCancel: () => void calls.cancels++,

@@ -180,7 +180,7 @@ Deno.test("Scheduler follows a group that changes on purpose, however often at t
   }));
 
 Deno.test("Scheduler takes requests while a group that has served forms again, for as long as it may take", () =>
-  withScheduler({ scheduler: { recoverMs: 40 } }, async (scheduler, group) => {
+  withScheduler({ scheduler: { recoverMs: 400 } }, async (scheduler, group) => {
     await collect(scheduler.generate(LONG));
     const { state } = group;
     assert.ok(state.kind === "ready");

@@ -26,19 +26,27 @@ function markOf(tokens: ArrayLike<number>): number {
 class MarkingHost implements ConstraintHost {
   readonly #delayMs: (tokens: number) => number;
   readonly #failAt: number;
+  readonly #ready: Promise<void> | undefined;
   open = 0;
 
   constructor(
-    { delayMs = () => 0, failAt = Infinity }: { delayMs?: (tokens: number) => number; failAt?: number } = {},
+    { delayMs = () => 0, failAt = Infinity, ready }: {
+      delayMs?: (tokens: number) => number;
+      failAt?: number;
+      /** None is made before. */
+      ready?: Promise<void>;
+    } = {},
   ) {
     this.#delayMs = delayMs;
     this.#failAt = failAt;
+    this.#ready = ready;
   }
 
   follow(): Constraint {
     this.open++;
     return {
       masks: async (tokens, from, words) => {
+        await this.#ready;
         await new Promise((resolve) => setTimeout(resolve, this.#delayMs(tokens.length)));
         if (tokens.length >= this.#failAt) throw new RequestError("deadline_exceeded", "Cannot follow the grammar");
         const states = Array.from({ length: tokens.length - from + 1 }, (_, i) => markOf(tokens.slice(0, from + i)));
@@ -156,7 +164,8 @@ Deno.test("Scheduler goes back in the grammar with drafts that are overruled", a
 });
 
 Deno.test("Scheduler goes on with others while masks are late", () => {
-  const host = new MarkingHost({ delayMs: () => 30 });
+  const freed = Promise.withResolvers<void>();
+  const host = new MarkingHost({ delayMs: () => 30, ready: freed.promise });
   return withScheduler({ scheduler: { constraints: host } }, async (scheduler, group) => {
     const free = generationRequest({ promptTokens: promptOf(30, 2), maxTokens: 60 });
     let constrainedDone = false;
@@ -166,6 +175,7 @@ Deno.test("Scheduler goes on with others while masks are late", () => {
     });
     await collect(scheduler.generate(free));
     assert.ok(!constrainedDone, "the free answer did not wait");
+    freed.resolve();
     assert.equal((await late).tokens.length, 8);
     assert.deepEqual(checkMasks(group), { masked: 8, free: 0, carried: 8 });
   });

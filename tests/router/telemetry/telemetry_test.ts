@@ -3,16 +3,26 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { attribute, OtlpCollector } from "../../support/otlp_collector.ts";
+import { until } from "../../support/until.ts";
 
 /** Runs the emitter against a collector; everything it exported. */
 async function collect(): Promise<OtlpCollector> {
   await using collector = new OtlpCollector();
-  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+  const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", fileURLToPath(new URL("../../support/telemetry_emitter.ts", import.meta.url))],
     env: { ...collector.env },
-    signal: AbortSignal.timeout(60_000),
-  }).output();
-  assert.equal(code, 0, new TextDecoder().decode(stderr));
+    stdin: "piped",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const ended = Promise.all([child.status, new Response(child.stderr).text()]);
+  try {
+    await until(() => collector.metrics.some(({ name }) => name === "tidepool.num_requests_running"), 60_000);
+  } finally {
+    await child.stdin.close();
+  }
+  const [{ code }, stderr] = await ended;
+  assert.equal(code, 0, stderr);
   return collector;
 }
 
