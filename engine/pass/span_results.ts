@@ -34,6 +34,7 @@ export class SpanResults {
   readonly #drawn: readonly DrawnRow[];
   readonly #draws: Draws;
   readonly #scores: readonly SpanScores[];
+  readonly #lastBatch: RowBatch | undefined;
   /** f32 [≥ drawn, hidden]: the rows to draw after. */
   #waiting: Tensor;
   #waitingRows = 0;
@@ -48,14 +49,16 @@ export class SpanResults {
     this.#spans = spans;
     this.#drawn = batches.flatMap(({ drawn }) => drawn);
     this.#draws = draws;
+    this.#lastBatch = batches.at(-1);
     this.#waiting = model.scratch.take("drawn rows", "f32", [this.#drawn.length, model.config.hidden]);
     this.#scores = spans.map(() => ({ logprob: [], argmax: [] }));
   }
 
   /** Keeps the rows of a batch that are drawn after, and scores those whose next token is known. */
   async add(batch: RowBatch, { x, drawn, scored }: WantedRows): Promise<void> {
-    // The rows of one batch need not be copied where all of them are drawn after.
-    if (drawn.length === this.#drawn.length && drawn.every((row, i) => row === i)) this.#waiting = x;
+    const hasAll = drawn.length === this.#drawn.length && drawn.every((row, i) => row === i);
+    // They need not be copied where nothing else is computed before the draws: batches of one family share their memory.
+    if (hasAll && batch === this.#lastBatch) this.#waiting = x;
     else copyRows(this.#model, { from: x, to: this.#waiting, rows: drawn, firstRow: this.#waitingRows });
     this.#waitingRows += drawn.length;
     const rows = batch.scored.map(({ target }, i) => ({ target, row: at(scored, i) }));

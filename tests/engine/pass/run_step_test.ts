@@ -99,6 +99,20 @@ Deno.test("Engine.run() gives a decode row the same bits alone and in a batch of
   }
 });
 
+Deno.test("Engine.run() draws after a row beside more rows than a batch takes that nothing is drawn after", async () => {
+  const rebuilt = { kind: "decode", attention: "dense", tokens: randomTokens(4, 70), logits: "none" } as const;
+  const beside = await prompted(
+    PROMPT,
+    undefined,
+    (session) =>
+      prompted(randomTokens(5, 20), undefined, async (other) => {
+        const row = session.plan({ kind: "decode", attention: "dense", tokens: TOKEN, logits: "last" });
+        return logprobsOf((await runTogether(fixture.host, [row, other.plan(rebuilt)])).spans[0]);
+      }),
+  );
+  assert.deepEqual(beside, await decoded());
+});
+
 Deno.test("Engine.run() gives the rows of a correction the bits of single dense rows", async () => {
   const tokens = randomTokens(2, 16);
   const single = await prompted(PROMPT, undefined, async (session) => {
