@@ -40,7 +40,7 @@ const CHUNK_STEP = 64;
 
 /**
  * The batches of a step, in the order in which they must run: pieces of one span keep their order, decode goes first, and what one
- * worker computes for all comes last.
+ * worker computes for all comes last, prompts before rows that decode (`run_batches.ts`).
  */
 export function planBatches(spans: readonly Span[], context: BatchContext): RowBatch[] {
   const pieces = spans.map((span, index): Piece => ({
@@ -76,9 +76,9 @@ export function planBatches(spans: readonly Span[], context: BatchContext): RowB
     ...rows("vector", others.filter((piece) => !isDense(piece) && !isReplicated(piece))),
     ...rows("vector", others.filter(isReplicated), REPLICATED),
     ...rows("tiled", prefill.filter((piece) => !isWhole(piece))),
-    ...alone("dense", whole.filter(isDense)),
-    ...alone("vector", whole.filter((piece) => !isDense(piece))),
     ...alone("tiled", prefill.filter(isWhole)),
+    ...alone("vector", whole.filter((piece) => !isDense(piece))),
+    ...alone("dense", whole.filter(isDense)),
   ];
 }
 

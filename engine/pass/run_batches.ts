@@ -1,7 +1,9 @@
 /**
- * The batches of a step through the layers: one after the other, and where workers compute whole batches for each other, each its
- * own at the same time, while it takes in what the others send of theirs. A batch waits in every layer only for the keys and values
- * of batches before it, which their workers sent when they were there themselves. Knows batches; knows nothing of what a pass does.
+ * The batches of a step through the layers: one after the other, and where workers compute chunks of prompts for each other, each its
+ * own at the same time, while it takes in what the others send of theirs. A chunk waits in every layer only for the keys and values
+ * of chunks before it, which their workers sent when they were there themselves. Rows that decode come after them: their keys and
+ * values leave when the whole step is read, and nothing else may be recorded while a program of theirs is. Knows batches; knows
+ * nothing of what a pass does.
  */
 
 import { at } from "../../kernels/at.ts";
@@ -47,11 +49,13 @@ export async function runBatches<Rows>(
     await work.end(index, rows);
     ended[index]?.resolve();
   };
-  const isShared = (index: number) => at(batches, index).computer !== undefined;
-  for (const index of batches.keys()) if (!isShared(index)) await runOne(index);
+  const dealt = [...batches.keys()].filter((index) => isDealt(at(batches, index)));
+  const others = [...batches.keys()].filter((index) => !dealt.includes(index));
+  const isEarly = (index: number) => index < (dealt[0] ?? Infinity);
+  for (const index of others.filter(isEarly)) await runOne(index);
   const lanes = Array.from({ length: map.workers }, async (_, worker) => {
     try {
-      for (const [index, { computer }] of batches.entries()) if (computer === worker) await runOne(index);
+      for (const index of dealt) if (at(batches, index).computer === worker) await runOne(index);
     } catch (error) {
       // Those on other workers end at the step's deadline, or with the group.
       for (const one of progress) one.fail(error);
@@ -67,6 +71,12 @@ export async function runBatches<Rows>(
   } finally {
     await Promise.allSettled(lanes);
   }
+  for (const index of others) if (!isEarly(index)) await runOne(index);
+}
+
+/** Chunks of prompts, which workers compute for each other at the same time. */
+function isDealt({ computer, product }: RowBatch): boolean {
+  return computer !== undefined && product === "tiled";
 }
 
 /** Shared batches before one that have rows of the same sequences. */

@@ -112,10 +112,34 @@ async function longPrompts(host: SessionHost): Promise<Float64Array[]> {
   return logits;
 }
 
+/** Rows that decode in the step of a prompt that is dealt to all workers: the first such step, and one that finds its programs. */
+async function besidePrompts(host: SessionHost): Promise<Float64Array[]> {
+  const sparse = { budget: 32, heads: "kv_head" } as const;
+  const decoding = [0, 1].map((pageOffset) => host.open({ sampling: everyLogprob(512), sparse, pageOffset }));
+  for (const [i, session] of decoding.entries()) await session.prefill(prompt(300 + i, i), "none");
+  const logits = [];
+  for (const rows of [300, 310]) {
+    const session = host.open({ sampling: everyLogprob(512), pageOffset: 1 });
+    const spans = decoding.map((each, i) =>
+      each.plan({ kind: "decode", tokens: Uint32Array.of(5), logits: "last", attention: i === 0 ? "dense" : "sparse" })
+    );
+    spans.push(session.plan({ kind: "prefill", tokens: prompt(rows, rows), logits: "last" }));
+    logits.push(...(await runTogether(host, spans)).spans.map(logprobsOf));
+    logits.push(logprobsOf(await session.decode(9)));
+    await session.close();
+  }
+  for (const session of decoding) {
+    logits.push(logprobsOf(await session.decode(7)));
+    await session.close();
+  }
+  return logits;
+}
+
 const CASES = [
   { slices: gateCases([1024, 512], [2048, 1024]), read: longPrompts, sparseExchange: "states" },
   { slices: [1024, 512, 256], read: chunks, sparseExchange: "states" },
   { slices: [1024, 512], read: together, sparseExchange: "states" },
+  { slices: [1024, 512], read: besidePrompts, sparseExchange: "states" },
   { slices: [1024, 512], read: sparseRows, sparseExchange: "states" },
   { slices: [1024, 512], read: sparseRows, sparseExchange: "rows" },
 ] as const;

@@ -13,13 +13,13 @@ import { GREEDY } from "../../../engine/evaluation/hand_session.ts";
 const MAP = new PageMap([128, 64]);
 const { config } = presetNamed("tiny");
 
-/** The batches of prompts, as one of two workers plans them. */
+/** The batches of prompts, and of single rows that decode, as one of two workers plans them. */
 function batchesOf(lengths: readonly number[], { index = 0, isWhole = true } = {}): readonly RowBatch[] {
   const sparse = { budget: 64, heads: "kv_head" } as const;
   const pages = { prefixPages: new Uint32Array(), prefixTokens: new Uint32Array() };
   const open = { sampling: GREEDY, sparse, promptTokens: 0, pageOffset: 0, audited: false, ...pages };
   const spans = lengths.map((length, sequence): Span => ({
-    kind: "prefill",
+    ...(length === 1 ? { kind: "decode", attention: "dense" } : { kind: "prefill" }),
     sequence,
     from: 0,
     tokens: new Uint32Array(length),
@@ -92,6 +92,14 @@ Deno.test("runBatches() computes own chunks while it takes in the other's, and e
 Deno.test("runBatches() has a chunk of one prompt wait for no chunk of another", async () => {
   const events = await play(batchesOf([2048, 2048]), { work: soon });
   assert.deepEqual(events.slice(0, 2), ["run 0 after 0", "receive 1 after 0"]);
+});
+
+Deno.test("runBatches() leaves rows that decode until the prompts beside them are over, on every worker", async () => {
+  for (const [index, own, other, row] of [[0, 0, 1, "run"], [1, 1, 0, "receive"]] as const) {
+    const events = await play(batchesOf([1, 600]), { index, work: soon });
+    assert.deepEqual(events.slice(0, 2).toSorted(), [`receive ${other} after ${other}`, `run ${own} after ${own}`]);
+    assert.deepEqual(events.slice(2), ["end 0", "end 1", `${row} 2 after 0`, "end 2"]);
+  }
 });
 
 Deno.test("runBatches() runs batches that are not dealt one after the other", async () => {
