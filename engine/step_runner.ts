@@ -86,7 +86,7 @@ export class StepRunner {
     this.#running.add(running);
     // A step that is refused does not ask for its masks.
     late.catch(() => {});
-    const submitted = this.#recording.then(() => this.#submit(step, before, late));
+    const submitted = this.#recording.then(() => this.#submit(running, before, late));
     // A failure is for `#finish` to report.
     this.#recording = submitted.then(() => {}, () => {}).then(() => before?.nextRecorded.resolve());
     try {
@@ -105,8 +105,9 @@ export class StepRunner {
     for (const { done } of [...this.#running]) await done.promise;
   }
 
-  async #submit(step: Step, before: RunningStep | undefined, late: LateMasks): Promise<SubmittedStep> {
+  async #submit(running: RunningStep, before: RunningStep | undefined, late: LateMasks): Promise<SubmittedStep> {
     const { model, sequences } = this.#parts();
+    const { step } = running;
     // All workers of a group must have the same account of copies, which the end of a step changes by what it releases.
     if (model.replicas !== undefined && (before?.step.release.length ?? 0) > 0) await before?.done.promise;
     const drawn = this.#drawn;
@@ -123,8 +124,7 @@ export class StepRunner {
       this.#drawn = submitted.drawn;
       return submitted;
     } catch (error) {
-      this.#undo(step);
-      throw error;
+      throw this.#fail(running, error);
     }
   }
 
@@ -136,8 +136,8 @@ export class StepRunner {
     const { model, sequences } = this.#parts();
     const { step } = running;
     const wasAhead = before !== undefined && !before.isDone;
-    const { finish } = await submitted;
-    await before?.done.promise;
+    // Also of one that is refused: nothing may take it for the end of the step before.
+    const { finish } = await submitted.finally(() => before?.done.promise);
     if (step.followed && model.commands.gpu.traits.readWaitsForAll) {
       await within(NEXT_STEP_MS, running.nextRecorded.promise);
     }
@@ -154,10 +154,15 @@ export class StepRunner {
       }
       return result;
     } catch (error) {
-      running.failure = error instanceof Error ? error : new Error(String(error));
-      this.#undo(step);
-      throw error;
+      throw this.#fail(running, error);
     }
+  }
+
+  /** Undoes a step, and has the one after it fail too. @returns why */
+  #fail(running: RunningStep, error: unknown): Error {
+    running.failure = error instanceof Error ? error : new Error(String(error));
+    this.#undo(running.step);
+    return running.failure;
   }
 
   /** Undoes a step that failed; frees working memory too, as an allocation that failed would fail every later step. */

@@ -225,6 +225,36 @@ Deno.test("Engine.run() verifies drafts one step ahead as it does once they are 
   }
 });
 
+Deno.test("Engine.run() fails the step after one that could not be submitted: its rows may hold anything", async () => {
+  const { engine } = fixture;
+  const [prompt = new Uint32Array()] = prompts(1);
+  const id = sequence++;
+  await engine.run(step({ open: [opening(id, prompt.length)], spans: [prefill(id, prompt, 0)] }));
+  const at = prompt.length;
+  const masked: Span = { ...row(id, at, 1), masksFollow: true };
+  const noMasks = Promise.reject(new Error("no masks come"));
+  const two = [engine.run(step({ spans: [masked] }), noMasks), engine.run(step({ spans: [row(id, at + 1, 1)] }))];
+  for (const each of two) await assert.rejects(each, /no masks come/);
+  const { spans } = await engine.run(step({ spans: [row(id, at, 1)] }));
+  assert.equal(typeof spans[0]?.token, "number");
+  await engine.run(step({ release: [id] }));
+});
+
+Deno.test("Engine.run() refuses a step when the one before is over, not sooner", async () => {
+  const { engine } = fixture;
+  const [prompt = new Uint32Array()] = prompts(1);
+  const id = sequence++;
+  const ended: string[] = [];
+  const first = engine.run(step({ open: [opening(id, prompt.length)], spans: [prefill(id, prompt, 0)] }));
+  const refused = engine.run(step({ spans: [row(id, prompt.length + 9, 1)] }));
+  await Promise.all([
+    first.then(() => ended.push("first")),
+    assert.rejects(refused, /is beyond/).then(() => ended.push("refused")),
+  ]);
+  assert.deepEqual(ended, ["first", "refused"]);
+  await engine.run(step({ release: [id] }));
+});
+
 Deno.test("Engine.run() takes two steps at a time, and refuses drawn tokens that are not there", async () => {
   const { engine } = fixture;
   const [prompt = new Uint32Array()] = prompts(1);
