@@ -125,6 +125,8 @@ export class Mailbox {
       const what = `taken the ${kind} of layer ${point.layer}`;
       this.#running(point).add(key, { on: to, what, resolve: () => resolve(), reject });
     });
+    // Where the message cannot be sent, that is the failure, and no one waits for this one.
+    sent.catch(() => {});
     return { sent, onSent: () => this.#steps.get(point.step)?.take(key)?.resolve(undefined) };
   }
 
