@@ -44,12 +44,14 @@ export const CHAT_FORMAT: WireFormat = choiceEndpoint({
 
 class ChatChoice implements ChoiceWriter {
   readonly opening: ChoiceBody;
+  readonly silent: ChoiceBody;
   readonly #index: number;
   #calls = 0;
 
   constructor(index: number) {
     this.#index = index;
     this.opening = this.#chunk({ role: "assistant", content: "" });
+    this.silent = this.#chunk({ content: "" });
   }
 
   piece({ parts }: { readonly parts: readonly AnswerPart[] }, scored: ScoredToken | undefined): ChoiceBody[] {

@@ -26,6 +26,8 @@ export interface ChoiceFormat extends Pick<WireFormat, "operation" | "job" | "id
 export interface ChoiceWriter {
   /** Sent with the first token, before its text; undefined: nothing. */
   readonly opening: ChoiceBody | undefined;
+  /** For a token that adds no text, where its id is asked for. */
+  readonly silent: ChoiceBody;
   piece(piece: TextPiece, scored: ScoredToken | undefined): readonly ChoiceBody[];
   closing(end: ChoiceEnd): ChoiceBody;
 }
@@ -82,7 +84,7 @@ class ChoiceStream implements StreamWriter {
     const withTokens = tokens === undefined
       ? bodies
       : bodies.length === 0
-      ? [{ ...writer.opening, index, finish_reason: null, token_ids: tokens }]
+      ? [{ ...writer.silent, token_ids: tokens }]
       : bodies.map((body, i) => (i === 0 ? { ...body, token_ids: tokens } : body));
     for (const body of withTokens) yield this.#chunk([body]);
     if (piece.kind === "end") yield this.#chunk([writer.closing(piece)]);

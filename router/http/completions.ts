@@ -21,6 +21,7 @@ export const COMPLETION_FORMAT: WireFormat = choiceEndpoint({
 
   open: (index, echo) => ({
     opening: echo === undefined ? undefined : { index, text: echo, logprobs: null, finish_reason: null },
+    silent: { index, text: "", logprobs: null, finish_reason: null },
     piece: ({ text }, scored) =>
       text === "" && scored === undefined
         ? []

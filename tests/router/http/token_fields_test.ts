@@ -36,6 +36,20 @@ Deno.test("return_token_ids gives the ids of prompt and answer, whole and in pie
   assert.ok(!("token_ids" in plain.choices[0]) && !("prompt_token_ids" in plain));
 });
 
+Deno.test("return_token_ids streams a token without a text of its own as an empty text, after an echo too", async () => {
+  using service = await TestService.open();
+  const text = "日本 \u{1F30A}";
+  service.say(text);
+  const fields = { ...COMPLETION, echo: true, return_token_ids: true };
+  const chunks = await chunksOf(await service.post("/v1/completions", fields));
+  const texts = chunks.map(({ choices }) => choices[0].text);
+  assert.equal(texts.join(""), `Once${text}`);
+  assert.ok(texts.filter((one) => one === "").length > 2, "some tokens are parts of characters");
+  const chat = await chunksOf(await service.chat({ stream: true, return_token_ids: true }));
+  assert.equal(chat.filter(({ choices }) => choices[0].delta.role !== undefined).length, 1);
+  assert.equal(chat.map(({ choices }) => choices[0].delta.content ?? "").join(""), text);
+});
+
 Deno.test("continuous_usage_stats puts the usage so far into every chunk, its absence into none but the last", async () => {
   using service = await TestService.open();
   const streamOptions = { "include_usage": true, "continuous_usage_stats": true };
