@@ -8,6 +8,7 @@ import type { EngineInfo } from "../../engine/engine_info.ts";
 import type { Step } from "../../engine/span.ts";
 import { CodedError } from "../../kernels/errors.ts";
 import type { LoadRequest } from "../../workers/engine_host.ts";
+import { LinkError } from "../../workers/errors.ts";
 import { Link } from "../../workers/link.ts";
 import { type Form, parseWorkerMessage, type RouterMessage, type WorkerMessage } from "../../workers/protocol.ts";
 import { Deadline } from "./deadline.ts";
@@ -185,7 +186,12 @@ export class WorkerClient {
   #send(message: RouterMessage): void {
     if (this.#lost !== undefined) throw this.#lost;
     if (this.#request !== undefined) throw new Error(`Cannot send ${message.kind}: the worker is busy`);
-    this.#link.send(message);
+    try {
+      this.#link.send(message);
+    } catch (cause) {
+      // The link is over, which this side has not read yet; a message that fits into no frame leaves it as it is.
+      throw cause instanceof LinkError ? this.#lose(connectionLost(cause)) : cause;
+    }
   }
 
   async #read(): Promise<void> {
