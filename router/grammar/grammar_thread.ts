@@ -40,7 +40,9 @@ export type ToGrammarWorker =
 export type FromGrammarWorker =
   | { readonly kind: "loaded" }
   | { readonly kind: "done"; readonly id: number; readonly masks: Uint32Array<ArrayBuffer> }
-  | { readonly kind: "failed"; readonly id: number | undefined; readonly compile: boolean; readonly message: string };
+  | { readonly kind: "failed"; readonly id: number | undefined; readonly compile: boolean; readonly message: string }
+  /** Its memory was closed, and nothing is computed any more: a thread that was given up can be ended. */
+  | { readonly kind: "free" };
 
 /** Why a job has no result. */
 export type GrammarFailure = "compile" | "token" | "deadline" | "lost" | "busy" | "closed";
@@ -190,6 +192,7 @@ export class GrammarThread {
       this.#isLoaded = true;
       return this.#watch();
     }
+    if (message.kind === "free") return;
     if (message.kind === "failed" && message.id === undefined) return this.#lose("lost", message.message);
     const waiting = this.#waiting[0];
     if (waiting === undefined || waiting.id !== message.id) return;

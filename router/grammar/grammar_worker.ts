@@ -54,6 +54,9 @@ async function answerPosted(): Promise<void> {
       fail(id, error);
     }
   }
+  if (slots?.isClosed !== true) return;
+  slots = undefined;
+  scope.postMessage({ kind: "free" }, []);
 }
 
 async function handle(message: ToGrammarWorker): Promise<void> {

@@ -142,6 +142,11 @@ export class MaskAnswers extends MaskSlots {
     super(memory);
   }
 
+  /** Whether the other side has let go. */
+  get isClosed(): boolean {
+    return Atomics.load(this.counters, HEADER.closed) !== 0;
+  }
+
   /** A message that came after the memory was dealt with. */
   messageHandled(): void {
     this.#messages = (this.#messages + 1) | 0;
@@ -152,7 +157,7 @@ export class MaskAnswers extends MaskSlots {
    * @returns undefined when a message comes first, or when the other side has closed
    */
   next(): PostedJob | undefined {
-    while (Atomics.load(this.counters, HEADER.closed) === 0) {
+    while (!this.isClosed) {
       const signal = Atomics.load(this.counters, HEADER.signal);
       const job = this.#ready();
       if (job !== undefined) return job;
