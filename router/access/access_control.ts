@@ -3,6 +3,7 @@
  * requests its client runs already. Each gets its request id here and, unless a recorder follows it, its line in the log.
  */
 
+import { errorBodyAt } from "../error_form.ts";
 import { describeError, errorCode, RequestError } from "../errors.ts";
 import type { AllowedHosts } from "./allowed_hosts.ts";
 import { type AllowedOrigins, isPreflight, isSameOrigin, preflightAnswer } from "./allowed_origins.ts";
@@ -121,10 +122,11 @@ export class AccessControl {
   }
 
   #refuse(error: unknown, context: RequestContext): Response {
-    const { status, headers, body, internal } = describeError(error);
+    const answer = describeError(error);
+    const { status, headers, internal } = answer;
     if (internal) this.#options.onInternalError(error);
     context.fail(errorCode(error));
-    return Response.json(body, { status, headers: { ...headers } });
+    return Response.json(errorBodyAt(context.origin.path, answer), { status, headers: { ...headers } });
   }
 }
 

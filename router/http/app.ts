@@ -10,10 +10,11 @@ import { CHAT_FORMAT } from "./chat.ts";
 import { COMPLETION_FORMAT } from "./completions.ts";
 import { contextOf } from "../access/request_context.ts";
 import { describeError, errorCode, RequestError } from "../errors.ts";
+import { errorBodyAt } from "../error_form.ts";
 import { readJob, servedModel, serveGeneration, type ServingDeps } from "./generation_route.ts";
 import { healthAnswer, readyAnswer, statesOf } from "./health.ts";
 import { BodyReader, DEFAULT_LIMITS, type Limits } from "./limits.ts";
-import { errorBody, MESSAGES_FORMAT } from "./messages.ts";
+import { MESSAGES_FORMAT } from "./messages.ts";
 import { nearestPath } from "./nearest_path.ts";
 import { RESPONSES_FORMAT } from "./responses.ts";
 import { listModels, retrieveModel } from "./models.ts";
@@ -109,8 +110,7 @@ function errorResponse(error: unknown, c: Context, deps: ServingDeps): Response 
   const { status, headers, internal } = answer;
   if (internal) deps.onInternalError(error);
   contextOf(c.req.raw)?.fail(errorCode(error));
-  const body = c.req.path.startsWith("/v1/messages") ? errorBody(answer) : answer.body;
-  return c.json(body, status, { ...headers });
+  return Response.json(errorBodyAt(c.req.path, answer), { status, headers: { ...headers } });
 }
 
 function shortPath(c: Context): string {

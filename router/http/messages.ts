@@ -1,7 +1,7 @@
-/** Anthropic's `POST /v1/messages`: the shapes of its answers and errors. Knows the wire format; knows nothing of how answers arise. */
+/** Anthropic's `POST /v1/messages`: the shapes of its answers. Knows the wire format; knows nothing of how answers arise. */
 
 import type { AnswerPiece } from "./answer.ts";
-import type { describeError } from "../errors.ts";
+import { messagesError } from "../error_form.ts";
 import { type ItemEvent, itemsOf, type OutputItem, OutputItems } from "./output_items.ts";
 import type { GenerationUsage } from "../scheduling/generation.ts";
 import { sseComment, sseEvent } from "./sse.ts";
@@ -19,23 +19,7 @@ export const MESSAGES_FORMAT: WireFormat = {
     return messageBody(context, items.map((item) => blockBody(item)), choice && stopOf(choice, items));
   },
   stream: (context) => new MessageStream(context),
-  errorBody,
 };
-
-const ERROR_TYPES: Readonly<Record<number, string>> = {
-  400: "invalid_request_error",
-  401: "authentication_error",
-  403: "permission_error",
-  404: "not_found_error",
-  413: "request_too_large",
-  429: "rate_limit_error",
-  503: "overloaded_error",
-};
-
-/** An error as Anthropic's clients expect it. */
-export function errorBody({ status, body }: ReturnType<typeof describeError>): Json {
-  return { type: "error", error: { type: ERROR_TYPES[status] ?? "api_error", message: body.error.message } };
-}
 
 function messageBody({ head, usage }: AnswerContext, content: readonly Json[], stop: Json | undefined): Json {
   const none = { "stop_reason": null, "stop_sequence": null };
@@ -105,7 +89,7 @@ class MessageStream implements StreamWriter {
   }
 
   *failed(error: Parameters<StreamWriter["failed"]>[0]): Iterable<string> {
-    yield sseEvent("error", errorBody(error));
+    yield sseEvent("error", messagesError(error));
   }
 }
 

@@ -65,6 +65,4 @@ export interface WireFormat {
   readonly idPrefix: string;
   whole(context: AnswerContext, choices: readonly WholeChoice[]): unknown;
   stream(context: AnswerContext): StreamWriter;
-  /** An error of this API, where it is not OpenAI's. */
-  readonly errorBody?: (error: ReturnType<typeof describeError>) => unknown;
 }

@@ -74,6 +74,18 @@ Deno.test("API keys: without a known one 401 in OpenAI's form; /health and /read
   }
 });
 
+Deno.test("below /v1/messages a refusal has Anthropic's form, as all of its errors", async () => {
+  const url = "http://127.0.0.1:8000/v1/messages";
+  const errorOf = async (access: Access, path = "") =>
+    (await access.ask({}, { url: url + path, method: "POST" })).error;
+  const message = "Cannot answer without a valid API key: expected the header Authorization: Bearer KEY";
+  for (const path of ["", "/count_tokens"]) {
+    assert.deepEqual(await errorOf(new Access({ keys: KEYS }), path), { type: "authentication_error", message });
+  }
+  assert.equal((await errorOf(new Access({ quota: new ClientQuota(0) })))?.type, "rate_limit_error");
+  assert.equal((await errorOf(new Access({ keys: KEYS }), "_of_others"))?.code, "invalid_api_key");
+});
+
 Deno.test("the page itself is open to anyone, and may ask from its own origin; a rebound name may not", async () => {
   const access = new Access({ keys: KEYS });
   for (const path of ["", "page/main.js", "page/anything"]) {
