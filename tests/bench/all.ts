@@ -1,6 +1,6 @@
 /**
  * `deno task bench:all --out DIR [--seconds N] [--phases NAME,…] [--shape SHAPE] [--modules DIR] [--files DIR] [--card NAME]`:
- * every benchmark of docs/benchmarks.md on one card, one process after the other; each writes `NAME.json`, `NAME.md` (its command
+ * every benchmark of docs/benchmarks.md and docs/kernels.md on one card, one process after the other; each writes `NAME.json`, `NAME.md` (its command
  * above its tables), `NAME.log` and with `--card` `NAME.card`, and prints its tables as soon as it has them. With `--seconds`
  * phases that would not end in time are left out. Several cards may share a folder, each with phases of its own.
  */
@@ -10,7 +10,7 @@ import { parseArgs } from "node:util";
 import { UsageError } from "../../router/errors.ts";
 import { processTerminal, type Terminal } from "../../router/terminal.ts";
 import { type Phase, phasesOf } from "./phases.ts";
-import { pageTables } from "./page_tables.ts";
+import { kernelTables, pageTables } from "./page_tables.ts";
 import { readFigures } from "./read_figures.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -87,7 +87,8 @@ async function runAll(phases: readonly Phase[], run: Run, writer: Deno.ChildProc
     if (problem !== undefined) failures++;
     run.terminal.line(`${phase.name}: ${problem ?? `${((performance.now() - start) / 1000).toFixed(0)} s`}\n`);
   }
-  for (const line of pageTables(await readFigures(run.out))) run.terminal.line(line);
+  const figures = await readFigures(run.out);
+  for (const line of [...pageTables(figures), ...kernelTables(figures)]) run.terminal.line(line);
   return failures;
 }
 

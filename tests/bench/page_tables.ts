@@ -1,4 +1,4 @@
-/** The figures of one run of `bench:all` as docs/benchmarks.md has them. Knows tables; measures nothing. */
+/** The figures of one run of `bench:all` as docs/benchmarks.md and docs/kernels.md have them. Knows tables; measures nothing. */
 
 import type { BenchFile } from "../../router/commands/bench/compare.ts";
 import type { Table } from "../../router/commands/bench/correction_tables.ts";
@@ -22,10 +22,9 @@ const TYPES = [
   { type: "q4k", phase: "q4k", peer: undefined },
 ] as const;
 
-/** Lines of Markdown; what was not measured is left out or dashed. */
+/** Lines of Markdown for docs/benchmarks.md: what users feel. What was not measured is left out or dashed. */
 export function pageTables(all: AllFigures): readonly string[] {
-  const { decode, mha, profile: profiled } = all.bench;
-  const profile = profiled?.profile;
+  const { decode, mha } = all.bench;
   return [
     ...about(all),
     ...section("Aims", goalTable(all)),
@@ -33,6 +32,15 @@ export function pageTables(all: AllFigures): readonly string[] {
     ...section("Batches of mixed lengths up to 4,096", batchTable(decode)),
     ...section("Weights of other types beside llama.cpp's", typesTable(all)),
     ...section("Llama-2-7B's shape", stepTable(mha, [10240, 32768, 98304])),
+  ];
+}
+
+/** Lines of Markdown for docs/kernels.md: where the time of steps goes. What was not measured is left out. */
+export function kernelTables(all: AllFigures): readonly string[] {
+  const { decode, profile: profiled } = all.bench;
+  const profile = profiled?.profile;
+  return [
+    ...(decode === undefined ? [] : [`${measured(all, decode, "profile")}.`]),
     ...(profile === undefined ? [] : [
       ...section("A step's budget", budgetTable(profile.steps)),
       ...section(
@@ -54,22 +62,27 @@ export function withTables(page: string, tables: readonly string[]): string {
   return `${page.slice(0, begin)}${BEGIN}\n\n${tables.join("\n")}\n\n${page.slice(end)}`;
 }
 
-function about({ bench, peers, cards }: AllFigures): string[] {
-  const { decode } = bench;
-  const worker = decode?.groups[0]?.workers[0];
-  if (decode === undefined || worker === undefined) return [];
-  const peer = peers["peer"]?.results[0]?.about;
-  const where = worker.place === null ? worker.adapter : `${worker.place.replace(/ \(.*/, "")}, ${worker.adapter}`;
+/** Card, day, command and model. @param phase whose card is named, where the run names cards */
+function measured({ cards }: AllFigures, decode: BenchFile, phase: string): string {
+  const worker = decode.groups[0]?.workers[0];
+  const place = worker?.place?.replace(/ \(.*/, "");
+  const adapter = [place, worker?.adapter].filter((part) => part !== undefined).join(", ");
+  const card = cards[phase] ?? adapter;
+  return `${card}, ${decode.date}: \`deno task bench:all --out DIR\`; ${decode.model}'s shape with random weights in f16, ` +
+    `budget ${decode.budget}`;
+}
+
+function about(all: AllFigures): string[] {
+  const { decode } = all.bench;
+  if (decode === undefined) return [];
+  const peer = all.peers["peer"]?.results[0]?.about;
   const phases = Map.groupBy(
-    Object.entries(cards).flatMap(([phase, card]) => card === undefined ? [] : [{ phase, card }]),
+    Object.entries(all.cards).flatMap(([phase, card]) => card === undefined ? [] : [{ phase, card }]),
     ({ card }) => card,
   );
   const named = [...phases].map(([card, of]) => `${card}: ${of.map(({ phase }) => phase).join(", ")}`);
   return [
-    `${
-      cards["decode"] ?? where
-    }, ${decode.date}: \`deno task bench:all --out DIR\`; ${decode.model}'s shape with random weights in ` +
-    `f16, budget ${decode.budget}${peer === undefined ? "" : `; ${peer}, in the same run`}.` +
+    `${measured(all, decode, "decode")}${peer === undefined ? "" : `; ${peer}, in the same run`}.` +
     (phases.size > 1 ? ` Phases by card: ${named.join("; ")}.` : ""),
   ];
 }

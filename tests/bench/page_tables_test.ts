@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 
 import type { BenchFile } from "../../router/commands/bench/compare.ts";
 import { goalTable } from "./goals.ts";
-import { pageTables, withTables } from "./page_tables.ts";
+import { kernelTables, pageTables, withTables } from "./page_tables.ts";
 import type { AllFigures } from "./read_figures.ts";
 
 const NOTHING: AllFigures = { bench: {}, peers: {}, kernels: {}, loading: undefined, cards: {} };
@@ -92,11 +92,27 @@ Deno.test("pageTables() names the card, the day, the command and the peer, and l
   assert.deepEqual(pageTables(NOTHING).filter((line) => line.startsWith("**")), ["**Aims**"]);
 });
 
-Deno.test("withTables() replaces what stands between the page's marks, and nothing else", async () => {
-  const page = await Deno.readTextFile(new URL("../../docs/benchmarks.md", import.meta.url));
-  const placed = withTables(page, ["| a |", "| - |"]);
-  assert.match(placed, /\n<!-- tables of bench:all -->\n\n\| a \|\n\| - \|\n\n<!-- end of tables -->\n/);
-  const around = (text: string) => text.replace(/(?<=tables of bench:all -->)[^]*(?=<!-- end of tables)/, "");
-  assert.equal(around(placed), around(page));
+Deno.test("kernelTables() names the card of the profile, and leaves out tables without rows", () => {
+  const kernels = [{ name: "matmul 8×8×8 f16", ms: 0.5, gigabytesPerSecond: 3000, teraflopPerSecond: 1 }];
+  const lines = kernelTables({
+    ...NOTHING,
+    bench: { decode: DECODE },
+    kernels: { kernels: { adapter: "H200", kernels } },
+    cards: { decode: "H200, GPU 0", profile: "H200, GPU 1" },
+  });
+  assert.match(lines[0] ?? "", /^H200, GPU 1, 2026-11-27: .*, budget 512\.$/);
+  assert.deepEqual(lines.filter((line) => line.startsWith("**")), ["**bench:kernels, kernels**"]);
+  assert.ok(lines.includes("| matmul 8×8×8 f16 | 0.5000 | 3,000 | 1 |"));
+  assert.deepEqual(kernelTables(NOTHING), []);
+});
+
+Deno.test("withTables() replaces what stands between a page's marks, and nothing else", async () => {
+  for (const name of ["benchmarks", "kernels"]) {
+    const page = await Deno.readTextFile(new URL(`../../docs/${name}.md`, import.meta.url));
+    const placed = withTables(page, ["| a |", "| - |"]);
+    assert.match(placed, /\n<!-- tables of bench:all -->\n\n\| a \|\n\| - \|\n\n<!-- end of tables -->\n/);
+    const around = (text: string) => text.replace(/(?<=tables of bench:all -->)[^]*(?=<!-- end of tables)/, "");
+    assert.equal(around(placed), around(page));
+  }
   assert.throws(() => withTables("no marks", []), /Cannot place tables/);
 });
