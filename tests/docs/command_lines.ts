@@ -66,6 +66,7 @@ function flagsIn(words: string): readonly string[] {
   );
 }
 
-function kebabCase(name: string): string {
+/** A flag as people write it: `kvTokens` is `kv-tokens`. */
+export function kebabCase(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

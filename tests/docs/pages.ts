@@ -47,3 +47,11 @@ export function prose(text: string): string {
 export function inlineCode(text: string): readonly string[] {
   return [...prose(text).matchAll(/`([^`]+)`/g)].map(([, code = ""]) => code.replaceAll(/\s+/g, " "));
 }
+
+/** What stands under a heading of the second level, up to the next one. @throws {RangeError} when the page has none such */
+export function section(text: string, heading: string): string {
+  const begin = text.indexOf(`\n## ${heading}\n`);
+  if (begin < 0) throw new RangeError(`Cannot find ## ${heading}: the page has no such heading`);
+  const end = text.indexOf("\n## ", begin + 1);
+  return text.slice(begin, end < 0 ? undefined : end);
+}

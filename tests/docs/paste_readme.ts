@@ -1,6 +1,7 @@
 /**
  * Pastes the README's commands on a fresh machine, in their order: `deno task test:readme`, `--port 0` where 8000 is taken.
- * Every command of the README is pasted, or listed here with the reason why not: one that is neither fails the run.
+ * Every command of the README is pasted, or listed here with the reason why not: one that is neither fails the run, and so
+ * does a reason for a command that the README does not have.
  */
 
 import assert from "node:assert/strict";
@@ -18,7 +19,7 @@ const LEFT_OUT: readonly (readonly [string, string])[] = [
   ["npx -y deno@2.9.6 task test", "the gate, which runs by itself"],
   ["npx -y deno@2.9.6 task start --model", "needs a model that the reader has"],
   ["npx -y deno@2.9.6 task calibrate --model", "needs a model that the reader has"],
-  ["npx -y deno@2.9.6 task bench --gpu dawn", "needs a GPU with matrix units"],
+  ["npx -y deno@2.9.6 task bench", "takes minutes; the tables say what it has printed"],
   ["npx -y deno@2.9.6 task eval", "takes minutes; the tables say what it has printed"],
   ["npx -y deno@2.9.6 task chat", "needs a terminal"],
 ];
@@ -71,6 +72,8 @@ async function main(): Promise<void> {
   const port = Deno.args.join(" ") === "--port 0" ? freePort() : PORT;
   const here = (command: string) => command.replaceAll(`127.0.0.1:${PORT}`, `127.0.0.1:${port}`);
   const [start = "", ...others] = await commandsOf();
+  const stale = LEFT_OUT.filter(([beginning]) => !others.some((command) => command.startsWith(beginning)));
+  assert.deepEqual(stale, [], "left out, but not in the README");
   await using machine = await FreshMachine.make();
   const startMs = performance.now();
   const line = port === PORT ? start : `${start} --port ${port}`;
