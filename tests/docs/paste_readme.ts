@@ -24,20 +24,22 @@ const LEFT_OUT: readonly (readonly [string, string])[] = [
   ["npx -y deno@2.9.6 task chat", "needs a terminal"],
 ];
 
-/** Commands of the README: blocks that ask the service as a whole, of others each line; then those within sentences. */
+/** Commands of the README: how to start, then blocks that ask the service as a whole, of others each line, then those within sentences. */
 async function commandsOf(): Promise<readonly string[]> {
   const readme = await Deno.readTextFile(inRoot("README.md"));
-  const blocks = codeBlocks(readme).filter(({ language }) => language === "sh").flatMap(({ code }) =>
-    code.includes(`127.0.0.1:${PORT}`) ? [code] : code.split("\n").map((line) => line.replace(/\s+#.*$/, ""))
-  );
   // The first line says where the service answers, in a remark.
   const [first = ""] = codeBlocks(readme).map(({ code }) => code.split("\n")[0] ?? "");
   assert.match(first, new RegExp(`http://127\\.0\\.0\\.1:${PORT}$`));
   const start = first.replace(/\s+#.*$/, "");
+  const blocks = codeBlocks(readme).filter(({ language }) => language === "sh").flatMap(({ code }) =>
+    code.includes(`127.0.0.1:${PORT}`) && !code.startsWith(first)
+      ? [code]
+      : code.split("\n").map((line) => line.replace(/\s+#.*$/, ""))
+  );
   const prose = inlineCode(readme).filter((code) =>
     code.startsWith("npx ") && !/ \.\.\.$|^npx -y deno@[\d.]+$/.test(code)
   );
-  const lines = blocks.filter((line) => line !== "" && line !== start && !line.startsWith(`${first}\n`));
+  const lines = blocks.filter((line) => line !== "" && line !== start);
   return [start, ...lines, ...prose.map((code) => code.replace("COMMAND", "serve"))];
 }
 
