@@ -40,7 +40,7 @@ Deno.test("return_token_ids streams a token without a text of its own as an empt
   using service = await TestService.open();
   const text = "日本 \u{1F30A}";
   service.say(text);
-  const fields = { ...COMPLETION, echo: true, return_token_ids: true };
+  const fields = { ...COMPLETION, echo: true, "return_token_ids": true };
   const chunks = await chunksOf(await service.post("/v1/completions", fields));
   const texts = chunks.map(({ choices }) => choices[0].text);
   assert.equal(texts.join(""), `Once${text}`);
