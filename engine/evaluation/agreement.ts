@@ -5,6 +5,7 @@
 
 import { at } from "../../kernels/at.ts";
 import type { DecodedText } from "./corrections.ts";
+import { mean } from "./mean.ts";
 
 /** A text as a variant decoded it, beside the same text under full attention. */
 export interface ComparedText {
@@ -66,8 +67,4 @@ function agreementIn(texts: readonly ComparedText[], { from, to }: { from: numbe
     rowAgreement: others.length === 0 ? null : mean(others.map(({ agrees }) => agrees)),
     logprobError: mean(rows.map(({ error }) => error)),
   };
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

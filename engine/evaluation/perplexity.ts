@@ -5,6 +5,7 @@
 
 import type { SessionHost } from "./hand_session.ts";
 import type { SparseSettings } from "../span.ts";
+import { mean } from "./mean.ts";
 
 /** A run of tokens: the first `context` are given, of the rest each is scored but the first. */
 export interface Window {
@@ -37,8 +38,4 @@ export async function windowNll(
   } finally {
     await session.close();
   }
-}
-
-function mean(values: Float32Array): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }

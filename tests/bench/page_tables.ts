@@ -5,6 +5,7 @@ import type { Table } from "../../router/commands/bench/correction_tables.ts";
 import type { StepProfile } from "../../router/commands/bench/profile.ts";
 import { atContext, figure, goalTable, peerAt, stepMsOf } from "./goals.ts";
 import type { AllFigures } from "./read_figures.ts";
+import { markdownTable } from "../../router/commands/markdown_table.ts";
 
 /** Of a step, kernels that take less are left out of the table. */
 const MIN_SHARE = 0.015;
@@ -89,8 +90,7 @@ function about(all: AllFigures): string[] {
 
 function section(title: string, { columns, rows }: Table): string[] {
   if (rows.length === 0) return [];
-  const lines = [columns, columns.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`);
-  return ["", `**${title}**`, "", ...lines];
+  return ["", `**${title}**`, "", ...markdownTable(columns, rows)];
 }
 
 function decodeTable(all: AllFigures): Table {

@@ -18,6 +18,7 @@ import {
   selectMs,
   type Shape,
 } from "./scaling_model.ts";
+import { markdownTable } from "../../router/commands/markdown_table.ts";
 
 const { config } = presetNamed("llama-3-8b");
 const SELECT_LAYERS = [2, 13];
@@ -151,12 +152,8 @@ export function checks(): readonly Row[] {
 /** A prompt on one card. */
 const ALONE = { workers: 1, chunk: 2048, moves: "keys" } as const;
 
-function table(columns: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
-  return [columns, columns.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`);
-}
-
 function checkTable(compared: readonly Row[]): readonly string[] {
-  return table(
+  return markdownTable(
     ["measured", "ms", "predicted ms", "error"],
     compared.map(([what, measured, predicted]) => {
       const error = 100 * (predicted / measured - 1);
@@ -192,7 +189,7 @@ function hostTable(link: Link): readonly string[] {
   );
   const columns = ["context", "workers", "fits", "dense on copies ms", "dense by states ms"];
   const sparse = ["sparse on copies ms", "sparse by states ms", "sparse by rows ms"];
-  return table([...columns, ...sparse, "prompt s, keys travel", "prompt s, queries travel"], rows);
+  return markdownTable([...columns, ...sparse, "prompt s, keys travel", "prompt s, queries travel"], rows);
 }
 
 /** Prompts with the links as they were measured, and as they are predicted to be with lanes. */
@@ -212,7 +209,7 @@ function promptTable(): readonly string[] {
     });
   });
   const columns = ["tokens", "workers", "one card s", "keys s (times one card)", "with lanes", "by pieces"];
-  return table([...columns, "queries s", "with lanes"], rows);
+  return markdownTable([...columns, "queries s", "with lanes"], rows);
 }
 
 function networkTable(): readonly string[] {
@@ -241,7 +238,7 @@ function networkTable(): readonly string[] {
     )
   );
   const columns = ["context", "network", "workers", "fits", "dense ms", "sparse by rows ms", "one exchange ms"];
-  return table([...columns, "one choice ms", "prompt min, queries travel", "prompt min, keys travel"], rows);
+  return markdownTable([...columns, "one choice ms", "prompt min, queries travel", "prompt min, keys travel"], rows);
 }
 
 if (import.meta.main) {

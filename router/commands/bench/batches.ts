@@ -8,7 +8,8 @@ import type { Session } from "../../../engine/evaluation/hand_session.ts";
 import { pagesFor } from "../../../engine/span.ts";
 import { rowAttention } from "../../../engine/layer_plan.ts";
 import type { BenchGroup } from "./group.ts";
-import { drawnRow, mean, randomTokens, type StepMs, stepMs, timedSteps } from "./steps.ts";
+import { drawnRow, randomTokens, type StepMs, stepMs, timedSteps } from "./steps.ts";
+import { mean } from "../../../engine/evaluation/mean.ts";
 
 /** Decoding of one batch. */
 export interface BatchFigures {

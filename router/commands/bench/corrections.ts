@@ -8,16 +8,8 @@ import { bestLossless, breakEvenStride, type LosslessFigures } from "./break_eve
 import { denseSpanFlop } from "./flop.ts";
 import { at } from "../../../kernels/at.ts";
 import type { Session } from "../../../engine/evaluation/hand_session.ts";
-import {
-  drawnRow,
-  mean,
-  type MeasuredSequence,
-  type StepMs,
-  stepMs,
-  stepOf,
-  type TimedStep,
-  timedSteps,
-} from "./steps.ts";
+import { mean } from "../../../engine/evaluation/mean.ts";
+import { drawnRow, type MeasuredSequence, type StepMs, stepMs, stepOf, type TimedStep, timedSteps } from "./steps.ts";
 
 /** A cycle: all its rows but the last decoded sparsely, then all of them in one dense span. */
 export interface CycleFigures {

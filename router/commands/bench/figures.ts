@@ -9,7 +9,8 @@ import { type CorrectionFigures, type CorrectionOptions, correctionTokens, measu
 import { type ExchangeFigures, exchangeFigures } from "./exchange.ts";
 import type { Filling, PrefillFigures } from "./fill.ts";
 import type { BenchGroup } from "./group.ts";
-import { mean, type MeasuredSequence, randomTokens, type StepMs, stepMs, timedRows } from "./steps.ts";
+import { type MeasuredSequence, randomTokens, type StepMs, stepMs, timedRows } from "./steps.ts";
+import { mean } from "../../../engine/evaluation/mean.ts";
 
 /** Decoding at one context. */
 export interface DecodeFigures {

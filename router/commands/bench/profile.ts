@@ -13,7 +13,8 @@ import { copied, type Filling, prefilled } from "./fill.ts";
 import type { BenchModel } from "./group.ts";
 import { type ProfiledStep, workOf } from "./kernel_work.ts";
 import { AHEAD_STEPS, type AheadFigures, durationNs, passesOf, sum, TIMED_STEPS, timedAhead } from "./step_passes.ts";
-import { mean, randomTokens, timedStep } from "./steps.ts";
+import { randomTokens, timedStep } from "./steps.ts";
+import { mean } from "../../../engine/evaluation/mean.ts";
 
 /** A kernel's part of a step: all dispatches of one operation and shape. */
 export interface KernelFigures {

@@ -10,6 +10,7 @@ import { type PromptFigures, promptTable } from "./prompts.ts";
 import { profileNotes, profileTables } from "./profile_tables.ts";
 import { type TogetherFigures, togetherTable } from "./together.ts";
 import { type ThroughputFigures, throughputTable } from "./throughput.ts";
+import { markdownTable } from "../markdown_table.ts";
 
 /** What was measured with one number of workers. */
 export interface GroupFigures {
@@ -122,7 +123,9 @@ export function report(
     `${model}, ${millions} M parameters, ${date}; sparse budget ${budget}; one sequence unless said; ${FILLS[fill]}`,
     "",
     ...groups.flatMap(aboutGroup),
-    ...tables.filter(({ rows }) => rows.length > 0).flatMap(({ columns, rows }) => ["", ...table(columns, rows)]),
+    ...tables.filter(({ rows }) => rows.length > 0).flatMap((
+      { columns, rows },
+    ) => ["", ...markdownTable(columns, rows)]),
     ...correctionNotes(measured),
     ...(profile === undefined ? [] : profileNotes(profile)),
     ...(compared?.notes ?? []),
@@ -179,10 +182,6 @@ function exchangeRowsOf({ workers, context, prefill, decode }: Measured): readon
       missing === undefined ? "–" : `${(100 * missing).toFixed(1)} %`,
     ]];
   });
-}
-
-function table(columns: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
-  return [columns, columns.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`);
 }
 
 /** What was measured at one context, in a line: before the tables are there. */

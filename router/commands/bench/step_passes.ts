@@ -6,7 +6,8 @@
 import type { Engine } from "../../../engine/engine.ts";
 import type { Session, SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { PassTimer, type TimedPass } from "../../../kernels/timestamps.ts";
-import { mean, timedRows } from "./steps.ts";
+import { timedRows } from "./steps.ts";
+import { mean } from "../../../engine/evaluation/mean.ts";
 
 /** Decoding with each step recorded while the one before runs. */
 export interface AheadFigures {

@@ -13,7 +13,8 @@ import { resolveWorkers } from "../../host/worker_config.ts";
 import { mixedLength } from "./batches.ts";
 import type { Table } from "./correction_tables.ts";
 import { type BenchModel, type GroupListener, loaded } from "./group.ts";
-import { mean, randomTokens } from "./steps.ts";
+import { randomTokens } from "./steps.ts";
+import { mean } from "../../../engine/evaluation/mean.ts";
 
 /** What so many groups did with the chats. */
 export interface ThroughputFigures {

@@ -8,7 +8,8 @@ import type { Table } from "./correction_tables.ts";
 import { type CorrectionOptions, type CycleFigures, measureRounds } from "./corrections.ts";
 import type { MeasuredHost, MeasureOptions } from "./figures.ts";
 import type { FilledSession, Filling } from "./fill.ts";
-import { drawnRow, mean, stepOf, timedSteps } from "./steps.ts";
+import { drawnRow, stepOf, timedSteps } from "./steps.ts";
+import { mean } from "../../../engine/evaluation/mean.ts";
 
 /** So many sequences at one context. */
 export interface TogetherFigures {

@@ -23,6 +23,7 @@ import { SessionHost } from "../../../engine/evaluation/hand_session.ts";
 import { UsageError } from "../../errors.ts";
 import type { Terminal } from "../../terminal.ts";
 import { type LongText, readLongTexts } from "./evaluation_data.ts";
+import { mean } from "../../../engine/evaluation/mean.ts";
 
 /** What to compare. */
 export interface CorrectionOptions {
@@ -147,10 +148,6 @@ function figuresOf(
     rowsReadPerToken: mean(runs.map(({ text }) => rowsReadPerToken(info, text, { sparse, correctEvery }))),
     byPosition: agreementByPosition(compared, PARTS),
   };
-}
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 function median(values: readonly number[]): number | null {

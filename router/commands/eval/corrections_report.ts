@@ -3,6 +3,7 @@
 import type { PositionAgreement } from "../../../engine/evaluation/agreement.ts";
 import type { CorrectionFigures, VariantFigures } from "./corrections.ts";
 import { linePlot, type LineStyle } from "./line_plot.ts";
+import { markdownTable } from "../markdown_table.ts";
 
 const COLUMNS = [
   "attention",
@@ -25,7 +26,7 @@ export function reportCorrections(figures: CorrectionFigures): readonly string[]
     `Adapter ${adapter}; select layers {${selectLayers.join(", ")}}; ${date}; ${seconds} s`,
     `Held-out text of ${books}: ${tokens} known tokens of each, decoded behind a context of ${context}`,
     "",
-    ...table(COLUMNS, variants.map(rowOf)),
+    ...markdownTable(COLUMNS, variants.map(rowOf)),
     "",
     ...tableByPosition("agrees with dense", variants, ({ agreement }) => percent(agreement)),
     "",
@@ -56,11 +57,7 @@ function tableByPosition(
 ): readonly string[] {
   const ranges = (variants[0]?.byPosition ?? []).map(({ from, to }) => `${from}–${to - 1}`);
   const rows = variants.map((variant) => [nameOf(variant), ...variant.byPosition.map(cell)]);
-  return table([`${what}, by token behind the context`, ...ranges], rows);
-}
-
-function table(columns: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
-  return [columns, columns.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`);
+  return markdownTable([`${what}, by token behind the context`, ...ranges], rows);
 }
 
 function attentionOf({ budget }: VariantFigures): string {
