@@ -42,6 +42,11 @@ export class RequestError extends CodedError<RequestErrorCode> {
   }
 }
 
+/** A field asks for something that is not there. */
+export function unsupported(param: string, message: string): RequestError {
+  return new RequestError("unsupported", message, { param });
+}
+
 /** A mistake in flags, variables, files or a configuration: one line on stderr, exit code 2. */
 export class UsageError extends RequestError {
   constructor(message: string) {

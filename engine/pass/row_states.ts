@@ -13,10 +13,7 @@ export interface RowStates {
   readonly lse: Tensor;
 }
 
-/**
- * Working memory for what attention kernels write, in the form that the product of a layer reads.
- * @param rows @default the computed rows
- */
-export function outputsFor(pass: Pass, { weights }: PassLayer, name: string, rows = pass.computed): Rows<ProductForm> {
+/** Working memory for what attention kernels write of so many rows, in the form that the product of a layer reads. */
+export function outputsFor(pass: Pass, { weights }: PassLayer, name: string, rows: number): Rows<ProductForm> {
   return pass.rowsFor(weights.output, name, { digits: canMergeToDigits(pass.model.config), rows });
 }

@@ -38,7 +38,7 @@ export function cutBlocks(
   call: RowRange,
   given: readonly RowRange[],
   together: number,
-  rest: "block" | "single" = "single",
+  rest: "block" | "single",
 ): RowRange[] {
   const blocks: RowRange[] = [];
   let at = call.first;

@@ -62,7 +62,7 @@ const THREADS = 256;
 const NONE = 0xffffffff;
 
 /** Rows as words for the GPU, filled up to `count` with rows that nothing happens to. */
-export function packAdjustedRows(rows: readonly AdjustedRow[], count: number = rows.length): Uint32Array<ArrayBuffer> {
+export function packAdjustedRows(rows: readonly AdjustedRow[], count: number): Uint32Array<ArrayBuffer> {
   const words = new Uint32Array(count * ADJUSTED_WORDS).fill(NONE);
   const floats = new Float32Array(words.buffer);
   rows.forEach(({ row, repetition, presence, frequency, place, changes, biases }, i) => {

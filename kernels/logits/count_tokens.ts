@@ -35,7 +35,7 @@ export interface CountTokens {
 const THREADS = 64;
 
 /** Updates as words for the GPU, filled up to `count` with some that change nothing. */
-export function packUpdates(updates: readonly CountUpdate[], count: number = updates.length): Uint32Array<ArrayBuffer> {
+export function packUpdates(updates: readonly CountUpdate[], count: number): Uint32Array<ArrayBuffer> {
   const words = new Uint32Array(count * UPDATE_WORDS);
   updates.forEach(({ place, token, change }, i) => {
     words.set([place, typeof token === "number" ? token : carriedFrom(token.drawnAfter), change], i * UPDATE_WORDS);

@@ -49,7 +49,7 @@ interface Request {
   readonly resolve: (answer: Answer) => void;
   readonly reject: (error: CodedError) => void;
   readonly onProgress: (doneBytes: number, totalBytes: number) => void;
-  readonly deadline: Deadline | undefined;
+  readonly deadline: Deadline;
 }
 
 /** A connected worker. It is lost at most once; whatever waits for it then fails with the reason. */
@@ -170,15 +170,17 @@ export class WorkerClient {
 
   #ask(
     message: RouterMessage,
-    options: { deadlineMs?: number; lateMessage?: string; onProgress?: Request["onProgress"] } = {},
+    { deadlineMs, lateMessage, onProgress = () => {} }: {
+      readonly deadlineMs: number;
+      readonly lateMessage: string;
+      readonly onProgress?: Request["onProgress"];
+    },
   ): Promise<Answer> {
-    const { deadlineMs, lateMessage = "", onProgress = () => {} } = options;
     return new Promise((resolve, reject) => {
       if (!this.#steps.isEmpty) throw new Error(`Cannot send ${message.kind}: the worker runs a step`);
       this.#send(message);
       const late = () => this.#lose(new RequestError("deadline_exceeded", lateMessage));
-      const deadline = deadlineMs === undefined ? undefined : new Deadline(deadlineMs, late);
-      this.#request = { kind: message.kind, resolve, reject, deadline, onProgress };
+      this.#request = { kind: message.kind, resolve, reject, deadline: new Deadline(deadlineMs, late), onProgress };
     });
   }
 
@@ -212,7 +214,7 @@ export class WorkerClient {
         this.#unanswered = 0;
         return;
       case "loading":
-        this.#request?.deadline?.restart();
+        this.#request?.deadline.restart();
         this.#request?.onProgress(message.doneBytes, message.totalBytes);
         return;
       case "failed":
@@ -256,7 +258,7 @@ export class WorkerClient {
   /** Ends the request that is under way, and hands it out. */
   #settle(): Request | undefined {
     const request = this.#request;
-    request?.deadline?.clear();
+    request?.deadline.clear();
     this.#request = undefined;
     return request;
   }

@@ -6,7 +6,7 @@
 import { at } from "../../kernels/at.ts";
 import { z } from "@hono/zod-openapi";
 
-import { RequestError } from "../errors.ts";
+import { RequestError, unsupported } from "../errors.ts";
 import type { ModelText } from "./model_text.ts";
 import { withOwnFields } from "./own_fields.ts";
 import { prepareChat, type PrepareContext, type PreparedGeneration } from "./prepare.ts";
@@ -137,7 +137,7 @@ function chatOf(body: Counted, messages: readonly Message[]): Record<string, unk
 function chatTool({ input_schema: parameters, type, ...tool }: Record<string, unknown>, i: number): unknown {
   const { name, description, strict } = tool;
   if (type !== undefined && type !== "custom") {
-    throw refusal(
+    throw unsupported(
       `tools[${i}].type`,
       `Cannot offer tool of type "${String(type).slice(0, 40)}": only your own are supported`,
     );
@@ -165,7 +165,7 @@ function chatMessages(role: string, content: string | readonly Block[], place: s
     else if (one.type === "tool_use") calls.push(callOf(one, at));
     else if (one.type === "tool_result") results.push(resultOf(one, at));
     else if (one.type !== "redacted_thinking") {
-      throw refusal(`${at}.type`, `Cannot take content of type "${one.type.slice(0, 40)}": only text and tools`);
+      throw unsupported(`${at}.type`, `Cannot take content of type "${one.type.slice(0, 40)}": only text and tools`);
     }
   });
   if (texts.length + calls.length === 0 && reasoning === "") return results;
@@ -196,7 +196,7 @@ function textOf(value: string | readonly Block[], place: string): string {
   return value.map((one, i) => {
     const at = `${place}[${i}]`;
     if (one.type === "text") return field(one, "text", at);
-    throw refusal(`${at}.type`, `Cannot take content of type "${one.type.slice(0, 40)}": only text is supported`);
+    throw unsupported(`${at}.type`, `Cannot take content of type "${one.type.slice(0, 40)}": only text is supported`);
   }).join("\n");
 }
 
@@ -206,8 +206,4 @@ function field(block: Block, name: string, place: string): string {
   if (typeof value === "string") return value;
   const message = `Cannot accept the request: ${place}.${name}: expected a string in a block of type "${block.type}"`;
   throw new RequestError("invalid_request", message, { param: `${place}.${name}` });
-}
-
-function refusal(param: string, message: string): RequestError {
-  return new RequestError("unsupported", message, { param });
 }

@@ -148,7 +148,7 @@ function checked<Tokens extends Uint32Array>(tokens: Tokens, bounds: TokenBounds
   });
 }
 
-/**  writtenAs the format in which calls become text, for templates that have no place for them */
+/** @param writtenAs the format in which calls become text, for templates that have no place for them */
 function templateMessage(message: MessageBody, writtenAs?: ToolFormatName) {
   const { role, content: _, refusal: __, tool_calls: calls, ...rest } = message;
   const extras = Object.entries(rest).filter(([, value]) => value !== null && value !== undefined);

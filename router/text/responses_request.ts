@@ -5,7 +5,7 @@
 
 import { z } from "@hono/zod-openapi";
 
-import { RequestError } from "../errors.ts";
+import { unsupported } from "../errors.ts";
 import type { ModelText } from "./model_text.ts";
 import { withOwnFields } from "./own_fields.ts";
 import { prepareChat, type PrepareContext, type PreparedGeneration } from "./prepare.ts";
@@ -123,23 +123,22 @@ function fieldOf(param: string, places: readonly string[]): string {
 function refuseState(body: Body): void {
   for (const field of ["previous_response_id", "conversation"] as const) {
     if (body[field] === undefined || body[field] === null) continue;
-    throw refusal(field, `Cannot continue ${field}: responses are not stored, send the whole conversation as input`);
+    throw unsupported(
+      field,
+      `Cannot continue ${field}: responses are not stored, send the whole conversation as input`,
+    );
   }
   if (body.prompt !== undefined && body.prompt !== null) {
-    throw refusal("prompt", "Cannot take prompt: prompts are not stored, send instructions and input");
+    throw unsupported("prompt", "Cannot take prompt: prompts are not stored, send instructions and input");
   }
-  if (body.background) throw refusal("background", "Cannot answer in the background: responses are not stored");
+  if (body.background) throw unsupported("background", "Cannot answer in the background: responses are not stored");
 }
 
 function refuseLogprobs({ include, top_logprobs: top }: Body): void {
   const isIncluded = include?.includes("message.output_text.logprobs") ?? false;
   if (!isIncluded && !top) return;
   const param = isIncluded ? "include" : "top_logprobs";
-  throw refusal(param, `Cannot honour ${param}: log-probabilities are in /v1/chat/completions and /v1/completions`);
-}
-
-function refusal(param: string, message: string): RequestError {
-  return new RequestError("unsupported", message, { param });
+  throw unsupported(param, `Cannot honour ${param}: log-probabilities are in /v1/chat/completions and /v1/completions`);
 }
 
 /** Messages of a chat request, and where each comes from. */
@@ -198,7 +197,7 @@ function addItem(conversation: Conversation, one: Item, place: string): void {
       // Templates keep that of the turn that goes on, and may be asked to keep all.
       return conversation.think(textOf(one.content ?? one.summary, `${place}.content`));
     default:
-      throw refusal(
+      throw unsupported(
         `${place}.type`,
         `Cannot take input of type "${String(one.type).slice(0, 40)}": only messages, function calls and their outputs`,
       );
@@ -210,13 +209,16 @@ function textOf(value: Item["content"], place: string): string {
   return (value ?? []).map(({ type, text, refusal: refused }, i) => {
     if (typeof text === "string" && /^(input_|output_|reasoning_|summary_|)text$/.test(type)) return text;
     if (typeof refused === "string" && type === "refusal") return refused;
-    throw refusal(`${place}[${i}].type`, `Cannot take content of type "${type.slice(0, 40)}": only text is supported`);
+    throw unsupported(
+      `${place}[${i}].type`,
+      `Cannot take content of type "${type.slice(0, 40)}": only text is supported`,
+    );
   }).join("\n");
 }
 
 function chatTool(tool: Record<string, unknown> & { type: string }, i: number): unknown {
   if (tool.type !== "function") {
-    throw refusal(
+    throw unsupported(
       `tools[${i}].type`,
       `Cannot offer tool of type "${tool.type.slice(0, 40)}": only functions are supported`,
     );
