@@ -92,7 +92,7 @@ class Driver {
       pageOffset: 0,
       // All read the same pages.
       prefixPages: Uint32Array.from({ length: promptTokens / PAGE_TOKENS }, (_, page) => page),
-      prefixTokens: Uint32Array.from({ length: promptTokens }, () => random.integer(vocabSize)),
+      prefixTokens: random.integers(promptTokens, vocabSize),
       audited: false,
     };
   }

@@ -13,6 +13,7 @@ import { type ModelConfig, readModelConfig } from "../../engine/model/model_conf
 import { freeWeights, loadWeights } from "../../engine/model/weights.ts";
 import { processTerminal, type Terminal } from "../../router/terminal.ts";
 import { Random } from "../support/random.ts";
+import { writeAll } from "../support/write_all.ts";
 
 const GIB = 2 ** 30;
 const OPTIONS = {
@@ -89,10 +90,6 @@ async function writeModel(directory: string, bytes: number): Promise<number> {
   }
   await file.sync();
   return end;
-}
-
-async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }
 
 /** Drops a file from the page cache. */

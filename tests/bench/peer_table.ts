@@ -70,7 +70,7 @@ interface CountedToken {
 }
 
 /** Bytes that a decoded token reads at least: all weights but the embedding, and the keys and values that it attends to. */
-export function bytesOfToken({ config, calibration }: Preset, { type, context, attention }: CountedToken): number {
+function bytesOfToken({ config, calibration }: Preset, { type, context, attention }: CountedToken): number {
   const quantize = isBlockType(type) ? BLOCKS[type].keptAs : undefined;
   const { weightBytes: all, kvBytesPerToken } = needsOf({ config, tensors: undefined, quantize });
   const table = quantize === "q4" ? "q8" : quantize ?? "f16";

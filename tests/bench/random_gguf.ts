@@ -10,6 +10,7 @@ import { type BlockDType, blockOf, isBlockType, sourceBytes } from "../../kernel
 import { fileExists } from "../../router/host/file_exists.ts";
 import { Random } from "../support/random.ts";
 import { randomBlocks } from "../support/random_blocks.ts";
+import { writeAll } from "../support/write_all.ts";
 
 /** Value types of metadata. */
 const U32 = 4;
@@ -91,7 +92,7 @@ export async function randomGguf(
 }
 
 /** Writes the file; in f16 16 GB for an 8B shape. */
-export async function writeRandomGguf(path: string, config: ModelConfig, type: MatrixType = "F16"): Promise<void> {
+async function writeRandomGguf(path: string, config: ModelConfig, type: MatrixType = "F16"): Promise<void> {
   const tensors = tensorsOf(config, type);
   using file = await Deno.open(path, { write: true, create: true, truncate: true });
   const head = await header(config, tensors).blob();
@@ -119,10 +120,6 @@ function randomRun(type: GgufTensor["type"]): Uint8Array<ArrayBuffer> {
 
 function bytesOf({ shape, type }: Pick<GgufTensor, "shape" | "type">): number {
   return sourceBytes(type, shape.reduce((product, extent) => product * extent, 1));
-}
-
-async function writeAll(file: Deno.FsFile, bytes: Uint8Array): Promise<void> {
-  for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }
 
 function padding(bytes: number): number {

@@ -71,7 +71,7 @@ const F32 = 4;
 const F16 = 2;
 
 /** Bytes of one position's keys and values in one layer. */
-export function kvRowBytes({ kvHeads, headDim }: Shape["config"]): number {
+function kvRowBytes({ kvHeads, headDim }: Shape["config"]): number {
   return 2 * kvHeads * headDim * F16;
 }
 

@@ -119,7 +119,7 @@ function report(
 }
 
 /** Least squares through points (x, y). @returns y for each x */
-export function slope(points: readonly (readonly [number, number])[]): number {
+function slope(points: readonly (readonly [number, number])[]): number {
   const mean = (axis: 0 | 1) => points.reduce((sum, point) => sum + point[axis], 0) / points.length;
   const [x, y] = [mean(0), mean(1)];
   const spread = points.reduce((sum, point) => sum + (point[0] - x) ** 2, 0);

@@ -19,7 +19,7 @@ const fixture = engineFixture({ random: "tiny" }, TEXT + 64 * (SHORT + 4));
 Deno.test("rows of mixed lengths have the bits that they have alone, dense and sparse", async () => {
   const { host } = fixture;
   const random = new Random(5);
-  const text = Uint32Array.from({ length: TEXT }, () => random.integer(VOCABULARY));
+  const text = random.integers(TEXT, VOCABULARY);
   const options = { sampling: everyLogprob(VOCABULARY), sparse: { budget: 64, heads: "kv_head" } } as const;
   const origin = host.open();
   await origin.prefill(text, "none");

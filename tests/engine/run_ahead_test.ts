@@ -53,7 +53,7 @@ function row(id: number, from: number, token: number | "sampled"): Span {
 function prompts(count: number): Uint32Array[] {
   return Array.from({ length: count }, (_, i) => {
     const random = new Random(i);
-    return Uint32Array.from({ length: 120 + 50 * i }, () => random.integer(VOCABULARY));
+    return random.integers(120 + 50 * i, VOCABULARY);
   });
 }
 

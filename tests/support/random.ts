@@ -25,6 +25,11 @@ export class Random {
     return Math.floor(this.uniform() * bound);
   }
 
+  /** So many of them. */
+  integers(count: number, bound: number): Uint32Array<ArrayBuffer> {
+    return Uint32Array.from({ length: count }, () => this.integer(bound));
+  }
+
   /** A number of the standard normal distribution (Box–Muller). */
   normal(): number {
     return Math.sqrt(-2 * Math.log(1 - this.uniform())) * Math.cos(2 * Math.PI * this.uniform());

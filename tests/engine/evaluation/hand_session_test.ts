@@ -9,7 +9,7 @@ import { Random } from "../../support/random.ts";
 
 const fixture = engineFixture({ random: "tiny" }, 1024);
 const random = new Random(9);
-const PROMPT = Uint32Array.from({ length: 150 }, () => random.integer(512));
+const PROMPT = random.integers(150, 512);
 const OPTIONS = { sampling: everyLogprob(512) };
 
 /** The same engine behind a host that counts the sequences open on it. */

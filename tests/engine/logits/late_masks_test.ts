@@ -19,7 +19,7 @@ let index = 1_000_000;
 /** Forbids half of the tokens, which half depends on the token before. */
 function maskAfter(token: number): Uint32Array {
   const random = new Random(token);
-  return Uint32Array.from({ length: WORDS }, () => random.integer(2 ** 32));
+  return random.integers(WORDS, 2 ** 32);
 }
 
 function allows(mask: Uint32Array, token: number): boolean {

@@ -23,7 +23,7 @@ const SPARSE: readonly SparseSettings[] = [
 
 function randomTokens(seed: number, count: number): Uint32Array<ArrayBuffer> {
   const random = new Random(seed);
-  return Uint32Array.from({ length: count }, () => random.integer(VOCABULARY));
+  return random.integers(count, VOCABULARY);
 }
 
 /** Has the layer loop record every step, or programs where it can: an exchange that is not `ALONE` may do anything. */

@@ -15,7 +15,7 @@ const SAMPLING = everyLogprob(VOCABULARY);
 
 function randomTokens(seed: number, count: number): Uint32Array<ArrayBuffer> {
   const random = new Random(seed);
-  return Uint32Array.from({ length: count }, () => random.integer(VOCABULARY));
+  return random.integers(count, VOCABULARY);
 }
 
 /** Runs `body` with a session that holds a prompt. */

@@ -12,7 +12,7 @@ Deno.test("maskLogits() masks the rows named and nothing else, with a vocabulary
   const random = new Random(3);
   const logits = random.normals(rows * vocabulary);
   const masked = [2, 0];
-  const masks = Uint32Array.from({ length: masked.length * words }, () => random.integer(2 ** 32));
+  const masks = random.integers(masked.length * words, 2 ** 32);
   const tensor = fixture.upload("f32", logits, [rows, vocabulary]);
   maskLogits(fixture.commands, {
     logits: tensor,

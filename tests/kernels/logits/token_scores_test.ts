@@ -14,7 +14,7 @@ for (const [rows, vocabulary] of [[0, 16], [1, 1], [3, 7], [5, 4096], [2, 50001]
   Deno.test(`tokenScores() equals plain loops, [${rows}, ${vocabulary}]`, async () => {
     const random = new Random(rows + vocabulary);
     const logits = random.normals(rows * vocabulary, 4);
-    const targets = Uint32Array.from({ length: rows }, () => random.integer(vocabulary));
+    const targets = random.integers(rows, vocabulary);
     const scores = fixture.zeros("f32", [rows, 2]);
     const best = fixture.zeros("u32", [rows]);
     tokenScores(fixture.commands, {
