@@ -9,8 +9,8 @@ import { maskWords } from "../kernels/logits/mask_logits.ts";
 import { countsTokens } from "./logits/penalties.ts";
 import type { PageMap } from "./page_map.ts";
 import {
+  attendsSparsely,
   drawnRowsOf,
-  isSparse,
   PAGE_TOKENS,
   type SequenceId,
   type SequenceOpening,
@@ -110,10 +110,10 @@ function checkRows(span: Span, { vocabSize, calibrated }: StepBounds): void {
   if (span.masksFollow && (span.masks !== undefined || drawnRowsOf(span) !== 1)) {
     throw refusedSpan(span, `its mask follows, but ${span.masks ? "it has masks" : "it does not draw one token"}`);
   }
-  if (logits === "audit" && (span.kind === "prefill" || isSparse(span))) {
+  if (logits === "audit" && (span.kind === "prefill" || attendsSparsely(span))) {
     throw refusedSpan(span, "it is an audit, but no dense decode span");
   }
-  if (!isSparse(span)) return;
+  if (!attendsSparsely(span)) return;
   if (!calibrated) throw refusedSpan(span, "it is sparse, but the model has no calibration");
   if (tokens.length !== 1) throw refusedSpan(span, `it is sparse and has ${tokens.length} rows, not one`);
 }

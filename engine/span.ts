@@ -248,7 +248,7 @@ export interface StepResult {
 }
 
 /** Whether its row reads a selection in sparse layers. */
-export function isSparse(span: Span): boolean {
+export function attendsSparsely(span: Span): boolean {
   return span.kind === "decode" && span.attention === "sparse";
 }
 

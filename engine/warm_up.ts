@@ -15,7 +15,7 @@ import {
   type Session,
   SessionHost,
   type SessionOptions,
-  type StepRunner,
+  type SessionRunner,
 } from "./evaluation/hand_session.ts";
 import { PAGE_TOKENS, type SparseSettings } from "./span.ts";
 
@@ -71,7 +71,7 @@ interface Trial {
  * @returns what each kind of step took, of one worker once it was warm; empty where the slice is too small to try
  * @throws {GpuError} `device_lost`, `out_of_gpu_memory`
  */
-export async function warmUp(runner: StepRunner, map?: PageMap): Promise<readonly MeasuredStep[]> {
+export async function warmUp(runner: SessionRunner, map?: PageMap): Promise<readonly MeasuredStep[]> {
   const host = new SessionHost(runner, map ?? new PageMap([runner.info.kvPages]), FIRST_SEQUENCE);
   const positions = Math.min(runner.info.maxPositions, runner.info.kvPages * PAGE_TOKENS);
   if (positions < 2 * PAGE_TOKENS) return [];

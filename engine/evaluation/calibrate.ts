@@ -7,13 +7,13 @@ import { at } from "../../kernels/at.ts";
 import { EngineError } from "../errors.ts";
 import { type NeedleCase, needleTokens, type TextModel } from "./needles.ts";
 import type { Calibration } from "../layer_plan.ts";
-import { type Session, SessionHost, type StepRunner } from "./hand_session.ts";
+import { type Session, SessionHost, type SessionRunner } from "./hand_session.ts";
 
 /** The usual first select layer: the layers before it are dense, cheap, and unlike the others. */
 const FIRST_SELECT = 2;
 
 /** An engine whose layers can be planned again between steps. */
-export interface Calibratable extends StepRunner {
+export interface Calibratable extends SessionRunner {
   calibrate(calibration: Calibration): void;
 }
 

@@ -65,7 +65,7 @@ export type HandSpan =
 const ALWAYS_DENSE: SparseSettings = { budget: 2 ** 30, heads: "kv_head" };
 
 /** What sessions run on: an engine in this process, or a worker. */
-export interface StepRunner {
+export interface SessionRunner {
   readonly info: EngineInfo;
   run(step: Step): Promise<StepResult>;
 }
@@ -75,7 +75,7 @@ const STEP_DEADLINE_MS = 3_600_000;
 
 /** Opens sessions on a runner that no router uses. */
 export class SessionHost {
-  readonly runner: StepRunner;
+  readonly runner: SessionRunner;
   readonly map: PageMap;
   /** Of each worker. */
   readonly #freePages: readonly number[][];
@@ -88,7 +88,7 @@ export class SessionHost {
    * @param firstSequence the others follow it @default 1
    */
   constructor(
-    runner: StepRunner,
+    runner: SessionRunner,
     map: PageMap = new PageMap([runner.info.kvPages]),
     firstSequence: SequenceId = 1,
   ) {

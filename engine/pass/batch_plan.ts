@@ -9,11 +9,11 @@ import type { Replicas } from "../kv/replicas.ts";
 import { replicaPagesOf } from "../replica_plan.ts";
 import type { ProductFamily, RowBatch } from "../row_batch.ts";
 import { fillBatch, type RowContext } from "./fill_batch.ts";
-import { SPLIT_ROWS } from "./row_ranges.ts";
+import { MIN_SHARED_ROWS } from "./row_ranges.ts";
 import { longestBucket, scoreStride } from "./selection_buffers.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import type { Piece } from "./wanted_logits.ts";
-import { isSparse, type SequenceId, type Span } from "../span.ts";
+import { attendsSparsely, type SequenceId, type Span } from "../span.ts";
 
 /** What the plan depends on besides the spans. */
 export interface BatchContext extends RowContext {
@@ -51,14 +51,14 @@ export function planBatches(spans: readonly Span[], context: BatchContext): RowB
     rows: span.tokens.length,
   }));
   const order = ({ span, state }: Piece) =>
-    isSparse(span) ? ["kv_head", "query_head", "all_heads"].indexOf(state.open.sparse.heads) + 1 : 0;
+    attendsSparsely(span) ? ["kv_head", "query_head", "all_heads"].indexOf(state.open.sparse.heads) + 1 : 0;
   // By the whole context, not by what this worker holds of it: all workers of a group must have the same order.
   const sees = ({ span: { from, tokens } }: Piece) => longestBucket(from + tokens.length);
   const decode = pieces.filter(({ span }) => span.kind === "decode")
     .sort((a, b) => order(a) - order(b) || sees(b) - sees(a));
   const prefill = pieces.filter(({ span }) => span.kind === "prefill");
   const { matrix = false } = context;
-  const isDense = ({ span }: Piece) => matrix && !isSparse(span);
+  const isDense = ({ span }: Piece) => matrix && !attendsSparsely(span);
   const isReplicated = (piece: Piece) => replicaPages(piece, context) > 0;
   const isWhole = ({ span }: Piece) => context.whole?.has(span.sequence) === true;
   const rows = (product: ProductFamily, pieces: readonly Piece[], replicated = false) =>
@@ -86,7 +86,7 @@ const REPLICATED = true;
 
 /** Pages that the replicas of a piece's sequence take; 0 for rows whose layers exchange states. */
 function replicaPages({ span, state }: Piece, { replicas }: BatchContext): number {
-  const room = isSparse(span) ? replicas?.roomFor(state.open) : undefined;
+  const room = attendsSparsely(span) ? replicas?.roomFor(state.open) : undefined;
   return room === undefined ? 0 : replicaPagesOf(room);
 }
 
@@ -106,7 +106,7 @@ function maxRowsOf(
 ): number {
   if (product !== "tiled") return MAX_VECTOR_ROWS;
   const rows = spans.reduce((sum, piece) => sum + piece.rows, 0);
-  const isDealt = rows >= SPLIT_ROWS * workers && spans.some(({ span }) => whole?.has(span.sequence));
+  const isDealt = rows >= MIN_SHARED_ROWS * workers && spans.some(({ span }) => whole?.has(span.sequence));
   if (!isDealt) return MAX_TILED_ROWS;
   const chunks = workers * Math.ceil(rows / (workers * MAX_TILED_ROWS));
   return Math.ceil(rows / chunks / CHUNK_STEP) * CHUNK_STEP;
@@ -121,7 +121,7 @@ function pack(spans: readonly Piece[], product: ProductFamily, context: BatchCon
   let sparseRows = 0;
   let longest = 0;
   for (const piece of spans) {
-    if (isSparse(piece.span)) {
+    if (attendsSparsely(piece.span)) {
       sparseRows++;
       longest = Math.max(longest, piece.span.from + 1);
       if (sparseRows * scoreStride(longestBucket(longest)) > context.maxScores) room = 0;
@@ -134,7 +134,7 @@ function pack(spans: readonly Piece[], product: ProductFamily, context: BatchCon
         batches.push([]);
         room = maxRows;
         pages = ofPiece;
-        [sparseRows, longest] = isSparse(piece.span) ? [1, piece.span.from + 1] : [0, 0];
+        [sparseRows, longest] = attendsSparsely(piece.span) ? [1, piece.span.from + 1] : [0, 0];
       }
       const rows = Math.min(room, piece.rows - first);
       batches.at(-1)?.push({ ...piece, first, rows });

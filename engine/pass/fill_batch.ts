@@ -8,7 +8,7 @@ import { ROW_WORDS, writeTableRow } from "../../kernels/attention/row_table.ts";
 import { EngineError } from "../errors.ts";
 import type { PageShare } from "../page_map.ts";
 import type { BatchRow, DrawnRow, ProductFamily, RowBatch, RowRun, ScoredRow, SequencePiece } from "../row_batch.ts";
-import { isSparse, PAGE_TOKENS, pagesFor, type SequenceId, type SparseSettings } from "../span.ts";
+import { attendsSparsely, PAGE_TOKENS, pagesFor, type SequenceId, type SparseSettings } from "../span.ts";
 import { rangesByLength } from "./length_ranges.ts";
 import { isElsewhere, rangesOf } from "./row_ranges.ts";
 import { longestBucket } from "./selection_buffers.ts";
@@ -58,7 +58,7 @@ export function fillBatch(kind: BatchKind, pieces: readonly Piece[], context: Ro
   let at = 0;
   for (const piece of pieces) {
     const { span, index, state, first, rows } = piece;
-    const sparse = isSparse(span) ? state.open.sparse : undefined;
+    const sparse = attendsSparsely(span) ? state.open.sparse : undefined;
     const placed = { ...piece, at, sparse };
     writeTokens(batch, placed, context);
     writeTables(batch, placed, context);

@@ -10,7 +10,7 @@ import type { RowBatch, SequencePiece } from "../row_batch.ts";
 import { PAGE_TOKENS } from "../span.ts";
 
 /** Below this many rows per worker, computing a row everywhere costs less than sending it around. */
-export const SPLIT_ROWS = 128;
+export const MIN_SHARED_ROWS = 128;
 
 /** Whether another worker computes all of a batch. */
 export function isElsewhere({ index }: PageShare, { computer }: Pick<RowBatch, "computer">): boolean {
@@ -23,7 +23,7 @@ export function rangesOf(
   { product, computer, rows, pieces }: Pick<RowBatch, "product" | "computer" | "rows" | "pieces">,
 ): readonly OwnedRange[] | undefined {
   if (computer !== undefined) return [{ first: 0, rows, owner: computer }];
-  const isSplit = product === "tiled" && map.workers > 1 && rows >= SPLIT_ROWS * map.workers;
+  const isSplit = product === "tiled" && map.workers > 1 && rows >= MIN_SHARED_ROWS * map.workers;
   return isSplit ? rangesByOwner(map, pieces) : undefined;
 }
 

@@ -2,7 +2,7 @@
 
 import type { SequenceState } from "../kv/sequences.ts";
 import type { DrawnRow, RowBatch, ScoredRow } from "../row_batch.ts";
-import { drawnRowsOf, isSparse, type Span } from "../span.ts";
+import { attendsSparsely, drawnRowsOf, type Span } from "../span.ts";
 
 /** A piece of a span: consecutive rows that fall into one batch. */
 export interface Piece {
@@ -36,5 +36,5 @@ export function wantLogits(
 
 function auditOf(span: Span, { open }: SequenceState): DrawnRow["audit"] {
   if (span.logits === "audit") return "compare";
-  return isSparse(span) && open.audited ? "keep" : undefined;
+  return attendsSparsely(span) && open.audited ? "keep" : undefined;
 }

@@ -11,7 +11,7 @@ import type { Replicas } from "../kv/replicas.ts";
 import type { SequenceState } from "../kv/sequences.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import { replicaPagesOf } from "../replica_plan.ts";
-import { isSparse, type SequenceId, type Span } from "../span.ts";
+import { attendsSparsely, type SequenceId, type Span } from "../span.ts";
 
 /** A span, and the state of its sequence. */
 interface SpanState {
@@ -54,7 +54,7 @@ function withState(span: Span, sequences: ReadonlyMap<SequenceId, SequenceState>
 function reserve(replicas: Replicas, all: readonly SpanState[]): boolean {
   let pages = 0;
   const states = all.flatMap(({ span, state }) => {
-    const room = isSparse(span) ? replicas.roomFor(state.open) : undefined;
+    const room = attendsSparsely(span) ? replicas.roomFor(state.open) : undefined;
     if (room === undefined) return [];
     pages += replicaPagesOf(room);
     return [state];

@@ -8,7 +8,7 @@ import { asHalves } from "./half_rows.ts";
 import { canBroadcast, laneProduct, laneProductName, LANES, type LaneTile } from "./lane_product.ts";
 import { type MatrixUnits, matrixUnitsOf } from "../matrix_wgsl.ts";
 import { matrixProduct } from "./matrix_product.ts";
-import { matrixProductName, type MatrixTile } from "./matrix_product_plan.ts";
+import { matrixProductName, type ProductTile } from "./matrix_product_plan.ts";
 import type { Commands, Kernel } from "../pipeline.ts";
 import { expectRows, plainRows, type RowForm } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
@@ -32,7 +32,7 @@ interface LanePlan extends Pick<LaneTile, "inputs" | "outputs" | "broadcast"> {
 
 interface MatrixPlan extends MatrixUnits {
   readonly kind: "matrix";
-  readonly tile: MatrixTile;
+  readonly tile: ProductTile;
   /** Whether quantised weights become halves in memory first; changes no bits. */
   readonly decoded: boolean;
 }
@@ -55,17 +55,17 @@ const ENOUGH_TILES = 256;
 const ENOUGH_MATRIX_TILES = 128;
 
 /** On an H200, 2048 rows by 6144 × 4096: 244 TFLOP/s with the first, 160 with half the outputs a subgroup. */
-const LARGE_TILE: MatrixTile = { rows: 128, outputs: 128, depth: 32, subgroupRows: 64, subgroupOutputs: 64 };
+const LARGE_TILE: ProductTile = { rows: 128, outputs: 128, depth: 32, subgroupRows: 64, subgroupOutputs: 64 };
 /**
  * For a processor that computes one tile at a time: there are no more of them, or their workgroup memory leaves no room for a
  * second one, as with gates (2048 rows by 28672 × 4096, gated: 261 TFLOP/s, 177 with half the depth; q8 162 and 131, q4 196 and
  * 147, each decoded in the tile). Where two are computed in turn, each waits for less with half the depth.
  */
-const DEEP_TILE: MatrixTile = { ...LARGE_TILE, depth: 64 };
+const DEEP_TILE: ProductTile = { ...LARGE_TILE, depth: 64 };
 const ENOUGH_TILES_FOR_TURNS = 512;
-const SMALL_TILE: MatrixTile = { rows: 64, outputs: 64, depth: 32, subgroupRows: 32, subgroupOutputs: 32 };
+const SMALL_TILE: ProductTile = { rows: 64, outputs: 64, depth: 32, subgroupRows: 32, subgroupOutputs: 32 };
 /** For instructions of 8 × 8. */
-const SMALL_INSTRUCTION_TILE: MatrixTile = {
+const SMALL_INSTRUCTION_TILE: ProductTile = {
   rows: 16,
   outputs: 32,
   depth: 32,
@@ -114,7 +114,7 @@ function planMatrices(info: MatmulAdapter, product: SizedProduct): MatmulPlan | 
   return fits ? { kind: "matrix", ...units, tile, decoded } : undefined;
 }
 
-function tileFor({ rows, weight, size, gated = false }: SizedProduct, decoded: boolean): MatrixTile {
+function tileFor({ rows, weight, size, gated = false }: SizedProduct, decoded: boolean): ProductTile {
   const tiles = Math.ceil(rows / LARGE_TILE.rows) * Math.ceil(weight.rows / LARGE_TILE.outputs);
   const isLarge = size === undefined ? tiles >= ENOUGH_MATRIX_TILES : size === "large";
   if (!isLarge) return SMALL_TILE;

@@ -7,7 +7,7 @@ import { unroll } from "../wgsl.ts";
 import { describeGate, type ProductGate } from "./product.ts";
 
 /** How a workgroup cuts the work. */
-export interface MatrixTile {
+export interface ProductTile {
   /** Rows of x and rows of the weight that a workgroup takes: multiples of what its subgroups take. */
   readonly rows: number;
   readonly outputs: number;
@@ -22,7 +22,7 @@ export interface MatrixTile {
 export interface MatrixProduct extends MatrixUnits {
   /** Of the weight; not f32. */
   readonly dtype: WeightDType;
-  readonly tile: MatrixTile;
+  readonly tile: ProductTile;
   readonly accumulate: boolean;
   /**
    * Given: of the weight rows that a subgroup takes, the first half are rows of the gate, the others those that they gate.

@@ -105,12 +105,12 @@ function outputsOf({ m }: MatrixUnits["shape"], { outputs }: RowTile): number {
 }
 
 /** Whether a weight's columns end within the slices that a tile asks for together. */
-export function isRagged(cut: SizedCut, cols: number): boolean {
+export function isRagged(cut: TiledCut, cols: number): boolean {
   return cols % (cut.tile.ahead * cut.tile.turns * cut.shares * cut.depth) !== 0;
 }
 
 /** What sizes follow from. */
-export type SizedCut = Pick<RowProductCut, "shape" | "subgroupSize" | "shares" | "depth"> & Pairing & {
+export type TiledCut = Pick<RowProductCut, "shape" | "subgroupSize" | "shares" | "depth"> & Pairing & {
   readonly tile: RowTile;
 };
 
@@ -138,7 +138,7 @@ export interface RowPlan {
 }
 
 /** The plan of a variant. */
-export function rowPlanOf({ shape, subgroupSize, shares, depth, tile, ...pairing }: SizedCut): RowPlan {
+export function rowPlanOf({ shape, subgroupSize, shares, depth, tile, ...pairing }: TiledCut): RowPlan {
   const threads = subgroupSize * shares * tile.beside;
   const outputs = outputsOf(shape, tile);
   const columns = Math.ceil(tile.rows / shape.n / tile.beside);

@@ -6,7 +6,7 @@
 
 import { type LayerRole, sparseLayersAfter } from "../../engine/layer_plan.ts";
 import {
-  isSparse,
+  attendsSparsely,
   type SequenceId,
   type SequenceOpening,
   type SparseSettings,
@@ -109,7 +109,7 @@ export class ExchangeChoice {
   learn({ spans, release }: Pick<Step, "spans" | "release">, { exchange, replicas }: StepTiming): void {
     const sparse = spans.flatMap((span) => {
       const followed = this.#followed.get(span.sequence);
-      return isSparse(span) && followed !== undefined ? [followed] : [];
+      return attendsSparsely(span) && followed !== undefined ? [followed] : [];
     });
     if (exchange !== undefined) {
       for (const kind of ["states", "replicas"] as const) {

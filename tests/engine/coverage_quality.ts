@@ -8,7 +8,7 @@ import { Engine } from "../../engine/engine.ts";
 import { loadTextModel, runNeedle } from "../../engine/evaluation/needles.ts";
 import { windowNll } from "../../engine/evaluation/perplexity.ts";
 import { rowsRead } from "../../engine/layer_plan.ts";
-import { SessionHost, type StepRunner } from "../../engine/evaluation/hand_session.ts";
+import { SessionHost, type SessionRunner } from "../../engine/evaluation/hand_session.ts";
 import type { SparseSettings, Step, StepResult } from "../../engine/span.ts";
 import { EVALUATION_DATA, readNeedles, readWindows } from "../../router/commands/eval/evaluation_data.ts";
 import { TIDE } from "../support/model_directory.ts";
@@ -26,7 +26,7 @@ const needlesEach = Number(Deno.args[0] ?? 20);
 const windowsEach = Number(Deno.args[1] ?? 2);
 
 /** Passes steps on, and counts what the adaptive rows in them read. */
-class CountingRunner implements StepRunner {
+class CountingRunner implements SessionRunner {
   readonly #engine: Engine;
   #rows = 0;
   #positions = 0;

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 
 import type { EngineInfo } from "../../engine/engine_info.ts";
-import type { StepRunner } from "../../engine/evaluation/hand_session.ts";
+import type { SessionRunner } from "../../engine/evaluation/hand_session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import { PageMap } from "../../engine/page_map.ts";
 import { warmUp } from "../../engine/warm_up.ts";
@@ -38,7 +38,7 @@ async function byTheClockOfSteps(test: () => Promise<void>): Promise<void> {
 let clockMs = 0;
 
 /** Answers every span with a token, and remembers the steps. */
-class Recorder implements StepRunner {
+class Recorder implements SessionRunner {
   readonly info: EngineInfo;
   readonly steps: Step[] = [];
   readonly #rowMs: number;

@@ -6,7 +6,7 @@
 import { Engine, type EngineOptions } from "../../engine/engine.ts";
 import type { SparseExchange } from "../../engine/replica_plan.ts";
 import { PageMap } from "../../engine/page_map.ts";
-import type { StepRunner } from "../../engine/evaluation/hand_session.ts";
+import type { SessionRunner } from "../../engine/evaluation/hand_session.ts";
 import type { Step, StepResult } from "../../engine/span.ts";
 import type { EnginePool } from "./engine_pool.ts";
 import { type ExchangeCount, type MemoryExchange, memoryExchanges } from "./memory_exchange.ts";
@@ -21,10 +21,10 @@ interface JoinOptions {
 }
 
 /** Runs steps on several engines at once, as a router would. */
-export class MemoryGroup implements StepRunner {
+export class MemoryGroup implements SessionRunner {
   readonly engines: readonly Engine[];
   readonly count: ExchangeCount;
-  readonly info: StepRunner["info"];
+  readonly info: SessionRunner["info"];
   readonly #exchanges: readonly MemoryExchange[];
   readonly #letGo: (engine: Engine) => void | Promise<void>;
 

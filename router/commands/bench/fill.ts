@@ -11,7 +11,7 @@
 import { at } from "../../../kernels/at.ts";
 import type { Session, SessionHost, SessionOptions } from "../../../engine/evaluation/hand_session.ts";
 import type { PageMap } from "../../../engine/page_map.ts";
-import { SPLIT_ROWS } from "../../../engine/pass/row_ranges.ts";
+import { MIN_SHARED_ROWS } from "../../../engine/pass/row_ranges.ts";
 import { PAGE_TOKENS } from "../../../engine/span.ts";
 import { type ExchangeFigures, exchangeFigures } from "./exchange.ts";
 import { randomTokens, timedStep } from "./steps.ts";
@@ -95,7 +95,7 @@ const MAX_DISTINCT_TOKENS = 131_072;
 
 /** Pages of a short sequence: a group computes so many rows on every worker, and exchanges nothing for them while it has room for copies. */
 function shortPages({ workers }: PageMap): number {
-  const shared = SPLIT_ROWS * workers;
+  const shared = MIN_SHARED_ROWS * workers;
   const tokens = workers === 1 ? SHORT_TOKENS : Math.min(SHORT_TOKENS, shared - PAGE_TOKENS);
   return tokens / PAGE_TOKENS;
 }
