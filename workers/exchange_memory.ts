@@ -121,7 +121,7 @@ export class GpuExchangeMemory implements ExchangeMemory {
 export type ReadList = Parameters<ExchangeMemory["read"]>[0];
 
 /** Bytes that a read fills when it is given where to. */
-export function bytesOf(wanted: ReadList): number {
+export function readBytesOf(wanted: ReadList): number {
   return wanted.reduce((sum, { byteLength = 0 }) => sum + Math.ceil(byteLength / 16) * 16, 0);
 }
 

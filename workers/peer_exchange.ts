@@ -17,7 +17,7 @@ import {
 } from "../engine/exchange.ts";
 import type { ExchangeTiming } from "../engine/span.ts";
 import { PeerError } from "./errors.ts";
-import { bytesOf, floatsOf, type ReadList, requestsFor } from "./exchange_memory.ts";
+import { floatsOf, readBytesOf, type ReadList, requestsFor } from "./exchange_memory.ts";
 import type { ExchangeOptions } from "./exchange_options.ts";
 import { ExchangeTally } from "./exchange_tally.ts";
 import { cutLists, joinValues, joinWords } from "./position_lists.ts";
@@ -206,7 +206,7 @@ export class PeerExchange implements Exchange {
     wanted: ReadList,
     peers: number,
   ): Promise<{ readonly rows: Float32Array[]; readonly onSent: () => void }> {
-    const into = this.#sending.take(bytesOf(wanted));
+    const into = this.#sending.take(readBytesOf(wanted));
     const bytes = await this.#tally.read(kind, () => this.#options.memory.read(wanted, { into }));
     return { rows: bytes.map(floatsOf), onSent: this.#sending.giveAfter(peers, into) };
   }

@@ -10,7 +10,7 @@ import type { RowRange } from "../kernels/attention/row_blocks.ts";
 import type { Tensor } from "../kernels/tensor.ts";
 import type { ArrivingStates, ExchangePoint, OwnedRange, PartialStates, ReadyStates } from "../engine/exchange.ts";
 import { PeerError } from "./errors.ts";
-import { bytesOf, floatsOf, type PreparedRead, requestsFor } from "./exchange_memory.ts";
+import { floatsOf, type PreparedRead, readBytesOf, requestsFor } from "./exchange_memory.ts";
 import type { ExchangeOptions } from "./exchange_options.ts";
 import type { PeerMessage, Tensors } from "./peer_protocol.ts";
 import type { SendBuffers } from "./send_buffers.ts";
@@ -132,7 +132,7 @@ export class StateExchange {
       ...requestsFor(o, runs, heads * headDim * F32),
       ...requestsFor(lse, runs, heads * F32),
     ]);
-    return { wanting, lists, bytes: bytesOf(wanted), read: memory.prepare(wanted) };
+    return { wanting, lists, bytes: readBytesOf(wanted), read: memory.prepare(wanted) };
   }
 
   /** Waits for own states, and sends each peer its part. @returns what all of them want, without ranges */

@@ -51,7 +51,7 @@ const MIN_SECRET_CHARACTERS = 16;
 const MAX_SECRET_BYTES = 1024;
 
 /** The one line a spawned worker prints on stdout. */
-export interface Announcement {
+export interface ListeningLine {
   readonly kind: "listening";
   readonly port: number;
 }
@@ -161,9 +161,9 @@ function noRouterError(silenceMs: number): WorkerError {
 }
 
 async function announce(port: number): Promise<void> {
-  const announcement: Announcement = { kind: "listening", port };
-  const line = new TextEncoder().encode(`${JSON.stringify(announcement)}\n`);
-  for (let written = 0; written < line.length;) written += await Deno.stdout.write(line.subarray(written));
+  const line: ListeningLine = { kind: "listening", port };
+  const bytes = new TextEncoder().encode(`${JSON.stringify(line)}\n`);
+  for (let written = 0; written < bytes.length;) written += await Deno.stdout.write(bytes.subarray(written));
 }
 
 /** Reads the first line; never from argv or the environment, where other processes could see it. */

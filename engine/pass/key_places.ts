@@ -3,7 +3,7 @@
  * their way. Knows rows and pages; knows nothing of layers or connections.
  */
 
-import { ENTRY_WORDS } from "../../kernels/attention/replica_rows.ts";
+import { REPLICA_ENTRY_WORDS } from "../../kernels/attention/replica_rows.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
 import type { LoadedModel } from "../loaded_model.ts";
 import type { RowBatch } from "../row_batch.ts";
@@ -32,18 +32,18 @@ export function placeKeys(model: LoadedModel, { pieces, rows, computer, product 
   const { commands, scratch, config: { kvHeads, headDim } } = model;
   const layers = product === "tiled" ? 1 : model.config.layers;
   const count = rows * kvHeads;
-  const words = new Uint32Array(count * ENTRY_WORDS);
+  const words = new Uint32Array(count * REPLICA_ENTRY_WORDS);
   let at = 0;
   for (const [number, { from, rows }] of pieces.entries()) {
     for (let position = from; position < from + rows; position++) {
-      for (let head = 0; head < kvHeads; head++, at += ENTRY_WORDS) {
+      for (let head = 0; head < kvHeads; head++, at += REPLICA_ENTRY_WORDS) {
         words[at] = number;
         words[at + 1] = head;
         words[at + 2] = position;
       }
     }
   }
-  const entries = scratch.take(`entries of worker ${computer}`, "u32", [count, ENTRY_WORDS]);
+  const entries = scratch.take(`entries of worker ${computer}`, "u32", [count, REPLICA_ENTRY_WORDS]);
   commands.write(entries, words);
   // That of a few rows is read after the step's other batches.
   const ofWhom = product === "tiled" ? `worker ${computer}` : `batch ${batch}`;

@@ -4,7 +4,7 @@
  * wherever they lie, so that all workers compute the same bits. Knows rows and positions; knows nothing of connections.
  */
 
-import { copyReplicaRows, ENTRY_WORDS } from "../../kernels/attention/replica_rows.ts";
+import { copyReplicaRows, REPLICA_ENTRY_WORDS } from "../../kernels/attention/replica_rows.ts";
 import type { RowRange } from "../../kernels/attention/row_blocks.ts";
 import { NO_POSITION } from "../../kernels/attention/row_table.ts";
 import type { Tensor } from "../../kernels/tensor.ts";
@@ -138,11 +138,11 @@ function uploadEntries(
   entries: readonly (readonly Entry[])[],
   total: number,
 ): Tensor {
-  const words = new Uint32Array(total * ENTRY_WORDS);
+  const words = new Uint32Array(total * REPLICA_ENTRY_WORDS);
   for (const [i, { sequenceSlot, kvHead, localRow }] of entries.flat().entries()) {
-    words.set([sequenceSlot, kvHead, localRow], i * ENTRY_WORDS);
+    words.set([sequenceSlot, kvHead, localRow], i * REPLICA_ENTRY_WORDS);
   }
-  const table = scratch.take("replica entries", "u32", [total, ENTRY_WORDS]);
+  const table = scratch.take("replica entries", "u32", [total, REPLICA_ENTRY_WORDS]);
   commands.write(table, words);
   return table;
 }

@@ -35,6 +35,7 @@ import { dispatchRowTiles, rowsOfTiles, type RowTiles } from "./row_tiles.ts";
 import { rowTilesFor } from "./tile/matrix_tile_plan.ts";
 import { expectRows, type ProductForm } from "../rows.ts";
 import { expectTensor, sizeOf, type Tensor } from "../tensor.ts";
+import { type Tuning, tuningFor } from "./tuning.ts";
 
 /** The local rows that each row of a call reads. */
 export interface Selection {
@@ -87,9 +88,6 @@ export interface DecodeAttention extends PagedKv {
   /** Most rows of a block that a workgroup computes. Changes no bits. @default what suits the shape and the adapter */
   readonly rowsTogether?: number;
 }
-
-/** Kernels for GPUs, and kernels for adapters that compute on the CPU, where lanes do not merge their reads. */
-export type Tuning = "hardware" | "software";
 
 /** Query heads of a workgroup, and their query values: bounds of its memory. */
 const MAX_HEADS_TOGETHER = 8;
@@ -156,10 +154,10 @@ function optionsOf(
   { ownSets, rowsTogether, listed }: Variant,
 ): SplitOptions {
   const { shape, tuning, scores, selection } = args;
-  const software = tuningOf(commands, tuning) === "software";
+  const software = tuningFor(commands.gpu.info, tuning) === "software";
   return {
     ...shape,
-    splitRows: selection === undefined ? SPLIT_ROWS : GATHERED_SPLIT_ROWS[tuningOf(commands, tuning)],
+    splitRows: selection === undefined ? SPLIT_ROWS : GATHERED_SPLIT_ROWS[tuningFor(commands.gpu.info, tuning)],
     headsTogether: ownSets ? 1 : headsTogether(shape),
     rowsTogether,
     listed,
@@ -172,12 +170,8 @@ function optionsOf(
   };
 }
 
-function tuningOf({ gpu }: Commands, given: Tuning | undefined): Tuning {
-  return given ?? (gpu.info.software ? "software" : "hardware");
-}
-
 function plainCut(commands: Commands, { selection, tuning }: DecodeAttention): SplitCut {
-  return selection === undefined ? PLAIN_CUT : GATHERED_CUTS[tuningOf(commands, tuning)];
+  return selection === undefined ? PLAIN_CUT : GATHERED_CUTS[tuningFor(commands.gpu.info, tuning)];
 }
 
 /** Undefined: the call is one for the plain kernels. */

@@ -11,6 +11,7 @@ import type { Commands, Kernel, KernelSpec, ParamField } from "../pipeline.ts";
 import { ROW_TABLE_WGSL, ROW_WORDS } from "./row_table.ts";
 import { expectRows, type ProductForm, ROW_FORM_WGSL, storeFour } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
+import { type Tuning, tuningFor } from "./tuning.ts";
 import { GROUP } from "../weights/format.ts";
 import { reads, unroll, writes } from "../wgsl.ts";
 
@@ -29,11 +30,8 @@ export interface MergeStates {
   /** Of `out.o`, as in `Rows`; digits where `canMergeToDigits` says so. @default "f32" */
   readonly outForm?: ProductForm;
   /** @default what suits the adapter */
-  readonly tuning?: MergeTuning;
+  readonly tuning?: Tuning;
 }
-
-/** Kernels for GPUs, and kernels for adapters that compute on the CPU. */
-export type MergeTuning = "hardware" | "software";
 
 /** What `mergeSplits` reads and writes: the splits of `rows` rows from `firstRow` on. */
 export interface MergeSplits {
@@ -50,7 +48,7 @@ export interface MergeSplits {
   /** Of `out.o`, as in `Rows`; digits where `canMergeToDigits` says so. */
   readonly outForm: ProductForm;
   /** @default what suits the adapter */
-  readonly tuning?: MergeTuning | undefined;
+  readonly tuning?: Tuning | undefined;
 }
 
 /** Most threads of a workgroup on a GPU. On a CPU one team is enough: more of them only wait for each other. */
@@ -134,12 +132,12 @@ function variantOf(
   { gpu: { info } }: Commands,
   { heads, headDim }: Heads,
   { tuning, cut, outForm = "f32" }: {
-    readonly tuning: MergeTuning | undefined;
+    readonly tuning: Tuning | undefined;
     readonly cut?: SplitCut;
     readonly outForm?: ProductForm;
   },
 ): Variant {
-  const chosen = tuning ?? (info.software ? "software" : "hardware");
+  const chosen = tuningFor(info, tuning);
   const all = headDim / 4;
   let lanes = Math.min(all, MAX_LANES[chosen]);
   while (all % lanes !== 0) lanes--;

@@ -24,6 +24,7 @@ import type { BindingSpec, Commands, Kernel, KernelSpec } from "../pipeline.ts";
 import { ROW_WORDS } from "./row_table.ts";
 import { expectRows, ROW_FORMS, type RowForm } from "../rows.ts";
 import { expectTensor, type Tensor } from "../tensor.ts";
+import { type Tuning, tuningFor } from "./tuning.ts";
 import { reads } from "../wgsl.ts";
 
 /** What `prefillAttention` reads and writes. */
@@ -46,11 +47,8 @@ export interface PrefillAttention extends PagedKv {
   /** Of `out.o`, as in `Rows`: f32, or halves, which matrix tiles alone write. @default "f32" */
   readonly outForm?: RowForm;
   /** Of f32 queries. @default what suits the adapter */
-  readonly tuning?: PrefillTuning;
+  readonly tuning?: Tuning;
 }
-
-/** Tiles for GPUs, and for adapters that compute on the CPU. */
-export type PrefillTuning = "hardware" | "software";
 
 /** Query values that one lane of the software kernel keeps. */
 const LANE_VALUES = 256;
@@ -75,7 +73,7 @@ export function prefillAttention(commands: Commands, args: PrefillAttention): vo
     byMatrices(commands, { ...args, outForm });
     return;
   }
-  const tuning = args.tuning ?? (commands.gpu.info.software ? "software" : "hardware");
+  const tuning = tuningFor(commands.gpu.info, args.tuning);
   const { kernel, tokens } = tuning === "software" ? software(commands, shape) : hardware(commands, shape);
   commands.dispatch(kernel, {
     tensors: [q, kv.k, kv.v, pageTable, rowTable, out.o, out.lse],

@@ -11,7 +11,7 @@ import { BUILTINS, GROUP_INDEX, reads, spread, writes } from "../wgsl.ts";
 import type { RowRange } from "./row_blocks.ts";
 
 /** Words of an entry: slot of the sequence, KV head, local row, and one that is unused. */
-export const ENTRY_WORDS = 4;
+export const REPLICA_ENTRY_WORDS = 4;
 
 /** What `copyReplicaRows` reads and writes. */
 export interface ReplicaRows extends PagedKv {
@@ -40,7 +40,7 @@ export function copyReplicaRows(commands: Commands, args: ReplicaRows): void {
   const op = "replica_rows";
   const end = range.first + range.rows;
   expectPagedKv(op, shape, args);
-  expectTensor(op, entries, "u32", [end, ENTRY_WORDS]);
+  expectTensor(op, entries, "u32", [end, REPLICA_ENTRY_WORDS]);
   expectTensor(op, transit, "u32", [end, layers, 2, shape.headDim / 2]);
   if (layer >= layers) {
     throw new GpuError("invalid_shape", `Cannot dispatch ${op}: layer ${layer} is not below ${layers}`);

@@ -29,7 +29,7 @@ export type TimeProduct = (commands: Commands, product: Product, plan: TunedPlan
 type TunedAdapter = MatmulAdapter & PlainAdapter;
 
 /** What is chosen for, and how it is measured. */
-export interface Tuning {
+export interface TuneOptions {
   /** @default the one of the commands */
   readonly adapter?: TunedAdapter;
   /** @default the wall clock around repetitions */
@@ -53,7 +53,7 @@ interface Choice {
 export async function tuneTiles(
   commands: Commands,
   weights: readonly Weight[],
-  { adapter = commands.gpu.info, time = timeProduct }: Tuning = {},
+  { adapter = commands.gpu.info, time = timeProduct }: TuneOptions = {},
 ): Promise<number> {
   const scratch = new Scratch(commands);
   let measured = 0;

@@ -9,14 +9,14 @@ import { hasMinimum, QUANTIZED, type QuantizedDType } from "./format.ts";
 import { planeExpressions } from "./planes_wgsl.ts";
 
 /** Where a group lies, and what it is called. */
-export interface GroupPlace {
+export interface FetchedGroup {
   readonly into: string;
   /** WGSL expression: which group of the part. */
   readonly index: string;
 }
 
 /** Statements that read a group of weights from a binding of vec4<u32>, named by a prefix. */
-export function fetchGroup(dtype: QuantizedDType, from: string, { into, index }: GroupPlace): string {
+export function fetchGroup(dtype: QuantizedDType, from: string, { into, index }: FetchedGroup): string {
   const { quantaWords, highBits, scales } = QUANTIZED[dtype];
   const plane = planeExpressions(dtype);
   const i = `${into}_i`;

@@ -3,7 +3,7 @@
  * makes sure that it is gone in the end. Knows processes; knows nothing of what a worker does.
  */
 
-import type { Announcement } from "../../workers/worker.ts";
+import type { ListeningLine } from "../../workers/worker.ts";
 import { RequestError } from "../errors.ts";
 
 /** How to start workers. */
@@ -223,15 +223,15 @@ class Pipe {
 }
 
 function portOf(line: string): number {
-  let announcement: Partial<Announcement>;
+  let listening: Partial<ListeningLine>;
   try {
-    announcement = JSON.parse(line);
+    listening = JSON.parse(line);
   } catch (cause) {
     throw new RequestError("worker_lost", `Cannot start worker: it printed ${JSON.stringify(line.slice(0, 200))}`, {
       cause,
     });
   }
-  const port = announcement?.port;
-  if (announcement?.kind === "listening" && Number.isInteger(port) && port !== undefined) return port;
+  const port = listening?.port;
+  if (listening?.kind === "listening" && Number.isInteger(port) && port !== undefined) return port;
   throw new RequestError("worker_lost", `Cannot start worker: it printed ${line.slice(0, 200)}`);
 }

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { type DecodeAttention, decodeAttention, type Tuning } from "../../../kernels/attention/decode_attention.ts";
+import { type DecodeAttention, decodeAttention } from "../../../kernels/attention/decode_attention.ts";
+import type { Tuning } from "../../../kernels/attention/tuning.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { RowRange } from "../../../kernels/attention/row_blocks.ts";
 import { NO_POSITION, type SetShape, setsOf, type TableRow } from "../../../kernels/attention/row_table.ts";

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import { mergeStates, type MergeTuning } from "../../../kernels/attention/merge_states.ts";
+import { mergeStates } from "../../../kernels/attention/merge_states.ts";
+import type { Tuning } from "../../../kernels/attention/tuning.ts";
 import { floatRows, type ProductForm, type Rows, takeRows } from "../../../kernels/rows.ts";
 import type { Tensor } from "../../../kernels/tensor.ts";
 import { EMPTY } from "../../reference/attention.ts";
@@ -25,7 +26,7 @@ interface Parts {
   readonly lse: Float32Array<ArrayBuffer>;
 }
 
-const TUNINGS: readonly MergeTuning[] = ["hardware", "software"];
+const TUNINGS: readonly Tuning[] = ["hardware", "software"];
 
 for (const [shape, tuning] of CASES.flatMap((shape) => TUNINGS.map((tuning) => [shape, tuning] as const))) {
   const { count, rows, heads, headDim } = shape;
@@ -94,7 +95,7 @@ Deno.test("mergeStates() refuses digits of heads that are no multiple of a group
 interface Merged {
   readonly shape: (typeof CASES)[number];
   readonly parts: Parts;
-  readonly tuning: MergeTuning;
+  readonly tuning: Tuning;
 }
 
 /** @returns the log-sum-exps */
@@ -116,7 +117,7 @@ function dispatch({ shape, parts, tuning }: Merged, o: Rows<ProductForm>): Tenso
   return lse;
 }
 
-async function run(shape: (typeof CASES)[number], parts: Parts, tuning: MergeTuning): Promise<Parts> {
+async function run(shape: (typeof CASES)[number], parts: Parts, tuning: Tuning): Promise<Parts> {
   const o = fixture.zeros("f32", [shape.rows, shape.heads, shape.headDim]);
   const lse = dispatch({ shape, parts, tuning }, floatRows(o));
   return { o: await fixture.floats(o), lse: await fixture.floats(lse) };

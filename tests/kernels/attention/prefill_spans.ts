@@ -1,6 +1,7 @@
 /** Spans of prefill for tests: made, attended on the GPU, and attended by plain loops. */
 
-import { prefillAttention, type PrefillTuning } from "../../../kernels/attention/prefill_attention.ts";
+import { prefillAttention } from "../../../kernels/attention/prefill_attention.ts";
+import type { Tuning } from "../../../kernels/attention/tuning.ts";
 import { type RowForm, takeRows } from "../../../kernels/rows.ts";
 import type { HeadShape } from "../../../kernels/attention/kv_pages.ts";
 import type { TableRow } from "../../../kernels/attention/row_table.ts";
@@ -31,7 +32,7 @@ export async function runPrefill(
   fixture: GpuFixture,
   { shape, rows, kv, q }: PrefillSpan,
   { tuning, chunk = rows.length, outForm = "f32" }: {
-    readonly tuning: PrefillTuning | "matrix";
+    readonly tuning: Tuning | "matrix";
     readonly chunk?: number;
     readonly outForm?: RowForm;
   },

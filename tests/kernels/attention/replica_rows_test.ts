@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { copyReplicaRows, ENTRY_WORDS } from "../../../kernels/attention/replica_rows.ts";
+import { copyReplicaRows, REPLICA_ENTRY_WORDS } from "../../../kernels/attention/replica_rows.ts";
 import { toHalf } from "../../../kernels/half.ts";
 import { gpuFixture } from "../../support/gpu_fixture.ts";
 import { kvFixture } from "../../support/kv_fixture.ts";
@@ -18,7 +18,7 @@ for (const [kvHeads, headDim, rows] of [[2, 64, 7], [3, 8, 130], [1, 128, 0]] as
         Array.from({ length: rows }, (_, i) => entry(i)).flatMap((each) => [each.slot, each.head, each[row], 0]),
       );
     const transit = fixture.zeros("u32", [Math.max(1, rows), layers, 2, headDim / 2]);
-    const entries = (row: "source" | "target") => fixture.upload("u32", words(row), [rows, ENTRY_WORDS]);
+    const entries = (row: "source" | "target") => fixture.upload("u32", words(row), [rows, REPLICA_ENTRY_WORDS]);
     const common = { shape, layers, layer: 1, transit };
     const all = { first: 0, rows };
     copyReplicaRows(fixture.commands, {
@@ -61,7 +61,7 @@ Deno.test("copyReplicaRows() refuses a layer that transit does not have", () => 
   const shape = { heads: 1, kvHeads: 1, headDim: 8 };
   const { paged } = kvFixture(fixture, shape, { slots: 1, length: 1, seed: 1 });
   const transit = fixture.zeros("u32", [1, 1, 2, 4]);
-  const entries = fixture.zeros("u32", [1, ENTRY_WORDS]);
+  const entries = fixture.zeros("u32", [1, REPLICA_ENTRY_WORDS]);
   const rows = {
     ...paged,
     shape,
