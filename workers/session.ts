@@ -59,6 +59,8 @@ export class WorkerSession {
   #working: Promise<void> = Promise.resolve();
   /** Steps that run while the next message is looked at, in order. */
   readonly #steps: Promise<void>[] = [];
+  /** When the last task or step was over, by `performance.now()`. */
+  #idleSince = -Infinity;
 
   constructor(link: Link<WorkerMessage, RouterMessage>, options: SessionOptions) {
     this.#link = link;
@@ -114,18 +116,41 @@ export class WorkerSession {
 
   /** Receives everything at once: what a running step waits for, and what ends it, must not wait behind the step. */
   async #listen(): Promise<never> {
-    for (;;) {
+    const { silenceMs } = this.#options;
+    for (let waitMs = silenceMs;;) {
       try {
-        const message = await this.#link.receive(this.#options.silenceMs);
+        const message = await this.#link.receive(waitMs);
+        waitMs = silenceMs;
         if (message.kind === "selection") this.#membership.hear(message);
         else if (message.kind === "masks") this.#masks.put(message.step, message.masks);
         else this.#enqueue(message);
       } catch (error) {
-        // A router sends nothing to a worker that is busy.
-        const isBusy = this.#tasks + this.#steps.length > 0;
-        if (!(isBusy && error instanceof LinkError && error.code === "link_timeout")) throw error;
+        if (!(error instanceof LinkError && error.code === "link_timeout")) throw error;
+        waitMs = this.#silenceLeft();
       }
     }
+  }
+
+  /**
+   * How long the router may still be silent. It sends nothing to a worker that is busy, so its silence begins when that is over.
+   * @throws {LinkError} `link_timeout` when it has been silent for too long
+   */
+  #silenceLeft(): number {
+    const { silenceMs } = this.#options;
+    if (this.#tasks + this.#steps.length > 0) return silenceMs;
+    const leftMs = Math.ceil(this.#idleSince + silenceMs - performance.now());
+    if (leftMs > 0) return leftMs;
+    throw new LinkError("link_timeout", `Cannot receive: nothing came within ${silenceMs} ms`);
+  }
+
+  #taskOver(): void {
+    this.#tasks--;
+    this.#idleSince = performance.now();
+  }
+
+  #stepOver(step: Promise<void>): void {
+    this.#steps.splice(this.#steps.indexOf(step), 1);
+    this.#idleSince = performance.now();
   }
 
   #enqueue(task: Task): void {
@@ -137,7 +162,7 @@ export class WorkerSession {
     }
     this.#working = this.#working
       .then(() => this.#answer(task))
-      .then(() => void this.#tasks--)
+      .then(() => this.#taskOver())
       .catch((error) => this.#end.reject(error));
   }
 
@@ -183,7 +208,7 @@ export class WorkerSession {
 
   /** Runs a step; one that is followed runs on while the next one is looked at. */
   async #begin(step: Step, traceparents: readonly string[]): Promise<void> {
-    const running = this.#step(step, traceparents).finally(() => this.#steps.splice(this.#steps.indexOf(running), 1));
+    const running = this.#step(step, traceparents).finally(() => this.#stepOver(running));
     this.#steps.push(running);
     if (!step.followed) return await running;
     running.catch((error) => this.#end.reject(error));

@@ -217,6 +217,35 @@ Deno.test("runWorker() exits when the router is silent, and at once when it leav
   }, { open: openEndless });
 });
 
+Deno.test("runWorker() counts the router's silence from the end of a step on", async () => {
+  const silenceMs = 1000;
+  let endedMs = Infinity;
+  const openSlow: OpenEngine = async (...args) => {
+    const hosted = await openFake(...args);
+    const run = hosted.engine.run.bind(hosted.engine);
+    hosted.engine.run = async (...step) => {
+      // Half of a second silence is over then.
+      await new Promise((resolve) => setTimeout(resolve, 1.5 * silenceMs));
+      const result = await run(...step);
+      endedMs = performance.now();
+      return result;
+    };
+    return hosted;
+  };
+  await loaded(async ({ router, next, exitCode }) => {
+    router.send({ kind: "step", step: fakeStep(1, [1]), traceparents: [] });
+    assert.equal((await next()).kind, "result");
+    assert.deepEqual(await next(), {
+      kind: "failed",
+      code: "link_timeout",
+      message: `Cannot receive: nothing came within ${silenceMs} ms`,
+    });
+    const silentMs = performance.now() - endedMs;
+    assert.ok(silentMs >= silenceMs - 1, `${silentMs} ms`);
+    assert.equal(await exitCode, 1);
+  }, { open: openSlow, silenceMs });
+});
+
 Deno.test("runWorker() exits with 1 when the router sends garbage", async () => {
   await loaded(async ({ conn, exitCode, log }) => {
     await conn.write(new TextEncoder().encode("this is no frame at all"));
