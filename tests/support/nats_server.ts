@@ -1,9 +1,11 @@
 /** A NATS server with JetStream for tests: Debian's `nats-server`, started and ended by the test. */
 
 import { fileURLToPath } from "node:url";
+import { freePort } from "./free_port.ts";
 import { isInstalled } from "./is_installed.ts";
 
-const START_MS = 10_000;
+/** On a busy machine. */
+const START_MS = 60_000;
 
 /** Whether there is one to start; where there is none, tests that need it say so and are left out. */
 export const HAS_NATS = await isInstalled("nats-server");
@@ -82,11 +84,4 @@ function spawn(port: number, directory: string): Deno.ChildProcess {
     stdout: "null",
     stderr: "null",
   }).spawn();
-}
-
-/** Free a moment ago: a server that is started again needs the port that it had. */
-function freePort(): number {
-  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  listener.close();
-  return listener.addr.port;
 }

@@ -12,6 +12,7 @@ import { HttpServer } from "../../router/server/http_server.ts";
 import type { AppDeps } from "../../router/http/app.ts";
 import type { SelectionReader } from "../../router/scheduling/selection_view.ts";
 import { TideFeed } from "../../router/scheduling/tide_feed.ts";
+import { freePort } from "./free_port.ts";
 import { TestService } from "./test_service.ts";
 
 /** Answers are over before they can be watched. */
@@ -29,7 +30,7 @@ export class PageService implements AsyncDisposable {
   readonly service: TestService;
   readonly #control: AccessControl;
   #server: HttpServer | undefined;
-  #port = 0;
+  readonly #port = freePort();
 
   private constructor(service: TestService, keys: string | undefined) {
     this.service = service;
@@ -69,7 +70,6 @@ export class PageService implements AsyncDisposable {
       onError: (error) => void this.service.internalErrors.push(error),
     });
     this.#server = server;
-    this.#port = server.address.port;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
