@@ -8,7 +8,7 @@ import { FIXTURES, withChangedFixture } from "../support/model_directory.ts";
 import { childrenOf, isRunning } from "../support/processes.ts";
 
 /** From the death of a worker to a new one that has loaded the model; a fresh process has to start. */
-const RECOVERED_MS = 60_000;
+const RECOVERED_MS = 180_000;
 
 const SMALL = { random: "tiny", kvTokens: 8192 } as const;
 

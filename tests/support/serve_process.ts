@@ -3,7 +3,8 @@
 import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const READY_MS = 120_000;
+/** On a busy machine. */
+const READY_MS = 300_000;
 
 /** A running service. */
 export interface ServeProcess {
