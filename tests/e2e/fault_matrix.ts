@@ -9,11 +9,11 @@ import { PATIENCE } from "../../router/group/worker_client.ts";
 import { fixedMembership } from "../../router/group/membership/membership.ts";
 import { WorkerGroup } from "../../router/group/worker_group.ts";
 import type { WorkerHost } from "../../router/group/worker_source.ts";
-import type { Group } from "../../router/group/group.ts";
 import { FaultyProxy } from "../support/faulty_proxy.ts";
 import { type Fault, FAULT_LINE, type FaultPlan, FAULTS, type Point, POINTS } from "../support/faulty_worker.ts";
 import { SseReader } from "../support/sse_reader.ts";
 import { TestService } from "../support/test_service.ts";
+import { type StepTimes, timedGroup } from "../support/timed_group.ts";
 import { until } from "../support/until.ts";
 import { lostGroupRows } from "./lost_group.ts";
 
@@ -28,6 +28,8 @@ export interface Outcome {
   readonly done: boolean;
   /** Whether the text is that of an undisturbed run. */
   readonly same: boolean;
+  /** Within which a worker that hangs had to answer. */
+  readonly stepMs: number;
   /** From the fault to the line in the log. */
   readonly noticedMs: number;
   /** From the fault to a group that is whole and ready. */
@@ -41,15 +43,20 @@ export interface Outcome {
 /** Tokens asked for. */
 export const TOKENS = 24;
 
-/** No step and no progress in loading may take longer here; in service it is five times what the step should take, and 5 s. */
-export const STEP_MS = 3000;
+/**
+ * Once a fault is due, no step and no progress in loading may take longer than this, or, where the machine is busy, than so many times the
+ * longest step of a run that nothing disturbed; in service it is five times what the step should take, and 5 s.
+ */
+const [LEAST_STEP_MS, STEP_FACTOR] = [3000, 4];
+
+/** Until then: kernels are compiled. */
+const PATIENT_MS = 120_000;
 
 /** Long enough to be split over two workers, and for sparse attention. */
 const PROMPT = Array.from({ length: 300 }, (_, i) => 10 + (7 * i) % 500);
 
 const ENTRY = new URL("../support/faulty_worker.ts", import.meta.url);
-const [READY_MS, WHOLE_MS] = [60_000, 600_000];
-const CORRUPT_EVERY_MS = 10;
+const [READY_MS, WHOLE_MS] = [180_000, 600_000];
 
 /** A service of two workers that fail on demand; `close` must be called. */
 class FaultStage {
@@ -61,9 +68,10 @@ class FaultStage {
   readonly #hosts: { readonly process: WorkerProcess; readonly proxy: FaultyProxy }[] = [];
   readonly #log: { readonly atMs: number; readonly line: string }[] = [];
   #armed: (FaultPlan & { readonly worker: number }) | undefined;
-  #corrupting: ReturnType<typeof setInterval> | undefined;
   /** Of a run that nothing disturbed. */
   #answer: string | undefined;
+  #stepMs = PATIENT_MS;
+  #longestMs = 0;
   #failedAtMs = Infinity;
   #readyAtMs = -Infinity;
 
@@ -78,16 +86,21 @@ class FaultStage {
       modelId: "tiny",
       sparseExchange: way === "rows" ? "rows" : "states",
       log: (line) => this.#hear(line),
-      patience: { ...PATIENCE, loadStallMs: STEP_MS },
-      restarts: { firstDelayMs: 20, longestDelayMs: 100, failures: 1000, windowMs: 60_000 },
+      patience: Object.defineProperty({ ...PATIENCE }, "loadStallMs", { get: () => this.#stepMs }),
+      // A lost worker shows a moment after the link to it; on a busy machine that may take a while.
+      restarts: { firstDelayMs: 300, longestDelayMs: 300, failures: 1000, windowMs: 60_000 },
     });
     this.#group.onState((state) => {
-      clearInterval(this.#corrupting);
       if (state.kind === "ready") this.#readyAtMs = performance.now();
     });
     // The whole prompt in one chunk, on a slow machine too: only long ones are split.
-    const isHasty = () => this.#armed !== undefined;
-    this.#scheduler = new Scheduler(hasty(this.#group, isHasty), {
+    const times: StepTimes = {
+      deadlineMs: () => this.#stepMs,
+      onTook: (ms) => {
+        if (this.#answer === undefined) this.#longestMs = Math.max(this.#longestMs, ms);
+      },
+    };
+    this.#scheduler = new Scheduler(timedGroup(this.#group, times), {
       sharedPrefillMs: WHOLE_MS,
       alonePrefillMs: WHOLE_MS,
     });
@@ -105,19 +118,19 @@ class FaultStage {
   async try(plan: FaultPlan): Promise<Outcome> {
     await this.#whole(0);
     this.#answer ??= await this.#undisturbed();
+    // A worker that is started again makes its kernels again.
+    this.#stepMs = Math.max(LEAST_STEP_MS, STEP_FACTOR * this.#longestMs);
     const lines = this.#log.length;
     this.#failedAtMs = Infinity;
     // The lead samples.
     const worker = plan.point === "sampling" ? 0 : 1;
     this.#armed = { ...plan, worker };
-    const arm = async () => {
-      const path = `${this.#directory}/plan`;
-      await Deno.writeTextFile(path, JSON.stringify(plan));
-      // A worker must not read half of it.
-      await Deno.rename(path, this.#planOf(worker));
-    };
+    const path = `${this.#directory}/plan`;
+    await Deno.writeTextFile(path, JSON.stringify(plan));
+    // A worker must not read half of it, and the stream is not to go on meanwhile.
+    const arm = () => Deno.renameSync(path, this.#planOf(worker));
     // The sequence before may still have to be released.
-    if (plan.point !== "release") await arm();
+    if (plan.point !== "release") arm();
     const stream = await this.#ask(`${plan.fault} ${plan.point}`);
     if (plan.point === "load") {
       await stream.until(() => stream.tokenTimes.length >= 3);
@@ -126,7 +139,7 @@ class FaultStage {
     }
     if (plan.point === "release") {
       await stream.until(() => stream.tokenTimes.length >= 1);
-      await arm();
+      arm();
     }
     await stream.finish();
     await until(() => this.#failedAtMs < Infinity);
@@ -140,6 +153,7 @@ class FaultStage {
       error: stream.error?.code ?? undefined,
       done: stream.done,
       same: stream.text() === this.#answer,
+      stepMs: this.#stepMs,
       noticedMs: noticedAtMs - this.#failedAtMs,
       readyMs: this.#readyAtMs - this.#failedAtMs,
       news: news.map(({ line }) => line),
@@ -148,7 +162,6 @@ class FaultStage {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#corrupting);
     const scheduler = this.#scheduler.close();
     await this.#group.close();
     await scheduler;
@@ -209,8 +222,7 @@ class FaultStage {
       ? [this.#hosts[0]?.proxy, "peer"] as const
       : [this.#hosts[worker]?.proxy, "router"] as const;
     if (fault === "cut") proxy?.cut(dialer);
-    // The next chunk may lie within a tensor, where nothing shows; sooner or later one begins a frame.
-    if (fault === "corrupt") this.#corrupting = setInterval(() => proxy?.corrupt(dialer), CORRUPT_EVERY_MS);
+    if (fault === "corrupt") proxy?.corrupt(dialer);
   }
 
   #planOf(index: number): string {
@@ -223,25 +235,6 @@ const SECRET = freshSecret();
 /** Which connection is cut or corrupted: the one in use. */
 function isBetweenWorkers(point: Point): boolean {
   return ["prefill", "keys travel", "select layer", "rows travel", "sparse layer"].includes(point);
-}
-
-/** A group whose steps have short deadlines once a fault is due: until then its kernels are compiled. */
-function hasty(group: WorkerGroup, isHasty: () => boolean): Group {
-  return {
-    get state() {
-      return group.state;
-    },
-    get stepsInFlight() {
-      return group.stepsInFlight;
-    },
-    selections: group.selections,
-    onState: (listener) => group.onState(listener),
-    run: (step, traceparents) => {
-      const deadlineMs = Math.min(step.deadlineMs, isHasty() ? STEP_MS : Infinity);
-      return group.run({ ...step, deadlineMs }, traceparents);
-    },
-    close: () => group.close(),
-  };
 }
 
 /** Every fault at every point; an account that differs shows at select layers alone. */

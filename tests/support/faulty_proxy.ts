@@ -1,8 +1,9 @@
 /**
  * A way into a worker that can be made to fail: it hands on the bytes of every connection, until it is told to cut, garble
- * or swallow those of peers or of the router. Knows who dials by the role in the first bytes; knows no messages.
+ * or swallow those of peers or of the router. Knows who dials by the role in the first bytes, and where frames begin; knows no messages.
  */
 
+import { decodePrefix, FRAME_LIMITS, PREFIX_BYTES } from "../../workers/codec.ts";
 import type { WorkerHost } from "../../router/group/worker_source.ts";
 
 /** Whose connections a fault is for. */
@@ -12,11 +13,43 @@ export type Dialer = "router" | "peer";
 const ROLE_AT = 10;
 const ROLES: readonly (Dialer | undefined)[] = ["router", undefined, "peer"];
 
+/** What the side that dialed sends before its first frame, and what the other one does. */
+const HANDSHAKE_BYTES = { dialer: 56 + 32, listener: 56 + 1 + 32 } as const;
+
 interface Pipe {
   readonly dialer: Dialer | undefined;
   readonly ends: readonly Deno.TcpConn[];
-  /** What is done to each chunk on its way. */
-  change: (chunk: Uint8Array<ArrayBuffer>) => Uint8Array<ArrayBuffer>;
+  /** What is done to each chunk on its way, in which a frame begins there. */
+  change: (chunk: Uint8Array<ArrayBuffer>, frameAt?: number) => Uint8Array<ArrayBuffer>;
+}
+
+/** Where frames begin in what one side sends. */
+class FrameEdges {
+  /** Bytes before the next frame. */
+  #left: number;
+  #prefix: number[] = [];
+
+  constructor(handshakeBytes: number) {
+    this.#left = handshakeBytes;
+  }
+
+  /** Takes in what was sent next. @returns where in it the first frame begins whose prefix is whole */
+  take(chunk: Uint8Array): number | undefined {
+    let frameAt: number | undefined;
+    for (let at = 0; at < chunk.length;) {
+      const passed = Math.min(this.#left, chunk.length - at);
+      this.#left -= passed;
+      at += passed;
+      if (at === chunk.length) break;
+      if (this.#prefix.length === 0 && at + PREFIX_BYTES <= chunk.length) frameAt ??= at;
+      this.#prefix.push(chunk[at++] ?? 0);
+      if (this.#prefix.length < PREFIX_BYTES) continue;
+      const { headerBytes, payloadBytes } = decodePrefix(Uint8Array.from(this.#prefix), FRAME_LIMITS);
+      this.#left = headerBytes + payloadBytes;
+      this.#prefix = [];
+    }
+    return frameAt;
+  }
 }
 
 /** See the top of this file; `close` must be called */
@@ -47,12 +80,13 @@ export class FaultyProxy {
     for (const pipe of this.#of(dialer)) this.#end(pipe);
   }
 
-  /** Garbles the beginning of the next chunk, in either direction. */
+  /** Garbles the beginning of the next frame, in either direction: within a tensor nothing would show. */
   corrupt(dialer: Dialer): void {
     for (const pipe of this.#of(dialer)) {
-      pipe.change = (chunk) => {
+      pipe.change = (chunk, frameAt) => {
+        if (frameAt === undefined) return chunk;
         pipe.change = (rest) => rest;
-        return chunk.fill(0xff, 0, 8);
+        return chunk.fill(0xff, frameAt, frameAt + PREFIX_BYTES);
       };
     }
   }
@@ -107,18 +141,23 @@ export class FaultyProxy {
       await far.write(hello.subarray(0, got));
       const pipe: Pipe = { dialer: ROLES[hello[ROLE_AT] ?? 0], ends: [near, far], change: (chunk) => chunk };
       this.#pipes.add(pipe);
-      await Promise.all([this.#pump(pipe, near, far), this.#pump(pipe, far, near)]);
+      const [dialed, listens] = [
+        new FrameEdges(HANDSHAKE_BYTES.dialer - got),
+        new FrameEdges(HANDSHAKE_BYTES.listener),
+      ];
+      await Promise.all([this.#pump(pipe, [near, far], dialed), this.#pump(pipe, [far, near], listens)]);
     } catch (error) {
       near.close();
       if (!(error instanceof Deno.errors.ConnectionRefused)) throw error;
     }
   }
 
-  async #pump(pipe: Pipe, from: Deno.TcpConn, to: Deno.TcpConn): Promise<void> {
+  async #pump(pipe: Pipe, [from, to]: readonly [Deno.TcpConn, Deno.TcpConn], edges: FrameEdges): Promise<void> {
     const buffer = new Uint8Array(1 << 16);
     try {
       for (let got = await from.read(buffer); got !== null; got = await from.read(buffer)) {
-        const chunk = pipe.change(buffer.slice(0, got));
+        const read = buffer.slice(0, got);
+        const chunk = pipe.change(read, edges.take(read));
         for (let written = 0; written < chunk.length;) written += await to.write(chunk.subarray(written));
       }
     } catch {

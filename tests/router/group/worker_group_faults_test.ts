@@ -8,7 +8,8 @@ import { type GroupStage, IMPATIENT, RESTARTS, withGroup } from "../../support/g
 import { until } from "../../support/until.ts";
 
 const { fine, corrupt, other } = MODELS;
-const TIRELESS = { ...RESTARTS, failures: 1000 };
+/** A lost worker shows a moment after the link to it; on a busy machine that may take a while. */
+const TIRELESS = { ...RESTARTS, firstDelayMs: 300, longestDelayMs: 300, failures: 1000 };
 
 /** Of a step in which a worker hangs: for the others to get as far as that, on a busy machine. */
 const STEP_MS = 1500;
