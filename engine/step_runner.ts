@@ -165,16 +165,15 @@ export class StepRunner {
     return running.failure;
   }
 
-  /** Undoes a step that failed; frees working memory too, as an allocation that failed would fail every later step. */
+  /** Undoes a step that failed; frees memory that grows too, as an allocation that failed would fail every later step. */
   #undo(step: Step): void {
-    const { model: { commands, scratch, replicas, counts }, sequences } = this.#parts();
+    const { model: { commands, scratch, replicas, drafts, counts }, sequences } = this.#parts();
     this.#drawn = NOTHING_DRAWN;
     sequences.undo(step);
-    for (const { sequence } of step.spans) counts.forget(sequence);
     replicas?.clear();
     commands.delivered();
     commands.submit();
-    scratch.close();
+    for (const owner of [scratch, drafts, counts]) owner.close();
   }
 }
 
