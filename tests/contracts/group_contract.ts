@@ -37,6 +37,7 @@ export function groupContract(name: string, start: () => Promise<GroupUnderTest>
       const caller = new Caller(group);
       await t.step("gives each span its result, in the order of the spans", () => answersSpans(caller));
       await t.step("draws the same token for the same rows, wherever they lie", () => repeatsItself(caller));
+      await t.step("decodes beside a prompt that its workers share out", () => decodesBesidePrompt(caller));
       await t.step("reports as many log-probabilities as were asked for", () => reportsLogprobs(caller));
       await t.step("changes nothing when it refuses a step", () => refusesWhole(caller));
       await t.step("answers steps in the order of the calls", () => answersInOrder(caller));
@@ -114,6 +115,31 @@ async function answersSpans({ host, model }: Caller): Promise<void> {
   assert.ok(timing.totalMs >= 0);
   await first.close();
   await second.close();
+}
+
+/** Long enough to be shared out by two workers, each of which then waits for what the other computes. */
+const SHARED_PROMPT = 300;
+
+async function decodesBesidePrompt({ host }: Caller): Promise<void> {
+  const draw = async (how: "in one step" | "apart") => {
+    const [decoding, other] = [host.open(), host.open()];
+    await decoding.prefill(tokensOf(9), "none");
+    const plans = [
+      decoding.plan({ kind: "decode", attention: "dense", tokens: Uint32Array.of(7), logits: "last" }),
+      other.plan({ kind: "prefill", tokens: tokensOf(SHARED_PROMPT), logits: "last" }),
+    ];
+    const tokens: (number | undefined)[] = [];
+    for (const some of how === "apart" ? plans.map((plan) => [plan]) : [plans]) {
+      const parts = { open: some.flatMap(({ open }) => open), spans: some.flatMap(({ spans }) => spans) };
+      const { spans } = await host.run({ ...parts, release: [] });
+      tokens.push(...spans.map(({ token }) => token));
+    }
+    for (const session of [decoding, other]) await session.close();
+    return tokens;
+  };
+  const apart = await draw("apart");
+  // The second time, what the rows follow was recorded before.
+  for (const _ of [1, 2]) assert.deepEqual(await draw("in one step"), apart);
 }
 
 async function repeatsItself({ host }: Caller): Promise<void> {
