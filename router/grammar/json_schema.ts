@@ -119,7 +119,8 @@ class Normalizer {
   }
 
   #leaf(keyword: string, value: unknown, place: string): unknown {
-    const isValid = LEAVES[keyword];
+    // A keyword may have the name of something that every object has.
+    const isValid = Object.hasOwn(LEAVES, keyword) ? LEAVES[keyword] : undefined;
     if (isValid === undefined) {
       // An absent constraint, written out.
       if (keyword === "uniqueItems" && value === false) return undefined;

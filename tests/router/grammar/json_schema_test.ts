@@ -11,6 +11,7 @@ const REFUSED: readonly (readonly [name: string, schema: unknown, place: RegExp]
     { type: "object", properties: { a: { not: {} } } },
     /at #\/properties\/a\/not: .*not supported/,
   ],
+  ["a keyword that every object has", { valueOf: 1 }, /at #\/valueOf: .*not supported/],
   ["several schemas at once", { allOf: [{ type: "string" }, { type: "integer" }] }, /at #\/allOf/],
   ["a remote reference", { $ref: "https://example.org/x" }, /at #\/\$ref: expected a reference that begins with #/],
   ["a dangling reference", { $ref: "#/$defs/x" }, /at #\/\$ref: nothing is at #\/\$defs\/x/],
