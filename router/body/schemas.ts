@@ -33,6 +33,12 @@ const logitBias = z.custom<Record<string, number>>((value) => {
 }, `expected an object of at most ${MAX_LISTED_TOKENS} token ids, each with a bias from -100 to 100`)
   .openapi({ type: ["object", "null"], additionalProperties: { type: "number", minimum: -100, maximum: 100 } });
 
+/** Of 64 bits, signed, as OpenAI has it; the library's own integers end at 53. */
+const seed = z.custom<number>(
+  (value) => Number.isInteger(value) && Math.abs(Number(value)) <= 2 ** 63,
+  "expected an integer of at most 64 bits",
+).openapi({ type: ["integer", "null"], format: "int64" });
+
 const stop = z.union([
   z.string().min(1).max(MAX_STOP_CHARS),
   list(z.string().min(1).max(MAX_STOP_CHARS), { max: MAX_STOPS }),
@@ -102,7 +108,7 @@ const generationFields = {
   presence_penalty: z.number().min(-2).max(2).nullish(),
   frequency_penalty: z.number().min(-2).max(2).nullish(),
   logit_bias: logitBias.nullish(),
-  seed: z.int().nullish(),
+  seed: seed.nullish(),
   n: z.int().min(1).max(MAX_CHOICES).nullish(),
   stop: stop.nullish(),
   stop_token_ids: list(tokenId, { max: MAX_LISTED_TOKENS }).nullish(),

@@ -129,3 +129,23 @@ Deno.test("Responses that build on stored ones are refused, naming the field", a
   }
   assert.equal(service.generator.requests.length, 0);
 });
+
+Deno.test("seed takes every integer of 64 bits, and the same one draws the same", async () => {
+  using service = await TestService.open();
+  const seedOf = async (text: string) => {
+    const body = `{"messages": [{"role": "user", "content": "Hi"}], "seed": ${text}}`;
+    const response = await service.post("/v1/chat/completions", body);
+    assert.equal(response.status, 200, await response.text());
+    return service.generator.requests.at(-1)?.sampling.seed;
+  };
+  const seeds = ["9223372036854775807", "-9223372036854775808", "5577006791947779410", "8674665223082153551", "-1"];
+  const all = async () => {
+    const drawn = [];
+    for (const seed of seeds) drawn.push(await seedOf(seed));
+    return drawn;
+  };
+  const first = await all();
+  assert.deepEqual(await all(), first);
+  assert.ok(first.every((seed) => Number.isInteger(seed) && Number(seed) >= 0 && Number(seed) < 2 ** 32));
+  for (const seed of [1.5, 1e20, "7"]) assert.equal((await service.chat({ seed })).status, 400, String(seed));
+});
