@@ -19,6 +19,8 @@ export interface GrammarServiceOptions {
   readonly compileMs?: number;
   /** Following an answer may take so long, per step. @default 5 s */
   readonly followMs?: number;
+  /** A specification that took too long is refused for so long without another try. @default 1 min */
+  readonly retryMs?: number;
 }
 
 /** Loading the library and a vocabulary of 150,000 tokens takes less than a second. */
@@ -43,15 +45,25 @@ export interface GrammarChecker {
   check(spec: GrammarSpec, param?: string): Promise<void>;
 }
 
+/** What became of a specification. */
+interface Verdict {
+  /** Why it cannot be compiled; undefined: it can be. */
+  readonly reason: Promise<string | undefined>;
+  /** From when on it is tried out again, by `performance.now`: what took too long may have had little of a busy machine. */
+  staleAtMs: number;
+}
+
 /** Grammars of one model. */
 export class GrammarService implements ConstraintHost, GrammarChecker {
   readonly #checks: GrammarThread;
   readonly #answers: GrammarThread;
-  /** Undefined: it compiles. */
-  readonly #verdicts = new Map<string, Promise<string | undefined>>();
+  readonly #verdicts = new Map<string, Verdict>();
+  readonly #retryMs: number;
   #nextMatcher = 0;
 
-  constructor({ directory, markers = [], compileMs = 5000, followMs = 5000 }: GrammarServiceOptions) {
+  constructor(options: GrammarServiceOptions) {
+    const { directory, markers = [], compileMs = 5000, followMs = 5000, retryMs = 60_000 } = options;
+    this.#retryMs = retryMs;
     const common = { directory, markers, loadMs: LOAD_MS };
     this.#checks = new GrammarThread({ ...common, jobMs: compileMs });
     this.#answers = new GrammarThread({ ...common, jobMs: followMs });
@@ -59,22 +71,15 @@ export class GrammarService implements ConstraintHost, GrammarChecker {
 
   async check(spec: GrammarSpec, param?: string): Promise<void> {
     const key = grammarKey(spec);
-    let verdict = this.#verdicts.get(key);
-    if (verdict === undefined) {
-      if (this.#checks.waiting >= MAX_CHECKS) {
-        throw new RequestError("queue_full", `Cannot compile the grammar: ${MAX_CHECKS} others wait to be compiled`);
-      }
-      verdict = this.#tryOut(spec);
-      // A check that did not finish gives no verdict.
-      verdict.catch(() => this.#verdicts.delete(key));
-    }
+    const known = this.#verdicts.get(key);
+    const verdict = known !== undefined && performance.now() < known.staleAtMs ? known : this.#begin(spec, key);
     this.#verdicts.delete(key);
     this.#verdicts.set(key, verdict);
     for (const oldest of this.#verdicts.keys()) {
       if (this.#verdicts.size <= MAX_VERDICTS) break;
       this.#verdicts.delete(oldest);
     }
-    const reason = await verdict;
+    const reason = await verdict.reason;
     if (reason === undefined) return;
     throw new RequestError(
       "invalid_request",
@@ -93,15 +98,33 @@ export class GrammarService implements ConstraintHost, GrammarChecker {
     this.#answers.close();
   }
 
-  async #tryOut(spec: GrammarSpec): Promise<string | undefined> {
+  /** @throws {RequestError} `queue_full` */
+  #begin(spec: GrammarSpec, key: string): Verdict {
+    if (this.#checks.waiting >= MAX_CHECKS) {
+      throw new RequestError("queue_full", `Cannot compile the grammar: ${MAX_CHECKS} others wait to be compiled`);
+    }
+    const verdict: Verdict = {
+      staleAtMs: Infinity,
+      reason: this.#tryOut(spec, () => verdict.staleAtMs = this.#retryAtMs),
+    };
+    // A check that did not finish gives no verdict.
+    verdict.reason.catch(() => this.#verdicts.get(key) === verdict && this.#verdicts.delete(key));
+    return verdict;
+  }
+
+  get #retryAtMs(): number {
+    return performance.now() + this.#retryMs;
+  }
+
+  async #tryOut(spec: GrammarSpec, onLate: () => void): Promise<string | undefined> {
     try {
       await retried(() => this.#checks.run({ kind: "check", spec, words: CHECK_WORDS }));
       return undefined;
     } catch (error) {
       if (!(error instanceof GrammarThreadError)) throw error;
-      if (error.failure === "compile") return error.message;
-      if (error.failure === "deadline") return error.message;
-      throw unavailable(error);
+      if (error.failure === "deadline") onLate();
+      else if (error.failure !== "compile") throw unavailable(error);
+      return error.message;
     }
   }
 }

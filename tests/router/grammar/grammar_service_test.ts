@@ -189,3 +189,16 @@ Deno.test("GrammarService gives up grammars that take too long to compile, and t
     }
   }, 1000);
 });
+
+Deno.test("GrammarService remembers for a while that a grammar took too long, and tries it again after that", async () => {
+  const slow: GrammarSpec = { kind: "gbnf", grammar: `root ::= ([a-z]{1,202} "x"){1,100}` };
+  const compileMs = 1000;
+  for (const [retryMs, isTriedAgain] of [[60_000, false], [0, true]] as const) {
+    const service = new GrammarService({ directory: MODEL_DIRECTORY, compileMs, retryMs });
+    await assert.rejects(service.check(slow), /it takes over 1000 ms/);
+    const startMs = performance.now();
+    await assert.rejects(service.check(slow), /it takes over 1000 ms/);
+    assert.equal(performance.now() - startMs >= compileMs, isTriedAgain);
+    service.close();
+  }
+});
