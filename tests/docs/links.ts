@@ -1,6 +1,6 @@
-/** Relative links of a page: which of them lead nowhere. */
+/** Relative links of a page, and files of ours that it names: which of them lead nowhere. */
 
-import { inRoot, type Page, prose } from "./pages.ts";
+import { inlineCode, inRoot, type Page, prose } from "./pages.ts";
 import { fileExists } from "../../router/host/file_exists.ts";
 
 /** The links of a page that lead to no file, or to no heading of it. */
@@ -21,6 +21,18 @@ async function leadsSomewhere(page: Page, target: string): Promise<boolean> {
   if (hash === "") return true;
   const text = own ? page.text : await Deno.readTextFile(inRoot(path));
   return headings(text).includes(decodeURIComponent(hash.slice(1)));
+}
+
+/** From the root; what is written in capitals stands for another name. */
+const OWN_PATH = /^(kernels|engine|workers|router|tests|deploy|docs|examples)\/[a-z0-9_./@-]*$/;
+
+/** Files and folders of the repository that a page names and that are not there. */
+export async function missingFiles(page: Page): Promise<readonly string[]> {
+  const missing: string[] = [];
+  for (const path of new Set(inlineCode(page.text).filter((code) => OWN_PATH.test(code)))) {
+    if (!await fileExists(inRoot(path))) missing.push(path);
+  }
+  return missing;
 }
 
 /** Anchors of a page's headings, as GitHub makes them. */
