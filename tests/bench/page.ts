@@ -98,4 +98,6 @@ if (import.meta.main) {
   const terminal = processTerminal();
   await measurePage(terminal);
   await measureCost(terminal, Number(values.context), Number(values.rounds));
+  // The scripted service keeps its threads of text for all tests of a file: they would keep this process too.
+  Deno.exit(0);
 }
