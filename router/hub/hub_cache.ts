@@ -68,9 +68,19 @@ async function isComplete(snapshot: string, model: string): Promise<boolean> {
   }
   const index = await textOf(join(snapshot, "model.safetensors.index.json"));
   if (index === undefined) return true;
-  const { weight_map: map = {} } = JSON.parse(index) as { weight_map?: Record<string, string> };
-  const found = await Promise.all([...new Set(Object.values(map))].map((file) => isFile(join(snapshot, file))));
+  const found = await Promise.all(filesOf(index).map((file) => isFile(join(snapshot, file))));
   return found.every(Boolean);
+}
+
+/** The files that an index names; none of a damaged one, whose reader says what is wrong with it. */
+function filesOf(index: string): readonly string[] {
+  try {
+    const { weight_map: map = {} } = JSON.parse(index) as { weight_map?: Record<string, string> };
+    return [...new Set(Object.values(map))];
+  } catch (error) {
+    if (error instanceof SyntaxError) return [];
+    throw error;
+  }
 }
 
 /** Files that are there, with those of one level of folders; a link to nothing is not there. */

@@ -160,3 +160,16 @@ Deno.test("localModel() takes what is here without asking anyone, and pulls the 
     });
   });
 });
+
+Deno.test("localModel() leaves a damaged index to the reader of the model", async () => {
+  const index = "model.safetensors.index.json";
+  const shard = "model-00001-of-00001.safetensors";
+  const { "model.safetensors": weights, ...others } = FILES;
+  const files = { ...others, [shard]: weights, [index]: text(`{"weight_map":{"a":"${shard}"}}`) };
+  await withHub(files, async (_, config) => {
+    const path = await localModel("org/model", { config });
+    const file = await Deno.realPath(join(path, index));
+    await Deno.writeTextFile(file, `{"weight_map":`);
+    assert.equal(await localModel("org/model", { config: { ...config, offline: true } }), path);
+  });
+});
