@@ -92,11 +92,14 @@ export class TideFeed implements AsyncIterableIterator<TideEvent> {
     if (reader !== undefined) return reader({ done: false, value: event });
     this.#unread.push(event);
     if (this.#unread.length <= MAX_UNREAD) return;
-    const oldest = this.#unread.findIndex(({ kind }) => kind === "row");
+    // Where there are descriptions alone, the oldest of them goes: what has just come is never lost.
+    const before = this.#unread.slice(0, -1);
+    const oldest = Math.max(0, before.findIndex(({ kind }) => kind === "row"));
     const [lost] = this.#unread.splice(oldest, 1);
+    if (lost?.kind !== "row") return;
     const next = this.#unread.findIndex((other, i) => i >= oldest && other.kind === "row");
     const row = this.#unread[next];
-    if (lost?.kind !== "row" || row?.kind !== "row") return;
-    this.#unread[next] = { ...row, skipped: row.skipped + lost.skipped + 1 };
+    if (row?.kind === "row") this.#unread[next] = { ...row, skipped: row.skipped + lost.skipped + 1 };
+    else this.#skipped += lost.skipped + 1;
   }
 }

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import type { SequenceId, Step } from "../../../engine/span.ts";
 import { Scheduler } from "../../../router/scheduling/scheduler.ts";
 import { SelectionView } from "../../../router/scheduling/selection_view.ts";
-import type { TideEvent, TideRow } from "../../../router/scheduling/tide_event.ts";
+import type { TideEvent, TideLayout, TideRow } from "../../../router/scheduling/tide_event.ts";
 import { TideFeed } from "../../../router/scheduling/tide_feed.ts";
 import { FakeGroup } from "../../support/fake_group.ts";
 import { fakeModel } from "../../support/fake_model.ts";
@@ -133,21 +133,25 @@ Deno.test("Tides refuse the fifth watcher of a sequence, and take another when o
   assert.ok(view.watch("a") !== undefined);
 });
 
+const LAYOUT: TideLayout = {
+  kind: "layout",
+  promptTokens: 1,
+  pageTokens: 64,
+  owners: [0],
+  layers: 1,
+  selectLayers: [],
+  sparse: { budget: 16, heads: "kv_head" },
+  sinks: 4,
+  recent: 4,
+};
+
+function row(position: number) {
+  return { kind: "row", position, rows: 1, attention: "dense", layers: [] } as const;
+}
+
 Deno.test("TideFeed drops the oldest rows of a slow watcher and counts them; descriptions stay", async () => {
   const feed = new TideFeed(() => {});
-  const row = (position: number) => ({ kind: "row", position, rows: 1, attention: "dense", layers: [] }) as const;
-  const layout: TideEvent = {
-    kind: "layout",
-    promptTokens: 1,
-    pageTokens: 64,
-    owners: [0],
-    layers: 1,
-    selectLayers: [],
-    sparse: { budget: 16, heads: "kv_head" },
-    sinks: 4,
-    recent: 4,
-  };
-  feed.push(layout);
+  feed.push(LAYOUT);
   for (let position = 0; position < 100; position++) {
     feed.skip();
     feed.push(row(position));
@@ -158,6 +162,18 @@ Deno.test("TideFeed drops the oldest rows of a slow watcher and counts them; des
   assert.equal(first?.kind, "layout");
   assert.deepEqual([rows.length, rows[0]?.position, rows.at(-1)?.position], [15, 85, 99]);
   assert.equal(rows.reduce((sum, { skipped }) => sum + 1 + skipped, 0), 200, "every row is shown or counted");
+});
+
+Deno.test("TideFeed keeps the newest description of a slow watcher, and counts the row before it", async () => {
+  const feed = new TideFeed(() => {});
+  feed.push(row(0));
+  for (let promptTokens = 1; promptTokens <= 30; promptTokens++) feed.push({ ...LAYOUT, promptTokens });
+  feed.push(row(1));
+  feed.end();
+  const events = await all(feed);
+  const layouts = events.flatMap((event) => event.kind === "layout" ? [event.promptTokens] : []);
+  assert.deepEqual([layouts[0], layouts.at(-1)], [16, 30]);
+  assert.deepEqual(events.filter(isRow).map(({ position, skipped }) => [position, skipped]), [[1, 1]]);
 });
 
 Deno.test("TideFeed is due again after 50 ms, and later after many positions", () => {
