@@ -69,7 +69,7 @@ export class Link<Out, In> {
    * @throws {ProtocolError} when the message does not fit into a frame; the link goes on
    */
   send(message: Out, onSent?: () => void): void {
-    if (this.#end !== undefined) throw this.#end;
+    if (this.#end !== undefined) throw unusable(this.#end);
     const pieces = encodePieces(message, this.#limits);
     try {
       this.#writer.add(pieces, onSent);
@@ -166,6 +166,13 @@ function isConnectionError(error: unknown): boolean {
   return error instanceof Deno.errors.ConnectionReset || error instanceof Deno.errors.BrokenPipe ||
     error instanceof Deno.errors.ConnectionAborted || error instanceof Deno.errors.BadResource ||
     error instanceof Deno.errors.Interrupted || error instanceof Deno.errors.NotConnected;
+}
+
+/** Why nothing can be sent: never a `ProtocolError`, which says that the message is at fault. */
+function unusable(end: LinkEnd): LinkError {
+  return end instanceof LinkError
+    ? end
+    : new LinkError("link_closed", `Cannot use link: ${end.message}`, { cause: end });
 }
 
 /** Why a link is over that failed so. */

@@ -140,6 +140,8 @@ Deno.test("Link ends with a ProtocolError at a corrupt frame, a truncated one, a
       await socket.write(bytes);
       await socket.closeWrite();
       await assert.rejects(link.receive(15_000), { code: "protocol", message });
+      // The fault is not that of what is sent.
+      assert.throws(() => link.send({ n: 1 }), { code: "link_closed", message });
       assert.equal(await socket.read(new Uint8Array(1)).catch(() => null), null);
     });
   }
