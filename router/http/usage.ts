@@ -17,7 +17,10 @@ export interface AnswerUsage extends GenerationUsage {
 export function sumUsages(usages: readonly GenerationUsage[], n: number): GenerationUsage {
   const perPrompt = usages.filter((_, index) => index % n === 0);
   const completionTokens = sum(usages, (usage) => usage.completionTokens);
-  const rowsRead = sum(usages, (usage) => usage.attention.rowsReadPerToken * usage.completionTokens);
+  // The first token of each choice is drawn after its prompt.
+  const decodedBy = (usage: GenerationUsage) => Math.max(0, usage.completionTokens - 1);
+  const decoded = sum(usages, decodedBy);
+  const rowsRead = sum(usages, (usage) => usage.attention.rowsReadPerToken * decodedBy(usage));
   const attentions = usages.map((usage) => usage.attention);
   const shown = attentions.find((attention) => attention.mode === "sparse") ?? attentions[0];
   return {
@@ -30,7 +33,7 @@ export function sumUsages(usages: readonly GenerationUsage[], n: number): Genera
       ...(shown?.coverage !== undefined && { coverage: shown.coverage }),
       selectLayers: shown?.selectLayers ?? [],
       context: Math.max(0, ...attentions.map((attention) => attention.context)),
-      rowsReadPerToken: completionTokens === 0 ? 0 : rowsRead / completionTokens,
+      rowsReadPerToken: decoded === 0 ? 0 : rowsRead / decoded,
       correction: sumCorrections(attentions.flatMap((attention, choice) => {
         return attention.correction === undefined ? [] : [{ ...attention.correction, choice }];
       })),

@@ -114,11 +114,12 @@ export class ServiceMetrics {
     if (admittedAt !== undefined) this.#prefill.observe((firstTokenAt - admittedAt) / 1000);
     this.#decode.observe((endedAt - firstTokenAt) / 1000);
     if (outcome.kind !== "finished") return;
-    const { completionTokens, attention } = outcome.usage;
-    this.#rowsRead.add(attention.rowsReadPerToken * completionTokens, { mode: attention.mode });
-    if (completionTokens > 1) {
-      this.#outputToken.observe((endedAt - firstTokenAt) / 1000 / (completionTokens - 1), labels);
-    }
+    const { reasons: { length: choices }, usage: { completionTokens, attention } } = outcome;
+    // The first token of each choice is drawn after its prompt.
+    const decoded = Math.max(0, completionTokens - choices);
+    this.#rowsRead.add(attention.rowsReadPerToken * decoded, { mode: attention.mode });
+    // Choices decode beside each other: what counts is how long the reader of one waits.
+    if (decoded > 0) this.#outputToken.observe((endedAt - firstTokenAt) / 1000 / (decoded / choices), labels);
   }
 
   /** A step has run in a group. */

@@ -80,3 +80,15 @@ Deno.test("sumUsages() adds up the corrections of all choices, and says whose to
   const { audit } = attentionBody(sumUsages([usage(listed)], 1)) as { audit: { tokens: unknown } };
   assert.deepEqual(audit.tokens, [{ choice: 0, index: 5, token: 7, dense_token: 8, agreed: false, kl: null }]);
 });
+
+Deno.test("sumUsages() weighs what choices read by the tokens that they decoded, which the first of each is not", () => {
+  const choice = (completionTokens: number, rowsReadPerToken: number): GenerationUsage => ({
+    ...USAGE,
+    completionTokens,
+    attention: { ...USAGE.attention, rowsReadPerToken },
+  });
+  const read = (...choices: GenerationUsage[]) => sumUsages(choices, choices.length).attention.rowsReadPerToken;
+  assert.equal(read(choice(1, 0), choice(5, 900)), 900);
+  assert.equal(read(choice(2, 300), choice(4, 700)), 600);
+  assert.equal(read(choice(1, 0)), 0);
+});

@@ -5,7 +5,7 @@ import type { GroupState } from "../../../router/group/group.ts";
 import { BUCKETS, METRIC_NAMES, ServiceMetrics } from "../../../router/telemetry/metrics.ts";
 import { MetricsRegistry } from "../../../router/telemetry/metrics_registry.ts";
 import type { SchedulerStats } from "../../../router/scheduling/scheduler_observer.ts";
-import { finishedRecord } from "../../support/request_records.ts";
+import { finishedRecord, USAGE } from "../../support/request_records.ts";
 
 const STATS: SchedulerStats = {
   running: 2,
@@ -40,7 +40,7 @@ Deno.test("ServiceMetrics.record() counts a finished request in tokens, seconds 
     'tidepool_request_success_total{finished_reason="stop"}': 1,
     ["tidepool_prompt_tokens_total"]: 100,
     ["tidepool_sse_keepalives_total"]: 3,
-    'tidepool_kv_rows_read_total{mode="sparse"}': 4500,
+    'tidepool_kv_rows_read_total{mode="sparse"}': 3600,
     'tidepool_e2e_request_latency_seconds_sum{operation="chat"}': 4.5,
     'tidepool_e2e_request_latency_seconds_bucket{operation="chat",le="2.56"}': 0,
     'tidepool_e2e_request_latency_seconds_bucket{operation="chat",le="5.12"}': 1,
@@ -95,6 +95,15 @@ Deno.test("ServiceMetrics.record() tells refusals, failures and disconnects apar
   assert.equal(read.get("tidepool_request_queue_time_seconds_count"), "1");
   // Only successful requests say how long a token takes.
   assert.ok(![...read.keys()].some((name) => name.startsWith("tidepool_request_time_per_output_token_seconds_count")));
+});
+
+Deno.test("ServiceMetrics.record() counts the time of a token as the reader of one of several choices waits for it", () => {
+  const { metrics, values } = setUp();
+  const usage = { ...USAGE, completionTokens: 10 };
+  metrics.record(finishedRecord({ outcome: { kind: "finished", reasons: ["stop", "length"], usage } }));
+  const read = values();
+  assert.equal(read.get('tidepool_request_time_per_output_token_seconds_sum{operation="chat"}'), "0.5");
+  assert.equal(read.get('tidepool_kv_rows_read_total{mode="sparse"}'), "7200");
 });
 
 Deno.test("ServiceMetrics.step() splits the round trip into encode, wait and wire", () => {
