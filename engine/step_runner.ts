@@ -73,7 +73,8 @@ export class StepRunner {
         `Cannot run step ${step.index}: ${MAX_STEPS_IN_FLIGHT} other steps are running`,
       );
     }
-    const before = this.#newest;
+    // One that is over, in a group of the past perhaps, has no say in this one.
+    const before = this.#newest?.isDone === false ? this.#newest : undefined;
     const running: RunningStep = {
       step,
       nextRecorded: Promise.withResolvers(),
@@ -135,14 +136,13 @@ export class StepRunner {
   ): Promise<StepResult> {
     const { model, sequences } = this.#parts();
     const { step } = running;
-    const wasAhead = before !== undefined && !before.isDone;
     // Also of one that is refused: nothing may take it for the end of the step before.
     const { finish } = await submitted.finally(() => before?.done.promise);
     if (step.followed && model.commands.gpu.traits.readWaitsForAll) {
       await within(NEXT_STEP_MS, running.nextRecorded.promise);
     }
     try {
-      if (wasAhead && before.failure !== undefined) throw before.failure;
+      if (before?.failure !== undefined) throw before.failure;
       const result = await finish(before?.endMs ?? -Infinity);
       sequences.learn(step, result.spans);
       model.counts.learn(step, result.spans);
