@@ -61,3 +61,30 @@ Deno.test("A group draws the same one step ahead as step by step, by copies and 
   assert.ok(exchanged.states > 0);
   assert.deepEqual(await draw({ alike: false, ahead: true }), exchanged);
 });
+
+Deno.test("A group that was formed anew computes its first step, whatever failed before", async () => {
+  const open = () => MemoryGroup.of(pool, [1024, 512], { alike: false, sparseExchange: "states" });
+  const prompt = Uint32Array.from({ length: 200 }, (_, at) => 8 + at);
+  let group = open();
+  try {
+    const session = new SessionHost(group, group.map).open();
+    const { token = NaN } = await session.prefill(prompt);
+    const { spans } = session.plan({
+      kind: "decode",
+      attention: "dense",
+      tokens: Uint32Array.of(token),
+      logits: "last",
+    });
+    const masked = spans.map((span) => ({ ...span, masksFollow: true as const }));
+    const step = { index: 99, deadlineMs: 60_000, open: [], release: [], spans: masked };
+    const noMasks = Promise.reject(new Error("no masks come"));
+    const failed = group.engines.map((engine) => engine.run(step, noMasks));
+    await assert.rejects(failed[0] ?? assert.fail(), /no masks come/);
+    await group.close();
+    await Promise.allSettled(failed);
+    group = open();
+    assert.equal((await new SessionHost(group, group.map).open().prefill(prompt)).token, token);
+  } finally {
+    await group.close();
+  }
+});
