@@ -5,7 +5,7 @@
  */
 
 import { at } from "../../kernels/at.ts";
-import type { MeasuredStep } from "../../engine/engine_info.ts";
+import type { EngineInfo, MeasuredStep } from "../../engine/engine_info.ts";
 
 /** The kinds of rows that run different kernels. */
 export type RowKind = "prefill" | "dense" | "sparse" | "rebuild" | "correction";
@@ -55,13 +55,17 @@ const MEMORY = 0.99;
 /** A step this much slower than expected is believed only so far: it may have been a hiccup. */
 const SURPRISE = 4;
 
-/** A hang is to be noticed within 10 s, unless a step may take nearly as long. */
+/**
+ * A hang is to be noticed within 10 s, unless a step may take nearly as long. Software adapters have all of it for every step: they make
+ * some kernels when a request first needs them, which is no part of a prediction.
+ */
 const DEADLINE = { factor: 5, marginMs: 5000, mostMs: 9500, leastFactor: 3, leastMarginMs: 2000 } as const;
 
 /** What was learned of groups, by their number of workers. */
 export class CostModel {
   readonly #fits = new Map<number, StepFit>();
   #fit = new StepFit(GUESS);
+  #software = false;
 
   /** @returns milliseconds, more than 0 */
   predictMs(load: StepLoad): number {
@@ -72,7 +76,7 @@ export class CostModel {
   deadlineMs(load: StepLoad): number {
     const { factor, marginMs, mostMs, leastFactor, leastMarginMs } = DEADLINE;
     const predictedMs = this.predictMs(load);
-    const patientMs = Math.min(factor * predictedMs + marginMs, mostMs);
+    const patientMs = this.#software ? mostMs : Math.min(factor * predictedMs + marginMs, mostMs);
     return Math.max(patientMs, leastFactor * predictedMs + leastMarginMs);
   }
 
@@ -85,8 +89,10 @@ export class CostModel {
   /**
    * A group was formed: uses what was learned of groups of the same size.
    * @param measured by its workers while they warmed up; used where nothing was learned yet
+   * @param software whether any of them computes on the CPU
    */
-  settle(workers: number, measured: readonly MeasuredStep[]): void {
+  settle(workers: number, { measured, software }: Pick<EngineInfo, "measured" | "software">): void {
+    this.#software = software;
     const known = this.#fits.get(workers);
     this.#fit = known ?? new StepFit(guessFrom(measured));
     if (known === undefined) this.#fits.set(workers, this.#fit);

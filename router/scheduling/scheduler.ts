@@ -66,8 +66,8 @@ export class Scheduler implements Generator {
     this.#active = new ActiveSequences(this.#options.queueTimeoutMs);
     this.#epoch = new EpochAccounts(group, this.#roster, {
       recoverMs: this.#options.recoverMs,
-      onSettled: ({ slices, measured }) => {
-        this.#costs.settle(slices.length, measured);
+      onSettled: (model) => {
+        this.#costs.settle(model.slices.length, model);
         this.#doubtful = [];
       },
       onLost: (sequence, error, isPlanned) => this.#onLost(sequence, isPlanned ? undefined : error),

@@ -2,7 +2,11 @@
 
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import type { MeasuredStep } from "../../../engine/engine_info.ts";
 import { contextOf, CostModel, NO_LOAD, type StepLoad } from "../../../router/scheduling/cost_model.ts";
+
+/** A group of GPUs that was not measured. */
+const NOTHING_MEASURED = { measured: [], software: false };
 
 function prefill(from: number, rows: number): StepLoad {
   return { ...NO_LOAD, kinds: ["prefill"], prefillRows: rows, prefillContext: contextOf(from, rows) };
@@ -47,15 +51,17 @@ Deno.test("CostModel believes a single slow step only so far", () => {
 });
 
 Deno.test("CostModel.deadlineMs() lets a hang be noticed within 10 s of steps up to 2.5 s, and never before 3 × + 2 s", () => {
-  const deadlineOf = (ms: number) => {
+  const deadlineOf = (ms: number, software = false) => {
     const costs = new CostModel();
-    costs.settle(1, [{ kind: "dense", rows: 1, context: 10, ms }]);
+    costs.settle(1, { measured: [{ kind: "dense", rows: 1, context: 10, ms }], software });
     return { predictedMs: costs.predictMs(decode(1, 10)), deadlineMs: costs.deadlineMs(decode(1, 10)) };
   };
   const [quick, slow, slowest] = [deadlineOf(20), deadlineOf(2000), deadlineOf(20_000)];
   assert.equal(quick.deadlineMs, 5 * quick.predictedMs + 5000);
   assert.equal(slow.deadlineMs, 9500);
   assert.equal(slowest.deadlineMs, 3 * slowest.predictedMs + 2000);
+  assert.equal(deadlineOf(20, true).deadlineMs, 9500, "a kernel may have to be made first");
+  assert.equal(deadlineOf(20_000, true).deadlineMs, slowest.deadlineMs);
   assert.ok(
     new CostModel().deadlineMs(decode(1, 10)) < 10_000,
     "nothing is cold: workers are warm when they are ready",
@@ -78,28 +84,29 @@ Deno.test("CostModel predicts a positive, finite time and more rows never cost l
 
 Deno.test("CostModel.settle() keeps what it learned of as many workers, and finds it again after a smaller group", () => {
   const costs = new CostModel();
-  costs.settle(2, []);
+  costs.settle(2, NOTHING_MEASURED);
   const load = decode(4, 1000);
   const guess = costs.predictMs(load);
   for (let i = 0; i < 50; i++) costs.learn(load, 3);
   const learnt = costs.predictMs(load);
   assert.ok(learnt < guess / 2);
-  costs.settle(2, []);
+  costs.settle(2, NOTHING_MEASURED);
   assert.equal(costs.predictMs(load), learnt);
-  costs.settle(1, []);
+  costs.settle(1, NOTHING_MEASURED);
   assert.equal(costs.predictMs(load), guess);
-  costs.settle(2, []);
+  costs.settle(2, NOTHING_MEASURED);
   assert.equal(costs.predictMs(load), learnt);
 });
 
 Deno.test("CostModel.settle() starts from what the workers measured, on slow machines and fast ones", () => {
   for (const factor of [0.01, 1, 300]) {
     const costs = new CostModel();
-    costs.settle(1, [
+    const measured: MeasuredStep[] = [
       { kind: "prefill", rows: 24, context: 300, ms: 100 * factor },
       { kind: "dense", rows: 1, context: 25, ms: 10 * factor },
       { kind: "correction", rows: 8, context: 180, ms: 80 * factor },
-    ]);
+    ];
+    costs.settle(1, { measured, software: false });
     for (const [load, ms] of [[prefill(0, 24), 100], [decode(1, 25), 10]] as const) {
       const predicted = costs.predictMs(load) / factor;
       assert.ok(predicted > 0.6 * ms && predicted < 2 * ms, `${predicted} ms predicted, ${ms} measured, × ${factor}`);
