@@ -51,7 +51,7 @@ Deno.test("CostModel believes a single slow step only so far", () => {
 });
 
 Deno.test("CostModel.deadlineMs() lets a hang be noticed within 10 s of steps up to 2.5 s, and never before 3 × + 2 s", () => {
-  const deadlineOf = (ms: number, software = false) => {
+  const deadlineOf = (ms: number, { software = false }: { readonly software?: boolean } = {}) => {
     const costs = new CostModel();
     costs.settle(1, { measured: [{ kind: "dense", rows: 1, context: 10, ms }], software });
     return { predictedMs: costs.predictMs(decode(1, 10)), deadlineMs: costs.deadlineMs(decode(1, 10)) };
@@ -60,8 +60,8 @@ Deno.test("CostModel.deadlineMs() lets a hang be noticed within 10 s of steps up
   assert.equal(quick.deadlineMs, 5 * quick.predictedMs + 5000);
   assert.equal(slow.deadlineMs, 9500);
   assert.equal(slowest.deadlineMs, 3 * slowest.predictedMs + 2000);
-  assert.equal(deadlineOf(20, true).deadlineMs, 9500, "a kernel may have to be made first");
-  assert.equal(deadlineOf(20_000, true).deadlineMs, slowest.deadlineMs);
+  assert.equal(deadlineOf(20, { software: true }).deadlineMs, 9500, "a kernel may have to be made first");
+  assert.equal(deadlineOf(20_000, { software: true }).deadlineMs, slowest.deadlineMs);
   assert.ok(
     new CostModel().deadlineMs(decode(1, 10)) < 10_000,
     "nothing is cold: workers are warm when they are ready",
