@@ -8,7 +8,7 @@ import { z } from "@hono/zod-openapi";
 
 import { RequestError, unsupported } from "../errors.ts";
 import type { ModelText } from "./model_text.ts";
-import { withOwnFields } from "./own_fields.ts";
+import { sharedFields, withOwnFields } from "./own_fields.ts";
 import { prepareChat, type PrepareContext, type PreparedGeneration } from "./prepare.ts";
 import { checkBody } from "../body/schemas.ts";
 
@@ -62,13 +62,10 @@ export function prepareMessages(
   const body = checkBody(messagesSchema, value);
   const { messages, places } = conversationOf(body);
   const chat = {
+    ...sharedFields(body),
     ...chatOf(body, messages),
     "max_tokens": body.max_tokens,
     stop: body.stop_sequences,
-    stream: body.stream,
-    temperature: body.temperature,
-    "top_p": body.top_p,
-    "top_k": body.top_k,
   };
   return withOwnFields((param) => fieldOf(param, places), () => prepareChat(text, chat, context));
 }

@@ -7,7 +7,7 @@ import { z } from "@hono/zod-openapi";
 
 import { unsupported } from "../errors.ts";
 import type { ModelText } from "./model_text.ts";
-import { withOwnFields } from "./own_fields.ts";
+import { sharedFields, withOwnFields } from "./own_fields.ts";
 import { prepareChat, type PrepareContext, type PreparedGeneration } from "./prepare.ts";
 import { checkBody } from "../body/schemas.ts";
 
@@ -55,12 +55,6 @@ type Body = z.infer<typeof responsesSchema>;
 type Item = z.infer<typeof item>;
 type Message = Record<string, unknown>;
 
-/** What is handed on as it came: fields of the chat request with the same name and meaning. */
-const SHARED = [
-  "model temperature top_p stream parallel_tool_calls seed top_k min_p repetition_penalty presence_penalty",
-  "frequency_penalty stop stop_token_ids ignore_eos min_tokens cache_salt attention chat_template_kwargs",
-].join(" ").split(" ");
-
 /**
  * Prepares `POST /v1/responses`.
  * @throws {RequestError} as `prepareChat` does; `unsupported` for what needs a state or a tool of OpenAI's own
@@ -77,7 +71,9 @@ export function prepareResponses(
   const tools = body.tools?.map(chatTool);
   const { messages, places } = conversationOf(body);
   const chat = {
-    ...Object.fromEntries(SHARED.map((field) => [field, given[field]])),
+    ...sharedFields(body),
+    "parallel_tool_calls": given["parallel_tool_calls"],
+    stop: given["stop"],
     messages,
     "max_completion_tokens": body.max_output_tokens,
     "reasoning_effort": body.reasoning?.effort,

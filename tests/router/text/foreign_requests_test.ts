@@ -266,3 +266,14 @@ Deno.test("counting takes what Messages take", () => {
   };
   assert.equal(countTokens(text, body, CONTEXT).input_tokens, prepared("messages", body).prompts[0]?.tokens.length);
 });
+
+Deno.test("fields beyond an API's own are those of chat, and are checked as there", () => {
+  for (const api of ["responses", "messages"] as const) {
+    const body = api === "messages" ? { messages: [HI] } : { input: [HI] };
+    for (const [field, value] of Object.entries({ attention: { mode: "odd" }, seed: "x", min_p: 2, cache_salt: 1 })) {
+      assert.match(refusalOf(api, { ...body, [field]: value }).param ?? "", new RegExp(`^${field}`), api);
+    }
+    const { sampling } = prepared(api, { ...body, seed: 7 });
+    assert.deepEqual(sampling, prepared("chat", { messages: [HI], seed: 7 }).sampling);
+  }
+});
