@@ -5,6 +5,7 @@ import assert from "node:assert/strict";
 import { browserTest, openBrowser, Visitor } from "../support/browser.ts";
 import { LiveService } from "../support/live_service.ts";
 import { needle } from "../support/needles.ts";
+import { until } from "../support/until.ts";
 
 browserTest("Page: the tide shows a needle at its place, and what is always read", async () => {
   const { prompt_text: text, question, answer } = await needle("n1000-07");
@@ -32,13 +33,15 @@ browserTest("Page: the tide shows a needle at its place, and what is always read
     await found.click();
     const heat = await heatThere(visitor);
     assert.ok(heat.there > 2 * heat.median, `the strip is hot where the fact stands: ${heat.there}, ${heat.median}`);
-    // The text follows, in its own time.
-    await page.waitForFunction(`(() => {
+    // The text follows, in its own time; the page's own rules let no script of a string wait for that inside.
+    await until(() =>
+      page.evaluate<boolean>(`{
         const place = document.querySelector(".recording > .text").getBoundingClientRect();
         const block = [...document.querySelectorAll(".kv-page")].find((block) => block.textContent.includes("${fact}"));
         const { top, bottom } = block.getBoundingClientRect();
-        return top < place.bottom && bottom > place.top;
-      })()`);
+        top < place.bottom && bottom > place.top;
+      }`)
+    );
     visitor.check();
   } finally {
     await browser.close();
