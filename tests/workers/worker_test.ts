@@ -7,9 +7,7 @@ import { Link } from "../../workers/link.ts";
 import { parseWorkerMessage, type RouterMessage, type WorkerMessage } from "../../workers/protocol.ts";
 import { runWorker, type WorkerOptions } from "../../workers/worker.ts";
 import { FAKE_INFO, fakeMaskedStep, fakeStep, MODELS, openFake, TRICKS } from "../support/fake_engine.ts";
-
-/** It is not to be dialled. */
-const HERE = { hostname: "127.0.0.1", port: 1 };
+import { loneForm } from "../support/lone_form.ts";
 
 type RouterEnd = Link<RouterMessage, WorkerMessage>;
 
@@ -48,18 +46,7 @@ async function onStage(options: Partial<WorkerOptions>, play: (stage: Stage) => 
 
 /** Makes a worker a group of its own. */
 function formOf(epoch: number): RouterMessage {
-  return {
-    kind: "form",
-    epoch,
-    index: 0,
-    members: [HERE],
-    weights: [64],
-    matrix: false,
-    alike: true,
-    replicaPages: 0,
-    sparseExchange: "auto",
-    deadlineMs: 30_000,
-  };
+  return { kind: "form", ...loneForm(epoch), deadlineMs: 30_000 };
 }
 
 /** The same with the model loaded, alone in its group. */

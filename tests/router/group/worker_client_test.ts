@@ -7,20 +7,8 @@ import { Link } from "../../../workers/link.ts";
 import { parseRouterMessage, type RouterMessage, type WorkerMessage } from "../../../workers/protocol.ts";
 import { fakeStep } from "../../support/fake_engine.ts";
 import { PATIENT } from "../../support/group_stage.ts";
+import { loneForm } from "../../support/lone_form.ts";
 import { until } from "../../support/until.ts";
-
-const HERE = { hostname: "127.0.0.1", port: 1 };
-const FORM = {
-  kind: "form",
-  epoch: 1,
-  index: 0,
-  members: [HERE],
-  weights: [64],
-  matrix: false,
-  alike: true,
-  replicaPages: 0,
-  sparseExchange: "auto",
-} as const;
 
 interface Stage {
   readonly client: WorkerClient;
@@ -55,7 +43,7 @@ async function withClient(patience: Patience, play: (stage: Stage) => Promise<vo
 
 Deno.test("WorkerClient pings an idle worker, and not one that runs a step, however long", async () => {
   await withClient({ ...PATIENT, pingEveryMs: 20 }, async ({ client, worker, heard }) => {
-    const forming = client.form(FORM, () => {});
+    const forming = client.form(loneForm(1), () => {});
     await until(() => heard.includes("form"));
     worker.send({ kind: "formed", epoch: 1 });
     await forming;

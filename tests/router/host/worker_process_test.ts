@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { Launcher } from "../../../router/host/worker_process.ts";
 import { WorkerClient } from "../../../router/group/worker_client.ts";
 import { fakeStep, MODELS } from "../../support/fake_engine.ts";
+import { loneForm } from "../../support/lone_form.ts";
 import { isRunning } from "../../support/processes.ts";
 import { until } from "../../support/until.ts";
 
@@ -31,19 +32,7 @@ Deno.test("Launcher.launch() starts a worker that serves a router that knows its
     const client = await WorkerClient.connect({ ...place, secret: worker.secret });
     const info = await client.load({ model: { random: MODELS.fine }, kvTokens: "auto" });
     assert.equal(info.adapter, "fake");
-    await client.form(
-      {
-        epoch: 1,
-        index: 0,
-        members: [worker.address],
-        weights: [info.kvPages],
-        matrix: false,
-        alike: true,
-        replicaPages: 0,
-        sparseExchange: "auto",
-      },
-      () => {},
-    );
+    await client.form({ ...loneForm(1), weights: [info.kvPages] }, () => {});
     const answer = await client.step(fakeStep(1, [4, 5]), ["trace"]);
     assert.equal(answer.kind === "result" && answer.result.spans[0]?.token, 9);
     for (const file of ["cmdline", "environ"]) {
