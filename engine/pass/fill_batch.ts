@@ -76,7 +76,7 @@ export function fillBatch(kind: BatchKind, pieces: readonly Piece[], context: Ro
 
 function emptyBatch(kind: BatchKind, pieces: readonly Piece[], { share, localWindow }: RowContext): BatchDraft {
   const rows = pieces.reduce((sum, piece) => sum + piece.rows, 0);
-  const nobody = () => Array.from({ length: share.map.workers }, () => false);
+  const noWorker = () => Array.from({ length: share.map.workers }, () => false);
   return {
     ...kind,
     rows,
@@ -90,8 +90,8 @@ function emptyBatch(kind: BatchKind, pieces: readonly Piece[], { share, localWin
     scored: [],
     sparse: [],
     pieces: [],
-    holders: nobody(),
-    denseHolders: nobody(),
+    holders: noWorker(),
+    denseHolders: noWorker(),
   };
 }
 

@@ -49,10 +49,10 @@ export async function runBatches<Rows>(
     await work.end(index, rows);
     ended[index]?.resolve();
   };
-  const dealt = [...batches.keys()].filter((index) => isDealt(at(batches, index)));
-  const others = [...batches.keys()].filter((index) => !dealt.includes(index));
-  const isEarly = (index: number) => index < (dealt[0] ?? Infinity);
-  for (const index of others.filter(isEarly)) await runOne(index);
+  const order = [...batches.keys()];
+  const dealt = order.filter((index) => isDealt(at(batches, index)));
+  const [begin = batches.length] = dealt;
+  for (const index of order.slice(0, begin)) await runOne(index);
   const lanes = Array.from({ length: map.workers }, async (_, worker) => {
     try {
       for (const index of dealt) if (at(batches, index).computer === worker) await runOne(index);
@@ -71,7 +71,7 @@ export async function runBatches<Rows>(
   } finally {
     await Promise.allSettled(lanes);
   }
-  for (const index of others) if (!isEarly(index)) await runOne(index);
+  for (const index of order.slice(begin + dealt.length)) await runOne(index);
 }
 
 /** Chunks of prompts, which workers compute for each other at the same time. */

@@ -62,7 +62,7 @@ Deno.test("A group draws the same one step ahead as step by step, by copies and 
   assert.deepEqual(await draw({ alike: false, ahead: true }), exchanged);
 });
 
-Deno.test("A group that was formed anew computes its first step, whatever failed before", async () => {
+Deno.test("A group computes its first step, whatever step failed before it was formed", async () => {
   const open = () => MemoryGroup.of(pool, [1024, 512], { alike: false, sparseExchange: "states" });
   const prompt = Uint32Array.from({ length: 200 }, (_, at) => 8 + at);
   let group = open();
