@@ -3,6 +3,7 @@
  * makes sure that it is gone in the end. Knows processes; knows nothing of what a worker does.
  */
 
+import { messageOf } from "../../kernels/errors.ts";
 import type { ListeningLine } from "../../workers/worker.ts";
 import { RequestError } from "../errors.ts";
 
@@ -169,7 +170,7 @@ export class WorkerProcess {
       await writer.close();
     } catch (error) {
       // The pipe breaks when the worker dies first; that it did, and why, is seen at its exit.
-      this.#log(`Cannot send the secret to worker ${this.pid}: ${error instanceof Error ? error.message : error}`);
+      this.#log(`Cannot send the secret to worker ${this.pid}: ${messageOf(error)}`);
     }
   }
 
@@ -179,7 +180,7 @@ export class WorkerProcess {
       this.#child.kill(signal);
     } catch (error) {
       // The process may have ended a moment ago, before its status was seen here.
-      this.#log(`Cannot send ${signal} to worker ${this.pid}: ${error instanceof Error ? error.message : error}`);
+      this.#log(`Cannot send ${signal} to worker ${this.pid}: ${messageOf(error)}`);
     }
   }
 

@@ -3,6 +3,7 @@
  * nothing.
  */
 
+import { messageOf } from "../../../kernels/errors.ts";
 import { UsageError } from "../../errors.ts";
 import type { Table } from "./correction_tables.ts";
 import type { BenchResult } from "./report.ts";
@@ -69,7 +70,7 @@ export async function readBenchFile(path: string): Promise<BenchFile> {
   try {
     value = JSON.parse(await Deno.readTextFile(path));
   } catch (error) {
-    throw new UsageError(`Cannot compare with ${path}: ${error instanceof Error ? error.message : error}`);
+    throw new UsageError(`Cannot compare with ${path}: ${messageOf(error)}`);
   }
   if (isBenchFile(value)) return value;
   throw new UsageError(`Cannot compare with ${path}: must be a file of bench --json, format ${VERSION}`);

@@ -1,5 +1,6 @@
 /** What `bench --profile` shows: the parts of each step, and its kernels. Knows figures; measures nothing. */
 
+import { percent } from "../markdown_table.ts";
 import type { Table } from "./correction_tables.ts";
 import type { ProfileFigures, StepProfile } from "./profile.ts";
 
@@ -51,7 +52,7 @@ export function profileNotes({ adapter, ceilings }: ProfileFigures): string[] {
 function budgetRow({ work, context, budget, ahead }: StepProfile): string[] {
   const { stepMs, kernelsMs, betweenDispatchesMs, betweenPassesMs, hostMs } = budget;
   const parts = [stepMs, kernelsMs, betweenDispatchesMs, betweenPassesMs, hostMs];
-  const whileNext = ahead === undefined ? ["–", "–"] : [ahead.stepMs.toFixed(3), percent(ahead.idleShare)];
+  const whileNext = ahead === undefined ? ["–", "–"] : [ahead.stepMs.toFixed(3), percent(ahead.idleShare, 0)];
   return [`${context}`, work, ...parts.map((ms) => ms.toFixed(3)), ...whileNext];
 }
 
@@ -62,17 +63,13 @@ function kernelRows({ work, context, budget, kernels }: StepProfile): string[][]
     name,
     figure(count),
     msPerStep.toFixed(3),
-    percent(msPerStep / budget.kernelsMs),
+    percent(msPerStep / budget.kernelsMs, 0),
     gigabytesPerSecond === undefined ? "–" : figure(gigabytesPerSecond),
     teraflopPerSecond === undefined ? "–" : figure(teraflopPerSecond),
-    ceilingShare === undefined ? "–" : percent(ceilingShare),
+    ceilingShare === undefined ? "–" : percent(ceilingShare, 0),
   ]);
 }
 
 function figure(value: number): string {
   return `${Number(value.toPrecision(3))}`;
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(0)} %`;
 }

@@ -10,7 +10,7 @@ import { PAGE_TOKENS } from "../../../engine/span.ts";
 import { UsageError } from "../../errors.ts";
 import type { Terminal } from "../../terminal.ts";
 import { readJoinedText } from "./evaluation_data.ts";
-import { markdownTable } from "../markdown_table.ts";
+import { markdownTable, percent } from "../markdown_table.ts";
 
 /** What to measure. */
 export interface ChurnCommandOptions {
@@ -65,11 +65,10 @@ export async function evaluateChurn(
 /** Lines for people. */
 export function reportChurn(rows: readonly ChurnRow[]): readonly string[] {
   const columns = ["context", "budget", "new from row to row", ...STORES.map((size) => `missing from ${size} budgets`)];
-  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
   const cells = ({ context, budget, fresh, missing }: ChurnRow) => [
     `${context}`,
     `${budget}`,
-    ...[fresh, ...missing].map(percent),
+    ...[fresh, ...missing].map((share) => percent(share, 1)),
   ];
   return markdownTable(columns, rows.map(cells));
 }

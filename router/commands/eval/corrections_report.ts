@@ -3,7 +3,7 @@
 import type { PositionAgreement } from "../../../engine/evaluation/agreement.ts";
 import type { CorrectionFigures, VariantFigures } from "./corrections.ts";
 import { linePlot, type LineStyle } from "./line_plot.ts";
-import { markdownTable } from "../markdown_table.ts";
+import { markdownTable, percent } from "../markdown_table.ts";
 
 const COLUMNS = [
   "attention",
@@ -28,7 +28,7 @@ export function reportCorrections(figures: CorrectionFigures): readonly string[]
     "",
     ...markdownTable(COLUMNS, variants.map(rowOf)),
     "",
-    ...tableByPosition("agrees with dense", variants, ({ agreement }) => percent(agreement)),
+    ...tableByPosition("agrees with dense", variants, ({ agreement }) => percent(agreement, 1)),
     "",
     ...tableByPosition("perplexity", variants, ({ perplexity }) => perplexity.toFixed(2)),
   ];
@@ -40,8 +40,8 @@ function rowOf(variant: VariantFigures): readonly string[] {
     attentionOf(variant),
     correctionOf(variant),
     variant.perplexity.toFixed(3),
-    percent(variant.agreement),
-    variant.rowAgreement === null ? "–" : percent(variant.rowAgreement),
+    percent(variant.agreement, 1),
+    variant.rowAgreement === null ? "–" : percent(variant.rowAgreement, 1),
     variant.logprobError.toFixed(4),
     ms(variant.msPerToken),
     ms(variant.rowMs),
@@ -71,10 +71,6 @@ function correctionOf({ budget, correctEvery }: VariantFigures): string {
 
 function nameOf(variant: VariantFigures): string {
   return variant.budget === null ? "dense" : `${attentionOf(variant)}, ${correctionOf(variant)}`;
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
 }
 
 /** By stride, the variant without corrections first; used again from the start when there are more strides. */
